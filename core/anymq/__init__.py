@@ -1,0 +1,1 @@
+"""One publisher/consumer interface over several message brokers."""

@@ -1,0 +1,324 @@
+"""What an adapter implements: `Driver` and `Source`. The only module an adapter author must read.
+
+An adapter moves records and settles them. It never retries, sleeps to back off, wraps errors,
+counts attempts, encodes payloads, knows middleware, or logs above debug level: the core does,
+once, for all backends. Errors of the client library leave a driver as they are; `Driver.errors`
+says what they mean.
+
+All methods run on one event loop. The core never calls a method of a driver or source after its
+`aclose()` has been called, unless said otherwise below. No method may swallow `CancelledError`.
+Every method must end by itself within a bounded time when the server is dead (set the client's
+own timeouts); the core additionally gives each call a deadline, and on `aclose()` cancels.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Self
+
+from .capabilities import Capabilities
+from .errors import ErrorTable
+from .url import URL
+
+Start = Literal["earliest", "latest"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """How CloudEvents attributes are named on this backend.
+
+    An attribute `id` becomes the header `prefix + "id"`. `content_type` names the header that
+    carries the body's media type, or is None where the backend has a native property for it
+    (the driver then maps `Record.content_type` and `Received.content_type`). `percent` asks for
+    the percent-encoding of the CloudEvents NATS and HTTP bindings. `native_key` says the backend
+    carries the key itself; otherwise the core puts it into the `partitionkey` attribute.
+    """
+
+    prefix: str = "ce-"
+    content_type: str | None = "content-type"
+    percent: bool = False
+    native_key: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicSpec:
+    """A topic to make ready.
+
+    `native` is the name on the broker: equal to `name`, unless the user mapped the topic to
+    something that exists already. `create` is False where the operator creates topics
+    (`declare=false`, or a mapped name): then the driver only remembers the spec. `retention` is
+    in seconds; None leaves it to the adapter's options and the broker.
+    """
+
+    name: str
+    native: str
+    create: bool = True
+    partitions: int | None = None
+    retention: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscribeSpec:
+    """A subscription to open.
+
+    `group` is None for broadcast. `native_group` is the name the broker shall know the group by:
+    `f"{topic}.{group}"` unless mapped (queue, durable consumer, consumer group). `start` applies
+    only when the group does not exist yet. `ack_deadline`, in seconds, is the lease: an unsettled
+    record that is not extended for this long goes to another member (where the broker has no
+    leases, when its consumer is gone). `prefetch` is the most records the core will hold
+    unsettled at a time. `member` is unique to this subscription.
+    """
+
+    topic: TopicSpec
+    group: str | None
+    native_group: str
+    start: Start
+    ack_deadline: float
+    prefetch: int
+    member: str
+    create: bool = True
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """A message on its way to the broker.
+
+    `headers` are final: names carry the binding's prefix, values are text, nothing needs
+    escaping beyond what the transport itself asks for. `id` is the logical id. `unique` is the
+    broker-level id for deduplication (`Nats-Msg-Id` and the like): equal for repeated attempts at
+    the same publish, different for every copy. Send it where the broker deduplicates; never
+    read it back.
+    """
+
+    topic: str
+    id: str
+    unique: str
+    body: bytes
+    key: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    content_type: str | None = None
+
+
+Outcome = str | BaseException | None
+"""The fate of one record: the error that kept it out, or its position as text, None if unknown."""
+
+
+class Received:
+    """A message as it came from the broker, with what settles it.
+
+    `headers` as on the wire, values as text (bytes that are not UTF-8 decoded with
+    `backslashreplace`); it may be a lazy mapping. `key` is None unless `Binding.native_key`.
+    `position` names the record within the topic for ever, in the broker's words: it becomes the id of a
+    message that carries none. `time` is the broker's own timestamp, seconds since the epoch.
+    `redeliveries` is the broker's count of earlier deliveries of this very copy to this group (0
+    the first time; 0 always where the broker cannot count). `token` belongs to the source.
+    """
+
+    __slots__ = (
+        "body", "content_type", "headers", "key", "native", "position", "redeliveries", "time", "token"
+    )
+
+    def __init__(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        position: str,
+        token: Any,
+        native: Any = None,
+        key: str | None = None,
+        content_type: str | None = None,
+        time: float | None = None,
+        redeliveries: int = 0,
+    ) -> None:
+        self.body = body
+        self.headers = headers
+        self.position = position
+        self.token = token
+        self.native = native
+        self.key = key
+        self.content_type = content_type
+        self.time = time
+        self.redeliveries = redeliveries
+
+
+@dataclass(slots=True)
+class Nack:
+    """A record that failed and shall come back to its group.
+
+    It must not be delivered before `delay` seconds have passed, and its next delivery must show
+    `attempt`. A driver whose broker counts natively may leave the counting to it when
+    `native_attempt == attempt` (the number the next delivery would show by the broker's count
+    alone). Otherwise it settles `received` by putting back `copy`, whose headers already say
+    `attempt`; the copy goes to this group only, never to the whole topic. For a `release` the
+    core passes `delay` 0 and the attempt unchanged.
+    """
+
+    received: Received
+    delay: float
+    attempt: int
+    native_attempt: int
+    copy: Record
+
+
+@dataclass(slots=True)
+class Rejected:
+    """A record that shall never be delivered to its group again, and its dead letter."""
+
+    received: Received
+    letter: Record
+
+
+class SourceLost(Exception):
+    """Raised by `Source.receive` when this source can never deliver again; the core opens another.
+
+    For example: the channel was closed, the assignment is gone for good, the queue was deleted.
+    Chain the client's error as the cause.
+    """
+
+
+class Source(ABC):
+    """One live subscription of one member.
+
+    For `group=None` the core calls only `receive` and `aclose`: a broadcast reader has nothing to
+    settle; it remembers its place itself and goes on from there after a reconnect.
+
+    Settlement calls may overlap each other and `receive`. Each takes records in any order and
+    any mix, also ones already settled or lost: a token whose lease, channel or assignment has
+    gone is dropped silently and never applied to someone else's delivery. A settlement that
+    raises may be repeated by the core with the same records, so it must be safe to repeat: a
+    duplicate is possible, a loss is not. Whatever has to be copied is copied, confirmed by the
+    broker, and only then is the original settled.
+    """
+
+    @abstractmethod
+    async def receive(self, limit: int, wait: float) -> Sequence[Received]:
+        """Return up to `limit` records, waiting at most `wait` seconds (≤ 2) for the first.
+
+        Return early with what is there rather than wait to fill up; return an empty sequence when
+        `wait` has passed. Called by one task, again and again while there is credit; also with
+        `limit=0` now and then while there is none (every 2 s at most): keep the session alive
+        then, and return nothing. Records are returned in the broker's order. Never cancelled
+        by the core while the source is in use: a cancelled read may lose what it had taken.
+
+        An error leaves the source usable: the core waits and calls again, and the driver
+        reconnects then. Raise `SourceLost` where only a new source can help.
+        """
+
+    @abstractmethod
+    async def ack(self, records: Sequence[Received]) -> None:
+        """These are done. Return once the broker has been told (a crash may still repeat them)."""
+
+    @abstractmethod
+    async def nack(self, nacks: Sequence[Nack]) -> None:
+        """These failed and come back, see `Nack`. Return once that is durable."""
+
+    @abstractmethod
+    async def release(self, nacks: Sequence[Nack]) -> None:
+        """Give these back at once, uncounted: not an attempt (shutdown, pause, cancellation).
+
+        Each item says the attempt to show, which is the one it already has.
+        """
+
+    async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
+        """Store each letter durably, then settle its record. Return once both are done.
+
+        The default publishes the letters, then acks what was confirmed, and raises the first
+        failure. Override it where the broker does both atomically.
+        """
+        outcomes = await driver.publish([item.letter for item in rejected])
+        confirmed = [
+            item.received
+            for item, outcome in zip(rejected, outcomes, strict=True)
+            if not isinstance(outcome, BaseException)
+        ]
+        if confirmed:
+            await self.ack(confirmed)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def extend(self, records: Sequence[Received]) -> None:  # noqa: B027
+        """These are still being worked on: their leases begin anew.
+
+        Called every third of `ack_deadline` for everything unsettled. Must not take back a record
+        that another member already has. The default does nothing: right where the broker keeps
+        a record for as long as its consumer lives.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Leave. What is unsettled goes to other members as soon as the broker can manage it.
+
+        The core has flushed or given up all settlements. Must release every task and socket even
+        when the server is dead, and when cancelled on the way. Calling it twice is harmless.
+        """
+
+
+class Driver(ABC):
+    """One connection to one broker.
+
+    `options` is a frozen dataclass with a default for every field: the URL's query options, by
+    name, validated by the core before `open`. `errors` maps every exception the client library exports
+    to anymq's classes. `binding` names the wire headers. `max_batch` and `max_batch_bytes` bound
+    one `publish` call; a single larger record still comes, alone, up to `max_body` bytes.
+    """
+
+    capabilities: ClassVar[Capabilities]
+    errors: ClassVar[ErrorTable]
+    binding: ClassVar[Binding] = Binding()
+    options: ClassVar[type[Any]]
+    max_batch: ClassVar[int] = 500
+    max_batch_bytes: ClassVar[int] = 4 * 1024 * 1024
+    max_body: ClassVar[float] = math.inf
+
+    @classmethod
+    @abstractmethod
+    async def open(cls, url: URL, options: Any, *, timeout: float) -> Self:
+        """Connect, prove it with one answered request, and return the driver.
+
+        Fails within `timeout` seconds if no host answers or the credentials are refused; leaves
+        nothing open then. Afterwards a lost connection is re-established by the next call that
+        needs it (or by the client in the background), for ever.
+        """
+
+    @property
+    @abstractmethod
+    def native(self) -> Any:
+        """The client library's own object, for what anymq does not cover."""
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Return after one answered round trip; raise if the broker does not answer."""
+
+    @abstractmethod
+    async def declare(self, topic: TopicSpec) -> None:
+        """Make `topic` ready for `publish` and `subscribe`, durably; remember it by `topic.name`.
+
+        Safe to call again, and from several processes at once. Called before the first record of a
+        topic, and again after the broker said that the topic does not exist.
+        """
+
+    @abstractmethod
+    async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
+        """Store `records`, several topics mixed, and return one outcome for each, in order.
+
+        Return when the broker has confirmed (or refused) every one as durably as it can. Records
+        of one topic and key keep their order. An error of one record is returned in its place; raise
+        only when the fate of all is the same. The core calls this one call at a time,
+        sources may add calls of their own for copies. The core may stop waiting (its deadline),
+        but does not cancel the call.
+        """
+
+    @abstractmethod
+    async def subscribe(self, spec: SubscribeSpec) -> Source:
+        """Open a subscription. On return the group exists durably at its place: what is published
+        from now on will be delivered to it, even if this process dies at once."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the connection. All sources are closed already. Must release every task and socket
+        also when the server is dead, and when cancelled on the way. Calling it twice is harmless."""

@@ -1,0 +1,144 @@
+"""Every error anymq raises.
+
+::
+
+    AnymqError
+    ├── ConfigurationError (ValueError)   the program or its settings must change
+    │   ├── InvalidURL
+    │   ├── UnknownScheme
+    │   ├── MissingDependency
+    │   └── UnsupportedOperation
+    ├── BrokerError                       the broker or the network said so; `__cause__` is the client's error
+    │   ├── TransientError                may succeed if repeated
+    │   │   ├── ConnectionLost
+    │   │   ├── PublishTimeout
+    │   │   └── Throttled
+    │   └── PermanentError                will not
+    │       ├── AccessDenied
+    │       ├── NotFound
+    │       └── MessageTooLarge
+    └── StateError                        the caller broke the rules
+        ├── Closed
+        └── AlreadySettled
+
+Whether to retry is the class, not a method. `Reject` and `RetryAfter` are not errors of the
+library: a handler raises them to say what becomes of its delivery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+
+class AnymqError(Exception):
+    """The base of every error anymq raises."""
+
+
+class ConfigurationError(AnymqError, ValueError):
+    """The program, a URL or a setting is wrong; repeating the call will not help."""
+
+
+class InvalidURL(ConfigurationError):
+    """The connection URL cannot be understood, or carries an unknown or bad option."""
+
+
+class UnknownScheme(ConfigurationError):
+    """No installed adapter serves this URL scheme."""
+
+
+class MissingDependency(ConfigurationError, ImportError):
+    """The adapter is known, but its client library is not installed."""
+
+
+class UnsupportedOperation(ConfigurationError):
+    """The backend cannot do this and anymq cannot emulate it."""
+
+
+class BrokerError(AnymqError):
+    """Something the broker or the network said; `__cause__` is the client library's error."""
+
+
+class TransientError(BrokerError):
+    """May succeed if repeated."""
+
+
+class ConnectionLost(TransientError):
+    """The broker could not be reached, or the connection broke."""
+
+
+class PublishTimeout(TransientError):
+    """The broker did not confirm in time. The message may have been stored all the same."""
+
+
+class Throttled(TransientError):
+    """The broker refuses work for now: out of memory, out of disk, over quota."""
+
+
+class PermanentError(BrokerError):
+    """Will not succeed if repeated."""
+
+
+class AccessDenied(PermanentError):
+    """Wrong credentials, or no right to do this."""
+
+
+class NotFound(PermanentError):
+    """The topic, queue, stream or group does not exist (and was not to be created)."""
+
+
+class MessageTooLarge(PermanentError):
+    """The message is over a limit of anymq or of the broker."""
+
+
+class StateError(AnymqError):
+    """The caller broke the rules of the interface."""
+
+
+class Closed(StateError):
+    """The broker or subscription has been closed."""
+
+
+class AlreadySettled(StateError):
+    """The delivery was already settled with another verb."""
+
+
+class Reject(Exception):
+    """Raise in a handler, from any depth: never again, to the dead letters with this reason."""
+
+    def __init__(self, reason: str = "rejected by the handler") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RetryAfter(Exception):
+    """Raise in a handler, from any depth: failed attempt, deliver again after `delay` seconds."""
+
+    def __init__(self, delay: float, reason: str = "retry requested by the handler") -> None:
+        super().__init__(reason)
+        self.delay = delay
+        self.reason = reason
+
+
+ErrorTable = Mapping[type[BaseException], "type[AnymqError] | Callable[[BaseException], type[AnymqError]]"]
+"""What each exception of a client library means: a class, or a function of the exception."""
+
+
+def translate(error: BaseException, table: ErrorTable, *, doing: str, where: str) -> BaseException:
+    """Return the anymq error for a client library's `error`, or `error` itself.
+
+    The most specific class in `table` wins. Errors of anymq pass through unchanged, and so does
+    what the table does not name: an unmapped exception is a defect and must be seen as one.
+    `where` is the masked URL.
+    """
+    if isinstance(error, AnymqError):
+        return error
+    for cls in type(error).__mro__:
+        meaning = table.get(cls)
+        if meaning is None:
+            continue
+        kind = meaning if isinstance(meaning, type) else meaning(error)
+        detail = str(error) or type(error).__name__
+        translated = kind(f"{doing} failed on {where}: {detail}")
+        translated.__cause__ = error
+        return translated
+    return error

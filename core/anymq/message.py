@@ -1,0 +1,65 @@
+"""`Message`: what travels, as applications see it."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """An immutable message.
+
+    `id` is the logical id: it stays the same over retries, dead-lettering and redrive.
+    `time` is when the message was first published (None on a foreign message without one).
+    `correlation_id` names the flow a message belongs to, `causation_id` the message that caused it.
+    """
+
+    id: str
+    topic: str
+    body: bytes = field(repr=False)
+    key: str | None = None
+    headers: Mapping[str, str] = _NO_HEADERS
+    content_type: str | None = None
+    type: str | None = None
+    source: str | None = None
+    time: datetime | None = None
+    correlation_id: str | None = None
+    causation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The broker has the message durably.
+
+    `position` is where the broker put it, in the broker's own words (`"3:1042"` for a Kafka
+    partition and offset, an entry id for Redis, a sequence for NATS and SQLite), None where it
+    does not say.
+    """
+
+    id: str
+    topic: str
+    position: str | None = None
+
+
+def new_id() -> str:
+    """Return a fresh UUIDv7 (RFC 9562 §5.7): unique, and sorted by time of creation."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF000 << 64) | (0x7000 << 64)
+    value = value & ~(0xC000 << 48) | (0x8000 << 48)
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def utc(timestamp: float) -> datetime:
+    """Return `timestamp`, seconds since the epoch, as an aware datetime."""
+    return datetime.fromtimestamp(timestamp, UTC)

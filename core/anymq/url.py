@@ -1,0 +1,104 @@
+"""The connection URL: immutable, several hosts, the password never shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from urllib.parse import parse_qsl, unquote
+
+from .errors import InvalidURL
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_SECRET_KEY = re.compile(r"pass|secret|token|key", re.IGNORECASE)
+_EMPTY: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class URL:
+    """A parsed connection URL.
+
+    `hosts` holds `(host, port)` pairs, the port None where the URL names none; `path` keeps its
+    leading slash. `str()` and `repr()` mask the password and every secret-looking option, so a
+    URL may be logged; only `.password` gives the secret away.
+    """
+
+    scheme: str
+    hosts: tuple[tuple[str, int | None], ...] = ()
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    path: str = ""
+    query: Mapping[str, str] = field(default=_EMPTY)
+
+    @classmethod
+    def parse(cls, text: str) -> URL:
+        """Parse `text`; raises `InvalidURL` with a message that never contains the password."""
+        match = _SCHEME.fullmatch(text.strip())
+        if match is None:
+            raise InvalidURL("a connection URL looks like scheme://host, for example sqlite:///app.db")
+        scheme = match[1].lower()
+        if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
+            raise InvalidURL(f"{scheme}://…: control characters are not allowed in a URL")
+        # Heroku writes the scheme again before each further host.
+        rest, _, fragment = match[2].replace(f",{scheme}://", ",").partition("#")
+        if fragment:
+            raise InvalidURL(f"{scheme}://…: a fragment (#) has no meaning; write %23 for a literal #")
+        rest, _, query = rest.partition("?")
+        authority, slash, path = rest.partition("/")
+        userinfo, at, hosts = authority.rpartition("@")
+        username, colon, password = userinfo.partition(":")
+        return cls(
+            scheme=scheme,
+            hosts=tuple(_host(part, scheme) for part in hosts.split(",")) if hosts else (),
+            username=unquote(username) if at and username else None,
+            password=unquote(password) if colon else None,
+            path=unquote(slash + path),
+            query=MappingProxyType(_query(query, scheme)),
+        )
+
+    def __str__(self) -> str:
+        user = ""
+        if self.username is not None or self.password is not None:
+            user = (self.username or "") + (":***" if self.password is not None else "") + "@"
+        hosts = ",".join(
+            (f"[{host}]" if ":" in host else host) + (f":{port}" if port is not None else "")
+            for host, port in self.hosts
+        )
+        pairs = "&".join(
+            f"{key}={'***' if _SECRET_KEY.search(key) else value}" for key, value in self.query.items()
+        )
+        return f"{self.scheme}://{user}{hosts}{self.path}" + (f"?{pairs}" if pairs else "")
+
+    def __repr__(self) -> str:
+        return f"URL({str(self)!r})"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether every host is this machine."""
+        return all(
+            host in ("localhost", "::1", "") or host.startswith("127.") for host, _ in self.hosts
+        )
+
+
+def _host(part: str, scheme: str) -> tuple[str, int | None]:
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]@]*))(?::(\d{1,5}))?", part)
+    if match is None or (match[3] and not 0 < int(match[3]) < 65536):
+        # The part is not quoted: with a stray / in the password it would show the password.
+        raise InvalidURL(
+            f"{scheme}://…: expected host or host:port, comma-separated; "
+            "percent-encode special characters in user and password (/ is %2F, @ is %40)"
+        )
+    host = match[1] or match[2] or ""
+    if not host:
+        raise InvalidURL(f"{scheme}://…: a host is empty")
+    return host, int(match[3]) if match[3] else None
+
+
+def _query(query: str, scheme: str) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key in options:
+            raise InvalidURL(f"{scheme}://…: the option {key!r} is given twice")
+        options[key] = value
+    return options
