@@ -1,0 +1,67 @@
+"""`Store`: what the idempotency middleware remembers, behind a URL of its own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import Enum
+from typing import Self
+
+from .url import URL
+
+
+class State(Enum):
+    """What a store knows of a key."""
+
+    NEW = "new"
+    IN_PROGRESS = "in progress"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The answer to `begin`. `remaining` is the seconds left of somebody else's lease."""
+
+    state: State
+    remaining: float = 0.0
+
+
+class Store(ABC):
+    """A three-state memory of keys, shared by all processes that open the same URL.
+
+    Every method is one atomic step. Errors of a client library are translated by the adapter's
+    `errors` table of the driver in the same package.
+    """
+
+    @classmethod
+    @abstractmethod
+    async def open(cls, url: URL) -> Self:
+        """Connect; raises if the store cannot be reached."""
+
+    @abstractmethod
+    async def begin(self, key: str, owner: str, lease: float) -> Claim:
+        """Claim `key` for `owner` for `lease` seconds.
+
+        `NEW`: the key was unknown, abandoned, or its lease had run out, and is now claimed by
+        `owner` (also when `owner` itself held it). `IN_PROGRESS`: another owner holds it, for
+        `remaining` seconds at most. `DONE`: completed, nothing was claimed.
+        """
+
+    @abstractmethod
+    async def renew(self, key: str, owner: str, lease: float) -> None:
+        """Begin the lease of `owner` anew; nothing happens if `owner` does not hold it."""
+
+    @abstractmethod
+    async def complete(self, key: str, owner: str, keep: float) -> bool:
+        """Mark `key` done and remember that for `keep` seconds.
+
+        Return False, and change nothing, if `owner` no longer holds it.
+        """
+
+    @abstractmethod
+    async def abandon(self, key: str, owner: str) -> None:
+        """Forget the claim of `owner`, so that the next `begin` is `NEW`; no-op if not held."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Release what `open` took. Calling it twice is harmless."""
