@@ -1,0 +1,51 @@
+# Everything here works in a fresh clone: each target first makes the environment it needs.
+# PYTHON=… chooses the interpreter that .venv is made with; ARGS=… is passed on to the command.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PY := .venv/bin/python
+SOURCES = $(wildcard core adapters brokers tests examples benchmarks) .ci
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test conformance check up down build lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make .venv with the locked dependencies; quick when nothing changed
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found. Install one, or: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) .ci/bootstrap.py
+
+demo: setup ## run the main example
+	@$(PY) -m examples.orders.demo $(ARGS)
+
+test: setup ## start the real servers, run every test, stop them; ARGS='tests/core -k retry'
+	@$(PY) -m tests.run $(ARGS)
+
+conformance: setup ## the conformance suite alone, on every backend
+	@$(PY) -m tests.run tests/conformance $(ARGS)
+
+check: setup ## lint, formatting and types
+	$(PY) -m ruff check $(SOURCES)
+	$(PY) -m ruff format --check $(SOURCES)
+	$(PY) -m mypy $(SOURCES)
+	$(PY) -m pyright --warnings
+
+up: setup ## start the real servers and leave them running
+	@$(PY) -m brokers up $(ARGS)
+
+down: setup ## stop them
+	@$(PY) -m brokers down $(ARGS)
+
+build: setup ## the sdist and the wheel, into dist/
+	@$(PY) -m build --no-isolation --outdir dist .
+
+lock: ## pin the dependencies anew in requirements.lock; ARGS=--upgrade for their newest versions
+	@$(PYTHON) -m venv .lock-tools && .lock-tools/bin/pip --quiet install uv
+	@.lock-tools/bin/uv pip compile pyproject.toml --all-extras --group dev --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" --quiet --output-file requirements.lock $(ARGS)
+
+clean: ## remove the environment, the caches and what was built
+	@rm -rf .venv .lock-tools dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find core adapters brokers tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

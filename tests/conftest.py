@@ -1,0 +1,35 @@
+"""What holds for every test: hypothesis' settings, and which backends this run cannot test."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import hypothesis
+import pytest
+
+# Set by `tests.run`: a JSON object of the servers that could not be started, each with the reason.
+UNAVAILABLE_VARIABLE = "ANYMQ_TEST_UNAVAILABLE"
+
+# A loaded machine is slow, not wrong.
+hypothesis.settings.register_profile("anymq", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("anymq")
+
+
+def unavailable() -> dict[str, str]:
+    reasons: dict[str, str] = json.loads(os.environ.get(UNAVAILABLE_VARIABLE, "{}"))
+    return reasons
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for name, reason in unavailable().items():
+        for item in items:
+            if item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=f"no {name} server: {reason}"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if reasons := unavailable():
+        terminalreporter.section("backends NOT tested", red=True)
+        for name, reason in reasons.items():
+            terminalreporter.line(f"{name}: {reason}")
