@@ -24,7 +24,8 @@ GRACE = 20
 
 def load_brokers() -> Any:
     """The servers' package, or None while a checkout has none."""
-    if importlib.util.find_spec("brokers") is None:
+    spec = importlib.util.find_spec("brokers")
+    if spec is None or spec.origin is None:
         return None
     return importlib.import_module("brokers")
 
