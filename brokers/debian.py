@@ -1,0 +1,211 @@
+"""Programs out of Debian packages: installed on the host, or unpacked into a tree beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import state
+from .errors import BrokersError, NotInstallable, say
+from .tools import Version, output, run, version, which
+
+# The release with RabbitMQ 4 and Redis 8, and a Go that can fetch a newer Go.
+SUITE = "trixie"
+# One tree serves both, so that it is unpacked once.
+SERVERS = ("rabbitmq-server", "redis-server")
+_POLICY = Path("/usr/sbin/policy-rc.d")
+_POLICY_TEXT = "#!/bin/sh\n# Nothing is started while packages are installed.\nexit 101\n"
+
+# Runs in a mount namespace of its own, which vanishes with the last process in it. The
+# devices are new nodes on a tmpfs and never the host's /dev: nothing done to the tree,
+# not even removing it, can reach the host through it.
+_ENTER = """
+set -e
+tree=$1; shared=$2; shift 2
+mkdir -p "$tree$shared"
+mount --bind "$shared" "$tree$shared"
+mount -t proc proc "$tree/proc"
+mount -t tmpfs -o mode=755 tmpfs "$tree/dev"
+mknod -m 666 "$tree/dev/null" c 1 3
+mknod -m 666 "$tree/dev/zero" c 1 5
+mknod -m 666 "$tree/dev/full" c 1 7
+mknod -m 666 "$tree/dev/random" c 1 8
+mknod -m 666 "$tree/dev/urandom" c 1 9
+mknod -m 666 "$tree/dev/tty" c 5 0
+ln -s /proc/self/fd "$tree/dev/fd"
+mkdir -m 1777 "$tree/dev/shm"
+exec chroot "$tree" "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Root:
+    """A file system that programs run from: the host's (tree is None) or an unpacked tree."""
+
+    tree: Path | None = None
+
+    def command(self, argv: Sequence[str], *, shared: Path) -> list[str]:
+        """The command as the host runs it; `shared` is at the same path inside and outside.
+
+        Each step replaces the one before, so the process that is started becomes the program.
+        """
+        if self.tree is None:
+            return list(argv)
+        unshare = which("unshare") or "unshare"
+        return [unshare, "--mount", "--propagation", "private", "/bin/sh", "-c", _ENTER,
+                "enter", str(self.tree), str(shared), *argv]
+
+    def has(self, path: str) -> bool:
+        """Whether a file is there."""
+        return self.path(path).exists()
+
+    def path(self, path: str) -> Path:
+        """Where the host finds a file of this root."""
+        return Path(path) if self.tree is None else self.tree / path.lstrip("/")
+
+
+HOST_ROOT = Root()
+
+
+def available() -> bool:
+    """Whether Debian's packages can be installed: a Debian or a kin of it, and root."""
+    return which("apt-get") is not None and os.geteuid() == 0
+
+
+def candidate(package: str) -> Version:
+    """The version that apt would install on the host; empty when it knows none."""
+    for line in output(["apt-cache", "policy", package], env=_environment()).splitlines():
+        name, _, value = line.strip().partition(": ")
+        if name == "Candidate":
+            return version(value.split(":", 1)[-1])
+    return ()
+
+
+def update() -> None:
+    """Fetch apt's lists once in this home; a failing source is left for the install to tell."""
+    done = state.home() / "locks" / "apt-updated"
+    with state.locked(state.installing("apt"), "apt"):
+        if done.exists() and any(Path("/var/lib/apt/lists").glob("*_Packages*")):
+            return
+        say("apt: reading the package lists")
+        try:
+            run(["apt-get", "update"], what="apt-get update", log=_log("apt-update"),
+                env=_environment())
+        except BrokersError:
+            return
+        done.touch()
+
+
+def install(*packages: str) -> None:
+    """Install packages on the host; none of their services is started."""
+    if not available():
+        raise NotInstallable(
+            f"Debian's packages {', '.join(packages)} are missing and only root may install them: "
+            f"sudo apt-get update && sudo apt-get install {' '.join(packages)}"
+        )
+    update()
+    with state.locked(state.installing("apt"), "apt"), _nothing_starts():
+        say(f"apt: installing {' '.join(packages)}")
+        run(["apt-get", "install", "-y", "--no-install-recommends",
+             "-o", "DPkg::Lock::Timeout=300", *packages],
+            what=f"installing {' '.join(packages)}", log=_log("apt-install"), env=_environment())
+
+
+def tree(name: str, *packages: str) -> Root:
+    """A tree of its own with these packages of the newer Debian, unpacked once and then kept."""
+    folder = state.home() / "trees" / f"{SUITE}-{name}"
+    complete = folder.with_name(f"{folder.name}.complete")
+    with state.locked(state.installing(f"tree-{name}"), f"{SUITE} tree for {name}"):
+        if complete.exists() and folder.exists():
+            return Root(folder)
+        _can_unpack()
+        if which("mmdebstrap") is None:
+            install("mmdebstrap", "debian-archive-keyring")
+        update()
+        state.wipe(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        say(f"unpacking Debian {SUITE} with {' '.join(packages)}")
+        run([which("mmdebstrap") or "mmdebstrap", "--mode=root", "--variant=apt",
+             f"--include={','.join(packages)}", *_proxies(), SUITE, str(folder), *_mirror()],
+            what=f"unpacking Debian {SUITE}", log=_log(f"tree-{name}"), env=_environment())
+        complete.touch()
+    return Root(folder)
+
+
+def unpacked(root: Root, package: str) -> Version:
+    """The version of a package in a tree."""
+    listing = root.path("/var/lib/dpkg/status").read_text(errors="replace")
+    for entry in listing.split("\n\n"):
+        lines = entry.splitlines()
+        if f"Package: {package}" in lines:
+            for line in lines:
+                if line.startswith("Version: "):
+                    return version(line.split(":", 2)[-1])
+    raise BrokersError(f"{package} is not in {root.tree}")
+
+
+def _can_unpack() -> None:
+    if os.geteuid() != 0:
+        raise NotInstallable(
+            f"unpacking Debian {SUITE} beside this system needs root: "
+            "run this command once with sudo and the same ANYMQ_BROKERS_HOME"
+        )
+    if which("apt-get") is None:
+        raise NotInstallable(
+            "this is no Debian: install the server so that it is on PATH, or start Docker"
+        )
+    unshare = which("unshare")
+    if unshare is None:
+        raise NotInstallable("unshare is missing: apt-get install util-linux")
+    if not output([unshare, "--mount", "/bin/sh", "-c", "mount -t tmpfs none /mnt && echo yes"]):
+        raise NotInstallable(
+            "this machine forbids mount namespaces: give the container CAP_SYS_ADMIN "
+            f"(docker run --privileged), or use Debian {SUITE}, which needs none"
+        )
+
+
+def _mirror() -> list[str]:
+    """The archive that this host itself uses, so that its mirror settings hold here too."""
+    if "ID=debian" not in Path("/etc/os-release").read_text().splitlines():
+        return []
+    listing = output(["apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)",
+                      "Origin: Debian", "Identifier: Packages"], env=_environment())
+    for line in listing.splitlines():
+        label, _, uri = line.partition(" ")
+        if label == "Debian":
+            return [f"deb {uri} {SUITE} main"]
+    return []
+
+
+def _proxies() -> Iterator[str]:
+    """The host's apt settings for reaching the archive."""
+    for section in ("Acquire::http", "Acquire::https"):
+        for line in output(["apt-config", "dump", section], env=_environment()).splitlines():
+            if line.count('"') == 2 and '""' not in line:
+                yield f"--aptopt={line}"
+
+
+@contextmanager
+def _nothing_starts() -> Iterator[None]:
+    """Debian starts what it installs unless this file says no; an administrator's own stays."""
+    if _POLICY.exists() and _POLICY.read_text() != _POLICY_TEXT:
+        yield
+        return
+    _POLICY.write_text(_POLICY_TEXT)
+    _POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        _POLICY.unlink(missing_ok=True)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+
+
+def _log(name: str) -> Path:
+    return state.home() / "logs" / f"{name}.log"
+

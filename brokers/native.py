@@ -1,0 +1,218 @@
+"""The life of a server that runs as a process of this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from . import ports, record, state, tools
+from .errors import BrokersError, StartFailed, say
+from .kind import Kind, Launch
+from .process import MARK, Process, family, gone, spawn
+from .ready import NotReady
+from .record import Record
+from .status import State, Status
+
+_LOG_LIMIT = 20 * 1024 * 1024
+
+
+class Native:
+    """One server of one instance. Every change of its state happens under its lock."""
+
+    def __init__(self, kind: Kind, instance: str) -> None:
+        self._kind = kind
+        self._title = kind.name if instance == state.MAIN else f"{kind.name} ({instance})"
+        self._instance = instance
+
+    def up(self) -> bool:
+        with self._locked():
+            return self._start()
+
+    def down(self) -> None:
+        with self._locked():
+            self._stop()
+
+    def kill(self) -> None:
+        with self._locked():
+            self._kill()
+
+    def pause(self) -> None:
+        with self._locked():
+            self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        with self._locked():
+            self._signal(signal.SIGCONT)
+
+    def restart(self) -> None:
+        with self._locked():
+            self._stop()
+            self._start()
+
+    def reset(self) -> None:
+        with self._locked():
+            self._kill()
+            state.wipe(self._folder / "data")
+            self._start()
+
+    def status(self) -> Status:
+        known = self._record()
+        leader = self._leader()
+        port = self.port()
+        return Status(
+            name=self._kind.name,
+            instance=self._instance,
+            state=self._state(leader, port),
+            version=known.version if known else "",
+            pid=leader.pid if leader else None,
+            url=self._kind.url(port),
+            uptime=leader.age() if leader else None,
+            folder=self._folder,
+        )
+
+    def logs(self, n: int) -> str:
+        return tools.tail(self._folder / "log", n)
+
+    def port(self) -> int:
+        known = self._record()
+        if known is not None and self._leader() is not None:
+            return known.ports["client"]
+        return self._ports()["client"]
+
+    @property
+    def _folder(self) -> Path:
+        return state.states() / self._instance / self._kind.name
+
+    def _locked(self) -> AbstractContextManager[None]:
+        return state.locked(self._folder / "lock", self._title)
+
+    def _ports(self) -> dict[str, int]:
+        return ports.resolve(self._kind.name, self._instance, self._kind.ports)
+
+    def _record(self) -> Record | None:
+        return record.read(self._folder / "pid")
+
+    def _leader(self) -> Process | None:
+        """The server's process: the one recorded, running, and with a command line like it."""
+        known = self._record()
+        if known is None or not known.process.running():
+            return None
+        line = " ".join(known.process.words())
+        return known.process if any(word in line for word in self._kind.words) else None
+
+    def _family(self) -> list[Process]:
+        return family(self._leader(), str(self._folder))
+
+    def _state(self, leader: Process | None, port: int) -> State:
+        if leader is None:
+            return State.STOPPED
+        if leader.stopped():
+            return State.PAUSED
+        try:
+            self._kind.ready(port, 2.0)
+        except NotReady:
+            return State.SILENT
+        return State.RUNNING
+
+    def _start(self) -> bool:
+        leader = self._leader()
+        if leader is not None:
+            if leader.stopped():
+                self._signal(signal.SIGCONT)
+            self._await(leader, self.port())
+            return False
+        self._kill()
+        program = self._kind.install()
+        chosen = self._ports()
+        self._check(chosen)
+        say(f"{self._title}: starting {program} on port {chosen['client']}")
+        begun = time.monotonic()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._trim_log()
+        launch = self._kind.launch(
+            program, self._folder, chosen, node=f"anymq-{self._instance}"
+        )
+        env = self._environment(launch)
+        if launch.first:
+            tools.run(launch.first, what=f"preparing {self._title}",
+                      log=self._folder / "first.log", env=env, cwd=self._folder)
+        leader = spawn(["/usr/bin/env", "-C", str(self._folder), *launch.argv], env,
+                       log=self._folder / "log")
+        Record(leader, chosen, str(program)).write(self._folder / "pid")
+        self._await(leader, chosen["client"])
+        say(f"{self._title}: ready after {time.monotonic() - begun:.1f} s")
+        return True
+
+    def _await(self, leader: Process, port: int) -> None:
+        deadline = time.monotonic() + self._kind.patience
+        problem = "it never answered"
+        while time.monotonic() < deadline:
+            if not leader.running():
+                problem = "it ended"
+                break
+            try:
+                self._kind.ready(port, 5.0)
+            except NotReady as error:
+                problem = str(error)
+                time.sleep(0.05)
+            else:
+                return
+        self._kill()
+        raise StartFailed(
+            f"{self._title} did not become ready: {problem}\n{self.logs(15)}\n"
+            f"whole log: {self._folder / 'log'}"
+        )
+
+    def _stop(self) -> None:
+        leader = self._leader()
+        if leader is not None:
+            say(f"{self._title}: stopping")
+            leader.send(signal.SIGTERM)
+            # A stopped process takes the signal only once it goes on.
+            self._continue()
+            if not gone([leader], self._kind.grace):
+                say(f"{self._title}: still there after {self._kind.grace:.0f} s, killing it")
+        self._kill()
+
+    def _continue(self) -> None:
+        for one in self._family():
+            one.send(signal.SIGCONT)
+
+    def _kill(self) -> None:
+        deadline = time.monotonic() + 10.0
+        while members := self._family():
+            for one in members:
+                one.send(signal.SIGKILL)
+            if not gone(members, 5.0) and time.monotonic() > deadline:
+                raise BrokersError(f"{self._title}: the kernel does not end {members}")
+        (self._folder / "pid").unlink(missing_ok=True)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._leader() is None:
+            raise BrokersError(f"{self._title} is not running")
+        for one in self._family():
+            one.send(number)
+
+    def _check(self, chosen: dict[str, int]) -> None:
+        for role, port in chosen.items():
+            if not ports.free(port):
+                name = ports.variable(self._kind.name, role)
+                hint = f"; set {name}" if self._instance == state.MAIN else ""
+                raise StartFailed(f"{self._title}: port {port} is taken by another program{hint}")
+
+    def _trim_log(self) -> None:
+        log = self._folder / "log"
+        if log.exists() and log.stat().st_size > _LOG_LIMIT:
+            log.replace(self._folder / "log.old")
+
+    def _environment(self, launch: Launch) -> dict[str, str]:
+        return {
+            "PATH": os.defpath + ":/usr/local/sbin:/usr/sbin:/sbin",
+            "LANG": "C.UTF-8",
+            "HOME": str(self._folder),
+            MARK: str(self._folder),
+            **launch.env,
+        }

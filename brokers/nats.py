@@ -1,0 +1,118 @@
+"""NATS with JetStream on file storage, built from its Go module."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+from . import debian, ready, state
+from .errors import BrokersError, NotInstallable, say
+from .kind import Kind, Launch, Ports, Program
+from .ports import HOST
+from .tools import output, run, version, which
+
+RELEASE = (2, 15, 2)
+_MODULE = "github.com/nats-io/nats-server/v2@v2.15.2"
+_LEAST = (2, 12)
+# The first Go that fetches the Go a module asks for.
+_LEAST_GO = (1, 21)
+
+_CONFIG = """\
+listen: "{host}:{client}"
+server_name: "{node}"
+jetstream {{ store_dir: "{data}" }}
+"""
+
+
+class NATS(Kind):
+    """A stored message survives a kill; a power cut can lose what was not yet synced."""
+
+    name = "nats"
+    ports: ClassVar[Ports] = {"client": 14222}
+    words = ("nats-server",)
+    patience = 60.0
+
+    def url(self, port: int) -> str:
+        return f"nats://{HOST}:{port}"
+
+    def install(self) -> Program:
+        for path in (which("nats-server"), str(_binary())):
+            if found := _usable(path):
+                return found
+        with state.locked(state.installing("nats"), "nats"):
+            if found := _usable(str(_binary())):
+                return found
+            _build()
+        if found := _usable(str(_binary())):
+            return found
+        raise BrokersError(f"{_binary()} was built and does not run")
+
+    def launch(self, program: Program, folder: Path, ports: Ports, *, node: str) -> Launch:
+        data = folder / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        config = folder / "nats.conf"
+        state.write(config, _CONFIG.format(host=HOST, node=node, data=data, **ports))
+        return Launch([program.path, "--config", str(config)])
+
+    def ready(self, port: int, timeout: float) -> None:
+        ready.nats(port, timeout)
+
+
+def _binary() -> Path:
+    return state.home() / f"nats-{'.'.join(map(str, RELEASE))}" / "nats-server"
+
+
+def _usable(path: str | None) -> Program | None:
+    found = version(output([path, "--version"])) if path else ()
+    return Program(path, found) if path and found >= _LEAST else None
+
+
+def _build() -> None:
+    """Build with the Go that there is, or Debian's; a newer one is fetched where needed."""
+    work = _binary().parent / "build"
+    state.wipe(work)
+    work.mkdir(parents=True)
+    go = _go()
+    root = debian.HOST_ROOT
+    if go is None:
+        root = debian.tree("go", "golang-go", "ca-certificates")
+        go = "/usr/bin/go"
+        _trust(root)
+    env = {
+        **os.environ,
+        "HOME": str(work), "GOPATH": str(work / "path"), "GOBIN": str(work / "bin"),
+        "GOCACHE": str(work / "cache"), "GOTMPDIR": str(work), "TMPDIR": str(work),
+        "GOFLAGS": "-modcacherw", "GOTOOLCHAIN": "auto", "CGO_ENABLED": "0",
+    }
+    say(f"nats: building {_MODULE}")
+    run(root.command([go, "install", "-trimpath", _MODULE], shared=work),
+        what="building nats-server", log=state.home() / "logs" / "nats.log", env=env)
+    (work / "bin" / "nats-server").replace(_binary())
+    state.wipe(work)
+
+
+def _go() -> str | None:
+    """A Go on the host that is new enough, installed from Debian's packages where possible."""
+    go = which("go")
+    if go and version(output([go, "version"])) >= _LEAST_GO:
+        return go
+    if debian.available():
+        debian.update()
+        if debian.candidate("golang-go") >= _LEAST_GO:
+            debian.install("golang-go")
+            return which("go")
+        return None
+    raise NotInstallable(
+        "nats-server 2.12 or newer is not on PATH and there is no Go 1.21 or newer to build it: "
+        f"install Go, then: go install {_MODULE}"
+    )
+
+
+def _trust(root: debian.Root) -> None:
+    """Inside a tree the host's own certificates hold too, where its settings name them."""
+    bundle = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
+    target = root.path("/etc/ssl/certs/ca-certificates.crt")
+    if Path(bundle).exists():
+        shutil.copyfile(bundle, target)

@@ -1,0 +1,92 @@
+"""RabbitMQ 4 from Debian's packages, with a port mapper (epmd) of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+from . import debian, ready, state
+from .kind import Kind, Launch, Ports, Program
+from .ports import HOST
+from .tools import output, version, which
+
+_LEAST = (4,)
+_SCRIPT = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+
+# epmd stays in the server's session, so that it ends with the server and with no other.
+_START = 'epmd -address 127.0.0.1 -port "$ERL_EPMD_PORT" & exec "$0"'
+
+_CONFIG = """\
+listeners.tcp.1 = {host}:{client}
+disk_free_limit.absolute = 50MB
+log.console = true
+log.file = false
+"""
+# Few schedulers for a small machine; the nodes' own port on loopback only.
+_ERLANG = "+S 2:2 -kernel inet_dist_use_interface {127,0,0,1}"
+
+
+class RabbitMQ(Kind):
+    """A confirmed message in a durable queue survives a kill. The user is guest."""
+
+    name = "rabbitmq"
+    ports: ClassVar[Ports] = {"client": 15673, "dist": 15674, "epmd": 15675}
+    words = ("rabbit",)
+    grace = 20.0
+
+    def url(self, port: int) -> str:
+        return f"amqp://guest:guest@{HOST}:{port}/"
+
+    def install(self) -> Program:
+        if found := _on_host():
+            return found
+        if debian.available():
+            debian.update()
+            if debian.candidate("rabbitmq-server") >= _LEAST:
+                debian.install("rabbitmq-server")
+                if found := _on_host():
+                    return found
+        root = debian.tree("servers", *debian.SERVERS)
+        return Program(_SCRIPT, debian.unpacked(root, "rabbitmq-server"), root)
+
+    def launch(self, program: Program, folder: Path, ports: Ports, *, node: str) -> Launch:
+        data = folder / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        config = folder / "rabbitmq.conf"
+        plugins = folder / "enabled_plugins"
+        state.write(plugins, "[].\n")
+        state.write(config, _CONFIG.format(host=HOST, **ports))
+        argv = ["/bin/sh", "-c", _START, program.path]
+        env = {
+            "HOME": str(data),
+            "ERL_EPMD_ADDRESS": HOST,
+            "ERL_EPMD_PORT": str(ports["epmd"]),
+            "ERL_CRASH_DUMP": str(folder / "erl_crash.dump"),
+            "RABBITMQ_NODENAME": f"{node}@localhost",
+            "RABBITMQ_DIST_PORT": str(ports["dist"]),
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_CONFIG_FILE": str(config),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(plugins),
+            "RABBITMQ_MNESIA_BASE": str(data),
+            "RABBITMQ_LOG_BASE": str(folder),
+            "RABBITMQ_LOGS": "-",
+            # Schedulers bound to cores starve when several servers share a small machine.
+            "RABBITMQ_SCHEDULER_BIND_TYPE": "u",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERLANG,
+            # Makes the script become the Erlang VM instead of staying beside it.
+            "RUNNING_UNDER_SYSTEMD": "true",
+        }
+        return Launch(program.root.command(argv, shared=folder), env)
+
+    def ready(self, port: int, timeout: float) -> None:
+        ready.rabbitmq(port, timeout)
+
+
+def _on_host() -> Program | None:
+    # Debian's /usr/sbin/rabbitmq-server changes the user: go past it.
+    path = _SCRIPT if Path(_SCRIPT).exists() else which("rabbitmq-server")
+    if path is None:
+        return None
+    found = version(os.path.realpath(path)) or version(output([path + "ctl", "version"]))
+    return Program(path, found) if found >= _LEAST else None
