@@ -6,71 +6,80 @@ needs it is not run; with `CI=true` that fails the run.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
+import brokers
 from tests.conftest import UNAVAILABLE_VARIABLE
 
 PYTEST = [sys.executable, "-m", "pytest", "-n", "4", "--dist", "loadgroup"]
-# Seconds an interrupted pytest gets to close what its tests opened.
+# Every test may use `main`; those that break servers have `faults` to themselves, and start it.
+INSTANCES = ("main", "faults")
+# Seconds that an interrupted pytest gets to close what its tests opened.
 GRACE = 20
 
 
-def load_brokers() -> Any:
-    """The servers' package, or None while a checkout has none."""
-    spec = importlib.util.find_spec("brokers")
-    if spec is None or spec.origin is None:
-        return None
-    return importlib.import_module("brokers")
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which unlike a terminal's Ctrl-C has reached this process alone."""
 
 
-def start_servers(brokers: Any, started: list[str]) -> dict[str, str]:
-    """Start every server, adding to `started` those that were down; say why the others are not."""
-    unavailable: dict[str, str] = {}
-    for name in brokers.NAMES:
+def terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def start(name: str) -> str | None:
+    """Why the server could not be started; None when it is up."""
+    try:
+        brokers.server(name).up()
+    except brokers.BrokersError as error:
+        return str(error).removeprefix(f"{name}: ")
+    return None
+
+
+@contextmanager
+def servers() -> Iterator[dict[str, str]]:
+    """Start every server and give those that are not up, with the reason; stop what was not up."""
+    every = [brokers.server(name, instance) for instance in INSTANCES for name in brokers.NAMES]
+    with ThreadPoolExecutor(len(every)) as pool:
+        states = [status.state for status in pool.map(brokers.Server.status, every)]
+        down = [s for s, state in zip(every, states, strict=True) if state is brokers.State.STOPPED]
         try:
-            started += brokers.up([name])
-        except Exception as error:  # whatever is wrong with one server, the others are tested
-            unavailable[name] = str(error) or type(error).__name__
-    return unavailable
+            reasons = zip(brokers.NAMES, pool.map(start, brokers.NAMES), strict=True)
+            yield {name: reason for name, reason in reasons if reason}
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            with redirect_stderr(StringIO()):  # pytest's closing line stays the last one
+                list(pool.map(brokers.Server.down, down))
 
 
 def run_pytest(arguments: list[str], unavailable: dict[str, str]) -> int:
     environment = os.environ | {UNAVAILABLE_VARIABLE: json.dumps(unavailable)}
     pytest = subprocess.Popen([*PYTEST, *arguments], env=environment)
-
-    def stop(signum: int, frame: FrameType | None) -> NoReturn:
-        pytest.send_signal(signal.SIGINT)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
     try:
         return pytest.wait()
-    except KeyboardInterrupt:  # a terminal's Ctrl-C has reached pytest too
+    except KeyboardInterrupt as interrupt:
+        if isinstance(interrupt, Terminated):
+            pytest.send_signal(signal.SIGINT)
         try:
             pytest.wait(GRACE)
         except subprocess.TimeoutExpired:
             pytest.kill()
-        return 130
+        raise
 
 
 def main(arguments: list[str]) -> int:
-    brokers = load_brokers()
-    if brokers is None:
-        return run_pytest(arguments, {})
-    started: list[str] = []
-    try:
-        unavailable = start_servers(brokers, started)
+    signal.signal(signal.SIGTERM, terminate)
+    with servers() as unavailable:
         status = run_pytest(arguments, unavailable)
-    finally:
-        if started:
-            brokers.down(started)
     if unavailable and os.environ.get("CI") == "true":
         return status or 1
     return status
