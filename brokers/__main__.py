@@ -61,8 +61,15 @@ def _run(command: str, servers: list[Server], *, lines: int) -> int:
 def _table(rows: Sequence[Status]) -> None:
     lines = [("NAME", "STATE", "VERSION", "PID", "URL", "UPTIME", "FOLDER")]
     lines += [
-        (one.name, str(one.state), one.version, str(one.pid or ""), one.url,
-         _duration(one.uptime), str(one.folder))
+        (
+            one.name,
+            str(one.state),
+            one.version,
+            str(one.pid or ""),
+            one.url,
+            _duration(one.uptime),
+            str(one.folder),
+        )
         for one in rows
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -83,13 +90,19 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("names", nargs="*", metavar="NAME",
-                             help=f"{', '.join(NAMES)} (all by default)")
-        command.add_argument("--instance", default=state.MAIN, metavar="NAME",
-                             help="another set of servers, on ports and data of its own")
+        command.add_argument(
+            "names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)} (all by default)"
+        )
+        command.add_argument(
+            "--instance",
+            default=state.MAIN,
+            metavar="NAME",
+            help="another set of servers, on ports and data of its own",
+        )
         if name == "logs":
-            command.add_argument("-n", dest="lines", type=int, default=50, metavar="N",
-                                 help="how many lines (50)")
+            command.add_argument(
+                "-n", dest="lines", type=int, default=50, metavar="N", help="how many lines (50)"
+            )
     return parser
 
 

@@ -55,8 +55,19 @@ class Root:
         if self.tree is None:
             return list(argv)
         unshare = which("unshare") or "unshare"
-        return [unshare, "--mount", "--propagation", "private", "/bin/sh", "-c", _ENTER,
-                "enter", str(self.tree), str(shared), *argv]
+        return [
+            unshare,
+            "--mount",
+            "--propagation",
+            "private",
+            "/bin/sh",
+            "-c",
+            _ENTER,
+            "enter",
+            str(self.tree),
+            str(shared),
+            *argv,
+        ]
 
     def has(self, path: str) -> bool:
         """Whether a file is there."""
@@ -92,8 +103,12 @@ def update() -> None:
             return
         say("apt: reading the package lists")
         try:
-            run(["apt-get", "update"], what="apt-get update", log=_log("apt-update"),
-                env=_environment())
+            run(
+                ["apt-get", "update"],
+                what="apt-get update",
+                log=_log("apt-update"),
+                env=_environment(),
+            )
         except BrokersError:
             return
         done.touch()
@@ -109,9 +124,20 @@ def install(*packages: str) -> None:
     update()
     with state.locked(state.installing("apt"), "apt"), _nothing_starts():
         say(f"apt: installing {' '.join(packages)}")
-        run(["apt-get", "install", "-y", "--no-install-recommends",
-             "-o", "DPkg::Lock::Timeout=300", *packages],
-            what=f"installing {' '.join(packages)}", log=_log("apt-install"), env=_environment())
+        run(
+            [
+                "apt-get",
+                "install",
+                "-y",
+                "--no-install-recommends",
+                "-o",
+                "DPkg::Lock::Timeout=300",
+                *packages,
+            ],
+            what=f"installing {' '.join(packages)}",
+            log=_log("apt-install"),
+            env=_environment(),
+        )
 
 
 def tree(name: str, *packages: str) -> Root:
@@ -128,9 +154,21 @@ def tree(name: str, *packages: str) -> Root:
         state.wipe(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         say(f"unpacking Debian {SUITE} with {' '.join(packages)}")
-        run([which("mmdebstrap") or "mmdebstrap", "--mode=root", "--variant=apt",
-             f"--include={','.join(packages)}", *_proxies(), SUITE, str(folder), *_mirror()],
-            what=f"unpacking Debian {SUITE}", log=_log(f"tree-{name}"), env=_environment())
+        run(
+            [
+                which("mmdebstrap") or "mmdebstrap",
+                "--mode=root",
+                "--variant=apt",
+                f"--include={','.join(packages)}",
+                *_proxies(),
+                SUITE,
+                str(folder),
+                *_mirror(),
+            ],
+            what=f"unpacking Debian {SUITE}",
+            log=_log(f"tree-{name}"),
+            env=_environment(),
+        )
         complete.touch()
     return Root(folder)
 
@@ -171,8 +209,17 @@ def _mirror() -> list[str]:
     """The archive that this host itself uses, so that its mirror settings hold here too."""
     if "ID=debian" not in Path("/etc/os-release").read_text().splitlines():
         return []
-    listing = output(["apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)",
-                      "Origin: Debian", "Identifier: Packages"], env=_environment())
+    listing = output(
+        [
+            "apt-get",
+            "indextargets",
+            "--format",
+            "$(LABEL) $(REPO_URI)",
+            "Origin: Debian",
+            "Identifier: Packages",
+        ],
+        env=_environment(),
+    )
     for line in listing.splitlines():
         label, _, uri = line.partition(" ")
         if label == "Debian":
@@ -208,4 +255,3 @@ def _environment() -> dict[str, str]:
 
 def _log(name: str) -> Path:
     return state.home() / "logs" / f"{name}.log"
-

@@ -168,7 +168,11 @@ class Container:
         }
         done = subprocess.run(
             [which("docker") or "docker", *arguments],
-            env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise BrokersError(f"{name}: docker {' '.join(arguments)} failed: {done.stderr}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+from base64 import urlsafe_b64encode
 from pathlib import Path
 from typing import ClassVar
 from uuid import uuid4
-from base64 import urlsafe_b64encode
 
 from . import debian, ready, state
 from .errors import NotInstallable, say
@@ -89,17 +89,31 @@ class Kafka(Kind):
         config = folder / "server.properties"
         state.write(config, _PROPERTIES.format(host=HOST, data=data, **ports))
         java = [
-            program.path, "-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-Xshare:auto",
-            "-XX:-UsePerfData", "-Djava.awt.headless=true",
+            program.path,
+            "-Xms256m",
+            "-Xmx512m",
+            "-XX:+UseSerialGC",
+            "-Xshare:auto",
+            "-XX:-UsePerfData",
+            "-Djava.awt.headless=true",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
-            "-cp", f"{_jars()}/*",
+            "-cp",
+            f"{_jars()}/*",
         ]
         first = None
         if not (data / "meta.properties").exists():
             cluster = urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
-            first = [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted",
-                     "--cluster-id", cluster, "--config", str(config)]
+            first = [
+                *java,
+                "kafka.tools.StorageTool",
+                "format",
+                "--ignore-formatted",
+                "--cluster-id",
+                cluster,
+                "--config",
+                str(config),
+            ]
         return Launch([*java, "kafka.Kafka", str(config)], first=first)
 
     def ready(self, port: int, timeout: float) -> None:
@@ -151,7 +165,17 @@ def _download(jars: Path) -> None:
     jars.mkdir(parents=True)
     (jars / "pom.xml").write_text(_POM)
     say("kafka: fetching Kafka 4.2.0 with Maven")
-    run([which("mvn") or "mvn", "--batch-mode", "--no-transfer-progress",
-         "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={jars}"],
-        what="fetching Kafka with Maven", log=state.home() / "logs" / "kafka.log", cwd=jars)
+    run(
+        [
+            which("mvn") or "mvn",
+            "--batch-mode",
+            "--no-transfer-progress",
+            "dependency:copy-dependencies",
+            "-DincludeScope=runtime",
+            f"-DoutputDirectory={jars}",
+        ],
+        what="fetching Kafka with Maven",
+        log=state.home() / "logs" / "kafka.log",
+        cwd=jars,
+    )
     (jars / "complete").touch()

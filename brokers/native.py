@@ -132,15 +132,19 @@ class Native:
         begun = time.monotonic()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._trim_log()
-        launch = self._kind.launch(
-            program, self._folder, chosen, node=f"anymq-{self._instance}"
-        )
+        launch = self._kind.launch(program, self._folder, chosen, node=f"anymq-{self._instance}")
         env = self._environment(launch)
         if launch.first:
-            tools.run(launch.first, what=f"preparing {self._title}",
-                      log=self._folder / "first.log", env=env, cwd=self._folder)
-        leader = spawn(["/usr/bin/env", "-C", str(self._folder), *launch.argv], env,
-                       log=self._folder / "log")
+            tools.run(
+                launch.first,
+                what=f"preparing {self._title}",
+                log=self._folder / "first.log",
+                env=env,
+                cwd=self._folder,
+            )
+        leader = spawn(
+            ["/usr/bin/env", "-C", str(self._folder), *launch.argv], env, log=self._folder / "log"
+        )
         Record(leader, chosen, str(program)).write(self._folder / "pid")
         self._await(leader, chosen["client"])
         say(f"{self._title}: ready after {time.monotonic() - begun:.1f} s")

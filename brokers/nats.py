@@ -82,13 +82,23 @@ def _build() -> None:
         _trust(root)
     env = {
         **os.environ,
-        "HOME": str(work), "GOPATH": str(work / "path"), "GOBIN": str(work / "bin"),
-        "GOCACHE": str(work / "cache"), "GOTMPDIR": str(work), "TMPDIR": str(work),
-        "GOFLAGS": "-modcacherw", "GOTOOLCHAIN": "auto", "CGO_ENABLED": "0",
+        "HOME": str(work),
+        "GOPATH": str(work / "path"),
+        "GOBIN": str(work / "bin"),
+        "GOCACHE": str(work / "cache"),
+        "GOTMPDIR": str(work),
+        "TMPDIR": str(work),
+        "GOFLAGS": "-modcacherw",
+        "GOTOOLCHAIN": "auto",
+        "CGO_ENABLED": "0",
     }
     say(f"nats: building {_MODULE}")
-    run(root.command([go, "install", "-trimpath", _MODULE], shared=work),
-        what="building nats-server", log=state.home() / "logs" / "nats.log", env=env)
+    run(
+        root.command([go, "install", "-trimpath", _MODULE], shared=work),
+        what="building nats-server",
+        log=state.home() / "logs" / "nats.log",
+        env=env,
+    )
     (work / "bin" / "nats-server").replace(_binary())
     state.wipe(work)
 

@@ -29,8 +29,11 @@ def resolve(name: str, instance: str, defaults: Mapping[str, int]) -> dict[str, 
     with state.locked(state.states() / "ports.lock", f"{name}: ports"):
         known = _read(file)
         if known.keys() != defaults.keys():
-            taken = {port for other in state.states().glob("*/*/ports.json")
-                     for port in _read(other).values()}
+            taken = {
+                port
+                for other in state.states().glob("*/*/ports.json")
+                for port in _read(other).values()
+            }
             known = {}
             for role in defaults:
                 known[role] = _pick(taken)

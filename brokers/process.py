@@ -110,7 +110,11 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], *, log: Path) -> Process:
         setsid=True,
         setsigmask=[],
         setsigdef=[
-            signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT,
+            signal.SIGPIPE,
+            signal.SIGXFSZ,
+            signal.SIGINT,
+            signal.SIGHUP,
+            signal.SIGQUIT,
             signal.SIGTERM,
         ],
     )

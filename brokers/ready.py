@@ -84,8 +84,11 @@ def rabbitmq(port: int, timeout: float) -> None:
     with _connected(port, timeout) as wire:
         wire.send(b"AMQP\x00\x00\x09\x01")
         _method(wire, 10)
-        _call(wire, 11, struct.pack(">I", 0) + _short(b"PLAIN") + _long(b"\0guest\0guest")
-              + _short(b"en_US"))
+        _call(
+            wire,
+            11,
+            struct.pack(">I", 0) + _short(b"PLAIN") + _long(b"\0guest\0guest") + _short(b"en_US"),
+        )
         channels, frame, _ = struct.unpack(">HIH", _method(wire, 30))
         _call(wire, 31, struct.pack(">HIH", channels, frame, 0))
         _call(wire, 40, _short(b"/") + b"\0\0")

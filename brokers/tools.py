@@ -37,8 +37,15 @@ def output(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> str:
     """What a short command prints, on both streams; empty when it fails or is not there."""
     try:
         done = subprocess.run(
-            argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, errors="replace", timeout=60, check=True,
+            argv,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=60,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return ""
@@ -57,8 +64,13 @@ def run(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as sink:
         done = subprocess.run(
-            argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=sink,
-            stderr=subprocess.STDOUT, check=False,
+            argv,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
     if done.returncode:
         raise BrokersError(
