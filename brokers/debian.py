@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,22 +97,23 @@ def candidate(package: str) -> Version:
 
 
 def update() -> None:
-    """Fetch apt's lists once in this home; a failing source is left for the install to tell."""
+    """Fetch apt's lists, once a day; a failing source is left for the install to tell."""
     done = state.home() / "locks" / "apt-updated"
     with state.locked(state.installing("apt"), "apt"):
-        if done.exists() and any(Path("/var/lib/apt/lists").glob("*_Packages*")):
+        lists = any(Path("/var/lib/apt/lists").glob("*_Packages*"))
+        if lists and done.exists() and time.time() - done.stat().st_mtime < 86_400:
             return
         say("apt: reading the package lists")
-        try:
-            run(
-                ["apt-get", "update"],
-                what="apt-get update",
-                log=_log("apt-update"),
-                env=_environment(),
-            )
-        except BrokersError:
-            return
-        done.touch()
+        for _ in range(20):
+            try:
+                run(["apt-get", "update"], what="apt", log=_log("apt-update"), env=_environment())
+            except BrokersError as error:
+                if "Could not get lock" not in str(error):
+                    return
+                time.sleep(3)
+            else:
+                done.touch()
+                return
 
 
 def install(*packages: str) -> None:
@@ -144,10 +146,10 @@ def tree(name: str, *packages: str) -> Root:
     """A tree of its own with these packages of the newer Debian, unpacked once and then kept."""
     folder = state.home() / "trees" / f"{SUITE}-{name}"
     complete = folder.with_name(f"{folder.name}.complete")
-    with state.locked(state.installing(f"tree-{name}"), f"{SUITE} tree for {name}"):
+    _can_enter()
+    with state.locked(state.installing(f"tree-{name}"), f"Debian {SUITE} for {name}"):
         if complete.exists() and folder.exists():
             return Root(folder)
-        _can_unpack()
         if which("mmdebstrap") is None:
             install("mmdebstrap", "debian-archive-keyring")
         update()
@@ -185,23 +187,23 @@ def unpacked(root: Root, package: str) -> Version:
     raise BrokersError(f"{package} is not in {root.tree}")
 
 
-def _can_unpack() -> None:
-    if os.geteuid() != 0:
-        raise NotInstallable(
-            f"unpacking Debian {SUITE} beside this system needs root: "
-            "run this command once with sudo and the same ANYMQ_BROKERS_HOME"
-        )
+def _can_enter() -> None:
     if which("apt-get") is None:
         raise NotInstallable(
-            "this is no Debian: install the server so that it is on PATH, or start Docker"
+            "it is not on PATH in a version that is new enough, there is no Docker engine, and "
+            "this is no Debian: install it, or start Docker"
         )
-    unshare = which("unshare")
-    if unshare is None:
-        raise NotInstallable("unshare is missing: apt-get install util-linux")
-    if not output([unshare, "--mount", "/bin/sh", "-c", "mount -t tmpfs none /mnt && echo yes"]):
+    if os.geteuid() != 0:
         raise NotInstallable(
-            "this machine forbids mount namespaces: give the container CAP_SYS_ADMIN "
-            f"(docker run --privileged), or use Debian {SUITE}, which needs none"
+            "it is not on PATH in a version that is new enough, and what Debian "
+            f"{SUITE} has can be unpacked and run only by root: run this command with sudo"
+        )
+    try_it = "mount -t tmpfs none /mnt && echo yes"
+    if not output([which("unshare") or "unshare", "--mount", "/bin/sh", "-c", try_it]):
+        raise NotInstallable(
+            "this machine forbids private mounts, which running Debian "
+            f"{SUITE} beside it needs: use a Debian {SUITE} image, "
+            "or give the container CAP_SYS_ADMIN (docker run --privileged)"
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import ports, record, state, tools
 from .errors import BrokersError, StartFailed, say
-from .kind import Kind, Launch
+from .kind import Kind, Program
 from .process import MARK, Process, family, gone, spawn
 from .ready import NotReady
 from .record import Record
@@ -41,7 +41,11 @@ class Native:
 
     def pause(self) -> None:
         with self._locked():
-            self._signal(signal.SIGSTOP)
+            leader = self._signal(signal.SIGSTOP)
+            # The signal is taken a moment after it was sent.
+            deadline = time.monotonic() + 2.0
+            while leader.running() and not leader.stopped() and time.monotonic() < deadline:
+                time.sleep(0.005)
 
     def resume(self) -> None:
         with self._locked():
@@ -130,25 +134,35 @@ class Native:
         self._check(chosen)
         say(f"{self._title}: starting {program} on port {chosen['client']}")
         begun = time.monotonic()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._trim_log()
-        launch = self._kind.launch(program, self._folder, chosen, node=f"anymq-{self._instance}")
-        env = self._environment(launch)
-        if launch.first:
-            tools.run(
-                launch.first,
-                what=f"preparing {self._title}",
-                log=self._folder / "first.log",
-                env=env,
-                cwd=self._folder,
-            )
-        leader = spawn(
-            ["/usr/bin/env", "-C", str(self._folder), *launch.argv], env, log=self._folder / "log"
-        )
-        Record(leader, chosen, str(program)).write(self._folder / "pid")
-        self._await(leader, chosen["client"])
+        leader = self._spawn(program, chosen)
+        try:
+            self._await(leader, chosen["client"])
+        except StartFailed:
+            self._kill()
+            raise
         say(f"{self._title}: ready after {time.monotonic() - begun:.1f} s")
         return True
+
+    def _spawn(self, program: Program, chosen: dict[str, int]) -> Process:
+        folder = self._folder
+        folder.mkdir(parents=True, exist_ok=True)
+        log = folder / "log"
+        if log.exists() and log.stat().st_size > _LOG_LIMIT:
+            log.replace(folder / "log.old")
+        launch = self._kind.launch(program, folder, chosen, node=f"anymq-{self._instance}")
+        env = {
+            "PATH": f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin",
+            "LANG": "C.UTF-8",
+            "HOME": str(folder),
+            MARK: str(folder),
+            **launch.env,
+        }
+        if launch.first:
+            what = f"preparing {self._title}"
+            tools.run(launch.first, what=what, log=folder / "first.log", env=env, cwd=folder)
+        leader = spawn(["/usr/bin/env", "-C", str(folder), *launch.argv], env, log=log)
+        Record(leader, chosen, str(program)).write(folder / "pid")
+        return leader
 
     def _await(self, leader: Process, port: int) -> None:
         deadline = time.monotonic() + self._kind.patience
@@ -164,7 +178,6 @@ class Native:
                 time.sleep(0.05)
             else:
                 return
-        self._kill()
         raise StartFailed(
             f"{self._title} did not become ready: {problem}\n{self.logs(15)}\n"
             f"whole log: {self._folder / 'log'}"
@@ -176,14 +189,11 @@ class Native:
             say(f"{self._title}: stopping")
             leader.send(signal.SIGTERM)
             # A stopped process takes the signal only once it goes on.
-            self._continue()
+            for one in self._family():
+                one.send(signal.SIGCONT)
             if not gone([leader], self._kind.grace):
                 say(f"{self._title}: still there after {self._kind.grace:.0f} s, killing it")
         self._kill()
-
-    def _continue(self) -> None:
-        for one in self._family():
-            one.send(signal.SIGCONT)
 
     def _kill(self) -> None:
         deadline = time.monotonic() + 10.0
@@ -194,11 +204,13 @@ class Native:
                 raise BrokersError(f"{self._title}: the kernel does not end {members}")
         (self._folder / "pid").unlink(missing_ok=True)
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self._leader() is None:
+    def _signal(self, number: signal.Signals) -> Process:
+        leader = self._leader()
+        if leader is None:
             raise BrokersError(f"{self._title} is not running")
         for one in self._family():
             one.send(number)
+        return leader
 
     def _check(self, chosen: dict[str, int]) -> None:
         for role, port in chosen.items():
@@ -206,17 +218,3 @@ class Native:
                 name = ports.variable(self._kind.name, role)
                 hint = f"; set {name}" if self._instance == state.MAIN else ""
                 raise StartFailed(f"{self._title}: port {port} is taken by another program{hint}")
-
-    def _trim_log(self) -> None:
-        log = self._folder / "log"
-        if log.exists() and log.stat().st_size > _LOG_LIMIT:
-            log.replace(self._folder / "log.old")
-
-    def _environment(self, launch: Launch) -> dict[str, str]:
-        return {
-            "PATH": os.defpath + ":/usr/local/sbin:/usr/sbin:/sbin",
-            "LANG": "C.UTF-8",
-            "HOME": str(self._folder),
-            MARK: str(self._folder),
-            **launch.env,
-        }

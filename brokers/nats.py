@@ -74,31 +74,22 @@ def _build() -> None:
     work = _binary().parent / "build"
     state.wipe(work)
     work.mkdir(parents=True)
-    go = _go()
-    root = debian.HOST_ROOT
-    if go is None:
-        root = debian.tree("go", "golang-go", "ca-certificates")
-        go = "/usr/bin/go"
-        _trust(root)
     env = {
         **os.environ,
-        "HOME": str(work),
         "GOPATH": str(work / "path"),
         "GOBIN": str(work / "bin"),
         "GOCACHE": str(work / "cache"),
-        "GOTMPDIR": str(work),
-        "TMPDIR": str(work),
-        "GOFLAGS": "-modcacherw",
         "GOTOOLCHAIN": "auto",
         "CGO_ENABLED": "0",
     }
+    root, go = debian.HOST_ROOT, _go()
+    if go is None:
+        root, go = debian.tree("go", "golang-go", "ca-certificates"), "/usr/bin/go"
+        env |= {"HOME": str(work), "TMPDIR": str(work), "SSL_CERT_FILE": _trust(root)}
     say(f"nats: building {_MODULE}")
-    run(
-        root.command([go, "install", "-trimpath", _MODULE], shared=work),
-        what="building nats-server",
-        log=state.home() / "logs" / "nats.log",
-        env=env,
-    )
+    command = [go, "install", "-modcacherw", "-trimpath", _MODULE]
+    log = state.home() / "logs" / "nats.log"
+    run(root.command(command, shared=work), what="building nats-server", log=log, env=env)
     (work / "bin" / "nats-server").replace(_binary())
     state.wipe(work)
 
@@ -120,9 +111,10 @@ def _go() -> str | None:
     )
 
 
-def _trust(root: debian.Root) -> None:
-    """Inside a tree the host's own certificates hold too, where its settings name them."""
-    bundle = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
-    target = root.path("/etc/ssl/certs/ca-certificates.crt")
-    if Path(bundle).exists():
-        shutil.copyfile(bundle, target)
+def _trust(root: debian.Root) -> str:
+    """Make a tree trust what the host trusts; the path of the certificates inside."""
+    inside = "/etc/ssl/certs/ca-certificates.crt"
+    host = Path(os.environ.get("SSL_CERT_FILE", inside))
+    if host.exists():
+        shutil.copyfile(host, root.path(inside))
+    return inside

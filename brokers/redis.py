@@ -20,6 +20,8 @@ daemonize no
 appendonly yes
 appendfsync everysec
 save ""
+# Its environment, by which it is found when nothing else tells of it, stays readable.
+set-proc-title no
 """
 
 

@@ -138,6 +138,8 @@ def together(servers: Sequence[Server], action: Callable[[Server], T]) -> dict[s
                 results[name] = future.result()
             except BrokersError as error:
                 failures[name] = error
+            except OSError as error:
+                failures[name] = BrokersError(str(error))
     if failures:
         missing = all(isinstance(error, NotInstallable) for error in failures.values())
         text = "\n".join(f"{name}: {error}" for name, error in failures.items())

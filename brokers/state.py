@@ -51,7 +51,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"{what}: waiting for another process")
+            say(f"{what}: waiting, another run is at it")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
@@ -70,6 +70,15 @@ def write(path: Path, text: str) -> None:
 
 
 def wipe(folder: Path) -> None:
-    """Remove a folder and all below it, if it is there."""
+    """Remove a folder and all below it, if it is there; refused while something is mounted there.
+
+    What is mounted below may be anything, the machine's own devices among it.
+    """
+    below = f"{folder.resolve()}/"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        # Blanks in the path of a mount are written in octal.
+        point = line.split()[4].encode().decode("unicode_escape")
+        if f"{point}/".startswith(below):
+            raise BrokersError(f"{point} is mounted: umount it, then try again")
     if folder.exists():
         shutil.rmtree(folder)
