@@ -1,1 +1,54 @@
-"""The SQLite backend of anymq."""
+"""The SQLite backend: a durable broker in one file, shared by the processes of one host.
+
+It needs no server and nothing but the standard library. It is also the worked example for adapter
+authors: every file has the name and the task it has in the other adapters.
+
+URLs and options
+----------------
+``sqlite:///relative.db`` (three slashes), ``sqlite:////absolute/path.db`` (four). The file is made
+when it does not exist, readable by its owner only; its directory must exist. There is no private
+in-memory form: that is ``memory://``. The options are the fields of `SqliteOptions`.
+
+Native names
+------------
+Topic ``orders`` is the row ``orders`` of the table ``topics``; group ``billing`` on it is the row
+``orders.billing`` of ``groups``. `schema.py` shows all tables. Any program may publish with plain
+SQL::
+
+    INSERT INTO messages (topic, body) SELECT id, 'hello' FROM topics WHERE name = 'orders'
+
+``Broker.native`` is the `Database`: ``await broker.native.read(job)`` and ``write(job)`` call
+``job(connection)`` in the thread that owns the `sqlite3.Connection`, ``write`` in a transaction.
+``Delivery.native`` is the message's ``seq``, an int.
+
+Delivery semantics
+------------------
+- publish: all records of a call are stored in one transaction; the call returns when it is
+  committed and, with ``synchronous=FULL`` (the default), forced to disk. A repeated publish (the
+  same ``Record.unique`` in the same topic) is stored once for as long as the first is kept.
+- subscribe: a group is a row with a cursor into the log. What its members have taken, or given
+  back, are rows of ``pending`` with the time from which they may be taken (again): the end of the
+  lease, or of the delay. Taking is one transaction: due rows first, then new messages.
+- ack deletes the pending row. nack, release and extend set its time; reject deletes it and stores
+  the dead letter in the same transaction. Every take and every return changes the row's fence, and
+  a settlement must show the current one: a stale one changes nothing.
+- attempts are counted in the row when it is taken, so deliveries whose consumer died count too.
+- broadcast: the reader's place is kept in its own memory.
+- wake-up: a commit of the same `Driver` wakes its sources at once; commits of others are noticed by
+  reading ``PRAGMA data_version`` every few milliseconds.
+
+Limits
+------
+One host: SQLite's write-ahead log works through shared memory, so the file must not be on a network
+file system. One writer at a time: all transactions are short and batches bounded, so that processes
+take turns. Delays and leases go by the wall clock. A message is deleted when it is older than the
+retention and every group of its topic has settled it; the file does not shrink, its space is used
+again.
+"""
+
+from .database import Database
+from .driver import SqliteDriver
+from .options import SqliteOptions
+from .store import SqliteStore
+
+__all__ = ["Database", "SqliteDriver", "SqliteOptions", "SqliteStore"]

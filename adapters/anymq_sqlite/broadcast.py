@@ -1,0 +1,69 @@
+"""`SqliteBroadcast`: a reader that gets every message and settles nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from anymq.driver import Nack, Received, Source, SourceLost, SubscribeSpec
+from anymq.errors import NotFound, UnsupportedOperation
+
+from . import log
+from .pending import Taken, Token
+from .records import received
+from .source import RECEIVE_BYTES
+
+if TYPE_CHECKING:
+    from .driver import SqliteDriver
+
+
+class SqliteBroadcast(Source):
+    """A broadcast reader. Its place in the log is fixed by `subscribe` and kept in memory."""
+
+    def __init__(self, driver: SqliteDriver, spec: SubscribeSpec, cursor: int) -> None:
+        self._driver = driver
+        self._database = driver.native
+        self._topic = spec.topic.native
+        self._cursor = cursor
+        self._changed = driver.watch.add(self._topic)
+
+    async def receive(self, limit: int, wait: float) -> Sequence[Received]:
+        deadline = time.monotonic() + wait
+        while limit > 0:
+            self._changed.clear()
+            messages = await self._database.read(lambda db: self._read(db, limit))
+            if messages:
+                self._cursor = messages[-1].seq
+                return [received(Taken(message, Token(message.seq, 0), 0)) for message in messages]
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                break
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), remaining)
+        return []
+
+    def _read(self, db: sqlite3.Connection, limit: int) -> list[log.Message]:
+        try:
+            topic = log.topic_id(db, self._topic)
+        except NotFound as error:
+            raise SourceLost(str(error)) from error
+        messages = log.after(db, topic, self._cursor, limit=limit, max_bytes=RECEIVE_BYTES)
+        if not messages and log.last_seq(db) < self._cursor:
+            raise SourceLost("the file was replaced by an older one")
+        return messages
+
+    async def ack(self, records: Sequence[Received]) -> None:
+        """Do nothing: there is nothing to settle."""
+
+    async def nack(self, nacks: Sequence[Nack]) -> None:
+        raise UnsupportedOperation("a broadcast reader cannot get a message again")
+
+    async def release(self, nacks: Sequence[Nack]) -> None:
+        """Do nothing: there is nothing to settle."""
+
+    async def aclose(self) -> None:
+        self._driver.watch.remove(self._topic, self._changed)

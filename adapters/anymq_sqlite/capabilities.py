@@ -1,0 +1,23 @@
+"""What this backend can do."""
+
+from __future__ import annotations
+
+from anymq.capabilities import Capabilities, native
+
+CAPABILITIES = Capabilities(
+    durability=(
+        "committed and forced to disk (WAL, synchronous=FULL): survives a crash of the process, of "
+        "the operating system and a power cut; with synchronous=NORMAL or OFF, of the process only"
+    ),
+    persistent=native("in the file"),
+    processes=native("on one host; the file must not be on a network file system"),
+    groups=native("rows with a lease"),
+    broadcast=native("each reader follows the log by itself"),
+    earliest=native("as far back as the retention reaches"),
+    delayed_nack=native("a row with a time"),
+    attempt_count=native("counted in the transaction that takes the message"),
+    release=native("the count is put back"),
+    extend=native("the lease begins anew"),
+    dead_letters=native("stored and settled in one transaction"),
+    publish_dedup=native("a unique index, for as long as the message is kept"),
+)

@@ -1,0 +1,73 @@
+"""What SQLite's errors mean."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+
+from anymq.errors import (
+    AccessDenied,
+    AnymqError,
+    ConfigurationError,
+    ErrorTable,
+    MessageTooLarge,
+    PermanentError,
+    Throttled,
+    TransientError,
+)
+
+_BY_CODE: dict[int, type[AnymqError]] = {
+    sqlite3.SQLITE_BUSY: Throttled,
+    sqlite3.SQLITE_LOCKED: Throttled,
+    sqlite3.SQLITE_PROTOCOL: Throttled,
+    sqlite3.SQLITE_FULL: Throttled,
+    sqlite3.SQLITE_NOMEM: Throttled,
+    sqlite3.SQLITE_IOERR: TransientError,
+    sqlite3.SQLITE_INTERRUPT: TransientError,
+    sqlite3.SQLITE_ABORT: TransientError,
+    sqlite3.SQLITE_SCHEMA: TransientError,
+    sqlite3.SQLITE_PERM: AccessDenied,
+    sqlite3.SQLITE_READONLY: AccessDenied,
+    sqlite3.SQLITE_CANTOPEN: AccessDenied,
+    sqlite3.SQLITE_AUTH: AccessDenied,
+    sqlite3.SQLITE_TOOBIG: MessageTooLarge,
+}
+
+_BY_ERRNO: dict[int, type[AnymqError]] = {
+    errno.EACCES: AccessDenied,
+    errno.EPERM: AccessDenied,
+    errno.EROFS: AccessDenied,
+    errno.ENOENT: ConfigurationError,
+    errno.ENOTDIR: ConfigurationError,
+    errno.EISDIR: ConfigurationError,
+    errno.ENAMETOOLONG: ConfigurationError,
+    errno.ENOSPC: Throttled,
+    errno.EDQUOT: Throttled,
+}
+
+
+def primary_code(error: BaseException) -> int:
+    """Return SQLite's primary result code of `error`, or SQLITE_ERROR where it carries none."""
+    code: int = getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR
+    return code & 0xFF
+
+
+def _sqlite(error: BaseException) -> type[AnymqError]:
+    return _BY_CODE.get(primary_code(error), PermanentError)
+
+
+def _os(error: BaseException) -> type[AnymqError]:
+    code = error.errno if isinstance(error, OSError) else None
+    return _BY_ERRNO.get(code or 0, TransientError)
+
+
+ERRORS: ErrorTable = {
+    sqlite3.Error: _sqlite,
+    sqlite3.Warning: PermanentError,
+    MemoryError: Throttled,
+    OSError: _os,
+    OverflowError: PermanentError,
+    TimeoutError: TransientError,
+    UnicodeError: PermanentError,
+}
+"""What each exception means; `sqlite3.Error` stands for all its subclasses, told apart by code."""

@@ -1,0 +1,60 @@
+"""What the query of a `sqlite://` URL may set, and the file that its path names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from anymq.errors import ConfigurationError, InvalidURL
+from anymq.url import URL
+
+_SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqliteOptions:
+    """The options of a `sqlite://` URL."""
+
+    synchronous: str = "FULL"
+    """How hard a commit is forced to disk: FULL survives a power cut, NORMAL and OFF survive only
+    the death of the process (`PRAGMA synchronous`)."""
+
+    busy_timeout: float = 5.0
+    """Seconds to wait for other processes' transactions before a call fails."""
+
+    poll: float = 0.01
+    """The most seconds between two looks for what other processes have committed."""
+
+    retention: float = 7 * 24 * 3600.0
+    """Seconds that a message is kept at least, in topics declared without a retention of their own.
+    It goes only once every group of its topic has settled it; if there is no group, it stays."""
+
+    sweep: float = 60.0
+    """Seconds between two looks for messages to delete."""
+
+    def __post_init__(self) -> None:
+        if self.synchronous.upper() not in _SYNCHRONOUS:
+            raise ConfigurationError(
+                f"synchronous={self.synchronous!r}: expected one of {', '.join(_SYNCHRONOUS)}"
+            )
+        for name in ("busy_timeout", "poll", "retention", "sweep"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"{name} must be more than 0 seconds")
+
+
+def database_path(url: URL) -> Path:
+    """Return the absolute path of the file that `url` names; raises `InvalidURL`."""
+    if url.hosts or url.username is not None:
+        raise InvalidURL(
+            f"{url}: a file needs three slashes (sqlite:///relative.db) or four "
+            "(sqlite:////absolute/path.db)"
+        )
+    name = url.path.removeprefix("/")
+    if not name or name == ":memory:":
+        raise InvalidURL(
+            "a sqlite URL names a file, for example sqlite:///app.db; "
+            "for messages in memory only, use memory://"
+        )
+    if "\0" in name:
+        raise InvalidURL("the path of a sqlite URL contains a NUL character")
+    return Path(name).absolute()

@@ -1,0 +1,125 @@
+"""`SqliteSource`: a member of a group."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from anymq.driver import Driver, Nack, Received, Rejected, Source, SubscribeSpec
+
+from . import pending
+from .pending import Group, Return, Taken
+from .records import entry, received
+
+if TYPE_CHECKING:
+    from .driver import SqliteDriver
+
+# The most that the bodies of one `receive` hold, but for a single larger one.
+RECEIVE_BYTES = 4 * 1024 * 1024
+# What is due is looked for this much later, lest a clock that ticks coarsely make the look vain.
+_SLACK = 0.001
+
+
+class SqliteSource(Source):
+    """A member of a group. Tokens are `pending.Token`s."""
+
+    def __init__(self, driver: SqliteDriver, spec: SubscribeSpec, group: Group) -> None:
+        self._driver = driver
+        self._database = driver.native
+        self._topic = spec.topic.native
+        self._group = group
+        self._owner = spec.member
+        self._lease = spec.ack_deadline
+        self._changed = driver.watch.add(self._topic)
+        self._flowing = False
+        self._closed = False
+
+    async def receive(self, limit: int, wait: float) -> Sequence[Received]:
+        deadline = time.monotonic() + wait
+        while limit > 0:
+            self._changed.clear()
+            # Without much hope of a message, look before asking for a turn to write.
+            due = 0.0 if self._flowing else await self._database.read(self._next_due)
+            if due is not None and due <= time.time():
+                taken = await self._take(limit)
+                self._flowing = bool(taken)
+                if taken:
+                    return [received(item) for item in taken]
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                break
+            if due is not None:
+                remaining = min(remaining, max(0.0, due - time.time()) + _SLACK)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), remaining)
+        return []
+
+    def _next_due(self, db: sqlite3.Connection) -> float | None:
+        return pending.next_due(db, self._group)
+
+    async def _take(self, limit: int) -> list[Taken]:
+        taking = self._database.submit(
+            lambda db: pending.take(
+                db,
+                self._group,
+                owner=self._owner,
+                lease=self._lease,
+                limit=limit,
+                max_bytes=RECEIVE_BYTES,
+            ),
+            writes=True,
+        )
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            taking.add_done_callback(self._untake)
+            raise
+
+    def _untake(self, taking: asyncio.Future[list[Taken]]) -> None:
+        """Give back, uncounted, what a cancelled `receive` took: nobody has seen it."""
+        if self._closed or taking.cancelled() or taking.exception() is not None:
+            return
+        returns = [Return(item.token, 0.0, -1) for item in taking.result()]
+        self._database.submit(lambda db: pending.give_back(db, self._group, returns), writes=True)
+
+    async def ack(self, records: Sequence[Received]) -> None:
+        tokens = [record.token for record in records]
+        await self._database.write(lambda db: pending.settle(db, self._group, tokens))
+
+    async def nack(self, nacks: Sequence[Nack]) -> None:
+        # The next take adds one to the count, which makes `native_attempt`; it shall be `attempt`.
+        returns = [
+            Return(nack.received.token, nack.delay, nack.attempt - nack.native_attempt)
+            for nack in nacks
+        ]
+        await self._database.write(lambda db: pending.give_back(db, self._group, returns))
+        self._driver.watch.wake((self._topic,))
+
+    async def release(self, nacks: Sequence[Nack]) -> None:
+        await self.nack(nacks)
+
+    async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
+        letters = [
+            (item.received.token, entry(item.letter, self._driver.native_name(item.letter.topic)))
+            for item in rejected
+        ]
+        await self._database.write(lambda db: pending.bury(db, self._group, letters))
+        self._driver.watch.wake({letter.topic for _, letter in letters})
+
+    async def extend(self, records: Sequence[Received]) -> None:
+        tokens = [record.token for record in records]
+        await self._database.write(
+            lambda db: pending.extend(db, self._group, tokens, lease=self._lease)
+        )
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._driver.watch.remove(self._topic, self._changed)
+        await self._database.write(lambda db: pending.leave(db, self._group, self._owner))
+        self._driver.watch.wake((self._topic,))

@@ -1,0 +1,72 @@
+"""`SqliteStore`: the idempotency store in a file, which may be the broker's own."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import Self
+
+from anymq.errors import InvalidURL
+from anymq.store import Claim, State, Store
+from anymq.url import URL
+
+from .database import Database
+from .options import database_path
+
+# Every `begin` adds at most one row and deletes up to this many that no longer count.
+_EXPIRED = 2
+
+
+class SqliteStore(Store):
+    """A three-state memory shared by the processes of one host. See `Database` for its batching."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    async def open(cls, url: URL) -> Self:
+        if url.query:
+            raise InvalidURL(f"{url}: an idempotency store on SQLite has no options")
+        return cls(await Database.open(database_path(url)))
+
+    async def begin(self, key: str, owner: str, lease: float) -> Claim:
+        return await self._database.write(lambda db: _begin(db, key, owner, lease))
+
+    async def renew(self, key: str, owner: str, lease: float) -> None:
+        update = "UPDATE claims SET until = ? WHERE key = ? AND owner = ?"
+        await self._database.write(lambda db: db.execute(update, (time.time() + lease, key, owner)))
+
+    async def complete(self, key: str, owner: str, keep: float) -> bool:
+        update = "UPDATE claims SET owner = NULL, until = ? WHERE key = ? AND owner = ?"
+        count = await self._database.write(
+            lambda db: db.execute(update, (time.time() + keep, key, owner)).rowcount
+        )
+        return bool(count)
+
+    async def abandon(self, key: str, owner: str) -> None:
+        delete = "DELETE FROM claims WHERE key = ? AND owner = ?"
+        await self._database.write(lambda db: db.execute(delete, (key, owner)))
+
+    async def aclose(self) -> None:
+        await self._database.aclose()
+
+
+def _begin(db: sqlite3.Connection, key: str, owner: str, lease: float) -> Claim:
+    now = time.time()
+    row = db.execute("SELECT owner, until FROM claims WHERE key = ?", (key,)).fetchone()
+    if row is not None and row[1] > now:
+        holder, until = row
+        if holder is None:
+            return Claim(State.DONE)
+        if holder != owner:
+            return Claim(State.IN_PROGRESS, until - now)
+    upsert = """
+    INSERT INTO claims (key, owner, until) VALUES (?, ?, ?)
+    ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, until = excluded.until
+    """
+    db.execute(upsert, (key, owner, now + lease))
+    delete = """
+    DELETE FROM claims WHERE key IN (SELECT key FROM claims WHERE until < ? ORDER BY until LIMIT ?)
+    """
+    db.execute(delete, (now, _EXPIRED))
+    return Claim(State.NEW)
