@@ -1,0 +1,171 @@
+"""`OffsetTracker`: acks in any order over a log that knows only "everything below N is done"."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+MAX_METADATA = 4000
+
+Range = tuple[int, int]
+"""Offsets from the first up to, but not including, the second."""
+
+_MAGIC = "anymq1:"
+_DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
+_MORE, _BITS, _LOW = 32, 5, 31
+_LARGEST = 1 << 63
+
+
+class OffsetTracker:
+    """What has been done in one partition during one assignment of it.
+
+    `begin` is the committed offset that reading starts from and `metadata` the text that was
+    committed with it. Offsets are handed over in the order in which they are read; they may have
+    gaps (compaction, transaction markers), so what lies between two of them counts as done: a log
+    never fills a gap later. Make a new tracker for every assignment and `close` the old one: what
+    is said to it afterwards has no effect on anybody.
+    """
+
+    __slots__ = ("_above", "_next", "_open", "closed")
+
+    def __init__(self, begin: int, metadata: str = "") -> None:
+        self._next = begin
+        self._open: dict[int, None] = {}
+        self._above: deque[Range] = deque(decode(begin, metadata))
+        self.closed = False
+
+    @property
+    def position(self) -> int:
+        """The offset after the highest one delivered: every later delivery is at or above it."""
+        return self._next
+
+    @property
+    def watermark(self) -> int:
+        """The offset to commit: everything below it is done."""
+        for offset in self._open:
+            return offset
+        # What an earlier owner had completed may begin right here.
+        if self._above and self._above[0][0] <= self._next:
+            return max(self._next, self._above[0][1])
+        return self._next
+
+    @property
+    def span(self) -> int:
+        """How far reading is ahead of the watermark: what a crash repeats, were it not for the
+        metadata."""
+        return max(0, self._next - self.watermark)
+
+    @property
+    def open(self) -> int:
+        """How many offsets are delivered and not done."""
+        return len(self._open)
+
+    def deliver(self, offset: int) -> bool:
+        """Note that `offset` was read; False if an earlier owner of the partition completed it."""
+        if offset < self._next:
+            raise ValueError(f"offset {offset} is below the position {self._next}")
+        above = self._above
+        while above and above[0][1] <= offset:
+            above.popleft()
+        self._next = offset + 1
+        if above and above[0][0] <= offset:
+            return False
+        self._open[offset] = None
+        return True
+
+    def is_open(self, offset: int) -> bool:
+        """Whether `offset` is delivered and not done, in an assignment that still holds."""
+        return not self.closed and offset in self._open
+
+    def done(self, offset: int) -> bool:
+        """Note that `offset` is done; False if that changes nothing (done already, or too late)."""
+        if self.closed or offset not in self._open:
+            return False
+        del self._open[offset]
+        return True
+
+    def close(self) -> None:
+        """The assignment is over."""
+        self.closed = True
+
+    def commit(self, limit: int = MAX_METADATA) -> tuple[int, str]:
+        """Return the offset to commit and the text that says what is done above it.
+
+        When the text would be longer than `limit`, it says only as much as fits, from below.
+        """
+        watermark = self.watermark
+        return watermark, encode(watermark, self._done_above(watermark), limit)
+
+    def _done_above(self, watermark: int) -> Iterator[Range]:
+        start = watermark
+        for offset in self._open:
+            if offset > start:
+                yield start, offset
+            start = offset + 1
+        above = [item for item in self._above if item[1] > max(watermark, self._next)]
+        if start < self._next:
+            if above and above[0][0] <= self._next:
+                yield start, above.pop(0)[1]
+            else:
+                yield start, self._next
+        yield from above
+
+
+def encode(begin: int, done: Iterable[Range], limit: int = MAX_METADATA) -> str:
+    """Return the ranges `done`, ascending and all above `begin`, as text of at most `limit`
+    characters: the lengths of what is open and what is done, in turn. Ranges that would not fit
+    are left out, from the end. Nothing done is the empty text."""
+    parts: list[str] = []
+    room = limit - len(_MAGIC)
+    place = begin
+    for start, stop in done:
+        part = _number(start - place) + _number(stop - start)
+        room -= len(part)
+        if room < 0:
+            break
+        parts.append(part)
+        place = stop
+    return _MAGIC + "".join(parts) if parts else ""
+
+
+def decode(begin: int, text: str) -> Sequence[Range]:
+    """Return the ranges that `encode` wrote; nothing where the text is not its own."""
+    if not text.startswith(_MAGIC):
+        return ()
+    numbers = _numbers(text[len(_MAGIC) :])
+    if numbers is None or len(numbers) % 2:
+        return ()
+    ranges: list[Range] = []
+    place = begin
+    for index in range(0, len(numbers), 2):
+        start = place + numbers[index]
+        place = start + numbers[index + 1]
+        if not numbers[index + 1] or (index and not numbers[index]) or place > _LARGEST:
+            return ()
+        ranges.append((start, place))
+    return ranges
+
+
+def _number(value: int) -> str:
+    digits = ""
+    while value > _LOW:
+        digits += _DIGITS[_MORE | (value & _LOW)]
+        value >>= _BITS
+    return digits + _DIGITS[value]
+
+
+def _numbers(text: str) -> list[int] | None:
+    numbers: list[int] = []
+    value = shift = 0
+    for digit in text:
+        bits = _VALUES.get(digit)
+        if bits is None or shift > 60:
+            return None
+        value |= (bits & _LOW) << shift
+        if bits & _MORE:
+            shift += _BITS
+        else:
+            numbers.append(value)
+            value = shift = 0
+    return None if shift else numbers

@@ -1,0 +1,178 @@
+"""The offset tracker against a model: acks in any order, crashes at any moment, gaps anywhere."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from anymq.offsets import MAX_METADATA, OffsetTracker, Range, decode, encode
+
+
+@st.composite
+def _done_ranges(draw: st.DrawFn) -> tuple[int, list[Range]]:
+    begin = draw(st.integers(0, 2**40))
+    lengths = draw(st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 2000)), max_size=60))
+    ranges, place = [], begin
+    for still_open, done in lengths:
+        start = place + still_open
+        place = start + done
+        ranges.append((start, place))
+    return begin, ranges
+
+
+@given(_done_ranges())
+def test_ranges_survive_the_text(item: tuple[int, list[Range]]) -> None:
+    begin, ranges = item
+    assert list(decode(begin, encode(begin, ranges))) == ranges
+
+
+@given(_done_ranges(), st.integers(0, 120))
+def test_what_does_not_fit_is_left_out_from_the_end(
+    item: tuple[int, list[Range]], limit: int
+) -> None:
+    begin, ranges = item
+    text = encode(begin, ranges, limit)
+    kept = list(decode(begin, text))
+    assert len(text) <= limit
+    assert kept == ranges[: len(kept)]
+
+
+@given(st.integers(0, 2**62), st.text(max_size=80) | st.text("anymq1:ABgh_-9", max_size=80))
+def test_foreign_metadata_is_no_error(begin: int, text: str) -> None:
+    for candidate in (text, "anymq1:" + text):
+        place = begin
+        for start, stop in decode(begin, candidate):
+            assert place <= start < stop
+            place = stop
+
+
+def test_every_second_one_of_thousands_fits() -> None:
+    tracker = OffsetTracker(1_000_000)
+    for offset in range(1_000_000, 1_003_900):
+        assert tracker.deliver(offset)
+    for offset in range(1_000_001, 1_003_900, 2):
+        assert tracker.done(offset)
+    watermark, text = tracker.commit()
+    assert watermark == 1_000_000
+    assert len(text) <= MAX_METADATA
+    assert text.isascii()
+    assert len(decode(watermark, text)) == 1950
+
+
+def test_the_watermark_never_passes_a_gap_in_the_acks() -> None:
+    tracker = OffsetTracker(1)
+    for offset in (1, 2, 3):
+        tracker.deliver(offset)
+    tracker.done(3)
+    assert tracker.commit() == (1, encode(1, [(3, 4)]))
+    tracker.done(1)
+    assert tracker.commit() == (2, encode(2, [(3, 4)]))
+    tracker.done(2)
+    assert tracker.commit() == (4, "")
+
+
+def test_an_offset_below_the_position_is_refused() -> None:
+    tracker = OffsetTracker(5)
+    tracker.deliver(7)
+    with pytest.raises(ValueError, match="below"):
+        tracker.deliver(7)
+
+
+def test_a_closed_tracker_takes_nothing() -> None:
+    tracker = OffsetTracker(0)
+    tracker.deliver(0)
+    tracker.close()
+    assert not tracker.is_open(0)
+    assert not tracker.done(0)
+    assert tracker.watermark == 0
+
+
+def test_what_was_restored_is_committed_again_before_it_is_reached() -> None:
+    tracker = OffsetTracker(10, encode(10, [(12, 20), (25, 30)]))
+    tracker.deliver(10)
+    assert tracker.commit() == (10, encode(10, [(12, 20), (25, 30)]))
+    tracker.done(10)
+    assert tracker.commit() == (11, encode(11, [(12, 20), (25, 30)]))
+    tracker.deliver(11)
+    tracker.done(11)
+    assert tracker.commit() == (20, encode(20, [(25, 30)]))
+
+
+class Log(RuleBasedStateMachine):
+    """A partition with gaps, its readers one after the other, and the last thing committed."""
+
+    @initialize(
+        seed=st.integers(0, 2**32),
+        first=st.integers(0, 2**40),
+        limit=st.integers(0, 60) | st.just(MAX_METADATA),
+    )
+    def begin(self, seed: int, first: int, limit: int) -> None:
+        dice = random.Random(seed)
+        self.limit = limit
+        self.log = sorted({first + dice.randrange(120) for _ in range(70)})
+        self.done: set[int] = set()
+        self.remembered: set[int] = set()
+        self.committed = (first, "")
+        self.restart()
+
+    def restart(self) -> None:
+        self.tracker = OffsetTracker(*self.committed)
+        self.open: list[int] = []
+        self.unread = [offset for offset in self.log if offset >= self.committed[0]]
+
+    @precondition(lambda self: self.unread)
+    @rule()
+    def read(self) -> None:
+        offset = self.unread.pop(0)
+        if self.tracker.deliver(offset):
+            assert offset not in self.remembered, "completed and committed, yet delivered again"
+            self.open.append(offset)
+        else:
+            assert offset in self.done, "lost"
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def ack(self, data: st.DataObject) -> None:
+        offset = data.draw(st.sampled_from(self.open))
+        assert self.tracker.is_open(offset)
+        assert self.tracker.done(offset)
+        assert not self.tracker.done(offset)
+        self.open.remove(offset)
+        self.done.add(offset)
+
+    @rule()
+    def commit(self) -> None:
+        watermark, text = self.tracker.commit(self.limit)
+        assert len(text) <= self.limit
+        assert watermark >= self.committed[0]
+        self.committed = (watermark, text)
+        ranges = decode(watermark, text)
+        self.remembered = {
+            offset
+            for offset in self.log
+            if offset < watermark or any(start <= offset < stop for start, stop in ranges)
+        }
+        assert self.remembered <= self.done, "committed what was never acked"
+        if self.limit == MAX_METADATA:
+            assert self.remembered == self.done, "forgot an ack although there was room"
+
+    @rule()
+    def crash(self) -> None:
+        self.tracker.close()
+        self.restart()
+
+    @invariant()
+    def consistent(self) -> None:
+        if not hasattr(self, "tracker"):
+            return
+        below = [offset for offset in self.log if offset < self.tracker.watermark]
+        assert set(below) <= self.done
+        assert self.tracker.open == len(self.open)
+        assert self.tracker.span >= len(self.open)
+
+
+TestLog = Log.TestCase
