@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from anymq.errors import ConfigurationError, InvalidURL
@@ -12,8 +12,8 @@ _SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SqliteOptions:
-    """The options of a `sqlite://` URL."""
+class StoreOptions:
+    """The options of the URL of a `SqliteStore`."""
 
     synchronous: str = "FULL"
     """How hard a commit is forced to disk: FULL survives a power cut, NORMAL and OFF survive only
@@ -21,6 +21,21 @@ class SqliteOptions:
 
     busy_timeout: float = 5.0
     """Seconds to wait for other processes' transactions before a call fails."""
+
+    def __post_init__(self) -> None:
+        if self.synchronous.upper() not in _SYNCHRONOUS:
+            raise ConfigurationError(
+                f"synchronous={self.synchronous!r}: expected one of {', '.join(_SYNCHRONOUS)}"
+            )
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, float) and not value > 0:
+                raise ConfigurationError(f"{item.name} must be more than 0 seconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqliteOptions(StoreOptions):
+    """The options of the URL of a `SqliteDriver`."""
 
     poll: float = 0.01
     """The most seconds between two looks for what other processes have committed."""
@@ -31,15 +46,6 @@ class SqliteOptions:
 
     sweep: float = 60.0
     """Seconds between two looks for messages to delete."""
-
-    def __post_init__(self) -> None:
-        if self.synchronous.upper() not in _SYNCHRONOUS:
-            raise ConfigurationError(
-                f"synchronous={self.synchronous!r}: expected one of {', '.join(_SYNCHRONOUS)}"
-            )
-        for name in ("busy_timeout", "poll", "retention", "sweep"):
-            if not getattr(self, name) > 0:
-                raise ConfigurationError(f"{name} must be more than 0 seconds")
 
 
 def database_path(url: URL) -> Path:

@@ -6,12 +6,12 @@ import sqlite3
 import time
 from typing import Self
 
-from anymq.errors import InvalidURL
+from anymq.options import split_options
 from anymq.store import Claim, State, Store
 from anymq.url import URL
 
 from .database import Database
-from .options import database_path
+from .options import StoreOptions, database_path
 
 # Every `begin` adds at most one row and deletes up to this many that no longer count.
 _EXPIRED = 2
@@ -21,34 +21,38 @@ class SqliteStore(Store):
     """A three-state memory shared by the processes of one host. See `Database` for its batching."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
 
     @classmethod
     async def open(cls, url: URL) -> Self:
-        if url.query:
-            raise InvalidURL(f"{url}: an idempotency store on SQLite has no options")
-        return cls(await Database.open(database_path(url)))
+        _, options = split_options(url, StoreOptions)
+        database = await Database.open(
+            database_path(url),
+            synchronous=options.synchronous,
+            busy_timeout=options.busy_timeout,
+        )
+        return cls(database)
 
     async def begin(self, key: str, owner: str, lease: float) -> Claim:
-        return await self._database.write(lambda db: _begin(db, key, owner, lease))
+        return await self.database.write(lambda db: _begin(db, key, owner, lease))
 
     async def renew(self, key: str, owner: str, lease: float) -> None:
         update = "UPDATE claims SET until = ? WHERE key = ? AND owner = ?"
-        await self._database.write(lambda db: db.execute(update, (time.time() + lease, key, owner)))
+        await self.database.write(lambda db: db.execute(update, (time.time() + lease, key, owner)))
 
     async def complete(self, key: str, owner: str, keep: float) -> bool:
         update = "UPDATE claims SET owner = NULL, until = ? WHERE key = ? AND owner = ?"
-        count = await self._database.write(
+        count = await self.database.write(
             lambda db: db.execute(update, (time.time() + keep, key, owner)).rowcount
         )
         return bool(count)
 
     async def abandon(self, key: str, owner: str) -> None:
         delete = "DELETE FROM claims WHERE key = ? AND owner = ?"
-        await self._database.write(lambda db: db.execute(delete, (key, owner)))
+        await self.database.write(lambda db: db.execute(delete, (key, owner)))
 
     async def aclose(self) -> None:
-        await self._database.aclose()
+        await self.database.aclose()
 
 
 def _begin(db: sqlite3.Connection, key: str, owner: str, lease: float) -> Claim:
