@@ -1,1 +1,95 @@
-"""One publisher/consumer interface over several message brokers."""
+"""anymq: one publisher/consumer interface over Kafka, RabbitMQ, NATS JetStream and Redis Streams.
+
+The backend is a URL; `sqlite:///` and `memory://` need no server. Delivery means the same on all.
+"""
+
+from .app import App, Subscriber
+from .broker import Broker, connect
+from .capabilities import Capabilities, Level, Support
+from .delivery import Delivery
+from .errors import (
+    AccessDenied,
+    AlreadySettled,
+    AnymqError,
+    BrokerError,
+    Closed,
+    ConfigurationError,
+    ConnectionLost,
+    InvalidURL,
+    MessageTooLarge,
+    MissingDependency,
+    NotFound,
+    PermanentError,
+    PublishTimeout,
+    Reject,
+    RetryAfter,
+    StateError,
+    Throttled,
+    TransientError,
+    UnknownScheme,
+    UnsupportedOperation,
+)
+from .message import Message, Receipt
+from .middleware import (
+    Acknowledge,
+    DeadLetter,
+    Deadline,
+    Handler,
+    Idempotency,
+    Middleware,
+    Publish,
+    PublishMiddleware,
+    Retry,
+)
+from .registry import register
+from .subscription import Subscription
+from .topic import Topic
+from .url import URL
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "URL",
+    "AccessDenied",
+    "Acknowledge",
+    "AlreadySettled",
+    "AnymqError",
+    "App",
+    "Broker",
+    "BrokerError",
+    "Capabilities",
+    "Closed",
+    "ConfigurationError",
+    "ConnectionLost",
+    "DeadLetter",
+    "Deadline",
+    "Delivery",
+    "Handler",
+    "Idempotency",
+    "InvalidURL",
+    "Level",
+    "Message",
+    "MessageTooLarge",
+    "Middleware",
+    "MissingDependency",
+    "NotFound",
+    "PermanentError",
+    "Publish",
+    "PublishMiddleware",
+    "PublishTimeout",
+    "Receipt",
+    "Reject",
+    "Retry",
+    "RetryAfter",
+    "StateError",
+    "Subscriber",
+    "Subscription",
+    "Support",
+    "Throttled",
+    "Topic",
+    "TransientError",
+    "UnknownScheme",
+    "UnsupportedOperation",
+    "connect",
+    "register",
+]

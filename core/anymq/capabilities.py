@@ -24,6 +24,11 @@ class Support:
     def __bool__(self) -> bool:
         return self.level is not Level.UNSUPPORTED
 
+    @property
+    def is_native(self) -> bool:
+        """Whether the broker itself does it."""
+        return self.level is Level.NATIVE
+
 
 def native(note: str = "") -> Support:
     """The broker does it."""
@@ -42,7 +47,10 @@ def unsupported(note: str) -> Support:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """The abilities of one backend. `durability` says in a sentence what a confirmed publish survives."""
+    """The abilities of one backend.
+
+    `durability` says in a sentence what a confirmed publish survives.
+    """
 
     durability: str
     persistent: Support

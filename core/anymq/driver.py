@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 from .capabilities import Capabilities
+from .clock import REAL, Clock
 from .errors import ErrorTable
 from .url import URL
 
@@ -111,14 +112,22 @@ class Received:
 
     `headers` as on the wire, values as text (bytes that are not UTF-8 decoded with
     `backslashreplace`); it may be a lazy mapping. `key` is None unless `Binding.native_key`.
-    `position` names the record within the topic for ever, in the broker's words: it becomes the id of a
-    message that carries none. `time` is the broker's own timestamp, seconds since the epoch.
+    `position` names the record within the topic for ever, in the broker's words: it becomes the id
+    of a message that carries none. `time` is the broker's own timestamp, seconds since the epoch.
     `redeliveries` is the broker's count of earlier deliveries of this very copy to this group (0
     the first time; 0 always where the broker cannot count). `token` belongs to the source.
     """
 
     __slots__ = (
-        "body", "content_type", "headers", "key", "native", "position", "redeliveries", "time", "token"
+        "body",
+        "content_type",
+        "headers",
+        "key",
+        "native",
+        "position",
+        "redeliveries",
+        "time",
+        "token",
     )
 
     def __init__(
@@ -262,9 +271,12 @@ class Driver(ABC):
     """One connection to one broker.
 
     `options` is a frozen dataclass with a default for every field: the URL's query options, by
-    name, validated by the core before `open`. `errors` maps every exception the client library exports
-    to anymq's classes. `binding` names the wire headers. `max_batch` and `max_batch_bytes` bound
-    one `publish` call; a single larger record still comes, alone, up to `max_body` bytes.
+    name, validated by the core before `open`. `errors` maps every exception the client library
+    exports to anymq's classes. `binding` names the wire headers. `max_batch` and `max_batch_bytes`
+    bound one `publish` call; a single larger record still comes, alone, up to `max_body` bytes.
+    `tls_schemes` are those of its URL schemes that encrypt: credentials over any other are refused
+    off loopback. A driver whose `capabilities.extend` is native has leases of its own; for the
+    others the core gives back what is neither settled nor extended in time.
     """
 
     capabilities: ClassVar[Capabilities]
@@ -274,6 +286,10 @@ class Driver(ABC):
     max_batch: ClassVar[int] = 500
     max_batch_bytes: ClassVar[int] = 4 * 1024 * 1024
     max_body: ClassVar[float] = math.inf
+    tls_schemes: ClassVar[frozenset[str]] = frozenset()
+    clock: Clock = REAL
+    """The engine's clock, set by the core after `open`; an adapter whose timers are its own (not
+    the broker's) takes the time from here, so that tests can move it."""
 
     @classmethod
     @abstractmethod
@@ -306,11 +322,11 @@ class Driver(ABC):
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
         """Store `records`, several topics mixed, and return one outcome for each, in order.
 
-        Return when the broker has confirmed (or refused) every one as durably as it can. Records
-        of one topic and key keep their order. An error of one record is returned in its place; raise
-        only when the fate of all is the same. The core calls this one call at a time,
-        sources may add calls of their own for copies. The core may stop waiting (its deadline),
-        but does not cancel the call.
+        Return when the broker has confirmed (or refused) every one as durably as it can. Records of
+        one topic and key keep their order. An error of one record is returned in its place; raise
+        only when the fate of all is the same. The core calls this one call at a time, sources may
+        add calls of their own for copies. The core may stop waiting (its deadline), but does not
+        cancel the call.
         """
 
     @abstractmethod
@@ -321,4 +337,6 @@ class Driver(ABC):
     @abstractmethod
     async def aclose(self) -> None:
         """Close the connection. All sources are closed already. Must release every task and socket
-        also when the server is dead, and when cancelled on the way. Calling it twice is harmless."""
+        also when the server is dead, and when cancelled on the way. Calling it twice is
+        harmless.
+        """

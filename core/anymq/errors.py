@@ -8,7 +8,7 @@
     │   ├── UnknownScheme
     │   ├── MissingDependency
     │   └── UnsupportedOperation
-    ├── BrokerError                       the broker or the network said so; `__cause__` is the client's error
+    ├── BrokerError                       the broker or the network said so
     │   ├── TransientError                may succeed if repeated
     │   │   ├── ConnectionLost
     │   │   ├── PublishTimeout
@@ -28,6 +28,7 @@ library: a handler raises them to say what becomes of its delivery.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 
 class AnymqError(Exception):
@@ -111,15 +112,23 @@ class Reject(Exception):
 
 
 class RetryAfter(Exception):
-    """Raise in a handler, from any depth: failed attempt, deliver again after `delay` seconds."""
+    """Raise in a handler, from any depth: failed attempt, deliver again after `delay` seconds.
 
-    def __init__(self, delay: float, reason: str = "retry requested by the handler") -> None:
+    With `counted=False` it is no attempt: the message was only not ready to be handled.
+    """
+
+    def __init__(
+        self, delay: float, reason: str = "retry requested by the handler", *, counted: bool = True
+    ) -> None:
         super().__init__(reason)
         self.delay = delay
         self.reason = reason
+        self.counted = counted
 
 
-ErrorTable = Mapping[type[BaseException], "type[AnymqError] | Callable[[BaseException], type[AnymqError]]"]
+Meaning = type[AnymqError] | Callable[[Any], type[AnymqError]]
+ErrorTable = Mapping[type[BaseException], Meaning]
+
 """What each exception of a client library means: a class, or a function of the exception."""
 
 
@@ -136,7 +145,7 @@ def translate(error: BaseException, table: ErrorTable, *, doing: str, where: str
         meaning = table.get(cls)
         if meaning is None:
             continue
-        kind = meaning if isinstance(meaning, type) else meaning(error)
+        kind: type[AnymqError] = meaning if isinstance(meaning, type) else meaning(error)
         detail = str(error) or type(error).__name__
         translated = kind(f"{doing} failed on {where}: {detail}")
         translated.__cause__ = error

@@ -28,7 +28,7 @@ class Message:
     topic: str
     body: bytes = field(repr=False)
     key: str | None = None
-    headers: Mapping[str, str] = _NO_HEADERS
+    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
     content_type: str | None = None
     type: str | None = None
     source: str | None = None

@@ -1,4 +1,4 @@
-"""The grammar of topic and group names, and of headers: checked before anything reaches a socket."""
+"""The grammar of names and headers, checked before anything reaches a socket."""
 
 from __future__ import annotations
 
@@ -20,8 +20,18 @@ _TOPIC = re.compile(rf"{_SEGMENT}(?:\.{_SEGMENT})*")
 _GROUP = re.compile(_SEGMENT)
 _HEADER = re.compile(r"[A-Za-z0-9!#$&'*+.^_`|~-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_RESERVED = ("anymq-", "ce-", "ce_", "cloudevents:", "cloudevents_", "nats-", "x-death")
+_RESERVED: tuple[str, ...] = (
+    "anymq-",
+    "ce-",
+    "ce_",
+    "cloudevents:",
+    "cloudevents_",
+    "nats-",
+    "x-death",
+)
 _RESERVED += ("x-delivery", "x-acquired", "x-first-death", "x-last-death", "x-stream", "x-opt-")
+# Applications may read these, though not set them: extension attributes, and why a letter is dead.
+_READABLE = ("ce-", "ce_", "anymq-dlq-")
 _RESERVED_NAMES = frozenset({"data", "content-type"})
 
 
@@ -84,7 +94,7 @@ def is_control_header(name: str) -> bool:
     """Whether `name` belongs to a broker or to anymq rather than to the application."""
     lower = name.lower()
     return lower in _RESERVED_NAMES or (
-        lower.startswith(_RESERVED) and not lower.startswith(("ce-", "ce_"))
+        lower.startswith(_RESERVED) and not lower.startswith(_READABLE)
     )
 
 

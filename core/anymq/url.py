@@ -29,21 +29,25 @@ class URL:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     path: str = ""
-    query: Mapping[str, str] = field(default=_EMPTY)
+    query: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
 
     @classmethod
     def parse(cls, text: str) -> URL:
         """Parse `text`; raises `InvalidURL` with a message that never contains the password."""
         match = _SCHEME.fullmatch(text.strip())
         if match is None:
-            raise InvalidURL("a connection URL looks like scheme://host, for example sqlite:///app.db")
+            raise InvalidURL(
+                "a connection URL looks like scheme://host, for example sqlite:///app.db"
+            )
         scheme = match[1].lower()
         if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
             raise InvalidURL(f"{scheme}://…: control characters are not allowed in a URL")
         # Heroku writes the scheme again before each further host.
         rest, _, fragment = match[2].replace(f",{scheme}://", ",").partition("#")
         if fragment:
-            raise InvalidURL(f"{scheme}://…: a fragment (#) has no meaning; write %23 for a literal #")
+            raise InvalidURL(
+                f"{scheme}://…: a fragment (#) has no meaning; write %23 for a literal #"
+            )
         rest, _, query = rest.partition("?")
         authority, slash, path = rest.partition("/")
         userinfo, at, hosts = authority.rpartition("@")
@@ -66,7 +70,8 @@ class URL:
             for host, port in self.hosts
         )
         pairs = "&".join(
-            f"{key}={'***' if _SECRET_KEY.search(key) else value}" for key, value in self.query.items()
+            f"{key}={'***' if _SECRET_KEY.search(key) else value}"
+            for key, value in self.query.items()
         )
         return f"{self.scheme}://{user}{hosts}{self.path}" + (f"?{pairs}" if pairs else "")
 

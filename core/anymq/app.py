@@ -1,0 +1,283 @@
+"""`App`: handlers, what they share, and the process that runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+from .broker import Broker, connect
+from .clock import REAL, Clock
+from .driver import Start
+from .errors import ConfigurationError, StateError
+from .handlers import Function, adapt
+from .message import Receipt
+from .middleware import (
+    Acknowledge,
+    DeadLetter,
+    Deadline,
+    Idempotency,
+    Middleware,
+    PublishMiddleware,
+    Retry,
+)
+from .subscription import Subscription
+from .topic import Topic, as_topic
+
+log = logging.getLogger("anymq")
+
+_ACKNOWLEDGE = Acknowledge()
+_DEAD_LETTER = DeadLetter()
+_RETRY = Retry()
+
+F = TypeVar("F", bound=Function)
+T = TypeVar("T")
+
+Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscriber:
+    """A handler and how it subscribes, as `App.subscriber` recorded it."""
+
+    function: Function
+    topic: Topic[Any]
+    group: str | None
+    start: Start | None
+    concurrency: int
+    ack_deadline: float
+    prefetch: int | None
+    middleware: tuple[Middleware, ...]
+
+
+class App:
+    """Handlers bound to topics, and one broker connection they share.
+
+    ::
+
+        app = anymq.App()                     # the URL from ANYMQ_URL
+
+        @app.subscriber("orders", group="billing", retry=Retry(attempts=5))
+        async def bill(order: OrderPlaced, delivery: Delivery) -> None: ...
+
+        app.run()
+
+    `url` defaults to the environment's `ANYMQ_URL`. `lifespan` is called with the app and entered
+    before the first delivery and left after the last: open there what handlers share. `middleware`
+    wraps every handler inside the default chain's `Acknowledge` and `DeadLetter`. `drain_timeout`
+    is how many seconds handlers may still take when the app stops.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        source: str | None = None,
+        names: Mapping[str, str] | None = None,
+        lifespan: Lifespan | None = None,
+        middleware: Sequence[Middleware] = (),
+        publish_middleware: Sequence[PublishMiddleware] = (),
+        drain_timeout: float = 30.0,
+    ) -> None:
+        self._url = url
+        self._source = source
+        self._names = names
+        self._lifespan = lifespan
+        self._middleware = tuple(middleware)
+        self._publish_middleware = tuple(publish_middleware)
+        self._drain_timeout = drain_timeout
+        self._subscribers: list[Subscriber] = []
+        self._broker: Broker | None = None
+        self._stack: AsyncExitStack | None = None
+        self._stop: asyncio.Event | None = None
+        self.state: dict[str, Any] = {}
+        """What the lifespan wants to share with handlers."""
+
+    @property
+    def subscribers(self) -> Sequence[Subscriber]:
+        """The registered handlers, in order."""
+        return tuple(self._subscribers)
+
+    @property
+    def broker(self) -> Broker:
+        """The broker, while the app runs; raises `StateError` otherwise."""
+        if self._broker is None:
+            raise StateError("the app is not running; its broker is there inside `async with app`")
+        return self._broker
+
+    def subscriber(
+        self,
+        topic: str | Topic[Any],
+        *,
+        group: str | None,
+        start: Start | None = None,
+        concurrency: int = 1,
+        ack_deadline: float = 30.0,
+        prefetch: int | None = None,
+        acknowledge: Acknowledge = _ACKNOWLEDGE,
+        dead_letter: DeadLetter | None = _DEAD_LETTER,
+        retry: Retry | None = _RETRY,
+        idempotency: Idempotency | None = None,
+        deadline: Deadline | None = None,
+        middleware: Sequence[Middleware] = (),
+    ) -> Callable[[F], F]:
+        """Register the decorated async function as handler of `topic` for `group`.
+
+        The chain, outermost first: `acknowledge`, `dead_letter`, `retry`, `idempotency`,
+        `deadline`, then the app's and this handler's `middleware`, then the function. Pass None to
+        leave one out. The function gets what its annotations ask for: the payload, the `Delivery`,
+        the `Message`. The rest is as in `Broker.subscribe`. Raises `ConfigurationError` at once for
+        a bad topic, group or signature.
+        """
+        target = as_topic(topic)
+        links = (acknowledge, dead_letter, retry, idempotency, deadline)
+        chain = tuple(link for link in links if link is not None)
+
+        def register(function: F) -> F:
+            adapt(function, target)
+            self._subscribers.append(
+                Subscriber(
+                    function=function,
+                    topic=target,
+                    group=group,
+                    start=start,
+                    concurrency=concurrency,
+                    ack_deadline=ack_deadline,
+                    prefetch=prefetch,
+                    middleware=(*chain, *self._middleware, *middleware),
+                )
+            )
+            return function
+
+        return register
+
+    async def publish(self, topic: str | Topic[T], payload: T | Any, **options: Any) -> Receipt:
+        """Publish on the app's broker; as `Broker.publish`."""
+        return await self.broker.publish(topic, payload, **options)
+
+    def run(self) -> None:
+        """Run until SIGINT or SIGTERM, then drain and return. A second signal cuts the drain short.
+
+        uvloop is used where it is installed.
+        """
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(self.serve())
+
+    async def serve(self) -> None:
+        """As `run`, on the running event loop."""
+        loop = asyncio.get_running_loop()
+        self._stop = stop = asyncio.Event()
+        task = asyncio.current_task()
+        assert task is not None
+
+        def on_signal() -> None:
+            if stop.is_set():
+                log.warning("second signal: stopping without waiting for handlers")
+                task.cancel()
+            stop.set()
+
+        installed: list[signal.Signals] = []
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, on_signal)
+                installed.append(number)
+        except (NotImplementedError, RuntimeError, ValueError):
+            log.debug("signals cannot be handled here; stop with App.stop()")
+        try:
+            async with self:
+                log.info("running %d handlers on %s", len(self._subscribers), self.broker.url)
+                await stop.wait()
+                log.info("stopping: waiting up to %s s for handlers", self._drain_timeout)
+        except asyncio.CancelledError:
+            if not stop.is_set():
+                raise
+        finally:
+            for number in installed:
+                loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        """Make `run` or `serve` drain and return."""
+        if self._stop is not None:
+            self._stop.set()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def start(self, *, url: str | None = None, clock: Clock = REAL) -> None:
+        """Connect, enter the lifespan, and start every handler; `async with app` does it.
+
+        `url` replaces the app's own (for tests). Raises what connecting and subscribing raise,
+        with everything closed again.
+        """
+        if self._stack is not None:
+            raise StateError("the app is running already")
+        chosen = url or self._url or os.environ.get("ANYMQ_URL")
+        if not chosen:
+            raise ConfigurationError(
+                "no broker URL: pass one to App(), or set ANYMQ_URL (for example sqlite:///app.db)"
+            )
+        async with AsyncExitStack() as stack:
+            self._broker = await stack.enter_async_context(
+                connect(
+                    chosen,
+                    source=self._source,
+                    names=self._names,
+                    publish_middleware=self._publish_middleware,
+                    clock=clock,
+                )
+            )
+            stack.callback(setattr, self, "_broker", None)
+            if self._lifespan is not None:
+                await stack.enter_async_context(self._lifespan(self))
+            subscriptions = [self._subscribe(item) for item in self._subscribers]
+            stack.push_async_callback(_close_all, subscriptions)
+            async with asyncio.TaskGroup() as group:
+                for subscription in subscriptions:
+                    group.create_task(_enter(subscription))
+            self._stack = stack.pop_all()
+
+    async def aclose(self) -> None:
+        """Drain the handlers, leave the lifespan, disconnect; calling twice is harmless."""
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            await stack.aclose()
+
+    def _subscribe(self, item: Subscriber) -> Subscription:
+        return self.broker.subscribe(
+            item.topic,
+            group=item.group,
+            handler=item.function,
+            start=item.start,
+            concurrency=item.concurrency,
+            ack_deadline=item.ack_deadline,
+            prefetch=item.prefetch,
+            middleware=item.middleware,
+            drain_timeout=self._drain_timeout,
+        )
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        return asyncio.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def _enter(subscription: Subscription) -> None:
+    await subscription.__aenter__()
+
+
+async def _close_all(subscriptions: Sequence[Subscription]) -> None:
+    await asyncio.gather(*(subscription.aclose() for subscription in subscriptions))

@@ -1,0 +1,551 @@
+"""`connect` and `Broker`: the portable type over a driver."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from .capabilities import Capabilities
+from .clock import REAL, Clock
+from .cloudevents import encode
+from .delivery import current
+from .driver import Driver, Source, Start, SubscribeSpec, TopicSpec
+from .errors import (
+    AccessDenied,
+    Closed,
+    ConfigurationError,
+    ConnectionLost,
+    MessageTooLarge,
+    PublishTimeout,
+    TransientError,
+    translate,
+)
+from .handlers import Function, adapt
+from .message import Message, Receipt, new_id
+from .middleware import Middleware, Publish, PublishMiddleware, compose
+from .middleware.acknowledge import Acknowledge
+from .middleware.dead_letter import DeadLetter
+from .names import check_group, check_headers, check_key, check_topic
+from .options import ConnectOptions, split_options
+from .payload import check_payload, encode_payload, type_name
+from .publisher import Publisher
+from .registry import load_driver
+from .session import Context
+from .stores import Stores
+from .subscription import Subscription
+from .topic import Topic, as_topic, dead_letter_topic
+from .url import URL
+
+log = logging.getLogger("anymq")
+
+_timeout: ContextVar[float] = ContextVar("anymq-publish-timeout")
+
+T = TypeVar("T")
+
+CLOSE_GRACE = 5.0
+DRIVER_GRACE = 3.0
+SUBSCRIBE_TIMEOUT = 60.0
+LONGEST_NATIVE = 240
+
+
+def connect(
+    url: str,
+    *,
+    source: str | None = None,
+    names: Mapping[str, str] | None = None,
+    publish_middleware: Sequence[PublishMiddleware] = (),
+    clock: Clock = REAL,
+) -> Connecting:
+    """Connect to the broker that `url` names.
+
+    ::
+
+        async with anymq.connect("sqlite:///app.db") as broker:
+            await broker.publish("orders", {"id": 17})
+
+    The result can be used with `async with`, or awaited for a `Broker` that you close yourself.
+    `source` is the CloudEvents source of what is published (default `anymq`). `names` maps a
+    topic, or `topic.group`, to something that exists on the broker under another name; mapped
+    names are never created. Raises `InvalidURL`, `UnknownScheme`, `MissingDependency`,
+    `ConnectionLost` or `AccessDenied`, within the URL's `connect_timeout` (10 s), and never
+    shows the password.
+    """
+    return Connecting(url, source, dict(names or {}), tuple(publish_middleware), clock)
+
+
+class Connecting(AbstractAsyncContextManager["Broker"]):
+    """What `connect` returns: `async with` it, or `await` it."""
+
+    def __init__(
+        self,
+        url: str,
+        source: str | None,
+        names: dict[str, str],
+        publish_middleware: tuple[PublishMiddleware, ...],
+        clock: Clock,
+    ) -> None:
+        self._arguments = (url, source, names, publish_middleware, clock)
+        self._broker: Broker | None = None
+
+    def __await__(self) -> Any:
+        return _open(*self._arguments).__await__()
+
+    async def __aenter__(self) -> Broker:
+        self._broker = await _open(*self._arguments)
+        return self._broker
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._broker is not None
+        await self._broker.aclose()
+
+
+async def _open(
+    text: str,
+    source: str | None,
+    names: dict[str, str],
+    publish_middleware: tuple[PublishMiddleware, ...],
+    clock: Clock,
+) -> Broker:
+    url = URL.parse(text)
+    driver_type = load_driver(url.scheme)
+    options, own = split_options(url, driver_type.options)
+    if (
+        (url.username or url.password)
+        and not url.is_loopback
+        and url.scheme not in driver_type.tls_schemes
+        and not options.allow_insecure_auth
+    ):
+        raise ConfigurationError(
+            f"{url} would send credentials in clear text; use a TLS scheme"
+            + (
+                f" ({', '.join(sorted(driver_type.tls_schemes))})"
+                if driver_type.tls_schemes
+                else ""
+            )
+            + ", or add allow_insecure_auth=true if the network is trusted"
+        )
+    for name in names:
+        check_topic(name)
+    if source is not None:
+        check_headers({"source": source})
+    driver = await _connected(driver_type, url, own, options.connect_timeout)
+    driver.clock = clock
+    return Broker(
+        driver,
+        url,
+        options=options,
+        source=source or options.source,
+        names=names,
+        publish_middleware=publish_middleware,
+        clock=clock,
+    )
+
+
+async def _connected(driver_type: type[Driver], url: URL, own: Any, timeout: float) -> Driver:
+    try:
+        async with asyncio.timeout(timeout + 1):
+            return await driver_type.open(url, own, timeout=timeout)
+    except TimeoutError as late:
+        raise ConnectionLost(f"no answer from {url} within {timeout:g} s; is it running?") from late
+    except Exception as raw:
+        error = translate(raw, driver_type.errors, doing="connecting", where=str(url))
+        hint = ""
+        if isinstance(error, AccessDenied):
+            hint = "; check the user and password in the URL"
+        elif isinstance(error, ConnectionLost):
+            hint = "; is it running, and is this the right host and port?"
+        if error is raw:
+            raise
+        raise type(error)(f"{error}{hint}") from raw
+
+
+class Broker:
+    """A connection to one broker: publish, subscribe.
+
+    Made by `connect`. Safe to use from many tasks of one event loop; not from other threads.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        url: URL,
+        *,
+        options: ConnectOptions,
+        source: str,
+        names: dict[str, str],
+        publish_middleware: tuple[PublishMiddleware, ...],
+        clock: Clock,
+    ) -> None:
+        self._driver = driver
+        self._url = url
+        self._options = options
+        self._source = source
+        self._names = names
+        self._clock = clock
+        self._topics: dict[str, TopicSpec] = {}
+        self._declared: set[str] = set()
+        self._declaring: dict[str, asyncio.Future[None]] = {}
+        self._subscriptions: set[Subscription] = set()
+        self._stores = Stores()
+        self._closed: asyncio.Future[None] | None = None
+        self._publisher = Publisher(
+            driver, translate=self._translate, declare=self._redeclare, clock=clock
+        )
+        send: Publish = self._send
+        self._publish = compose(publish_middleware, send) if publish_middleware else None
+
+    def __repr__(self) -> str:
+        return f"<Broker {self._url}{' closed' if self._closed else ''}>"
+
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        if getattr(self, "_closed", True) is None:
+            _warn(f"unclosed {self!r}", ResourceWarning, source=self)
+
+    @property
+    def url(self) -> URL:
+        """The URL of this connection; its text never shows the password."""
+        return self._url
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this backend can do, and how."""
+        return self._driver.capabilities
+
+    @property
+    def native(self) -> Any:
+        """The client library's own object: the way out to what anymq does not cover."""
+        return self._driver.native
+
+    @property
+    def stores(self) -> Stores:
+        """The idempotency stores this broker has open."""
+        return self._stores
+
+    async def ping(self) -> None:
+        """Return after one answered round trip; raises `ConnectionLost` and the like."""
+        self._check_open()
+        try:
+            async with asyncio.timeout(self._options.connect_timeout):
+                await self._driver.ping()
+        except TimeoutError as error:
+            raise ConnectionLost(f"{self._url} does not answer") from error
+        except Exception as raw:
+            raise self._translate(raw, "ping") from raw
+
+    async def publish(
+        self,
+        topic: str | Topic[T],
+        payload: T | Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+        type: str | None = None,
+        timeout: float | None = None,
+    ) -> Receipt:
+        """Publish `payload` and return once the broker has it durably.
+
+        Messages of one `key` keep the order in which their publishes were made. `id` is the
+        logical id (default: a new UUIDv7); repeating a publish with the same id is how a caller
+        makes it idempotent for consumers. `type` is the CloudEvents type (default: the payload's
+        class). Inside a handler the correlation id is carried on and the delivery named as cause.
+
+        Raises `PublishTimeout` after `timeout` seconds (default: the URL's `publish_timeout`,
+        10 s): then the message may or may not have been stored. Raises `ConfigurationError` for
+        a bad name, key, header or payload and `MessageTooLarge` before anything is sent,
+        `AccessDenied` and other `BrokerError` as the broker says, `Closed` after `aclose`.
+        """
+        message = self._message(as_topic(topic), payload, key, headers, id, type)
+        return await self._dispatch(message, timeout)
+
+    async def publish_many(
+        self,
+        topic: str | Topic[T],
+        payloads: Sequence[T | Any],
+        *,
+        key: Callable[[Any], str] | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> list[Receipt | Exception]:
+        """Publish `payloads` in order; return for each its receipt, or the error that kept it out.
+
+        `key` is one key for all, or a function of the payload. Everything is checked before the
+        first message is sent: bad input raises and publishes nothing.
+        """
+        target = as_topic(topic)
+        messages = [
+            self._message(
+                target, payload, key(payload) if callable(key) else key, headers, None, None
+            )
+            for payload in payloads
+        ]
+        pending = [asyncio.ensure_future(self._dispatch(message, timeout)) for message in messages]
+        try:
+            outcomes = await asyncio.gather(*pending, return_exceptions=True)
+        except asyncio.CancelledError:
+            for future in pending:
+                future.cancel()
+            raise
+        results: list[Receipt | Exception] = []
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
+                raise outcome
+            results.append(outcome)
+        return results
+
+    def subscribe(
+        self,
+        topic: str | Topic[Any],
+        *,
+        group: str | None,
+        handler: Function | None = None,
+        start: Start | None = None,
+        concurrency: int = 1,
+        ack_deadline: float = 30.0,
+        prefetch: int | None = None,
+        auto_extend: bool = True,
+        middleware: Sequence[Middleware] | None = None,
+        drain_timeout: float = 30.0,
+    ) -> Subscription:
+        """Return a subscription to `topic`: enter it to begin, see `Subscription`.
+
+        Members of one `group` share its messages; groups are independent; `group=None` is
+        broadcast, every subscriber gets every message. `start` says where a *new* group begins:
+        `earliest` (default for a group) or `latest` (default for broadcast).
+
+        Without `handler`, iterate and settle each delivery. With one, `concurrency` copies of it
+        run, wrapped by `middleware` (first outermost; default `[Acknowledge(), DeadLetter()]`).
+        `ack_deadline` is the lease in seconds: of a crashed consumer's messages on the backends
+        that have leases, and of every unsettled delivery if `auto_extend` is off; otherwise the
+        engine extends what is being worked on. `prefetch` fixes how many messages are held
+        unsettled at a time; by default that adapts to the handler.
+
+        Raises `ConfigurationError` here, or when entered; entering also raises what the broker
+        says.
+        """
+        self._check_open()
+        target = as_topic(topic)
+        if group is not None:
+            check_group(group)
+        if len(dead_letter_topic(target.name, group)) > LONGEST_NATIVE:
+            raise ConfigurationError(
+                f"topic {target.name!r} and group {group!r} are too long together"
+            )
+        if ack_deadline <= 0:
+            raise ConfigurationError("ack_deadline must be positive")
+        chosen = start or ("earliest" if group is not None else "latest")
+        if chosen not in ("earliest", "latest"):
+            raise ConfigurationError(f"start must be 'earliest' or 'latest', not {start!r}")
+        if middleware is not None and handler is None:
+            raise ConfigurationError("middleware wraps a handler; this subscription has none")
+        self._learn(target)
+        wrapped = None
+        if handler is not None:
+            chain: Sequence[Middleware] = middleware or ()
+            if middleware is None:
+                chain = (Acknowledge(), DeadLetter())
+            wrapped = compose(chain, adapt(handler, target))
+        member = new_id()
+
+        async def open_source(generation: int) -> Source:
+            await self._declare(target.name)
+            async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
+                return await self._driver.subscribe(
+                    SubscribeSpec(
+                        topic=self._spec(target.name),
+                        group=group,
+                        native_group=self._names.get(f"{target.name}.{group}")
+                        or f"{target.name}.{group}",
+                        start=chosen,
+                        ack_deadline=ack_deadline,
+                        prefetch=prefetch or max(100, 2 * concurrency),
+                        member=f"{member}-{generation}",
+                        create=self._options.declare
+                        and f"{target.name}.{group}" not in self._names,
+                    )
+                )
+
+        subscription = Subscription(
+            open_source=open_source,
+            context=Context(
+                driver=self._driver,
+                topic=target.name,
+                group=group,
+                ack_deadline=ack_deadline,
+                auto_extend=auto_extend,
+                clock=self._clock,
+                stores=self._stores,
+                translate=self._translate,
+                declare=self._declare,
+            ),
+            clock=self._clock,
+            handler=wrapped,
+            concurrency=concurrency,
+            prefetch=prefetch,
+            drain_timeout=drain_timeout,
+            on_close=self._subscriptions.discard,
+        )
+        self._subscriptions.add(subscription)
+        return subscription
+
+    async def aclose(self) -> None:
+        """Close: drain the subscriptions, let publishes finish, disconnect.
+
+        Ends within the longest `drain_timeout` + 5 s per subscription (they drain side by side),
+        and some seconds for the connection, also when the broker is dead. Calling it twice is
+        harmless.
+        """
+        if self._closed is not None:
+            await asyncio.shield(self._closed)
+            return
+        self._closed = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closed)
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(item.aclose() for item in list(self._subscriptions)))
+        await self._publisher.aclose(CLOSE_GRACE)
+        await self._stores.aclose()
+        try:
+            async with asyncio.timeout(DRIVER_GRACE):
+                await self._driver.aclose()
+        except Exception as raw:
+            log.warning("closing %s: %s", self._url, self._translate(raw, "closing"))
+
+    # Publishing.
+
+    def _message(
+        self,
+        topic: Topic[Any],
+        payload: Any,
+        key: str | None,
+        headers: Mapping[str, str] | None,
+        id: str | None,
+        type: str | None,
+    ) -> Message:
+        self._check_open()
+        check_payload(payload, topic)
+        body, content_type = encode_payload(payload)
+        if len(body) > min(self._options.max_body, self._driver.max_body):
+            raise MessageTooLarge(
+                f"the body is {len(body)} bytes; at most "
+                f"{min(self._options.max_body, self._driver.max_body)} are allowed on {self._url}"
+            )
+        for text in (id, type):
+            if text is not None:
+                check_key(text)
+        self._learn(topic)
+        cause = current.get()
+        return Message(
+            id=id or new_id(),
+            topic=topic.name,
+            body=body,
+            key=check_key(key) if key is not None else None,
+            headers=MappingProxyType(check_headers(headers)) if headers else MappingProxyType({}),
+            content_type=content_type,
+            type=type or type_name(payload, topic.name),
+            source=self._source,
+            time=datetime.now(UTC),
+            correlation_id=(cause.message.correlation_id or cause.message.id) if cause else None,
+            causation_id=cause.message.id if cause else None,
+        )
+
+    async def _dispatch(self, message: Message, timeout: float | None) -> Receipt:
+        seconds = self._options.publish_timeout if timeout is None else timeout
+        if message.topic not in self._declared:
+            seconds = await self._declare_within(message.topic, seconds)
+        if self._publish is None:
+            return await self._send(message, seconds)
+        token = _timeout.set(seconds)
+        try:
+            return await self._publish(message)
+        finally:
+            _timeout.reset(token)
+
+    async def _send(self, message: Message, timeout: float | None = None) -> Receipt:
+        record = encode(message, self._driver.binding, unique=message.id)
+        seconds = timeout if timeout is not None else _timeout.get()
+        position = await self._publisher.submit(record, seconds)
+        return Receipt(message.id, message.topic, position)
+
+    # Topics.
+
+    def _learn(self, topic: Topic[Any]) -> None:
+        """Remember how to declare `topic`, unless its name is known with more detail."""
+        name = topic.name
+        plain = topic.partitions is None and topic.retention is None
+        if name in self._topics and plain:
+            return
+        mapped = self._names.get(name)
+        self._topics[name] = TopicSpec(
+            name=name,
+            native=mapped or name,
+            create=self._options.declare and mapped is None,
+            partitions=topic.partitions,
+            retention=topic.retention.total_seconds() if topic.retention else None,
+        )
+
+    def _spec(self, name: str) -> TopicSpec:
+        if name not in self._topics:
+            self._learn(Topic(name))
+        return self._topics[name]
+
+    async def _declare(self, name: str) -> None:
+        """Make the topic ready. Callers of one topic share one call, which is never cancelled."""
+        if name in self._declared:
+            return
+        task = self._declaring.get(name)
+        if task is None:
+            task = asyncio.ensure_future(self._driver.declare(self._spec(name)))
+            self._declaring[name] = task
+            task.add_done_callback(lambda done: self._on_declared(name, done))
+        await asyncio.shield(task)
+
+    def _on_declared(self, name: str, task: asyncio.Future[None]) -> None:
+        del self._declaring[name]
+        if not task.cancelled() and task.exception() is None:
+            self._declared.add(name)
+
+    async def _redeclare(self, name: str) -> None:
+        self._declared.discard(name)
+        try:
+            await self._declare(name)
+        except Exception as raw:
+            raise self._translate(raw, f"declare {name}") from raw
+
+    async def _declare_within(self, name: str, seconds: float) -> float:
+        """Make the topic ready for a publish; return what is left of its `seconds`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        last: BaseException | None = None
+        try:
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    try:
+                        await self._declare(name)
+                        break
+                    except Exception as raw:
+                        last = self._translate(raw, f"declare {name}")
+                        if not isinstance(last, TransientError):
+                            raise last from raw
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            detail = f"; the last error was: {last}" if last else ""
+            raise PublishTimeout(
+                f"publish to {name} on {self._url} failed: the topic was not ready in time, "
+                f"nothing was sent{detail}"
+            ) from last
+        return max(deadline - loop.time(), 0.01)
+
+    def _translate(self, error: BaseException, doing: str) -> BaseException:
+        return translate(error, self._driver.errors, doing=doing, where=str(self._url))
+
+    def _check_open(self) -> None:
+        if self._closed is not None:
+            raise Closed(f"the broker {self._url} is closed")

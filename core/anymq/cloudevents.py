@@ -1,0 +1,133 @@
+"""The wire format: CloudEvents 1.0, binary mode, on every backend.
+
+An attribute becomes a header named by the driver's `Binding`, the body is the event's data as it
+is (CloudEvents 1.0 §3, and the Kafka and NATS protocol bindings). The key travels natively or as
+the `partitionkey` extension; `correlationid` and `causationid` are the correlation extension.
+Attributes anymq has no field for are kept as headers `ce-<name>`. A message without the headers is
+accepted as it is: its position is its id.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from urllib.parse import unquote
+
+from .driver import Binding, Received, Record
+from .message import Message, utc
+from .names import is_control_header
+
+ATTEMPT = "anymq-attempt"
+_UNSAFE = re.compile(r'[^!#$&-~]|"|%')
+
+
+def encode(
+    message: Message, binding: Binding, *, unique: str, extra: Mapping[str, str] | None = None
+) -> Record:
+    """Return the record that carries `message`; `extra` headers are added as they are."""
+    prefix = binding.prefix
+    attributes = {
+        "specversion": "1.0",
+        "id": message.id,
+        "source": message.source or "anymq",
+        "type": message.type or message.topic,
+    }
+    if message.time is not None:
+        attributes["time"] = message.time.isoformat().replace("+00:00", "Z")
+    if message.key is not None and not binding.native_key:
+        attributes["partitionkey"] = message.key
+    if message.correlation_id is not None:
+        attributes["correlationid"] = message.correlation_id
+    if message.causation_id is not None:
+        attributes["causationid"] = message.causation_id
+    plain: dict[str, str] = {}
+    for name, value in message.headers.items():
+        if name.startswith("ce-"):
+            attributes.setdefault(name[3:], value)
+        else:
+            plain[name] = value
+    if binding.percent:
+        attributes = {name: _percent(value) for name, value in attributes.items()}
+    headers = {prefix + name: value for name, value in attributes.items()}
+    headers.update(plain)
+    if binding.content_type is not None and message.content_type is not None:
+        headers[binding.content_type] = message.content_type
+    if extra:
+        headers.update(extra)
+    return Record(
+        topic=message.topic,
+        id=message.id,
+        unique=unique,
+        body=message.body,
+        key=message.key,
+        headers=headers,
+        content_type=message.content_type,
+    )
+
+
+def decode(received: Received, binding: Binding, topic: str) -> Message:
+    """Return the message that `received` carries, whoever published it."""
+    attributes: dict[str, str] = {}
+    headers: dict[str, str] = {}
+    content_type = received.content_type
+    prefix = binding.prefix
+    for name, value in received.headers.items():
+        lower = name.lower()
+        if lower == binding.content_type:
+            content_type = value
+        elif lower.startswith(prefix):
+            attributes[lower[len(prefix) :]] = _unpercent(value) if binding.percent else value
+        elif not is_control_header(name):
+            headers[name] = value
+
+    def take(name: str) -> str | None:
+        return attributes.pop(name, None)
+
+    take("specversion")
+    key = take("partitionkey")
+    message = Message(
+        id=take("id") or f"{topic}@{received.position}",
+        topic=topic,
+        body=received.body,
+        key=received.key if received.key is not None else key,
+        content_type=take("datacontenttype") or content_type,
+        type=take("type"),
+        source=take("source"),
+        time=_parse_time(take("time"), received.time),
+        correlation_id=take("correlationid"),
+        causation_id=take("causationid"),
+        headers=MappingProxyType(headers),
+    )
+    for name, value in attributes.items():
+        headers[f"ce-{name}"] = value
+    return message
+
+
+def attempt_of(received: Received) -> int:
+    """Return the 1-based number of this delivery: the copy's header plus the broker's count."""
+    header = received.headers.get(ATTEMPT)
+    base = int(header) if header is not None and header.isdecimal() else 1
+    return base + received.redeliveries
+
+
+def _parse_time(text: str | None, fallback: float | None) -> datetime | None:
+    if text is not None:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            moment = None
+        if moment is not None:
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return utc(fallback) if fallback is not None else None
+
+
+def _percent(value: str) -> str:
+    if not _UNSAFE.search(value):
+        return value
+    return _UNSAFE.sub(lambda m: "".join(f"%{byte:02X}" for byte in m[0].encode()), value)
+
+
+def _unpercent(value: str) -> str:
+    return unquote(value) if "%" in value else value

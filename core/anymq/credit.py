@@ -1,0 +1,55 @@
+"""Credit: how many messages, and bytes, a subscription may hold unsettled at a time."""
+
+from __future__ import annotations
+
+SMALLEST = 32
+LARGEST = 1000
+MAX_BYTES = 32 * 1024 * 1024
+STALE = 1.0
+
+
+class Credit:
+    """Adapts the window to the handler.
+
+    It doubles while the handlers empty the buffer faster than it is filled, and halves when
+    messages wait in the buffer for over a second, so that a slow member does not sit on messages
+    others could handle. A `fixed` window stays as it is. Bytes are bounded in either case.
+    """
+
+    __slots__ = ("_average", "_fixed", "_floor", "bytes", "held", "window")
+
+    def __init__(self, *, concurrency: int, fixed: int | None) -> None:
+        self._fixed = fixed is not None
+        self._floor = max(1, concurrency)
+        self.window = fixed if fixed is not None else max(SMALLEST, 2 * concurrency)
+        self.held = 0
+        self.bytes = 0
+        self._average = 256.0
+
+    def take(self, size: int) -> None:
+        """One message of `size` bytes is held."""
+        self.held += 1
+        self.bytes += size
+        self._average += (size - self._average) / 64
+
+    def give(self, size: int) -> None:
+        """One message of `size` bytes is settled."""
+        self.held -= 1
+        self.bytes -= size
+
+    @property
+    def room(self) -> int:
+        """How many more may be fetched now."""
+        by_bytes = int((MAX_BYTES - self.bytes) / max(self._average, 1.0))
+        if by_bytes < 1 and self.held == 0:
+            by_bytes = 1
+        return min(self.window - self.held, by_bytes)
+
+    def fetched(self, *, full: bool, starved: bool, oldest_wait: float) -> None:
+        """Adapt after a fetch: it came back full, the handlers were idle, the longest wait."""
+        if self._fixed:
+            return
+        if full and starved:
+            self.window = min(self.window * 2, LARGEST)
+        elif oldest_wait > STALE:
+            self.window = max(self.window // 2, self._floor)

@@ -1,0 +1,144 @@
+"""`Delivery`: one message in one consumer's hands, and the five verbs that settle it."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal
+
+from .cloudevents import attempt_of, decode
+from .errors import AlreadySettled
+from .message import Message
+
+if TYPE_CHECKING:
+    from .clock import Clock
+    from .driver import Received
+    from .session import Session
+    from .stores import Stores
+
+Verb = Literal["ack", "nack", "reject", "release", "lapsed"]
+
+current: ContextVar[Delivery | None] = ContextVar("anymq-delivery", default=None)
+"""The delivery being handled in this context: what is published now was caused by it."""
+
+
+class Delivery:
+    """A message that was delivered and waits to be settled.
+
+    Exactly one of `ack`, `nack`, `reject` and `release` ends it; the same verb again does nothing,
+    a different one raises `AlreadySettled`. A verb returns once the settlement is recorded;
+    settlements are sent in bulk, within milliseconds, and all of them before the subscription has
+    closed. A crash in between repeats the delivery. A settlement that comes after the lease or
+    assignment has gone is dropped: the message is somebody else's by then.
+    """
+
+    __slots__ = ("_attempt", "_message", "_session", "fetched", "received", "renewed", "verb")
+
+    def __init__(self, received: Received, session: Session, now: float) -> None:
+        self.received = received
+        self.fetched = now
+        self.renewed = now
+        self.verb: Verb | None = None
+        self._session = session
+        self._message: Message | None = None
+        self._attempt = 0
+
+    def __repr__(self) -> str:
+        state = f" {self.verb}" if self.verb else ""
+        return f"<Delivery {self.topic} {self.message.id} attempt {self.attempt}{state}>"
+
+    @property
+    def message(self) -> Message:
+        """The message; decoded when first asked for."""
+        if self._message is None:
+            self._message = decode(self.received, self._session.binding, self._session.topic)
+        return self._message
+
+    @property
+    def topic(self) -> str:
+        """The topic the message was published to."""
+        return self._session.topic
+
+    @property
+    def group(self) -> str | None:
+        """The group this delivery went to; None for broadcast."""
+        return self._session.group
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt, 1 for the first; it survives restarts and moves."""
+        if self._attempt == 0:
+            self._attempt = attempt_of(self.received)
+        return self._attempt
+
+    @property
+    def native(self) -> Any:
+        """The client library's own message object."""
+        return self.received.native
+
+    @property
+    def clock(self) -> Clock:
+        """The engine's clock."""
+        return self._session.clock
+
+    @property
+    def stores(self) -> Stores:
+        """The broker's open stores."""
+        return self._session.stores
+
+    @property
+    def settled(self) -> bool:
+        """Whether a verb has been used."""
+        return self.verb is not None
+
+    def belongs_to(self, session: Session) -> bool:
+        """Whether this delivery came from `session`."""
+        return self._session is session
+
+    def count_from(self, attempt: int) -> None:
+        """Set the number of this attempt: the handler is called again without a redelivery."""
+        self._attempt = attempt
+
+    async def ack(self) -> None:
+        """Done: never delivered to this group again."""
+        if self._settle("ack"):
+            self._session.ack(self)
+
+    async def nack(self, delay: float = 0.0, *, counted: bool = True) -> None:
+        """A failed attempt: delivered to this group again, not before `delay` seconds.
+
+        The next delivery shows `attempt + 1`; with `counted=False` the same attempt.
+        """
+        if self._settle("nack"):
+            self._session.nack(self, max(0.0, delay), self.attempt + (1 if counted else 0))
+
+    async def reject(
+        self,
+        reason: str = "rejected",
+        *,
+        error: BaseException | None = None,
+        topic: str | None = None,
+    ) -> None:
+        """Never again: to the dead letters `{topic}.{group}.dlq` (or `topic`), with the reason."""
+        if self._settle("reject"):
+            self._session.reject(self, reason, error, topic)
+
+    async def release(self) -> None:
+        """Not an attempt: given back at once, to any member, with the same `attempt`."""
+        if self._settle("release"):
+            self._session.release(self)
+
+    async def extend(self) -> None:
+        """Still working: the lease begins anew.
+
+        The engine does this by itself unless the subscription has `auto_extend=False`.
+        """
+        if self.verb is None:
+            await self._session.extend([self])
+
+    def _settle(self, verb: Verb) -> bool:
+        if self.verb is None:
+            self.verb = verb
+            return True
+        if self.verb in (verb, "lapsed"):
+            return False
+        raise AlreadySettled(f"cannot {verb} {self.message.id}: already settled by {self.verb}")

@@ -1,0 +1,57 @@
+"""Settle a delivery by what its handler did."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ..errors import Reject, RetryAfter
+
+if TYPE_CHECKING:
+    from ..delivery import Delivery
+    from . import Handler
+
+log = logging.getLogger("anymq.consumer")
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Return = ack, raise = nack after `delay` seconds, cancelled = release.
+
+    `when="success"` (the default) is at-least-once. `"receipt"` acks before the handler runs:
+    at most once, a crash loses the message. `"manual"` leaves settling to the handler; only a
+    delivery whose handler raised or was cancelled is still given back here.
+    """
+
+    when: Literal["success", "receipt", "manual"] = "success"
+    delay: float = 1.0
+
+    def __call__(self, handler: Handler) -> Handler:
+        when, delay = self.when, self.delay
+
+        async def acknowledge(delivery: Delivery) -> None:
+            if when == "receipt":
+                await delivery.ack()
+            try:
+                await handler(delivery)
+            except asyncio.CancelledError:
+                if not delivery.settled:
+                    await delivery.release()
+                raise
+            except RetryAfter as signal:
+                if not delivery.settled:
+                    await delivery.nack(signal.delay, counted=signal.counted)
+            except Reject as signal:
+                if not delivery.settled:
+                    await delivery.reject(signal.reason, error=signal.__cause__)
+            except Exception:
+                log.exception("handling %s from %s failed", delivery.message.id, delivery.topic)
+                if not delivery.settled:
+                    await delivery.nack(delay)
+            else:
+                if when == "success" and not delivery.settled:
+                    await delivery.ack()
+
+        return acknowledge

@@ -1,0 +1,49 @@
+"""Move what was rejected to the dead letters."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import Reject
+from ..names import check_topic
+
+if TYPE_CHECKING:
+    from ..delivery import Delivery
+    from . import Handler
+
+log = logging.getLogger("anymq.dead_letters")
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Send a rejected delivery to `topic`, by default `{topic}.{group}.dlq`, and say so in the log.
+
+    A delivery is rejected by `raise Reject("why")`, by a payload that does not validate, or when
+    `Retry` gives up.
+    """
+
+    topic: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.topic is not None:
+            check_topic(self.topic)
+
+    def __call__(self, handler: Handler) -> Handler:
+        async def dead_letter(delivery: Delivery) -> None:
+            try:
+                await handler(delivery)
+            except Reject as signal:
+                log.warning(
+                    "dead letter: %s from %s (group %s, attempt %d): %s",
+                    delivery.message.id,
+                    delivery.topic,
+                    delivery.group,
+                    delivery.attempt,
+                    signal.reason,
+                )
+                if not delivery.settled:
+                    await delivery.reject(signal.reason, error=signal.__cause__, topic=self.topic)
+
+        return dead_letter

@@ -1,0 +1,101 @@
+"""Finding the adapter or store for a URL scheme: entry points, loaded when first asked for."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from .driver import Driver
+from .errors import ConfigurationError, MissingDependency, UnknownScheme
+from .store import Store
+
+ADAPTERS = "anymq.adapters"
+STORES = "anymq.stores"
+
+_registered: dict[tuple[str, str], str] = {}
+
+
+def register(scheme: str, target: str, *, group: str = ADAPTERS) -> None:
+    """Serve `scheme` by `target`, written `"module:Class"`, without installing a distribution.
+
+    For tests and embedding; an adapter that is shipped declares an entry point instead. What is
+    registered here comes before what is installed.
+    """
+    _registered[group, scheme.lower()] = target
+
+
+def load_driver(scheme: str) -> type[Driver]:
+    """Return the driver class for `scheme`.
+
+    Raises `UnknownScheme`, listing what is installed, or `MissingDependency` with the exact
+    command where the adapter's client library is missing.
+    """
+    driver = _load(scheme, ADAPTERS)
+    if not (isinstance(driver, type) and issubclass(driver, Driver)):
+        raise ConfigurationError(f"the adapter for {scheme}:// is not a Driver: {driver!r}")
+    return driver
+
+
+def load_store(scheme: str) -> type[Store]:
+    """Return the store class for `scheme`; raises as `load_driver` does."""
+    store = _load(scheme, STORES)
+    if not (isinstance(store, type) and issubclass(store, Store)):
+        raise ConfigurationError(f"the store for {scheme}:// is not a Store: {store!r}")
+    return store
+
+
+def schemes(group: str = ADAPTERS) -> list[str]:
+    """Return the URL schemes that are served, sorted."""
+    installed = {point.name for point in entry_points(group=group)}
+    return sorted(installed | {scheme for kind, scheme in _registered if kind == group})
+
+
+def _load(scheme: str, group: str) -> Any:
+    target = _registered.get((group, scheme))
+    if target is not None:
+        module, _, name = target.partition(":")
+        return getattr(import_module(module), name)
+    points = _distinct(entry_points(group=group, name=scheme))
+    if not points:
+        raise UnknownScheme(_unknown(scheme, group))
+    if len(points) > 1:
+        claims = ", ".join(f"{point.value} ({_distribution(point)})" for point in points)
+        raise ConfigurationError(f"{scheme}:// is claimed more than once: {claims}")
+    try:
+        return points[0].load()
+    except ImportError as error:
+        if error.name and error.name.partition(".")[0] == points[0].module.partition(".")[0]:
+            raise
+        raise MissingDependency(
+            f"{scheme}:// needs {error.name or 'a client library'}, which is not installed; "
+            f"run: pip install '{_requirement(points[0])}'"
+        ) from error
+
+
+def _distinct(points: Any) -> list[EntryPoint]:
+    # The same distribution may be seen twice on sys.path (an editable install beside a wheel).
+    return list({point.value: point for point in points}.values())
+
+
+def _unknown(scheme: str, group: str) -> str:
+    known = schemes(group)
+    close = difflib.get_close_matches(scheme, known, n=1, cutoff=0.6)
+    kind = "an adapter" if group == ADAPTERS else "an idempotency store"
+    text = (
+        f"{scheme}:// has no adapter installed" if group == ADAPTERS else f"{scheme}:// is no store"
+    )
+    text += f"; the schemes with {kind} are {', '.join(f'{name}://' for name in known)}"
+    return text + (f" (did you mean {close[0]}://?)" if close else "")
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "unknown distribution"
+
+
+def _requirement(point: EntryPoint) -> str:
+    distribution = _distribution(point)
+    if distribution == "anymq":
+        return f"anymq[{point.module.partition('.')[0].removeprefix('anymq_')}]"
+    return distribution

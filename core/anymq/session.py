@@ -1,0 +1,325 @@
+"""`Session`: the life of one source. Holds what is unsettled, settles in bulk, keeps leases."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from .clock import Clock
+from .cloudevents import ATTEMPT, attempt_of, encode
+from .dead_letters import letter_for
+from .delivery import Delivery
+from .driver import Binding, Driver, Nack, Received, Record, Rejected, Source
+from .errors import TransientError
+from .message import new_id
+from .stores import Stores
+
+log = logging.getLogger("anymq.consumer")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+CLOSE_GRACE = 2.5
+
+
+def _unset(_: Any) -> None:
+    raise AssertionError("the subscription sets this")
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """What a session needs of the broker and of its subscription."""
+
+    driver: Driver
+    topic: str
+    group: str | None
+    ack_deadline: float
+    auto_extend: bool
+    clock: Clock
+    stores: Stores
+    translate: Callable[[BaseException, str], BaseException]
+    declare: Callable[[str], Awaitable[None]]
+    settled: Callable[[int], None] = _unset
+    """Called with the body size of every message that is no longer held."""
+    redeliver: Callable[[Delivery], None] = _unset
+    """Called with a delivery that comes back from memory (broadcast only)."""
+
+
+class Session:
+    """One source and everything in flight from it.
+
+    The verbs of a `Delivery` land here and return at once; a flusher sends what has gathered
+    while its previous call was under way. Transient errors are repeated until the lease would
+    be over. When the source is lost, what is still unsettled is dropped: it comes back by itself.
+    """
+
+    def __init__(self, source: Source, context: Context) -> None:
+        self.source = source
+        self.topic = context.topic
+        self.group = context.group
+        self.binding: Binding = context.driver.binding
+        self.lost = False
+        self.clock = context.clock
+        self.stores = context.stores
+        self._context = context
+        self._held: dict[Delivery, None] = {}
+        self._acks: list[Received] = []
+        self._nacks: list[Nack] = []
+        self._releases: list[Nack] = []
+        self._rejects: list[Rejected] = []
+        self._wake = asyncio.Event()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._timers: set[asyncio.Task[None]] = set()
+        self._tasks = [asyncio.create_task(self._flusher(), name="anymq-settle")]
+        if self.group is not None:
+            self._tasks.append(asyncio.create_task(self._keeper(), name="anymq-lease"))
+
+    def hold(self, records: Sequence[Received]) -> list[Delivery]:
+        """Return deliveries for `records`; each is held until a verb settles it."""
+        now = self.clock.monotonic()
+        deliveries = [Delivery(record, self, now) for record in records]
+        for delivery in deliveries:
+            self._held[delivery] = None
+        return deliveries
+
+    @property
+    def unsettled(self) -> list[Delivery]:
+        """What no verb has settled yet, oldest first."""
+        return list(self._held)
+
+    # The verbs, called by Delivery at most once each.
+
+    def ack(self, delivery: Delivery) -> None:
+        if self._drop(delivery):
+            self._acks.append(delivery.received)
+            self._pending()
+
+    def nack(self, delivery: Delivery, delay: float, attempt: int) -> None:
+        if self.group is None:
+            self._return(delivery, delay, attempt)
+        elif self._drop(delivery):
+            self._nacks.append(self._nack(delivery, delay, attempt))
+            self._pending()
+
+    def release(self, delivery: Delivery) -> None:
+        if self.group is None:
+            self._return(delivery, 0.0, delivery.attempt)
+        elif self._drop(delivery):
+            self._releases.append(self._nack(delivery, 0.0, delivery.attempt))
+            self._pending()
+
+    def reject(
+        self, delivery: Delivery, reason: str, error: BaseException | None, topic: str | None
+    ) -> None:
+        if self._drop(delivery):
+            letter = letter_for(
+                delivery,
+                self.binding,
+                reason=reason,
+                error=error,
+                topic=topic,
+                now=self.clock.now(),
+            )
+            self._rejects.append(Rejected(delivery.received, letter))
+            self._pending()
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> None:
+        """Begin the leases of `deliveries` anew."""
+        if self.lost or self.group is None:
+            return
+        await self.source.extend([delivery.received for delivery in deliveries])
+        now = self.clock.monotonic()
+        for delivery in deliveries:
+            delivery.renewed = now
+
+    async def aclose(self) -> None:
+        """Send what has been settled, give up the rest, and close the source; bounded."""
+        await self._bounded(self._quiet.wait(), "settling")
+        self.lost = True
+        self._forget([delivery.received for delivery in self._held])
+        self._held.clear()
+        self._forget([*self._acks], self._acks)
+        for pending in (self._nacks, self._releases, self._rejects):
+            self._forget([item.received for item in pending], pending)
+        for task in (*self._tasks, *self._timers):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._timers, return_exceptions=True)
+        await self._bounded(self.source.aclose(), "closing the source")
+
+    # Settling.
+
+    def _pending(self) -> None:
+        self._quiet.clear()
+        self._wake.set()
+
+    def _drop(self, delivery: Delivery) -> bool:
+        """Take `delivery` off the held ones; False if it is no longer ours to settle."""
+        return self._held.pop(delivery, self) is None
+
+    def _nack(self, delivery: Delivery, delay: float, attempt: int) -> Nack:
+        received = delivery.received
+        return Nack(
+            received,
+            delay,
+            attempt,
+            native_attempt=attempt_of(received) + 1,
+            copy=self._copy(delivery, attempt),
+        )
+
+    def _copy(self, delivery: Delivery, attempt: int) -> Record:
+        message = delivery.message
+        same = "" if attempt > attempt_of(delivery.received) else f"/{new_id()}"
+        unique = f"{message.id}/{self.group}/{delivery.received.position}/{attempt}{same}"
+        extra = {ATTEMPT: str(attempt)}
+        return encode(message, self.binding, unique=unique, extra=extra)
+
+    def _return(self, delivery: Delivery, delay: float, attempt: int) -> None:
+        """Bring a broadcast delivery back from memory: nobody else is waiting for it."""
+        if not self._drop(delivery):
+            return
+        self._context.settled(len(delivery.received.body))
+
+        async def back() -> None:
+            await self.clock.sleep(delay)
+            again = self.hold([delivery.received])[0]
+            again.count_from(attempt)
+            self._context.redeliver(again)
+
+        timer = asyncio.create_task(back(), name="anymq-broadcast-retry")
+        self._timers.add(timer)
+        timer.add_done_callback(self._timers.discard)
+
+    async def _flusher(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._flush()
+            except Exception:
+                log.exception("settling on %s failed; the messages come back", self.topic)
+            if not self._wake.is_set():
+                self._quiet.set()
+
+    async def _flush(self) -> None:
+        while self._acks or self._nacks or self._releases or self._rejects:
+            acks, self._acks = self._acks, []
+            nacks, self._nacks = self._nacks, []
+            releases, self._releases = self._releases, []
+            rejects, self._rejects = self._rejects, []
+            if acks and self.group is not None:
+                await self._apply("ack", partial(self.source.ack, acks))
+            if nacks:
+                await self._apply("nack", partial(self.source.nack, nacks))
+            if releases:
+                await self._apply("release", partial(self.source.release, releases))
+            if rejects:
+                await self._reject(rejects)
+            self._forget(acks)
+            self._forget([item.received for item in (*nacks, *releases)])
+            self._forget([item.received for item in rejects])
+
+    async def _reject(self, rejects: list[Rejected]) -> None:
+        driver = self._context.driver
+
+        async def move() -> None:
+            for topic in {item.letter.topic for item in rejects}:
+                await self._context.declare(topic)
+            if self.group is not None:
+                await self.source.reject(rejects, driver)
+                return
+            for outcome in await driver.publish([item.letter for item in rejects]):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+
+        if await self._apply("reject", move) or self.group is None:
+            return
+        # The dead letters cannot be written. The messages must not be lost and must not spin.
+        delay = self._context.ack_deadline
+        nacks = [
+            Nack(item.received, delay, attempt, attempt, self._letter_back(item, attempt))
+            for item in rejects
+            for attempt in [attempt_of(item.received) + 1]
+        ]
+        await self._apply("nack", partial(self.source.nack, nacks))
+
+    def _letter_back(self, item: Rejected, attempt: int) -> Record:
+        letter = item.letter
+        headers = {k: v for k, v in letter.headers.items() if not k.startswith("anymq-dlq-")}
+        headers[ATTEMPT] = str(attempt)
+        return Record(
+            topic=self.topic,
+            id=letter.id,
+            unique=f"{letter.unique}/back",
+            body=letter.body,
+            key=letter.key,
+            headers=headers,
+            content_type=letter.content_type,
+        )
+
+    async def _apply(self, verb: str, call: Callable[[], Awaitable[None]]) -> bool:
+        """Run one settlement call, repeating transient failures; return whether it succeeded."""
+        give_up = self.clock.monotonic() + self._context.ack_deadline
+        pause = FIRST_PAUSE
+        while not self.lost:
+            try:
+                await call()
+            except Exception as raw:
+                error = self._context.translate(raw, f"{verb} on {self.topic}")
+                transient = isinstance(error, TransientError)
+                if not transient or self.clock.monotonic() > give_up:
+                    log.error("%s; the messages will be delivered again", error, exc_info=error)
+                    return False
+                log.debug("%s; trying again", error)
+                await self.clock.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+            else:
+                return True
+        return False
+
+    def _forget(self, records: Sequence[Received], pending: list[Any] | None = None) -> None:
+        for received in records:
+            self._context.settled(len(received.body))
+        if pending is not None:
+            pending.clear()
+
+    async def _bounded(self, work: Awaitable[Any], what: str) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_GRACE):
+                await work
+        except TimeoutError:
+            log.warning("%s of %s did not finish in %s s", what, self.topic, CLOSE_GRACE)
+        except Exception as raw:
+            error = self._context.translate(raw, what)
+            log.debug("%s of %s: %s", what, self.topic, error)
+
+    # Leases.
+
+    async def _keeper(self) -> None:
+        deadline = self._context.ack_deadline
+        native = self._context.driver.capabilities.extend.is_native
+        while True:
+            await self.clock.sleep(deadline / 3)
+            now = self.clock.monotonic()
+            due = [d for d in self._held if now - d.renewed > deadline / 4]
+            if not due:
+                continue
+            if self._context.auto_extend:
+                try:
+                    await self.extend(due)
+                except Exception as raw:
+                    error = self._context.translate(raw, f"extend on {self.topic}")
+                    log.warning("%s; trying again before the lease ends", error)
+            elif not native:
+                for delivery in due:
+                    if now - delivery.renewed >= deadline:
+                        self._lapse(delivery)
+
+    def _lapse(self, delivery: Delivery) -> None:
+        """The lease is over and the broker has none of its own: give the message back ourselves."""
+        delivery.verb = "lapsed"
+        if self._drop(delivery):
+            self._nacks.append(self._nack(delivery, 0.0, delivery.attempt + 1))
+            self._pending()
