@@ -1,0 +1,18 @@
+"""What the memory backend can do."""
+
+from anymq.capabilities import Capabilities, native, unsupported
+
+CAPABILITIES = Capabilities(
+    durability="A confirmed publish lives as long as the process.",
+    persistent=unsupported("Nothing survives the process."),
+    processes=unsupported("One process, one event loop."),
+    groups=native(),
+    broadcast=native(),
+    earliest=native(),
+    delayed_nack=native("By the engine's clock."),
+    attempt_count=native(),
+    release=native(),
+    extend=native("A lease in memory."),
+    dead_letters=native("One step."),
+    publish_dedup=native("By id, for as long as the topic lives."),
+)

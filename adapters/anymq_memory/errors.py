@@ -1,0 +1,5 @@
+"""What exceptions mean: there is no client library, so there is nothing to map."""
+
+from anymq.errors import ErrorTable
+
+ERRORS: ErrorTable = {}
