@@ -142,10 +142,20 @@ def install(*packages: str) -> None:
         )
 
 
+def provide(package: str, least: Version) -> Root:
+    """A root with one of the servers' packages in it: the host where its Debian is new enough."""
+    if available() and not _complete("servers").exists():
+        update()
+        if candidate(package) >= least:
+            install(package)
+            return HOST_ROOT
+    return tree("servers", *SERVERS)
+
+
 def tree(name: str, *packages: str) -> Root:
     """A tree of its own with these packages of the newer Debian, unpacked once and then kept."""
-    folder = state.home() / "trees" / f"{SUITE}-{name}"
-    complete = folder.with_name(f"{folder.name}.complete")
+    complete = _complete(name)
+    folder = complete.with_suffix("")
     _can_enter()
     with state.locked(state.installing(f"tree-{name}"), f"Debian {SUITE} for {name}"):
         if complete.exists() and folder.exists():
@@ -175,8 +185,12 @@ def tree(name: str, *packages: str) -> Root:
     return Root(folder)
 
 
-def unpacked(root: Root, package: str) -> Version:
-    """The version of a package in a tree."""
+def _complete(name: str) -> Path:
+    return state.home() / "trees" / f"{SUITE}-{name}.complete"
+
+
+def installed(root: Root, package: str) -> Version:
+    """The version of a package in a root."""
     listing = root.path("/var/lib/dpkg/status").read_text(errors="replace")
     for entry in listing.split("\n\n"):
         lines = entry.splitlines()
@@ -184,7 +198,7 @@ def unpacked(root: Root, package: str) -> Version:
             for line in lines:
                 if line.startswith("Version: "):
                     return version(line.split(":", 2)[-1])
-    raise BrokersError(f"{package} is not in {root.tree}")
+    raise BrokersError(f"{package} is not installed in {root.path('/')}")
 
 
 def _can_enter() -> None:

@@ -61,6 +61,9 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=1
 group.initial.rebalance.delay.ms=0
+# After a kill the restarted broker waits until its former self has timed out.
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 """
 
 

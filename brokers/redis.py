@@ -39,14 +39,8 @@ class Redis(Kind):
     def install(self) -> Program:
         if found := _on_host():
             return found
-        if debian.available():
-            debian.update()
-            if debian.candidate("redis-server") >= _LEAST:
-                debian.install("redis-server")
-                if found := _on_host():
-                    return found
-        root = debian.tree("servers", *debian.SERVERS)
-        return Program("/usr/bin/redis-server", debian.unpacked(root, "redis-server"), root)
+        root = debian.provide("redis-server", _LEAST)
+        return Program("/usr/bin/redis-server", debian.installed(root, "redis-server"), root)
 
     def launch(self, program: Program, folder: Path, ports: Ports, *, node: str) -> Launch:
         data = folder / "data"
