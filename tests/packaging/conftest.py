@@ -1,4 +1,4 @@
-"""The wheel, built from the tree once a session."""
+"""What a user installs, made from the tree once a session."""
 
 from __future__ import annotations
 
@@ -9,15 +9,49 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+ADAPTERS = sorted(path.name for path in (ROOT / "adapters").iterdir() if path.is_dir())
+PACKAGES = ["anymq", *ADAPTERS]
+
+# One worker runs all tests of what was built, so that it is built and installed once.
+built_once = pytest.mark.xdist_group("built")
+
+
+def run(*command: str, timeout: float = 60) -> str:
+    """What the command prints; the test fails with what it said if it fails."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=timeout, cwd=ROOT.parent
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
-    built = subprocess.run(
-        [*command, str(ROOT)], capture_output=True, text=True, check=False, timeout=100
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
-    (path,) = folder.glob("*.whl")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the sdist, and of the wheel built from that sdist, as they are published."""
+    folder = tmp_path_factory.mktemp("built")
+    python = (sys.executable, "-m", "build", "--no-isolation")
+    run(*python, "--outdir", str(folder), str(ROOT), timeout=100)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(built: Path) -> Path:
+    (path,) = built.glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="session")
+def sdist(built: Path) -> Path:
+    (path,) = built.glob("*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="session")
+def user_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The Python of an environment that holds nothing but `anymq[redis]`, newest versions."""
+    environment = tmp_path_factory.mktemp("user") / "venv"
+    run(sys.executable, "-m", "venv", "--without-pip", str(environment))
+    python = str(environment / "bin" / "python")
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-input")
+    run(*pip, f"{wheel}[redis]", timeout=280)
+    return python

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
+
+from tests.packaging.conftest import run
 
 CLIENTS = ("aiokafka", "aio_pika", "aiormq", "nats", "redis")
 
 IMPORT_CORE = f"""
+import pkgutil
 import sys
 
 class Refuse:
@@ -18,15 +20,13 @@ class Refuse:
 
 sys.meta_path.insert(0, Refuse())
 import anymq
-for name in sorted(getattr(anymq, "__all__", ())):
-    getattr(anymq, name)
+for module in pkgutil.walk_packages(anymq.__path__, "anymq."):
+    # The testing kit may need pytest, and a `__main__` runs when it is imported.
+    if not module.name.startswith("anymq.testing") and not module.name.endswith("__main__"):
+        __import__(module.name)
 print(*(name for name in sys.modules if name.partition(".")[0] in {CLIENTS!r}))
 """
 
 
 def test_the_core_imports_no_client_library() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORT_CORE], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == []
+    assert run(sys.executable, "-c", IMPORT_CORE).split() == []

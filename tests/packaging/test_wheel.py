@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import configparser
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from tests.packaging.conftest import ROOT
+from tests.packaging.conftest import ADAPTERS, PACKAGES, built_once
 
-ADAPTERS = sorted(path.name for path in (ROOT / "adapters").iterdir() if path.is_dir())
-PACKAGES = ["anymq", *ADAPTERS]
+pytestmark = built_once
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,13 @@ def test_no_cache_or_local_data_is_installed(wheel_names: list[str]) -> None:
 
 def test_the_licence_is_included(wheel_names: list[str]) -> None:
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel_names)
+
+
+def test_the_sdist_holds_what_the_tests_need(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    needed = {"Makefile", "requirements.lock", "pyproject.toml", ".ci/bootstrap.py"}
+    assert needed | {"tests/run.py", "brokers/__init__.py", "core/anymq/__init__.py"} <= names
 
 
 @pytest.mark.parametrize("package", PACKAGES)
