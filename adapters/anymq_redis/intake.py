@@ -1,0 +1,121 @@
+"""`Intake`: how a member comes by messages: new ones, orphans, and its own lost ones."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from anymq.driver import Received
+
+from .connection import LONGEST_BLOCK, Reader, pack
+from .member import RETRY, TOPIC, Member
+from .reading import ReadSize
+from .scripts import CLAIM, TAKE, Script
+
+log = logging.getLogger("anymq.redis")
+
+_PAGE = 500
+
+
+class Intake:
+    """Reads new entries and claims those whose consumer let the lease go: always both.
+
+    `spare` is what was taken but not yet handed to the core: XREADGROUP counts by stream, and so
+    two streams may give more than was asked for.
+    """
+
+    def __init__(self, member: Member, reader: Reader) -> None:
+        self.spare: deque[Received] = deque()
+        self._member = member
+        self._reader = reader
+        self._read_size = ReadSize()
+        self._lease = b"%d" % max(1, round(member.spec.ack_deadline * 1000))
+        self._claim_at = 0.0
+        self._cursors = [b"0-0", b"0-0"]
+        self._recoveries = 0
+        self._recover_at = 0.0
+
+    async def take(self, limit: int, wait: float) -> list[Received]:
+        """Return up to `limit` messages, waiting up to `wait` seconds for the first."""
+        if not self.spare:
+            now = time.monotonic()
+            if self._recoveries and now >= self._recover_at:
+                await self._recover(limit)
+            if not self.spare and now >= self._claim_at:
+                await self._claim(limit)
+            if not self.spare:
+                await self._read(limit, wait)
+        records = [self.spare.popleft() for _ in range(min(limit, len(self.spare)))]
+        for record in records:
+            record.token.shown = True
+        return records
+
+    def suspect(self) -> None:
+        """A read has died: what the server handed out to it is pending for us, unseen.
+
+        Looked for at once, and again when the server's side of that read must be over too.
+        """
+        self._recoveries, self._recover_at = 2, 0.0
+
+    def forget(self, which: int) -> None:
+        """The group on this stream has gone, and with it all that was taken from it."""
+        retry = which == RETRY
+        self._member.held[which].clear()
+        self.spare = deque(record for record in self.spare if record.token.retry != retry)
+        self._cursors[which] = b"0-0"
+
+    async def _read(self, limit: int, wait: float) -> None:
+        keys = self._member.keys
+        command = pack(
+            *(b"XREADGROUP", b"GROUP", keys.group, self._member.name),
+            *self._read_size.arguments(limit, wait),
+            *(b"STREAMS", keys.retry, keys.stream, b">", b">"),
+        )
+        for stream, entries in await self._reader.read(command) or ():
+            which = self._member.streams.index(stream)
+            self.spare += (self._member.keep(which, entry, 1) for entry in entries)
+            self._read_size.learn(entries)
+
+    async def _claim(self, limit: int) -> None:
+        """Take over what nobody has extended for `ack_deadline`, ourselves included."""
+        for which in (RETRY, TOPIC):
+            room = limit - len(self.spare)
+            if room <= 0:
+                return
+            args = (self._lease, self._cursors[which], b"%d" % min(room, _PAGE))
+            self._cursors[which] = await self._collect(CLAIM, which, args)
+        if self._cursors == [b"0-0", b"0-0"]:
+            spread = random.uniform(0.8, 1.2)
+            self._claim_at = time.monotonic() + self._member.spec.ack_deadline / 3 * spread
+
+    async def _recover(self, limit: int) -> None:
+        for which in (RETRY, TOPIC):
+            held = self._member.held[which]
+            start = b"-"
+            while page := await self._member.pending(which, start, _PAGE):
+                if lost := [id for id in page if id not in held]:
+                    room = limit - len(self.spare)
+                    await self._collect(TAKE, which, lost[:room])
+                    if len(lost) >= room:
+                        return  # there may be more: look again next time
+                start = b"(" + page[-1]
+        self._recoveries -= 1
+        self._recover_at = time.monotonic() + LONGEST_BLOCK + 1
+
+    async def _collect(self, script: Script, which: int, args: Iterable[bytes]) -> bytes:
+        reply: tuple[bytes, list[Any], int] = await self._member.run(script, which, args)
+        cursor, entries, deleted = reply
+        self.spare += (self._member.keep(which, entry, entry[2]) for entry in entries)
+        if deleted:
+            spec = self._member.spec
+            log.warning(
+                "%d messages of %s were deleted from the stream before group %s had settled them",
+                deleted,
+                spec.topic.name,
+                spec.group,
+            )
+        return cursor

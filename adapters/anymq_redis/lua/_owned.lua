@@ -1,0 +1,22 @@
+-- Part of the scripts that settle. KEYS[1] is the stream where the entries are pending, ARGV[1] the
+-- group, ARGV[2] the consumer, ARGV[3] '1' if the stream is the group's own: what is settled is
+-- deleted from it then.
+
+local function count_of(id)
+  local reply = redis.pcall('XPENDING', KEYS[1], ARGV[1], id, id, 1)
+  if reply.err then
+    if string.find(reply.err, 'NOGROUP', 1, true) then return nil end
+    error(reply)
+  end
+  local entry = reply[1]
+  if entry and entry[2] == ARGV[2] then return entry[4] end
+  return nil
+end
+
+local function settle(ids)
+  for i = 1, #ids, 1000 do
+    local stop = math.min(i + 999, #ids)
+    redis.call('XACK', KEYS[1], ARGV[1], unpack(ids, i, stop))
+    if ARGV[3] == '1' then redis.call('XDEL', KEYS[1], unpack(ids, i, stop)) end
+  end
+end

@@ -1,0 +1,31 @@
+-- Settles, and puts back the entry as it is, with its count: no payload travels to the client and
+-- back. KEYS then retry. ARGV then of each: id, 1 if this delivery counts, else 0.
+
+local ids = {}
+for i = 4, #ARGV, 2 do
+  local id = ARGV[i]
+  local count = count_of(id)
+  if count then
+    local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
+    if entry then
+      local position, earlier, copy = id, 0, {}
+      for f = 1, #entry[2], 2 do
+        local name, value = entry[2][f], entry[2][f + 1]
+        if ARGV[3] == '1' and name == 'anymq-position' then
+          position = value
+        elseif ARGV[3] == '1' and name == 'anymq-redelivered' then
+          earlier = tonumber(value)
+        else
+          copy[#copy + 1] = name
+          copy[#copy + 1] = value
+        end
+      end
+      local redelivered = earlier + count - 1 + tonumber(ARGV[i + 1])
+      redis.call('XADD', KEYS[2], '*', 'anymq-position', position,
+        'anymq-redelivered', redelivered, unpack(copy))
+    end
+    ids[#ids + 1] = id
+  end
+end
+settle(ids)
+return #ids

@@ -1,0 +1,125 @@
+"""`GroupSource`: one member of a consumer group."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from redis.exceptions import RedisError, ResponseError
+
+from anymq.driver import Driver, Nack, Received, Rejected, Source, SourceLost
+
+from .connection import Reader
+from .errors import code_of
+from .intake import Intake
+from .janitor import Janitor
+from .member import RETRY, TOPIC, Member
+from .mover import Mover
+from .scripts import LEAVE
+from .settlement import Settlement
+from .topology import create_groups
+
+log = logging.getLogger("anymq.redis")
+
+_GONE = ("NOGROUP", "UNBLOCKED")
+_PAGE = 100
+# Less than what the core gives `aclose`.
+_LEAVE = 2.0
+
+
+class GroupSource(Source):
+    """A consumer of the group on the topic's stream and on the group's own retry stream."""
+
+    def __init__(
+        self,
+        member: Member,
+        reader: Reader,
+        *,
+        settlement: Settlement,
+        mover: Mover,
+        janitor: Janitor,
+    ) -> None:
+        self._member = member
+        self._reader = reader
+        self._intake = Intake(member, reader)
+        self._settlement = settlement
+        self._mover = mover
+        self._janitor = janitor
+        self._closed = False
+
+    async def receive(self, limit: int, wait: float) -> Sequence[Received]:
+        await self._janitor.work()
+        if limit <= 0:
+            return []
+        try:
+            return await self._intake.take(limit, wait)
+        except ResponseError as error:
+            self._intake.suspect()
+            if code_of(error) not in _GONE:
+                raise
+            await self._create_again(error)
+            return []
+        except BaseException:
+            self._intake.suspect()
+            raise
+
+    async def ack(self, records: Sequence[Received]) -> None:
+        await self._settlement.ack(records)
+
+    async def nack(self, nacks: Sequence[Nack]) -> None:
+        await self._settlement.nack(nacks)
+
+    async def release(self, nacks: Sequence[Nack]) -> None:
+        await self._settlement.release(nacks)
+
+    async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
+        await self._settlement.reject(rejected)
+
+    async def extend(self, records: Sequence[Received]) -> None:
+        await self._settlement.extend([*records, *self._intake.spare])
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await self._mover.aclose()
+            await self._reader.aclose()
+            async with asyncio.timeout(_LEAVE):
+                await self._leave()
+        except (RedisError, OSError) as error:
+            log.debug("leaving %s failed, others will claim: %s", self._member.spec.topic, error)
+        finally:
+            self._intake.spare.clear()
+            await self._reader.aclose()
+
+    async def _leave(self) -> None:
+        """Hand over what is pending, counted if the core has seen it, and forget the consumer.
+
+        XGROUP DELCONSUMER alone would lose what is pending.
+        """
+        member = self._member
+        for which in (RETRY, TOPIC):
+            held = member.held[which]
+            while page := await member.pending(which, b"-", _PAGE):
+                items = [(id, id in held and held[id].shown) for id in page]
+                if not await self._settlement.hand_over(which, items):
+                    break
+            await member.run(LEAVE, which, [])
+
+    async def _create_again(self, error: ResponseError) -> None:
+        """The group has gone: FLUSHALL, a failover, or somebody deleted it."""
+        member = self._member
+        created = await create_groups(member.commands, member.spec, member.keys, start=b"0")
+        for which in created:
+            self._intake.forget(which)
+        if TOPIC in created:
+            log.warning(
+                "group %s on %s was gone and has been created again at the beginning: messages "
+                "may have been lost, and those that are still there are delivered again",
+                member.spec.group,
+                member.spec.topic.name,
+            )
+        elif not created and not member.spec.create:
+            raise SourceLost("the group is gone, and not to be created") from error
