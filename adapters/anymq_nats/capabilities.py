@@ -1,0 +1,30 @@
+"""What this backend can do."""
+
+from __future__ import annotations
+
+from anymq.capabilities import Capabilities, emulated, native
+
+CAPABILITIES = Capabilities(
+    durability=(
+        "confirmed by JetStream's file store: survives a kill of the server; nats-server forces "
+        "to disk every 2 minutes (sync_interval), so a power cut can lose what is newer unless "
+        "replicas=3 or sync_interval is always"
+    ),
+    persistent=native("streams on file storage"),
+    processes=native(),
+    groups=native("a durable pull consumer each"),
+    broadcast=native("an ephemeral consumer that is made anew where it broke off"),
+    earliest=native("as far back as the stream's retention reaches"),
+    delayed_nack=native(
+        "a scheduled message (nats-server 2.12 or newer); on older servers and on streams that "
+        "anymq did not create a NAK with a delay, which may come early if the server is killed"
+    ),
+    attempt_count=native("counted by the consumer; a killed server may forget the last 0.1 s"),
+    release=emulated(
+        "a copy to the group's private subject, then an ack; on streams that anymq did not create "
+        "a NAK, which counts as an attempt"
+    ),
+    extend=native("+WPI"),
+    dead_letters=emulated("stored and confirmed, then +TERM"),
+    publish_dedup=native("Nats-Msg-Id, within the stream's duplicate window (2 minutes)"),
+)

@@ -1,0 +1,152 @@
+"""nats-py's client with guards: nothing secret in clear, no dead reader, raw bytes on request.
+
+It overrides private methods of nats-py, so `tests/adapters/nats/test_client.py` checks that the
+installed release still calls each of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.protocol.parser import Parser
+
+Sink = Callable[[bytes, bytes, bytes, bytes | None], None]
+"""Takes subject, reply, body and header block of a message; must not block."""
+
+
+class _Parser(Parser):
+    """Notes when the server was last heard."""
+
+    def __init__(self, client: GuardedClient) -> None:
+        super().__init__(client)
+        self.heard = monotonic()
+
+    async def parse(self, data: bytes = b"") -> None:
+        self.heard = monotonic()
+        await super().parse(data)
+
+
+class GuardedClient(Client):
+    """A client that writes at once or not at all.
+
+    `secure` refuses to say anything to a server before the connection is encrypted. `on_lost` is
+    called as soon as the connection breaks, before the client begins to reconnect.
+    """
+
+    def __init__(self, *, secure: bool, on_lost: Callable[[Exception], None]) -> None:
+        super().__init__()
+        self._sinks: dict[int, Sink] = {}
+        self._secure = secure
+        self._on_lost = on_lost
+        self._parser = self._ps = _Parser(self)
+
+    @property
+    def heard(self) -> float:
+        """When the last bytes came from the server (monotonic)."""
+        return self._parser.heard
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the server said of itself."""
+        return self._server_info
+
+    def write(self, data: bytes) -> None:
+        """Hand `data` to the socket, after all that was written before.
+
+        Raises if there is no connection: what waits for one may leave long after its sender has
+        given up, so nothing does (nats-py would keep it in its pending buffer).
+        """
+        if self.is_closed:
+            raise nats.errors.ConnectionClosedError
+        if not self.is_connected or self._transport is None:
+            raise nats.errors.ConnectionReconnectingError
+        self._transport.write(data)
+
+    def write_ping(self, data: bytes) -> asyncio.Future[bool]:
+        """Write `data` and a PING; the future is done when the server has read both.
+
+        `Client.flush` does not promise that: it writes its PING ahead of its own pending buffer.
+        """
+        answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.write(data + b"PING\r\n")
+        self._pongs.append(answered)
+        return answered
+
+    async def attach(self, subject: str, sink: Sink) -> int:
+        """Subscribe to `subject` and give its messages to `sink`; returns what `detach` takes.
+
+        nats-py subscribes again by itself when it reconnects. No later `write` overtakes it.
+        """
+        subscription = await self.subscribe(subject)
+        self._sinks[subscription._id] = sink  # pyright: ignore[reportPrivateUsage]
+        await self.written()
+        return subscription._id  # pyright: ignore[reportPrivateUsage]
+
+    def detach(self, sid: int) -> None:
+        """Drop what still comes for a subscription, and do not renew it on reconnect."""
+        self._sinks.pop(sid, None)
+        self._remove_sub(sid)
+
+    async def written(self) -> None:
+        """Return when nats-py's own commands so far have been written, before any later `write`."""
+        # In a task of its own, because nats-py swallows a cancellation here.
+        writing = asyncio.ensure_future(self._flush_pending(force_flush=True))
+        await asyncio.wait((writing,))
+
+    def abort(self) -> None:
+        """Break the connection at once, also when the peer takes nothing any more."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+    async def fail(self, error: Exception) -> None:
+        """Give the connection up and reconnect."""
+        await self._process_op_err(error)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether nobody is left who would reconnect (nats-py #671)."""
+        task = self._reconnection_task
+        return not self.is_connected and not self.is_closed and (task is None or task.done())
+
+    # What follows overrides nats-py.
+
+    def _connect_command(self) -> bytes:
+        # The last step before credentials are written, on connect and on every reconnect. nats-py
+        # encrypts only if the server asks for it, whatever the URL says.
+        writer = getattr(self._transport, "_io_writer", None)
+        if self._secure and (writer is None or writer.get_extra_info("ssl_object") is None):
+            raise nats.errors.SecureConnWantedError
+        return super()._connect_command()
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        sink = self._sinks.get(sid)
+        if sink is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        try:
+            sink(subject, reply, data, headers)
+        except Exception as error:
+            # An exception here would end nats-py's reader for good.
+            await self._error_cb(error)
+
+    async def _process_pong(self) -> None:
+        # A PONG for somebody who gave up must not end the reader: nats-py sets the result of a
+        # future that `flush` and `rtt` cancel when they time out.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
+    async def _process_op_err(self, e: Exception) -> None:
+        if not self.is_closed and not self.is_reconnecting:
+            # Closing politely waits for a peer that may never read again (nats-py #671).
+            self.abort()
+            self._on_lost(e)
+        await super()._process_op_err(e)

@@ -1,0 +1,131 @@
+"""`NatsDriver`: one connection to NATS JetStream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+
+from anymq.driver import Binding, Driver, Outcome, Record, Source, SubscribeSpec, TopicSpec
+from anymq.errors import ConfigurationError, UnsupportedOperation
+from anymq.url import URL
+
+from .broadcast import BroadcastSource
+from .capabilities import CAPABILITIES
+from .connect import Target
+from .errors import ERRORS
+from .link import Link
+from .names import check_subject
+from .options import NatsOptions
+from .publisher import Outgoing, Publisher
+from .source import GroupSource
+from .topology import Stream, find_stream, make_consumer, make_stream
+
+_LEAST = (2, 10)
+
+
+class NatsDriver(Driver):
+    """Topics are streams, groups are durable pull consumers."""
+
+    capabilities = CAPABILITIES
+    errors = ERRORS
+    # https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/nats-protocol-binding.md
+    binding: ClassVar[Binding] = Binding(
+        prefix="ce-", content_type="ce-datacontenttype", percent=True
+    )
+    options = NatsOptions
+    max_batch = 1000
+    max_batch_bytes = 4 * 1024 * 1024
+    tls_schemes = frozenset({"tls"})
+
+    def __init__(self, link: Link, publisher: Publisher, options: NatsOptions) -> None:
+        self._link = link
+        self._publisher = publisher
+        self._options = options
+        self._topics: dict[str, TopicSpec] = {}
+        self._closed = False
+
+    @classmethod
+    async def open(cls, url: URL, options: NatsOptions, *, timeout: float) -> Self:
+        link = Link(Target.of(url, options), timeout=options.request_timeout, domain=options.domain)
+        await link.open(timeout)
+        publisher = Publisher(link)
+        try:
+            await _check_server(link, options)
+            await publisher.open()
+        except BaseException:
+            await link.aclose()
+            raise
+        return cls(link, publisher, options)
+
+    @property
+    def native(self) -> Client:
+        return self._link.client
+
+    async def ping(self) -> None:
+        await self._link.flush()
+
+    async def declare(self, topic: TopicSpec) -> None:
+        check_subject(topic.native)
+        self._topics[topic.name] = topic
+        if topic.create:
+            await make_stream(self._link, topic, self._options)
+
+    async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
+        outcomes: list[Outcome] = [None] * len(records)
+        known: list[int] = []
+        messages: list[Outgoing] = []
+        for at, record in enumerate(records):
+            topic = self._topics.get(record.topic)
+            if topic is None:
+                outcomes[at] = nats.js.errors.NoStreamResponseError()
+                continue
+            known.append(at)
+            messages.append(
+                Outgoing(topic.native, record.unique, record.body, record.headers.items())
+            )
+        for at, outcome in zip(known, await self._publisher.send(messages), strict=True):
+            outcomes[at] = outcome
+        return outcomes
+
+    async def subscribe(self, spec: SubscribeSpec) -> Source:
+        stream = await self._stream(spec.topic)
+        if spec.group is None:
+            reader = BroadcastSource(self._link, stream)
+            await reader.open(spec.start)
+            return reader
+        consumer = await make_consumer(self._link, stream, spec)
+        source = GroupSource(self._link, self._publisher, consumer)
+        await source.open()
+        return source
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._publisher.close()
+        await self._link.aclose()
+
+    async def _stream(self, topic: TopicSpec) -> Stream:
+        check_subject(topic.native)
+        if topic.create:
+            return await make_stream(self._link, topic, self._options)
+        return await find_stream(self._link, topic.native)
+
+
+async def _check_server(link: Link, options: NatsOptions) -> None:
+    """Refuse a server without JetStream now, with words, rather than at the first publish."""
+    version: Any = link.client.connected_server_version
+    if (version.major, version.minor) < _LEAST:
+        raise UnsupportedOperation(f"{version!r}: nats-server 2.10 or newer is needed")
+    if link.client.info.get("jetstream") or options.domain:
+        return
+    try:
+        await link.api("INFO")  # in a cluster another server may have it
+    except nats.errors.NoRespondersError as error:
+        raise ConfigurationError(
+            "JetStream is not enabled on this server: start it with --jetstream"
+        ) from error

@@ -1,0 +1,87 @@
+"""What the query of a `nats://` or `tls://` URL may set, and the TLS context that follows."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from anymq.errors import ConfigurationError
+from anymq.url import URL
+
+_FILES = ("ca", "cert", "key_file", "creds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NatsOptions:
+    """The options of a `nats://` or `tls://` URL."""
+
+    name: str = "anymq"
+    """What the server calls this connection in its monitoring."""
+
+    request_timeout: float = 5.0
+    """Seconds that the server may take to confirm a publish or answer any other request."""
+
+    ca: str | None = None
+    """File of the certificate authorities to trust, instead of the system's."""
+
+    cert: str | None = None
+    """File of the client certificate."""
+
+    key_file: str | None = None
+    """File of the client certificate's private key, where `cert` does not hold it."""
+
+    tls_first: bool = False
+    """Whether the server wants the TLS handshake before it says anything (`handshake_first`)."""
+
+    creds: str | None = None
+    """Credentials file with the user's JWT and seed, as `nsc` writes it."""
+
+    domain: str | None = None
+    """JetStream domain to use, where it is not the server's own."""
+
+    replicas: int = 1
+    """Copies that a cluster keeps of each stream anymq creates: 1, 3 or 5."""
+
+    max_age: float = 7 * 24 * 3600.0
+    """Seconds that streams created by anymq keep a message, unless its topic says otherwise; 0:
+    for ever."""
+
+    duplicate_window: float = 120.0
+    """Seconds for which streams created by anymq know a repeated publish again."""
+
+    inbox_prefix: str = "_INBOX"
+    """Where replies are received; set it when the user may subscribe to a private prefix only."""
+
+    def __post_init__(self) -> None:
+        if self.request_timeout <= 0:
+            raise ConfigurationError("request_timeout must be more than 0 seconds")
+        if self.max_age < 0:
+            raise ConfigurationError("max_age must be 0 (for ever) or a number of seconds")
+        if self.duplicate_window < 1:
+            raise ConfigurationError("duplicate_window must be at least 1 second")
+        if self.replicas not in (1, 3, 5):
+            raise ConfigurationError("replicas must be 1, 3 or 5")
+        if self.key_file and not self.cert:
+            raise ConfigurationError("key_file has no meaning without cert")
+        for name in _FILES:
+            path = getattr(self, name)
+            if path is not None and not Path(path).is_file():
+                raise ConfigurationError(f"{name}: there is no file {path!r}")
+
+
+def encrypted(url: URL, options: NatsOptions) -> bool:
+    """Whether the connection must be encrypted: asked for by the scheme or by a TLS option."""
+    return url.scheme == "tls" or options.tls_first or bool(options.ca or options.cert)
+
+
+def tls_context(options: NatsOptions) -> ssl.SSLContext:
+    """Return the context for `options`; certificate and host name are always verified."""
+    try:
+        context = ssl.create_default_context(cafile=options.ca)
+        if options.cert:
+            context.load_cert_chain(options.cert, options.key_file)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"ca, cert or key_file cannot be used: {error}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

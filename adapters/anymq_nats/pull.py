@@ -1,0 +1,195 @@
+"""Pull requests to one consumer, and the messages that have come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from dataclasses import dataclass
+from time import monotonic
+
+import nats.errors
+import nats.js.errors
+
+from anymq.driver import SourceLost
+
+from .link import Link, Listener, Watcher
+from .wire import status
+
+# A request that was under way when a server died is answered by nobody (nats-py #504), and a
+# message may be given to it until the end: so requests are short.
+_EXPIRY = 2.0
+# How much longer the server's "408 Request Timeout" may take before the request counts as gone.
+_GRACE = 1.0
+# Reasons to end a request after which the next one may succeed at once.
+_HARMLESS = ("batch completed", "leadership change", "server shutdown")
+
+
+@dataclass(slots=True)
+class Raw:
+    """A message as it came. It was given to us at `taken` (monotonic) or a little before."""
+
+    subject: bytes
+    reply: bytes
+    body: bytes
+    block: bytes | None
+    taken: float
+
+
+@dataclass(slots=True)
+class _Request:
+    number: int
+    left: int
+    expires: float
+
+
+class Pull(Watcher):
+    """Asks a consumer for as many messages as there is credit for, and keeps what comes.
+
+    Requests overlap: while one is being served the next is on its way. Nothing that has come is
+    ever dropped here; what comes after its request has expired is handed out all the same.
+    """
+
+    def __init__(self, link: Link, stream: str, consumer: str, max_batch: int = 0) -> None:
+        self._link = link
+        self._path = f"{stream}.{consumer}"
+        self._next = f"{link.prefix}.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._max_batch = max_batch
+        self._inbox = b""
+        self._listener: Listener | None = None
+        self._requests: deque[_Request] = deque()
+        self._count = 0
+        self._wake: asyncio.Future[None] | None = None
+        self._error: Exception | None = None
+        self._gone: SourceLost | None = None
+        self.buffer: deque[Raw] = deque()
+
+    async def open(self) -> None:
+        """Make the inbox that messages are sent to."""
+        inbox = self._link.client.new_inbox()
+        self._inbox = f"{inbox}.".encode()
+        self._listener = await self._link.listen(f"{inbox}.*", self._arrived)
+        self._link.watch(self)
+
+    async def take(self, limit: int, wait: float) -> list[Raw]:
+        """Return up to `limit` messages, waiting at most `wait` seconds for the first."""
+        until = monotonic() + wait
+        while not self.buffer:
+            await self._look(until)
+            self._ask(limit)
+            if not await self._woken(until - monotonic()):
+                break
+        else:
+            # Asked before it runs dry, so that the server need not wait for us.
+            self._ask_ahead(limit - len(self.buffer))
+        return [self.buffer.popleft() for _ in range(min(limit, len(self.buffer)))]
+
+    async def _look(self, until: float) -> None:
+        """Raise what the server said; wait for a connection while there is none."""
+        if self._gone is not None:
+            raise self._gone
+        if self._error is not None:
+            error, self._error = self._error, None
+            if isinstance(error, nats.errors.NoRespondersError):
+                await self.check()
+            raise error
+        await self._link.ready(max(until - monotonic(), 0.0))
+
+    async def check(self) -> dict[str, object]:
+        """Return what the server knows of the consumer; raises `SourceLost` if nothing."""
+        try:
+            return await self._link.api(f"CONSUMER.INFO.{self._path}")
+        except nats.js.errors.NotFoundError as error:
+            raise SourceLost(f"the consumer {self._path} is gone") from error
+
+    def _ask_ahead(self, limit: int) -> None:
+        if limit > 0 and self._gone is None and self._link.client.is_connected:
+            self._ask(limit)
+
+    def _ask(self, limit: int) -> None:
+        """Request what there is credit for, unless most of it has been requested already."""
+        now = monotonic()
+        while self._requests and self._requests[0].expires + _GRACE < now:
+            self._requests.popleft()
+        pending = sum(request.left for request in self._requests if request.expires > now)
+        wanted = limit - pending
+        if self._max_batch:
+            wanted = min(wanted, self._max_batch)
+        if wanted <= 0 or pending > limit // 2:
+            return
+        self._count += 1
+        body = json.dumps({"batch": wanted, "expires": int(_EXPIRY * 1e9)}).encode()
+        self._link.write(
+            b"PUB %b %b%d %d\r\n%b\r\n"
+            % (self._next.encode(), self._inbox, self._count, len(body), body)
+        )
+        self._requests.append(_Request(self._count, wanted, now + _EXPIRY))
+
+    async def _woken(self, wait: float) -> bool:
+        """Return whether something happened within `wait` seconds."""
+        if wait <= 0:
+            return False
+        self._wake = asyncio.get_running_loop().create_future()
+        await asyncio.wait((self._wake,), timeout=wait)
+        woken, self._wake = self._wake.done(), None
+        return woken
+
+    def _signal(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def _arrived(self, subject: bytes, reply: bytes, data: bytes, block: bytes | None) -> None:
+        if not reply and (said := status(block)) is not None:
+            self._said(int(subject[len(self._inbox) :]), *said)
+            return
+        now = monotonic()
+        # The server serves requests in their order.
+        while self._requests and self._requests[0].left <= 0:
+            self._requests.popleft()
+        taken = now
+        if self._requests:
+            request = self._requests[0]
+            request.left -= 1
+            # It was given to us before the request expired, even if we were not looking then.
+            taken = min(now, request.expires)
+        self.buffer.append(Raw(subject, reply, data, block, taken))
+        self._signal()
+
+    def _said(self, number: int, code: int, description: str) -> None:
+        """The server ended a request without, or before, filling it."""
+        for request in self._requests:
+            if request.number == number:
+                self._requests.remove(request)
+                break
+        lower = description.lower()
+        if code == 409 and ("consumer deleted" in lower or "push based" in lower):
+            self._gone = SourceLost(f"{self._path}: {description}")
+        elif code == 503:
+            self._error = nats.errors.NoRespondersError()
+        elif code not in (404, 408) and not (code == 409 and lower in _HARMLESS):
+            self._error = nats.js.errors.APIError(code=code, description=description)
+        self._signal()
+
+    def lost(self, error: Exception) -> None:
+        # Nobody will answer the requests; without them the next call asks anew at once.
+        self._requests.clear()
+        self._signal()
+
+    def denied(self, subject: str, error: Exception) -> None:
+        if subject == self._next.lower():
+            self._requests.clear()
+            self._error = error
+            self._signal()
+
+    def mute(self) -> None:
+        """Take no more; what the server had sent by now still comes until `close`."""
+        if self._listener is not None:
+            self._link.unlisten(self._listener)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._link.unwatch(self)
+        if self._listener is not None:
+            self._link.drop(self._listener)
+        self.buffer.clear()
+        self._signal()

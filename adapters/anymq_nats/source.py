@@ -1,0 +1,244 @@
+"""A member of a group: takes messages from the group's durable consumer and settles them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from time import monotonic, time
+
+import nats.errors
+
+from anymq.driver import Driver, Nack, Outcome, Received, Rejected, Source, SourceLost
+
+from . import wire
+from .link import Link
+from .names import later_subject
+from .publisher import Outgoing, Publisher
+from .pull import Pull, Raw
+from .received import received
+from .topology import Consumer
+
+_STALLED = 30.0
+_CLOSING = 1.0
+# Seconds after which the server's clock is compared with ours again.
+_COMPARE = 600.0
+
+
+class Lease:
+    """The right to settle one delivery: whom to tell, and until when."""
+
+    __slots__ = ("expires", "reply", "settled")
+
+    def __init__(self, reply: bytes, expires: float) -> None:
+        self.reply = reply
+        self.expires = expires
+        self.settled = False
+
+
+class GroupSource(Source):
+    """One member of a group.
+
+    The server applies an ack to the stream sequence, whoever holds the message by then. So the
+    lease is watched here, from the latest moment at which it may have begun, and a settlement
+    that comes after its end is dropped.
+    """
+
+    def __init__(self, link: Link, publisher: Publisher, consumer: Consumer) -> None:
+        self._link = link
+        self._publisher = publisher
+        self._consumer = consumer
+        self._pull = Pull(link, consumer.stream.name, consumer.name, consumer.max_batch)
+        self._progress = _Progress()
+        self._closed = False
+
+    async def open(self) -> None:
+        """Be ready to receive."""
+        await self._pull.open()
+
+    async def receive(self, limit: int, wait: float) -> Sequence[Received]:
+        if limit <= 0:
+            return ()
+        taken = await self._pull.take(limit, wait)
+        now = monotonic()
+        if taken:
+            self._progress.moved(now)
+        elif self._progress.due(now):
+            self._progress.judge(await self._pull.check(), now)
+        return [self._received(raw) for raw in taken if now < raw.taken + self._consumer.lease]
+
+    def _received(self, raw: Raw) -> Received:
+        place = wire.place(raw.reply)
+        lease = Lease(raw.reply, raw.taken + self._consumer.lease)
+        client, before = self._link.client, place.delivered - 1
+        return received(raw, place, client, token=lease, redeliveries=before)
+
+    async def ack(self, records: Sequence[Received]) -> None:
+        await self._settle(wire.ACK, records)
+
+    async def extend(self, records: Sequence[Received]) -> None:
+        leases = _live(records)
+        if leases:
+            begun = monotonic()
+            await self._link.flush(b"".join([wire.PROGRESS % lease.reply for lease in leases]))
+            for lease in leases:
+                lease.expires = begun + self._consumer.lease
+
+    async def nack(self, nacks: Sequence[Nack]) -> None:
+        copied: list[Nack] = []
+        plain: list[Received] = []
+        later: list[tuple[Received, float]] = []
+        for item in nacks:
+            # A delay that the consumer keeps can end early when the server is killed: it writes
+            # whole seconds, and those 0.1 s late. A copy is stored before it is confirmed.
+            if self._can_copy(item) and (item.delay > 0 or item.attempt != item.native_attempt):
+                copied.append(item)
+            elif item.delay > 0:
+                later.append((item.received, item.delay))
+            else:
+                plain.append(item.received)
+        await self._settle(wire.NAK, plain)
+        await self._delay(later)
+        await self._replace(copied)
+
+    async def release(self, nacks: Sequence[Nack]) -> None:
+        # Every NAK counts, so what shall not count is replaced by a copy.
+        if self._consumer.private is None:
+            await self._settle(wire.NAK, [item.received for item in nacks])
+        else:
+            await self._replace(nacks)
+
+    async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
+        rejected = [item for item in rejected if _live([item.received])]
+        if not rejected:
+            return
+        outcomes = await driver.publish([item.letter for item in rejected])
+        await self._conclude(wire.TERM, [item.received for item in rejected], outcomes)
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await self._give_back()
+        finally:
+            self._pull.close()
+
+    def _can_copy(self, item: Nack) -> bool:
+        return self._consumer.private is not None and (
+            item.delay <= 0 or self._consumer.stream.schedules
+        )
+
+    async def _settle(self, verb: bytes, records: Iterable[Received]) -> None:
+        """Tell the server, and return when it has read it."""
+        leases = _live(records)
+        if leases:
+            await self._link.flush(b"".join([verb % lease.reply for lease in leases]))
+            for lease in leases:
+                lease.settled = True
+
+    async def _delay(self, items: Sequence[tuple[Received, float]]) -> None:
+        live = [(lease, delay) for record, delay in items for lease in _live([record])]
+        if live:
+            await self._link.flush(b"".join([wire.nak_later(x.reply, delay) for x, delay in live]))
+            for lease, _ in live:
+                lease.settled = True
+
+    async def _replace(self, nacks: Sequence[Nack]) -> None:
+        """Store a copy of each for this group alone; then settle those whose copy is confirmed."""
+        nacks = [item for item in nacks if _live([item.received])]
+        if any(item.delay > 0 for item in nacks) and self._link.compared + _COMPARE < monotonic():
+            await self._pull.check()
+        outcomes = await self._publisher.send([self._copy(item) for item in nacks])
+        await self._conclude(wire.ACK, [item.received for item in nacks], outcomes)
+
+    async def _conclude(
+        self, verb: bytes, records: Sequence[Received], outcomes: Sequence[Outcome]
+    ) -> None:
+        failed = [isinstance(outcome, BaseException) for outcome in outcomes]
+        await self._settle(verb, [r for r, bad in zip(records, failed, strict=True) if not bad])
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    def _copy(self, item: Nack) -> Outgoing:
+        private = self._consumer.private or ""
+        copy = item.copy
+        if item.delay <= 0:
+            return Outgoing(private, copy.unique, copy.body, copy.headers.items())
+        due = time() + item.delay + self._link.ahead
+        extra = (
+            ("Nats-Schedule", f"@at {datetime.fromtimestamp(due, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"),
+            ("Nats-Schedule-Target", private),
+            # Otherwise the stream's max_age could delete it before its time.
+            ("Nats-TTL", "never"),
+        )
+        subject = later_subject(self._consumer.stream.subject, self._consumer.name, copy.unique)
+        return Outgoing(subject, copy.unique, copy.body, copy.headers.items(), extra)
+
+    async def _give_back(self) -> None:
+        """Return what has come since the last `receive`, if the server can be told quickly."""
+        client = self._link.client
+        self._pull.mute()
+        if not client.is_connected:
+            return
+        try:
+            await self._link.flush(timeout=_CLOSING)
+            left = list(self._pull.buffer)
+            # The first delivery of a message that names itself can be undone, uncounted.
+            undone = [raw for raw in left if self._can_undo(raw)]
+            kept = [raw for raw in left if not self._can_undo(raw)]
+            await self._publisher.send([self._again(raw) for raw in undone])
+            data = [wire.ACK % raw.reply for raw in undone] + [wire.NAK % raw.reply for raw in kept]
+            if data:
+                await self._link.flush(b"".join(data), timeout=_CLOSING)
+        except (nats.errors.Error, OSError):
+            return  # they come back when their leases end
+
+    def _can_undo(self, raw: Raw) -> bool:
+        named = b"\nce-id:" in (raw.block or b"")
+        return self._consumer.private is not None and named and wire.place(raw.reply).delivered == 1
+
+    def _again(self, raw: Raw) -> Outgoing:
+        unique = str(uuid.uuid4())
+        headers = wire.parse_headers(raw.block or b"").items()
+        mine = [(name, value) for name, value in headers if not name.lower().startswith("nats-")]
+        return Outgoing(self._consumer.private or "", unique, raw.body, mine)
+
+
+def _live(records: Iterable[Received]) -> list[Lease]:
+    now = monotonic()
+    leases: list[Lease] = [record.token for record in records]
+    return [lease for lease in leases if not lease.settled and now < lease.expires]
+
+
+class _Progress:
+    """Notices that messages wait and none is delivered (nats-server #5839)."""
+
+    def __init__(self) -> None:
+        self._since = monotonic()
+        self._stuck_at: int | None = None
+
+    def moved(self, now: float) -> None:
+        self._since = now
+        self._stuck_at = None
+
+    def due(self, now: float) -> bool:
+        return now - self._since > _STALLED
+
+    def judge(self, info: dict[str, object], now: float) -> None:
+        """Raise `SourceLost` if nothing has moved since the last look though there is work."""
+        self._since = now
+        delivered = info.get("delivered")
+        at = delivered.get("consumer_seq") if isinstance(delivered, dict) else None
+        waiting = bool(info.get("num_pending")) and not info.get("paused") and not _full(info)
+        if waiting and at is not None and at == self._stuck_at:
+            raise SourceLost(f"messages wait in {info.get('name')!r} and none is delivered")
+        self._stuck_at = at if waiting else None
+
+
+def _full(info: dict[str, object]) -> bool:
+    config = info.get("config")
+    limit = config.get("max_ack_pending", 0) if isinstance(config, dict) else 0
+    pending = info.get("num_ack_pending")
+    return limit > 0 and isinstance(pending, int) and pending >= limit
