@@ -1,4 +1,51 @@
-"""The Redis Streams backend of anymq."""
+"""The Redis backend of anymq, on Redis Streams. It needs Redis 7.0 or newer, or Valkey.
+
+URLs and options
+----------------
+``redis://[[user]:password@]host[:6379][/database]``, ``rediss://`` for TLS: the certificate and the
+host name are always checked. One host: Cluster and Sentinel are not supported. The options are the
+fields of `RedisOptions`; the idempotency store `RedisStore` takes the same URLs, and ``prefix``.
+With ``hiredis`` installed (``pip install 'redis[hiredis]'``) receiving is four times as fast.
+
+Native names
+------------
+Topic ``orders`` is the stream ``orders``; group ``billing`` on it is the consumer group
+``billing``. Header names are fields, the body is the field ``data``; any program may publish with
+``XADD orders * data hello``. An entry without ``data`` that is no CloudEvent becomes a JSON object
+of all its fields. anymq's own keys share the topic's hash tag:
+
+- ``{orders}.billing._retry``: a stream of what comes back to the group,
+- ``{orders}.billing._delayed`` and ``{orders}.billing._payloads``: what waits for its time,
+- ``{orders}._sent.…``: for ``dedupe`` seconds, the number of a producer's last publish.
+
+``Broker.native`` is the `redis.asyncio.Redis`; ``Delivery.native`` is a pair of str, the key of the
+stream and the id of the entry.
+
+Delivery semantics
+------------------
+- publish: one script call a topic stores the batch. The calls of a producer are numbered, and one
+  whose answer was lost is looked up before it is repeated, so a retry stores nothing twice.
+- subscribe: XGROUP CREATE, at the beginning or the end. If the group is gone later (FLUSHALL, a
+  failover) it is created again at the beginning, with a warning.
+- receive: new entries and what has come back (XREADGROUP), and at intervals of a third of
+  ``ack_deadline`` what other consumers have left for longer than that (XAUTOCLAIM). After a broken
+  connection, also what the server had handed out to the dead read.
+- ack: XACK. nack: a copy for this group, in the retry stream or, delayed, in the sorted set; every
+  member moves what is due, by the server's clock. release: a copy with the same count.
+  reject: the dead letter is stored. In all of them that and XACK are one atomic step, taken only
+  if the entry is still ours. extend: XCLAIM … JUSTID, on the same condition.
+- attempts are counted by Redis; copies carry their number on.
+- broadcast: XREAD; each reader remembers its place.
+- leaving hands over what is unsettled at once, and deletes the consumer.
+
+Limits
+------
+A confirmed publish is as durable as the server's append-only file: with ``appendonly no`` a crash
+loses everything since the last snapshot (a warning is logged when connecting), and replication
+to a standby is asynchronous. A stream grows for ever unless ``retention`` is set, in the URL or on
+the topic; what a group has not settled is never trimmed. A server that evicts keys
+(``maxmemory-policy allkeys-…``) evicts whole topics. A group has no order by key.
+"""
 
 from .driver import RedisDriver
 from .options import RedisOptions

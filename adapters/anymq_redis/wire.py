@@ -16,6 +16,20 @@ POSITION = b"anymq-position"
 REDELIVERED = b"anymq-redelivered"
 _DATA = b"data"
 _JSON = "application/json"
+_MOST_NAMES = 1000
+
+
+class _Names(dict[bytes, str]):
+    """Field names as text: the same few come again and again."""
+
+    def __missing__(self, name: bytes) -> str:
+        text = _text(name)
+        if len(self) < _MOST_NAMES:
+            self[name] = text
+        return text
+
+
+_names = _Names()
 
 
 class Token:
@@ -54,7 +68,9 @@ def received(stream: str, entry: Any, token: Token | None, redeliveries: int) ->
         token.position = position = content.pop(POSITION, id)
         redeliveries += _count(content.pop(REDELIVERED, b"0"))
     body: bytes | None = content.pop(_DATA, None)
-    headers = {_text(name): _text(value) for name, value in content.items()}
+    headers = {
+        _names[name]: value.decode("utf-8", "backslashreplace") for name, value in content.items()
+    }
     if body is None:
         body = b""
         if "ce-id" not in headers:
