@@ -70,10 +70,6 @@ class Root:
             *argv,
         ]
 
-    def has(self, path: str) -> bool:
-        """Whether a file is there."""
-        return self.path(path).exists()
-
     def path(self, path: str) -> Path:
         """Where the host finds a file of this root."""
         return Path(path) if self.tree is None else self.tree / path.lstrip("/")
@@ -125,6 +121,8 @@ def install(*packages: str) -> None:
         )
     update()
     with state.locked(state.installing("apt"), "apt"), _nothing_starts():
+        if all(_has(package) for package in packages):
+            return
         say(f"apt: installing {' '.join(packages)}")
         run(
             [
@@ -185,8 +183,20 @@ def tree(name: str, *packages: str) -> Root:
     return Root(folder)
 
 
+def _has(package: str) -> bool:
+    status = ["dpkg-query", "--show", "--showformat=${db:Status-Status}", package]
+    return output(status) == "installed"
+
+
 def _complete(name: str) -> Path:
     return state.home() / "trees" / f"{SUITE}-{name}.complete"
+
+
+def discard(root: Root) -> None:
+    """Remove a tree that has served its purpose."""
+    if root.tree is not None:
+        root.tree.with_name(f"{root.tree.name}.complete").unlink(missing_ok=True)
+        state.wipe(root.tree)
 
 
 def installed(root: Root, package: str) -> Version:
@@ -212,6 +222,8 @@ def _can_enter() -> None:
             "it is not on PATH in a version that is new enough, and what Debian "
             f"{SUITE} has can be unpacked and run only by root: run this command with sudo"
         )
+    if which("mount") is None:
+        install("mount")
     try_it = "mount -t tmpfs none /mnt && echo yes"
     if not output([which("unshare") or "unshare", "--mount", "/bin/sh", "-c", try_it]):
         raise NotInstallable(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import ClassVar
 
@@ -93,6 +92,7 @@ def _build() -> None:
     run(root.command(command, shared=work), what="building nats-server", log=log, env=env)
     (work / "bin" / "nats-server").replace(_binary())
     state.wipe(work)
+    debian.discard(root)
 
 
 def _go() -> str | None:
@@ -115,7 +115,9 @@ def _go() -> str | None:
 def _trust(root: debian.Root) -> str:
     """Make a tree trust what the host trusts; the path of the certificates inside."""
     inside = "/etc/ssl/certs/ca-certificates.crt"
-    host = Path(os.environ.get("SSL_CERT_FILE", inside))
-    if host.exists():
-        shutil.copyfile(host, root.path(inside))
+    bundle = Path(os.environ.get("SSL_CERT_FILE", inside))
+    if not bundle.exists():
+        bundle = root.path(inside)
+    own = sorted(Path("/usr/local/share/ca-certificates").rglob("*.crt"))
+    root.path(inside).write_text("\n".join(file.read_text() for file in (bundle, *own)))
     return inside

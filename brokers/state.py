@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ from pathlib import Path
 from .errors import BrokersError, say
 
 MAIN = "main"
+# Threads of one process take turns in silence; only another process is worth a word.
+_guard = threading.Lock()
+_mutexes: dict[Path, threading.Lock] = {}
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 
@@ -47,11 +51,13 @@ def locked(path: Path, what: str) -> Iterator[None]:
     The kernel gives the lock back when the holder dies, so nothing is ever left locked.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
+    with _guard:
+        mutex = _mutexes.setdefault(path, threading.Lock())
+    with mutex, path.open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"{what}: waiting, another run is at it")
+            say(f"{what}: waiting for another process")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
