@@ -1,0 +1,146 @@
+"""aiokafka: the names used of it, and the private parts of it that have to be reached into.
+
+Everything that is not its public interface is here, so that a new release has one file to break.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Any, TypeAlias
+
+from aiokafka import (  # type: ignore[import-untyped]
+    AIOKafkaConsumer,
+    AIOKafkaProducer,
+    ConsumerRebalanceListener,
+    ConsumerRecord,
+    OffsetAndMetadata,
+    TopicPartition,
+)
+from aiokafka import errors as kafka
+from aiokafka.admin import (  # type: ignore[import-untyped]
+    AIOKafkaAdminClient,
+    NewTopic,
+    RecordsToDelete,
+)
+from aiokafka.conn import AIOKafkaConnection  # type: ignore[import-untyped]
+from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]
+
+__all__ = [
+    "AIOKafkaAdminClient",
+    "AIOKafkaConnection",
+    "AIOKafkaConsumer",
+    "AIOKafkaProducer",
+    "Consumed",
+    "NewTopic",
+    "OffsetAndMetadata",
+    "RebalanceListener",
+    "RecordsToDelete",
+    "TopicPartition",
+    "abandon_admin",
+    "abandon_consumer",
+    "abandon_producer",
+    "committed",
+    "forget_topic",
+    "generation",
+    "has_ended",
+    "kafka",
+    "murmur2",
+]
+
+Consumed: TypeAlias = ConsumerRecord[Any, Any]
+
+
+class RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """`aiokafka.ConsumerRebalanceListener`, which declares as plain what may be coroutines."""
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """All partitions are taken away; the group waits for this."""
+        raise NotImplementedError
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """These are the partitions from now on."""
+        raise NotImplementedError
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> Any:
+        return self.revoked(revoked)
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> Any:
+        return self.assigned(assigned)
+
+
+async def committed(
+    consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Return what the consumer's group has committed; nothing for where it has nothing.
+
+    `AIOKafkaConsumer.committed` keeps the metadata to itself.
+    """
+    parts: Any = consumer
+    found: dict[TopicPartition, OffsetAndMetadata]
+    found = await parts._coordinator.fetch_committed_offsets(list(partitions))
+    return found
+
+
+def generation(consumer: AIOKafkaConsumer) -> tuple[int, str]:
+    """Return the generation of the group that the consumer is in, and its member id."""
+    parts: Any = consumer
+    return parts._coordinator.generation, parts._coordinator.member_id
+
+
+def has_ended(consumer: AIOKafkaConsumer) -> bool:
+    """Whether one of the tasks that the consumer lives by has ended (#983)."""
+    parts: Any = consumer
+    # A consumer without a group has no such task.
+    coordination = getattr(parts._coordinator, "_coordination_task", None)
+    tasks = (coordination, parts._fetcher._fetch_task)
+    return any(task is not None and task.done() for task in tasks)
+
+
+def forget_topic(producer: AIOKafkaProducer, topic: str) -> None:
+    """Ask for the metadata of `topic` no more."""
+    client: Any = producer.client
+    client._topics.discard(topic)
+
+
+def abandon_producer(producer: AIOKafkaProducer) -> None:
+    """Tear `producer` down at once. What it has not sent yet is never sent."""
+    parts: Any = producer
+    parts._closed = True
+    _abandon(producer, parts.client, parts._sender, parts._message_accumulator)
+
+
+def abandon_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Tear `consumer` down at once, without leaving its group."""
+    parts: Any = consumer
+    parts._closed = True
+    _abandon(consumer, parts._client, parts._coordinator, parts._fetcher)
+
+
+def abandon_admin(admin: AIOKafkaAdminClient) -> None:
+    """Tear `admin` down at once."""
+    parts: Any = admin
+    parts._closed = True
+    _abandon(admin, parts._client)
+
+
+def _abandon(owner: Any, client: Any, *others: Any) -> None:
+    """Cancel every task that runs a method of one of these objects, and close the connections.
+
+    aiokafka keeps some of its tasks in local variables only, so they are found by whose method they
+    run rather than by attribute.
+    """
+    for connection in list(client._conns.values()):
+        # It would start a refresh of the metadata, which nothing would ever end.
+        connection._on_close_cb = None
+        connection.close()
+    own = [owner, client, *others]
+    current = asyncio.current_task()
+    for task in asyncio.all_tasks():
+        if task is not current and any(_runs_for(task) is part for part in own if part is not None):
+            task.cancel()
+
+
+def _runs_for(task: asyncio.Task[Any]) -> object | None:
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return frame.f_locals.get("self") if frame is not None else None

@@ -1,0 +1,166 @@
+"""Which partitions are ours, from one rebalance to the next."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection
+
+from anymq.offsets import OffsetTracker
+
+from .aio import (
+    AIOKafkaConsumer,
+    RebalanceListener,
+    TopicPartition,
+    committed,
+    generation,
+    kafka,
+)
+
+log = logging.getLogger("anymq.kafka")
+
+# Both are spent while the whole group waits, the second without heartbeats.
+COMMIT_TIMEOUT = 2.0
+LOOK_UP_TIMEOUT = 5.0
+
+
+class Partition:
+    """One partition during one assignment of it: the epoch that settlements belong to."""
+
+    __slots__ = (
+        "committed",
+        "dirty",
+        "held",
+        "held_bytes",
+        "local",
+        "paused",
+        "prefix",
+        "retry",
+        "tp",
+        "tracker",
+    )
+
+    def __init__(self, tp: TopicPartition, begin: int, metadata: str, *, retry: bool) -> None:
+        self.tp = tp
+        self.tracker = OffsetTracker(begin, metadata)
+        self.retry = retry
+        self.prefix = f"{'.'.join(tp.topic.split('.')[-2:])}:" if retry else ""
+        self.committed = (begin, metadata)
+        self.dirty = False
+        self.paused = False
+        self.held = 0
+        self.held_bytes = 0
+        self.local = 0
+        """Open, but not in the core's hands: held until due, or given back."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many of its records the core is working on."""
+        return self.tracker.open - self.local
+
+
+class Assignment(RebalanceListener):
+    """Follows the group's rebalances.
+
+    aiokafka knows eager rebalancing only: whenever a member comes or goes, everybody gives up
+    everything and is assigned anew. A partition that comes straight back (the next generation,
+    under the same member id, so nobody can have had it in between) keeps its state here: what
+    is being worked on is then neither repeated nor forgotten.
+    """
+
+    def __init__(
+        self, consumer: AIOKafkaConsumer, retry_topics: Collection[str], *, handover: float
+    ) -> None:
+        self.partitions: dict[TopicPartition, Partition] = {}
+        self.ready = asyncio.Event()
+        self.changed_at = asyncio.get_running_loop().time()
+        self.failure: BaseException | None = None
+        self.commit: Callable[[float], Awaitable[object]] = _nothing
+        self.on_change: Callable[[], None] = lambda: None
+        self._consumer = consumer
+        self._retry_topics = frozenset(retry_topics)
+        self._handover = handover
+        self._settled = asyncio.Event()
+        self._closing = False
+        self._before: tuple[int, str] = (-1, "")
+
+    def settled(self) -> None:
+        """To be called when something has been settled."""
+        self._settled.set()
+
+    def close(self) -> None:
+        """No handover any more; settlements from now on have no effect."""
+        self._closing = True
+        self._settled.set()
+        self.ready.clear()
+        for partition in self.partitions.values():
+            partition.tracker.close()
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """Hand nothing out, give what is in flight a little time, commit: all of it bounded."""
+        self.ready.clear()
+        self.changed_at = asyncio.get_running_loop().time()
+        self._before = generation(self._consumer)
+        if not partitions or self._closing:
+            return
+        try:
+            async with asyncio.timeout(self._handover):
+                while not self._closing and any(p.in_flight for p in self.partitions.values()):
+                    self._settled.clear()
+                    await self._settled.wait()
+        except TimeoutError:
+            log.debug("partitions move while messages are in flight: they may be repeated")
+        await self.commit(COMMIT_TIMEOUT)
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """Take up what is new where its last owner left it, and go on with what has stayed."""
+        if self._closing:
+            return
+        self._consumer.pause(*partitions)
+        now, before = generation(self._consumer), self._before
+        stayed = now == (before[0] + 1, before[1]) and before[0] >= 0
+        kept = {tp: p for tp, p in self.partitions.items() if stayed and tp in partitions}
+        for tp, partition in self.partitions.items():
+            if tp not in kept:
+                partition.tracker.close()
+        try:
+            fresh = await self._take_up([tp for tp in partitions if tp not in kept])
+        except (kafka.KafkaError, OSError) as error:
+            self.partitions = kept
+            self.failure = error
+            return
+        self.partitions = kept | fresh
+        for tp, partition in kept.items():
+            self._consumer.seek(tp, partition.tracker.position)
+            partition.dirty = True
+        self._consumer.resume(*(tp for tp, p in self.partitions.items() if not p.paused))
+        self.changed_at = asyncio.get_running_loop().time()
+        self.on_change()
+        self.ready.set()
+
+    def rewind(self, partition: Partition, offset: int) -> Partition:
+        """The log begins again below our position (the topic was made anew): begin a new epoch."""
+        partition.tracker.close()
+        again = Partition(partition.tp, offset, "", retry=partition.retry)
+        again.paused = partition.paused
+        self.partitions[partition.tp] = again
+        return again
+
+    async def _take_up(self, tps: list[TopicPartition]) -> dict[TopicPartition, Partition]:
+        if not tps:
+            return {}
+        async with asyncio.timeout(LOOK_UP_TIMEOUT):
+            places = await committed(self._consumer, tps)
+        fresh: dict[TopicPartition, Partition] = {}
+        for tp in tps:
+            place = places.get(tp)
+            # Without one (a retry topic, a partition added later) aiokafka begins at the beginning.
+            begin, metadata = (place.offset, place.metadata) if place is not None else (0, "")
+            fresh[tp] = Partition(tp, begin, metadata, retry=tp.topic in self._retry_topics)
+            if place is not None:
+                self._consumer.seek(tp, begin)
+        return fresh
+
+
+async def _nothing(_: float) -> None:
+    return None

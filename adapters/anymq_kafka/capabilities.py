@@ -1,0 +1,32 @@
+"""What this backend can do."""
+
+from __future__ import annotations
+
+from anymq.capabilities import Capabilities, emulated, native, unsupported
+
+CAPABILITIES = Capabilities(
+    durability=(
+        "acks=all: written by every in-sync replica, to the page cache rather than to disk; "
+        "survives a crash of any broker, a power cut only where replicas are in other places"
+    ),
+    persistent=native("the log, for as long as its retention"),
+    processes=native(),
+    groups=native("a consumer group; at most as many members get work as there are partitions"),
+    broadcast=native("each reader follows all partitions without a group"),
+    earliest=native("as far back as the retention reaches"),
+    delayed_nack=emulated(
+        "a confirmed copy in a retry topic of the group, read back when it is due; "
+        "by the wall clocks of the members"
+    ),
+    attempt_count=emulated(
+        "by a header on the copies: a delivery whose process died is delivered again with the "
+        "same number, so a message that kills its process is not counted"
+    ),
+    release=native("not committed; delivered again by the same member, or by the next owner"),
+    extend=emulated("Kafka has no leases: the partition stays with its member while that lives"),
+    dead_letters=emulated("published, confirmed, then marked as done: a duplicate is possible"),
+    publish_dedup=unsupported(
+        "the idempotent producer deduplicates only its own repetitions; a publish repeated after "
+        "its deadline may be stored twice"
+    ),
+)

@@ -1,0 +1,185 @@
+"""How aiokafka's clients are made for a URL, and how they are got rid of.
+
+The guards against a client that never ends (aiokafka #1101: `stop()` waits for a dead broker for
+ever) live here: everything is bounded, and what does not end is torn down by force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Coroutine
+from typing import Any
+
+from anymq.errors import AccessDenied, InvalidURL, translate
+from anymq.url import URL
+
+from .aio import (
+    AIOKafkaAdminClient,
+    AIOKafkaConnection,
+    AIOKafkaConsumer,
+    AIOKafkaProducer,
+    abandon_admin,
+    abandon_consumer,
+    abandon_producer,
+    kafka,
+)
+from .errors import ERRORS
+from .options import KafkaOptions
+
+log = logging.getLogger("anymq.kafka")
+
+DEFAULT_PORT = 9092
+# A single batch must stay below the default message.max.bytes of a topic that is not ours.
+MAX_BATCH = 1_000_000
+HEARTBEATS_A_SESSION = 3.3
+# The core polls every 2 s at least; a member that once left by this timer may stay out (#1187).
+MAX_POLL_INTERVAL = 24 * 3600.0
+FETCH_WAIT = 0.25
+
+
+class Clients:
+    """Makes aiokafka's clients, all with the same address, credentials and timeouts."""
+
+    def __init__(self, url: URL, options: KafkaOptions) -> None:
+        if url.path not in ("", "/"):
+            raise InvalidURL(f"{url.scheme}://…: a path has no meaning in a Kafka URL")
+        self.options = options
+        self.hosts = [(host, port or DEFAULT_PORT) for host, port in url.hosts]
+        if not self.hosts:
+            raise InvalidURL(f"{url.scheme}://…: no host is named")
+        self._security = _security(url, options)
+        self._common: dict[str, Any] = {
+            **self._security,
+            "bootstrap_servers": [
+                f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts
+            ],
+            "client_id": options.client_id,
+            "request_timeout_ms": _ms(options.request_timeout),
+            "metadata_max_age_ms": _ms(options.metadata_max_age),
+        }
+
+    def producer(self) -> AIOKafkaProducer:
+        """An idempotent producer that has not been started."""
+        return AIOKafkaProducer(
+            **self._common,
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=0,
+            max_batch_size=MAX_BATCH,
+            max_request_size=max(MAX_BATCH, self.options.max_body + MAX_BATCH),
+            compression_type=self.options.compression,
+        )
+
+    def consumer(self, group: str | None) -> AIOKafkaConsumer:
+        """A consumer without a subscription that has not been started; commits are made by hand."""
+        options = self.options
+        return AIOKafkaConsumer(
+            **self._common,
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=_ms(FETCH_WAIT),
+            fetch_max_bytes=options.fetch_max_bytes,
+            session_timeout_ms=_ms(options.session_timeout),
+            heartbeat_interval_ms=_ms(options.session_timeout / HEARTBEATS_A_SESSION),
+            rebalance_timeout_ms=_ms(options.rebalance_timeout),
+            max_poll_interval_ms=_ms(MAX_POLL_INTERVAL),
+        )
+
+    def admin(self) -> AIOKafkaAdminClient:
+        """An admin client that has not been started."""
+        return AIOKafkaAdminClient(**self._common)
+
+    async def probe(self, timeout: float) -> None:
+        """Return once a host has answered and taken the credentials.
+
+        aiokafka's own `start` tells every failure as "Unable to bootstrap"; this raises the reason,
+        a refusal of the credentials before any other.
+        """
+        failures: list[BaseException] = []
+        try:
+            async with asyncio.timeout(timeout):
+                for host, port in self.hosts:
+                    failure = await self._try(host, port)
+                    if failure is None:
+                        return
+                    failures.append(failure)
+        except TimeoutError:
+            failures.append(kafka.KafkaConnectionError(f"no answer within {timeout:g} s"))
+        for failure in failures:
+            if isinstance(translate(failure, ERRORS, doing="", where=""), AccessDenied):
+                raise failure
+        raise failures[-1]
+
+    async def _try(self, host: str, port: int) -> BaseException | None:
+        connection = AIOKafkaConnection(
+            host,
+            port,
+            **self._security,
+            client_id=self.options.client_id,
+            request_timeout_ms=_ms(self.options.request_timeout),
+        )
+        try:
+            await connection.connect()
+        except (kafka.KafkaError, OSError, EOFError) as error:
+            return error
+        finally:
+            connection.close()
+        return None
+
+
+async def stop_producer(producer: AIOKafkaProducer, grace: float) -> None:
+    """Stop `producer` within `grace` seconds, flushing it, or else by force."""
+    try:
+        await _bounded(producer.stop(), grace)
+    finally:
+        abandon_producer(producer)
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer, grace: float) -> None:
+    """Stop `consumer` within `grace` seconds, leaving its group, or else by force."""
+    try:
+        await _bounded(consumer.stop(), grace)
+    finally:
+        abandon_consumer(consumer)
+
+
+async def stop_admin(admin: AIOKafkaAdminClient, grace: float) -> None:
+    """Close `admin` within `grace` seconds, or else by force."""
+    try:
+        await _bounded(admin.close(), grace)
+    finally:
+        abandon_admin(admin)
+
+
+async def _bounded(stop: Coroutine[Any, Any, None], grace: float) -> None:
+    try:
+        async with asyncio.timeout(grace):
+            await stop
+    except (kafka.KafkaError, OSError) as error:
+        log.debug("stopping by force: %r", error)
+
+
+def _security(url: URL, options: KafkaOptions) -> dict[str, Any]:
+    encrypted = url.scheme == "kafka+ssl"
+    security: dict[str, Any] = {"security_protocol": "SSL" if encrypted else "PLAINTEXT"}
+    if encrypted:
+        context = ssl.create_default_context(cafile=options.ca)
+        if options.cert is not None:
+            context.load_cert_chain(options.cert, options.key_file)
+        security["ssl_context"] = context
+    elif options.ca or options.cert or options.key_file:
+        raise InvalidURL(f"{url.scheme}://…: ca, cert and key_file need the scheme kafka+ssl")
+    if url.username is not None:
+        security["security_protocol"] = "SASL_SSL" if encrypted else "SASL_PLAINTEXT"
+        security["sasl_mechanism"] = options.sasl_mechanism
+        security["sasl_plain_username"] = url.username
+        security["sasl_plain_password"] = url.password or ""
+    return security
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

@@ -1,0 +1,146 @@
+"""Committed offsets: where a new group begins, what is read back, and how acks become commits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+from anymq.driver import Start
+from anymq.offsets import MAX_METADATA
+
+from .aio import AIOKafkaConsumer, TopicPartition, committed, kafka
+from .clients import Clients, stop_consumer
+
+if TYPE_CHECKING:
+    from .assignment import Partition
+
+log = logging.getLogger("anymq.kafka")
+
+# aiokafka's commit() repeats for ever while the coordinator is away.
+COMMIT_TIMEOUT = 5.0
+PAUSE_AFTER_FAILURE = 0.5
+PLACE_ATTEMPTS = 10
+PLACE_PAUSE = 0.2
+STOP_GRACE = 1.0
+
+
+async def place_group(
+    clients: Clients, group: str, topic: str, partitions: int, start: Start
+) -> None:
+    """Make sure that the group's place in `topic` is stored, for all partitions at once.
+
+    Does nothing when the group has a place already. Several members may do this at the same time
+    and none can make another's messages disappear: the broker takes such a commit only while the
+    group has no live member, and the offsets are looked up *before* making sure that there is no
+    place yet, so whatever is published after another member has placed the group lies above them.
+    """
+    tps = [TopicPartition(topic, number) for number in range(partitions)]
+    consumer = clients.consumer(group)
+    try:
+        async with asyncio.timeout(clients.options.request_timeout):
+            await consumer.start()
+            for _ in range(PLACE_ATTEMPTS):
+                look_up = consumer.end_offsets if start == "latest" else consumer.beginning_offsets
+                offsets = await look_up(tps)
+                if await committed(consumer, tps):
+                    return
+                consumer.assign(tps)
+                consumer.pause(*tps)
+                try:
+                    await consumer.commit({tp: (offsets[tp], "") for tp in tps})
+                    return
+                except kafka.CommitFailedError:
+                    # The group has come alive: its member has placed it, or is about to.
+                    await asyncio.sleep(PLACE_PAUSE)
+            log.debug("%s has live members and no place in %s: left to them", group, topic)
+    finally:
+        await stop_consumer(consumer, STOP_GRACE)
+
+
+class Committer:
+    """Commits in the background, at most every `interval` seconds, what has become committable."""
+
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        partitions: Callable[[], Iterable[Partition]],
+        *,
+        interval: float,
+        allowed: Callable[[], Awaitable[object]],
+        committed: Callable[[Partition], None],
+    ) -> None:
+        self._consumer = consumer
+        self._partitions = partitions
+        self._interval = interval
+        self._allowed = allowed
+        self._committed = committed
+        self._limit = MAX_METADATA
+        self._dirty = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name="anymq-kafka-commit")
+        self.error: kafka.KafkaError | None = None
+        self.refused_since: float | None = None
+
+    def mark(self, partition: Partition) -> None:
+        """Note that `partition` has something to commit."""
+        partition.dirty = True
+        self._dirty.set()
+
+    async def flush(self, timeout: float = COMMIT_TIMEOUT) -> bool:
+        """Commit what is committable now; False, and to be repeated, if that failed."""
+        marked = [partition for partition in self._partitions() if partition.dirty]
+        offsets: dict[TopicPartition, tuple[int, str]] = {}
+        for partition in marked:
+            partition.dirty = False
+            state = partition.tracker.commit(self._limit)
+            if state != partition.committed:
+                offsets[partition.tp] = state
+        if not offsets:
+            return True
+        try:
+            async with asyncio.timeout(timeout):
+                await self._consumer.commit(offsets)
+        except BaseException as error:
+            for partition in marked:
+                partition.dirty = True
+            if not isinstance(error, kafka.KafkaError | OSError):
+                raise
+            self._note(error)
+            return False
+        self.error = self.refused_since = None
+        for partition in marked:
+            if partition.tp in offsets:
+                partition.committed = offsets[partition.tp]
+                self._committed(partition)
+        return True
+
+    def wake(self) -> None:
+        """Commit, in the background, what is marked already."""
+        self._dirty.set()
+
+    def stop(self) -> None:
+        """No more commits in the background."""
+        self._task.cancel()
+
+    def _note(self, error: kafka.KafkaError | OSError) -> None:
+        log.debug("commit failed: %r", error)
+        if isinstance(error, kafka.OffsetMetadataTooLargeError):
+            self._limit //= 2
+        elif isinstance(error, kafka.CommitFailedError | kafka.IllegalStateError):
+            # The group is moving on without this generation; it joins again by itself, or is stuck.
+            if self.refused_since is None:
+                self.refused_since = asyncio.get_running_loop().time()
+        elif isinstance(error, kafka.KafkaError) and not error.retriable:
+            self.error = error
+
+    async def _run(self) -> None:
+        while True:
+            await self._dirty.wait()
+            await self._allowed()
+            self._dirty.clear()
+            if await self.flush():
+                await asyncio.sleep(self._interval)
+            else:
+                self._dirty.set()
+                await asyncio.sleep(PAUSE_AFTER_FAILURE)

@@ -1,0 +1,100 @@
+"""`KafkaDriver`: one connection to one Kafka cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+from anymq.capabilities import Capabilities
+from anymq.driver import Binding, Driver, Outcome, Record, Source, SubscribeSpec, TopicSpec
+from anymq.errors import ErrorTable
+from anymq.url import URL
+
+from .aio import AIOKafkaProducer, kafka
+from .broadcast import BroadcastSource
+from .capabilities import CAPABILITIES
+from .clients import Clients
+from .errors import ERRORS
+from .options import KafkaOptions
+from .publisher import Publisher
+from .source import GroupSource
+from .topology import Plan, Topology, settings
+
+MIB = 1024 * 1024
+
+
+class KafkaDriver(Driver):
+    """A producer and an admin client; every source has a consumer of its own."""
+
+    capabilities: ClassVar[Capabilities] = CAPABILITIES
+    errors: ClassVar[ErrorTable] = ERRORS
+    binding: ClassVar[Binding] = Binding(prefix="ce_", native_key=True)
+    options: ClassVar[type[KafkaOptions]] = KafkaOptions
+    tls_schemes: ClassVar[frozenset[str]] = frozenset({"kafka+ssl"})
+    max_batch: ClassVar[int] = 1000
+    max_batch_bytes: ClassVar[int] = 4 * MIB
+    # A request over the broker's socket.request.max.bytes (100 MiB) costs the connection.
+    max_body: ClassVar[float] = 64 * MIB
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+        self._publisher = Publisher(clients)
+        self._topology = Topology(clients)
+        self._topics: dict[str, TopicSpec] = {}
+
+    @classmethod
+    async def open(cls, url: URL, options: KafkaOptions, *, timeout: float) -> Self:
+        clients = Clients(url, options)
+        deadline = asyncio.get_running_loop().time() + timeout
+        await clients.probe(timeout)
+        driver = cls(clients)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await driver._publisher.open()
+        except kafka.ClusterAuthorizationFailedError:
+            # A user who may only consume: the first publish will say so.
+            return driver
+        except BaseException:
+            await driver.aclose()
+            raise
+        return driver
+
+    @property
+    def native(self) -> AIOKafkaProducer | None:
+        """The producer in use; None while there is none."""
+        return self._publisher.producer
+
+    async def ping(self) -> None:
+        await self._topology.ping()
+
+    async def declare(self, topic: TopicSpec) -> None:
+        self._topics[topic.name] = topic
+        if not topic.create:
+            return
+        options = self._clients.options
+        retention = options.retention if topic.retention is None else topic.retention
+        plan = Plan(
+            topic.native,
+            topic.partitions or options.partitions,
+            options.replication,
+            settings(body=options.max_body, retention=retention),
+        )
+        await self._topology.create([plan])
+
+    async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
+        topics = self._topics
+        return await self._publisher.publish(
+            [
+                (spec.native if (spec := topics.get(record.topic)) else record.topic, record)
+                for record in records
+            ]
+        )
+
+    async def subscribe(self, spec: SubscribeSpec) -> Source:
+        if spec.group is None:
+            return await BroadcastSource.open(spec, self._clients, self._topology)
+        return await GroupSource.open(spec, self._clients, self._topology, self._publisher)
+
+    async def aclose(self) -> None:
+        await asyncio.gather(self._publisher.aclose(), self._topology.aclose())

@@ -1,0 +1,84 @@
+"""The query options of a Kafka URL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from anymq.errors import ConfigurationError
+
+_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_COMPRESSIONS = (None, "gzip", "snappy", "lz4", "zstd")
+
+
+@dataclass(frozen=True)
+class KafkaOptions:
+    """Times are in seconds, sizes in bytes.
+
+    Topics: `partitions` (where the `Topic` does not say), `replication` (-1: the broker's default),
+    `retention` (where the `Topic` does not say; None: the broker's default), `max_body` (bodies of
+    this size pass, headers included).
+
+    Groups: a member that does not answer for `session_timeout` loses its partitions; a member
+    has `handover` to finish what it works on when partitions move; commits are at least
+    `commit_interval` apart; a partition whose reading is `max_uncommitted` offsets ahead of its
+    oldest unsettled message is paused.
+
+    Retries: `retry_window` messages (and `retry_window_bytes`) of a retry topic are held in memory
+    until they are due; beyond that, later ones wait for these.
+    """
+
+    client_id: str = "anymq"
+    publish_timeout: float = 10.0
+    request_timeout: float = 10.0
+    max_body: int = 1024 * 1024
+    compression: str | None = None
+
+    partitions: int = 6
+    replication: int = -1
+    retention: float | None = None
+    metadata_max_age: float = 30.0
+
+    session_timeout: float = 10.0
+    rebalance_timeout: float = 60.0
+    handover: float = 3.0
+    commit_interval: float = 0.05
+    max_uncommitted: int = 10_000
+    fetch_max_bytes: int = 16 * 1024 * 1024
+    stall_timeout: float = 20.0
+
+    retry_partitions: int = 1
+    retry_window: int = 1000
+    retry_window_bytes: int = 16 * 1024 * 1024
+
+    sasl_mechanism: str = "PLAIN"
+    ca: str | None = None
+    cert: str | None = None
+    key_file: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.sasl_mechanism not in _MECHANISMS:
+            raise ConfigurationError(f"sasl_mechanism must be one of {', '.join(_MECHANISMS)}")
+        if self.compression not in _COMPRESSIONS:
+            raise ConfigurationError("compression must be one of gzip, snappy, lz4, zstd")
+        positive = (
+            "publish_timeout",
+            "request_timeout",
+            "max_body",
+            "partitions",
+            "metadata_max_age",
+            "session_timeout",
+            "rebalance_timeout",
+            "max_uncommitted",
+            "fetch_max_bytes",
+            "stall_timeout",
+            "retry_partitions",
+            "retry_window",
+            "retry_window_bytes",
+        )
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise ConfigurationError(f"{name} must be greater than 0")
+        if self.commit_interval < 0 or self.handover < 0:
+            raise ConfigurationError("commit_interval and handover must not be negative")
+        if self.handover >= self.rebalance_timeout:
+            raise ConfigurationError("handover must be shorter than rebalance_timeout")
