@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 from uuid import uuid4
 
-from . import debian, ready, state
+from . import apt, ready, state
 from .errors import NotInstallable, say
 from .kind import Kind, Launch, Ports, Program
 from .ports import HOST
@@ -131,12 +131,12 @@ def _java() -> str:
     """A Java that Kafka 4 runs on: the environment's, or Debian's."""
     if found := _find_java():
         return found
-    if not debian.available():
+    if not apt.available():
         raise NotInstallable(
             "Java 17 or newer is neither at JAVA_HOME nor on PATH: "
             "sudo apt-get install default-jre-headless"
         )
-    debian.install("default-jre-headless")
+    apt.install("default-jre-headless")
     if found := _find_java():
         return found
     raise NotInstallable(
@@ -159,11 +159,11 @@ def _find_java() -> str | None:
 
 def _download(jars: Path) -> None:
     if which("mvn") is None:
-        if not debian.available():
+        if not apt.available():
             raise NotInstallable(
                 "Maven (mvn), which fetches Kafka, is not on PATH: sudo apt-get install maven"
             )
-        debian.install("maven")
+        apt.install("maven")
     state.wipe(jars)
     jars.mkdir(parents=True)
     (jars / "pom.xml").write_text(_POM)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import ClassVar
 
-from . import debian, ready, state
+from . import apt, debian, ready, state
 from .errors import BrokersError, NotInstallable, say
 from .kind import Kind, Launch, Ports, Program
 from .ports import HOST
@@ -100,10 +100,10 @@ def _go() -> str | None:
     go = which("go")
     if go and version(output([go, "version"])) >= _LEAST_GO:
         return go
-    if debian.available():
-        debian.update()
-        if debian.candidate("golang-go") >= _LEAST_GO:
-            debian.install("golang-go")
+    if apt.available():
+        apt.update()
+        if apt.candidate("golang-go") >= _LEAST_GO:
+            apt.install("golang-go")
             return which("go")
         return None
     raise NotInstallable(
