@@ -8,6 +8,8 @@ import os
 import hypothesis
 import pytest
 
+pytest_plugins = ["anymq.testing.plugin"]
+
 # Set by `tests.run`: a JSON object of the servers that could not be started, each with the reason.
 UNAVAILABLE_VARIABLE = "ANYMQ_TEST_UNAVAILABLE"
 
@@ -25,7 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for name, reason in unavailable().items():
         for item in items:
             if item.get_closest_marker(name):
-                item.add_marker(pytest.mark.skip(reason=f"no {name} server: {reason}"))
+                summary = reason.partition("\n")[0]
+                item.add_marker(pytest.mark.skip(reason=f"no {name} server: {summary}"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -219,6 +219,11 @@ class Broker:
         return self._driver.capabilities
 
     @property
+    def driver(self) -> Driver:
+        """The adapter's driver; for tests and tools, not for applications."""
+        return self._driver
+
+    @property
     def native(self) -> Any:
         """The client library's own object: the way out to what anymq does not cover."""
         return self._driver.native

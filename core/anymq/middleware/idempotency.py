@@ -21,6 +21,7 @@ log = logging.getLogger("anymq.idempotency")
 T = TypeVar("T")
 
 TRIES = 3
+BUSY = 2.0
 PAUSE = 0.2
 
 
@@ -61,7 +62,7 @@ class Idempotency:
                     self.on_duplicate(delivery)
                 return
             if claim.state is State.IN_PROGRESS:
-                wait = min(claim.remaining, self.lease) + 0.01
+                wait = min(claim.remaining, BUSY)
                 raise RetryAfter(wait, "being handled elsewhere", counted=False)
             renewal = _Renewal(store, key, owner, self.lease)
             try:

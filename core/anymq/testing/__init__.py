@@ -1,0 +1,10 @@
+"""For tests: `TestBroker` for applications, the conformance suite for adapters.
+
+The suite needs `pytest` and `pytest-asyncio` (`pip install 'anymq[testing]'`); the rest does not.
+"""
+
+from .app import TestBroker
+from .clock import VirtualClock
+from .harness import Harness, Server, random_name
+
+__all__ = ["Harness", "Server", "TestBroker", "VirtualClock", "random_name"]

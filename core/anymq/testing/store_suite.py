@@ -1,0 +1,125 @@
+"""The contract of `Store`, as tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from ..registry import load_store
+from ..store import State, Store
+from ..url import URL
+from .harness import random_name
+
+
+class StoreConformance:
+    """Inherit it and say where the store is; two stores are opened on the same URL."""
+
+    def url(self, folder: Path) -> str:
+        """Return the URL of one test."""
+        raise NotImplementedError
+
+    @pytest_asyncio.fixture
+    async def stores(self, tmp_path: Path) -> AsyncIterator[tuple[Store, Store]]:
+        url = URL.parse(self.url(tmp_path))
+        first, second = [await load_store(url.scheme).open(url) for _ in range(2)]
+        yield first, second
+        await first.aclose()
+        await second.aclose()
+        await second.aclose()
+
+    @pytest.fixture
+    def key(self) -> str:
+        return random_name("key")
+
+    async def test_new_then_in_progress_then_done(
+        self, stores: tuple[Store, Store], key: str
+    ) -> None:
+        first, second = stores
+        assert (await first.begin(key, "a", 30)).state is State.NEW
+        claim = await second.begin(key, "b", 30)
+        assert claim.state is State.IN_PROGRESS
+        assert 25 < claim.remaining <= 30
+        assert await first.complete(key, "a", 60)
+        assert (await second.begin(key, "b", 30)).state is State.DONE
+        assert (await first.begin(key, "a", 30)).state is State.DONE
+
+    async def test_an_owner_may_begin_again(self, stores: tuple[Store, Store], key: str) -> None:
+        first, second = stores
+        await first.begin(key, "a", 30)
+        assert (await second.begin(key, "a", 30)).state is State.NEW
+
+    async def test_an_abandoned_key_is_new(self, stores: tuple[Store, Store], key: str) -> None:
+        first, second = stores
+        await first.begin(key, "a", 30)
+        await second.abandon(key, "b")
+        assert (await second.begin(key, "b", 30)).state is State.IN_PROGRESS
+        await first.abandon(key, "a")
+        assert (await second.begin(key, "b", 30)).state is State.NEW
+
+    async def test_a_done_key_cannot_be_abandoned(
+        self, stores: tuple[Store, Store], key: str
+    ) -> None:
+        first, _ = stores
+        await first.begin(key, "a", 30)
+        await first.complete(key, "a", 60)
+        await first.abandon(key, "a")
+        assert (await first.begin(key, "b", 30)).state is State.DONE
+
+    async def test_a_lease_ends(self, stores: tuple[Store, Store], key: str) -> None:
+        first, second = stores
+        await first.begin(key, "a", 0.3)
+        claims = [await second.begin(key, "b", 30)]
+        while claims[-1].state is State.IN_PROGRESS:
+            await asyncio.sleep(0.02)
+            claims.append(await second.begin(key, "b", 30))
+        assert claims[0].state is State.IN_PROGRESS
+        assert claims[-1].state is State.NEW
+        assert not await first.complete(key, "a", 60), "the lease went to somebody else"
+        assert await second.complete(key, "b", 60)
+
+    async def test_renewing_keeps_the_lease(self, stores: tuple[Store, Store], key: str) -> None:
+        first, second = stores
+        await first.begin(key, "a", 0.5)
+        await first.renew(key, "a", 30)
+        await second.renew(key, "b", 0.01)
+        claim = await second.begin(key, "b", 30)
+        assert claim.state is State.IN_PROGRESS
+        assert claim.remaining > 20
+
+    async def test_done_is_forgotten_after_its_time(
+        self, stores: tuple[Store, Store], key: str
+    ) -> None:
+        first, _ = stores
+        await first.begin(key, "a", 30)
+        await first.complete(key, "a", 0.3)
+        states: list[State] = []
+
+        async def look() -> None:
+            states.append((await first.begin(key, "b", 30)).state)
+
+        await look()
+        assert states == [State.DONE]
+        while states[-1] is State.DONE:
+            await asyncio.sleep(0.02)
+            await look()
+        assert states[-1] is State.NEW
+
+    async def test_only_one_of_many_is_first(self, stores: tuple[Store, Store], key: str) -> None:
+        claims = await asyncio.gather(
+            *(stores[n % 2].begin(key, f"owner {n}", 30) for n in range(20))
+        )
+        states = [claim.state for claim in claims]
+        assert states.count(State.NEW) == 1
+        assert states.count(State.IN_PROGRESS) == 19
+
+    async def test_keys_are_independent_and_may_be_odd(self, stores: tuple[Store, Store]) -> None:
+        first, second = stores
+        odd = [random_name() + text for text in ("|a b", "|ü", "|'; --", "|" + "x" * 1000)]
+        for key in odd:
+            assert (await first.begin(key, "a", 30)).state is State.NEW
+        for key in odd:
+            assert (await second.begin(key, "b", 30)).state is State.IN_PROGRESS

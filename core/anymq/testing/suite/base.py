@@ -1,0 +1,32 @@
+"""What every part of the suite stands on: a URL, a broker and a topic for each test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import pytest_asyncio
+
+from ...broker import Broker, connect
+from ..harness import Harness, random_name
+
+
+class Base:
+    """Fixtures. Tests run in parallel and share a server: every one has topics of its own."""
+
+    harness: ClassVar[Harness]
+
+    @pytest.fixture
+    def url(self, tmp_path: Path) -> str:
+        return self.harness.url(tmp_path)
+
+    @pytest_asyncio.fixture
+    async def broker(self, url: str) -> AsyncIterator[Broker]:
+        async with connect(url) as broker:
+            yield broker
+
+    @pytest.fixture
+    def topic(self) -> str:
+        return random_name()

@@ -1,0 +1,156 @@
+"""Who gets what: groups, broadcast, where a group begins."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from ...broker import Broker, connect
+from ..harness import random_name
+from ..tools import bodies, silent, take_acked, until, worker
+from .base import Base
+
+
+class Groups(Base):
+    """Members compete, groups are independent, `group=None` is broadcast."""
+
+    async def test_members_of_a_group_share(self, url: str, broker: Broker, topic: str) -> None:
+        shares: list[list[str]] = [[], []]
+
+        def member(index: int):  # type: ignore[no-untyped-def]
+            async def handle(body: str) -> None:
+                shares[index].append(body)
+                await asyncio.sleep(0.01)
+
+            return handle
+
+        async with connect(url) as other, AsyncExitStack() as stack:
+            for index, one in enumerate((broker, other)):
+                await stack.enter_async_context(
+                    one.subscribe(topic, group="g", handler=member(index), prefetch=5)
+                )
+            sent = [str(number) for number in range(120)]
+            for number in sent:
+                await broker.publish(topic, number, key=number)
+            await until(lambda: sum(map(len, shares)) >= len(sent))
+        assert sorted(shares[0] + shares[1]) == sorted(sent), "each exactly once"
+        assert min(map(len, shares)) > 0, "both worked"
+
+    async def test_groups_are_independent(self, broker: Broker, topic: str) -> None:
+        async with (
+            broker.subscribe(topic, group="a") as first,
+            broker.subscribe(topic, group="b") as second,
+        ):
+            await broker.publish(topic, "x")
+            (one,) = await take_acked(first, 1)
+            (two,) = await take_acked(second, 1)
+        assert one.message == two.message
+
+    async def test_topics_are_isolated(self, broker: Broker, topic: str) -> None:
+        async with (
+            broker.subscribe(topic, group="g") as first,
+            broker.subscribe(f"{topic}.sub", group="g") as second,
+        ):
+            await broker.publish(topic, "one")
+            await broker.publish(f"{topic}.sub", "two")
+            assert bodies(await take_acked(first, 1)) == ["one"]
+            assert bodies(await take_acked(second, 1)) == ["two"]
+            await silent(first, 0.3)
+
+    async def test_broadcast_reaches_every_subscriber_from_now_on(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        await broker.publish(topic, "before")
+        async with (
+            connect(url) as other,
+            broker.subscribe(topic, group=None) as first,
+            other.subscribe(topic, group=None) as second,
+        ):
+            await broker.publish(topic, "after")
+            assert bodies(await take_acked(first, 1)) == ["after"]
+            assert bodies(await take_acked(second, 1)) == ["after"]
+
+    async def test_broadcast_from_the_beginning(self, broker: Broker, topic: str) -> None:
+        await broker.publish_many(topic, ["1", "2", "3"], key="k")
+        async with broker.subscribe(topic, group=None, start="earliest") as deliveries:
+            assert bodies(await take_acked(deliveries, 3)) == ["1", "2", "3"]
+            await broker.publish(topic, "4", key="k")
+            assert bodies(await take_acked(deliveries, 1)) == ["4"]
+
+    async def test_broadcast_brings_a_failure_back_to_its_subscriber(
+        self, broker: Broker, topic: str
+    ) -> None:
+        async with broker.subscribe(topic, group=None) as deliveries:
+            await broker.publish(topic, "x")
+            delivery = await anext(deliveries)
+            await delivery.nack(0.2)
+            (again,) = await take_acked(deliveries, 1)
+            assert (again.message.id, again.attempt) == (delivery.message.id, 2)
+
+    async def test_a_new_group_gets_what_came_before_it(self, broker: Broker, topic: str) -> None:
+        sent = [str(number) for number in range(20)]
+        await broker.publish_many(topic, sent)
+        async with broker.subscribe(topic, group="late") as deliveries:
+            await broker.publish(topic, "live")
+            received = bodies(await take_acked(deliveries, 21))
+        assert sorted(received) == sorted([*sent, "live"])
+
+    async def test_a_new_group_from_latest_gets_only_what_comes(
+        self, broker: Broker, topic: str
+    ) -> None:
+        await broker.publish(topic, "before")
+        async with broker.subscribe(topic, group="g", start="latest") as deliveries:
+            await broker.publish(topic, "after")
+            assert bodies(await take_acked(deliveries, 1)) == ["after"]
+
+    async def test_a_group_goes_on_where_it_stopped(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        await broker.publish_many(topic, ["1", "2", "3"], key="k")
+        async with broker.subscribe(topic, group="g") as deliveries:
+            assert bodies(await take_acked(deliveries, 3)) == ["1", "2", "3"]
+        await broker.publish_many(topic, ["4", "5"], key="k")
+        async with connect(url) as other, other.subscribe(topic, group="g") as deliveries:
+            assert bodies(await take_acked(deliveries, 2)) == ["4", "5"]
+            await silent(deliveries, 0.3)
+
+    async def test_many_topics_at_once(self, broker: Broker) -> None:
+        topics = [random_name() for _ in range(5)]
+        async with AsyncExitStack() as stack:
+            subscriptions = [
+                await stack.enter_async_context(broker.subscribe(topic, group="g"))
+                for topic in topics
+            ]
+            await asyncio.gather(*(broker.publish(topic, topic, timeout=30) for topic in topics))
+            for topic, subscription in zip(topics, subscriptions, strict=True):
+                assert bodies(await take_acked(subscription, 1)) == [topic]
+
+    async def test_processes_of_a_group_share(self, url: str, broker: Broker, topic: str) -> None:
+        if not broker.capabilities.processes:
+            assert broker.capabilities.processes.note, "the limit is explained"
+            return
+        async with (
+            worker("share", url=url, topic=topic, group="g") as first,
+            worker("share", url=url, topic=topic, group="g") as second,
+        ):
+            await asyncio.gather(first.hear("ready"), second.hear("ready"))
+            sent = [str(number) for number in range(100)]
+            await broker.publish_many(topic, sent, key=lambda body: body)
+            handled: list[str] = []
+            counts = [0, 0]
+
+            async def listen(index: int, process) -> None:  # type: ignore[no-untyped-def]
+                while len(handled) < len(sent):
+                    handled.append((await process.hear("handled"))["body"])
+                    counts[index] += 1
+
+            listeners = [
+                asyncio.create_task(listen(0, first)),
+                asyncio.create_task(listen(1, second)),
+            ]
+            await until(lambda: len(handled) >= len(sent) or any(t.done() for t in listeners))
+            for task in listeners:
+                task.cancel()
+            await asyncio.gather(*listeners, return_exceptions=True)
+        assert sorted(handled) == sorted(sent)
+        assert min(counts) > 0, "both processes worked"

@@ -1,0 +1,116 @@
+"""Bad input is refused before a socket sees it, clearly, and harms nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ...broker import Broker
+from ...errors import ConfigurationError, MessageTooLarge
+from ...topic import Topic
+from ..tools import bodies, take_acked
+from .base import Base
+
+HOSTILE_NAMES = [
+    "",
+    " ",
+    "a b",
+    "a\r\nPUB b 0",
+    "a\x00b",
+    "*",
+    "orders.*",
+    "orders.>",
+    "orders.#",
+    "$JS.API.STREAM.DELETE.orders",
+    ".a",
+    "a.",
+    "a..b",
+    "-a",
+    "_a",
+    "a/b",
+    "../a",
+    "ä",
+    "a" * 201,
+    "amq'; DROP TABLE messages;--",
+    "{a}",
+]
+HOSTILE_HEADERS: list[dict[Any, Any]] = [
+    {"a b": "v"},
+    {"": "v"},
+    {"a:b": "v"},
+    {"a\r\nb": "v"},
+    {"ä": "v"},
+    {"a": "v\r\nX: y"},
+    {"a": "v\x00"},
+    {"a": "\ud800"},
+    {"a": 1},
+    {"Nats-Rollup": "all"},
+    {"nats-msg-id": "x"},
+    {"x-death": "x"},
+    {"anymq-attempt": "9"},
+    {"ce-id": "x"},
+    {"ce_id": "x"},
+    {"data": "x"},
+    {"content-type": "x"},
+]
+
+
+class Limits(Base):
+    """Names, headers, keys, sizes, payloads."""
+
+    async def test_hostile_names_are_refused(self, broker: Broker, topic: str) -> None:
+        for name in HOSTILE_NAMES:
+            with pytest.raises(ConfigurationError):
+                await broker.publish(name, "x")
+            with pytest.raises(ConfigurationError):
+                broker.subscribe(name, group="g")
+            if "." not in name and name != "a" * 201:
+                with pytest.raises(ConfigurationError):
+                    broker.subscribe(topic, group=name)
+        await self._usable(broker, topic)
+
+    async def test_hostile_headers_and_keys_are_refused(self, broker: Broker, topic: str) -> None:
+        for headers in HOSTILE_HEADERS:
+            with pytest.raises(ConfigurationError):
+                await broker.publish(topic, "x", headers=headers)
+        for key in ("a\nb", "\x00", "\ud800"):
+            with pytest.raises(ConfigurationError):
+                await broker.publish(topic, "x", key=key)
+            with pytest.raises(ConfigurationError):
+                await broker.publish(topic, "x", id=key)
+        for many in ({f"h{n}": "v" for n in range(65)}, {"h": "v" * 5000}):
+            with pytest.raises(MessageTooLarge):
+                await broker.publish(topic, "x", headers=many)
+        await self._usable(broker, topic)
+
+    async def test_an_oversize_body_is_refused(self, broker: Broker, topic: str) -> None:
+        with pytest.raises(MessageTooLarge, match="1048577"):
+            await broker.publish(topic, b"x" * (1024 * 1024 + 1))
+        with pytest.raises(MessageTooLarge):
+            await broker.publish_many(topic, [b"small", b"x" * (1024 * 1024 + 1)])
+        await self._usable(broker, topic)
+
+    async def test_payloads_of_the_wrong_kind_are_refused(self, broker: Broker, topic: str) -> None:
+        with pytest.raises(ConfigurationError):
+            await broker.publish(topic, object())
+        with pytest.raises(ConfigurationError, match="carries int, not str"):
+            await broker.publish(Topic(topic, int), "one")
+        await self._usable(broker, topic)
+
+    async def test_bad_subscriptions_are_refused(self, broker: Broker, topic: str) -> None:
+        bad: list[dict[str, Any]] = [
+            {"start": "middle"},
+            {"concurrency": 0},
+            {"prefetch": 0},
+            {"ack_deadline": 0},
+            {"handler": print},
+        ]
+        for arguments in bad:
+            with pytest.raises(ConfigurationError):
+                broker.subscribe(topic, group="g", **arguments)
+
+    async def _usable(self, broker: Broker, topic: str) -> None:
+        await broker.publish(topic, "fine")
+        async with broker.subscribe(topic, group="g") as deliveries:
+            assert bodies(await take_acked(deliveries, 1)) == ["fine"]

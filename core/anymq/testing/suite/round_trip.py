@@ -1,0 +1,165 @@
+"""What is published arrives as it was published."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pydantic import BaseModel
+
+from ...broker import Broker, connect
+from ...delivery import Delivery
+from ...errors import Closed
+from ...message import Receipt
+from ..tools import bodies, take, take_acked, until
+from .base import Base
+
+
+class Order(BaseModel):
+    number: int
+    customer: str
+
+
+@dataclass
+class Line:
+    sku: str
+    count: int
+
+
+ODD_HEADERS = {
+    "plain": "value",
+    "empty": "",
+    "Mixed-Case": "kept",
+    "unicode": "Grüße, 世界 \N{SNOWMAN}",
+    "quotes": 'it\'s "quoted", 100 % & <more>;=\\',
+    "long": "x" * 4000,
+    "spaces": "  inside  and around  ",
+}
+
+
+class RoundTrip(Base):
+    """Bodies, headers, attributes; many at once; other people's messages."""
+
+    async def test_bodies_arrive_unchanged(self, broker: Broker, topic: str) -> None:
+        sent = [b"", b"\x00\xff\x00 not text \x80", os.urandom(1024 * 1024), b"x"]
+        async with broker.subscribe(topic, group="g") as deliveries:
+            for body in sent:
+                await broker.publish(topic, body)
+            received = await take_acked(deliveries, len(sent))
+        assert sorted(d.message.body for d in received) == sorted(sent)
+
+    async def test_headers_and_attributes_arrive_unchanged(
+        self, broker: Broker, topic: str
+    ) -> None:
+        headers = dict(ODD_HEADERS)
+        receipt = await broker.publish(
+            topic, {"n": 1}, key="ключ 1", headers=headers, id="an id", type="Thing Happened"
+        )
+        assert receipt == Receipt("an id", topic, receipt.position)
+        assert headers == ODD_HEADERS
+        async with broker.subscribe(topic, group="g") as deliveries:
+            (delivery,) = await take_acked(deliveries, 1)
+        message = delivery.message
+        assert dict(message.headers) == ODD_HEADERS
+        assert (message.id, message.topic, message.key) == ("an id", topic, "ключ 1")
+        assert (message.type, message.source) == ("Thing Happened", "anymq")
+        assert message.content_type == "application/json"
+        assert message.body == b'{"n":1}'
+        assert message.time is not None
+        assert abs(datetime.now(UTC) - message.time) < timedelta(minutes=1)
+        assert (delivery.attempt, delivery.group, delivery.topic) == (1, "g", topic)
+        assert message.correlation_id is message.causation_id is None
+
+    async def test_payloads_reach_typed_handlers(self, broker: Broker, topic: str) -> None:
+        got: list[Order | Line] = []
+
+        async def handle(event: Order | Line) -> None:
+            got.append(event)
+
+        async with broker.subscribe(topic, group="g", handler=handle):
+            await broker.publish(topic, Order(number=1, customer="ö"))
+            await broker.publish(topic, Line("sku", 2))
+            await until(lambda: len(got) == 2)
+        assert sorted(got, key=repr) == [Line("sku", 2), Order(number=1, customer="ö")]
+
+    async def test_what_a_handler_publishes_names_its_cause(
+        self, broker: Broker, topic: str
+    ) -> None:
+        await broker.publish(topic, "first", id="root")
+
+        async def second(delivery: Delivery) -> None:
+            await broker.publish(f"{topic}.b", "second", id="child")
+
+        async def third(delivery: Delivery) -> None:
+            await broker.publish(f"{topic}.c", "third")
+
+        async with (
+            broker.subscribe(topic, group="g", handler=second),
+            broker.subscribe(f"{topic}.b", group="g", handler=third),
+            broker.subscribe(f"{topic}.c", group="g") as deliveries,
+        ):
+            (delivery,) = await take_acked(deliveries, 1)
+        assert delivery.message.correlation_id == "root"
+        assert delivery.message.causation_id == "child"
+
+    async def test_many_publishers_and_consumers_lose_nothing(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        publishers, each = 8, 50
+        got: Counter[str] = Counter()
+
+        async def handle(body: str) -> None:
+            got[body] += 1
+
+        async def publish(name: int) -> None:
+            for number in range(each):
+                await broker.publish(topic, f"{name}.{number}", key=str(number % 5), timeout=30)
+
+        async with (
+            connect(url) as other,
+            broker.subscribe(topic, group="g", handler=handle, concurrency=4),
+            broker.subscribe(topic, group="g", handler=handle),
+            other.subscribe(topic, group="g", handler=handle, concurrency=2),
+        ):
+            await asyncio.gather(*(publish(name) for name in range(publishers)))
+            await until(lambda: len(got) == publishers * each)
+        expected = {f"{name}.{number}" for name in range(publishers) for number in range(each)}
+        assert set(got) == expected
+        assert sum(got.values()) - len(got) == 0, "duplicates without a fault"
+
+    async def test_publish_many_answers_for_each(self, broker: Broker, topic: str) -> None:
+        receipts = await broker.publish_many(topic, [f"{n}" for n in range(300)], key="k")
+        assert all(isinstance(receipt, Receipt) for receipt in receipts)
+        assert len({receipt.id for receipt in receipts if isinstance(receipt, Receipt)}) == 300
+        async with broker.subscribe(topic, group="g") as deliveries:
+            received = await take_acked(deliveries, 300)
+        assert bodies(received) == [f"{n}" for n in range(300)], "one key keeps its order"
+
+    async def test_publish_many_after_close_raises(self, url: str, topic: str) -> None:
+        async with connect(url) as broker:
+            await broker.publish(topic, "x")
+        try:
+            await broker.publish_many(topic, ["y"])
+        except Closed:
+            return
+        raise AssertionError("published on a closed broker")
+
+    async def test_a_foreign_message_is_delivered(self, broker: Broker, topic: str) -> None:
+        body = b"\xfe plain bytes of somebody else"
+        await self.harness.publish_foreign(broker, topic, body)
+        async with broker.subscribe(topic, group="g") as deliveries:
+            received = await take(deliveries, 1)
+            while received[-1].message.body != body:
+                received += await take(deliveries, 1)
+            foreign = received[-1]
+            assert foreign.attempt == 1
+            identity = foreign.message.id
+            assert identity
+            await foreign.nack()
+            (again,) = await take(deliveries, 1)
+            assert (again.message.id, again.message.body, again.attempt) == (identity, body, 2)
+            for delivery in (*received[:-1], again):
+                await delivery.ack()

@@ -1,0 +1,253 @@
+"""The five verbs mean the same everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from ... import dead_letters
+from ...broker import Broker, connect
+from ...errors import AlreadySettled
+from ..tools import bodies, silent, take, take_acked, until, worker
+from .base import Base
+
+EARLY = 0.02
+"""Clocks of two processes on one machine agree to this many seconds."""
+
+
+class Settlement(Base):
+    """ack, nack, reject, release, extend; alone, twice, late, and by those who crashed."""
+
+    async def test_nack_comes_back_counted_and_not_early(self, broker: Broker, topic: str) -> None:
+        await broker.publish(topic, "x", key="k", headers={"h": "v"})
+        async with broker.subscribe(topic, group="g") as deliveries:
+            (first,) = await take(deliveries, 1)
+            started = time.monotonic()
+            await first.nack(1.5)
+            (second,) = await take(deliveries, 1)
+            elapsed = time.monotonic() - started
+            assert elapsed >= 1.5 - EARLY
+            assert (first.attempt, second.attempt) == (1, 2)
+            assert second.message == first.message
+            await second.nack()
+            (third,) = await take(deliveries, 1)
+            assert third.attempt == 3
+            await third.ack()
+            await silent(deliveries, 0.5)
+
+    async def test_a_waiting_message_blocks_nobody(self, broker: Broker, topic: str) -> None:
+        async with broker.subscribe(topic, group="g", prefetch=5) as deliveries:
+            await broker.publish(topic, "failing", key="k")
+            (failing,) = await take(deliveries, 1)
+            await failing.nack(20)
+            await broker.publish_many(topic, [str(n) for n in range(20)], key="k")
+            assert len(await take_acked(deliveries, 20, within=15)) == 20
+
+    async def test_different_delays_come_back_each_in_its_time(
+        self, broker: Broker, topic: str
+    ) -> None:
+        delays = {"slow": 3.0, "quick": 0.6, "middle": 1.5}
+        started: dict[str, float] = {}
+        back: dict[str, float] = {}
+        await broker.publish_many(topic, list(delays))
+        async with broker.subscribe(topic, group="g") as deliveries:
+            for delivery in await take(deliveries, 3):
+                name = delivery.message.body.decode()
+                started[name] = time.monotonic()
+                await delivery.nack(delays[name])
+            for _ in delays:
+                (delivery,) = await take_acked(deliveries, 1)
+                back[delivery.message.body.decode()] = time.monotonic()
+        for name, delay in delays.items():
+            assert back[name] - started[name] >= delay - EARLY
+        assert sorted(back, key=back.__getitem__) == ["quick", "middle", "slow"]
+
+    async def test_attempts_and_delay_survive_the_process(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        if not broker.capabilities.persistent:
+            assert broker.capabilities.persistent.note
+            return
+        await broker.publish(topic, "x")
+        async with connect(url) as other, other.subscribe(topic, group="g") as deliveries:
+            (first,) = await take(deliveries, 1)
+            await first.nack()
+            (second,) = await take(deliveries, 1)
+            started = time.monotonic()
+            await second.nack(2.0)
+        async with connect(url) as third, third.subscribe(topic, group="g") as deliveries:
+            (again,) = await take_acked(deliveries, 1)
+            assert time.monotonic() - started >= 2.0 - EARLY
+            assert (again.attempt, again.message) == (3, first.message)
+
+    async def test_reject_goes_to_the_dead_letters_once(self, broker: Broker, topic: str) -> None:
+        await broker.publish(topic, {"n": 1}, key="k", headers={"h": "v"}, type="Odd")
+        async with broker.subscribe(topic, group="g") as deliveries:
+            (delivery,) = await take(deliveries, 1)
+            await delivery.reject("not\nfor us: ü")
+            async with broker.subscribe(f"{topic}.g.dlq", group="ops") as letters:
+                (letter,) = await take_acked(letters, 1)
+                await silent(letters, 0.3)
+            await silent(deliveries, 0.3)
+        original, dead = delivery.message, letter.message
+        assert (dead.id, dead.body, dead.key) == (original.id, original.body, original.key)
+        assert (dead.type, dead.time, dead.source) == ("Odd", original.time, original.source)
+        assert letter.attempt == 1
+        assert dead.headers["h"] == "v"
+        assert dead.headers[dead_letters.REASON] == "not for us: ü"
+        assert dead.headers[dead_letters.TOPIC] == topic
+        assert dead.headers[dead_letters.GROUP] == "g"
+        assert dead.headers[dead_letters.ATTEMPTS] == "1"
+        assert dead.headers[dead_letters.FIRST_SEEN]
+
+    async def test_release_is_not_an_attempt(self, url: str, broker: Broker, topic: str) -> None:
+        await broker.publish(topic, "x")
+        async with broker.subscribe(topic, group="g") as deliveries:
+            (first,) = await take(deliveries, 1)
+            await first.nack()
+            (second,) = await take(deliveries, 1)
+            await second.release()
+            (third,) = await take(deliveries, 1)
+            assert (second.attempt, third.attempt) == (2, 2)
+            await third.release()
+            (fourth,) = await take(deliveries, 1)
+            assert fourth.attempt == 2
+            assert fourth.message == first.message
+            await fourth.ack()
+
+    async def test_closing_gives_back_what_is_unsettled(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        await broker.publish_many(topic, [str(n) for n in range(10)])
+        async with (
+            connect(url) as other,
+            other.subscribe(topic, group="g", prefetch=10) as deliveries,
+        ):
+            held = await take(deliveries, 4)
+            await held[1].ack()
+        async with broker.subscribe(topic, group="g") as deliveries:
+            rest = await take_acked(deliveries, 9, within=20)
+            assert {d.attempt for d in rest} == {1}
+            assert held[1].message.body.decode() not in bodies(rest)
+
+    async def test_settling_twice(self, broker: Broker, topic: str) -> None:
+        await broker.publish_many(topic, ["a", "b"])
+        async with broker.subscribe(topic, group="g") as deliveries:
+            first, second = await take(deliveries, 2)
+            await first.ack()
+            await first.ack()
+            with pytest.raises(AlreadySettled):
+                await first.nack()
+            await second.nack()
+            await second.nack()
+            with pytest.raises(AlreadySettled):
+                await second.ack()
+            (again,) = await take_acked(deliveries, 1)
+            assert again.message.id == second.message.id
+            await silent(deliveries, 0.3)
+
+    async def test_a_slow_handler_keeps_its_lease(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        await broker.publish(topic, "slow")
+        async with (
+            connect(url) as other,
+            broker.subscribe(topic, group="g", ack_deadline=1.5) as first,
+            other.subscribe(topic, group="g", ack_deadline=1.5) as second,
+        ):
+            racing = [asyncio.create_task(anext(sub)) for sub in (first, second)]
+            done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED, timeout=20)
+            assert len(done) == 1
+            (delivery,) = (task.result() for task in done)
+            finished, _ = await asyncio.wait(set(racing) - done, timeout=5)
+            assert not finished, "the lease was extended, yet another member got the message"
+            await delivery.ack()
+            (waiting,) = set(racing) - done
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+
+    async def test_extend_by_hand(self, broker: Broker, topic: str) -> None:
+        await broker.publish(topic, "x")
+        async with broker.subscribe(
+            topic, group="g", ack_deadline=2.0, auto_extend=False
+        ) as deliveries:
+            (delivery,) = await take(deliveries, 1)
+            for _ in range(5):
+                await silent(deliveries, 0.8)
+                await delivery.extend()
+            await delivery.ack()
+            await silent(deliveries, 2.5)
+
+    async def test_an_unextended_lease_goes_to_another_and_a_late_ack_is_dropped(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        await broker.publish(topic, "x")
+        async with (
+            connect(url) as other,
+            broker.subscribe(topic, group="g", ack_deadline=1.5, auto_extend=False) as first,
+        ):
+            (late,) = await take(first, 1)
+            async with other.subscribe(topic, group="g", ack_deadline=10) as second:
+                racing = [asyncio.create_task(anext(sub)) for sub in (first, second)]
+                done, pending = await asyncio.wait(
+                    racing, return_when=asyncio.FIRST_COMPLETED, timeout=20
+                )
+                for task in pending:
+                    task.cancel()
+                await asyncio.gather(*pending, return_exceptions=True)
+                assert len(done) == 1, "the message came back"
+                (again,) = (task.result() for task in done)
+                assert (again.message.id, again.attempt) == (late.message.id, 2)
+                await late.ack()
+                await again.nack(0.5)
+                racing = [asyncio.create_task(anext(sub)) for sub in (first, second)]
+                done, pending = await asyncio.wait(
+                    racing, return_when=asyncio.FIRST_COMPLETED, timeout=20
+                )
+                for task in pending:
+                    task.cancel()
+                await asyncio.gather(*pending, return_exceptions=True)
+                assert len(done) == 1, "the late ack settled somebody else's delivery"
+                (third,) = (task.result() for task in done)
+                assert third.attempt == 3
+                await third.ack()
+
+    async def test_a_killed_consumer_loses_nothing_and_repeats_nothing_acked(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        if not broker.capabilities.processes:
+            assert broker.capabilities.processes.note
+            return
+        sent = [str(number) for number in range(30)]
+        await broker.publish_many(topic, sent, key=lambda body: body)
+        odd = [body for body in sent if int(body) % 2]
+        async with worker(
+            "take",
+            url=url,
+            topic=topic,
+            group="g",
+            count=len(sent),
+            ack=odd,
+            window=self.harness.ack_window,
+            deadline=2.0,
+        ) as process:
+            held = await process.hear("holding")
+            assert sorted(held["bodies"]) == sorted(sent)
+            await process.kill()
+        async with broker.subscribe(topic, group="g", ack_deadline=2.0) as deliveries:
+            rest = await take_acked(deliveries, len(sent) - len(odd), within=45)
+            assert sorted(bodies(rest)) == sorted(set(sent) - set(odd))
+            counted = bool(broker.capabilities.attempt_count)
+            assert {d.attempt for d in rest} == {2 if counted else 1}
+            await silent(deliveries, 1.0)
+
+    async def test_in_flight_falls_to_zero(self, broker: Broker, topic: str) -> None:
+        await broker.publish_many(topic, [str(n) for n in range(50)])
+        async with broker.subscribe(topic, group="g") as deliveries:
+            held = await take(deliveries, 50)
+            assert deliveries.in_flight == 50
+            for delivery in held:
+                await delivery.ack()
+            await until(lambda: deliveries.in_flight == 0)

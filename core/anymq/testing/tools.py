@@ -1,0 +1,119 @@
+"""What the tests share: waiting for deliveries, for conditions, for other processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ..delivery import Delivery
+from ..subscription import Subscription
+
+PATIENCE = 30.0
+
+
+async def take(
+    subscription: Subscription, count: int, *, within: float = PATIENCE
+) -> list[Delivery]:
+    """Return the next `count` deliveries, unsettled."""
+    taken: list[Delivery] = []
+    try:
+        async with asyncio.timeout(within):
+            while len(taken) < count:
+                taken.append(await anext(subscription))
+    except TimeoutError:
+        raise AssertionError(
+            f"{len(taken)} of {count} deliveries within {within} s: {taken}"
+        ) from None
+    return taken
+
+
+async def take_acked(
+    subscription: Subscription, count: int, *, within: float = PATIENCE
+) -> list[Delivery]:
+    """Return the next `count` deliveries, acked as they come."""
+    taken: list[Delivery] = []
+    for _ in range(count):
+        (delivery,) = await take(subscription, 1, within=within)
+        await delivery.ack()
+        taken.append(delivery)
+    return taken
+
+
+async def silent(subscription: Subscription, seconds: float) -> None:
+    """Assert that nothing is delivered for `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            delivery = await anext(subscription)
+    except TimeoutError:
+        return
+    raise AssertionError(f"unexpected {delivery}")
+
+
+async def until(condition: Callable[[], Any], *, within: float = PATIENCE, what: str = "") -> float:
+    """Wait until `condition()` holds; return the seconds it took."""
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started > within:
+            raise AssertionError(f"not within {within} s: {what or condition}")
+        await asyncio.sleep(0.02)
+    return time.monotonic() - started
+
+
+def bodies(deliveries: list[Delivery]) -> list[str]:
+    """Return the bodies as text."""
+    return [delivery.message.body.decode() for delivery in deliveries]
+
+
+class Worker:
+    """Another process, running `anymq.testing.worker`; it speaks in JSON lines."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.said: list[dict[str, Any]] = []
+
+    async def hear(self, what: str, *, within: float = PATIENCE) -> dict[str, Any]:
+        """Return the next line whose `event` is `what`; keep all lines in `said`."""
+        assert self.process.stdout is not None
+        try:
+            async with asyncio.timeout(within):
+                while line := await self.process.stdout.readline():
+                    event: dict[str, Any] = json.loads(line)
+                    self.said.append(event)
+                    if event["event"] == what:
+                        return event
+        except TimeoutError:
+            raise AssertionError(f"the worker did not say {what!r}: {self.said[-5:]}") from None
+        raise AssertionError(f"the worker ended before {what!r}: {self.said[-5:]}")
+
+    async def kill(self) -> None:
+        """SIGKILL it, and wait until it is gone; what it said until then is in `said`."""
+        if self.process.returncode is None:
+            self.process.kill()
+        assert self.process.stdout is not None
+        while line := await self.process.stdout.readline():
+            if line.endswith(b"\n"):
+                self.said.append(json.loads(line))
+        await self.process.wait()
+
+
+@asynccontextmanager
+async def worker(task: str, **arguments: Any) -> AsyncIterator[Worker]:
+    """Run the task in another process; it is killed at the end if it still runs."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "anymq.testing.worker",
+        task,
+        json.dumps(arguments),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    running = Worker(process)
+    try:
+        yield running
+    finally:
+        await running.kill()

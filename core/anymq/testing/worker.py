@@ -1,0 +1,118 @@
+"""The other process of a test: `python -m anymq.testing.worker TASK ARGUMENTS`.
+
+It says what happens in JSON lines on stdout, and waits to be killed when it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..app import App
+from ..broker import connect
+from ..delivery import Delivery
+from ..middleware import Handler, Idempotency
+
+
+def say(event: str, **fields: Any) -> None:
+    """Write one line, at once."""
+    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+    sys.stdout.flush()
+
+
+async def publish(url: str, topic: str, count: int) -> None:
+    """Publish `count` messages with four tasks, saying the body of each once it is confirmed."""
+    async with connect(url) as broker:
+
+        async def some(first: int) -> None:
+            for number in range(first, count, 4):
+                await broker.publish(topic, str(number))
+                say("published", body=str(number))
+
+        await asyncio.gather(*(some(first) for first in range(4)))
+        say("done")
+        await asyncio.Event().wait()
+
+
+async def take(
+    url: str, topic: str, group: str, count: int, ack: list[str], window: float, deadline: float
+) -> None:
+    """Take `count` messages, ack those in `ack` in reverse order, and sit on the rest."""
+    async with connect(url) as broker:
+        subscription = broker.subscribe(topic, group=group, prefetch=count, ack_deadline=deadline)
+        async with subscription:
+            held = [await anext(subscription) for _ in range(count)]
+            for delivery in reversed(held):
+                if delivery.message.body.decode() in ack:
+                    await delivery.ack()
+            await asyncio.sleep(window)
+            say("holding", bodies=[delivery.message.body.decode() for delivery in held])
+            await asyncio.Event().wait()
+
+
+async def share(url: str, topic: str, group: str, concurrency: int = 2) -> None:
+    """Handle messages, saying each."""
+    async with connect(url) as broker:
+
+        async def handle(body: str) -> None:
+            await asyncio.sleep(0.02)
+            say("handled", body=body)
+
+        async with broker.subscribe(
+            topic, group=group, handler=handle, concurrency=concurrency, prefetch=concurrency
+        ):
+            say("ready")
+            await asyncio.Event().wait()
+
+
+async def effect(url: str, topic: str, group: str, store: str, file: str, die: bool) -> None:
+    """Handle idempotently, the effect being a line in `file`; `die` between effect and ack."""
+    app = App(url)
+
+    def crash(handler: Handler) -> Handler:
+        async def crashing(delivery: Delivery) -> None:
+            await handler(delivery)
+            say("handled")
+            if die:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return crashing
+
+    class Crash(Idempotency):
+        """The idempotent chain, with a crash just outside of it."""
+
+        def __call__(self, handler: Handler) -> Handler:
+            return crash(super().__call__(handler))
+
+    @app.subscriber(topic, group=group, idempotency=Crash(store), ack_deadline=2)
+    async def handle(body: str) -> None:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(descriptor, f"{body}\n".encode())
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+    async with app:
+        say("ready")
+        await asyncio.Event().wait()
+
+
+TASKS: dict[str, Callable[..., Awaitable[None]]] = {
+    "publish": publish,
+    "take": take,
+    "share": share,
+    "effect": effect,
+}
+
+
+async def _main() -> None:
+    await TASKS[sys.argv[1]](**json.loads(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    with asyncio.Runner() as runner:
+        runner.run(_main())
