@@ -13,6 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from anymq.errors import AnymqError, Closed, ConnectionLost
 
+from .changes import Changes
 from .connection import check_version, connect, identity
 from .errors import primary_code
 
@@ -21,7 +22,6 @@ Job = Callable[[sqlite3.Connection], T]
 
 # A transaction takes in what is queued meanwhile, but ends after this long: others wait for it.
 _TRANSACTION = 0.02
-_FIRST_POLL = 0.001
 _FIRST_RETRY = 0.0005
 _LAST_RETRY = 0.005
 # Errors after which the connection is made anew.
@@ -65,17 +65,15 @@ class Database:
         self.path = path
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
-        self._poll = poll
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Task[Any] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._finished: asyncio.Future[None] = self._loop.create_future()
+        self._changes = Changes(poll)
         self._on_change: Callable[[], None] | None = None
         # The thread's own.
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
-        self._version = 0
-        self._interval = _FIRST_POLL
         self._thread = threading.Thread(target=self._main, name=f"anymq {path.name}", daemon=True)
 
     @classmethod
@@ -110,13 +108,25 @@ class Database:
         return future
 
     def watch(self, on_change: Callable[[], None]) -> None:
-        """From the next job on, call `on_change`, on the loop, after commits of others."""
+        """From now on call `on_change`, on the loop, after commits of others."""
         self._on_change = on_change
+        self._watch()
+
+    def _watch(self) -> None:
+        if self._on_change is not None and not self._closing.is_set():
+            self._changes.watch(self.path, self._prod)
+            self._prod()
+
+    def _prod(self) -> None:
+        """Make the thread ask anew when its next look is due."""
+        if not self._closing.is_set():
+            self.submit(_nothing, writes=False)
 
     async def aclose(self) -> None:
         """Finish what is queued and close the file. Calling it twice is harmless."""
         if not self._closing.is_set():
             self._closing.set()
+            self._changes.close()
             self._queue.put(None)
         await asyncio.shield(self._finished)
 
@@ -141,24 +151,23 @@ class Database:
 
     def _next(self) -> _Task[Any] | None:
         while True:
-            try:
-                return self._queue.get(timeout=self._interval if self._on_change else None)
-            except queue.Empty:
+            wait = self._changes.wait()
+            if wait is not None and wait <= 0:
                 self._look()
+                continue
+            try:
+                return self._queue.get(timeout=wait)
+            except queue.Empty:
+                continue
 
     def _look(self) -> None:
-        """Notice commits of others; the longer there are none, the less often."""
         try:
-            (version,) = self._connect().execute("PRAGMA data_version").fetchone()
+            changed = self._changes.look(self._connect())
         except (sqlite3.Error, OSError, AnymqError):
-            version = self._version
+            self._changes.stumble()
             self._disconnect()  # the next job will find out, and has somebody to tell
-        if version == self._version:
-            self._interval = min(self._interval * 1.5, self._poll)
             return
-        self._version = version
-        self._interval = min(_FIRST_POLL, self._poll)
-        if self._on_change is not None:
+        if changed and self._on_change is not None:
             self._call(self._on_change)
 
     def _alone(self, task: _Task[Any]) -> _Task[Any]:
@@ -229,6 +238,7 @@ class Database:
         if self._connection is None:
             self._connection = connect(self.path, self._synchronous)
             self._identity = identity(self.path)
+            self._call(self._watch)  # the log beside the file may be another one
         elif identity(self.path) != self._identity:
             # SQLite would go on with a file that has no name any more: nothing would be kept.
             self._disconnect()
@@ -244,6 +254,10 @@ class Database:
         task.error = error
         if isinstance(error, sqlite3.Error) and primary_code(error) in _BROKEN:
             self._disconnect()
+
+
+def _nothing(_: sqlite3.Connection) -> None:
+    """Do nothing."""
 
 
 def _resolver(tasks: Sequence[_Task[Any]]) -> Callable[[], None]:
