@@ -61,7 +61,6 @@ def test_only_one_client_is_installed(user_python: str) -> None:
     assert installed.isdisjoint({"aiokafka", "aio-pika", "nats-py", "pytest", "uvloop"})
 
 
-@not_yet
 @pytest.mark.redis
 def test_the_installed_backend_works(user_python: str) -> None:
     assert run(user_python, "-c", ROUND_TRIP, brokers.server("redis").url) == "hello\n"
@@ -78,7 +77,7 @@ def test_embedded_backends_need_no_extra(scheme: str, user_python: str, tmp_path
     [
         pytest.param("kafka://localhost", "kafka", marks=not_yet),
         pytest.param("amqp://localhost", "rabbitmq", marks=not_yet),
-        pytest.param("nats://localhost", "nats", marks=not_yet),
+        ("nats://localhost", "nats"),
     ],
 )
 def test_another_backend_says_what_to_install(url: str, extra: str, user_python: str) -> None:
