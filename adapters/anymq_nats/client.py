@@ -8,27 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
-from nats.protocol.parser import Parser
+
+from .parser import HearingParser
 
 Sink = Callable[[bytes, bytes, bytes, bytes | None], None]
 """Takes subject, reply, body and header block of a message; must not block."""
-
-
-class _Parser(Parser):
-    """Notes when the server was last heard."""
-
-    def __init__(self, client: GuardedClient) -> None:
-        super().__init__(client)
-        self.heard = monotonic()
-
-    async def parse(self, data: bytes = b"") -> None:
-        self.heard = monotonic()
-        await super().parse(data)
 
 
 class GuardedClient(Client):
@@ -43,7 +31,7 @@ class GuardedClient(Client):
         self._sinks: dict[int, Sink] = {}
         self._secure = secure
         self._on_lost = on_lost
-        self._parser = self._ps = _Parser(self)
+        self._parser = self._ps = HearingParser(self)
 
     @property
     def heard(self) -> float:

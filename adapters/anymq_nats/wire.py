@@ -62,8 +62,18 @@ def status(block: bytes | None) -> tuple[int, str] | None:
 
 def parse_headers(block: bytes) -> dict[str, str]:
     """Return the headers of `block`; of several with one name the first counts."""
+    lines = block.decode("utf-8", "backslashreplace").split("\r\n")[1:-2]
+    try:
+        found = dict([line.split(": ", 1) for line in lines])
+    except ValueError:
+        return _parse_each(lines)
+    # Some name came twice, or some line has no blank after its first colon.
+    return found if len(found) == len(lines) and ":" not in "".join(found) else _parse_each(lines)
+
+
+def _parse_each(lines: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for line in block.decode("utf-8", "backslashreplace").split("\r\n")[1:]:
+    for line in lines:
         name, colon, value = line.partition(":")
         if colon:
             # One blank after the colon belongs to the form, any more to the value.
