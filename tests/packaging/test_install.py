@@ -75,7 +75,7 @@ def test_embedded_backends_need_no_extra(scheme: str, user_python: str, tmp_path
 @pytest.mark.parametrize(
     ("url", "extra"),
     [
-        pytest.param("kafka://localhost", "kafka", marks=not_yet),
+        ("kafka://localhost", "kafka"),
         pytest.param("amqp://localhost", "rabbitmq", marks=not_yet),
         ("nats://localhost", "nats"),
     ],
