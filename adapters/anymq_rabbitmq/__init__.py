@@ -1,1 +1,6 @@
 """The RabbitMQ backend of anymq."""
+
+from .driver import RabbitMQDriver
+from .options import RabbitMQOptions
+
+__all__ = ["RabbitMQDriver", "RabbitMQOptions"]

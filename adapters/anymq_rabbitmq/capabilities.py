@@ -1,0 +1,38 @@
+"""What this backend can do."""
+
+from __future__ import annotations
+
+from anymq.capabilities import Capabilities, emulated, native, unsupported
+
+CAPABILITIES = Capabilities(
+    durability=(
+        "confirmed by the topic's log and every group's quorum queue, each of which writes to disk "
+        "on a majority of its members: survives a crash of a minority of the nodes, and of a lone "
+        "node, with what it had confirmed"
+    ),
+    persistent=native("quorum queues and streams"),
+    processes=native(""),
+    groups=native("a quorum queue for each group"),
+    broadcast=native("each reader follows the topic's log, a stream, by itself"),
+    earliest=emulated(
+        "a new group's queue is filled from the topic's log, as far back as that reaches; what is "
+        "published while the copying ends may be delivered twice"
+    ),
+    delayed_nack=emulated(
+        "a copy goes through durable delay queues shared by all topics; steps of 0.1 s, at most "
+        "310 days"
+    ),
+    attempt_count=native(
+        "the queue counts; before RabbitMQ 4.3 it counts what a lost consumer had been sent, too, "
+        "whether handled or not"
+    ),
+    release=emulated(
+        "before RabbitMQ 4.3 a copy is put at the end of the queue, since giving back is counted"
+    ),
+    extend=emulated(
+        "there are no leases: a message stays with its consumer until that is gone, but for "
+        "RabbitMQ's consumer_timeout (30 minutes), which cannot be extended"
+    ),
+    dead_letters=native("stored, confirmed, then acknowledged"),
+    publish_dedup=unsupported("RabbitMQ stores what it is sent; idempotency belongs to the group"),
+)

@@ -1,0 +1,225 @@
+"""`Consumer`: one consumer on a channel of its own, what it was delivered and has not settled."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import AMQPError, ChannelInvalidStateError
+from pamqp.commands import Basic
+
+from anymq.errors import ConnectionLost
+
+from . import wire
+from .link import Channel, Link, bounded
+
+_TAG = struct.Struct(">QB")
+_LARGEST_PREFETCH = 65535
+CLOSE_TIMEOUT = 1.0
+DRAIN_TIMEOUT = 5.0
+
+
+class Cancelled(Exception):
+    """The server has ended the consumer: its queue was deleted, or has lost its leader."""
+
+
+class Delivery:
+    """A message as it came, undecoded: `properties` is as `wire.split` takes it."""
+
+    __slots__ = ("body", "exchange", "properties", "redelivered", "routing_key", "tag")
+
+    def __init__(self, payload: bytes) -> None:
+        at = 5 + payload[4]  # Past the consumer's tag: there is one consumer on the channel.
+        self.tag, self.redelivered = _TAG.unpack_from(payload, at)
+        at += 9
+        key = at + 1 + payload[at]
+        self.exchange = payload[at:key]
+        self.routing_key = payload[key : key + 1 + payload[key]]
+        self.properties = b""
+        self.body = b""
+
+
+class Consumer:
+    """Takes deliveries off the wire into a buffer, and acknowledges them.
+
+    Everything belongs to the channel: once that is gone, `take` raises why, what is in the buffer
+    is dropped, and settling does nothing. The server delivers it all again.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._buffer: deque[Delivery] = deque()
+        self._unsettled: dict[int, None] = {}
+        self._settling = asyncio.Lock()
+        self._waiter: asyncio.Future[None] | None = None
+        self._cancelled = False
+        self._coming: Delivery | None = None
+        self._parts: list[bytes] = []
+        self._missing = 0
+        self._tag = ""
+        channel.tap(self._on_frame)
+        channel.closing.add_done_callback(lambda _: self._wake())
+
+    @classmethod
+    async def open(
+        cls,
+        link: Link,
+        queue: str,
+        *,
+        prefetch: int,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> Consumer:
+        """Start consuming; on return the server has the consumer."""
+        channel = await link.channel()
+        consumer = cls(channel)
+        try:
+            client = channel.client
+            await link.call(client.basic_qos(prefetch_count=min(prefetch, _LARGEST_PREFETCH)))
+            client.on_consumer_cancel_callbacks.add(consumer._on_cancel)
+            answer = await link.call(
+                client.basic_consume(queue, _never, arguments=dict(arguments or {}))
+            )
+        except BaseException:
+            await channel.close(CLOSE_TIMEOUT)
+            raise
+        consumer._tag = answer.consumer_tag or ""
+        return consumer
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why it delivers nothing any more; None while it does."""
+        if not self._channel.is_open:
+            return self._channel.error
+        return Cancelled("RabbitMQ has cancelled the consumer") if self._cancelled else None
+
+    async def take(self, limit: int, wait: float) -> list[Delivery]:
+        """Take up to `limit` deliveries, waiting up to `wait` seconds for the first."""
+        if not self._buffer and wait > 0 and self.error is None:
+            loop = asyncio.get_running_loop()
+            self._waiter = waiter = loop.create_future()
+            timer = loop.call_later(wait, self._wake)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        if error := self.error:
+            self._buffer.clear()
+            raise error
+        buffer = self._buffer
+        if limit >= len(buffer):
+            taken = list(buffer)
+            buffer.clear()
+            return taken
+        return [buffer.popleft() for _ in range(limit)]
+
+    def put_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Undo a `take`."""
+        self._buffer.extendleft(reversed(deliveries))
+
+    def holds(self, tag: int) -> bool:
+        """Whether the delivery can still be settled."""
+        return tag in self._unsettled and self._channel.is_open
+
+    async def ack(self, tags: Collection[int]) -> None:
+        """Acknowledge those of `tags` that are unsettled: what stands first of all in one frame."""
+        async with self._settling:
+            if not self._channel.is_open:
+                return
+            unsettled = self._unsettled
+            done = {tag for tag in tags if tag in unsettled}
+            number = self._channel.number
+            frames: list[bytes] = []
+            prefix: list[int] = []
+            for tag in unsettled:
+                if tag not in done:
+                    break
+                prefix.append(tag)
+            if prefix:
+                frames.append(wire.acknowledge(number, prefix[-1], multiple=True))
+            frames += (
+                wire.acknowledge(number, tag, multiple=False)
+                for tag in sorted(done.difference(prefix))
+            )
+            await self._send(frames, done)
+
+    async def requeue(self, tags: Collection[int]) -> None:
+        """Give those of `tags` that are unsettled back to the queue."""
+        async with self._settling:
+            if not self._channel.is_open:
+                return
+            done = sorted(tag for tag in tags if tag in self._unsettled)
+            number = self._channel.number
+            await self._send([wire.requeue(number, tag) for tag in done], done)
+
+    async def stop(self) -> list[Delivery]:
+        """End the deliveries, and return those that nobody has taken."""
+        left: list[Delivery] = []
+        if self.error is None:
+            with suppress(TimeoutError, ConnectionLost, AMQPError, ChannelInvalidStateError):
+                await bounded(self._channel.client.basic_cancel(self._tag), CLOSE_TIMEOUT)
+                left = list(self._buffer)
+        self._buffer.clear()
+        return left
+
+    async def aclose(self) -> None:
+        """Close the channel: what is unsettled goes back to the queue."""
+        await self._channel.close(CLOSE_TIMEOUT)
+
+    async def _send(self, frames: Sequence[bytes], done: Collection[int]) -> None:
+        if not frames:
+            return
+        self._channel.transport.write(b"".join(frames))
+        for tag in done:
+            del self._unsettled[tag]
+        await self._channel.transport.drain(DRAIN_TIMEOUT)
+
+    def _on_cancel(self, _: Basic.Cancel) -> None:
+        self._cancelled = True
+        self._wake()
+
+    def _on_frame(self, kind: int, payload: bytes) -> bool:
+        if kind == wire.METHOD:
+            if payload[:4] != wire.DELIVER:
+                return False
+            self._coming = Delivery(payload)
+            return True
+        coming = self._coming
+        if coming is None:
+            return False
+        if kind == wire.HEADER:
+            self._missing = int.from_bytes(payload[4:12], "big")
+            coming.properties = payload[12:]
+            if not self._missing:
+                self._arrived(coming)
+        else:
+            self._missing -= len(payload)
+            if self._missing or self._parts:
+                self._parts.append(payload)
+            else:
+                coming.body = payload
+            if not self._missing:
+                self._arrived(coming)
+        return True
+
+    def _arrived(self, delivery: Delivery) -> None:
+        if self._parts:
+            delivery.body = b"".join(self._parts)
+            self._parts = []
+        self._coming = None
+        self._unsettled[delivery.tag] = None
+        self._buffer.append(delivery)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+async def _never(_: DeliveredMessage) -> None:
+    raise AssertionError("deliveries do not pass through the client")

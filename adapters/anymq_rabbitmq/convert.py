@@ -1,0 +1,163 @@
+"""Between anymq's records and AMQP messages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from anymq.driver import Received, Record
+from anymq.message import new_id
+
+from . import wire
+from .consumer import Delivery
+from .publisher import Outgoing
+
+MARKER = "anymq-marker"
+REDELIVERIES = "anymq-redeliveries"
+OFFSET = "x-stream-offset"
+COUNT = "x-delivery-count"
+
+# The server routes by these two headers: an application's are kept apart from them.
+_ROUTES = ("CC", "BCC")
+_ESCAPE = "anymq-header-"
+# What the server itself has put on a message, or will.
+_BROKER = (
+    "x-death",
+    "x-first-death-",
+    "x-last-death-",
+    "x-delivery-count",
+    "x-acquired-count",
+    OFFSET,
+)
+_BROKER_BYTES = tuple(name.encode() for name in _BROKER)
+_NOT_COPIED = frozenset({b"CC", b"BCC", REDELIVERIES.encode()})
+# The spellings of the AMQP 1.0 binding of CloudEvents.
+_FOREIGN_PREFIXES = ("cloudEvents:", "cloudEvents_")
+
+
+def outgoing(record: Record, *, exchange: str, routing_key: str) -> Outgoing:
+    """The message for `record`."""
+    headers: Mapping[str, str] = record.headers
+    if any(name in headers for name in _ROUTES) or any(n.startswith(_BROKER) for n in headers):
+        headers = {
+            _ESCAPE + name if name in _ROUTES else name: value
+            for name, value in headers.items()
+            if not name.startswith(_BROKER)
+        }
+    properties = wire.encode(
+        headers,
+        content_type=record.content_type,
+        message_id=record.id,
+        timestamp=int(time.time()),
+    )
+    return Outgoing(exchange, routing_key, properties, record.body)
+
+
+def routing_key(record: Record) -> str:
+    """The key, or the topic where there is none or it is too long to be one."""
+    key = record.key
+    return key if key and len(key.encode()) < 256 else record.topic
+
+
+def received(delivery: Delivery, *, token: Any, position: str | None = None) -> Received | None:
+    """The record of `delivery`; None for a message that nothing identifies.
+
+    Without `position` it is the message's id, as its publisher set it: RabbitMQ gives messages in
+    a queue no name of their own.
+    """
+    fields = wire.split(delivery.properties)
+    headers = _headers(fields.get(wire.HEADERS))
+    name = position or wire.text(fields.get(wire.MESSAGE_ID)) or headers.get("ce-id")
+    if name is None:
+        return None
+    stamp = fields.get(wire.TIMESTAMP)
+    return Received(
+        delivery.body,
+        headers,
+        position=name,
+        token=token,
+        native=delivery,
+        content_type=wire.text(fields.get(wire.CONTENT_TYPE)),
+        time=_seconds(int.from_bytes(stamp, "big")) if stamp else None,
+        redeliveries=_redeliveries(headers, redelivered=delivery.redelivered),
+    )
+
+
+def offset(delivery: Delivery) -> int:
+    """The place of `delivery` in the log it was read from."""
+    return int(wire.headers(wire.split(delivery.properties).get(wire.HEADERS))[OFFSET])
+
+
+def marker(delivery: Delivery) -> str | None:
+    """The name of the marker that `delivery` is; None if it is a message."""
+    if MARKER.encode() not in delivery.properties:
+        return None
+    return wire.headers(wire.split(delivery.properties).get(wire.HEADERS)).get(MARKER)
+
+
+def message_to(queue: str, body: bytes) -> Outgoing:
+    """A message of anymq's own for `queue`."""
+    properties = wire.encode({}, content_type=None, message_id=new_id(), timestamp=0)
+    return Outgoing("", queue, properties, body)
+
+
+def mark(name: str, queue: str) -> Outgoing:
+    """A marker for the log `queue`."""
+    properties = wire.encode({MARKER: name}, content_type=None, message_id=name, timestamp=0)
+    return Outgoing("", queue, properties, b"")
+
+
+def copy(delivery: Delivery, queue: str, *, message_id: str | None = None) -> Outgoing:
+    """The message of `delivery` once more, for `queue` only, as it was.
+
+    Except for what the server added, for routes to other queues, and for a user name, which it
+    would compare with ours. The count of deliveries goes with it. `message_id` is for a message
+    that nothing identifies.
+    """
+    fields = wire.split(delivery.properties)
+    fields.pop(wire.USER_ID, None)
+    table = fields.get(wire.HEADERS, b"\x00\x00\x00\x00")
+    count = _redeliveries(wire.headers(table), redelivered=delivery.redelivered)
+    kept = [
+        entry
+        for entry in wire.entries(table)
+        if entry[0] not in _NOT_COPIED and not entry[0].startswith(_BROKER_BYTES)
+    ]
+    if count:
+        kept.append((REDELIVERIES.encode(), *wire.long(str(count))))
+    fields[wire.HEADERS] = wire.table(kept)
+    fields[wire.DELIVERY_MODE] = b"\x02"
+    if message_id is not None and wire.text(fields.get(wire.MESSAGE_ID)) is None:
+        fields[wire.MESSAGE_ID] = wire.short(message_id)
+    return Outgoing("", queue, wire.join(fields), delivery.body)
+
+
+def _headers(table: bytes | None) -> dict[str, str]:
+    headers = wire.headers(table)
+    for name in [n for n in headers if n.startswith((_ESCAPE, *_FOREIGN_PREFIXES))]:
+        value = headers.pop(name)
+        if name.startswith(_ESCAPE):
+            headers[name.removeprefix(_ESCAPE)] = value
+        else:
+            headers.setdefault("ce-" + name[len("cloudEvents:") :], value)
+    return headers
+
+
+def _redeliveries(headers: Mapping[str, str], *, redelivered: bool) -> int:
+    earlier = _number(headers.get(REDELIVERIES)) or 0
+    if not redelivered:
+        return earlier
+    # Quorum queues count; others only tell that it was delivered before.
+    return earlier + (_number(headers.get(COUNT)) or 1)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() and len(text) < 10 else None
+
+
+def _seconds(stamp: int) -> float | None:
+    # Some publishers write milliseconds, or worse. The year 9999 is the last one that there is.
+    while stamp > 253_402_300_799:
+        stamp //= 1000
+    return float(stamp)

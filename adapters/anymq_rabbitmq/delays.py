@@ -1,0 +1,119 @@
+"""Durable delays of any length: a ladder of queues, each of which waits for twice the one below.
+
+A delay is a whole number of steps of 0.1 s, and its binary digits are the first 28 words of the
+routing key, the highest first. On the exchange of level k a message whose k-th digit is 1 goes to
+the queue of level k, where everything waits for 2^k steps, then through the queue's dead letters to
+the exchange of level k - 1; one whose digit is 0 goes there at once. The last exchange delivers by
+the last word, which stands for the group's queue. So every queue has one time for all of its
+messages and none waits behind a longer one (as it would with a time per message), and no
+message leaves a queue before the next one has confirmed it (`at-least-once`, which needs
+`reject-publish`). No message meets a queue twice: the server would take it for a loop.
+
+What nobody takes any more, as its group's queue is gone, is kept in a stream for a week.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+from .link import Link
+
+STEP = 0.1
+LEVELS = 28
+LONGEST = (2**LEVELS - 1) * STEP
+PREFIX = "anymq._delay.v1"
+ORPHANS = f"{PREFIX}.orphans"
+_ANY = "*."
+
+
+def level_name(level: int) -> str:
+    """The exchange, and the queue, of a level."""
+    return f"{PREFIX}.{level:02}"
+
+
+def address(queue: str, delay: float) -> tuple[int, str]:
+    """The level to enter at, and the routing key, for a delay of at least `delay` seconds.
+
+    At most `LONGEST`, which is 310 days.
+    """
+    steps = min(max(1, math.ceil(delay / STEP)), 2**LEVELS - 1)
+    digits = ".".join(f"{steps:0{LEVELS}b}")
+    return steps.bit_length() - 1, f"{digits}.{_word(queue)}"
+
+
+def _word(queue: str) -> str:
+    # One word, however long the name and whatever dots it has: keys are 255 bytes at most.
+    return hashlib.sha256(queue.encode()).hexdigest()[:32]
+
+
+class Delays:
+    """Makes the ladder, from the bottom up, as far as it is used."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._height = -1
+        self._queues: set[str] = set()
+
+    def forget(self) -> None:
+        """Look again what is there: something was not."""
+        self._height = -1
+        self._queues.clear()
+
+    async def route(self, queue: str, delay: float) -> tuple[str, str]:
+        """The exchange and routing key from which a message reaches `queue` after `delay` s."""
+        level, key = address(queue, delay)
+        if level > self._height:
+            await self._build(level)
+        if queue not in self._queues:
+            async with self._link.scratch() as channel:
+                pattern = _ANY * LEVELS + _word(queue)
+                await self._link.call(channel.queue_bind(queue, PREFIX, pattern))
+            self._queues.add(queue)
+        return level_name(level), key
+
+    async def _build(self, top: int) -> None:
+        if self._height < 0:
+            await self._build_exit()
+        for level in range(max(self._height + 1, 0), top + 1):
+            await self._build_level(level)
+            self._height = max(self._height, level)
+
+    async def _build_exit(self) -> None:
+        call = self._link.call
+        async with self._link.scratch() as channel:
+            week: dict[str, Any] = {"x-queue-type": "stream", "x-max-age": "7D"}
+            await call(channel.exchange_declare(ORPHANS, exchange_type="fanout", durable=True))
+            await call(channel.queue_declare(ORPHANS, durable=True, arguments=week))
+            await call(channel.queue_bind(ORPHANS, ORPHANS))
+            # Without this, messages for a queue that is gone would fill the ladder's last hop, and
+            # stop it for all.
+            orphans: dict[str, Any] = {"alternate-exchange": ORPHANS}
+            await call(
+                channel.exchange_declare(
+                    PREFIX, exchange_type="topic", durable=True, arguments=orphans
+                )
+            )
+
+    async def _build_level(self, level: int) -> None:
+        call = self._link.call
+        name = level_name(level)
+        below = level_name(level - 1) if level else PREFIX
+        skip = _ANY * (LEVELS - 1 - level)
+        async with self._link.scratch() as channel:
+            await call(channel.exchange_declare(name, exchange_type="topic", durable=True))
+            await call(channel.queue_declare(name, durable=True, arguments=_waiting(level, below)))
+            await call(channel.queue_bind(name, name, f"{skip}1.#"))
+            await call(channel.exchange_bind(below, name, f"{skip}0.#"))
+
+
+def _waiting(level: int, below: str) -> dict[str, Any]:
+    return {
+        "x-queue-type": "quorum",
+        # The server's clock counts whole milliseconds: one more, never to be early.
+        "x-message-ttl": int(STEP * 1000) * 2**level + 1,
+        "x-dead-letter-exchange": below,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }

@@ -1,0 +1,68 @@
+"""What the query of an `amqp://` URL may set, and the virtual host that its path names."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+
+from anymq.errors import ConfigurationError
+from anymq.url import URL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RabbitMQOptions:
+    """The options of the URL of a `RabbitMQDriver`. Times are in seconds."""
+
+    heartbeat: int = 10
+    """The pace of heartbeats. A connection on which nothing comes for 3 * (this + 1) is dead."""
+
+    confirm_timeout: float = 10.0
+    """How long a publish waits for the server's confirmation."""
+
+    request_timeout: float = 10.0
+    """How long any other request waits for its answer."""
+
+    retention: float = 7 * 24 * 3600.0
+    """How long the log of a topic keeps messages, if the topic does not say. The log drops whole
+    segments, so a quiet topic keeps them for longer."""
+
+    connection_name: str = "anymq"
+    """What the server's tools show the connections as."""
+
+    ca: str | None = None
+    """The file with the certificate authorities to trust, instead of the system's."""
+
+    cert: str | None = None
+    """The file with the client's certificate."""
+
+    key_file: str | None = None
+    """The file with the client's key, if it is not in `cert`."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.heartbeat <= 600:
+            raise ConfigurationError("heartbeat must be from 1 to 600 seconds")
+        for name in ("confirm_timeout", "request_timeout", "retention"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"{name} must be more than 0 seconds")
+        if self.key_file and not self.cert:
+            raise ConfigurationError("key_file needs cert")
+
+
+def virtual_host(url: URL) -> str:
+    """The virtual host: the path without its slash; none, or a lone slash, is the host `/`."""
+    return url.path[1:] or "/"
+
+
+def tls_context(url: URL, options: RabbitMQOptions) -> ssl.SSLContext | None:
+    """The TLS settings for `amqps`: certificates and host names are always verified."""
+    if url.scheme != "amqps":
+        if options.ca or options.cert:
+            raise ConfigurationError(f"{url.scheme}: ca and cert need the scheme amqps")
+        return None
+    try:
+        context = ssl.create_default_context(cafile=options.ca)
+        if options.cert:
+            context.load_cert_chain(options.cert, options.key_file)
+    except OSError as error:
+        raise ConfigurationError(f"the certificate files cannot be used: {error}") from error
+    return context

@@ -1,0 +1,136 @@
+"""`LogSource`: a broadcast reader, which follows the log of a topic by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
+
+from anymq.driver import Nack, Received, Source, SourceLost, Start
+from anymq.errors import ConnectionLost
+from anymq.message import new_id
+
+from . import convert
+from .consumer import Cancelled, Consumer, Delivery
+from .link import Link
+from .publisher import Publisher
+
+PATIENCE = 1.0
+TRIES = 10
+WINDOW = 1000
+
+
+class LogSource(Source):
+    """Reads a stream from a place that it remembers itself.
+
+    A lost connection is reported once; after that `receive` returns nothing until the connection is
+    back, and then goes on behind the last message it returned.
+    """
+
+    def __init__(self, log: str, *, link: Link, prefetch: int) -> None:
+        self._log = log
+        self._link = link
+        self._prefetch = prefetch
+        self._consumer: Consumer | None = None
+        self._next = 0
+        self._reported = False
+
+    async def start(self, start: Start, publisher: Publisher) -> None:
+        """Fix the place to begin at.
+
+        The end of a log has no number until something is written there: so a marker is. On
+        return everything published from then on is behind the place.
+        """
+        if start == "earliest":
+            self._consumer = await self._open("first")
+            return
+        consumer = await self._open("next")
+        try:
+            here = new_id()
+            await publisher.publish_all([convert.mark(here, self._log)])
+            self._next = await _find(consumer, here)
+        except BaseException:
+            await consumer.aclose()
+            raise
+        self._consumer = consumer
+
+    async def receive(self, limit: int, wait: float) -> Sequence[Received]:
+        """See `Source`."""
+        consumer = self._consumer
+        if consumer is None or consumer.error is not None:
+            return await self._reopen(wait)
+        if limit < 1:
+            return ()
+        try:
+            deliveries = await consumer.take(limit, wait)
+        except (Cancelled, AMQPError, OSError, ConnectionLost):
+            return await self._reopen(wait)
+        self._reported = False
+        records = [record for d in deliveries if (record := self._record(d)) is not None]
+        # This only asks for more: a log forgets nothing.
+        await consumer.ack([delivery.tag for delivery in deliveries])
+        return records
+
+    async def ack(self, records: Sequence[Received]) -> None:
+        """Nothing: there is nothing to settle."""
+
+    async def nack(self, nacks: Sequence[Nack]) -> None:
+        """Nothing: there is nothing to settle."""
+
+    async def release(self, nacks: Sequence[Nack]) -> None:
+        """Nothing: there is nothing to settle."""
+
+    async def aclose(self) -> None:
+        """See `Source`."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.aclose()
+
+    def _record(self, delivery: Delivery) -> Received | None:
+        offset = convert.offset(delivery)
+        if offset < self._next:
+            return None
+        self._next = offset + 1
+        if convert.marker(delivery) is not None:
+            return None
+        return convert.received(delivery, token=None, position=str(offset))
+
+    async def _open(self, place: str | int) -> Consumer:
+        return await Consumer.open(
+            self._link,
+            self._log,
+            prefetch=self._prefetch,
+            arguments={"x-stream-offset": place},
+        )
+
+    async def _reopen(self, wait: float) -> Sequence[Received]:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait
+        try:
+            self._consumer = await self._open(self._next)
+        except ChannelNotFoundEntity as error:
+            raise SourceLost(f"the log {self._log!r} is gone") from error
+        except (AMQPError, OSError, ConnectionLost):
+            if not self._reported:
+                self._reported = True
+                raise
+            # Raising again and again would have the core open another source, which would begin
+            # at a place of its own.
+            await asyncio.sleep(max(0.0, until - loop.time()))
+        return ()
+
+
+async def _find(consumer: Consumer, marker: str) -> int:
+    """Take deliveries up to the marker; return the offset behind it."""
+    for _ in range(TRIES):
+        deliveries = await consumer.take(WINDOW, PATIENCE)
+        found = next((d for d in deliveries if convert.marker(d) == marker), None)
+        if found is not None:
+            behind = deliveries.index(found) + 1
+            consumer.put_back(deliveries[behind:])
+            del deliveries[behind:]
+        await consumer.ack([delivery.tag for delivery in deliveries])
+        if found is not None:
+            return convert.offset(found) + 1
+    raise ConnectionLost("RabbitMQ does not deliver what is written to the log")

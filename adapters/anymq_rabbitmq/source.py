@@ -1,0 +1,176 @@
+"""`QueueSource`: one member of a group, a consumer on the group's queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
+
+from anymq.driver import Nack, Received, Source, SourceLost
+from anymq.errors import BrokerError, NotFound, TransientError
+from anymq.message import new_id
+
+from . import convert
+from .consumer import Consumer, Delivery
+from .delays import Delays
+from .link import Link, bounded
+from .publisher import Outgoing, Publisher
+
+GIVE_BACK_TIMEOUT = 1.0
+# Since then basic.nack gives a message back without counting that as a failure.
+_UNCOUNTED_NACK = (4, 3)
+
+
+class _Token(NamedTuple):
+    consumer: Consumer
+    tag: int
+
+
+class QueueSource(Source):
+    """A consumer on the group's queue.
+
+    Nack and release publish a copy to the group's queue alone, wait for its confirmation, and
+    acknowledge the original. Tokens belong to the channel: once it is gone they settle nothing.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        *,
+        queue: str,
+        link: Link,
+        publisher: Publisher,
+        delays: Delays,
+        filling: asyncio.Task[None] | None,
+    ) -> None:
+        self._consumer = consumer
+        self._queue = queue
+        self._link = link
+        self._publisher = publisher
+        self._delays = delays
+        self._filling = filling
+        self._closed = False
+
+    async def receive(self, limit: int, wait: float) -> Sequence[Received]:
+        """See `Source`. Whatever ends the channel raises `SourceLost` at once."""
+        if self._filling is not None and self._filling.done():
+            self._check_filled(self._filling)
+        if limit < 1:
+            if error := self._consumer.error:
+                raise SourceLost(str(error)) from error
+            return ()
+        try:
+            deliveries = await self._consumer.take(limit, wait)
+        except Exception as error:
+            raise SourceLost(str(error)) from error
+        records: list[Received] = []
+        named: list[Delivery] = []
+        nameless: list[Delivery] = []
+        for delivery in deliveries:
+            token = _Token(self._consumer, delivery.tag)
+            record = convert.received(delivery, token=token)
+            if record is None:
+                nameless.append(delivery)
+            else:
+                records.append(record)
+                named.append(delivery)
+        if nameless:
+            await self._name(nameless, named)
+        return records
+
+    async def ack(self, records: Sequence[Received]) -> None:
+        """See `Source`."""
+        await self._consumer.ack(self._tags(records))
+
+    async def nack(self, nacks: Sequence[Nack]) -> None:
+        """See `Source`."""
+        live = [nack for nack in nacks if self._is_live(nack.received)]
+        messages = [await self._copy(nack) for nack in live]
+        await self._move([nack.received for nack in live], messages)
+
+    async def release(self, nacks: Sequence[Nack]) -> None:
+        """See `Source`."""
+        if self._link.version >= _UNCOUNTED_NACK:
+            await self._consumer.requeue(self._tags(nack.received for nack in nacks))
+            return
+        live = [nack for nack in nacks if self._is_live(nack.received)]
+        messages = [self._straight(nack) for nack in live]
+        await self._move([nack.received for nack in live], messages)
+
+    async def aclose(self) -> None:
+        """See `Source`. What the core never saw goes back uncounted too, if there is time."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._filling is not None:
+                self._filling.cancel()
+                await asyncio.wait((self._filling,), timeout=GIVE_BACK_TIMEOUT)
+            await self._give_back(await self._consumer.stop())
+        finally:
+            await self._consumer.aclose()
+
+    def _check_filled(self, filling: asyncio.Task[None]) -> None:
+        self._filling = None
+        if not filling.cancelled() and (error := filling.exception()):
+            raise SourceLost(f"filling the new group: {error}") from error
+
+    def _is_live(self, record: Received) -> bool:
+        token: _Token = record.token
+        return token.consumer is self._consumer and self._consumer.holds(token.tag)
+
+    def _tags(self, records: Iterable[Received]) -> list[int]:
+        return [record.token.tag for record in records if self._is_live(record)]
+
+    def _straight(self, nack: Nack) -> Outgoing:
+        return convert.outgoing(nack.copy, exchange="", routing_key=self._queue)
+
+    async def _copy(self, nack: Nack) -> Outgoing:
+        if nack.delay <= 0:
+            return self._straight(nack)
+        exchange, key = await self._delays.route(self._queue, nack.delay)
+        return convert.outgoing(nack.copy, exchange=exchange, routing_key=key)
+
+    async def _move(self, originals: Sequence[Received], copies: Sequence[Outgoing]) -> None:
+        outcomes = await self._publisher.publish(copies)
+        stored = [
+            original
+            for original, outcome in zip(originals, outcomes, strict=True)
+            if outcome is None
+        ]
+        await self.ack(stored)
+        for outcome in outcomes:
+            if isinstance(outcome, NotFound | ChannelNotFoundEntity):
+                # Somebody has deleted the delay queues: they are made again at the next try.
+                self._delays.forget()
+                raise TransientError(str(outcome)) from outcome
+            if outcome is not None:
+                raise outcome
+
+    async def _name(self, nameless: Sequence[Delivery], others: Sequence[Delivery]) -> None:
+        """Give each of these messages an id: they come back with it.
+
+        A message of another publisher that bears none cannot be told from the next one like it,
+        nor be known again when it is redelivered. So it is put back with an id first.
+        """
+        copies = [convert.copy(d, self._queue, message_id=new_id()) for d in nameless]
+        try:
+            await self._publisher.publish_all(copies)
+        except BaseException:
+            self._consumer.put_back(sorted([*nameless, *others], key=lambda d: d.tag))
+            raise
+        await self._consumer.ack([delivery.tag for delivery in nameless])
+
+    async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        if not deliveries:
+            return
+        if self._link.version >= _UNCOUNTED_NACK:
+            await self._consumer.requeue([delivery.tag for delivery in deliveries])
+            return
+        copies = [convert.copy(delivery, self._queue) for delivery in deliveries]
+        with suppress(TimeoutError, OSError, AMQPError, BrokerError):
+            await bounded(self._publisher.publish_all(copies), GIVE_BACK_TIMEOUT)
+            await self._consumer.ack([delivery.tag for delivery in deliveries])

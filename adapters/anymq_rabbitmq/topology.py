@@ -1,0 +1,92 @@
+"""The exchanges and queues that topics and groups are, and how they come to be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
+
+from anymq.driver import TopicSpec
+
+from .link import Link
+
+# Before 4.0 there was no limit; since then a message is dropped after 20 deliveries unless one is
+# set. How often is for the retry middleware to say.
+DELIVERY_LIMIT = 2**31 - 1
+GROUP_ARGUMENTS: dict[str, Any] = {
+    "x-queue-type": "quorum",
+    "x-delivery-limit": DELIVERY_LIMIT,
+}
+EVERYTHING = "#"
+
+
+def escaped(name: str) -> str:
+    """The name on the server of what anymq creates as `name`.
+
+    The same, except that RabbitMQ keeps names that begin with `amq.` to itself. The escape cannot
+    meet another name: those begin with a letter or digit.
+    """
+    return f"_{name}" if name.startswith("amq.") else name
+
+
+def exchange_of(topic: TopicSpec) -> str:
+    """The exchange of `topic`."""
+    return escaped(topic.native) if topic.create else topic.native
+
+
+def log_of(exchange: str) -> str:
+    """The stream that keeps what was published to `exchange`."""
+    return escaped(f"{exchange}._log")
+
+
+def fill_of(queue: str) -> str:
+    """The queue of the one job that fills the new group's `queue` from the log."""
+    return f"{queue}._fill"
+
+
+async def declare_topic(link: Link, topic: TopicSpec, retention: float) -> None:
+    """Make the topic's exchange, and its log bound to it; what is there stays as it is."""
+    exchange = exchange_of(topic)
+    log = log_of(exchange)
+    async with link.scratch() as channel:
+        await link.call(channel.exchange_declare(exchange, exchange_type="topic", durable=True))
+    seconds = max(1, int(topic.retention if topic.retention is not None else retention))
+    await ensure_queue(link, log, {"x-queue-type": "stream", "x-max-age": f"{seconds}s"})
+    await bind(link, log, exchange)
+
+
+async def ensure_queue(link: Link, name: str, arguments: dict[str, Any]) -> None:
+    """Make a durable queue; one that is there with other arguments is taken as it is."""
+    try:
+        async with link.scratch() as channel:
+            await link.call(channel.queue_declare(name, durable=True, arguments=arguments))
+    except ChannelPreconditionFailed as error:
+        if "inequivalent arg" not in str(error):
+            raise
+
+
+async def bind(link: Link, queue: str, exchange: str) -> None:
+    """Let `queue` have everything that is published to `exchange`."""
+    async with link.scratch() as channel:
+        await link.call(channel.queue_bind(queue, exchange, EVERYTHING))
+
+
+async def exists(link: Link, queue: str) -> bool:
+    """Whether there is a queue of this name."""
+    try:
+        await require(link, queue)
+    except ChannelNotFoundEntity:
+        return False
+    return True
+
+
+async def require(link: Link, queue: str) -> None:
+    """Raise the server's error unless there is a queue of this name."""
+    async with link.scratch() as channel:
+        await link.call(channel.queue_declare(queue, passive=True))
+
+
+async def delete_queue(link: Link, queue: str) -> None:
+    """Delete the queue; fine if it is not there."""
+    async with link.scratch() as channel:
+        await link.call(channel.queue_delete(queue))

@@ -1,0 +1,246 @@
+"""AMQP 0-9-1 frames of the hot paths: publishes and acknowledgements out, deliveries in.
+
+The client library's general codec costs most of the time of a publish and of a delivery. It also
+refuses what other publishers may send (names that are not UTF-8, timestamps in microseconds) by
+breaking the connection, again and again, since the message is redelivered to the next one. Here
+such a message is read like any other, and can be sent on as it was, byte by byte.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+METHOD, HEADER, BODY = 1, 2, 3
+HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+
+DELIVER = b"\x00\x3c\x00\x3c"
+RETURN = b"\x00\x3c\x00\x32"
+ACK = b"\x00\x3c\x00\x50"
+NACK = b"\x00\x3c\x00\x78"
+CLOSE = b"\x00\x0a\x00\x32"
+BLOCKED = b"\x00\x0a\x00\x3c"
+UNBLOCKED = b"\x00\x0a\x00\x3d"
+
+# The flags of the properties, which stand in this order.
+CONTENT_TYPE, CONTENT_ENCODING, HEADERS, DELIVERY_MODE = 0x8000, 0x4000, 0x2000, 0x1000
+PRIORITY, CORRELATION_ID, REPLY_TO, EXPIRATION = 0x0800, 0x0400, 0x0200, 0x0100
+MESSAGE_ID, TIMESTAMP, TYPE, USER_ID = 0x0080, 0x0040, 0x0020, 0x0010
+APP_ID, CLUSTER_ID = 0x0008, 0x0004
+_FIXED_SIZES = {DELIVERY_MODE: 1, PRIORITY: 1, TIMESTAMP: 8}
+_FLAGS = (
+    CONTENT_TYPE, CONTENT_ENCODING, HEADERS, DELIVERY_MODE, PRIORITY, CORRELATION_ID, REPLY_TO,
+    EXPIRATION, MESSAGE_ID, TIMESTAMP, TYPE, USER_ID, APP_ID, CLUSTER_ID,
+)  # fmt: skip
+
+_TEXT = ord("S")
+_DEEPEST = 16
+_NUMBERS: dict[int, struct.Struct] = {
+    ord(kind): struct.Struct(layout)
+    for kind, layout in {
+        "b": ">b", "B": ">B", "s": ">h", "u": ">H", "I": ">i", "i": ">I", "l": ">q", "L": ">q",
+        "f": ">f", "d": ">d",
+    }.items()
+}  # fmt: skip
+_VALUE_SIZES = {kind: number.size for kind, number in _NUMBERS.items()}
+_VALUE_SIZES |= {ord("t"): 1, ord("D"): 5, ord("T"): 8, ord("V"): 0}
+
+FRAME = struct.Struct(">BHI")
+_CONTENT = struct.Struct(">HHQ")
+_ACKNOWLEDGE = struct.Struct(">BHI4sQBB")
+
+
+def short(text: str) -> bytes:
+    """A short string: at most 255 bytes of UTF-8."""
+    data = text.encode()
+    return len(data).to_bytes(1, "big") + data
+
+
+def frame(kind: int, channel: int, payload: bytes) -> bytes:
+    """One frame."""
+    return b"".join((FRAME.pack(kind, channel, len(payload)), payload, b"\xce"))
+
+
+def publish(
+    channel: int, exchange: str, routing_key: str, properties: bytes, body: bytes, *, frame_max: int
+) -> bytes:
+    """The frames of a mandatory basic.publish; `properties` as `encode` returns them."""
+    method = b"".join((b"\x00\x3c\x00\x28\x00\x00", short(exchange), short(routing_key), b"\x01"))
+    size = len(body)
+    parts = [
+        frame(METHOD, channel, method),
+        frame(HEADER, channel, _CONTENT.pack(60, 0, size) + properties),
+    ]
+    room = frame_max - 8
+    if size <= room:
+        if size:
+            parts.append(frame(BODY, channel, body))
+    else:
+        parts += (frame(BODY, channel, body[at : at + room]) for at in range(0, size, room))
+    return b"".join(parts)
+
+
+def acknowledge(channel: int, tag: int, *, multiple: bool) -> bytes:
+    """The frame of a basic.ack."""
+    return _ACKNOWLEDGE.pack(METHOD, channel, 13, ACK, tag, multiple, 0xCE)
+
+
+def requeue(channel: int, tag: int) -> bytes:
+    """The frame of a basic.nack that gives one delivery back."""
+    return _ACKNOWLEDGE.pack(METHOD, channel, 13, NACK, tag, 2, 0xCE)
+
+
+def close_channel(channel: int) -> bytes:
+    """The frame of a channel.close."""
+    return frame(METHOD, channel, b"\x00\x14\x00\x28\x00\xc8" + short("") + b"\x00\x00\x00\x00")
+
+
+def encode(
+    headers: Mapping[str, str], *, content_type: str | None, message_id: str, timestamp: int
+) -> bytes:
+    """The properties of a persistent message whose headers are all text."""
+    table = bytearray()
+    for name, value in headers.items():
+        key, data = name.encode(), value.encode()
+        table += b"%c%bS%b%b" % (len(key), key, len(data).to_bytes(4, "big"), data)
+    flags = HEADERS | DELIVERY_MODE | MESSAGE_ID | TIMESTAMP
+    kind = b""
+    if content_type is not None and len(content_type.encode()) < 256:
+        flags |= CONTENT_TYPE
+        kind = short(content_type)
+    # An id too long for the property stays in its header, from where anymq reads it anyway.
+    known_as = message_id if len(message_id.encode()) < 256 else ""
+    return b"".join(
+        (
+            flags.to_bytes(2, "big"),
+            kind,
+            len(table).to_bytes(4, "big"),
+            table,
+            b"\x02",
+            short(known_as),
+            timestamp.to_bytes(8, "big"),
+        )
+    )
+
+
+def split(properties: bytes) -> dict[int, bytes]:
+    """The properties by flag, each as it stands on the wire."""
+    flags = int.from_bytes(properties[:2], "big")
+    at = 2
+    if flags & 1:  # More words of flags: none has a meaning.
+        while properties[at + 1] & 1:
+            at += 2
+        at += 2
+    fields: dict[int, bytes] = {}
+    for flag in _FLAGS:
+        if not flags & flag:
+            continue
+        if flag == HEADERS:
+            size = 4 + int.from_bytes(properties[at : at + 4], "big")
+        else:
+            size = _FIXED_SIZES.get(flag) or 1 + properties[at]
+        fields[flag] = properties[at : at + size]
+        at += size
+    return fields
+
+
+def join(fields: Mapping[int, bytes]) -> bytes:
+    """The inverse of `split`."""
+    present = [flag for flag in _FLAGS if flag in fields]
+    return sum(present).to_bytes(2, "big") + b"".join(fields[flag] for flag in present)
+
+
+def text(field: bytes | None) -> str | None:
+    """A short string, whatever its bytes; None for no or an empty one."""
+    return field[1:].decode("utf-8", "backslashreplace") if field and len(field) > 1 else None
+
+
+def entries(table: bytes) -> Iterable[tuple[bytes, int, bytes]]:
+    """The `(name, kind, value)` entries of a table, each value as it stands on the wire."""
+    at, end = 4, len(table)
+    while at < end:
+        start = at + 1
+        at = start + table[at]
+        name = table[start:at]
+        kind = table[at]
+        size = _VALUE_SIZES.get(kind)
+        if size is None:
+            size = 4 + int.from_bytes(table[at + 1 : at + 5], "big")
+        at += 1 + size
+        yield name, kind, table[at - size : at]
+
+
+def table(items: Iterable[tuple[bytes, int, bytes]]) -> bytes:
+    """The inverse of `entries`."""
+    data = b"".join(b"%c%b%c%b" % (len(name), name, kind, value) for name, kind, value in items)
+    return len(data).to_bytes(4, "big") + data
+
+
+def long(value: str) -> tuple[int, bytes]:
+    """The kind and the bytes of a text value in a table."""
+    data = value.encode()
+    return _TEXT, len(data).to_bytes(4, "big") + data
+
+
+def headers(field: bytes | None) -> dict[str, str]:
+    """The headers, each value as text."""
+    if field is None:
+        return {}
+    return {
+        name.decode("utf-8", "backslashreplace"): value[4:].decode("utf-8", "backslashreplace")
+        if kind == _TEXT
+        else _as_text(_value(kind, value))
+        for name, kind, value in entries(field)
+    }
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _value(kind: int, data: bytes, depth: int = 0) -> Any:
+    if number := _NUMBERS.get(kind):
+        return number.unpack(data)[0]
+    match chr(kind):
+        case "t":
+            return data != b"\x00"
+        case "T":
+            return _moment(int.from_bytes(data, "big"))
+        case "D":
+            return str(int.from_bytes(data[1:], "big", signed=True) / 10 ** data[0])
+        case "F" | "A" if depth == _DEEPEST:
+            return "..."
+        case "F":
+            return {
+                name.decode("utf-8", "backslashreplace"): _value(inner, value, depth + 1)
+                for name, inner, value in entries(data)
+            }
+        case "A":
+            return [_value(inner, value, depth + 1) for inner, value in _items(data)]
+        case "V":
+            return None
+        case _:
+            return data[4:].decode("utf-8", "backslashreplace")
+
+
+def _items(array: bytes) -> Iterable[tuple[int, bytes]]:
+    at, end = 4, len(array)
+    while at < end:
+        kind = array[at]
+        size = _VALUE_SIZES.get(kind)
+        if size is None:
+            size = 4 + int.from_bytes(array[at + 1 : at + 5], "big")
+        at += 1 + size
+        yield kind, array[at - size : at]
+
+
+def _moment(seconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)
