@@ -16,6 +16,7 @@ from .tools import output, run, version, which
 
 RELEASE = (4, 2, 0)
 _LEAST_JAVA = (17,)
+_JVMS = Path("/usr/lib/jvm")
 
 _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -149,7 +150,7 @@ def _find_java() -> str | None:
     named = os.environ.get("JAVA_HOME")
     places = [f"{named}/bin/java"] if named else []
     places += [path for path in (which("java"),) if path]
-    places += sorted(map(str, Path("/usr/lib/jvm").glob("*/bin/java")), reverse=True)
+    places += sorted(map(str, _JVMS.glob("*/bin/java")), reverse=True)
     for path in places:
         # Its first line is like: openjdk version "17.0.15" 2025-04-15
         if version(output([path, "-version"])) >= _LEAST_JAVA:

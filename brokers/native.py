@@ -108,7 +108,16 @@ class Native:
         return known.process if any(word in line for word in self._kind.words) else None
 
     def _family(self) -> list[Process]:
-        return family(self._leader(), str(self._folder))
+        return family(self._leader(), self._mark())
+
+    def _mark(self) -> str:
+        """What the environment of its processes carries.
+
+        The path alone would also fit a folder of the same name in another root.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        found = self._folder.stat()
+        return f"{self._folder}:{found.st_dev}:{found.st_ino}"
 
     def _state(self, leader: Process | None, port: int) -> State:
         if leader is None:
@@ -145,7 +154,6 @@ class Native:
 
     def _spawn(self, program: Program, chosen: dict[str, int]) -> Process:
         folder = self._folder
-        folder.mkdir(parents=True, exist_ok=True)
         log = folder / "log"
         if log.exists() and log.stat().st_size > _LOG_LIMIT:
             log.replace(folder / "log.old")
@@ -154,7 +162,7 @@ class Native:
             "PATH": f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin",
             "LANG": "C.UTF-8",
             "HOME": str(folder),
-            MARK: str(folder),
+            MARK: self._mark(),
             **launch.env,
         }
         if launch.first:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-# Every process of a server carries its state folder under this name in its environment.
+# Every process of a server names its state folder under this in its environment.
 MARK = "ANYMQ_BROKERS_SERVER"
 
 # Children of this very process, to be reaped here; other children are not ours to wait for.
