@@ -66,7 +66,7 @@ class Capabilities:
     delayed_nack: Support
     """`nack(delay)` brings the message back after the delay, durably."""
     attempt_count: Support
-    """`attempt` also counts deliveries whose consumer crashed."""
+    """`attempt` survives restarts; native: deliveries whose consumer crashed are counted too."""
     release: Support
     """`release` gives a delivery back without counting an attempt."""
     extend: Support

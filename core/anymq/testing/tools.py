@@ -75,6 +75,7 @@ class Worker:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.said: list[dict[str, Any]] = []
+        self._listener: asyncio.Task[None] | None = None
 
     async def hear(self, what: str, *, within: float = PATIENCE) -> dict[str, Any]:
         """Return the next line whose `event` is `what`; keep all lines in `said`."""
@@ -90,8 +91,25 @@ class Worker:
             raise AssertionError(f"the worker did not say {what!r}: {self.said[-5:]}") from None
         raise AssertionError(f"the worker ended before {what!r}: {self.said[-5:]}")
 
+    def listen(self, what: str) -> list[dict[str, Any]]:
+        """Return a list that every line whose `event` is `what` is added to, from now on."""
+        heard: list[dict[str, Any]] = []
+
+        async def listening() -> None:
+            assert self.process.stdout is not None
+            while line := await self.process.stdout.readline():
+                event = json.loads(line)
+                if event["event"] == what:
+                    heard.append(event)
+
+        self._listener = asyncio.create_task(listening())
+        return heard
+
     async def kill(self) -> None:
         """SIGKILL it, and wait until it is gone; what it said until then is in `said`."""
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
         if self.process.returncode is None:
             self.process.kill()
         assert self.process.stdout is not None
