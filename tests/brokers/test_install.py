@@ -76,7 +76,7 @@ def test_the_others_come_up(instance: str, monkeypatch: pytest.MonkeyPatch) -> N
         raise NotInstallable("no Java")
 
     monkeypatch.setattr(Kafka, "install", fail)
-    with pytest.raises(NotInstallable, match="^kafka: no Java$"):
+    with pytest.raises(NotInstallable, match="kafka: no Java"):
         brokers.up(("kafka", "redis"), instance)
     assert brokers.server("redis", instance).status().running
 

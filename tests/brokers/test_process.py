@@ -36,16 +36,20 @@ def pretend(server: Server, states: Path, found: Process) -> None:
     file.write_text(json.dumps(record))
 
 
-@pytest.mark.parametrize("change", [{"started": 1}, {"boot": "another"}, {}])
+@pytest.mark.parametrize("stale", ["start time", "boot", "command line"])
 def test_a_stale_pid_file_harms_nobody(
-    change: dict[str, object], redis: Server, states: Path, stranger: subprocess.Popen[bytes]
+    stale: str, redis: Server, states: Path, stranger: subprocess.Popen[bytes]
 ) -> None:
-    # {} is the very process, with a command line that is no server's.
     found = identity(stranger.pid)
-    pretend(redis, states, Process(**(asdict(found) | change)))
+    recorded = {
+        "start time": replace(found, started=1),
+        "boot": replace(found, boot="another"),
+        "command line": found,
+    }[stale]
+    pretend(redis, states, recorded)
     assert redis.status().state is State.STOPPED
     redis.kill()
-    pretend(redis, states, Process(**(asdict(found) | change)))
+    pretend(redis, states, recorded)
     redis.down()
     assert found.running()
     assert stranger.poll() is None
