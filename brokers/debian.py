@@ -76,8 +76,9 @@ HOST_ROOT = Root()
 
 def provide(package: str, least: Version) -> Root:
     """A root with one of the servers' packages in it: the host where its Debian is new enough."""
-    if apt.available() and not _complete("servers").exists():
-        apt.update()
+    if which("apt-get") is not None and not _folder("servers").exists():
+        if apt.available():
+            apt.update()
         if apt.candidate(package) >= least:
             apt.install(package)
             return HOST_ROOT
@@ -86,47 +87,17 @@ def provide(package: str, least: Version) -> Root:
 
 def tree(name: str, *packages: str) -> Root:
     """A tree of its own with these packages of the newer Debian, unpacked once and then kept."""
-    complete = _complete(name)
-    folder = complete.with_suffix("")
+    folder = _folder(name)
     _can_enter()
     with state.locked(state.installing(f"tree-{name}"), f"Debian {SUITE} for {name}"):
-        if complete.exists() and folder.exists():
-            return Root(folder)
-        if which("mmdebstrap") is None:
-            apt.install("mmdebstrap", "debian-archive-keyring")
-        apt.update()
-        state.wipe(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        mirror = apt.mirror()
-        source = [f"deb {mirror} {SUITE} main"] if mirror else []
-        say(f"unpacking Debian {SUITE} with {' '.join(packages)}")
-        run(
-            [
-                which("mmdebstrap") or "mmdebstrap",
-                "--mode=root",
-                "--variant=apt",
-                f"--include={','.join(packages)}",
-                *apt.proxies(),
-                SUITE,
-                str(folder),
-                *source,
-            ],
-            what=f"unpacking Debian {SUITE}",
-            log=apt.log(f"tree-{name}"),
-            env=apt.environment(),
-        )
-        complete.touch()
+        if not folder.exists():
+            _unpack(folder, packages)
     return Root(folder)
-
-
-def _complete(name: str) -> Path:
-    return state.home() / "trees" / f"{SUITE}-{name}.complete"
 
 
 def discard(root: Root) -> None:
     """Remove a tree that has served its purpose."""
     if root.tree is not None:
-        root.tree.with_name(f"{root.tree.name}.complete").unlink(missing_ok=True)
         state.wipe(root.tree)
 
 
@@ -140,6 +111,38 @@ def installed(root: Root, package: str) -> Version:
                 if line.startswith("Version: "):
                     return version(line.split(":", 2)[-1])
     raise BrokersError(f"{package} is not installed in {root.path('/')}")
+
+
+def _folder(name: str) -> Path:
+    return state.home() / "trees" / f"{SUITE}-{name}"
+
+
+def _unpack(folder: Path, packages: Sequence[str]) -> None:
+    if which("mmdebstrap") is None:
+        apt.install("mmdebstrap", "debian-archive-keyring")
+    apt.update()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f"{folder.name}.*.part"):
+        state.wipe(left)
+    # Takes its name when it is whole: what an interrupted run left is never used.
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    say(f"unpacking Debian {SUITE} with {' '.join(packages)}")
+    program = [which("mmdebstrap") or "mmdebstrap", "--mode=root", "--variant=apt"]
+    mirror = apt.mirror()
+    run(
+        [
+            *program,
+            f"--include={','.join(packages)}",
+            *apt.proxies(),
+            SUITE,
+            str(part),
+            *([f"deb {mirror} {SUITE} main"] if mirror else []),
+        ],
+        what=f"unpacking Debian {SUITE}",
+        log=apt.log(folder.name),
+        env=apt.environment(),
+    )
+    part.rename(folder)
 
 
 def _can_enter() -> None:

@@ -134,7 +134,7 @@ def _java() -> str:
         return found
     if not apt.available():
         raise NotInstallable(
-            "Java 17 or newer is neither at JAVA_HOME nor on PATH: "
+            "Java 17 or newer is neither at JAVA_HOME nor on PATH; on Debian: "
             "sudo apt-get install default-jre-headless"
         )
     apt.install("default-jre-headless")
@@ -162,7 +162,8 @@ def _download(jars: Path) -> None:
     if which("mvn") is None:
         if not apt.available():
             raise NotInstallable(
-                "Maven (mvn), which fetches Kafka, is not on PATH: sudo apt-get install maven"
+                "Maven (mvn), which fetches Kafka, is not on PATH; on Debian: "
+                "sudo apt-get install maven"
             )
         apt.install("maven")
     state.wipe(jars)

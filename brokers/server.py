@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
@@ -103,6 +104,8 @@ class Server:
         kind = KINDS[self.name]
         if docker.answers():
             return docker.Container(kind, self.instance)
+        if sys.platform != "linux":
+            raise NotInstallable("without Docker the servers run on Linux only: start Docker")
         return Native(kind, self.instance)
 
 

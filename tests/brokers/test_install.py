@@ -35,7 +35,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (
             "kafka",
-            "Java 17 or newer is neither at JAVA_HOME nor on PATH: "
+            "Java 17 or newer is neither at JAVA_HOME nor on PATH; on Debian: "
             "sudo apt-get install default-jre-headless",
         ),
         (
