@@ -1,4 +1,4 @@
-"""Opening the file, and knowing it again."""
+"""`Connection`: the open file, made anew when it broke."""
 
 from __future__ import annotations
 
@@ -7,19 +7,68 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from anymq.errors import ConfigurationError
+from anymq.errors import ConfigurationError, ConnectionLost
 
 from . import schema
+from .errors import primary_code
+from .lock import WriteLock
 
 OLDEST_SQLITE = (3, 35, 0)
 _CACHE_KIB = 16 * 1024
 _JOURNAL_BYTES = 64 * 1024 * 1024
+# Errors after which the connection is made anew.
+_BROKEN = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 # Closing any descriptor of a file drops all locks that this process holds on it (POSIX), so no
 # thread may be making the file while another one opens it.
 _creating = threading.Lock()
 
-Identity = tuple[int, int]
+
+class Connection:
+    """The file at `path`, for one thread. `generation` counts how often it was opened.
+
+    Nothing here waits for a lock: a busy file is an error at once.
+    """
+
+    def __init__(self, path: Path, synchronous: str) -> None:
+        self.path = path
+        self.generation = 0
+        self._synchronous = synchronous
+        self._open: sqlite3.Connection | None = None
+        self._lock: WriteLock | None = None
+        self._identity: tuple[int, int] | None = None
+
+    def get(self) -> sqlite3.Connection:
+        """Return the open connection."""
+        if self._open is None:
+            self._open = _connect(self.path, self._synchronous)
+            self._identity = _identity(self.path)
+            self.generation += 1
+        elif _identity(self.path) != self._identity:
+            # SQLite would go on with a file that has no name any more: nothing would be kept.
+            self.drop()
+            raise ConnectionLost(f"{self.path} was deleted or replaced while it was open")
+        return self._open
+
+    def lock(self) -> WriteLock:
+        """Return the lock that goes with the file."""
+        if self._lock is None:
+            self._lock = WriteLock(self.path)
+        return self._lock
+
+    def check(self, error: BaseException) -> None:
+        """Drop the connection if `error` says that it is of no more use."""
+        if isinstance(error, sqlite3.Error) and primary_code(error) in _BROKEN:
+            self.drop()
+
+    def drop(self) -> None:
+        """Close the file; the next `get` opens it again."""
+        connection, self._open = self._open, None
+        lock, self._lock = self._lock, None
+        if connection is not None:
+            connection.close()
+        if lock is not None:
+            lock.close()
 
 
 def check_version() -> None:
@@ -31,11 +80,8 @@ def check_version() -> None:
         )
 
 
-def connect(path: Path, synchronous: str) -> sqlite3.Connection:
-    """Return a connection to `path`, which is made, for its owner only, if it does not exist.
-
-    It never waits for a lock: a busy file is SQLITE_BUSY at once.
-    """
+def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
+    """Open `path`; if it does not exist, make it, for its owner only."""
     with _creating:
         if not path.exists():
             # SQLite gives the files it makes beside it the same mode.
@@ -58,7 +104,7 @@ def connect(path: Path, synchronous: str) -> sqlite3.Connection:
     return db
 
 
-def identity(path: Path) -> Identity | None:
+def _identity(path: Path) -> tuple[int, int] | None:
     """Return what tells the file at `path` from another at the same path, None if there is none."""
     try:
         status = os.stat(path)

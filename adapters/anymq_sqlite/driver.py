@@ -60,7 +60,7 @@ class SqliteDriver(Driver):
         return self._natives.get(topic, topic)
 
     async def ping(self) -> None:
-        await self._database.read(lambda db: db.execute("SELECT count(*) FROM topics").fetchone())
+        await self._database.ping()
 
     async def declare(self, topic: TopicSpec) -> None:
         self._natives[topic.name] = topic.native

@@ -52,6 +52,11 @@ def primary_code(error: BaseException) -> int:
     return code & 0xFF
 
 
+def is_busy(error: BaseException) -> bool:
+    """Whether `error` says that another connection has the file for now."""
+    return isinstance(error, BlockingIOError) or primary_code(error) == sqlite3.SQLITE_BUSY
+
+
 def _sqlite(error: BaseException) -> type[AnymqError]:
     return _BY_CODE.get(primary_code(error), PermanentError)
 
@@ -65,6 +70,7 @@ ERRORS: ErrorTable = {
     sqlite3.Error: _sqlite,
     sqlite3.Warning: PermanentError,
     MemoryError: Throttled,
+    BlockingIOError: Throttled,
     OSError: _os,
     OverflowError: PermanentError,
     TimeoutError: TransientError,

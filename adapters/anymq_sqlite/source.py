@@ -81,10 +81,10 @@ class SqliteSource(Source):
 
     def _untake(self, taking: asyncio.Future[list[Taken]]) -> None:
         """Give back, uncounted, what a cancelled `receive` took: nobody has seen it."""
-        if self._closed or taking.cancelled() or taking.exception() is not None:
+        if taking.cancelled() or taking.exception() is not None:
             return
         returns = [Return(item.token, 0.0, -1) for item in taking.result()]
-        self._database.submit(lambda db: pending.give_back(db, self._group, returns), writes=True)
+        self._database.post(lambda db: pending.give_back(db, self._group, returns), writes=True)
 
     async def ack(self, records: Sequence[Received]) -> None:
         tokens = [record.token for record in records]

@@ -1,0 +1,193 @@
+"""`Worker`: the thread that owns a connection, and its transactions."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from anymq.errors import AnymqError
+
+from .changes import Changes
+from .connection import Connection
+from .errors import is_busy
+
+# A transaction takes in what is queued meanwhile, but ends after this long: others wait for it.
+_LONGEST = 0.02
+# Between two such, so that others find their turn: nobody queues for SQLite's lock. Measured with
+# two busy processes, a third gets twice as much done, and the busy ones gain as well.
+_GAP = 0.001
+_FIRST_RETRY, _LAST_RETRY = 0.0005, 0.005
+
+
+class Task:
+    """A job on its way through the thread, then what became of it."""
+
+    __slots__ = ("error", "future", "job", "result", "writes")
+
+    def __init__(
+        self,
+        job: Callable[[sqlite3.Connection], Any],
+        future: asyncio.Future[Any] | None,
+        *,
+        writes: bool,
+    ) -> None:
+        self.job = job
+        self.future = future
+        self.writes = writes
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self, db: sqlite3.Connection) -> None:
+        """Run the job and keep its result."""
+        self.result = self.job(db)
+
+
+class Worker:
+    """Runs tasks, in their order; `done` gets them back, in the thread.
+
+    `changed` is called after commits of other connections, `opened` when the file was opened
+    (again), `finished` when the thread ends.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        changes: Changes,
+        busy_timeout: float,
+        *,
+        done: Callable[[Sequence[Task]], None],
+        changed: Callable[[], None],
+        opened: Callable[[], None],
+        finished: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._changes = changes
+        self._busy_timeout = busy_timeout
+        self._done = done
+        self._changed = changed
+        self._opened = opened
+        self._finished = finished
+        self._queue: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._generation = 0
+        name = f"anymq {connection.path.name}"
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def put(self, task: Task) -> None:
+        """Queue `task`."""
+        self._queue.put(task)
+
+    def stop(self) -> None:
+        """Finish what is queued, without patience for a busy file, close it and end."""
+        self._stopping.set()
+        self._queue.put(None)
+
+    # The rest runs in the thread.
+
+    def _main(self) -> None:
+        try:
+            while (task := self._next()) is not None:
+                tasks = self._transaction(task) if task.writes else [self._read(task)]
+                self._done(tasks)
+                if len(tasks) > 1 and not self._queue.empty():
+                    time.sleep(_GAP)
+        finally:
+            self._connection.drop()
+            self._finished()
+
+    def _next(self) -> Task | None:
+        while True:
+            wait = self._changes.wait()
+            if wait is not None and wait <= 0:
+                self._look()
+                continue
+            try:
+                return self._queue.get(timeout=wait)
+            except queue.Empty:
+                continue
+
+    def _look(self) -> None:
+        try:
+            changed = self._changes.look(self._connect())
+        except (sqlite3.Error, OSError, AnymqError):
+            # The next task will find out, and has somebody to tell.
+            self._connection.drop()
+            self._changes.stumble()
+            return
+        if changed:
+            self._changed()
+
+    def _connect(self) -> sqlite3.Connection:
+        db = self._connection.get()
+        if self._connection.generation != self._generation:
+            self._generation = self._connection.generation
+            self._opened()
+        return db
+
+    def _read(self, task: Task) -> Task:
+        """Run a task that does not write."""
+        task.error = self._try(lambda: task.run(self._connect()))
+        return task
+
+    def _transaction(self, first: Task) -> Sequence[Task]:
+        """Run `first`, and what is queued meanwhile, in one transaction; return all of them."""
+        tasks = [first]
+        error = self._try(partial(self._commit, tasks, more=True))
+        if error is None:
+            return tasks
+        for task in tasks:
+            task.error = error
+            if len(tasks) > 1 and not is_busy(error):
+                task.error = self._try(partial(self._commit, [task], more=False))
+        return tasks
+
+    def _commit(self, tasks: list[Task], *, more: bool) -> None:
+        db = self._connect()
+        lock = self._connection.lock()
+        lock.acquire()
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            end = time.monotonic() + _LONGEST
+            for task in tasks:
+                task.run(db)
+            while more and not self._queue.empty() and time.monotonic() < end:
+                following = self._queue.get()
+                if following is None:
+                    self._queue.put(None)
+                    break
+                tasks.append(following)
+                following.run(db)
+            db.execute("COMMIT")
+        finally:
+            # Some errors have rolled back already.
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            lock.release()
+
+    def _try(self, action: Callable[[], None]) -> BaseException | None:
+        """Run `action`, again while the file is busy and there is patience; return its error.
+
+        SQLite's own way of waiting sleeps up to 100 ms at a time and cannot be interrupted.
+        """
+        deadline = time.monotonic() + self._busy_timeout
+        pause = _FIRST_RETRY
+        while True:
+            try:
+                action()
+            except BaseException as error:
+                if not is_busy(error) or time.monotonic() >= deadline or self._stopping.wait(pause):
+                    self._connection.check(error)
+                    return error
+                pause = min(pause * 1.5, _LAST_RETRY)
+            else:
+                return None
