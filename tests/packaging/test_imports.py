@@ -1,9 +1,14 @@
-"""The core stands alone: importing it needs no client library and no adapter."""
+"""The core needs no client library and no adapter; every adapter is found by its scheme."""
 
 from __future__ import annotations
 
 import sys
 
+import pytest
+
+from anymq.driver import Driver
+from anymq.registry import ADAPTERS, STORES, load_driver, load_store, schemes
+from anymq.store import Store
 from tests.packaging.conftest import run
 
 CLIENTS = ("aiokafka", "aio_pika", "aiormq", "nats", "redis")
@@ -30,3 +35,13 @@ print(*(name for name in sys.modules if name.partition(".")[0] in {CLIENTS!r}))
 
 def test_the_core_imports_no_client_library() -> None:
     assert run(sys.executable, "-c", IMPORT_CORE).split() == []
+
+
+@pytest.mark.parametrize("scheme", schemes(ADAPTERS))
+def test_every_scheme_has_a_driver(scheme: str) -> None:
+    assert issubclass(load_driver(scheme), Driver)
+
+
+@pytest.mark.parametrize("scheme", schemes(STORES))
+def test_every_scheme_of_a_store_has_one(scheme: str) -> None:
+    assert issubclass(load_store(scheme), Store)

@@ -50,10 +50,6 @@ async def main(url):
 asyncio.run(main(sys.argv[1]))
 """
 
-not_yet = pytest.mark.xfail(
-    reason="the adapter is not there yet; remove this mark with its arrival"
-)
-
 
 def test_only_one_client_is_installed(user_python: str) -> None:
     installed = set(json.loads(run(user_python, "-c", INSTALLED)))
@@ -76,7 +72,7 @@ def test_embedded_backends_need_no_extra(scheme: str, user_python: str, tmp_path
     ("url", "extra"),
     [
         ("kafka://localhost", "kafka"),
-        pytest.param("amqp://localhost", "rabbitmq", marks=not_yet),
+        ("amqp://localhost", "rabbitmq"),
         ("nats://localhost", "nats"),
     ],
 )
