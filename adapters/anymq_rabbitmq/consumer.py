@@ -11,8 +11,6 @@ from typing import Any
 
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
-from pamqp.commands import Basic
-
 from anymq.errors import ConnectionLost
 
 from . import wire
@@ -80,7 +78,6 @@ class Consumer:
         try:
             client = channel.client
             await link.call(client.basic_qos(prefetch_count=min(prefetch, _LARGEST_PREFETCH)))
-            client.on_consumer_cancel_callbacks.add(consumer._on_cancel)
             answer = await link.call(
                 client.basic_consume(queue, _never, arguments=dict(arguments or {}))
             )
@@ -179,16 +176,17 @@ class Consumer:
             del self._unsettled[tag]
         await self._channel.transport.drain(DRAIN_TIMEOUT)
 
-    def _on_cancel(self, _: Basic.Cancel) -> None:
-        self._cancelled = True
-        self._wake()
-
     def _on_frame(self, kind: int, payload: bytes) -> bool:
         if kind == wire.METHOD:
-            if payload[:4] != wire.DELIVER:
-                return False
-            self._coming = Delivery(payload)
-            return True
+            if payload[:4] == wire.DELIVER:
+                self._coming = Delivery(payload)
+                return True
+            if payload[:4] == wire.CANCEL:
+                # Not answered, as new servers allow: the channel will be closed.
+                self._cancelled = True
+                self._wake()
+                return True
+            return False
         coming = self._coming
         if coming is None:
             return False

@@ -102,6 +102,13 @@ def message_to(queue: str, body: bytes) -> Outgoing:
     return Outgoing("", queue, properties, body)
 
 
+def event_id(delivery: Delivery) -> tuple[str, str] | None:
+    """What names a CloudEvent everywhere: its source and its id."""
+    headers = _headers(wire.split(delivery.properties).get(wire.HEADERS))
+    name = headers.get("ce-id")
+    return (headers.get("ce-source", ""), name) if name else None
+
+
 def mark(name: str, queue: str) -> Outgoing:
     """A marker for the log `queue`."""
     properties = wire.encode({MARKER: name}, content_type=None, message_id=name, timestamp=0)

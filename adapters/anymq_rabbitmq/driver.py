@@ -94,14 +94,20 @@ class RabbitMQDriver(Driver):
         queue = topology.escaped(spec.native_group) if spec.create else spec.native_group
         fill = await self._prepare(spec, queue)
         consumer = await Consumer.open(self._link, queue, prefetch=spec.prefetch)
-        return QueueSource(
+        source = QueueSource(
             consumer,
             queue=queue,
             link=self._link,
             publisher=self._publisher,
             delays=self._delays,
-            filling=asyncio.create_task(fill.run(), name=f"anymq-fill-{queue}") if fill else None,
         )
+        if fill is not None:
+            try:
+                await source.fill(fill)
+            except BaseException:
+                await source.aclose()
+                raise
+        return source
 
     async def aclose(self) -> None:
         """See `Driver`."""

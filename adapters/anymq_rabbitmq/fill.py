@@ -7,11 +7,13 @@ job. Progress is a new job, confirmed, before the old one is acknowledged. The q
 before the group's queue and deleted last, so a group that has no such queue is complete, and one
 that has is filled further by whoever subscribes next. Members consume the group's queue meanwhile.
 
-The group's queue is bound to the topic at the end of the log, so what is old comes first. The seam:
-a marker is written to the log; when the copying comes to it, the queue is bound; after `GRACE` a
-second marker is written, and everything before that is copied too. What is published around the
-binding may so be delivered twice. It cannot be missed: the server may route by what it knew
-before the binding for a moment only.
+The seam: once the log has been copied, the group's queue gets what is published from then on, and
+so does a second, short-lived log, the witness: both hang on an exchange of their own, `._seam`, so
+that binding that one exchange to the topic is one step for the two. Thus the witness tells exactly
+which messages came by themselves, and the rest of the log, up to some time after the binding, is
+copied without them. That time, `GRACE`, is for what was routed before the binding and is still on
+its way into the log. Only messages that bear an id of their own are recognised; others may come
+twice, none is missed.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiormq.exceptions import ChannelNotFoundEntity
 
@@ -34,23 +37,30 @@ WINDOW = 1000
 PATIENCE = 1.0
 _START = -1
 _JOB_ARGUMENTS = {**topology.GROUP_ARGUMENTS, "x-single-active-consumer": True}
+# The witness matters for moments. It must not grow where a filling is not gone on with.
+_WITNESS_ARGUMENTS: dict[str, Any] = {
+    "x-queue-type": "stream",
+    "x-max-length-bytes": 64_000_000,
+    "x-stream-max-segment-size-bytes": 8_000_000,
+}
 
 
 @dataclass(slots=True)
-class _Held:
+class _Jobs:
     """The jobs in hand: the server keeps them until they are acknowledged."""
 
-    jobs: dict[int, int] = field(default_factory=dict)
+    consumer: Consumer
+    held: dict[int, int] = field(default_factory=dict)
 
-    def add(self, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
-            self.jobs[delivery.tag] = int(delivery.body)
+    async def collect(self, wait: float) -> None:
+        for delivery in await self.consumer.take(WINDOW, wait):
+            self.held[delivery.tag] = int(delivery.body)
 
     def covered(self, begin: int, end: int) -> list[int]:
         """Take out the jobs that are done when `begin` to `end` has been copied."""
-        tags = [tag for tag, first in self.jobs.items() if begin <= first < end]
+        tags = [tag for tag, first in self.held.items() if begin <= first < end]
         for tag in tags:
-            del self.jobs[tag]
+            del self.held[tag]
         return tags
 
 
@@ -64,6 +74,9 @@ class Fill:
         self._log = topology.log_of(exchange)
         self._queue = queue
         self._jobs = topology.fill_of(queue)
+        self._seam = topology.seam_of(queue)
+        self.live = asyncio.Event()
+        """Set when what is published reaches the group's queue by itself."""
 
     async def order(self) -> None:
         """Leave the job where the members find it; the group's queue is not there yet.
@@ -80,71 +93,125 @@ class Fill:
         """
         while True:
             try:
-                jobs = await Consumer.open(self._link, self._jobs, prefetch=WINDOW)
+                consumer = await Consumer.open(self._link, self._jobs, prefetch=WINDOW)
             except ChannelNotFoundEntity:
                 return
             try:
-                if await self._work(jobs):
-                    await topology.delete_queue(self._link, self._jobs)
+                if await self._work(_Jobs(consumer)):
                     return
             except Cancelled:
                 continue  # The queue of jobs is gone, or has moved: look.
             finally:
-                await jobs.aclose()
+                await consumer.aclose()
 
-    async def _work(self, jobs: Consumer) -> bool:
-        held = _Held()
-        while not held.jobs:
-            held.add(await jobs.take(WINDOW, PATIENCE))
-        begin = min(held.jobs.values())
-        arguments = {"x-stream-offset": "first" if begin == _START else begin}
-        log = await Consumer.open(self._link, self._log, prefetch=WINDOW, arguments=arguments)
+    async def _work(self, jobs: _Jobs) -> bool:
+        while not jobs.held:
+            await jobs.collect(PATIENCE)
+        await topology.declare_seam(self._link, self._seam, self._queue, _WITNESS_ARGUMENTS)
+        begin = min(jobs.held.values())
+        log = await self._read(self._log, "first" if begin == _START else begin)
+        witness = await self._read(self._seam, "first")
         try:
-            at = await self._copy_to_marker(log, jobs, held, begin, begin)
-            await topology.bind(self._link, self._queue, self._exchange)
+            copying = _Copying(self, jobs, log, witness, begin)
+            await copying.advance()
+            await topology.bind_seam(self._link, self._seam, self._exchange)
+            self.live.set()
+            await copying.advance()
             await asyncio.sleep(GRACE)
-            at = await self._copy_to_marker(log, jobs, held, begin, at)
+            await copying.advance()
         finally:
-            await log.aclose()
-        held.add(await jobs.take(WINDOW, 0))
-        held.covered(begin, at + 1)
-        return not held.jobs
+            await asyncio.gather(log.aclose(), witness.aclose())
+        await jobs.collect(0)
+        jobs.covered(begin, copying.at + 1)
+        if jobs.held:
+            return False
+        # Bound in both ways, the queue still gets each message once.
+        await topology.bind(self._link, self._queue, self._exchange)
+        await topology.delete_seam(self._link, self._seam)
+        await topology.delete_queue(self._link, self._jobs)
+        return True
 
-    async def _copy_to_marker(
-        self, log: Consumer, jobs: Consumer, held: _Held, begin: int, at: int
-    ) -> int:
-        """Copy what was in the log when this was called; return the next offset."""
-        end = new_id()
-        await self._publisher.publish_all([convert.mark(end, self._log)])
-        arrived = False
-        while not arrived:
-            deliveries = await log.take(WINDOW, PATIENCE)
-            if not deliveries and (error := jobs.error):
-                raise error
-            copies: list[Outgoing] = []
-            for index, delivery in enumerate(deliveries):
-                offset = convert.offset(delivery)
-                if offset < at:
-                    continue
-                at = offset + 1
-                name = convert.marker(delivery)
-                if name is None:
-                    copies.append(convert.copy(delivery, self._queue, message_id=str(offset)))
-                elif name == end:
-                    arrived = True
-                    log.put_back(deliveries[index + 1 :])
-                    del deliveries[index + 1 :]
-            await self._publisher.publish_all(copies)
-            if deliveries:
-                await log.ack([delivery.tag for delivery in deliveries])
-                await self._checkpoint(jobs, held, begin, at)
-        return at
-
-    async def _checkpoint(self, jobs: Consumer, held: _Held, begin: int, at: int) -> None:
-        await self._publisher.publish_all([self._job(at)])
-        held.add(await jobs.take(WINDOW, 0))
-        await jobs.ack(held.covered(begin, at))
+    async def _read(self, stream: str, offset: str | int) -> Consumer:
+        return await Consumer.open(
+            self._link, stream, prefetch=WINDOW, arguments={"x-stream-offset": offset}
+        )
 
     def _job(self, offset: int) -> Outgoing:
-        body = str(offset).encode()
-        return convert.message_to(self._jobs, body)
+        return convert.message_to(self._jobs, str(offset).encode())
+
+    async def copy(self, deliveries: Sequence[Delivery]) -> None:
+        """Put messages of the log into the group's queue."""
+        await self._publisher.publish_all(
+            [
+                convert.copy(one, self._queue, message_id=str(convert.offset(one)))
+                for one in deliveries
+            ]
+        )
+
+    async def note(self, offset: int) -> None:
+        """Leave a job for what is still to be copied."""
+        await self._publisher.publish_all([self._job(offset)])
+
+    async def mark(self) -> str:
+        """Write a marker to the log, and then to the witness."""
+        name = new_id()
+        for stream in (self._log, self._seam):
+            await self._publisher.publish_all([convert.mark(name, stream)])
+        return name
+
+
+class _Copying:
+    """Goes along the log, and along the witness beside it."""
+
+    def __init__(
+        self, fill: Fill, jobs: _Jobs, log: Consumer, witness: Consumer, begin: int
+    ) -> None:
+        self.at = begin
+        self._begin = begin
+        self._fill = fill
+        self._jobs = jobs
+        self._log = log
+        self._witness = witness
+        self._seen: set[tuple[str, str]] = set()
+
+    async def advance(self) -> None:
+        """Copy what is in the log by now, but for what has come by itself."""
+        marker = await self._fill.mark()
+        arrived = False
+        while not arrived:
+            deliveries, arrived = await self._until(marker, self._witness)
+            self._seen.update(id for one in deliveries if (id := convert.event_id(one)))
+        arrived = False
+        while not arrived:
+            deliveries, arrived = await self._until(marker, self._log)
+            await self._copy(deliveries)
+
+    async def _until(self, marker: str, stream: Consumer) -> tuple[list[Delivery], bool]:
+        """The next messages of a stream, and whether they are those before the marker."""
+        deliveries = await stream.take(WINDOW, PATIENCE)
+        if not deliveries and (error := self._jobs.consumer.error):
+            raise error
+        names = [convert.marker(one) for one in deliveries]
+        arrived = marker in names
+        if arrived:
+            behind = names.index(marker) + 1
+            stream.put_back(deliveries[behind:])
+            del deliveries[behind:]
+        await stream.ack([one.tag for one in deliveries])
+        return deliveries, arrived
+
+    async def _copy(self, deliveries: Sequence[Delivery]) -> None:
+        if not deliveries:
+            return
+        copies = [
+            one
+            for one in deliveries
+            if convert.offset(one) >= self.at
+            and convert.marker(one) is None
+            and convert.event_id(one) not in self._seen
+        ]
+        await self._fill.copy(copies)
+        self.at = max(self.at, convert.offset(deliveries[-1]) + 1)
+        await self._fill.note(self.at)
+        await self._jobs.collect(0)
+        await self._jobs.consumer.ack(self._jobs.covered(self._begin, self.at))

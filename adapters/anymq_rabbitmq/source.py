@@ -16,9 +16,11 @@ from anymq.message import new_id
 from . import convert
 from .consumer import Consumer, Delivery
 from .delays import Delays
+from .fill import Fill
 from .link import Link, bounded
 from .publisher import Outgoing, Publisher
 
+FILL_TIMEOUT = 5.0
 GIVE_BACK_TIMEOUT = 1.0
 # Since then basic.nack gives a message back without counting that as a failure.
 _UNCOUNTED_NACK = (4, 3)
@@ -44,15 +46,31 @@ class QueueSource(Source):
         link: Link,
         publisher: Publisher,
         delays: Delays,
-        filling: asyncio.Task[None] | None,
     ) -> None:
         self._consumer = consumer
         self._queue = queue
         self._link = link
         self._publisher = publisher
         self._delays = delays
-        self._filling = filling
+        self._filling: asyncio.Task[None] | None = None
         self._closed = False
+
+    async def fill(self, fill: Fill) -> None:
+        """Take part in filling the group's queue, while this source lives.
+
+        Returns when what is published from now on takes its place behind what is there, or soon
+        if the log is long: then the rest comes before it.
+        """
+        self._filling = asyncio.create_task(fill.run(), name=f"anymq-fill-{self._queue}")
+        live = asyncio.ensure_future(fill.live.wait())
+        try:
+            await asyncio.wait(
+                (self._filling, live), timeout=FILL_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            live.cancel()
+        if self._filling.done():
+            self._filling.result()
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         """See `Source`. Whatever ends the channel raises `SourceLost` at once."""

@@ -44,6 +44,11 @@ def fill_of(queue: str) -> str:
     return f"{queue}._fill"
 
 
+def seam_of(queue: str) -> str:
+    """The exchange, and the stream behind it, that join the group's `queue` to the log."""
+    return f"{queue}._seam"
+
+
 async def declare_topic(link: Link, topic: TopicSpec, retention: float) -> None:
     """Make the topic's exchange, and its log bound to it; what is there stays as it is."""
     exchange = exchange_of(topic)
@@ -69,6 +74,28 @@ async def bind(link: Link, queue: str, exchange: str) -> None:
     """Let `queue` have everything that is published to `exchange`."""
     async with link.scratch() as channel:
         await link.call(channel.queue_bind(queue, exchange, EVERYTHING))
+
+
+async def declare_seam(link: Link, seam: str, queue: str, arguments: dict[str, Any]) -> None:
+    """Make the exchange that leads both to `queue` and to a stream of the exchange's own name."""
+    await ensure_queue(link, seam, arguments)
+    async with link.scratch() as channel:
+        await link.call(channel.exchange_declare(seam, exchange_type="fanout", durable=True))
+        await link.call(channel.queue_bind(seam, seam))
+        await link.call(channel.queue_bind(queue, seam))
+
+
+async def bind_seam(link: Link, seam: str, exchange: str) -> None:
+    """Let both have what is published to `exchange`."""
+    async with link.scratch() as channel:
+        await link.call(channel.exchange_bind(seam, exchange, EVERYTHING))
+
+
+async def delete_seam(link: Link, seam: str) -> None:
+    """Delete the exchange and the stream; fine if they are not there."""
+    async with link.scratch() as channel:
+        await link.call(channel.exchange_delete(seam))
+        await link.call(channel.queue_delete(seam))
 
 
 async def exists(link: Link, queue: str) -> bool:
