@@ -241,9 +241,10 @@ class App:
                 await stack.enter_async_context(self._lifespan(self))
             subscriptions = [self._subscribe(item) for item in self._subscribers]
             stack.push_async_callback(_close_all, subscriptions)
-            async with asyncio.TaskGroup() as group:
-                for subscription in subscriptions:
-                    group.create_task(_enter(subscription))
+            entering = (_enter(subscription) for subscription in subscriptions)
+            for outcome in await asyncio.gather(*entering, return_exceptions=True):
+                if outcome is not None:
+                    raise outcome
             self._stack = stack.pop_all()
 
     async def aclose(self) -> None:

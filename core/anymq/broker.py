@@ -161,9 +161,9 @@ async def _connected(driver_type: type[Driver], url: URL, own: Any, timeout: flo
             hint = "; check the user and password in the URL"
         elif isinstance(error, ConnectionLost):
             hint = "; is it running, and is this the right host and port?"
-        if error is raw:
-            raise
-        raise type(error)(f"{error}{hint}") from raw
+        if not hint:
+            raise error from (raw if error is not raw else raw.__cause__)
+        raise type(error)(f"{error}{hint}") from (raw if error is not raw else raw.__cause__)
 
 
 class Broker:

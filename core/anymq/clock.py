@@ -9,6 +9,9 @@ import time
 class Clock:
     """Wall-clock seconds and sleeping. `anymq.testing.VirtualClock` is the other one."""
 
+    poll = 0.5
+    """How many seconds a read may wait for a message: how soon a close is noticed."""
+
     def now(self) -> float:
         """Seconds since the epoch."""
         return time.time()

@@ -10,7 +10,7 @@ from .delivery import Delivery
 from .errors import ConfigurationError
 from .message import Message
 from .middleware import Handler
-from .payload import decode_payload
+from .payload import check_annotation, decode_payload
 from .topic import Topic
 
 Function = Callable[..., Awaitable[None]]
@@ -45,6 +45,8 @@ def adapt(function: Function, topic: Topic[Any]) -> Handler:
         )
     if payload_at and payload_at[0][1] is inspect.Parameter.empty:
         payload_at = [(payload_at[0][0], topic.payload or Any)]
+    for _, annotation in payload_at:
+        check_annotation(annotation)
 
     async def handler(delivery: Delivery) -> None:
         arguments: dict[str, Any] = {}

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, PydanticUserError, TypeAdapter
 from pydantic_core import PydanticSerializationError, to_json
 
 from .errors import ConfigurationError, Reject
@@ -58,6 +58,12 @@ def decode_payload(message: Message, annotation: Any) -> Any:
         raise Reject(f"invalid payload: {_explain(error)}") from error
 
 
+def check_annotation(annotation: Any) -> None:
+    """Raise `ConfigurationError` if `decode_payload` could never serve `annotation`."""
+    if annotation not in (bytes, str, Message):
+        _adapter(annotation)
+
+
 def check_payload(payload: Any, topic: Topic[Any]) -> None:
     """Raise `ConfigurationError` if `payload` is not of the topic's type."""
     expected: Any = topic.payload
@@ -87,7 +93,10 @@ def type_name(payload: Any, topic: str) -> str:
 @lru_cache(maxsize=512)
 def _adapter(annotation: Hashable) -> TypeAdapter[Any]:
     kind: Any = annotation
-    return TypeAdapter(kind)
+    try:
+        return TypeAdapter(kind)
+    except PydanticUserError as error:
+        raise ConfigurationError(f"{annotation} is no type of payload: {error}") from error
 
 
 @lru_cache(maxsize=2048)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("anymq.consumer")
 
-POLL = 0.5
 HUNG = 30.0
 FAILURES = 5
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
@@ -175,7 +174,7 @@ class Subscription(AsyncIterator[Delivery]):
     async def _stop_fetching(self) -> None:
         assert self._fetcher is not None
         # A read is left to expire: a cancelled one may lose what it had taken.
-        _, running = await asyncio.wait((self._fetcher,), timeout=POLL + 1)
+        _, running = await asyncio.wait((self._fetcher,), timeout=self._clock.poll + 1)
         for task in running:
             task.cancel()
             await asyncio.wait((task,), timeout=CANCEL_GRACE)
@@ -250,6 +249,7 @@ class Subscription(AsyncIterator[Delivery]):
 
     async def _fetch(self) -> None:
         failures = 0
+        poll = self._clock.poll
         while self._state == "open":
             session = self._session
             assert session is not None
@@ -257,8 +257,8 @@ class Subscription(AsyncIterator[Delivery]):
             if self._state != "open":
                 return
             try:
-                async with asyncio.timeout(POLL + HUNG):
-                    records = await session.source.receive(limit, POLL if limit else 0.0)
+                async with asyncio.timeout(poll + HUNG):
+                    records = await session.source.receive(limit, poll if limit else 0.0)
             except Exception as raw:
                 failures += 1
                 await self._recover(session, raw, failures)

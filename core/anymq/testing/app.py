@@ -46,7 +46,7 @@ class TestBroker:
     async def __aexit__(self, *_: object) -> None:
         closing = asyncio.ensure_future(self._app.aclose())
         while self._clock is not None and not closing.done():
-            await self._clock.advance(0.1)
+            await self._clock.advance(self._clock.poll)
         await closing
 
     @property

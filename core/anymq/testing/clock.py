@@ -17,6 +17,9 @@ class VirtualClock(Clock):
     For the memory backend: backoff, delays and leases then take no real time.
     """
 
+    poll = 600.0
+    """Idle readers look up rarely: an hour then costs six turns, not thousands."""
+
     def __init__(self, start: float = 1_700_000_000.0) -> None:
         self._now = start
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []

@@ -1,0 +1,195 @@
+"""A driver that does what a test tells it to: the faults no server shows on demand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from anymq import Broker
+from anymq.broker import connect
+from anymq.capabilities import Capabilities, emulated
+from anymq.driver import (
+    Binding,
+    Driver,
+    Nack,
+    Outcome,
+    Received,
+    Record,
+    Rejected,
+    Source,
+    SubscribeSpec,
+    TopicSpec,
+)
+from anymq.errors import ConnectionLost, ErrorTable, NotFound, PermanentError
+from anymq.registry import register
+from anymq.url import URL
+
+SOME = emulated("by a script")
+
+
+class Lost(Exception):
+    """The client's word for a lost connection."""
+
+
+class Missing(Exception):
+    """The client's word for a missing topic."""
+
+
+class Refused(Exception):
+    """The client's word for a refusal."""
+
+
+@dataclass(frozen=True)
+class Options:
+    size: int = 1
+
+
+Script = Callable[[Sequence[Record]], Awaitable[Sequence[Outcome]]]
+
+
+class ScriptedSource(Source):
+    """Hands out what the test puts into `inbox` (records or errors), and notes what is settled."""
+
+    def __init__(self, spec: SubscribeSpec) -> None:
+        self.spec = spec
+        self.inbox: asyncio.Queue[Received | Exception] = asyncio.Queue()
+        self.calls: list[tuple[str, list[Any]]] = []
+        self.failures: dict[str, list[Exception]] = {}
+        self.limits: list[int] = []
+        self.closed = False
+
+    def put(self, *bodies: str) -> None:
+        for body in bodies:
+            self.inbox.put_nowait(Received(body.encode(), {}, position=body, token=body))
+
+    def settled(self, verb: str) -> list[str]:
+        """The bodies that were settled with `verb`, in order."""
+        return [body for name, bodies in self.calls if name == verb for body in bodies]
+
+    async def receive(self, limit: int, wait: float) -> Sequence[Received]:
+        self.limits.append(limit)
+        taken: list[Received] = []
+        try:
+            async with asyncio.timeout(wait):
+                while len(taken) < limit:
+                    item = await self.inbox.get() if not taken else self.inbox.get_nowait()
+                    if isinstance(item, Exception):
+                        raise item
+                    taken.append(item)
+        except (TimeoutError, asyncio.QueueEmpty):
+            pass
+        return taken
+
+    async def ack(self, records: Sequence[Received]) -> None:
+        self._note("ack", records)
+
+    async def nack(self, nacks: Sequence[Nack]) -> None:
+        self._note("nack", [nack.received for nack in nacks])
+
+    async def release(self, nacks: Sequence[Nack]) -> None:
+        self._note("release", [nack.received for nack in nacks])
+
+    async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
+        self._note("reject", [item.received for item in rejected])
+
+    async def extend(self, records: Sequence[Received]) -> None:
+        self._note("extend", records)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+    def _note(self, verb: str, records: Sequence[Received]) -> None:
+        if self.failures.get(verb):
+            raise self.failures[verb].pop(0)
+        self.calls.append((verb, [record.body.decode() for record in records]))
+
+
+class ScriptedDriver(Driver):
+    """Publishing runs `script`; sources are kept in `sources`."""
+
+    capabilities = Capabilities(
+        durability="none",
+        persistent=SOME,
+        processes=SOME,
+        groups=SOME,
+        broadcast=SOME,
+        earliest=SOME,
+        delayed_nack=SOME,
+        attempt_count=SOME,
+        release=SOME,
+        extend=SOME,
+        dead_letters=SOME,
+        publish_dedup=SOME,
+    )
+    errors: ClassVar[ErrorTable] = {
+        Lost: ConnectionLost,
+        Missing: NotFound,
+        Refused: PermanentError,
+        OSError: ConnectionLost,
+    }
+    binding = Binding()
+    options = Options
+    max_batch = 10
+    opening: ClassVar[list[Exception]] = []
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.sources: list[ScriptedSource] = []
+        self.declared: list[str] = []
+        self.script: Script = self.confirm
+        self.subscribing: list[Exception] = []
+        self.closed = False
+        self.running = 0
+        self.called = asyncio.Event()
+
+    @classmethod
+    async def open(cls, url: URL, options: Any, *, timeout: float) -> Self:
+        if cls.opening:
+            raise cls.opening.pop()
+        return cls()
+
+    @property
+    def native(self) -> ScriptedDriver:
+        return self
+
+    async def ping(self) -> None:
+        """Always there."""
+
+    async def declare(self, topic: TopicSpec) -> None:
+        self.declared.append(topic.name)
+
+    async def confirm(self, records: Sequence[Record]) -> Sequence[Outcome]:
+        """Store everything."""
+        return [str(index) for index, _ in enumerate(records)]
+
+    async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
+        self.running += 1
+        assert self.running == 1, "one call at a time"
+        self.called.set()
+        self.batches.append([record.body.decode() for record in records])
+        try:
+            return await self.script(records)
+        finally:
+            self.running -= 1
+
+    async def subscribe(self, spec: SubscribeSpec) -> Source:
+        if self.subscribing:
+            raise self.subscribing.pop(0)
+        source = ScriptedSource(spec)
+        self.sources.append(source)
+        return source
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+register("scripted", f"{__name__}:ScriptedDriver")
+
+
+async def scripted(query: str = "") -> tuple[Broker, ScriptedDriver]:
+    """Return a broker on a scripted driver, and the driver."""
+    broker = await connect(f"scripted://{query}")
+    assert isinstance(broker.driver, ScriptedDriver)
+    return broker, broker.driver

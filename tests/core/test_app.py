@@ -1,0 +1,256 @@
+"""`App` and `TestBroker`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from anymq import (
+    App,
+    ConfigurationError,
+    Delivery,
+    Handler,
+    Idempotency,
+    Message,
+    NotFound,
+    Publish,
+    Receipt,
+    Reject,
+    Retry,
+    StateError,
+)
+from anymq.testing import TestBroker
+
+
+class Order(BaseModel):
+    number: int
+
+
+async def test_time_is_in_the_tests_hand() -> None:
+    app = App()
+    attempts: list[int] = []
+
+    @app.subscriber("orders", group="billing", retry=Retry(attempts=4, initial=600, cap=3600))
+    async def bill(order: Order, delivery: Delivery) -> None:
+        attempts.append(delivery.attempt)
+        raise ValueError("no")
+
+    started = time.monotonic()
+    async with TestBroker(app) as broker:
+        await broker.publish("orders", Order(number=1), key="o-1")
+        await broker.drain()
+        assert attempts == [1]
+        await broker.advance(3 * 3600)
+        assert attempts == [1, 2, 3, 4]
+        (letter,) = broker.dead_letters("orders", group="billing")
+        assert letter.headers["anymq-dlq-attempts"] == "4"
+        assert broker.published("orders")[0].key == "o-1"
+        assert broker.published("nothing") == []
+    assert time.monotonic() - started < 10
+
+
+async def test_a_test_may_run_on_a_real_broker_too(tmp_path: Path) -> None:
+    app = App("kafka://never-connected")
+    async with TestBroker(app, url=f"sqlite:///{tmp_path}/a.db") as broker:
+        await broker.publish("orders", "x")
+        with pytest.raises(StateError):
+            broker.published("orders")
+
+
+async def test_the_lifespan_is_around_the_deliveries() -> None:
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: App) -> AsyncIterator[None]:
+        events.append("open")
+        app.state["greeting"] = "hello"
+        yield
+        events.append("close")
+
+    app = App(lifespan=lifespan)
+
+    @app.subscriber("t", group="g")
+    async def handle(body: str) -> None:
+        events.append(f"{app.state['greeting']} {body}")
+
+    async with TestBroker(app) as broker:
+        await broker.publish("t", "x")
+        await broker.drain()
+    assert events == ["open", "hello x", "close"]
+
+
+async def test_middleware_runs_in_the_order_it_is_written() -> None:
+    order: list[str] = []
+
+    def named(name: str):  # type: ignore[no-untyped-def]
+        def wrap(handler: Handler) -> Handler:
+            async def wrapped(delivery: Delivery) -> None:
+                order.append(f"{name} in")
+                await handler(delivery)
+                order.append(f"{name} out")
+
+            return wrapped
+
+        return wrap
+
+    def stamp(publish: Publish) -> Publish:
+        async def stamping(message: Message) -> Receipt:
+            order.append(f"publish {message.topic}")
+            return await publish(message)
+
+        return stamping
+
+    app = App(middleware=[named("app")], publish_middleware=[stamp])
+
+    @app.subscriber("t", group="g", middleware=[named("own")])
+    async def handle(body: str) -> None:
+        order.append("handler")
+
+    async with TestBroker(app) as broker:
+        await broker.publish("t", "x")
+        await broker.drain()
+    assert order == ["publish t", "app in", "own in", "handler", "own out", "app out"]
+
+
+async def test_idempotency_skips_what_was_done_and_retries_what_failed() -> None:
+    app = App()
+    calls: list[str] = []
+    duplicates: list[str] = []
+
+    @app.subscriber(
+        "t",
+        group="g",
+        retry=Retry(attempts=3, initial=5),
+        idempotency=Idempotency(
+            "memory://", on_duplicate=lambda d: duplicates.append(d.message.id)
+        ),
+    )
+    async def handle(body: str, delivery: Delivery) -> None:
+        calls.append(body)
+        if body == "bad" and delivery.attempt == 1:
+            raise ValueError
+
+    @app.subscriber("u", group="g")
+    async def again(body: str) -> None:
+        raise Reject("no")
+
+    async with TestBroker(app) as broker:
+        for body in ("good", "bad"):
+            await broker.publish("t", body, id=body)
+        await broker.drain()
+        await broker.advance(60)
+        assert sorted(calls) == ["bad", "bad", "good"]
+
+
+async def test_the_url_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANYMQ_URL", raising=False)
+    with pytest.raises(ConfigurationError, match="ANYMQ_URL"):
+        await App().start()
+    monkeypatch.setenv("ANYMQ_URL", "memory://from-the-environment")
+    async with App() as app:
+        assert str(app.broker.url) == "memory://from-the-environment"
+        with pytest.raises(StateError):
+            await app.start()
+    with pytest.raises(StateError):
+        _ = app.broker
+
+
+async def test_a_start_that_fails_leaves_nothing_open() -> None:
+    closed: list[bool] = []
+
+    @asynccontextmanager
+    async def lifespan(app: App) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            closed.append(True)
+
+    app = App("memory://", lifespan=lifespan, names={"t": "not-there"})
+
+    @app.subscriber("t", group="g")
+    async def handle(body: str) -> None: ...
+
+    with pytest.raises(NotFound, match="does not exist"):
+        await app.start()
+    assert closed == [True]
+    before = asyncio.all_tasks()
+    assert before == {asyncio.current_task()}
+
+
+PROGRAM = """
+import asyncio, sys
+import anymq
+
+app = anymq.App("sqlite:///app.db", drain_timeout=float(sys.argv[1]))
+
+@app.subscriber("t", group="g")
+async def handle(body: str) -> None:
+    print("started", flush=True)
+    await asyncio.sleep(float(body))
+    print("finished", flush=True)
+
+@app.subscriber("ready", group="g")
+async def ready(body: str) -> None:
+    print("ready", flush=True)
+    await app.publish("t", body)
+
+async def seed():
+    async with anymq.connect("sqlite:///app.db") as broker:
+        await broker.publish("ready", sys.argv[2])
+
+asyncio.run(seed())
+app.run()
+print("bye", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains(tmp_path: Path, number: signal.Signals) -> None:
+    process = run(tmp_path, "20", "0.7")
+    assert until_line(process, "started")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert out.split() == ["finished", "bye"], err
+    assert process.returncode == 0
+
+
+def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
+    process = run(tmp_path, "60", "60")
+    assert until_line(process, "started")
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    while process.poll() is None and time.monotonic() - started < 15:
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert time.monotonic() - started < 15
+    assert "finished" not in out, err
+    assert "Traceback" not in err
+
+
+def run(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    (folder / "program.py").write_text(textwrap.dedent(PROGRAM))
+    return subprocess.Popen(
+        [sys.executable, "program.py", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONWARNINGS": "error"},
+    )
+
+
+def until_line(process: subprocess.Popen[str], wanted: str) -> bool:
+    assert process.stdout is not None
+    return any(line.strip() == wanted for line in process.stdout)

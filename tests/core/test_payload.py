@@ -1,0 +1,117 @@
+"""Payloads and handlers by annotation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from typing_extensions import TypedDict
+
+from anymq import ConfigurationError, Delivery, Message, Reject, Topic
+from anymq.handlers import adapt
+from anymq.payload import check_payload, decode_payload, encode_payload, type_name
+
+
+class Model(BaseModel):
+    price: Decimal
+
+
+@dataclass
+class Data:
+    name: str
+    model: Model
+
+
+class Typed(TypedDict):
+    n: int
+
+
+def message(body: bytes, type: str | None = None) -> Message:
+    return Message(id="1", topic="t", body=body, type=type)
+
+
+@pytest.mark.parametrize(
+    ("payload", "annotation"),
+    [
+        (Model(price=Decimal("1.10")), Model),
+        (Data("ü", Model(price=Decimal("0.1"))), Data),
+        ({"n": 1}, Typed),
+        ({"a": [1, None, "x"]}, dict),
+        ([1, 2], list[int]),
+        ("text ü", str),
+        (b"\x00\xff", bytes),
+        (7, int),
+        (None, type(None)),
+    ],
+)
+def test_there_and_back(payload: Any, annotation: Any) -> None:
+    body, _ = encode_payload(payload)
+    assert decode_payload(message(body), annotation) == payload
+
+
+def test_content_types() -> None:
+    assert encode_payload({"a": 1}) == (b'{"a":1}', "application/json")
+    assert encode_payload("a")[1].startswith("text/plain")
+    assert encode_payload(b"a")[1] == "application/octet-stream"
+    assert encode_payload(bytearray(b"a"))[0] == b"a"
+
+
+def test_what_cannot_be_encoded_is_refused() -> None:
+    for payload in (object(), {"a": object()}, lambda: None):
+        with pytest.raises(ConfigurationError, match="cannot be published"):
+            encode_payload(payload)
+
+
+def test_invalid_bodies_are_rejected_without_being_quoted() -> None:
+    for body in (b"", b"{", b"\xff", b'{"price": "hunter2"}', b"[" * 100_000):
+        with pytest.raises(Reject) as caught:
+            decode_payload(message(body), Model)
+        assert "hunter2" not in caught.value.reason
+    with pytest.raises(Reject, match="not UTF-8"):
+        decode_payload(message(b"\xff"), str)
+
+
+def test_a_union_follows_the_type() -> None:
+    class A(BaseModel):
+        n: int = 0
+
+    class B(BaseModel):
+        n: int = 0
+
+    assert isinstance(decode_payload(message(b"{}", "B"), A | B), B)
+    assert isinstance(decode_payload(message(b"{}", "A"), A | B), A)
+    assert isinstance(decode_payload(message(b"{}", "unheard of"), A | B), A)
+
+
+def test_topics_check_their_payloads() -> None:
+    check_payload(Model(price=Decimal(1)), Topic("t", Model))
+    check_payload({"n": 1}, Topic("t", Typed))
+    check_payload("x", Topic("t", str | int))
+    for payload, kind in (({"n": 1}, Model), ({"n": "x"}, Typed), (1.5, str | int)):
+        with pytest.raises(ConfigurationError):
+            check_payload(payload, Topic("t", kind))
+    assert type_name(Model(price=Decimal(1)), "t") == "Model"
+    assert type_name({}, "t") == "t"
+
+
+async def good(order: Model, delivery: Delivery, message: Message) -> None: ...
+async def plain(order) -> None: ...  # type: ignore[no-untyped-def]
+async def nothing() -> None: ...
+async def two(a: Model, b: Data) -> None: ...
+async def unresolved(a: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+def sync(a: Model) -> None: ...
+
+
+def test_handlers_are_checked_when_registered() -> None:
+    for function in (good, plain, nothing):
+        adapt(function, Topic("t"))
+    for bad, reason in (
+        (two, "more than one payload"),
+        (sync, "must be an async function"),
+        (unresolved, "cannot be resolved"),
+    ):
+        with pytest.raises(ConfigurationError, match=reason):
+            adapt(bad, Topic("t"))  # type: ignore[arg-type]

@@ -1,0 +1,181 @@
+"""The coalescing publisher, on a driver that fails as told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+import pytest_asyncio
+
+from anymq import Broker, Closed, NotFound, PermanentError, PublishTimeout, Receipt
+from anymq.driver import Outcome, Record
+
+from .scripted import Lost, Missing, Refused, ScriptedDriver, scripted
+
+
+@pytest_asyncio.fixture
+async def both() -> AsyncIterator[tuple[Broker, ScriptedDriver]]:
+    broker, driver = await scripted()
+    yield broker, driver
+    driver.script = driver.confirm
+    await broker.aclose()
+    assert driver.closed
+
+
+Both = tuple[Broker, ScriptedDriver]
+
+
+async def test_what_comes_while_the_driver_is_busy_goes_in_one_call(both: Both) -> None:
+    broker, driver = both
+    go = asyncio.Event()
+
+    async def slow(records: Sequence[Record]) -> Sequence[Outcome]:
+        await go.wait()
+        return await driver.confirm(records)
+
+    driver.script = slow
+    await broker._declare("t")
+    publishing = [asyncio.create_task(broker.publish("t", str(n))) for n in range(25)]
+    await driver.called.wait()
+    go.set()
+    receipts = await asyncio.gather(*publishing)
+    assert len({receipt.id for receipt in receipts}) == 25
+    sent = [body for batch in driver.batches for body in batch]
+    assert sent == [str(n) for n in range(25)], "in the order they were made"
+    assert len(driver.batches) <= 4, "at most ten a call"
+
+
+async def test_a_transient_failure_is_repeated_with_the_same_ids(both: Both) -> None:
+    broker, driver = both
+    seen: list[tuple[str, str]] = []
+
+    async def twice(records: Sequence[Record]) -> Sequence[Outcome]:
+        seen.extend((record.id, record.unique) for record in records)
+        return [Lost("gone") if len(seen) < 3 else "7" for _ in records]
+
+    driver.script = twice
+    receipt = await broker.publish("t", "x")
+    assert receipt == Receipt(receipt.id, "t", "7")
+    assert seen == [(receipt.id, receipt.id)] * 3
+
+
+async def test_each_record_has_its_own_fate(both: Both) -> None:
+    broker, driver = both
+
+    async def script(records: Sequence[Record]) -> Sequence[Outcome]:
+        return [Refused("no") if record.body == b"1" else "1" for record in records]
+
+    driver.script = script
+    results = await broker.publish_many("t", ["0", "1", "2"])
+    assert isinstance(results[0], Receipt)
+    assert isinstance(results[1], PermanentError)
+    assert isinstance(results[1].__cause__, Refused)
+    assert "scripted://" in str(results[1])
+    assert isinstance(results[2], Receipt)
+
+
+async def test_a_driver_that_hangs_does_not_hang_its_callers(both: Both) -> None:
+    broker, driver = both
+    hang = asyncio.Event()
+
+    async def script(records: Sequence[Record]) -> Sequence[Outcome]:
+        await hang.wait()
+        return await driver.confirm(records)
+
+    driver.script = script
+    started = time.monotonic()
+    results = await asyncio.gather(
+        broker.publish("t", "in the call", timeout=0.5),
+        broker.publish("t", "in the queue", timeout=0.3),
+        return_exceptions=True,
+    )
+    assert time.monotonic() - started < 1.5
+    assert all(isinstance(result, PublishTimeout) for result in results)
+    assert "may have been stored" in str(results[0])
+    driver.script = driver.confirm
+    hang.set()
+    await broker.publish("t", "again")
+    assert ["in the queue"] not in driver.batches, "what had timed out unsent is not sent later"
+
+
+async def test_the_timeout_names_the_last_error(both: Both) -> None:
+    broker, driver = both
+
+    async def script(records: Sequence[Record]) -> Sequence[Outcome]:
+        raise Lost("connection reset")
+
+    driver.script = script
+    with pytest.raises(PublishTimeout, match="connection reset") as caught:
+        await broker.publish("t", "x", timeout=0.4)
+    assert len(driver.batches) > 1
+    assert caught.value.__cause__ is not None
+
+
+async def test_a_vanished_topic_is_declared_again_once(both: Both) -> None:
+    broker, driver = both
+    missing = 1
+
+    async def script(records: Sequence[Record]) -> Sequence[Outcome]:
+        nonlocal missing
+        missing -= 1
+        return [Missing("no such topic") if missing >= 0 else "1" for _ in records]
+
+    driver.script = script
+    await broker.publish("t", "x")
+    assert driver.declared == ["t", "t"]
+    missing = 2
+    with pytest.raises(NotFound):
+        await broker.publish("t", "y")
+
+
+async def test_an_unmapped_error_is_seen_as_it_is(both: Both) -> None:
+    broker, driver = both
+
+    async def script(records: Sequence[Record]) -> Sequence[Outcome]:
+        raise ZeroDivisionError("a defect")
+
+    driver.script = script
+    with pytest.raises(ZeroDivisionError):
+        await broker.publish("t", "x")
+
+
+async def test_a_cancelled_publish_that_was_not_sent_is_not_sent(both: Both) -> None:
+    broker, driver = both
+    go = asyncio.Event()
+
+    async def slow(records: Sequence[Record]) -> Sequence[Outcome]:
+        await go.wait()
+        return await driver.confirm(records)
+
+    driver.script = slow
+    await broker._declare("t")
+    first = asyncio.create_task(broker.publish("t", "first"))
+    await driver.called.wait()
+    second = asyncio.create_task(broker.publish("t", "second"))
+    await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    go.set()
+    await first
+    await broker.publish("t", "third")
+    assert driver.batches == [["first"], ["third"]]
+
+
+async def test_closing_answers_everybody() -> None:
+    broker, driver = await scripted()
+    hang = asyncio.Event()
+
+    async def script(records: Sequence[Record]) -> Sequence[Outcome]:
+        await hang.wait()
+        return []
+
+    driver.script = script
+    publishing = [asyncio.create_task(broker.publish("t", str(n), timeout=60)) for n in range(15)]
+    await driver.called.wait()
+    started = time.monotonic()
+    await broker.aclose()
+    assert time.monotonic() - started < 10
+    results = await asyncio.gather(*publishing, return_exceptions=True)
+    assert all(isinstance(result, Closed) for result in results)

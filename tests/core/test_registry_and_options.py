@@ -1,0 +1,104 @@
+"""Connecting: schemes, options, credentials; what goes wrong says what to do."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+
+from anymq import (
+    AccessDenied,
+    ConfigurationError,
+    ConnectionLost,
+    InvalidURL,
+    MissingDependency,
+    UnknownScheme,
+    connect,
+    register,
+)
+from anymq.registry import load_driver, load_store, schemes
+
+from .scripted import Lost, Refused, ScriptedDriver
+
+
+async def test_an_unknown_scheme_lists_what_is_installed() -> None:
+    with pytest.raises(UnknownScheme, match=r"rabit://.*memory://.*sqlite://") as caught:
+        await connect("rabit://user:hunter2@h")
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(UnknownScheme, match="did you mean kafka://"):
+        await connect("kafak://h")
+
+
+def test_every_scheme_of_the_wheel_is_known() -> None:
+    expected = ["amqp", "amqps", "kafka", "kafka+ssl", "memory", "nats", "redis"]
+    expected += ["rediss", "sqlite", "tls"]
+    assert set(expected) <= set(schemes())
+    assert load_store("sqlite").__name__ == "SqliteStore"
+
+
+def test_a_missing_client_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "anymq_kafka"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "aiokafka", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'anymq\[kafka\]'"):
+        load_driver("kafka")
+
+
+def test_what_is_registered_must_be_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("not_an_adapter")
+    module.Thing = int  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "not_an_adapter", module)
+    register("thing", "not_an_adapter:Thing")
+    with pytest.raises(ConfigurationError, match="not a Driver"):
+        load_driver("thing")
+
+
+async def test_options_are_checked() -> None:
+    async with connect("scripted://h?size=3&declare=false"):
+        pass
+    with pytest.raises(InvalidURL, match=r"unknown option 'sise'.*did you mean 'size'.*declare"):
+        await connect("scripted://h?sise=3")
+    with pytest.raises(InvalidURL, match="size") as caught:
+        await connect("scripted://h?size=hunter2")
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_credentials_do_not_travel_in_the_clear() -> None:
+    with pytest.raises(ConfigurationError, match="allow_insecure_auth") as caught:
+        await connect("scripted://user:hunter2@broker.example")
+    assert "hunter2" not in str(caught.value)
+    for url in (
+        "scripted://user:hunter2@broker.example?allow_insecure_auth=true",
+        "scripted://user:hunter2@localhost",
+    ):
+        async with connect(url) as broker:
+            assert "hunter2" not in f"{broker!r} {broker.url}"
+
+
+async def test_a_failure_to_connect_says_where_and_what_to_do() -> None:
+    ScriptedDriver.opening.append(Lost("refused"))
+    with pytest.raises(
+        ConnectionLost, match=r"user:\*\*\*@localhost: refused; is it running"
+    ) as one:
+        await connect("scripted://user:hunter2@localhost")
+    assert isinstance(one.value.__cause__, Lost)
+    ScriptedDriver.opening.append(AccessDenied("who are you"))
+    with pytest.raises(AccessDenied, match="check the user and password"):
+        await connect("scripted://user:hunter2@localhost")
+    ScriptedDriver.opening.append(Refused("no"))
+    with pytest.raises(Exception, match="no"):
+        await connect("scripted://localhost")
+
+
+async def test_mapped_names_are_not_created() -> None:
+    async with connect("memory://mapped") as other:
+        await other.publish("legacy", "old")
+        async with connect("memory://mapped", names={"orders": "legacy"}) as broker:
+            await broker.publish("orders", "new")
+            async with broker.subscribe("orders", group="g") as deliveries:
+                bodies = [(await anext(deliveries)).message.body for _ in range(2)]
+            assert bodies == [b"old", b"new"]
+        async with connect("memory://mapped", names={"orders": "nowhere"}) as broker:
+            with pytest.raises(Exception, match="does not exist"):
+                await broker.publish("orders", "x")
