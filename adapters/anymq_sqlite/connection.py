@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from anymq.errors import ConfigurationError, ConnectionLost
+from anymq.errors import ConfigurationError
 
 from . import schema
 from .errors import primary_code
@@ -39,15 +39,17 @@ class Connection:
         self._identity: tuple[int, int] | None = None
 
     def get(self) -> sqlite3.Connection:
-        """Return the open connection."""
+        """Return the open connection.
+
+        A file that was deleted or replaced is opened anew, as a broker that lost its disk: SQLite
+        would go on with one that has no name any more, and nothing would be kept.
+        """
+        if self._open is not None and _identity(self.path) != self._identity:
+            self.drop()
         if self._open is None:
             self._open = _connect(self.path, self._synchronous)
             self._identity = _identity(self.path)
             self.generation += 1
-        elif _identity(self.path) != self._identity:
-            # SQLite would go on with a file that has no name any more: nothing would be kept.
-            self.drop()
-            raise ConnectionLost(f"{self.path} was deleted or replaced while it was open")
         return self._open
 
     def lock(self) -> WriteLock:
@@ -89,6 +91,7 @@ def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
         db = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:
         db.text_factory = _text
+        known = schema.exists(db)  # before anything is changed
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise ConfigurationError(
@@ -97,7 +100,8 @@ def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
         db.execute(f"PRAGMA synchronous = {synchronous}")
         db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         db.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}")
-        schema.prepare(db)
+        if not known:
+            schema.create(db)
     except BaseException:
         db.close()
         raise

@@ -37,8 +37,9 @@ class Database:
         self._closed = False
         self._changes = Changes(poll)
         self._on_change: Callable[[], None] | None = None
+        self.connection = Connection(path, synchronous)
         self._worker = Worker(
-            Connection(path, synchronous),
+            self.connection,
             self._changes,
             busy_timeout,
             done=lambda tasks: self._call(lambda: _resolve(tasks)),

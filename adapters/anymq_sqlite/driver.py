@@ -36,7 +36,7 @@ class SqliteDriver(Driver):
     def __init__(self, database: Database, janitor: Janitor) -> None:
         self.watch = Watch()
         self._database = database
-        self._janitor = janitor
+        self.janitor = janitor
         self._natives: dict[str, str] = {}
 
     @classmethod
@@ -83,7 +83,7 @@ class SqliteDriver(Driver):
 
     async def aclose(self) -> None:
         try:
-            await self._janitor.aclose()
+            await self.janitor.aclose()
         finally:
             await self._database.aclose()
 

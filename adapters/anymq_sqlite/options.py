@@ -56,7 +56,7 @@ def database_path(url: URL) -> Path:
             "(sqlite:////absolute/path.db)"
         )
     name = url.path.removeprefix("/")
-    if not name or name == ":memory:":
+    if not name or name.endswith("/") or name == ":memory:":
         raise InvalidURL(
             "a sqlite URL names a file, for example sqlite:///app.db; "
             "for messages in memory only, use memory://"

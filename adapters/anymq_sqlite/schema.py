@@ -60,25 +60,8 @@ CREATE INDEX claims_by_until ON claims (until);
 """
 
 
-def prepare(db: sqlite3.Connection) -> None:
-    """Make the tables if the file is new; raises `ConfigurationError` if it is not ours to use."""
-    if _checked(db):
-        return
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        if not _checked(db):  # another process may have been first
-            for statement in _TABLES.split(";\n"):
-                db.execute(statement)
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {VERSION}")
-        db.execute("COMMIT")
-    finally:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-
-
-def _checked(db: sqlite3.Connection) -> bool:
-    """Whether the file has our tables; False if it is empty."""
+def exists(db: sqlite3.Connection) -> bool:
+    """Whether the tables exist; raises `ConfigurationError` if the file is not ours to use."""
     application: int = db.execute("PRAGMA application_id").fetchone()[0]
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     if application == APPLICATION_ID and version:
@@ -93,3 +76,18 @@ def _checked(db: sqlite3.Connection) -> bool:
             "the file is a SQLite database of another application; give anymq a file of its own"
         )
     return False
+
+
+def create(db: sqlite3.Connection) -> None:
+    """Make the tables, if no other process was first."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if not exists(db):
+            for statement in _TABLES.split(";\n"):
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {VERSION}")
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
