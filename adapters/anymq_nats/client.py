@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import nats.errors
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 
 from .parser import HearingParser
 
@@ -103,6 +103,15 @@ class GuardedClient(Client):
         return not self.is_connected and not self.is_closed and (task is None or task.done())
 
     # What follows overrides nats-py.
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        # A reconnect that failed half-way leaves its socket open and its tasks reading from it,
+        # and from the next one.
+        self.abort()
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
+        await super()._connect_to_server(s)
 
     def _connect_command(self) -> bytes:
         # The last step before credentials are written, on connect and on every reconnect. nats-py
