@@ -54,7 +54,7 @@ class Address:
             "socket_keepalive": True,
             "socket_read_size": _READ_SIZE,
             "health_check_interval": _HEALTH_CHECK,
-            "client_name": options.client_name or None,
+            "client_name": options.client_name,
         }
 
     def pool(self) -> BlockingConnectionPool:

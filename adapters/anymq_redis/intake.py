@@ -109,7 +109,7 @@ class Intake:
     async def _collect(self, script: Script, which: int, args: Iterable[bytes]) -> bytes:
         reply: tuple[bytes, list[Any], int] = await self._member.run(script, which, args)
         cursor, entries, deleted = reply
-        self.spare += (self._member.keep(which, entry, entry[2]) for entry in entries)
+        self.spare += (self._member.keep(which, entry[:2], entry[2]) for entry in entries)
         if deleted:
             spec = self._member.spec
             log.warning(

@@ -45,8 +45,8 @@ class Janitor:
 
     async def _trim(self, retention: float) -> None:
         args = [b"%d" % max(1, round(retention * 1000)), b"%d" % _LIMIT]
-        if await self._commands.eval(TRIM, [self._keys.stream], args) >= _LIMIT:
-            self._next = time.monotonic()
+        if await self._commands.eval(TRIM, [self._keys.stream], args):
+            self._next = time.monotonic()  # there may be more
 
     async def _sweep(self) -> None:
         args = [self._keys.group, b"%d" % (_SILENT * 1000)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ class RedisOptions:
     the most that commands may open (each subscription has one more). `retention` deletes entries
     that are older, once every group of the topic has settled them; without it a stream grows for
     ever. `dedupe` is how long a publish whose answer was lost can be told from a new one.
+    `client_name` is what CLIENT LIST shows; the user must be allowed CLIENT SETNAME then.
     `ca`, `cert` and `key_file` are PEM files for `rediss://`; without `ca` the system's are used.
     """
 
@@ -27,7 +29,7 @@ class RedisOptions:
     connections: int = 8
     retention: float | None = None
     dedupe: float = 120.0
-    client_name: str = "anymq"
+    client_name: str | None = None
     ca: str | None = None
     cert: str | None = None
     key_file: str | None = None
@@ -37,8 +39,8 @@ class RedisOptions:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigurationError(f"{name} must be positive")
-        if not self.client_name.isprintable() or " " in self.client_name:
-            raise ConfigurationError("client_name must be printable and without spaces")
+        if self.client_name is not None and not re.fullmatch("[!-~]+", self.client_name):
+            raise ConfigurationError("client_name must be ASCII text without spaces")
 
 
 def address(url: URL) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 -- Deletes what is older than the retention, but nothing that a group has not settled: MAXLEN, or
 -- MINID alone, would lose messages. KEYS stream. ARGV milliseconds of retention, how many at most.
+-- Returns how many were deleted; 0 when all is done.
 
 local ms, seq = now() - tonumber(ARGV[1]), 0
 local function keep(id, step)
@@ -18,8 +19,7 @@ for _, group in ipairs(groups) do
 end
 if ms < 0 then return 0 end
 local least = string.format('%.0f-%.0f', ms, seq)
-local limit = tonumber(ARGV[2])
-local deleted = redis.call('XTRIM', KEYS[1], 'MINID', '~', least, 'LIMIT', limit)
--- The approximate form stops at a node of the tree, which holds a hundred entries or so.
-if deleted < limit then deleted = deleted + redis.call('XTRIM', KEYS[1], 'MINID', least) end
-return deleted
+local deleted = redis.call('XTRIM', KEYS[1], 'MINID', '~', least, 'LIMIT', ARGV[2])
+if deleted > 0 then return deleted end
+-- The approximate form deletes whole nodes of the tree; what is left is part of a single one.
+return redis.call('XTRIM', KEYS[1], 'MINID', least)

@@ -1,0 +1,106 @@
+"""Trimming to the retention, and consumers that are long gone."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from anymq.driver import Source
+from anymq_redis import RedisDriver
+from anymq_redis.keys import group_keys
+from anymq_redis.scripts import MOVE, SWEEP, TRIM
+from tests.adapters.redis.support import Bench, bodies, take
+
+pytestmark = pytest.mark.redis
+
+
+async def trim(bench: Bench, driver: RedisDriver, retention: int, most: int = 10_000) -> int:
+    args = [b"%d" % retention, b"%d" % most]
+    deleted: int = await driver._commands.eval(TRIM, [bench.name.encode()], args)
+    return deleted
+
+
+async def test_only_what_every_group_has_settled_is_trimmed(
+    bench: Bench, driver: RedisDriver
+) -> None:
+    fast, slow = await bench.join(driver), await bench.join(driver, "slow")
+    await driver.publish(bench.records(10))
+    await asyncio.sleep(0.01)
+    assert await trim(bench, driver, 1) == 0
+    await fast.ack(await take(fast, 10))
+    got = await take(slow, 6)
+    assert await trim(bench, driver, 1) == 0
+    await slow.ack([*got[:3], got[5]])
+    assert await trim(bench, driver, 60_000) == 0
+    assert await trim(bench, driver, 1) == 3
+    await slow.ack(got[3:5])
+    assert await trim(bench, driver, 1) == 3
+    assert bodies(await take(slow, 4)) == [b"6", b"7", b"8", b"9"]
+
+
+async def test_trimming_is_exact_and_bounded(bench: Bench, driver: RedisDriver) -> None:
+    source = await bench.join(driver)
+    for _ in range(2):
+        await driver.publish(bench.records(350))
+    await source.ack(await take(source, 700))
+    await asyncio.sleep(0.01)
+    assert 0 < await trim(bench, driver, 1, most=200) <= 300
+    while await trim(bench, driver, 1, most=200):
+        pass
+    assert await driver.native.xlen(bench.name) == 0
+
+
+async def test_a_topic_without_groups_is_trimmed_by_age(bench: Bench, driver: RedisDriver) -> None:
+    await driver.publish(bench.records(3))
+    assert await trim(bench, driver, 3_600_000) == 0
+    await asyncio.sleep(0.01)
+    assert await trim(bench, driver, 1) == 3
+    assert await driver._commands.eval(TRIM, [b"no:such:key"], [b"1", b"10"]) == 0
+
+
+@pytest.mark.parametrize("where", ["url", "topic"])
+async def test_members_trim_as_they_receive(bench: Bench, where: str) -> None:
+    driver = await bench.open(retention=0.2 if where == "url" else None)
+    topic = bench.topic(retention=0.2 if where == "topic" else None)
+    source = await bench.join(driver, topic=topic)
+    await driver.publish(bench.records(3))
+    await source.ack(await take(source, 3))
+    async with asyncio.timeout(10):
+        while await driver.native.xlen(bench.name):
+            await source.receive(0, 0.0)
+            await asyncio.sleep(0.02)
+
+
+async def test_consumers_that_have_something_pending_or_live_are_kept(
+    bench: Bench, driver: RedisDriver
+) -> None:
+    gone: Source = await bench.join(driver)
+    holding: Source = await bench.join(driver)
+    await driver.publish(bench.records(2))
+    await gone.ack(await take(gone, 1))
+    await take(holding, 1)
+    keys = group_keys(bench.spec())
+
+    async def sweep(silent: int) -> int:
+        args = [keys.group, b"%d" % silent]
+        swept: int = await driver._commands.eval(SWEEP, [keys.stream], args)
+        return swept
+
+    assert await sweep(60_000) == 0
+    await asyncio.sleep(0.01)
+    assert await sweep(1) == 1
+    assert (await driver.native.xpending(bench.name, "billing"))["pending"] == 1
+    await driver.publish([bench.record(b"still here")])
+    assert bodies(await take(gone, 1)) == [b"still here"]
+
+
+async def test_many_due_at_once_are_moved_in_steps(bench: Bench, driver: RedisDriver) -> None:
+    source = await bench.join(driver)
+    await driver.publish(bench.records(350))
+    got = await take(source, 350)
+    await source.nack([bench.nack(item, 0.05) for item in got])
+    assert len(await take(source, 350)) == 350
+    keys = group_keys(bench.spec())
+    args = [keys.retry, keys.delayed, keys.payloads]
+    assert await driver._commands.eval(MOVE, args, [b"10"]) == [0, -1]

@@ -1,0 +1,180 @@
+"""A server that is killed, paused or gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+from redis.exceptions import RedisError
+
+from anymq.driver import Received
+from brokers import Server
+from tests.adapters.redis.support import (
+    attempt,
+    bench_on,
+    bodies,
+    bodies_stored,
+    eventually,
+    nothing,
+    take,
+    take_through,
+)
+
+pytestmark = [pytest.mark.redis, pytest.mark.xdist_group("redis-faults"), pytest.mark.timeout(180)]
+
+LOST = (RedisError, OSError)
+
+
+async def test_a_kill_in_mid_stream_loses_nothing(faulty: Server) -> None:
+    async with bench_on(faulty.url) as bench:
+        driver = await bench.open()
+        source = await bench.join(driver, lease=5.0)
+        delayed = await bench.join(driver, "delayed")
+        everything = await bench.join(driver, None)
+        stored = set(await driver.publish(bench.records(50)))
+        first = await take(source, 20)
+        await source.ack(first[:10])
+        (item,) = await take(delayed, 1)
+        begun = time.monotonic()
+        await delayed.nack([bench.nack(item, 4.0)])
+        seen = await take(everything, 30)
+        await asyncio.to_thread(faulty.kill)
+        for call in (
+            driver.ping(),
+            source.receive(1, 0.1),
+            source.ack(first[10:]),
+            nothing(delayed),
+        ):
+            with pytest.raises(LOST):
+                await call
+        await asyncio.to_thread(faulty.up)
+        await eventually(lambda: _answers(driver.ping()))
+        stored |= set(await driver.publish(bench.records(10)))
+        await source.ack(first[10:15])
+        rest = await take_through(source, 45)
+        assert len({item.position for item in rest}) == 45
+        assert {item.position for item in [*first[:15], *rest]} == stored
+        assert {item.position for item in rest if item.redeliveries} == {
+            item.position for item in first[15:]
+        }
+        assert {item.position for item in await take_through(delayed, 60)} == stored
+        assert time.monotonic() - begun >= 4.0
+        seen += await take_through(everything, 30)
+        assert [item.position for item in seen] == sorted(
+            {str(position) for position in stored}, key=_order
+        )
+
+
+def _order(position: str) -> tuple[int, ...]:
+    return tuple(map(int, position.split("-")))
+
+
+async def _answers(call: object) -> bool:
+    try:
+        await call  # type: ignore[misc]
+    except LOST:
+        return False
+    return True
+
+
+async def test_a_delay_survives_a_restart_of_everything(faulty: Server) -> None:
+    async with bench_on(faulty.url) as bench:
+        driver = await bench.open()
+        source = await bench.join(driver)
+        await driver.publish([bench.record(b"x")])
+        (item,) = await take(source, 1)
+        begun = time.monotonic()
+        await source.nack([bench.nack(item, 3.0)])
+        name = bench.name
+    await asyncio.to_thread(faulty.kill)
+    await asyncio.to_thread(faulty.up)
+    async with bench_on(faulty.url) as again:
+        again.name = name
+        driver = await again.open()
+        source = await again.join(driver)
+        back: list[Received] = []
+        while not back:
+            back += await source.receive(1, 0.5)
+        assert 3.0 <= time.monotonic() - begun < 20
+        assert (bodies(back), attempt(back[0])) == ([b"x"], 2)
+
+
+async def test_a_paused_server_hangs_nothing_and_stores_once(faulty: Server) -> None:
+    async with bench_on(faulty.url) as bench:
+        driver = await bench.open(timeout=1.0)
+        source = await bench.join(driver)
+        await driver.publish([bench.record(b"first")])
+        held = await take(source, 1)
+        await asyncio.to_thread(faulty.pause)
+        try:
+            record = bench.record(b"once")
+            for call in (
+                driver.publish([record]),
+                driver.publish([record]),
+                driver.ping(),
+                source.ack(held),
+                source.nack([bench.nack(held[0])]),
+                source.extend(held),
+            ):
+                begun = time.monotonic()
+                with pytest.raises(LOST):
+                    await call
+                assert time.monotonic() - begun < 2.5
+            begun = time.monotonic()
+            with pytest.raises(LOST):
+                await source.receive(1, 2.0)
+            assert time.monotonic() - begun < 7
+        finally:
+            await asyncio.to_thread(faulty.resume)
+        await driver.publish([record])
+        await driver.publish([bench.record(b"last")])
+        assert await bodies_stored(driver, bench.name) == [b"first", b"once", b"last"]
+        await source.ack(held)
+        assert bodies(await take_through(source, 2)) == [b"once", b"last"]
+
+
+@pytest.mark.parametrize("how", ["kill", "pause"])
+async def test_closing_with_a_dead_server_is_bounded(faulty: Server, how: str) -> None:
+    async with bench_on(faulty.url) as bench:
+        driver = await bench.open()
+        source = await bench.join(driver)
+        broadcast = await bench.join(driver, None)
+        await driver.publish(bench.records(3))
+        await take(source, 2)
+        await take(broadcast, 1)
+        reading = asyncio.create_task(broadcast.receive(0, 0.0))
+        await asyncio.to_thread(getattr(faulty, how))
+        try:
+            begun = time.monotonic()
+            await source.aclose()
+            await broadcast.aclose()
+            assert time.monotonic() - begun < 2.5
+            await driver.aclose()
+            await driver.aclose()
+            assert time.monotonic() - begun < 4
+        finally:
+            if how == "pause":
+                await asyncio.to_thread(faulty.resume)
+            reading.cancel()
+
+
+async def test_a_cancelled_close_leaves_nothing_open(faulty: Server) -> None:
+    async with bench_on(faulty.url) as bench:
+        driver = await bench.open()
+        source = await bench.join(driver)
+        await driver.publish(bench.records(3))
+        await take(source, 2)
+        before = asyncio.all_tasks()
+        await asyncio.to_thread(faulty.pause)
+        try:
+            for closing in (source.aclose(), driver.aclose()):
+                task = asyncio.create_task(closing)
+                await asyncio.sleep(0.1)
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        finally:
+            await asyncio.to_thread(faulty.resume)
+        assert asyncio.all_tasks() <= before

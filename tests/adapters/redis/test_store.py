@@ -1,0 +1,108 @@
+"""The idempotency store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from anymq.errors import InvalidURL
+from anymq.store import Claim, State
+from anymq.testing.harness import random_name
+from anymq.url import URL
+from anymq_redis import RedisDriver, RedisStore
+from tests.adapters.redis.support import Bench
+
+pytestmark = pytest.mark.redis
+
+
+@pytest_asyncio.fixture
+async def store(redis_url: str) -> AsyncIterator[RedisStore]:
+    made = await RedisStore.open(URL.parse(redis_url))
+    yield made
+    await made.aclose()
+    await made.aclose()
+
+
+@pytest.fixture
+def key() -> str:
+    return random_name("key") + "/ naïve"
+
+
+async def test_the_three_states(store: RedisStore, key: str) -> None:
+    assert await store.begin(key, "a", 30) == Claim(State.NEW)
+    assert await store.begin(key, "a", 30) == Claim(State.NEW)
+    other = await store.begin(key, "b", 30)
+    assert other.state is State.IN_PROGRESS
+    assert 29 < other.remaining <= 30
+    assert not await store.complete(key, "b", 60)
+    assert await store.complete(key, "a", 60)
+    assert await store.begin(key, "a", 30) == Claim(State.DONE)
+    assert await store.begin(key, "b", 30) == Claim(State.DONE)
+    assert not await store.complete(key, "a", 60)
+
+
+async def test_an_abandoned_key_is_new(store: RedisStore, key: str) -> None:
+    await store.begin(key, "a", 30)
+    await store.abandon(key, "b")
+    assert (await store.begin(key, "b", 30)).state is State.IN_PROGRESS
+    await store.abandon(key, "a")
+    assert await store.begin(key, "b", 30) == Claim(State.NEW)
+    await store.complete(key, "b", 30)
+    await store.abandon(key, "b")
+    assert await store.begin(key, "b", 30) == Claim(State.DONE)
+
+
+async def test_a_lease_ends_unless_it_is_renewed(store: RedisStore, key: str) -> None:
+    await store.begin(key, "a", 0.4)
+    for _ in range(4):
+        await asyncio.sleep(0.2)
+        await store.renew(key, "a", 0.4)
+    await store.renew(key, "b", 60)
+    claim = await store.begin(key, "b", 30)
+    assert claim.state is State.IN_PROGRESS
+    await asyncio.sleep(claim.remaining + 0.05)
+    assert await store.begin(key, "b", 30) == Claim(State.NEW)
+    assert not await store.complete(key, "a", 30)
+
+
+async def test_what_is_done_is_forgotten_after_its_time(
+    store: RedisStore, bench: Bench, driver: RedisDriver, key: str
+) -> None:
+    await store.begin(key, "a", 30)
+    await store.complete(key, "a", 0.1)
+    assert await driver.native.keys(f"anymq:seen:{key}")
+    await asyncio.sleep(0.15)
+    assert await store.begin(key, "b", 30) == Claim(State.NEW)
+    await store.abandon(key, "b")
+    assert not await driver.native.keys(f"anymq:seen:{key}")
+
+
+async def test_one_of_many_wins(redis_url: str, store: RedisStore, key: str) -> None:
+    other = await RedisStore.open(URL.parse(redis_url))
+    claims = await asyncio.gather(
+        *((store, other)[n % 2].begin(key, f"owner-{n}", 30) for n in range(40))
+    )
+    assert [claim.state for claim in claims].count(State.NEW) == 1
+    await other.aclose()
+
+
+async def test_a_prefix_of_its_own(redis_url: str, store: RedisStore, key: str) -> None:
+    other = await RedisStore.open(URL.parse(f"{redis_url}?prefix=other:"))
+    await store.begin(key, "a", 30)
+    assert await other.begin(key, "b", 30) == Claim(State.NEW)
+    await other.aclose()
+
+
+async def test_an_owner_cannot_pass_for_done(store: RedisStore, key: str) -> None:
+    await store.begin(key, "=", 30)
+    assert (await store.begin(key, "b", 30)).state is State.IN_PROGRESS
+    await store.begin(f"{key}2", "", 30)
+    assert (await store.begin(f"{key}2", "b", 30)).state is State.IN_PROGRESS
+
+
+async def test_unknown_options_are_refused() -> None:
+    with pytest.raises(InvalidURL, match="prefix"):
+        await RedisStore.open(URL.parse("redis://127.0.0.1:1/0?prefixx=x"))
