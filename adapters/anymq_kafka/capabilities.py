@@ -18,9 +18,9 @@ CAPABILITIES = Capabilities(
         "a confirmed copy in a retry topic of the group, read back when it is due; "
         "by the wall clocks of the members"
     ),
-    attempt_count=emulated(
-        "by a header on the copies: a delivery whose process died is delivered again with the "
-        "same number, so a message that kills its process is not counted"
+    attempt_count=unsupported(
+        "attempts are counted by a header on the copies that nack makes: a delivery whose process "
+        "died comes back with the same number, so a message that kills its process is not counted"
     ),
     release=native("not committed; delivered again by the same member, or by the next owner"),
     extend=emulated("Kafka has no leases: the partition stays with its member while that lives"),

@@ -33,7 +33,6 @@ log = logging.getLogger("anymq.kafka")
 DEFAULT_PORT = 9092
 # A single batch must stay below the default message.max.bytes of a topic that is not ours.
 MAX_BATCH = 1_000_000
-HEARTBEATS_A_SESSION = 3.3
 # The core polls every 2 s at least; a member that once left by this timer may stay out (#1187).
 MAX_POLL_INTERVAL = 24 * 3600.0
 FETCH_WAIT = 0.25
@@ -84,7 +83,7 @@ class Clients:
             fetch_max_wait_ms=_ms(FETCH_WAIT),
             fetch_max_bytes=options.fetch_max_bytes,
             session_timeout_ms=_ms(options.session_timeout),
-            heartbeat_interval_ms=_ms(options.session_timeout / HEARTBEATS_A_SESSION),
+            heartbeat_interval_ms=_ms(options.heartbeat),
             rebalance_timeout_ms=_ms(options.rebalance_timeout),
             max_poll_interval_ms=_ms(MAX_POLL_INTERVAL),
         )
@@ -156,11 +155,19 @@ async def stop_admin(admin: AIOKafkaAdminClient, grace: float) -> None:
 
 
 async def _bounded(stop: Coroutine[Any, Any, None], grace: float) -> None:
+    """Give `stop` its time, in a task of its own: aiokafka's raise `CancelledError` at their caller
+    when they meet a task that they have cancelled themselves."""
+    task = asyncio.create_task(stop)
     try:
-        async with asyncio.timeout(grace):
-            await stop
-    except (kafka.KafkaError, OSError) as error:
-        log.debug("stopping by force: %r", error)
+        await asyncio.wait((task,), timeout=grace)
+    finally:
+        task.cancel()
+        task.add_done_callback(_log_failure)
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.debug("stopping failed: %r", error)
 
 
 def _security(url: URL, options: KafkaOptions) -> dict[str, Any]:

@@ -18,10 +18,11 @@ class KafkaOptions:
     `retention` (where the `Topic` does not say; None: the broker's default), `max_body` (bodies of
     this size pass, headers included).
 
-    Groups: a member that does not answer for `session_timeout` loses its partitions; a member
-    has `handover` to finish what it works on when partitions move; commits are at least
-    `commit_interval` apart; a partition whose reading is `max_uncommitted` offsets ahead of its
-    oldest unsettled message is paused.
+    Groups: a member that does not answer for `session_timeout` loses its partitions; it hears of
+    others that come or go with its next `heartbeat`, and has `handover` to finish what it works on
+    before partitions move; commits are at least `commit_interval` apart; a partition whose reading
+    is `max_uncommitted` offsets ahead of its oldest unsettled message is paused. A consumer that
+    reads nothing for `stall_timeout` is looked at, and replaced if there was something to read.
 
     Retries: `retry_window` messages (and `retry_window_bytes`) of a retry topic are held in memory
     until they are due; beyond that, later ones wait for these.
@@ -39,6 +40,7 @@ class KafkaOptions:
     metadata_max_age: float = 30.0
 
     session_timeout: float = 10.0
+    heartbeat: float = 0.5
     rebalance_timeout: float = 60.0
     handover: float = 3.0
     commit_interval: float = 0.05
@@ -67,6 +69,7 @@ class KafkaOptions:
             "partitions",
             "metadata_max_age",
             "session_timeout",
+            "heartbeat",
             "rebalance_timeout",
             "max_uncommitted",
             "fetch_max_bytes",
@@ -80,5 +83,7 @@ class KafkaOptions:
                 raise ConfigurationError(f"{name} must be greater than 0")
         if self.commit_interval < 0 or self.handover < 0:
             raise ConfigurationError("commit_interval and handover must not be negative")
+        if self.heartbeat > self.session_timeout / 3:
+            raise ConfigurationError("heartbeat must be at most a third of session_timeout")
         if self.handover >= self.rebalance_timeout:
             raise ConfigurationError("handover must be shorter than rebalance_timeout")

@@ -25,8 +25,8 @@ from .clients import Clients, stop_producer
 from .records import key_hash, wire_headers, wire_key
 
 CLOSE_GRACE = 2.0
-METADATA_WAIT = 2.0
-METADATA_PAUSE = 0.1
+METADATA_WAIT = 1.0
+METADATA_PAUSE = 0.2
 LOOK_AGAIN = 1.0
 # Records without a key are spread over the partitions in runs of about this many.
 RUN = 16
@@ -52,6 +52,7 @@ class Batch:
     partition: int
     builder: Any
     turn: int
+    alone: bool
     indexes: list[int] = field(default_factory=list)
 
 
@@ -74,14 +75,13 @@ class Publisher:
         outcomes: list[Outcome] = [None] * len(items)
         deadline = asyncio.get_running_loop().time() + self._timeout
         await self._publish(items, range(len(items)), outcomes, deadline, together=True)
-        # The broker's limit is one for whole batches: those too large together go one by one.
-        alone = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, _TooMany)]
-        if alone:
+        again = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, _Again)]
+        if again:
             try:
-                await self._publish(items, alone, outcomes, deadline, together=False)
+                await self._publish(items, again, outcomes, deadline, together=False)
             except (kafka.KafkaError, OSError) as error:
-                for index in alone:
-                    if isinstance(outcomes[index], _TooMany):
+                for index in again:
+                    if isinstance(outcomes[index], _Again):
                         outcomes[index] = error
         return outcomes
 
@@ -161,7 +161,9 @@ class Publisher:
             headers = wire_headers(record)
             if batch is None or not _add(batch, index, key, record.body, headers):
                 turn = batch.turn + 1 if batch is not None else 0
-                batch = Batch(topic, partition, session.producer.create_batch(), turn)
+                batch = Batch(
+                    topic, partition, session.producer.create_batch(), turn, alone=not together
+                )
                 _add(batch, index, key, record.body, headers)
                 latest[topic, partition] = batch
                 batches.append(batch)
@@ -245,15 +247,23 @@ class Publisher:
         self, session: Session, batch: Batch, error: BaseException, outcomes: list[Outcome]
     ) -> None:
         self._retire(session)
-        large = isinstance(error, kafka.MessageSizeTooLargeError | kafka.RecordListTooLargeError)
-        if large and len(batch.indexes) > 1:
-            error = _TooMany()
+        if not batch.alone and _may_pass(error, len(batch.indexes)):
+            error = _Again()
         for index in batch.indexes:
             outcomes[index] = error
 
 
-class _TooMany(Exception):
-    """Too large together; each may be small enough by itself. Never leaves this module."""
+class _Again(Exception):
+    """Refused because of the others in its batch or before it. Never leaves this module."""
+
+
+def _may_pass(error: BaseException, records: int) -> bool:
+    """Whether the records of a refused batch may be stored when they are sent one by one."""
+    if isinstance(error, kafka.MessageSizeTooLargeError | kafka.RecordListTooLargeError):
+        # The broker's limit is one for whole batches.
+        return records > 1
+    # Not stored, but counted: a batch before it was refused.
+    return isinstance(error, kafka.OutOfOrderSequenceNumber)
 
 
 class _Spread:

@@ -28,6 +28,7 @@ log = logging.getLogger("anymq.kafka")
 SLICE = 0.1
 # aiokafka's getmany() waits without a limit while the group rebalances.
 READ_GRACE = 1.0
+JOIN_WAIT = 3.0
 CLOSE_COMMIT, CLOSE_GRACE = 1.0, 1.2
 TRIM_INTERVAL = 30.0
 # What is done above a retry topic's oldest message is in the commit metadata, so it may go far.
@@ -76,7 +77,8 @@ class GroupSource(Source):
     async def open(
         cls, spec: SubscribeSpec, clients: Clients, topology: Topology, publisher: Publisher
     ) -> GroupSource:
-        """Place the group, make its retry topics, and join it (in the background)."""
+        """Place the group, make its retry topics, and join it: in the background, if others do not
+        give up their partitions soon."""
         topic = spec.topic.native
         retry_topics = retry.retry_topics(spec.native_group)
         if spec.create:
@@ -94,10 +96,15 @@ class GroupSource(Source):
         try:
             async with asyncio.timeout(clients.options.request_timeout):
                 await consumer.start()
-            source = cls(spec, retry_topics, consumer, clients, topology, publisher)
-            consumer.subscribe([topic, *retry_topics], listener=source._assignment)
         except BaseException:
             await stop_consumer(consumer, 0)
+            raise
+        source = cls(spec, retry_topics, consumer, clients, topology, publisher)
+        try:
+            consumer.subscribe([topic, *retry_topics], listener=source._assignment)
+            await source._is_ready(asyncio.get_running_loop().time() + JOIN_WAIT)
+        except BaseException:
+            await source.aclose()
             raise
         return source
 
