@@ -89,9 +89,9 @@ def tree(name: str, *packages: str) -> Root:
     """A tree of its own with these packages of the newer Debian, unpacked once and then kept."""
     folder = _folder(name)
     _can_enter()
-    with state.locked(state.installing(f"tree-{name}"), f"Debian {SUITE} for {name}"):
+    with state.locked(state.installing(f"tree-{name}"), f"Debian {SUITE} for {name}") as lock:
         if not folder.exists():
-            _unpack(folder, packages)
+            _unpack(folder, packages, lock=lock)
     return Root(folder)
 
 
@@ -117,7 +117,7 @@ def _folder(name: str) -> Path:
     return state.home() / "trees" / f"{SUITE}-{name}"
 
 
-def _unpack(folder: Path, packages: Sequence[str]) -> None:
+def _unpack(folder: Path, packages: Sequence[str], *, lock: int) -> None:
     if which("mmdebstrap") is None:
         apt.install("mmdebstrap", "debian-archive-keyring")
     apt.update()
@@ -141,6 +141,7 @@ def _unpack(folder: Path, packages: Sequence[str]) -> None:
         what=f"unpacking Debian {SUITE}",
         log=apt.log(folder.name),
         env=apt.environment(),
+        lock=lock,
     )
     part.rename(folder)
 

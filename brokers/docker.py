@@ -118,7 +118,7 @@ class Container:
         # Compose project names are lower case.
         return f"anymq-{self._instance.lower()}"
 
-    def _locked(self) -> AbstractContextManager[None]:
+    def _locked(self) -> AbstractContextManager[int]:
         return state.locked(self._folder / "lock", self._kind.name)
 
     def _ports(self) -> dict[str, int]:

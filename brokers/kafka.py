@@ -82,9 +82,9 @@ class Kafka(Kind):
     def install(self) -> Program:
         java = _java()
         jars = _jars()
-        with state.locked(state.installing("kafka"), "kafka"):
+        with state.locked(state.installing("kafka"), "kafka") as lock:
             if not (jars / "complete").exists():
-                _download(jars)
+                _download(jars, lock=lock)
         return Program(java, RELEASE)
 
     def launch(self, program: Program, folder: Path, ports: Ports, *, node: str) -> Launch:
@@ -158,7 +158,7 @@ def _find_java() -> str | None:
     return None
 
 
-def _download(jars: Path) -> None:
+def _download(jars: Path, *, lock: int) -> None:
     if which("mvn") is None:
         if not apt.available():
             raise NotInstallable(
@@ -182,5 +182,6 @@ def _download(jars: Path) -> None:
         what="fetching Kafka with Maven",
         log=state.home() / "logs" / "kafka.log",
         cwd=jars,
+        lock=lock,
     )
     (jars / "complete").touch()

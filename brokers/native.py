@@ -90,7 +90,7 @@ class Native:
     def _folder(self) -> Path:
         return state.states() / self._instance / self._kind.name
 
-    def _locked(self) -> AbstractContextManager[None]:
+    def _locked(self) -> AbstractContextManager[int]:
         return state.locked(self._folder / "lock", self._title)
 
     def _ports(self) -> dict[str, int]:

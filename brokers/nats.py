@@ -41,10 +41,10 @@ class NATS(Kind):
         for path in (which("nats-server"), str(_binary())):
             if found := _usable(path):
                 return found
-        with state.locked(state.installing("nats"), "nats"):
+        with state.locked(state.installing("nats"), "nats") as lock:
             if found := _usable(str(_binary())):
                 return found
-            _build()
+            _build(lock=lock)
         if found := _usable(str(_binary())):
             return found
         raise BrokersError(f"{_binary()} was built and does not run")
@@ -69,7 +69,7 @@ def _usable(path: str | None) -> Program | None:
     return Program(path, found) if path and found >= _LEAST else None
 
 
-def _build() -> None:
+def _build(*, lock: int) -> None:
     """Build with the Go that there is, or Debian's; a newer one is fetched where needed."""
     work = _binary().parent / "build"
     state.wipe(work)
@@ -89,7 +89,8 @@ def _build() -> None:
     say(f"nats: building {_MODULE}")
     command = [go, "install", "-modcacherw", "-trimpath", _MODULE]
     log = state.home() / "logs" / "nats.log"
-    run(root.command(command, shared=work), what="building nats-server", log=log, env=env)
+    inside = root.command(command, shared=work)
+    run(inside, what="building nats-server", log=log, env=env, lock=lock)
     (work / "bin" / "nats-server").replace(_binary())
     state.wipe(work)
     debian.discard(root)

@@ -45,10 +45,11 @@ def checked(instance: str) -> str:
 
 
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
+def locked(path: Path, what: str) -> Iterator[int]:
     """Hold the lock file: excludes other threads and other processes, and says when it waits.
 
-    The kernel gives the lock back when the holder dies, so nothing is ever left locked.
+    The kernel gives the lock back when its holders have ended, so nothing is ever left locked.
+    The file descriptor it gives can be passed to a child, which then is a holder too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _guard:
@@ -59,7 +60,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
         except BlockingIOError:
             say(f"{what}: waiting for another process")
             fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield handle.fileno()
 
 
 def installing(what: str) -> Path:

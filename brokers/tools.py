@@ -59,8 +59,12 @@ def run(
     log: Path,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    lock: int | None = None,
 ) -> None:
-    """Run a long command with its output in `log`; a failure carries the end of it."""
+    """Run a long command with its output in `log`; a failure carries the end of it.
+
+    It holds the lock for as long as it runs, also when this process is killed.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as sink:
         done = subprocess.run(
@@ -70,6 +74,7 @@ def run(
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
+            pass_fds=() if lock is None else (lock,),
             check=False,
         )
     if done.returncode:
