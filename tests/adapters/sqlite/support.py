@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -118,19 +116,3 @@ async def drain(source: Source, count: int, *, seconds: float = 10.0) -> list[Re
 
 def bodies(received: Sequence[Received]) -> list[bytes]:
     return [item.body for item in received]
-
-
-def python(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """Run `code` in another process, which sees `arguments` as `sys.argv[1:]`."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def line(process: subprocess.Popen[str]) -> str:
-    """Return the next line that `process` prints."""
-    assert process.stdout is not None
-    return process.stdout.readline().strip()

@@ -1,0 +1,93 @@
+"""The other process of `test_processes.py`: `other.py JOB FILE ARGUMENTS…`. Results are printed."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from tests.adapters.sqlite.support import Bench, bench, record, records, spec
+
+
+def say(*lines: object) -> None:
+    print(*lines, sep="\n", flush=True)
+
+
+async def publish(
+    bench: Bench, size: int, times: int, callers: int = 1, body_size: int = 10
+) -> None:
+    """Publish calls of `size` records `times` times from `callers` tasks; print the positions."""
+    driver = await bench.open()
+
+    async def call() -> None:
+        for _ in range(times):
+            batch = [record(b"x" * body_size) for _ in range(size)]
+            say(*await driver.publish(batch))
+
+    await asyncio.gather(*(call() for _ in range(callers)))
+
+
+async def consume(bench: Bench, total: int) -> None:
+    """Print the positions of what arrives, until the group has settled `total`."""
+    driver = await bench.open()
+    source = await driver.subscribe(spec())
+    query = "SELECT cursor - (SELECT count(*) FROM pending) FROM groups"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        got = await source.receive(20, 0.1)
+        await source.ack(got)
+        if got:
+            say(*(item.position for item in got))
+        elif await driver.native.read(lambda db: db.execute(query).fetchone()[0]) >= total:
+            break
+    await source.aclose()
+
+
+async def take(bench: Bench, lease: float) -> None:
+    """Take what there is, print how much, and do nothing more."""
+    driver = await bench.open()
+    source = await driver.subscribe(spec(lease=lease))
+    say(len(await source.receive(100, 1.0)))
+    await asyncio.Event().wait()
+
+
+async def echo(bench: Bench) -> None:
+    """Print the bodies of what arrives."""
+    driver = await bench.open()
+    source = await driver.subscribe(spec())
+    say("ready")
+    while True:
+        for got in await source.receive(100, 1.0):
+            say(got.body.decode())
+
+
+async def hold(bench: Bench) -> None:
+    """Begin a transaction that never ends."""
+    driver = await bench.open()
+    await driver.publish(records(0))
+
+    def forever(db: sqlite3.Connection) -> NoReturn:
+        db.execute("INSERT INTO messages (topic, body) VALUES (1, 'half')")
+        say("holding")
+        while True:
+            time.sleep(1)
+
+    await driver.native.write(forever)
+
+
+JOBS = {"publish": publish, "consume": consume, "take": take, "echo": echo, "hold": hold}
+
+
+async def main(job: str, path: str, *arguments: str) -> None:
+    numbers = [float(text) if "." in text else int(text) for text in arguments]
+    async with bench(Path(path)) as made:
+        await JOBS[job](made, *numbers)  # type: ignore[operator]
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

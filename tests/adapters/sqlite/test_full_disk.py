@@ -1,0 +1,90 @@
+"""A disk without room: a clear error, nothing lost, and on it goes when there is room again."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from anymq.errors import TransientError, translate
+from anymq_sqlite import SqliteDriver
+from tests.adapters.sqlite.support import Bench, bench, drain, record, spec
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[tuple[Path, bool]]:
+    """A file system of 4 MiB, where we may mount one (True), elsewhere just a directory (False)."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    mounted = os.name == "posix" and not subprocess.call(mount, stderr=subprocess.DEVNULL)
+    yield disk, mounted
+    if mounted:
+        subprocess.check_call(["umount", "-l", str(disk)])
+
+
+async def fill(driver: SqliteDriver) -> tuple[list[str], BaseException]:
+    """Publish until that fails; return the positions that were confirmed, and the error."""
+    confirmed: list[str] = []
+    while True:
+        try:
+            (outcome,) = await driver.publish([record(b"x" * 50_000)])
+        except Exception as error:
+            return confirmed, error
+        assert isinstance(outcome, str)
+        confirmed.append(outcome)
+        assert len(confirmed) < 1000
+
+
+def is_transient(error: BaseException) -> bool:
+    translated = translate(error, SqliteDriver.errors, doing="publish", where="here")
+    return isinstance(translated, TransientError)
+
+
+async def recovers(driver: SqliteDriver, make_room: Callable[[], None]) -> None:
+    source = await driver.subscribe(spec())
+    confirmed, error = await fill(driver)
+    assert is_transient(error)
+    assert confirmed
+    again, error = await fill(driver)
+    assert is_transient(error)
+    make_room()
+    (last,) = await driver.publish([record(b"room")])
+    got = await drain(source, len(confirmed) + len(again) + 1)
+    assert [item.position for item in got] == [*confirmed, *again, last]
+    await source.ack(got)
+    assert await source.receive(1, 0.0) == []
+    await source.aclose()
+    ok = await driver.native.read(lambda db: db.execute("PRAGMA integrity_check").fetchall())
+    assert ok == [("ok",)]
+
+
+async def limit(driver: SqliteDriver, pages: int) -> Callable[[], None]:
+    """Let the file have no more than `pages` for now; return what lets it have more."""
+
+    def set_to(db: sqlite3.Connection, pages: int) -> None:
+        db.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+
+    await driver.native.read(lambda db: set_to(db, pages))
+    return lambda: driver.native.post(lambda db: set_to(db, 100 * pages), writes=False)
+
+
+async def test_a_full_disk(small_disk: tuple[Path, bool]) -> None:
+    disk, is_small = small_disk
+    ballast = disk / "ballast"
+    ballast.write_bytes(b"x" * 2_000_000)
+    async with bench(disk / "broker.db") as made:
+        driver = await made.open()
+        if is_small:
+            await recovers(driver, ballast.unlink)
+        else:
+            await recovers(driver, await limit(driver, 500))
+
+
+async def test_a_file_at_its_largest(bench: Bench) -> None:
+    driver = await bench.open()
+    await recovers(driver, await limit(driver, 500))
