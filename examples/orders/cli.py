@@ -1,0 +1,108 @@
+"""The command line: run the system, show the figures, reconcile them with the file."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from anymq import AnymqError
+
+from .console import Console, table, verdict
+from .invoices import BadFile, read_invoices
+from .processes import Processes, ServiceFailed
+from .reconcile import figures_of_file
+from .stderr import complain, show_warnings
+from .system import Observe, Outcome, run_orders
+from .view import Progress
+
+DATA = Path(__file__).parent / "data" / "lines.csv"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.orders",
+        description="Run the order system on a broker, then reconcile its ledger with the file.",
+        epilog="Exit code: 0 if they agree, 1 if not, 2 if it could not be run.",
+    )
+    parser.add_argument(
+        "--url",
+        default=os.environ.get("ANYMQ_URL", "memory://"),
+        help="the broker; default: ANYMQ_URL, else memory://",
+    )
+    parser.add_argument("--data", type=Path, default=DATA, help="a CSV file of order lines")
+    parser.add_argument("--limit", type=natural, help="only the first so many invoices")
+    parser.add_argument("--processes", action="store_true", help="each service as a process")
+    parser.add_argument("--json", action="store_true", help="the figures as one JSON object")
+    return parser
+
+
+def natural(text: str) -> int:
+    """Return a number that is not negative."""
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+def main(arguments: argparse.Namespace, intervene: Observe | None = None) -> int:
+    """Do what the command line says; return the exit code.
+
+    `intervene` sees the progress and the processes: the demo kills one of them.
+    """
+    show_warnings("orders")
+    try:
+        return asyncio.run(_main(arguments, intervene))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("\norders: interrupted", file=sys.stderr)
+        return 130
+
+
+async def _main(arguments: argparse.Namespace, intervene: Observe | None) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    outcome: Outcome | None = None
+    try:
+        outcome = await _run(arguments, intervene)
+    except* (AnymqError, BadFile, ServiceFailed) as errors:
+        complain("orders", errors)
+    return 2 if outcome is None else _report(arguments, outcome)
+
+
+async def _run(arguments: argparse.Namespace, intervene: Observe | None) -> Outcome:
+    invoices = read_invoices(arguments.data, arguments.limit)
+    console = Console(quiet=arguments.json)
+
+    def observe(progress: Progress, processes: Processes | None) -> None:
+        console.progress(progress)
+        if intervene is not None:
+            intervene(progress, processes)
+
+    return await run_orders(
+        arguments.url,
+        invoices,
+        processes=arguments.processes,
+        observe=observe,
+        note=console.note,
+    )
+
+
+def _report(arguments: argparse.Namespace, outcome: Outcome) -> int:
+    figures = outcome.figures
+    differences = figures.differences(figures_of_file(arguments.data, arguments.limit))
+    if outcome.missing is not None:
+        print(f"orders: {outcome.missing}", file=sys.stderr)
+    judgement = verdict(differences, arguments.data)
+    if arguments.json:
+        print(json.dumps(figures.shown() | {"reconciled": not differences}))
+        if differences:
+            print(judgement, file=sys.stderr)
+    else:
+        print(f"\n{table(figures)}\n\n{judgement}")
+    return 1 if differences else 0

@@ -1,0 +1,74 @@
+"""What a person sees: progress and notes on standard error, the table on standard output."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from .figures import Figures
+from .view import Progress
+
+EVERY = 2.0
+CLEAR = "\r\033[K"
+
+
+class Console:
+    """Progress as one line that updates itself, on a terminal; elsewhere now and then a line."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._live = sys.stderr.isatty()
+        self._started = time.monotonic()
+        self._due = 0.0
+
+    def progress(self, now: Progress) -> None:
+        """Show how far the run is."""
+        elapsed = time.monotonic() - self._started
+        done = now.settled == now.expected
+        if self._quiet or (elapsed < self._due and not done):
+            return
+        text = (
+            f"{elapsed:5.1f} s  {now.settled:,} of {now.expected:,} invoices settled: "
+            f"{now.shipped:,} shipped, {now.rejected:,} rejected, {now.cancelled:,} cancelled"
+        )
+        if self._live:
+            print(CLEAR + text, end="\n" if done else "", file=sys.stderr, flush=True)
+        else:
+            self._due = elapsed + EVERY
+            print(text, file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """Say something."""
+        print((CLEAR if self._live else "") + text, file=sys.stderr, flush=True)
+
+
+def table(figures: Figures) -> str:
+    """Return the figures as a table."""
+    shown = figures.shown()
+    by_country = shown.pop("revenue_by_country")
+    assert isinstance(by_country, dict)
+    rows = [(name.replace("_", " "), _grouped(value)) for name, value in shown.items()]
+    rows += [("", ""), ("revenue by country", "")]
+    rows += [(f"  {_printable(name)}", _grouped(value)) for name, value in by_country.items()]
+    left = max(len(name) for name, _ in rows)
+    right = max(len(value) for _, value in rows)
+    return "\n".join(f"{name:<{left}}  {value:>{right}}".rstrip() for name, value in rows)
+
+
+def verdict(differences: list[str], file: Path) -> str:
+    """Return whether the ledger and the file agree, and where not."""
+    if not differences:
+        return f"reconciled: the ledger says what {file} says"
+    return "\n".join([f"NOT reconciled with {file}:", *(f"  {line}" for line in differences)])
+
+
+def _grouped(value: object) -> str:
+    """Return a number with thousands separators."""
+    whole, point, pence = str(value).partition(".")
+    sign, digits = ("-", whole[1:]) if whole.startswith("-") else ("", whole)
+    return f"{sign}{int(digits):,}{point}{pence}"
+
+
+def _printable(name: str) -> str:
+    return name if name and name.isprintable() else repr(name)

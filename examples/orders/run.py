@@ -1,0 +1,59 @@
+"""One run of the system: where its messages travel and where its services keep their state."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+from anymq import Retry, Topic
+
+from .events import (
+    Event,
+    InvoiceReceived,
+    OrderCancelled,
+    OrderPlaced,
+    OrderShipped,
+    PaymentCaptured,
+    StockReserved,
+)
+
+E = TypeVar("E", bound=Event)
+
+CONCURRENCY = 32
+"""Messages that a handler works on at a time."""
+
+LEASE = 5.0
+"""Seconds after which what a crashed service held is given to another."""
+
+RETRY = Retry(attempts=10)
+"""More attempts than usual: every crash counts as one."""
+
+
+class Run:
+    """The topics carry the run's `id`, so that what earlier runs left on a broker is not seen."""
+
+    def __init__(self, url: str, id: str, folder: Path) -> None:
+        self.url = url
+        self.id = id
+        self.folder = folder
+        self.received = self._topic("received", InvoiceReceived)
+        self.placed = self._topic("placed", OrderPlaced)
+        self.cancelled = self._topic("cancelled", OrderCancelled)
+        self.captured = self._topic("captured", PaymentCaptured)
+        self.reserved = self._topic("reserved", StockReserved)
+        self.shipped = self._topic("shipped", OrderShipped)
+        # The dead letters of payment: as any topic, they can be subscribed to.
+        self.rejected = self._topic("placed.payment.dlq", OrderPlaced)
+
+    def file(self, service: str) -> Path:
+        """Return the file in which `service` keeps its state."""
+        return self.folder / f"{service}.db"
+
+    def seen(self, service: str) -> str:
+        """Return the URL of the store in which `service` remembers what it has handled."""
+        return f"sqlite:///{quote(str(self.folder))}/{service}-seen.db?synchronous=NORMAL"
+
+    def _topic(self, name: str, payload: type[E]) -> Topic[E]:
+        return Topic(f"orders-{self.id}.{name}", payload, retention=timedelta(days=1))

@@ -1,0 +1,64 @@
+"""From a service to a running application, in a process of its own or together with others."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from anymq import AnymqError, App
+
+from .run import Run
+from .state import State
+from .stderr import complain, show_warnings
+
+Service = Callable[[App, Run], State]
+"""Adds its handlers to the app; the state it returns is open while the app runs."""
+
+
+def application(run: Run, *services: Service) -> App:
+    """Return an app made of `services`."""
+    states: list[State] = []
+
+    @asynccontextmanager
+    async def lifespan(_: App) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for state in states:
+                await stack.enter_async_context(state)
+            yield
+
+    app = App(run.url, lifespan=lifespan, drain_timeout=5)
+    states += [service(app, run) for service in services]
+    return app
+
+
+def serve(service: Service) -> None:
+    """Run `service` as `python -m examples.orders.payment --run ID --folder DIR` asks for."""
+    name = service.__name__
+    parser = argparse.ArgumentParser(description=f"The service {name}.")
+    parser.add_argument("--url", default=os.environ.get("ANYMQ_URL", ""), help="or ANYMQ_URL")
+    parser.add_argument("--run", required=True, help="the id of the run, part of every topic")
+    parser.add_argument("--folder", required=True, type=Path, help="where the state is kept")
+    parser.add_argument("--supervised", action="store_true", help="end when standard input does")
+    arguments = parser.parse_args()
+    show_warnings(name)
+    if arguments.supervised:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    run = Run(arguments.url, arguments.run, arguments.folder)
+    try:
+        application(run, service).run()
+    except* AnymqError as errors:
+        complain(name, errors)
+        sys.exit(2)
+
+
+def _end_with_parent() -> None:
+    """Ask this process to end when nobody holds the other end of its standard input any more."""
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

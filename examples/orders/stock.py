@@ -1,0 +1,63 @@
+"""stock: sets the goods aside, and is never short of them."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from anymq import App, Message
+
+from .events import Line, OrderPlaced, StockReserved, event_id
+from .run import CONCURRENCY, LEASE, RETRY, Run
+from .serve import serve
+from .state import State
+
+# A code's shelf is filled when it is first asked for, and again before it would run empty.
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS shelves (
+  stock_code TEXT PRIMARY KEY,
+  delivered INTEGER NOT NULL,
+  reserved INTEGER NOT NULL CHECK (reserved <= delivered)
+) WITHOUT ROWID;
+"""
+
+REFILL = 1000
+
+
+def stock(app: App, run: Run) -> State:
+    """Add the service to `app`, and return its state.
+
+    The order is: state, event, ack. After a crash in between, the state is not changed a second
+    time, and the event that is published again has the same id.
+    """
+    state = State(run.file("stock"), SCHEMA)
+
+    @app.subscriber(
+        run.placed, group="stock", concurrency=CONCURRENCY, ack_deadline=LEASE, retry=RETRY
+    )
+    async def reserve(order: OrderPlaced, message: Message) -> None:
+        with state.transaction() as db:
+            if state.first_time(message.id):
+                for line in order.lines:
+                    take(db, line)
+        reserved = StockReserved(invoice=order.invoice)
+        await app.publish(
+            run.reserved, reserved, key=order.invoice, id=event_id(message, StockReserved)
+        )
+
+    return state
+
+
+def take(db: sqlite3.Connection, line: Line) -> None:
+    """Reserve what `line` asks for."""
+    wanted = max(line.quantity, 0)
+    upsert = """
+    INSERT INTO shelves VALUES (:code, :wanted + :refill, :wanted)
+    ON CONFLICT DO UPDATE SET
+      reserved = reserved + :wanted,
+      delivered = max(delivered, reserved + :wanted + :refill)
+    """
+    db.execute(upsert, {"code": line.stock_code, "wanted": wanted, "refill": REFILL})
+
+
+if __name__ == "__main__":
+    serve(stock)

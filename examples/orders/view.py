@@ -1,0 +1,102 @@
+"""Reading the ledger: how far the run is, and what it comes to."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Self
+
+from .figures import Figures
+from .ledger import SCHEMA
+from .money import EXACT
+from .run import Run
+from .services import SERVICES
+from .state import State
+
+# An order is settled when the ledger has heard all that will be said of it.
+SETTLED = """
+(cancelled OR (placed AND rejected) OR (placed AND captured AND reserved AND shipped))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many of the `expected` invoices have come how far."""
+
+    expected: int
+    events: int
+    known: int
+    placed: int
+    cancelled: int
+    captured: int
+    reserved: int
+    shipped: int
+    rejected: int
+    settled: int
+
+
+class View:
+    """The ledger's file, read while the ledger writes it."""
+
+    def __init__(self, run: Run, expected: int) -> None:
+        self._run = run
+        self._expected = expected
+        self._state = State(run.file("ledger"), SCHEMA)
+
+    async def __aenter__(self) -> Self:
+        await self._state.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._state.__aexit__(*exc)
+
+    def progress(self) -> Progress:
+        """Return how far the invoices have come."""
+        query = f"""
+        SELECT (SELECT count(*) FROM events), count(*),
+          total(placed), total(cancelled), total(captured), total(reserved), total(shipped),
+          total(rejected), total({SETTLED})
+        FROM orders
+        """
+        return Progress(self._expected, *map(int, self._state.db.execute(query).fetchone()))
+
+    def unsettled(self) -> list[str]:
+        """Return the invoices the ledger has heard of, though not the end."""
+        query = f"SELECT invoice FROM orders WHERE NOT {SETTLED} ORDER BY invoice"
+        return [invoice for (invoice,) in self._state.db.execute(query)]
+
+    async def figures(self) -> Figures:
+        """Return what the run comes to."""
+        now = self.progress()
+        query = "SELECT total(attempts - captured) FROM orders"
+        (retries,) = self._state.db.execute(query).fetchone()
+        revenue = refunds = Decimal(0)
+        by_country: defaultdict[str, Decimal] = defaultdict(Decimal)
+        query = "SELECT captured, country, amount FROM orders WHERE captured OR cancelled"
+        for captured, country, amount in self._state.db.execute(query):
+            if captured:
+                revenue = EXACT.add(revenue, Decimal(amount))
+                by_country[country] = EXACT.add(by_country[country], Decimal(amount))
+            else:
+                refunds = EXACT.add(refunds, Decimal(amount))
+        return Figures(
+            orders_placed=now.placed,
+            orders_cancelled=now.cancelled,
+            payments_captured=now.captured,
+            orders_shipped=now.shipped,
+            dead_letters=now.rejected,
+            retries=int(retries),
+            duplicates_filtered=await self._duplicates(),
+            revenue=revenue,
+            refunds=refunds,
+            revenue_by_country=dict(by_country),
+        )
+
+    async def _duplicates(self) -> int:
+        """Return how many duplicates the services filtered, each in its own file."""
+        count = 0
+        for service in SERVICES:
+            async with State(self._run.file(service)) as state:
+                count += state.duplicates
+        return count
