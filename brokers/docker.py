@@ -24,7 +24,10 @@ _STATES = {"running": State.RUNNING, "paused": State.PAUSED, "restarting": State
 
 @cache
 def answers() -> bool:
-    """Whether a Docker engine answers; ANYMQ_BROKERS_ENGINE=native or docker decides instead."""
+    """Whether a Docker engine answers and has compose.
+
+    ANYMQ_BROKERS_ENGINE=native or docker decides instead.
+    """
     if chosen := os.environ.get("ANYMQ_BROKERS_ENGINE"):
         if chosen not in ("docker", "native"):
             raise BrokersError(f"ANYMQ_BROKERS_ENGINE={chosen} is neither docker nor native")
@@ -32,11 +35,12 @@ def answers() -> bool:
     docker = which("docker")
     if docker is None:
         return False
-    try:
-        done = subprocess.run([docker, "info"], capture_output=True, timeout=20, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return done.returncode == 0
+    for question in (["info"], ["compose", "version"]):
+        try:
+            subprocess.run([docker, *question], capture_output=True, timeout=20, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return False
+    return True
 
 
 class Container:

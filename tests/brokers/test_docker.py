@@ -52,7 +52,7 @@ def test_the_life_of_a_container(log: Path) -> None:
     start = f"{compose} up --detach --quiet-pull redis"
 
     assert redis.up()
-    assert commands(log) == ["info", listing, start]
+    assert commands(log) == ["info", "compose version", listing, start]
     ps.write_text('{"State":"running","Image":"redis:8.2","CreatedAt":"2026-01-02 03:04:05 +0000"}')
     assert not redis.up()
     assert commands(log) == [listing, start]
