@@ -4,7 +4,7 @@
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PY := .venv/bin/python
-SOURCES = $(wildcard core adapters brokers tests examples benchmarks) .ci
+SOURCES = $(wildcard core adapters brokers tests examples benchmarks docs) .ci
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test conformance check up down build lock clean

@@ -17,9 +17,11 @@ class Server(Protocol):
     @property
     def url(self) -> str:
         """Where it answers; the same after a restart."""
+        ...
 
     def up(self) -> bool:
         """Start it if it is not running, and return when it has answered a request."""
+        ...
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -29,12 +29,17 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         for report in terminalreporter.stats.get(outcome, []):
             backend = dict(getattr(report, "user_properties", [])).get("anymq-backend")
             if backend is not None:
-                test = report.nodeid.rpartition("::")[2].removeprefix("test_")
+                test = _name(report.nodeid)
                 row = table.setdefault(test, {})
                 if row.get(backend) not in ("failed", "error"):
                     row[backend] = outcome
     if table:
         _print(terminalreporter, table)
+
+
+def _name(nodeid: str) -> str:
+    # pytest-xdist appends the group that a test was scheduled with.
+    return nodeid.rpartition("::")[2].removeprefix("test_").partition("@")[0]
 
 
 def _print(terminalreporter: Any, table: dict[str, dict[str, str]]) -> None:

@@ -1,0 +1,90 @@
+"""Write the capability tables into README.md and docs/guarantees.md.
+
+Run `python docs/capability_table.py`. The tables come from what the adapters declare; `--check`
+only says whether the pages are true.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from anymq.capabilities import Capabilities
+from anymq.registry import load_driver
+
+ROOT = Path(__file__).parent.parent
+SCHEMES = {
+    "Kafka": "kafka",
+    "RabbitMQ": "amqp",
+    "NATS": "nats",
+    "Redis": "redis",
+    "SQLite": "sqlite",
+    "memory": "memory",
+}
+TITLES = {
+    "persistent": "messages survive a restart",
+    "processes": "shared by processes",
+    "groups": "groups",
+    "broadcast": "broadcast",
+    "earliest": "new groups see old messages",
+    "delayed_nack": "`nack(delay)`",
+    "attempt_count": "counts crashed attempts",
+    "release": "`release`",
+    "extend": "leases, `extend`",
+    "dead_letters": "dead letters",
+    "publish_dedup": "repeated publish stored once",
+}
+
+
+def capabilities() -> dict[str, Capabilities]:
+    """Return each backend's capabilities, by its title."""
+    return {name: load_driver(scheme).capabilities for name, scheme in SCHEMES.items()}
+
+
+def levels() -> str:
+    """Return the short table: a word for each ability and backend."""
+    every = capabilities()
+    lines = ["| | " + " | ".join(every) + " |", "|---" * (len(every) + 1) + "|"]
+    for name, title in TITLES.items():
+        words = (getattr(item, name).level.value for item in every.values())
+        cells = ("no" if word == "unsupported" else word for word in words)
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def notes() -> str:
+    """Return, for each backend, its durability and what is behind each level."""
+    parts: list[str] = []
+    for backend, item in capabilities().items():
+        parts.append(f"### {backend}\n\nDurability: {item.durability.rstrip('.')}.\n")
+        parts.append("| | | |\n|---|---|---|")
+        for name, support in item.items():
+            parts.append(f"| {TITLES[name]} | {support.level.value} | {support.note.rstrip('.')} |")
+        parts.append("")
+    return "\n".join(parts).rstrip()
+
+
+def fill(text: str) -> str:
+    """Return `text` with the tables between their markers made anew."""
+    for kind, table in (("levels", levels()), ("notes", notes())):
+        pattern = rf"(<!-- capabilities: {kind} -->\n).*?(<!-- /capabilities -->)"
+        text = re.sub(pattern, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
+    return text
+
+
+def main() -> int:
+    """Write the pages, or with `--check` return 1 if they differ."""
+    stale = False
+    for page in (ROOT / "README.md", ROOT / "docs" / "guarantees.md"):
+        text = page.read_text(encoding="utf-8")
+        filled = fill(text)
+        if filled != text:
+            stale = True
+            if "--check" not in sys.argv:
+                page.write_text(filled, encoding="utf-8")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
