@@ -36,21 +36,21 @@ Delivery semantics
   ahead and holds what is not due in memory. Nothing is delivered early, by the wall clock.
 - release: delivered again by the same member; on close not committed, so the next owner has it.
 - reject: the dead letter is stored and confirmed, then the record is marked as done.
-- a rebalance gives what is in flight ``handover`` seconds. A partition that comes straight back to
-  the same member goes on as if nothing had happened; of one that moves, what was still in flight is
-  delivered again by its new owner, and settlements of its old one have no effect.
+- rebalances: a partition with messages in flight stays with its member, is read no further if it
+  should be another's, and moves once they are settled, or after ``handover``. Only then, or when a
+  member is lost, is what was in flight delivered again; late settlements have no effect.
 - broadcast: all partitions without a group; the place is kept in memory, over reconnects too.
 
 Limits
 ------
-Attempts are counted by a header on the copies: a delivery whose process died comes back with the
-same number, so a message that kills its process is not counted. A retried message leaves its place
-in the order of its key. The clocks of a group's members should agree. A group that has been away
-for longer than the broker's ``offsets.retention.minutes`` (7 days) is a new group. ``retry_window``
-messages of a retry topic are held at a time: with more, one may come late, by no more than its
-topic's range. Bodies over ``max_body`` need topics made for them. Batches compressed with snappy,
-lz4 or zstd need aiokafka's extras. No transactions; what others write in transactions is read once
-it is committed.
+All members of a group must use this adapter: they share an assignor of its own. Attempts are
+counted by a header on the copies: a delivery whose process died comes back with the same number, so
+a message that kills its process is not counted. A retried message leaves its place in the order of
+its key. The clocks of a group's members should agree. A group that has been away for longer than
+the broker's ``offsets.retention.minutes`` (7 days) is a new group. ``retry_window`` messages of a
+retry topic are held at a time: with more, one may come late, by no more than its topic's range.
+Bodies over ``max_body`` need topics made for them. Batches compressed with snappy, lz4 or zstd need
+aiokafka's extras. No transactions; what others write in transactions is read once it is committed.
 """
 
 from .driver import KafkaDriver

@@ -24,6 +24,10 @@ from aiokafka.admin import (  # type: ignore[import-untyped]
     RecordsToDelete,
 )
 from aiokafka.conn import AIOKafkaConnection  # type: ignore[import-untyped]
+from aiokafka.coordinator.protocol import (  # type: ignore[import-untyped]
+    ConsumerProtocolMemberAssignment as MemberAssignment,
+)
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata as MemberMetadata
 from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]
 
 __all__ = [
@@ -32,6 +36,8 @@ __all__ = [
     "AIOKafkaConsumer",
     "AIOKafkaProducer",
     "Consumed",
+    "MemberAssignment",
+    "MemberMetadata",
     "NewTopic",
     "OffsetAndMetadata",
     "RebalanceListener",
@@ -46,6 +52,7 @@ __all__ = [
     "has_ended",
     "kafka",
     "murmur2",
+    "rejoin",
 ]
 
 Consumed: TypeAlias = ConsumerRecord[Any, Any]
@@ -86,6 +93,12 @@ def generation(consumer: AIOKafkaConsumer) -> tuple[int, str]:
     """Return the generation of the group that the consumer is in, and its member id."""
     parts: Any = consumer
     return parts._coordinator.generation, parts._coordinator.member_id
+
+
+def rejoin(consumer: AIOKafkaConsumer) -> None:
+    """Ask for a rebalance of the group."""
+    parts: Any = consumer
+    parts._coordinator.request_rejoin()
 
 
 def has_ended(consumer: AIOKafkaConsumer) -> bool:

@@ -15,7 +15,9 @@ from .aio import (
     committed,
     generation,
     kafka,
+    rejoin,
 )
+from .balance import Balancer, Claim
 
 log = logging.getLogger("anymq.kafka")
 
@@ -32,6 +34,7 @@ class Partition:
         "dirty",
         "held",
         "held_bytes",
+        "leaving",
         "local",
         "paused",
         "prefix",
@@ -48,6 +51,8 @@ class Partition:
         self.committed = (begin, metadata)
         self.dirty = False
         self.paused = False
+        self.leaving = False
+        """Nothing more of it is handed out: another member shall have it."""
         self.held = 0
         self.held_bytes = 0
         self.local = 0
@@ -62,55 +67,58 @@ class Partition:
 class Assignment(RebalanceListener):
     """Follows the group's rebalances.
 
-    aiokafka knows eager rebalancing only: whenever a member comes or goes, everybody gives up
-    everything and is assigned anew. A partition that comes straight back (the next generation,
-    under the same member id, so nobody can have had it in between) keeps its state here: what
-    is being worked on is then neither repeated nor forgotten.
+    A partition that comes straight back (in the next generation, under the same member id, so
+    nobody can have had it in between) keeps its state here: what is being worked on is neither
+    repeated nor forgotten. The `Balancer` sees to it that this is where busy partitions go.
     """
 
     def __init__(
-        self, consumer: AIOKafkaConsumer, retry_topics: Collection[str], *, handover: float
+        self,
+        consumer: AIOKafkaConsumer,
+        balancer: Balancer,
+        retry_topics: Collection[str],
+        *,
+        handover: float,
     ) -> None:
         self.partitions: dict[TopicPartition, Partition] = {}
         self.ready = asyncio.Event()
-        self.changed_at = asyncio.get_running_loop().time()
         self.failure: BaseException | None = None
         self.commit: Callable[[float], Awaitable[object]] = _nothing
         self.on_change: Callable[[], None] = lambda: None
         self._consumer = consumer
+        self._balancer = balancer
         self._retry_topics = frozenset(retry_topics)
         self._handover = handover
-        self._settled = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._closing = False
         self._before: tuple[int, str] = (-1, "")
+        self._latest: asyncio.TimerHandle | None = None
+        self.changed_at = self._loop.time()
+        balancer.claim = self._claim
 
-    def settled(self) -> None:
-        """To be called when something has been settled."""
-        self._settled.set()
+    def settled(self, partition: Partition) -> None:
+        """To be called when something of `partition` is no longer in flight."""
+        if not partition.leaving or self._latest is None:
+            return
+        if not any(p.leaving and p.in_flight for p in self.partitions.values()):
+            self._let_go()
 
     def close(self) -> None:
-        """No handover any more; settlements from now on have no effect."""
+        """Settlements from now on have no effect."""
         self._closing = True
-        self._settled.set()
         self.ready.clear()
+        self._stop_waiting()
         for partition in self.partitions.values():
             partition.tracker.close()
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
-        """Hand nothing out, give what is in flight a little time, commit: all of it bounded."""
+        """Hand nothing out until it is known who has what; commit while it is certain."""
         self.ready.clear()
-        self.changed_at = asyncio.get_running_loop().time()
+        self._stop_waiting()
+        self.changed_at = self._loop.time()
         self._before = generation(self._consumer)
-        if not partitions or self._closing:
-            return
-        try:
-            async with asyncio.timeout(self._handover):
-                while not self._closing and any(p.in_flight for p in self.partitions.values()):
-                    self._settled.clear()
-                    await self._settled.wait()
-        except TimeoutError:
-            log.debug("partitions move while messages are in flight: they may be repeated")
-        await self.commit(COMMIT_TIMEOUT)
+        if partitions and not self._closing:
+            await self.commit(COMMIT_TIMEOUT)
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         """Take up what is new where its last owner left it, and go on with what has stayed."""
@@ -133,16 +141,44 @@ class Assignment(RebalanceListener):
         for tp, partition in kept.items():
             self._consumer.seek(tp, partition.tracker.position)
             partition.dirty = True
-        self._consumer.resume(*(tp for tp, p in self.partitions.items() if not p.paused))
-        self.changed_at = asyncio.get_running_loop().time()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        for tp, partition in self.partitions.items():
+            partition.leaving = tp in self._balancer.surplus
+            if not (partition.leaving or partition.paused):
+                self._consumer.resume(tp)
+        leaving = [partition for partition in self.partitions.values() if partition.leaving]
+        if leaving:
+            busy = any(partition.in_flight for partition in leaving)
+            self._latest = self._loop.call_later(self._handover if busy else 0, self._let_go)
+        self.changed_at = self._loop.time()
         self.on_change()
         self.ready.set()
+
+    def _let_go(self) -> None:
+        """What shall leave is idle, or has had its time: let the leader give it to another."""
+        self._stop_waiting()
+        rejoin(self._consumer)
+
+    def _stop_waiting(self) -> None:
+        if self._latest is not None:
+            self._latest.cancel()
+            self._latest = None
+
+    def _claim(self) -> Claim:
+        mine = {tp: p for tp, p in self.partitions.items() if not p.leaving}
+        return Claim(
+            generation=self._before[0],
+            owned=frozenset(mine),
+            busy=frozenset(tp for tp, p in mine.items() if p.in_flight and not p.tracker.closed),
+        )
 
     def rewind(self, partition: Partition, offset: int) -> Partition:
         """The log begins again below our position (the topic was made anew): begin a new epoch."""
         partition.tracker.close()
         again = Partition(partition.tp, offset, "", retry=partition.retry)
-        again.paused = partition.paused
+        again.paused, again.leaving = partition.paused, partition.leaving
         self.partitions[partition.tp] = again
         return again
 

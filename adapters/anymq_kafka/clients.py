@@ -25,6 +25,7 @@ from .aio import (
     abandon_producer,
     kafka,
 )
+from .balance import Balancer
 from .errors import ERRORS
 from .options import KafkaOptions
 
@@ -71,7 +72,7 @@ class Clients:
             compression_type=self.options.compression,
         )
 
-    def consumer(self, group: str | None) -> AIOKafkaConsumer:
+    def consumer(self, group: str | None, balancer: Balancer | None = None) -> AIOKafkaConsumer:
         """A consumer without a subscription that has not been started; commits are made by hand."""
         options = self.options
         return AIOKafkaConsumer(
@@ -82,6 +83,8 @@ class Clients:
             isolation_level="read_committed",
             fetch_max_wait_ms=_ms(FETCH_WAIT),
             fetch_max_bytes=options.fetch_max_bytes,
+            # One only: with several, aiokafka joins once for each.
+            partition_assignment_strategy=(balancer or Balancer(),),
             session_timeout_ms=_ms(options.session_timeout),
             heartbeat_interval_ms=_ms(options.heartbeat),
             rebalance_timeout_ms=_ms(options.rebalance_timeout),

@@ -13,6 +13,7 @@ from anymq.driver import Nack, Received, Source, SourceLost, SubscribeSpec
 from . import retry
 from .aio import AIOKafkaConsumer, Consumed, TopicPartition, has_ended, kafka
 from .assignment import Assignment, Partition
+from .balance import Balancer
 from .clients import Clients, stop_consumer
 from .commits import Committer, place_group
 from .records import due_of, received, size_of
@@ -45,6 +46,7 @@ class GroupSource(Source):
         spec: SubscribeSpec,
         retry_topics: tuple[str, ...],
         consumer: AIOKafkaConsumer,
+        balancer: Balancer,
         clients: Clients,
         topology: Topology,
         publisher: Publisher,
@@ -61,7 +63,9 @@ class GroupSource(Source):
         self._trim_at = 0.0
         self._trimmable: dict[TopicPartition, int] = {}
         self._trimming: asyncio.Task[None] | None = None
-        self._assignment = Assignment(consumer, retry_topics, handover=self._options.handover)
+        self._assignment = Assignment(
+            consumer, balancer, retry_topics, handover=self._options.handover
+        )
         self._committer = Committer(
             consumer,
             lambda: self._assignment.partitions.values(),
@@ -92,14 +96,15 @@ class GroupSource(Source):
         if partitions is None:
             raise kafka.UnknownTopicOrPartitionError(topic)
         await place_group(clients, spec.native_group, topic, partitions, spec.start)
-        consumer = clients.consumer(spec.native_group)
+        balancer = Balancer()
+        consumer = clients.consumer(spec.native_group, balancer)
         try:
             async with asyncio.timeout(clients.options.request_timeout):
                 await consumer.start()
         except BaseException:
             await stop_consumer(consumer, 0)
             raise
-        source = cls(spec, retry_topics, consumer, clients, topology, publisher)
+        source = cls(spec, retry_topics, consumer, balancer, clients, topology, publisher)
         try:
             consumer.subscribe([topic, *retry_topics], listener=source._assignment)
             await source._is_ready(asyncio.get_running_loop().time() + JOIN_WAIT)
@@ -149,9 +154,10 @@ class GroupSource(Source):
     async def release(self, nacks: Sequence[Nack]) -> None:
         for item in nacks:
             if _is_open(item.received.token):
-                item.received.token[0].local += 1
+                partition: Partition = item.received.token[0]
+                partition.local += 1
                 self._given_back.append(item.received)
-        self._assignment.settled()
+                self._assignment.settled(partition)
 
     async def aclose(self) -> None:
         if self._closed:
@@ -213,11 +219,12 @@ class GroupSource(Source):
         batch: list[Received] = []
         while self._given_back and len(batch) < limit:
             item = self._given_back.popleft()
-            if _is_open(item.token):
+            # Of a partition that is leaving, its next owner delivers it.
+            if _is_open(item.token) and not item.token[0].leaving:
                 item.token[0].local -= 1
                 batch.append(item)
         for partition, record in self._held.pop_due(limit - len(batch)):
-            if not partition.tracker.closed:
+            if not (partition.tracker.closed or partition.leaving):
                 partition.local -= 1
                 partition.held -= 1
                 partition.held_bytes -= size_of(record)
@@ -264,7 +271,7 @@ class GroupSource(Source):
         partition, offset = token
         if partition.tracker.done(offset):
             self._committer.mark(partition)
-            self._assignment.settled()
+            self._assignment.settled(partition)
             if partition.paused:
                 self._balance(partition)
 
@@ -280,7 +287,8 @@ class GroupSource(Source):
         pause = fullness > 0.5 if partition.paused else fullness >= 1
         if pause != partition.paused:
             partition.paused = pause
-            if self._assignment.ready.is_set() and not partition.tracker.closed:
+            usable = self._assignment.ready.is_set() and not partition.tracker.closed
+            if usable and not partition.leaving:
                 (self._consumer.pause if pause else self._consumer.resume)(partition.tp)
 
     def _reassigned(self) -> None:
