@@ -46,8 +46,7 @@ class Changes:
             self._notifier = Notifier(path)
             asyncio.get_running_loop().add_reader(self._notifier.fd, self._written, report)
             self._asleep = max(self._longest, _ASLEEP)
-        except (OSError, NotImplementedError):
-            self.close()
+        except OSError:
             self._asleep = self._longest
         self._stir()
 
@@ -96,8 +95,8 @@ class Changes:
 
     def _rest(self) -> None:
         now = time.monotonic()
-        if now > self._awake_until:
-            self._due = now + self._asleep
-            return
-        self._interval = min(self._interval * _GROWTH, self._longest)
-        self._due = now + self._interval
+        self._due = now + self._asleep
+        # Asked last: the loop may be stirring this very moment.
+        if now <= self._awake_until:
+            self._interval = min(self._interval * _GROWTH, self._longest)
+            self._due = now + self._interval

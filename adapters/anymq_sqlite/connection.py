@@ -52,6 +52,10 @@ class Connection:
             self.generation += 1
         return self._open
 
+    def peek(self) -> sqlite3.Connection | None:
+        """Return the connection if it is open; it may be to a file that was deleted."""
+        return self._open
+
     def lock(self) -> WriteLock:
         """Return the lock that goes with the file."""
         if self._lock is None:

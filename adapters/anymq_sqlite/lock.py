@@ -20,7 +20,7 @@ class WriteLock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(f"{path}-lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._fd = os.open(f"{path}-lock", os.O_CREAT | os.O_RDWR, 0o600)
 
     def acquire(self) -> None:
         """Take the lock, or raise `BlockingIOError` at once."""

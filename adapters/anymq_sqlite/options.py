@@ -49,7 +49,10 @@ class SqliteOptions(StoreOptions):
 
 
 def database_path(url: URL) -> Path:
-    """Return the absolute path of the file that `url` names; raises `InvalidURL`."""
+    """Return the absolute path of the file that `url` names; raises `InvalidURL`.
+
+    Links are followed: all processes must find the same files beside the database.
+    """
     if url.hosts or url.username is not None:
         raise InvalidURL(
             f"{url}: a file needs three slashes (sqlite:///relative.db) or four "
@@ -63,4 +66,4 @@ def database_path(url: URL) -> Path:
         )
     if "\0" in name:
         raise InvalidURL("the path of a sqlite URL contains a NUL character")
-    return Path(name).absolute()
+    return Path(name).resolve()

@@ -9,6 +9,8 @@ import time
 from functools import partial
 from typing import NamedTuple
 
+from anymq.errors import AnymqError
+
 from .database import Database
 
 # Messages looked at in one transaction.
@@ -36,7 +38,7 @@ class Janitor:
         while True:
             await asyncio.sleep(self._interval)
             # What keeps one sweep from its work is told to those who publish and receive.
-            with contextlib.suppress(sqlite3.Error, OSError):
+            with contextlib.suppress(sqlite3.Error, OSError, AnymqError):
                 await self.sweep()
 
     async def sweep(self) -> int:

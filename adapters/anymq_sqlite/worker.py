@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from anymq.errors import AnymqError
-
 from .changes import Changes
 from .connection import Connection
 from .errors import is_busy
@@ -117,15 +115,16 @@ class Worker:
                 continue
 
     def _look(self) -> None:
+        db = self._connection.peek()
         try:
-            changed = self._changes.look(self._connect())
-        except (sqlite3.Error, OSError, AnymqError):
-            # The next task will find out, and has somebody to tell.
-            self._connection.drop()
+            if db is None:
+                self._changes.stumble()
+            elif self._changes.look(db):
+                self._changed()
+        except sqlite3.Error as error:
+            # The next task will find out too, and has somebody to tell.
+            self._connection.check(error)
             self._changes.stumble()
-            return
-        if changed:
-            self._changed()
 
     def _connect(self) -> sqlite3.Connection:
         db = self._connection.get()

@@ -17,6 +17,7 @@ from anymq.driver import SourceLost
 from anymq.errors import Closed, ConfigurationError, NotFound
 from anymq_sqlite import Database, SqliteDriver
 from anymq_sqlite import connection as connection_module
+from anymq_sqlite.lock import WriteLock
 from anymq_sqlite.notify import Notifier
 from tests.adapters.sqlite.support import Bench, bodies, drain, record, records, spec, topic
 
@@ -111,6 +112,19 @@ async def test_a_busy_file_is_waited_for_and_given_up_in_time(bench: Bench) -> N
     await driver.ping()  # reading needs no lock
     other.execute("ROLLBACK")
     assert isinstance((await waiting)[0], str)
+    other.close()
+
+
+async def test_one_writer_at_a_time_with_its_checkpoint(bench: Bench) -> None:
+    driver = await bench.open(busy_timeout=0.2)
+    other = WriteLock(bench.path)
+    other.acquire()
+    with pytest.raises(BlockingIOError):
+        await driver.publish([record(b"x")])
+    waiting = asyncio.create_task(driver.publish([record(b"x")]))
+    await driver.ping()
+    other.release()
+    assert await waiting == ["1"]
     other.close()
 
 

@@ -19,7 +19,7 @@ from anymq_sqlite.options import database_path
         ("sqlite:///app.db", Path.cwd() / "app.db"),
         ("sqlite:////var/lib/app.db", Path("/var/lib/app.db")),
         ("sqlite:///a%20b/%C3%B8.db?poll=1", Path.cwd() / "a b" / "ø.db"),
-        ("sqlite:///../up.db", Path.cwd() / ".." / "up.db"),
+        ("sqlite:///../up.db", Path.cwd().parent / "up.db"),
     ],
 )
 def test_three_slashes_are_relative_and_four_absolute(text: str, path: Path) -> None:
@@ -33,6 +33,11 @@ def test_the_path_stays_when_the_process_moves(
     path = database_path(URL.parse("sqlite:///app.db"))
     monkeypatch.chdir(tmp_path)
     assert os.fspath(path) == os.fspath(before / "app.db")
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "link.db").symlink_to(tmp_path / "real.db")
+    assert database_path(URL.parse(f"sqlite:///{tmp_path}/link.db")).name == "real.db"
 
 
 @pytest.mark.parametrize(
