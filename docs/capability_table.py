@@ -6,7 +6,6 @@ only says whether the pages are true.
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
@@ -68,8 +67,10 @@ def notes() -> str:
 def fill(text: str) -> str:
     """Return `text` with the tables between their markers made anew."""
     for kind, table in (("levels", levels()), ("notes", notes())):
-        pattern = rf"(<!-- capabilities: {kind} -->\n).*?(<!-- /capabilities -->)"
-        text = re.sub(pattern, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
+        begin, end = f"<!-- capabilities: {kind} -->\n", "<!-- /capabilities -->"
+        before, found, rest = text.partition(begin)
+        if found:
+            text = f"{before}{begin}{table}\n{end}{rest.partition(end)[2]}"
     return text
 
 

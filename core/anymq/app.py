@@ -157,7 +157,7 @@ class App:
 
         return register
 
-    async def publish(self, topic: str | Topic[T], payload: T | Any, **options: Any) -> Receipt:
+    async def publish(self, topic: str | Topic[T], payload: T, **options: Any) -> Receipt:
         """Publish on the app's broker; as `Broker.publish`."""
         return await self.broker.publish(topic, payload, **options)
 

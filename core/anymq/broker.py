@@ -247,7 +247,7 @@ class Broker:
     async def publish(
         self,
         topic: str | Topic[T],
-        payload: T | Any,
+        payload: T,
         *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -273,9 +273,9 @@ class Broker:
     async def publish_many(
         self,
         topic: str | Topic[T],
-        payloads: Sequence[T | Any],
+        payloads: Sequence[T],
         *,
-        key: Callable[[Any], str] | str | None = None,
+        key: Callable[[T], str] | str | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> list[Receipt | Exception]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from ..app import App
 from ..broker import Broker
@@ -15,6 +15,9 @@ from ..errors import StateError
 from ..message import Message, Receipt
 from ..topic import Topic, dead_letter_topic
 from .clock import VirtualClock
+
+
+T = TypeVar("T")
 
 
 class TestBroker:
@@ -54,7 +57,7 @@ class TestBroker:
         """The broker the app runs on."""
         return self._app.broker
 
-    async def publish(self, topic: str | Topic[Any], payload: Any, **options: Any) -> Receipt:
+    async def publish(self, topic: str | Topic[T], payload: T, **options: Any) -> Receipt:
         """Publish as another service would; as `Broker.publish`."""
         return await self.broker.publish(topic, payload, **options)
 

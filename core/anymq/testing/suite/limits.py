@@ -94,8 +94,9 @@ class Limits(Base):
     async def test_payloads_of_the_wrong_kind_are_refused(self, broker: Broker, topic: str) -> None:
         with pytest.raises(ConfigurationError):
             await broker.publish(topic, object())
+        integers: Topic[Any] = Topic(topic, int)
         with pytest.raises(ConfigurationError, match="carries int, not str"):
-            await broker.publish(Topic(topic, int), "one")
+            await broker.publish(integers, "one")
         await self._usable(broker, topic)
 
     async def test_bad_subscriptions_are_refused(self, broker: Broker, topic: str) -> None:

@@ -1,0 +1,51 @@
+"""What type checkers say of programs on anymq: each `ignore` is an error they must find."""
+
+from typing import assert_type
+
+from pydantic import BaseModel
+
+from anymq import App, Broker, Delivery, Message, Receipt, Topic
+
+
+class Placed(BaseModel):
+    number: int
+
+
+class Cancelled(BaseModel):
+    number: int
+
+
+ORDERS = Topic("orders", Placed)
+BOTH = Topic[Placed | Cancelled]("orders", Placed | Cancelled)
+PLAIN = Topic("plain")
+app = App()
+
+
+async def publishing(broker: Broker) -> None:
+    assert_type(await broker.publish(ORDERS, Placed(number=1)), Receipt)
+    await broker.publish("orders", {"any": "thing"}, key="k")
+    await broker.publish(BOTH, Cancelled(number=1))
+    await broker.publish(PLAIN, b"anything")
+    await app.publish(ORDERS, Placed(number=1))
+    results = await broker.publish_many(ORDERS, [Placed(number=1)], key=lambda o: str(o.number))
+    assert_type(results, list[Receipt | Exception])
+    await broker.publish(ORDERS, Cancelled(number=1))  # type: ignore[misc]  # pyright: ignore
+    await broker.publish(BOTH, "text")  # type: ignore[misc]  # pyright: ignore
+    await app.publish(ORDERS, "text")  # type: ignore[misc]  # pyright: ignore
+
+
+async def consuming(broker: Broker) -> None:
+    async with broker.subscribe(ORDERS, group="g") as deliveries:
+        async for delivery in deliveries:
+            assert_type(delivery, Delivery)
+            assert_type(delivery.message, Message)
+            assert_type(delivery.attempt, int)
+    broker.subscribe(ORDERS)  # type: ignore[call-arg]  # pyright: ignore
+
+
+@app.subscriber(ORDERS, group="g")
+async def handle(order: Placed, delivery: Delivery) -> None: ...
+
+
+@app.subscriber(ORDERS, group="g")  # type: ignore[type-var]  # pyright: ignore
+def not_async(order: Placed) -> None: ...
