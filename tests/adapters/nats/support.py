@@ -10,6 +10,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
+import nats.js.errors
+
 from anymq.driver import (
     Nack,
     Outcome,
@@ -66,7 +68,8 @@ class Bench:
             await source.aclose()
         for driver in self._drivers:
             if driver.native.is_connected:
-                await driver.native.jsm().delete_stream(self.stream)
+                with contextlib.suppress(nats.js.errors.NotFoundError):
+                    await driver.native.jsm().delete_stream(self.stream)
                 break
         for driver in self._drivers:
             await driver.aclose()
@@ -191,7 +194,7 @@ async def eventually(
 ) -> None:
     """Return once `condition` holds."""
     until = time.monotonic() + seconds
-    while not await condition():  # noqa: ASYNC110
+    while not await condition():
         assert time.monotonic() < until
         await asyncio.sleep(every)
 
