@@ -89,7 +89,7 @@ class Commands:
         """
         task = asyncio.create_task(self._exchange(commands))
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._finished)
         return await asyncio.shield(task)
 
     async def call(self, *args: bytes) -> Any:
@@ -126,6 +126,11 @@ class Commands:
         finally:
             with contextlib.suppress(RedisError, OSError):
                 await self._pool.aclose()
+
+    def _finished(self, task: asyncio.Task[list[Any]]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller may have gone: then nobody else looks at it
 
     async def _exchange(self, commands: Sequence[bytes]) -> list[Any]:
         async with asyncio.timeout(self._timeout):

@@ -164,11 +164,12 @@ async def bodies_stored(driver: RedisDriver, key: str) -> list[bytes]:
     return [fields[b"data"] for fields in (await stored(driver, key)).values()]
 
 
-async def blocked(driver: RedisDriver) -> None:
-    """Return once a client waits in a blocking command."""
+async def blocked(driver: RedisDriver, name: str) -> None:
+    """Return once a client that calls itself `name` waits in a blocking command."""
 
     async def some() -> bool:
-        return bool((await driver.native.info("clients"))["blocked_clients"])
+        clients: Any = await driver.native.client_list()
+        return any(client["name"] == name and "b" in client["flags"] for client in clients)
 
     await eventually(some, every=0.01)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import subprocess
@@ -35,7 +36,7 @@ from anymq.options import split_options
 from anymq.url import URL
 from anymq_redis import RedisDriver, RedisOptions
 from anymq_redis.connection import Address, pack
-from tests.adapters.redis.support import Bench, Proxy, nothing, take
+from tests.adapters.redis.support import Bench, Proxy, eventually, take
 
 pytestmark = pytest.mark.redis
 
@@ -227,15 +228,19 @@ def test_commands_are_packed_as_the_protocol_says() -> None:
     assert pack(b"XADD", b"", b"\r\n") == b"*3\r\n$4\r\nXADD\r\n$0\r\n\r\n$2\r\n\r\n\r\n"
 
 
-async def test_an_idle_server_that_closes_connections_is_no_error(
+async def test_a_connection_that_the_server_closed_is_made_anew(
     bench: Bench, driver: RedisDriver
 ) -> None:
-    source = await bench.join(driver)
-    assert await nothing(source)
-    killer = await bench.open()
-    await killer._commands.call(b"CLIENT", b"KILL", b"TYPE", b"normal", b"SKIPME", b"yes")
-    (outcome,) = await driver.publish([bench.record(b"x")])
-    assert isinstance(outcome, str)
+    lone = await bench.open(connections=1)
+    number = await lone._commands.call(b"CLIENT", b"ID")
+    assert await driver._commands.call(b"CLIENT", b"KILL", b"ID", b"%d" % number) == 1
+
+    async def another() -> bool:
+        with contextlib.suppress(RedisError):
+            return bool(await lone._commands.call(b"CLIENT", b"ID") > number)
+        return False
+
+    await eventually(another)
 
 
 async def test_a_slow_pool_waits_rather_than_fails(bench: Bench) -> None:

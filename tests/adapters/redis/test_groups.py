@@ -145,12 +145,11 @@ async def test_a_group_that_was_lost_is_made_again(
     assert "may have been lost" in caplog.text
 
 
-async def test_a_group_lost_while_a_read_waits_is_made_again(
-    bench: Bench, driver: RedisDriver
-) -> None:
+async def test_a_group_lost_while_a_read_waits_is_made_again(bench: Bench) -> None:
+    driver = await bench.open(client_name=bench.name)
     source = await bench.join(driver)
     waiting = asyncio.create_task(source.receive(1, 2.0))
-    await blocked(driver)
+    await blocked(driver, bench.name)
     await driver.native.delete(bench.name)
     await driver.publish([bench.record(b"after")])
     got = list(await waiting) or await take(source, 1)

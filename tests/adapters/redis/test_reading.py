@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -51,12 +52,12 @@ async def test_a_dead_read_that_the_server_still_serves_is_found_later(bench: Be
     """The link is gone without the server's knowing: its side of the read blocks on."""
     direct = await bench.open()
     async with proxy_to(bench) as proxy:
-        driver = await bench.open(proxy.url)
+        driver = await bench.open(proxy.url, client_name=bench.name)
         source = await bench.join(driver)
         assert await nothing(source)
         proxy.endings.clear()
         reading = asyncio.create_task(source.receive(10, 2.0))
-        await blocked(direct)
+        await blocked(direct, bench.name)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
@@ -79,6 +80,26 @@ async def test_a_cancelled_read_leaves_the_source_usable(bench: Bench, driver: R
         await asyncio.gather(reading, return_exceptions=True)
     await driver.publish(bench.records(10))
     assert sorted(bodies(await take(source, 10))) == [b"%d" % n for n in range(10)]
+
+
+async def test_a_cancelled_call_whose_command_fails_says_nothing(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with proxy_to(bench) as proxy:
+        driver = await bench.open(proxy.url)
+        proxy.answers.clear()
+        call = asyncio.create_task(driver.ping())
+        await eventually(lambda: _said(proxy, b"PING", 2))
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        proxy.cut()
+        await driver.aclose()
+        gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
+async def _said(proxy: Proxy, word: bytes, times: int) -> bool:
+    return proxy.said.count(word) >= times
 
 
 async def test_cancelled_commands_leave_no_reply_for_others(
