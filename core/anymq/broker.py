@@ -137,6 +137,11 @@ async def _open(
         check_headers({"source": source})
     driver = await _connected(driver_type, url, own, options.connect_timeout)
     driver.clock = clock
+    log.info(
+        "connected to %s; a confirmed publish is durable so far: %s",
+        url,
+        driver.capabilities.durability,
+    )
     return Broker(
         driver,
         url,
@@ -414,7 +419,10 @@ class Broker:
         await asyncio.shield(self._closed)
 
     async def _close(self) -> None:
-        await asyncio.gather(*(item.aclose() for item in list(self._subscriptions)))
+        closing = (item.aclose() for item in list(self._subscriptions))
+        for outcome in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                log.error("closing a subscription failed", exc_info=outcome)
         await self._publisher.aclose(CLOSE_GRACE)
         await self._stores.aclose()
         try:

@@ -61,9 +61,12 @@ class Session:
         self.group = context.group
         self.binding: Binding = context.driver.binding
         self.lost = False
+        self.broken = False
+        """Something could not be settled and no lease will bring it back: open another source."""
         self.clock = context.clock
         self.stores = context.stores
         self._context = context
+        self._leases = context.driver.capabilities.extend.is_native
         self._held: dict[Delivery, None] = {}
         self._acks: list[Received] = []
         self._nacks: list[Nack] = []
@@ -271,6 +274,7 @@ class Session:
                 transient = isinstance(error, TransientError)
                 if not transient or self.clock.monotonic() > give_up:
                     log.error("%s; the messages will be delivered again", error, exc_info=error)
+                    self.broken = self.broken or not (self._leases or verb == "reject")
                     return False
                 log.debug("%s; trying again", error)
                 await self.clock.sleep(pause)
@@ -299,7 +303,6 @@ class Session:
 
     async def _keeper(self) -> None:
         deadline = self._context.ack_deadline
-        native = self._context.driver.capabilities.extend.is_native
         while True:
             await self.clock.sleep(deadline / 3)
             now = self.clock.monotonic()
@@ -312,7 +315,7 @@ class Session:
                 except Exception as raw:
                     error = self._context.translate(raw, f"extend on {self.topic}")
                     log.warning("%s; trying again before the lease ends", error)
-            elif not native:
+            elif not self._leases:
                 for delivery in due:
                     if now - delivery.renewed >= deadline:
                         self._lapse(delivery)

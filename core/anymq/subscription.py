@@ -150,6 +150,8 @@ class Subscription(AsyncIterator[Delivery]):
         try:
             await asyncio.shield(closing)
         except asyncio.CancelledError:
+            for worker in self._workers:
+                worker.cancel()
             await asyncio.wait((closing,))
             raise
 
@@ -257,6 +259,8 @@ class Subscription(AsyncIterator[Delivery]):
             if self._state != "open":
                 return
             try:
+                if session.broken:
+                    raise SourceLost("a settlement could not be sent")
                 async with asyncio.timeout(poll + HUNG):
                     records = await session.source.receive(limit, poll if limit else 0.0)
             except Exception as raw:

@@ -71,6 +71,43 @@ async def test_dead_letters_that_cannot_be_written_keep_the_message(both: Both) 
         assert source.settled("nack") == ["a"], "it comes back instead of being lost"
 
 
+async def test_what_cannot_be_settled_is_fetched_anew_where_no_lease_brings_it_back(
+    both: Both,
+) -> None:
+    broker, driver = both
+    async with broker.subscribe("t", group="g") as deliveries:
+        source = driver.sources[0]
+        source.failures = {"nack": [Refused("no right to write there")]}
+        source.put("a")
+        (delivery,) = await take(deliveries, 1)
+        await delivery.nack()
+        await until(lambda: len(driver.sources) == 2)
+        assert source.closed
+        driver.sources[1].put("a")
+        (again,) = await take(deliveries, 1)
+        await again.ack()
+
+
+async def test_cancelling_a_close_cuts_the_drain_short(both: Both) -> None:
+    broker, driver = both
+
+    async def handle(body: str) -> None:
+        await asyncio.Event().wait()
+
+    subscription = broker.subscribe("t", group="g", handler=handle, drain_timeout=60)
+    async with subscription:
+        driver.sources[0].put("a")
+        await until(lambda: subscription.in_flight == 1)
+        closing = asyncio.create_task(subscription.aclose())
+        await until(lambda: "closing" in repr(subscription))
+        closing.cancel()
+        started = time.monotonic()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+    assert time.monotonic() - started < 5
+    assert driver.sources[0].settled("release") == ["a"]
+
+
 async def test_a_lost_source_is_replaced_and_its_deliveries_go_stale(both: Both) -> None:
     broker, driver = both
     driver.subscribing = []

@@ -16,7 +16,6 @@ from ..message import Message, Receipt
 from ..topic import Topic, dead_letter_topic
 from .clock import VirtualClock
 
-
 T = TypeVar("T")
 
 
