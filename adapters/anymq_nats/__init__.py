@@ -1,4 +1,57 @@
-"""The NATS JetStream backend of anymq."""
+"""The NATS JetStream backend (nats-server 2.10 or newer, best 2.12; nats-py 2.16 or newer).
+
+URLs and options
+----------------
+``nats://host``, ``nats://user:password@one,two:4223``, ``nats://token@host``; the port is 4222
+where none is given. ``tls://`` demands encryption: nothing is said to a server that does not offer
+it, on connect or on any later reconnect. With ``nats://`` the connection is encrypted if the server
+asks for it or a TLS option is set. The options are the fields of `NatsOptions`. A creds file needs
+``pip install 'nats-py[nkeys]'``.
+
+Native names
+------------
+- Topic ``orders`` is the subject ``orders``, in whatever stream stores it. If there is none and
+  anymq may create one, it is called like the topic, with ``.`` written ``_`` and ``_`` written
+  ``__`` (``orders.eu`` is the stream ``orders_eu``); it is kept in files and ages after the topic's
+  retention or ``max_age``.
+- Group ``billing`` on it is the durable pull consumer ``orders_billing``.
+- Two more subjects of the stream belong to anymq: ``orders._retry.<consumer>`` brings a message
+  back to one group, ``orders._later.<consumer>.<id>`` holds one that waits for its time. Consumers
+  made with other tools should filter on ``orders``, as anymq's own do.
+- ``Broker.native`` is the `nats.aio.client.Client` and changes when a connection was given up for
+  good; ``Delivery.native`` is the `nats.aio.msg.Msg`. Neither needs to be acknowledged by hand.
+
+Delivery semantics
+------------------
+- publish: a batch is one write; the call returns when the stream has confirmed or refused every
+  message. Each carries a ``Nats-Msg-Id``, so a repetition after an ambiguous failure is stored once
+  (within ``duplicate_window``). ``Receipt.position`` is the stream sequence.
+- receive: overlapping pull requests of at most 2 s, asked anew after every reconnect.
+- ack, extend: ``+ACK``, ``+WPI``; the call returns when the server has read them. The server would
+  apply a late one to whoever holds the message by then, so leases are watched here and what comes
+  after the end of a lease is dropped.
+- nack: without a delay ``-NAK``. With a delay a copy is stored as a scheduled message, confirmed,
+  and the original acked: a NAK with a delay was seen to come early, and even at once, when the
+  server was killed. A copy is a message of its own with the attempt in its header.
+- release: a copy to the group's private subject, because every NAK counts as an attempt.
+- reject: the dead letter is stored and confirmed, then ``+TERM``.
+- broadcast: an ephemeral consumer that acknowledges nothing. The place is kept in memory, and after
+  any trouble a new consumer begins right behind it.
+
+Limits
+------
+- A killed server may forget the last 0.1 s of acks and delivery counts: those messages come again.
+- ``max_payload`` of the server (1 MiB by default) bounds body and headers together; set it higher
+  to use bodies of 1 MiB.
+- On servers older than 2.12 and in streams that anymq did not make, delays are NAKs and a release
+  counts as an attempt. Adding ``orders._retry.*`` and ``orders._later.*.*`` to such a stream, with
+  ``allow_msg_schedules`` and ``allow_msg_ttl``, makes them as good as anymq's own.
+- All members of a group must use the same ``ack_deadline``; the last to subscribe sets it.
+- A consumer made by hand is refused where the delivery contract could not be kept: push delivery,
+  another ack policy, a ``max_deliver``, or an ``ack_wait`` below ``ack_deadline``.
+- Deleting a stream and making it again starts its sequences anew, and so the ids of messages that
+  carry none.
+"""
 
 from .driver import NatsDriver
 from .options import NatsOptions

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-import nats.errors
 import nats.js.errors
 
 from anymq.driver import Nack, Received, Source, SourceLost, Start
@@ -34,6 +33,7 @@ class BroadcastSource(Source, Watcher):
         self._stream = stream
         self._pull: Pull | None = None
         self._name = ""
+        self._created = ""
         self._last = 0
         self._delivered = 0
         self._broken = False
@@ -41,9 +41,8 @@ class BroadcastSource(Source, Watcher):
 
     async def open(self, start: Start) -> None:
         """Be at the place that `start` names."""
-        if start == "latest":
-            info = await self._link.api(f"STREAM.INFO.{self._stream.name}")
-            self._last = int(info["state"]["last_seq"])
+        self._created, newest = await self._look()
+        self._last = newest if start == "latest" else 0
         self._link.watch(self)
         await self._begin()
 
@@ -76,7 +75,11 @@ class BroadcastSource(Source, Watcher):
 
     async def _begin(self) -> Pull:
         """Replace the consumer by one that begins after the last message."""
-        await self._end()
+        self._end()
+        created, newest = await self._look()
+        if created != self._created:
+            self._created, self._last = created, 0  # another stream of the same name
+        self._last = min(self._last, newest)
         name = f"anymq-{uuid.uuid4().hex}"
         config: dict[str, Any] = {
             "name": name,
@@ -96,8 +99,6 @@ class BroadcastSource(Source, Watcher):
         try:
             await self._link.api(f"CONSUMER.CREATE.{path}", body)
             await pull.open()
-        except nats.js.errors.NotFoundError as error:
-            raise SourceLost(f"the stream {self._stream.name} is gone") from error
         except BaseException:
             self._broken = True
             pull.close()
@@ -105,7 +106,15 @@ class BroadcastSource(Source, Watcher):
         self._pull, self._name, self._delivered = pull, name, 0
         return pull
 
-    async def _end(self) -> None:
+    async def _look(self) -> tuple[str, int]:
+        """Return when the stream was made and its newest sequence."""
+        try:
+            info = await self._link.api(f"STREAM.INFO.{self._stream.name}")
+        except nats.js.errors.NotFoundError as error:
+            raise SourceLost(f"the stream {self._stream.name} is gone") from error
+        return str(info["created"]), int(info["state"]["last_seq"])
+
+    def _end(self) -> None:
         """Leave the consumer; the server forgets it by itself if it cannot be told."""
         pull, self._pull = self._pull, None
         if pull is None:
@@ -134,7 +143,4 @@ class BroadcastSource(Source, Watcher):
             return
         self._closed = True
         self._link.unwatch(self)
-        try:
-            await self._end()
-        except nats.errors.Error:
-            return  # no connection: the server forgets the consumer
+        self._end()

@@ -242,10 +242,13 @@ class Link:
         while True:
             await asyncio.sleep(_CHECK_EVERY)
             client = self.client
-            if client.is_connected and time.monotonic() - client.heard > _SILENCE:
-                await client.fail(nats.errors.StaleConnectionError())
-            elif client.is_stuck:
-                await close(client, timeout=1.0)
+            try:
+                if client.is_connected and time.monotonic() - client.heard > _SILENCE:
+                    await client.fail(nats.errors.StaleConnectionError())
+                elif client.is_stuck:
+                    await close(client, timeout=1.0)
+            except Exception as error:
+                await self._error(error)
 
 
 class _Barrier(Watcher):

@@ -92,6 +92,18 @@ async def test_a_reader_whose_stream_is_gone_is_lost(bench: Bench, driver: NatsD
         await take(reader, 1)
 
 
+async def test_a_stream_made_anew_is_read_from_its_beginning(
+    bench: Bench, driver: NatsDriver
+) -> None:
+    reader = await bench.join(driver, None)
+    stored(await driver.publish(bench.records(3)))
+    await take(reader, 3)
+    await driver.native.jetstream().delete_stream(bench.stream)
+    await driver.declare(bench.topic())
+    stored(await driver.publish([bench.record(b"first")]))
+    assert bodies(await take(reader, 1)) == [b"first"]
+
+
 async def test_nothing_is_skipped_when_the_connection_breaks(bench: Bench, nats_url: str) -> None:
     async with Proxy(int(nats_url.rpartition(":")[2])) as proxy, bench_on(proxy.url) as other:
         writer = await bench.open(declare=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-import nats
 import nats.errors
+import nats.js.errors
 import pytest
 from nats.js import api
 
