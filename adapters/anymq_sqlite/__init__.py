@@ -34,16 +34,24 @@ Delivery semantics
   a settlement must show the current one: a stale one changes nothing.
 - attempts are counted in the row when it is taken, so deliveries whose consumer died count too.
 - broadcast: the reader's place is kept in its own memory.
-- wake-up: a commit of the same `Driver` wakes its sources at once; commits of others are noticed by
-  reading ``PRAGMA data_version`` every few milliseconds.
+- wake-up: a commit of the same `Driver` wakes its sources at once. Commits of others are noticed
+  within milliseconds: the kernel reports writes to the log (inotify, on Linux) and
+  ``PRAGMA data_version`` says whether there is something new; elsewhere it is read every ``poll``
+  seconds.
 
 Limits
 ------
 One host: SQLite's write-ahead log works through shared memory, so the file must not be on a network
 file system. One writer at a time: all transactions are short and batches bounded, so that processes
-take turns. Delays and leases go by the wall clock. A message is deleted when it is older than the
-retention and every group of its topic has settled it; the file does not shrink, its space is used
-again.
+take turns; a call that waits for longer than ``busy_timeout`` fails with `Throttled`. Delays and
+leases go by the wall clock. A message is deleted when it is older than the retention and every
+group of its topic has settled it; the file does not shrink, its space is used again.
+
+Beside ``app.db`` there are SQLite's ``app.db-wal`` and ``app.db-shm``, and ``app.db-lock``, which
+anymq's processes hold while they write: up to SQLite 3.51.2, a commit at the wrong instant of
+another process's checkpoint may corrupt the file (https://sqlite.org/wal.html#walresetbug). Another
+program that writes with such a SQLite should leave the checkpoints to anymq:
+``PRAGMA wal_autocheckpoint = 0``.
 """
 
 from .database import Database

@@ -27,7 +27,8 @@ class Database:
     that a failing job harms no other; and a transaction that finds the file busy is repeated
     until `busy_timeout` seconds are over.
 
-    `path` is the file's absolute path. A connection that broke is made anew by the next job.
+    `path` is the file's absolute path; `connection` belongs to the thread. A connection that broke
+    is made anew by the next job.
     """
 
     def __init__(self, path: Path, synchronous: str, busy_timeout: float, poll: float) -> None:

@@ -38,7 +38,8 @@ class SqliteOptions(StoreOptions):
     """The options of the URL of a `SqliteDriver`."""
 
     poll: float = 0.01
-    """The most seconds between two looks for what other processes have committed."""
+    """The most seconds between two looks for what other processes have committed; where the kernel
+    reports writes (Linux), only while there are any."""
 
     retention: float = 7 * 24 * 3600.0
     """Seconds that a message is kept at least, in topics declared without a retention of their own.

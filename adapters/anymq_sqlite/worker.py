@@ -26,7 +26,7 @@ _FIRST_RETRY, _LAST_RETRY = 0.0005, 0.005
 class Task:
     """A job on its way through the thread, then what became of it."""
 
-    __slots__ = ("error", "future", "job", "result", "writes")
+    __slots__ = ("error", "future", "job", "queued", "result", "writes")
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Task:
         self.job = job
         self.future = future
         self.writes = writes
+        self.queued = time.monotonic()
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -135,19 +136,19 @@ class Worker:
 
     def _read(self, task: Task) -> Task:
         """Run a task that does not write."""
-        task.error = self._try(lambda: task.run(self._connect()))
+        task.error = self._try(task, lambda: task.run(self._connect()))
         return task
 
     def _transaction(self, first: Task) -> Sequence[Task]:
         """Run `first`, and what is queued meanwhile, in one transaction; return all of them."""
         tasks = [first]
-        error = self._try(partial(self._commit, tasks, more=True))
+        error = self._try(first, partial(self._commit, tasks, more=True))
         if error is None:
             return tasks
         for task in tasks:
             task.error = error
             if len(tasks) > 1 and not is_busy(error):
-                task.error = self._try(partial(self._commit, [task], more=False))
+                task.error = self._try(task, partial(self._commit, [task], more=False))
         return tasks
 
     def _commit(self, tasks: list[Task], *, more: bool) -> None:
@@ -156,29 +157,34 @@ class Worker:
         lock.acquire()
         try:
             db.execute("BEGIN IMMEDIATE")
-            end = time.monotonic() + _LONGEST
-            for task in tasks:
-                task.run(db)
-            while more and not self._queue.empty() and time.monotonic() < end:
-                following = self._queue.get()
-                if following is None:
-                    self._queue.put(None)
-                    break
-                tasks.append(following)
-                following.run(db)
-            db.execute("COMMIT")
+            try:
+                self._run(db, tasks, more=more)
+                db.execute("COMMIT")
+            finally:
+                if db.in_transaction:  # some errors have rolled back already
+                    db.execute("ROLLBACK")
         finally:
-            # Some errors have rolled back already.
-            if db.in_transaction:
-                db.execute("ROLLBACK")
             lock.release()
 
-    def _try(self, action: Callable[[], None]) -> BaseException | None:
-        """Run `action`, again while the file is busy and there is patience; return its error.
+    def _run(self, db: sqlite3.Connection, tasks: list[Task], *, more: bool) -> None:
+        end = time.monotonic() + _LONGEST
+        for task in tasks:
+            task.run(db)
+        while more and not self._queue.empty() and time.monotonic() < end:
+            following = self._queue.get()
+            if following is None:
+                self._queue.put(None)
+                return
+            tasks.append(following)
+            following.run(db)
 
+    def _try(self, task: Task, action: Callable[[], None]) -> BaseException | None:
+        """Run `action`, again while the file is busy; return its error.
+
+        Patience is counted from when `task` was queued, so that it ends for all who wait at once.
         SQLite's own way of waiting sleeps up to 100 ms at a time and cannot be interrupted.
         """
-        deadline = time.monotonic() + self._busy_timeout
+        deadline = task.queued + self._busy_timeout
         pause = _FIRST_RETRY
         while True:
             try:

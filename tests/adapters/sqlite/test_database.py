@@ -107,7 +107,7 @@ async def test_a_busy_file_is_waited_for_and_given_up_in_time(bench: Bench) -> N
     calls = [driver.publish([record(b"x")]) for _ in range(5)]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {sqlite3.OperationalError}
-    assert 0.3 <= time.monotonic() - begin < 3
+    assert 0.3 <= time.monotonic() - begin < 1.2  # all at once, not one after the other
     waiting = asyncio.create_task(driver.publish([record(b"late")]))
     await driver.ping()  # reading needs no lock
     other.execute("ROLLBACK")
