@@ -1,0 +1,52 @@
+"""README and docs: what they show runs, and prints what they say."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import PROGRAM, ROOT, Page, pages
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+TARGETS = re.findall(
+    r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+)
+
+
+@pytest.fixture(params=pages())
+def page(request: pytest.FixtureRequest, tmp_path: Path) -> Page:
+    return Page((ROOT / request.param).read_text(encoding="utf-8"), tmp_path)
+
+
+def test_the_program_runs(page: Page) -> None:
+    page.write()
+    page.run_program()
+
+
+def test_the_commands_run(page: Page) -> None:
+    page.write()
+    page.run_commands()
+
+
+def test_the_settings_and_files_can_be_read(page: Page) -> None:
+    for block in page.blocks:
+        if block.language == "toml":
+            tomllib.loads(block.text)
+        if block.language in PROGRAM and block.verb == "file":
+            compile(block.text, block.argument, "exec", dont_inherit=True)
+
+
+def test_outputs_are_those_of_something(page: Page) -> None:
+    outputs = [index for index, block in enumerate(page.blocks) if block.verb == "output"]
+    assert [page.blocks[index].line for index in outputs if page.blocks[index - 1].verb] == []
+    assert 0 not in outputs
+
+
+def test_extras_and_targets_exist(page: Page) -> None:
+    extras = set(PROJECT["optional-dependencies"])
+    for named in re.findall(r"anymq\[([^\]]*)\]", page.text):
+        assert set(named.split(",")) <= extras
+    assert set(re.findall(r"(?:`|\$ )make ([a-z][\w-]*)", page.text)) <= set(TARGETS)
