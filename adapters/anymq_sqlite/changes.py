@@ -34,7 +34,7 @@ class Changes:
         self._awake_until = 0.0
         self._reported = 0.0
         self._due: float | None = None
-        self._version = 0
+        self._version: int | None = None
         self._notifier: Notifier | None = None
 
     # On the loop.
@@ -79,7 +79,7 @@ class Changes:
         return None if self._due is None else self._due - time.monotonic()
 
     def look(self, db: sqlite3.Connection) -> bool:
-        """Return whether others have committed since the last look."""
+        """Return whether others may have committed since the last look."""
         (version,) = db.execute("PRAGMA data_version").fetchone()
         changed: bool = version != self._version
         self._version = version
@@ -88,6 +88,10 @@ class Changes:
         else:
             self._rest()
         return changed
+
+    def forget(self) -> None:
+        """The connection is a new one, whose versions have nothing to do with the old one's."""
+        self._version = None
 
     def stumble(self) -> None:
         """Look again later: the file could not be read."""

@@ -131,6 +131,7 @@ class Worker:
         db = self._connection.get()
         if self._connection.generation != self._generation:
             self._generation = self._connection.generation
+            self._changes.forget()
             self._opened()
         return db
 
