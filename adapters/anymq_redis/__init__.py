@@ -45,6 +45,9 @@ loses everything since the last snapshot (a warning is logged when connecting), 
 to a standby is asynchronous. A stream grows for ever unless ``retention`` is set, in the URL or on
 the topic; what a group has not settled is never trimmed. A server that evicts keys
 (``maxmemory-policy allkeys-…``) evicts whole topics. A group has no order by key.
+
+A user of little right needs ``+@connection +@read +@write +eval +evalsha +time`` on the keys
+``orders`` and ``{orders}.*``, and on those of the dead-letter topics.
 """
 
 from .driver import RedisDriver

@@ -77,12 +77,13 @@ def received(stream: str, entry: Any, token: Token | None, redeliveries: int) ->
             body = json.dumps(headers, ensure_ascii=False).encode()
             headers["content-type"] = _JSON
     text = _text(position)
+    native = text if position is id else _text(id)
     return Received(
         body,
         headers,
         position=text,
         token=token,
-        native=(stream, _text(id)),
+        native=(stream, native),
         time=_seconds(text),
         redeliveries=redeliveries,
     )

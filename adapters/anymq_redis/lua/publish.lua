@@ -7,6 +7,9 @@ if last and tonumber(string.match(last, '^%d+')) >= tonumber(ARGV[1]) then
   return redis.error_reply('ERR publish ' .. ARGV[1] .. ' was given up')
 end
 
+-- First, so that what this user must not do or the server has no memory for fails before anything
+-- is stored.
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 local replies, failed = {}, ''
 local i = 4
 while i <= #ARGV do
@@ -21,5 +24,5 @@ while i <= #ARGV do
   if type(reply) ~= 'string' then failed = failed .. ' ' .. (#replies - 1) end
   i = stop + 1
 end
-redis.call('SET', KEYS[2], ARGV[1] .. failed, 'PX', ARGV[2])
+if failed ~= '' then redis.call('SET', KEYS[2], ARGV[1] .. failed, 'PX', ARGV[2]) end
 return replies

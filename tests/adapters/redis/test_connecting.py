@@ -8,6 +8,7 @@ import logging
 import ssl
 import subprocess
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
@@ -63,28 +64,64 @@ async def test_a_server_that_does_not_answer(bench: Bench) -> None:
         assert isinstance(await refused(proxy.url, timeout=1.0), ConnectionLost)
 
 
-async def test_wrong_credentials_and_rights(
+@contextlib.asynccontextmanager
+async def user(driver: RedisDriver, bench: Bench, *rules: str) -> AsyncIterator[str]:
+    """A user of the server with the password `hunter2`; yields `name:password@host:port`."""
+    name = f"user-{bench.name}"
+    words = [word.encode() for word in ("on", ">hunter2", *rules)]
+    await driver._commands.call(b"ACL", b"SETUSER", name.encode(), *words)
+    try:
+        yield f"{name}:hunter2@127.0.0.1:{port_of(bench.url)}"
+    finally:
+        await driver._commands.call(b"ACL", b"DELUSER", name.encode())
+
+
+async def test_wrong_credentials_and_too_few_rights(
     bench: Bench, driver: RedisDriver, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    user, port = f"user-{bench.name}", port_of(bench.url)
-    rules = [b"on", b">hunter2", f"~{bench.name}".encode(), b"+ping", b"+command|info"]
-    await driver._commands.call(b"ACL", b"SETUSER", user.encode(), *rules)
-    try:
-        wrong = await refused(f"redis://{user}:hunter3@127.0.0.1:{port}/0")
+    async with user(driver, bench, "~*", "+ping", "+command|info") as login:
+        wrong = await refused(f"redis://{login.replace('hunter2', 'hunter3')}/0")
         assert isinstance(wrong, AccessDenied)
         assert "hunter" not in str(wrong)
+        url = URL.parse(f"redis://{login}/0")
         # CONFIG is forbidden: that is no reason not to connect.
-        limited = await RedisDriver.open(
-            URL.parse(f"redis://{user}:hunter2@127.0.0.1:{port}/0"), RedisOptions(), timeout=5
-        )
+        limited = await RedisDriver.open(url, RedisOptions(), timeout=5)
         (outcome,) = await limited.publish([bench.record()])
         assert isinstance(outcome, NoPermissionError)
         assert "hunter2" not in repr(limited.native) + repr(limited.native.connection_pool)
         await limited.aclose()
-    finally:
-        await driver._commands.call(b"ACL", b"DELUSER", user.encode())
     assert "hunter" not in caplog.text
+
+
+async def test_the_rights_that_are_said_to_suffice(bench: Bench, driver: RedisDriver) -> None:
+    keys = [f"~{bench.name}", f"~{{{bench.name}}}.*", f"~{bench.name}.billing.dlq"]
+    rights = ["+@connection", "+@read", "+@write", "+eval", "+evalsha", "+time"]
+    async with user(driver, bench, *keys, *rights) as login:
+        limited = await bench.open(f"redis://{login}/0", retention=0.1)
+        source, everything = await bench.join(limited), await bench.join(limited, None)
+        await limited.publish(bench.records(4))
+        acked, nacked, released, rejected = await take(source, 4)
+        await source.extend([acked])
+        await source.ack([acked])
+        await source.nack([bench.nack(nacked, 0.05)])
+        await source.release([bench.nack(released, counted=False)])
+        await source.reject([bench.rejected(rejected)], limited)
+        await take(source, 2)
+        await take(everything, 4)
+        await source.aclose()
+        assert await driver.native.xinfo_consumers(bench.name, "billing") == []
+
+
+async def test_nothing_is_stored_by_a_publish_that_is_refused(
+    bench: Bench, driver: RedisDriver
+) -> None:
+    rights = ["~*", "+@all", "-set"]
+    async with user(driver, bench, *rights) as login:
+        limited = await bench.open(f"redis://{login}/0")
+        (outcome,) = await limited.publish([bench.record()])
+        assert isinstance(outcome, RedisError)
+        assert not await driver.native.exists(bench.name)
 
 
 async def test_a_database_of_its_own(bench: Bench) -> None:
@@ -120,19 +157,6 @@ def test_bad_urls(url: str, words: str) -> None:
 
     with pytest.raises(ConfigurationError, match=words):
         connect()
-
-
-async def test_the_durability_is_told_once(
-    bench: Bench, driver: RedisDriver, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with Proxy(port_of(bench.url)) as proxy:  # another address: not warned of yet
-        await driver.native.config_set("appendonly", "no")
-        try:
-            for _ in range(2):
-                await bench.open(proxy.url)
-        finally:
-            await driver.native.config_set("appendonly", "yes")
-    assert caplog.text.count("has no append-only file") == 1
 
 
 @pytest.fixture(scope="module")

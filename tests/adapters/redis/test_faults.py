@@ -7,11 +7,12 @@ import contextlib
 import time
 
 import pytest
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 
 from anymq.driver import Received
 from brokers import Server
 from tests.adapters.redis.support import (
+    Proxy,
     attempt,
     bench_on,
     bodies,
@@ -133,6 +134,63 @@ async def test_a_paused_server_hangs_nothing_and_stores_once(faulty: Server) -> 
         assert await bodies_stored(driver, bench.name) == [b"first", b"once", b"last"]
         await source.ack(held)
         assert bodies(await take_through(source, 2)) == [b"once", b"last"]
+
+
+async def test_a_full_server_takes_no_more_and_consumers_go_on(faulty: Server) -> None:
+    async with bench_on(faulty.url) as bench:
+        driver = await bench.open()
+        source = await bench.join(driver)
+        await driver.publish(bench.records(3))
+        await driver.native.config_set("maxmemory", "1mb")
+        try:
+            outcomes = await driver.publish(bench.records(2))
+            assert [type(outcome) for outcome in outcomes] == [OutOfMemoryError] * 2
+            got = await take(source, 3)
+            await source.extend(got)
+            await source.ack(got[:2])
+            with pytest.raises(OutOfMemoryError):
+                await source.nack([bench.nack(got[2])])
+        finally:
+            await driver.native.config_set("maxmemory", "0")
+        await source.nack([bench.nack(got[2])])
+        assert bodies(await take(source, 1)) == [b"2"]
+        await driver.publish([bench.record(b"room again")])
+        stored = await bodies_stored(driver, bench.name)
+        assert stored == [b"0", b"1", b"2", b"room again"]
+
+
+async def test_a_demoted_primary_refuses_and_is_left(faulty: Server) -> None:
+    async with bench_on(faulty.url) as bench:
+        driver = await bench.open(connections=1)
+        await driver.publish([bench.record(b"before")])
+        number = await driver._commands.call(b"CLIENT", b"ID")
+        admin = await bench.open()
+        await admin._commands.call(b"REPLICAOF", b"127.0.0.1", b"1")
+        try:
+            (outcome,) = await driver.publish([bench.record(b"refused")])
+            assert isinstance(outcome, ReadOnlyError)
+        finally:
+            await admin._commands.call(b"REPLICAOF", b"NO", b"ONE")
+        await driver.publish([bench.record(b"after")])
+        assert await driver._commands.call(b"CLIENT", b"ID") > number
+        assert await bodies_stored(driver, bench.name) == [b"before", b"after"]
+
+
+async def test_what_the_server_would_lose_is_told_once(
+    faulty: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bench_on(faulty.url) as bench, Proxy(faulty.port) as proxy:
+        driver = await bench.open()
+        await driver.native.config_set("appendonly", "no")
+        await driver.native.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            for _ in range(2):  # through the proxy it is a server that was not warned of yet
+                await bench.open(proxy.url)
+        finally:
+            await driver.native.config_set("appendonly", "yes")
+            await driver.native.config_set("maxmemory-policy", "noeviction")
+    assert caplog.text.count("has no append-only file") == 1
+    assert caplog.text.count("evicts keys") == 1
 
 
 @pytest.mark.parametrize("how", ["kill", "pause"])

@@ -276,6 +276,17 @@ async def test_many_are_settled_in_one_call(bench: Bench, driver: RedisDriver) -
     assert await pending(bench, driver) == 0
 
 
+async def test_what_the_server_refuses_is_raised(bench: Bench, driver: RedisDriver) -> None:
+    source = await bench.join(driver)
+    await driver.publish([bench.record()])
+    got = await take(source, 1)
+    await driver.native.set(bench.name, "a string now")
+    for call in (source.ack(got), source.extend(got), source.nack([bench.nack(got[0])])):
+        with pytest.raises(RedisError, match="WRONGTYPE"):
+            await call
+    await driver.native.delete(bench.name)
+
+
 async def test_settling_survives_a_server_that_forgot_the_scripts(
     bench: Bench, driver: RedisDriver
 ) -> None:
