@@ -4,8 +4,9 @@ The backend is a URL; `sqlite:///` and `memory://` need no server. Delivery mean
 """
 
 from .app import App, Subscriber
-from .broker import Broker, connect
+from .broker import Broker
 from .capabilities import Capabilities, Level, Support
+from .connect import connect
 from .delivery import Delivery
 from .errors import (
     AccessDenied,

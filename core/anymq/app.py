@@ -12,8 +12,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from .broker import Broker, connect
+from .broker import Broker
 from .clock import REAL, Clock
+from .connect import connect
 from .driver import Start
 from .errors import ConfigurationError, StateError
 from .handlers import Function, adapt

@@ -1,4 +1,4 @@
-"""`connect` and `Broker`: the portable type over a driver."""
+"""`Broker`: the portable type over a driver."""
 
 from __future__ import annotations
 
@@ -6,41 +6,31 @@ import asyncio
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from .capabilities import Capabilities
-from .clock import REAL, Clock
+from .clock import Clock
 from .cloudevents import encode
 from .delivery import current
-from .driver import Driver, Source, Start, SubscribeSpec, TopicSpec
-from .errors import (
-    AccessDenied,
-    Closed,
-    ConfigurationError,
-    ConnectionLost,
-    MessageTooLarge,
-    PublishTimeout,
-    TransientError,
-    translate,
-)
+from .driver import Driver, Source, Start, SubscribeSpec
+from .errors import Closed, ConfigurationError, ConnectionLost, MessageTooLarge, translate
 from .handlers import Function, adapt
 from .message import Message, Receipt, new_id
 from .middleware import Middleware, Publish, PublishMiddleware, compose
 from .middleware.acknowledge import Acknowledge
 from .middleware.dead_letter import DeadLetter
-from .names import check_group, check_headers, check_key, check_topic
-from .options import ConnectOptions, split_options
+from .names import check_group, check_headers, check_key
+from .options import ConnectOptions
 from .payload import check_payload, encode_payload, type_name
 from .publisher import Publisher
-from .registry import load_driver
 from .session import Context
 from .stores import Stores
 from .subscription import Subscription
 from .topic import Topic, as_topic, dead_letter_topic
+from .topics import Topics
 from .url import URL
 
 log = logging.getLogger("anymq")
@@ -53,122 +43,6 @@ CLOSE_GRACE = 5.0
 DRIVER_GRACE = 3.0
 SUBSCRIBE_TIMEOUT = 60.0
 LONGEST_NATIVE = 240
-
-
-def connect(
-    url: str,
-    *,
-    source: str | None = None,
-    names: Mapping[str, str] | None = None,
-    publish_middleware: Sequence[PublishMiddleware] = (),
-    clock: Clock = REAL,
-) -> Connecting:
-    """Connect to the broker that `url` names.
-
-    ::
-
-        async with anymq.connect("sqlite:///app.db") as broker:
-            await broker.publish("orders", {"id": 17})
-
-    The result can be used with `async with`, or awaited for a `Broker` that you close yourself.
-    `source` is the CloudEvents source of what is published (default `anymq`). `names` maps a
-    topic, or `topic.group`, to something that exists on the broker under another name; mapped
-    names are never created. Raises `InvalidURL`, `UnknownScheme`, `MissingDependency`,
-    `ConnectionLost` or `AccessDenied`, within the URL's `connect_timeout` (10 s), and never
-    shows the password.
-    """
-    return Connecting(url, source, dict(names or {}), tuple(publish_middleware), clock)
-
-
-class Connecting(AbstractAsyncContextManager["Broker"]):
-    """What `connect` returns: `async with` it, or `await` it."""
-
-    def __init__(
-        self,
-        url: str,
-        source: str | None,
-        names: dict[str, str],
-        publish_middleware: tuple[PublishMiddleware, ...],
-        clock: Clock,
-    ) -> None:
-        self._arguments = (url, source, names, publish_middleware, clock)
-        self._broker: Broker | None = None
-
-    def __await__(self) -> Any:
-        return _open(*self._arguments).__await__()
-
-    async def __aenter__(self) -> Broker:
-        self._broker = await _open(*self._arguments)
-        return self._broker
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._broker is not None
-        await self._broker.aclose()
-
-
-async def _open(
-    text: str,
-    source: str | None,
-    names: dict[str, str],
-    publish_middleware: tuple[PublishMiddleware, ...],
-    clock: Clock,
-) -> Broker:
-    url = URL.parse(text)
-    driver_type = load_driver(url.scheme)
-    options, own = split_options(url, driver_type.options)
-    if (
-        (url.username or url.password)
-        and not url.is_loopback
-        and url.scheme not in driver_type.tls_schemes
-        and not options.allow_insecure_auth
-    ):
-        raise ConfigurationError(
-            f"{url} would send credentials in clear text; use a TLS scheme"
-            + (
-                f" ({', '.join(sorted(driver_type.tls_schemes))})"
-                if driver_type.tls_schemes
-                else ""
-            )
-            + ", or add allow_insecure_auth=true if the network is trusted"
-        )
-    for name in names:
-        check_topic(name)
-    if source is not None:
-        check_headers({"source": source})
-    driver = await _connected(driver_type, url, own, options.connect_timeout)
-    driver.clock = clock
-    log.info(
-        "connected to %s; a confirmed publish is durable so far: %s",
-        url,
-        driver.capabilities.durability,
-    )
-    return Broker(
-        driver,
-        url,
-        options=options,
-        source=source or options.source,
-        names=names,
-        publish_middleware=publish_middleware,
-        clock=clock,
-    )
-
-
-async def _connected(driver_type: type[Driver], url: URL, own: Any, timeout: float) -> Driver:
-    try:
-        async with asyncio.timeout(timeout + 1):
-            return await driver_type.open(url, own, timeout=timeout)
-    except TimeoutError as late:
-        raise ConnectionLost(f"no answer from {url} within {timeout:g} s; is it running?") from late
-    except Exception as raw:
-        error = translate(raw, driver_type.errors, doing="connecting", where=str(url))
-        hint = ""
-        if isinstance(error, AccessDenied):
-            hint = "; check the user and password in the URL"
-        elif isinstance(error, ConnectionLost):
-            hint = "; is it running, and is this the right host and port?"
-        if not hint:
-            raise error from (raw if error is not raw else raw.__cause__)
-        raise type(error)(f"{error}{hint}") from (raw if error is not raw else raw.__cause__)
 
 
 class Broker:
@@ -194,14 +68,14 @@ class Broker:
         self._source = source
         self._names = names
         self._clock = clock
-        self._topics: dict[str, TopicSpec] = {}
-        self._declared: set[str] = set()
-        self._declaring: dict[str, asyncio.Future[None]] = {}
+        self._topics = Topics(
+            driver, names=names, create=options.declare, translate=self._translate
+        )
         self._subscriptions: set[Subscription] = set()
         self._stores = Stores()
         self._closed: asyncio.Future[None] | None = None
         self._publisher = Publisher(
-            driver, translate=self._translate, declare=self._redeclare, clock=clock
+            driver, translate=self._translate, declare=self._topics.redeclare, clock=clock
         )
         send: Publish = self._send
         self._publish = compose(publish_middleware, send) if publish_middleware else None
@@ -355,7 +229,7 @@ class Broker:
             raise ConfigurationError(f"start must be 'earliest' or 'latest', not {start!r}")
         if middleware is not None and handler is None:
             raise ConfigurationError("middleware wraps a handler; this subscription has none")
-        self._learn(target)
+        self._topics.learn(target)
         wrapped = None
         if handler is not None:
             chain: Sequence[Middleware] = middleware or ()
@@ -365,11 +239,14 @@ class Broker:
         member = new_id()
 
         async def open_source(generation: int) -> Source:
-            await self._declare(target.name)
+            if generation == 1:
+                await self._topics.declare(target.name)
+            else:
+                await self._topics.redeclare(target.name)
             async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
                 return await self._driver.subscribe(
                     SubscribeSpec(
-                        topic=self._spec(target.name),
+                        topic=self._topics.spec(target.name),
                         group=group,
                         native_group=self._names.get(f"{target.name}.{group}")
                         or f"{target.name}.{group}",
@@ -393,7 +270,7 @@ class Broker:
                 clock=self._clock,
                 stores=self._stores,
                 translate=self._translate,
-                declare=self._declare,
+                declare=self._topics.declare,
             ),
             clock=self._clock,
             handler=wrapped,
@@ -453,7 +330,7 @@ class Broker:
         for text in (id, type):
             if text is not None:
                 check_key(text)
-        self._learn(topic)
+        self._topics.learn(topic)
         cause = current.get()
         return Message(
             id=id or new_id(),
@@ -471,8 +348,8 @@ class Broker:
 
     async def _dispatch(self, message: Message, timeout: float | None) -> Receipt:
         seconds = self._options.publish_timeout if timeout is None else timeout
-        if message.topic not in self._declared:
-            seconds = await self._declare_within(message.topic, seconds)
+        if not self._topics.is_ready(message.topic):
+            seconds = await self._topics.declare_within(message.topic, seconds)
         if self._publish is None:
             return await self._send(message, seconds)
         token = _timeout.set(seconds)
@@ -486,75 +363,6 @@ class Broker:
         seconds = timeout if timeout is not None else _timeout.get()
         position = await self._publisher.submit(record, seconds)
         return Receipt(message.id, message.topic, position)
-
-    # Topics.
-
-    def _learn(self, topic: Topic[Any]) -> None:
-        """Remember how to declare `topic`, unless its name is known with more detail."""
-        name = topic.name
-        plain = topic.partitions is None and topic.retention is None
-        if name in self._topics and plain:
-            return
-        mapped = self._names.get(name)
-        self._topics[name] = TopicSpec(
-            name=name,
-            native=mapped or name,
-            create=self._options.declare and mapped is None,
-            partitions=topic.partitions,
-            retention=topic.retention.total_seconds() if topic.retention else None,
-        )
-
-    def _spec(self, name: str) -> TopicSpec:
-        if name not in self._topics:
-            self._learn(Topic(name))
-        return self._topics[name]
-
-    async def _declare(self, name: str) -> None:
-        """Make the topic ready. Callers of one topic share one call, which is never cancelled."""
-        if name in self._declared:
-            return
-        task = self._declaring.get(name)
-        if task is None:
-            task = asyncio.ensure_future(self._driver.declare(self._spec(name)))
-            self._declaring[name] = task
-            task.add_done_callback(lambda done: self._on_declared(name, done))
-        await asyncio.shield(task)
-
-    def _on_declared(self, name: str, task: asyncio.Future[None]) -> None:
-        del self._declaring[name]
-        if not task.cancelled() and task.exception() is None:
-            self._declared.add(name)
-
-    async def _redeclare(self, name: str) -> None:
-        self._declared.discard(name)
-        try:
-            await self._declare(name)
-        except Exception as raw:
-            raise self._translate(raw, f"declare {name}") from raw
-
-    async def _declare_within(self, name: str, seconds: float) -> float:
-        """Make the topic ready for a publish; return what is left of its `seconds`."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        last: BaseException | None = None
-        try:
-            async with asyncio.timeout_at(deadline):
-                while True:
-                    try:
-                        await self._declare(name)
-                        break
-                    except Exception as raw:
-                        last = self._translate(raw, f"declare {name}")
-                        if not isinstance(last, TransientError):
-                            raise last from raw
-                    await asyncio.sleep(0.1)
-        except TimeoutError:
-            detail = f"; the last error was: {last}" if last else ""
-            raise PublishTimeout(
-                f"publish to {name} on {self._url} failed: the topic was not ready in time, "
-                f"nothing was sent{detail}"
-            ) from last
-        return max(deadline - loop.time(), 0.01)
 
     def _translate(self, error: BaseException, doing: str) -> BaseException:
         return translate(error, self._driver.errors, doing=doing, where=str(self._url))

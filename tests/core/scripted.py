@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from anymq import Broker
-from anymq.broker import connect
 from anymq.capabilities import Capabilities, emulated
+from anymq.connect import connect
 from anymq.driver import (
     Binding,
     Driver,

@@ -36,7 +36,7 @@ async def test_what_comes_while_the_driver_is_busy_goes_in_one_call(both: Both) 
         return await driver.confirm(records)
 
     driver.script = slow
-    await broker._declare("t")
+    await broker._topics.declare("t")
     publishing = [asyncio.create_task(broker.publish("t", str(n))) for n in range(25)]
     await driver.called.wait()
     go.set()
@@ -150,7 +150,7 @@ async def test_a_cancelled_publish_that_was_not_sent_is_not_sent(both: Both) -> 
         return await driver.confirm(records)
 
     driver.script = slow
-    await broker._declare("t")
+    await broker._topics.declare("t")
     first = asyncio.create_task(broker.publish("t", "first"))
     await driver.called.wait()
     second = asyncio.create_task(broker.publish("t", "second"))

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..app import App
-from ..broker import connect
+from ..connect import connect
 from ..delivery import Delivery
 from ..middleware import Handler, Idempotency
 

@@ -9,7 +9,8 @@ from typing import ClassVar
 import pytest
 import pytest_asyncio
 
-from ...broker import Broker, connect
+from ...broker import Broker
+from ...connect import connect
 from ..harness import Harness, random_name
 
 

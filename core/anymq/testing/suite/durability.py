@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...broker import Broker, connect
+from ...broker import Broker
+from ...connect import connect
 from ..tools import take_acked, worker
 from .base import Base
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from ...broker import connect
+from ...connect import connect
 from ...errors import ConnectionLost, PublishTimeout, TransientError
 from ..harness import Server
 from ..tools import take, take_acked, until

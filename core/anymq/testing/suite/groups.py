@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
-from ...broker import Broker, connect
+from ...broker import Broker
+from ...connect import connect
 from ..harness import random_name
 from ..tools import PATIENCE, bodies, silent, take_acked, until, worker
 from .base import Base

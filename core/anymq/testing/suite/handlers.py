@@ -9,8 +9,9 @@ from pydantic import BaseModel
 
 from ... import dead_letters
 from ...app import App
-from ...broker import Broker, connect
+from ...broker import Broker
 from ...cloudevents import encode
+from ...connect import connect
 from ...delivery import Delivery
 from ...errors import Reject, RetryAfter
 from ...message import Message, new_id

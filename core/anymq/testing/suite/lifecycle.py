@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from ...broker import Broker, connect
+from ...broker import Broker
+from ...connect import connect
 from ...errors import Closed, InvalidURL
 from ..tools import bodies, take_acked, until
 from .base import Base

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel
 
-from ...broker import Broker, connect
+from ...broker import Broker
+from ...connect import connect
 from ...delivery import Delivery
 from ...errors import Closed
 from ...message import Receipt

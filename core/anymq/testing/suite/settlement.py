@@ -8,7 +8,8 @@ import time
 import pytest
 
 from ... import dead_letters
-from ...broker import Broker, connect
+from ...broker import Broker
+from ...connect import connect
 from ...errors import AlreadySettled
 from ..tools import bodies, silent, take, take_acked, until, worker
 from .base import Base

@@ -1,0 +1,130 @@
+"""`connect`: from a URL to a `Broker`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from .broker import Broker
+from .clock import REAL, Clock
+from .driver import Driver
+from .errors import AccessDenied, ConfigurationError, ConnectionLost, translate
+from .middleware import PublishMiddleware
+from .names import check_headers, check_topic
+from .options import split_options
+from .registry import load_driver
+from .url import URL
+
+log = logging.getLogger("anymq")
+
+
+def connect(
+    url: str,
+    *,
+    source: str | None = None,
+    names: Mapping[str, str] | None = None,
+    publish_middleware: Sequence[PublishMiddleware] = (),
+    clock: Clock = REAL,
+) -> Connecting:
+    """Connect to the broker that `url` names.
+
+    ::
+
+        async with anymq.connect("sqlite:///app.db") as broker:
+            await broker.publish("orders", {"id": 17})
+
+    The result can be used with `async with`, or awaited for a `Broker` that you close yourself.
+    `source` is the CloudEvents source of what is published (default `anymq`). `names` maps a
+    topic, or `topic.group`, to something that exists on the broker under another name; mapped
+    names are never created. Raises `InvalidURL`, `UnknownScheme`, `MissingDependency`,
+    `ConnectionLost` or `AccessDenied`, within the URL's `connect_timeout` (10 s), and never
+    shows the password.
+    """
+    return Connecting(url, source, dict(names or {}), tuple(publish_middleware), clock)
+
+
+class Connecting(AbstractAsyncContextManager["Broker"]):
+    """What `connect` returns: `async with` it, or `await` it."""
+
+    def __init__(
+        self,
+        url: str,
+        source: str | None,
+        names: dict[str, str],
+        publish_middleware: tuple[PublishMiddleware, ...],
+        clock: Clock,
+    ) -> None:
+        self._arguments = (url, source, names, publish_middleware, clock)
+        self._broker: Broker | None = None
+
+    def __await__(self) -> Any:
+        return _open(*self._arguments).__await__()
+
+    async def __aenter__(self) -> Broker:
+        self._broker = await _open(*self._arguments)
+        return self._broker
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._broker is not None
+        await self._broker.aclose()
+
+
+async def _open(
+    text: str,
+    source: str | None,
+    names: dict[str, str],
+    publish_middleware: tuple[PublishMiddleware, ...],
+    clock: Clock,
+) -> Broker:
+    url = URL.parse(text)
+    driver_type = load_driver(url.scheme)
+    options, own = split_options(url, driver_type.options)
+    if not options.allow_insecure_auth:
+        _check_credentials(url, driver_type.tls_schemes)
+    for name in names:
+        check_topic(name)
+    if source is not None:
+        check_headers({"source": source})
+    driver = await _connected(driver_type, url, own, options.connect_timeout)
+    driver.clock = clock
+    log.info("connected to %s; durability: %s", url, driver.capabilities.durability)
+    return Broker(
+        driver,
+        url,
+        options=options,
+        source=source or options.source,
+        names=names,
+        publish_middleware=publish_middleware,
+        clock=clock,
+    )
+
+
+def _check_credentials(url: URL, tls_schemes: frozenset[str]) -> None:
+    if not (url.username or url.password) or url.is_loopback or url.scheme in tls_schemes:
+        return
+    secure = f" ({', '.join(sorted(tls_schemes))})" if tls_schemes else ""
+    raise ConfigurationError(
+        f"{url} would send credentials in clear text; use a TLS scheme{secure}, "
+        "or add allow_insecure_auth=true if the network is trusted"
+    )
+
+
+async def _connected(driver_type: type[Driver], url: URL, own: Any, timeout: float) -> Driver:
+    try:
+        async with asyncio.timeout(timeout + 1):
+            return await driver_type.open(url, own, timeout=timeout)
+    except TimeoutError as late:
+        raise ConnectionLost(f"no answer from {url} within {timeout:g} s; is it running?") from late
+    except Exception as raw:
+        error = translate(raw, driver_type.errors, doing="connecting", where=str(url))
+        hint = ""
+        if isinstance(error, AccessDenied):
+            hint = "; check the user and password in the URL"
+        elif isinstance(error, ConnectionLost):
+            hint = "; is it running, and is this the right host and port?"
+        if not hint:
+            raise error from (raw if error is not raw else raw.__cause__)
+        raise type(error)(f"{error}{hint}") from (raw if error is not raw else raw.__cause__)

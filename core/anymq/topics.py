@@ -1,0 +1,107 @@
+"""`Topics`: what a broker knows of its topics, and making them ready on first use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .driver import Driver, TopicSpec
+from .errors import PublishTimeout, TransientError
+from .topic import Topic
+
+PAUSE = 0.1
+
+
+class Topics:
+    """Declares each topic once. `names` maps topics to native names, which are never created."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        names: Mapping[str, str],
+        create: bool,
+        translate: Callable[[BaseException, str], BaseException],
+    ) -> None:
+        self._driver = driver
+        self._names = names
+        self._create = create
+        self._translate = translate
+        self._specs: dict[str, TopicSpec] = {}
+        self._declared: set[str] = set()
+        self._declaring: dict[str, asyncio.Future[None]] = {}
+
+    def learn(self, topic: Topic[Any]) -> None:
+        """Remember how to declare `topic`, unless its name is known with more detail."""
+        name = topic.name
+        plain = topic.partitions is None and topic.retention is None
+        if name in self._specs and plain:
+            return
+        mapped = self._names.get(name)
+        self._specs[name] = TopicSpec(
+            name=name,
+            native=mapped or name,
+            create=self._create and mapped is None,
+            partitions=topic.partitions,
+            retention=topic.retention.total_seconds() if topic.retention else None,
+        )
+
+    def is_ready(self, name: str) -> bool:
+        """Whether the topic has been declared."""
+        return name in self._declared
+
+    def spec(self, name: str) -> TopicSpec:
+        """Return how the driver shall know the topic."""
+        if name not in self._specs:
+            self.learn(Topic(name))
+        return self._specs[name]
+
+    async def declare(self, name: str) -> None:
+        """Make the topic ready. Callers of one topic share one call, which is never cancelled."""
+        if name in self._declared:
+            return
+        task = self._declaring.get(name)
+        if task is None:
+            task = asyncio.ensure_future(self._driver.declare(self.spec(name)))
+            self._declaring[name] = task
+            task.add_done_callback(lambda done: self._on_declared(name, done))
+        await asyncio.shield(task)
+
+    def _on_declared(self, name: str, task: asyncio.Future[None]) -> None:
+        del self._declaring[name]
+        if not task.cancelled() and task.exception() is None:
+            self._declared.add(name)
+
+    async def redeclare(self, name: str) -> None:
+        """Make the topic ready once more: the broker has forgotten it."""
+        self._declared.discard(name)
+        try:
+            await self.declare(name)
+        except Exception as raw:
+            error = self._translate(raw, f"declare {name}")
+            raise error from error.__cause__
+
+    async def declare_within(self, name: str, seconds: float) -> float:
+        """Make the topic ready for a publish; return what is left of its `seconds`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        last: BaseException | None = None
+        try:
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    try:
+                        await self.declare(name)
+                        break
+                    except Exception as raw:
+                        last = self._translate(raw, f"declare {name}")
+                        if not isinstance(last, TransientError):
+                            raise last from last.__cause__
+                    await asyncio.sleep(PAUSE)
+        except TimeoutError:
+            detail = f"; the last error was: {last}" if last else ""
+            raise PublishTimeout(
+                f"publish to {name} failed: the topic was not ready in time, "
+                f"nothing was sent{detail}"
+            ) from last
+        return max(deadline - loop.time(), 0.01)
