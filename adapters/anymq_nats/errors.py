@@ -64,6 +64,16 @@ def api_error(error: dict[str, Any]) -> nats.js.errors.APIError:
     return nats.js.errors.APIError(**error)
 
 
+class NotServed(nats.errors.NoRespondersError):
+    """A stream exists and nobody serves it now, as while a cluster elects its leader."""
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+
+    def __str__(self) -> str:
+        return f"nats: the stream of {self.subject!r} has no leader at the moment"
+
+
 # JetStream's own codes (nats-server, errors.json).
 _BY_CODE: dict[int, type[AnymqError]] = {
     10023: Throttled,  # insufficient resources

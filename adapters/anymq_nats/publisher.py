@@ -13,7 +13,7 @@ import nats.js.errors
 
 from anymq.driver import Outcome
 
-from .errors import NoPubAck, TooLarge, api_error
+from .errors import NoPubAck, NotServed, TooLarge, api_error
 from .link import Link, Listener, Watcher
 from .wire import MESSAGE_ID, header_block, publication, status
 
@@ -116,7 +116,25 @@ class Publisher(Watcher):
             self._batches.discard(batch)
             for token in range(first, first + len(messages)):
                 self._waiting.pop(token, None)
+        await self._explain(batch)
         return batch.outcomes
+
+    async def _explain(self, batch: _Batch) -> None:
+        """Tell a stream that is not there from one that nobody serves: both say nothing."""
+        unserved = [
+            at
+            for at, outcome in enumerate(batch.outcomes)
+            if isinstance(outcome, nats.js.errors.NoStreamResponseError)
+        ]
+        for subject in {batch.subjects[at] for at in unserved}:
+            try:
+                found = await self._link.api("STREAM.NAMES", {"subject": subject})
+                reason: Exception | None = NotServed(subject) if found.get("streams") else None
+            except (nats.errors.Error, OSError) as error:
+                reason = error
+            for at in unserved:
+                if reason is not None and batch.subjects[at] == subject:
+                    batch.outcomes[at] = reason
 
     def _begin(self, messages: Sequence[Outgoing]) -> _Batch:
         count = len(messages)

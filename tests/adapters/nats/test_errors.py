@@ -11,7 +11,7 @@ import pytest
 
 from anymq import errors
 from anymq_nats import NatsDriver
-from anymq_nats.errors import NoPubAck, NotPermitted, TooLarge, api_error
+from anymq_nats.errors import NoPubAck, NotPermitted, NotServed, TooLarge, api_error
 
 
 def _exported(module: ModuleType) -> list[type[BaseException]]:
@@ -49,6 +49,7 @@ def _meaning(error: BaseException) -> type[BaseException]:
         (nats.errors.Error("nats: maximum connections exceeded"), errors.TransientError),
         (NoPubAck(), errors.PublishTimeout),
         (NotPermitted("permissions violation"), errors.AccessDenied),
+        (NotServed("orders"), errors.TransientError),
         (TooLarge(9, 8), errors.MessageTooLarge),
         (nats.js.errors.NoStreamResponseError(), errors.NotFound),
         (api_error({"code": 404, "err_code": 10059}), errors.NotFound),

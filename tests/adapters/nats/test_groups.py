@@ -68,11 +68,11 @@ async def test_a_foreign_message_is_received(bench: Bench, driver: NatsDriver) -
     member = await bench.join(driver)
     js = driver.native.jetstream()
     await js.publish(bench.name, b"plain")
-    await js.publish(bench.name, b"with", headers={"Traceparent": "00-1"})
+    await js.publish(bench.name, b"with", headers={"X-Theirs": "00-1"})
     plain, with_headers = await take(member, 2)
     assert (plain.body, dict(plain.headers), plain.position) == (b"plain", {}, "1")
     assert plain.time is not None
-    assert with_headers.headers["Traceparent"] == "00-1"
+    assert with_headers.headers["X-Theirs"] == "00-1"
     assert isinstance(plain.native, Msg)
     assert plain.native.metadata.sequence.stream == 1
 

@@ -13,7 +13,7 @@ import pytest
 
 from anymq.driver import TopicSpec
 from anymq_nats import NatsDriver
-from anymq_nats.errors import NoPubAck, TooLarge
+from anymq_nats.errors import NoPubAck, NotServed, TooLarge
 from brokers import Server
 from tests.adapters.nats.support import Bench, bench_on, stored, take
 
@@ -79,6 +79,20 @@ async def test_a_topic_that_is_gone_is_not_found(bench: Bench, driver: NatsDrive
     assert isinstance(outcome, nats.js.errors.NoStreamResponseError)
     await driver.declare(bench.topic())
     stored(await driver.publish([bench.record()]))
+
+
+async def test_a_stream_without_a_leader_is_not_missing(
+    bench: Bench, driver: NatsDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The server's answer is the same: no responders.
+    await driver.native.jetstream().delete_stream(bench.stream)
+
+    async def elected_later(verb: str, body: object) -> dict[str, object]:
+        return {"streams": [bench.stream]}
+
+    monkeypatch.setattr(driver._link, "api", elected_later)
+    (outcome,) = await driver.publish([bench.record()])
+    assert isinstance(outcome, NotServed)
 
 
 async def test_a_full_stream_says_so(bench: Bench, driver: NatsDriver) -> None:
