@@ -11,6 +11,7 @@ from typing import Any
 
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
+
 from anymq.errors import ConnectionLost
 
 from . import wire

@@ -14,11 +14,13 @@ What nobody takes any more, as its group's queue is gone, is kept in a stream fo
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 from typing import Any
 
 from .link import Link
+from .topology import exists
 
 STEP = 0.1
 LEVELS = 28
@@ -49,36 +51,41 @@ def _word(queue: str) -> str:
 
 
 class Delays:
-    """Makes the ladder, from the bottom up, as far as it is used."""
+    """Makes the ladder when it is first used on a server: from the bottom up, so that one that has
+    its highest level is complete."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, *, settle: float) -> None:
         self._link = link
-        self._height = -1
+        self._settle = settle
+        self._building = asyncio.Lock()
+        self._complete = False
         self._queues: set[str] = set()
 
     def forget(self) -> None:
         """Look again what is there: something was not."""
-        self._height = -1
+        self._complete = False
         self._queues.clear()
 
     async def route(self, queue: str, delay: float) -> tuple[str, str]:
         """The exchange and routing key from which a message reaches `queue` after `delay` s."""
         level, key = address(queue, delay)
-        if level > self._height:
-            await self._build(level)
-        if queue not in self._queues:
-            async with self._link.scratch() as channel:
-                pattern = _ANY * LEVELS + _word(queue)
-                await self._link.call(channel.queue_bind(queue, PREFIX, pattern))
-            self._queues.add(queue)
+        async with self._building:
+            if not self._complete:
+                await self._build()
+            if queue not in self._queues:
+                async with self._link.scratch() as channel:
+                    pattern = _ANY * LEVELS + _word(queue)
+                    await self._link.call(channel.queue_bind(queue, PREFIX, pattern))
+                self._queues.add(queue)
         return level_name(level), key
 
-    async def _build(self, top: int) -> None:
-        if self._height < 0:
+    async def _build(self) -> None:
+        if not await exists(self._link, level_name(LEVELS - 1)):
             await self._build_exit()
-        for level in range(max(self._height + 1, 0), top + 1):
-            await self._build_level(level)
-            self._height = max(self._height, level)
+            for level in range(LEVELS):
+                await self._build_level(level)
+            await asyncio.sleep(self._settle)
+        self._complete = True
 
     async def _build_exit(self) -> None:
         call = self._link.call

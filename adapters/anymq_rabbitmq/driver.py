@@ -7,11 +7,18 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import aio_pika
-from aiormq.exceptions import ChannelNotFoundEntity
+from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 
 from anymq.capabilities import Capabilities
 from anymq.driver import Binding, Driver, Outcome, Record, Source, SubscribeSpec, TopicSpec
-from anymq.errors import ErrorTable, StateError, UnsupportedOperation
+from anymq.errors import (
+    BrokerError,
+    ErrorTable,
+    NotFound,
+    StateError,
+    TransientError,
+    UnsupportedOperation,
+)
 from anymq.url import URL
 
 from . import convert, topology
@@ -42,8 +49,9 @@ class RabbitMQDriver(Driver):
         self._publishing = publishing
         self._options = options
         self._publisher = Publisher(publishing, timeout=options.confirm_timeout)
-        self._delays = Delays(link)
+        self._delays = Delays(link, settle=options.settle_time)
         self._topics: dict[str, TopicSpec] = {}
+        self._has_streams = False
 
     @classmethod
     async def open(cls, url: URL, options: RabbitMQOptions, *, timeout: float) -> Self:
@@ -71,12 +79,12 @@ class RabbitMQDriver(Driver):
     async def declare(self, topic: TopicSpec) -> None:
         """See `Driver`."""
         if topic.create:
-            await topology.declare_topic(self._link, topic, self._options.retention)
+            await self._create(topic)
         self._topics[topic.name] = topic
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
         """See `Driver`. RabbitMQ names no position."""
-        return await self._publisher.publish(
+        outcomes = await self._publisher.publish(
             [
                 convert.outgoing(
                     record,
@@ -86,6 +94,12 @@ class RabbitMQDriver(Driver):
                 for record in records
             ]
         )
+        if any(isinstance(outcome, NotFound) for outcome in outcomes):
+            return [
+                await self._repaired(record, outcome)
+                for record, outcome in zip(records, outcomes, strict=True)
+            ]
+        return outcomes
 
     async def subscribe(self, spec: SubscribeSpec) -> Source:
         """See `Driver`."""
@@ -113,6 +127,27 @@ class RabbitMQDriver(Driver):
         """See `Driver`."""
         await asyncio.gather(self._link.aclose(), self._publishing.aclose())
 
+    async def _create(self, topic: TopicSpec) -> None:
+        if not self._has_streams:
+            await topology.ensure_streams(self._link, self._options.settle_time)
+            self._has_streams = True
+        await topology.declare_topic(self._link, topic, self._options.retention)
+
+    async def _repaired(self, record: Record, outcome: BaseException | None) -> Outcome:
+        """What became of a record that came back as there was no queue to take it.
+
+        A topic of anymq's own has its log at least. So that was deleted, or is not up yet after a
+        restart of the server: which passes.
+        """
+        topic = self._topics[record.topic]
+        if not isinstance(outcome, NotFound) or not topic.create:
+            return outcome
+        try:
+            await self._create(topic)
+        except (AMQPError, BrokerError) as error:
+            outcome.__cause__ = error
+        return TransientError(str(outcome)).with_traceback(outcome.__traceback__)
+
     def _topic(self, name: str) -> TopicSpec:
         try:
             return self._topics[name]
@@ -134,7 +169,8 @@ class RabbitMQDriver(Driver):
             await topology.require(self._link, queue)
             return None
         exchange = topology.exchange_of(spec.topic)
-        fill = Fill(self._link, self._publisher, exchange=exchange, queue=queue)
+        settle = self._options.settle_time
+        fill = Fill(self._link, self._publisher, exchange=exchange, queue=queue, settle=settle)
         is_new = not await topology.exists(self._link, queue)
         if is_new and spec.start == "earliest":
             log = topology.log_of(exchange)
@@ -146,6 +182,8 @@ class RabbitMQDriver(Driver):
         if await topology.exists(self._link, topology.fill_of(queue)):
             return fill
         await topology.bind(self._link, queue, exchange)
+        if is_new:
+            await asyncio.sleep(settle)
         return None
 
 

@@ -38,6 +38,11 @@ def _closed(error: BaseException) -> type[AnymqError]:
             return ConnectionLost
 
 
+def _not_found(error: BaseException) -> type[AnymqError]:
+    # What a queue is called whose node is down, or just coming up.
+    return TransientError if "down or inaccessible" in str(error) else NotFound
+
+
 def _precondition(error: BaseException) -> type[AnymqError]:
     text = str(error)
     if "larger than" in text and "size" in text:
@@ -72,7 +77,7 @@ ERRORS: ErrorTable = {
     amqp.AMQPChannelError: TransientError,
     amqp.ChannelClosed: ConnectionLost,
     amqp.ChannelAccessRefused: AccessDenied,
-    amqp.ChannelNotFoundEntity: NotFound,
+    amqp.ChannelNotFoundEntity: _not_found,
     amqp.ChannelLockedResource: TransientError,
     amqp.ChannelPreconditionFailed: _precondition,
     amqp.DuplicateConsumerTag: TransientError,

@@ -36,7 +36,8 @@ GRACE = 0.5
 WINDOW = 1000
 PATIENCE = 1.0
 _START = -1
-_JOB_ARGUMENTS = {**topology.GROUP_ARGUMENTS, "x-single-active-consumer": True}
+# Not a quorum queue: what a new one of those has confirmed is not safe for the first second.
+_JOB_ARGUMENTS: dict[str, Any] = {"x-queue-type": "classic", "x-single-active-consumer": True}
 # The witness matters for moments. It must not grow where a filling is not gone on with.
 _WITNESS_ARGUMENTS: dict[str, Any] = {
     "x-queue-type": "stream",
@@ -67,7 +68,10 @@ class _Jobs:
 class Fill:
     """One member's part in filling one group's queue."""
 
-    def __init__(self, link: Link, publisher: Publisher, *, exchange: str, queue: str) -> None:
+    def __init__(
+        self, link: Link, publisher: Publisher, *, exchange: str, queue: str, settle: float
+    ) -> None:
+        self._settle = settle
         self._link = link
         self._publisher = publisher
         self._exchange = exchange
@@ -109,6 +113,8 @@ class Fill:
             await jobs.collect(PATIENCE)
         await topology.declare_seam(self._link, self._seam, self._queue, _WITNESS_ARGUMENTS)
         begin = min(jobs.held.values())
+        if begin == _START:
+            await asyncio.sleep(self._settle)
         log = await self._read(self._log, "first" if begin == _START else begin)
         witness = await self._read(self._seam, "first")
         try:

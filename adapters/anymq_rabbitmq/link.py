@@ -18,13 +18,14 @@ from aiormq.exceptions import (
     AMQPError,
     AuthenticationError,
     ChannelInvalidStateError,
+    ChannelNotFoundEntity,
     ConnectionNotAllowed,
     InvalidFrameError,
     ProbableAuthenticationError,
 )
 from pamqp.exceptions import PAMQPException
 
-from anymq.errors import ConnectionLost
+from anymq.errors import ConnectionLost, TransientError
 from anymq.url import URL
 
 from . import wire
@@ -198,6 +199,11 @@ class Link:
             return await bounded(request, self._options.request_timeout)
         except ChannelInvalidStateError as error:
             raise ConnectionLost(str(error)) from error
+        except ChannelNotFoundEntity as error:
+            # So a queue is reported whose node is down, or just coming up.
+            if "down or inaccessible" in str(error):
+                raise TransientError(str(error)) from error
+            raise
         except TimeoutError:
             self.abort()
             raise ConnectionLost(

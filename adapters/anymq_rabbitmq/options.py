@@ -26,6 +26,11 @@ class RabbitMQOptions:
     """How long the log of a topic keeps messages, if the topic does not say. The log drops whole
     segments, so a quiet topic keeps them for longer."""
 
+    settle_time: float = 1.5
+    """How long a new queue is left alone before anything relies on it. A RabbitMQ node that is
+    killed within a second of a quorum queue's creation forgets what the queue had confirmed (seen
+    on 4.0.5: its register of queues is written to disk at intervals)."""
+
     connection_name: str = "anymq"
     """What the server's tools show the connections as."""
 
@@ -41,6 +46,8 @@ class RabbitMQOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.heartbeat <= 600:
             raise ConfigurationError("heartbeat must be from 1 to 600 seconds")
+        if self.settle_time < 0:
+            raise ConfigurationError("settle_time must not be negative")
         for name in ("confirm_timeout", "request_timeout", "retention"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"{name} must be more than 0 seconds")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 
 from anymq.driver import Nack, Received, Source, SourceLost, Start
-from anymq.errors import ConnectionLost
+from anymq.errors import ConnectionLost, TransientError
 from anymq.message import new_id
 
 from . import convert
@@ -64,7 +64,7 @@ class LogSource(Source):
             return ()
         try:
             deliveries = await consumer.take(limit, wait)
-        except (Cancelled, AMQPError, OSError, ConnectionLost):
+        except (Cancelled, AMQPError, OSError, TransientError):
             return await self._reopen(wait)
         self._reported = False
         records = [record for d in deliveries if (record := self._record(d)) is not None]
@@ -111,7 +111,7 @@ class LogSource(Source):
             self._consumer = await self._open(self._next)
         except ChannelNotFoundEntity as error:
             raise SourceLost(f"the log {self._log!r} is gone") from error
-        except (AMQPError, OSError, ConnectionLost):
+        except (AMQPError, OSError, TransientError):
             if not self._reported:
                 self._reported = True
                 raise

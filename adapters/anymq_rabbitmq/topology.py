@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
@@ -18,6 +19,7 @@ GROUP_ARGUMENTS: dict[str, Any] = {
     "x-delivery-limit": DELIVERY_LIMIT,
 }
 EVERYTHING = "#"
+STREAMS = "anymq._streams"
 
 
 def escaped(name: str) -> str:
@@ -58,6 +60,14 @@ async def declare_topic(link: Link, topic: TopicSpec, retention: float) -> None:
     seconds = max(1, int(topic.retention if topic.retention is not None else retention))
     await ensure_queue(link, log, {"x-queue-type": "stream", "x-max-age": f"{seconds}s"})
     await bind(link, log, exchange)
+
+
+async def ensure_streams(link: Link, settle: float) -> None:
+    """Return when the server can be trusted with streams: what coordinates them is a queue of its
+    kind, made with the first stream there ever is."""
+    if not await exists(link, STREAMS):
+        await ensure_queue(link, STREAMS, {"x-queue-type": "stream", "x-max-age": "1h"})
+        await asyncio.sleep(settle)
 
 
 async def ensure_queue(link: Link, name: str, arguments: dict[str, Any]) -> None:
