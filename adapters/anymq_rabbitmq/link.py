@@ -38,6 +38,10 @@ CLOSE_TIMEOUT = 2.0
 PORTS = {"amqp": 5672, "amqps": 5671}
 
 
+class QueueDown(TransientError):
+    """A queue is there, but no node that has it is up: for seconds only, after a restart."""
+
+
 async def bounded(work: Awaitable[T], timeout: float) -> T:
     """Return what `work` returns, or raise `TimeoutError` after `timeout` seconds.
 
@@ -202,7 +206,7 @@ class Link:
         except ChannelNotFoundEntity as error:
             # So a queue is reported whose node is down, or just coming up.
             if "down or inaccessible" in str(error):
-                raise TransientError(str(error)) from error
+                raise QueueDown(str(error)) from error
             raise
         except TimeoutError:
             self.abort()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from anymq.driver import TopicSpec
 
-from .link import Link
+from .link import Link, QueueDown
 
 # Before 4.0 there was no limit; since then a message is dropped after 20 deliveries unless one is
 # set. How often is for the retry middleware to say.
@@ -19,6 +20,7 @@ GROUP_ARGUMENTS: dict[str, Any] = {
     "x-delivery-limit": DELIVERY_LIMIT,
 }
 EVERYTHING = "#"
+START_TIMEOUT, START_POLL = 5.0, 0.2
 STREAMS = "anymq._streams"
 
 
@@ -72,9 +74,13 @@ async def ensure_streams(link: Link, settle: float) -> None:
 
 async def ensure_queue(link: Link, name: str, arguments: dict[str, Any]) -> None:
     """Make a durable queue; one that is there with other arguments is taken as it is."""
-    try:
+
+    async def declare() -> None:
         async with link.scratch() as channel:
             await link.call(channel.queue_declare(name, durable=True, arguments=arguments))
+
+    try:
+        await _when_up(declare)
     except ChannelPreconditionFailed as error:
         if "inequivalent arg" not in str(error):
             raise
@@ -119,11 +125,29 @@ async def exists(link: Link, queue: str) -> bool:
 
 async def require(link: Link, queue: str) -> None:
     """Raise the server's error unless there is a queue of this name."""
-    async with link.scratch() as channel:
-        await link.call(channel.queue_declare(queue, passive=True))
+
+    async def look() -> None:
+        async with link.scratch() as channel:
+            await link.call(channel.queue_declare(queue, passive=True))
+
+    await _when_up(look)
 
 
 async def delete_queue(link: Link, queue: str) -> None:
     """Delete the queue; fine if it is not there."""
     async with link.scratch() as channel:
         await link.call(channel.queue_delete(queue))
+
+
+async def _when_up(request: Callable[[], Awaitable[None]]) -> None:
+    # A server that has just started answers before its streams are up. Whoever only comes then
+    # shall not be told that there is an error.
+    loop = asyncio.get_running_loop()
+    until = loop.time() + START_TIMEOUT
+    while True:
+        try:
+            return await request()
+        except QueueDown:
+            if loop.time() > until:
+                raise
+            await asyncio.sleep(START_POLL)
