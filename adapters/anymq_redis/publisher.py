@@ -7,8 +7,8 @@ published to again, the fence says whether the call in doubt was carried out; if
 and the call is refused should it still come. This costs one SET a batch, where a mark for each
 record (SET NX) took 35 % off the rate and kept every id for minutes in the server's memory.
 
-One script call for a batch is also the fastest way: the client writes one command and
-reads one reply, which takes a third of the time that a pipeline of XADD takes.
+One script call for a batch is also fast: the client writes one command and reads one reply, which
+gives 1.7 times the rate of redis-py's pipeline of XADDs for a quarter of the client's time.
 """
 
 from __future__ import annotations
