@@ -44,6 +44,24 @@ async def take_acked(
     return taken
 
 
+async def take_one_of(
+    *subscriptions: Subscription, within: float = PATIENCE
+) -> tuple[Delivery, Subscription]:
+    """Return the next delivery of whichever subscription gets it, and that subscription."""
+    racing = {asyncio.create_task(_next(item)): item for item in subscriptions}
+    done, pending = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED, timeout=within)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    assert len(done) == 1, f"{len(done)} deliveries within {within} s, expected one"
+    (task,) = done
+    return task.result(), racing[task]
+
+
+async def _next(subscription: Subscription) -> Delivery:
+    return await anext(subscription)
+
+
 async def silent(subscription: Subscription, seconds: float) -> None:
     """Assert that nothing is delivered for `seconds`."""
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 import pytest
@@ -11,7 +10,7 @@ from ... import dead_letters
 from ...broker import Broker
 from ...connect import connect
 from ...errors import AlreadySettled
-from ..tools import bodies, silent, take, take_acked, until, worker
+from ..tools import bodies, silent, take, take_acked, take_one_of, until, worker
 from .base import Base
 
 EARLY = 0.02
@@ -158,16 +157,9 @@ class Settlement(Base):
             broker.subscribe(topic, group="g", ack_deadline=1.5) as first,
             other.subscribe(topic, group="g", ack_deadline=1.5) as second,
         ):
-            racing = [asyncio.create_task(anext(sub)) for sub in (first, second)]
-            done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED, timeout=20)
-            assert len(done) == 1
-            (delivery,) = (task.result() for task in done)
-            finished, _ = await asyncio.wait(set(racing) - done, timeout=5)
-            assert not finished, "the lease was extended, yet another member got the message"
+            delivery, mine = await take_one_of(first, second)
+            await silent(second if mine is first else first, 5)
             await delivery.ack()
-            (waiting,) = set(racing) - done
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
 
     async def test_extend_by_hand(self, broker: Broker, topic: str) -> None:
         await broker.publish(topic, "x")
@@ -191,28 +183,12 @@ class Settlement(Base):
         ):
             (late,) = await take(first, 1)
             async with other.subscribe(topic, group="g", ack_deadline=10) as second:
-                racing = [asyncio.create_task(anext(sub)) for sub in (first, second)]
-                done, pending = await asyncio.wait(
-                    racing, return_when=asyncio.FIRST_COMPLETED, timeout=20
-                )
-                for task in pending:
-                    task.cancel()
-                await asyncio.gather(*pending, return_exceptions=True)
-                assert len(done) == 1, "the message came back"
-                (again,) = (task.result() for task in done)
+                again, _ = await take_one_of(first, second)
                 assert (again.message.id, again.attempt) == (late.message.id, 2)
                 await late.ack()
                 await again.nack(0.5)
-                racing = [asyncio.create_task(anext(sub)) for sub in (first, second)]
-                done, pending = await asyncio.wait(
-                    racing, return_when=asyncio.FIRST_COMPLETED, timeout=20
-                )
-                for task in pending:
-                    task.cancel()
-                await asyncio.gather(*pending, return_exceptions=True)
-                assert len(done) == 1, "the late ack settled somebody else's delivery"
-                (third,) = (task.result() for task in done)
-                assert third.attempt == 3
+                third, _ = await take_one_of(first, second)
+                assert third.attempt == 3, "the late ack settled somebody else's delivery"
                 await third.ack()
 
     async def test_a_killed_consumer_loses_nothing_and_repeats_nothing_acked(
