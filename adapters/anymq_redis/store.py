@@ -31,6 +31,8 @@ class RedisStore(Store):
     server's append-only file. The server must not evict keys.
     """
 
+    tls_schemes = frozenset({"rediss"})
+
     def __init__(self, commands: Commands, prefix: str) -> None:
         self._commands = commands
         self._prefix = prefix

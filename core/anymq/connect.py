@@ -10,8 +10,9 @@ from typing import Any
 
 from .broker import Broker
 from .clock import REAL, Clock
+from .credentials import check_credentials
 from .driver import Driver
-from .errors import AccessDenied, ConfigurationError, ConnectionLost, translate
+from .errors import AccessDenied, ConnectionLost, translate
 from .middleware import PublishMiddleware
 from .names import check_headers, check_topic
 from .options import split_options
@@ -83,7 +84,7 @@ async def _open(
     driver_type = load_driver(url.scheme)
     options, own = split_options(url, driver_type.options)
     if not options.allow_insecure_auth:
-        _check_credentials(url, driver_type.tls_schemes)
+        check_credentials(url, driver_type.tls_schemes)
     for name in names:
         check_topic(name)
     if source is not None:
@@ -99,16 +100,6 @@ async def _open(
         names=names,
         publish_middleware=publish_middleware,
         clock=clock,
-    )
-
-
-def _check_credentials(url: URL, tls_schemes: frozenset[str]) -> None:
-    if not (url.username or url.password) or url.is_loopback or url.scheme in tls_schemes:
-        return
-    secure = f" ({', '.join(sorted(tls_schemes))})" if tls_schemes else ""
-    raise ConfigurationError(
-        f"{url} would send credentials in clear text; use a TLS scheme{secure}, "
-        "or add allow_insecure_auth=true if the network is trusted"
     )
 
 

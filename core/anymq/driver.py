@@ -115,7 +115,8 @@ class Received:
     `position` names the record within the topic for ever, in the broker's words: it becomes the id
     of a message that carries none. `time` is the broker's own timestamp, seconds since the epoch.
     `redeliveries` is the broker's count of earlier deliveries of this very copy to this group (0
-    the first time; 0 always where the broker cannot count). `token` belongs to the source.
+    the first time; 0 always where the broker cannot count): the attempt is the copy's header (1
+    without one) plus this. `token` belongs to the source.
     """
 
     __slots__ = (

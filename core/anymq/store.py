@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
-from typing import Self
+from typing import ClassVar, Self
 
 from .url import URL
 
@@ -30,8 +30,11 @@ class Store(ABC):
     """A three-state memory of keys, shared by all processes that open the same URL.
 
     Every method is one atomic step. Errors of a client library are translated by the adapter's
-    `errors` table of the driver in the same package.
+    `errors` table of the driver in the same package. `tls_schemes` are those of its URL schemes
+    that encrypt: credentials over any other are refused off loopback.
     """
+
+    tls_schemes: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     @abstractmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from .credentials import check_credentials
 from .registry import load_store
 from .store import Store
 from .url import URL
@@ -29,7 +30,10 @@ class Stores:
         async with self._lock:
             if store not in self._open:
                 url = URL.parse(store)
-                self._open[store] = await load_store(url.scheme).open(url)
+                kind = load_store(url.scheme)
+                if url.query.get("allow_insecure_auth") != "true":
+                    check_credentials(url, kind.tls_schemes)
+                self._open[store] = await kind.open(url)
             return self._open[store]
 
     async def aclose(self) -> None:

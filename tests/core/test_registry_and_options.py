@@ -18,6 +18,7 @@ from anymq import (
     register,
 )
 from anymq.registry import load_driver, load_store, schemes
+from anymq.stores import Stores
 
 from .scripted import Lost, Refused, ScriptedDriver
 
@@ -74,6 +75,13 @@ async def test_credentials_do_not_travel_in_the_clear() -> None:
     ):
         async with connect(url) as broker:
             assert "hunter2" not in f"{broker!r} {broker.url}"
+
+
+async def test_stores_do_not_send_credentials_in_the_clear_either() -> None:
+    stores = Stores()
+    with pytest.raises(ConfigurationError, match="clear text") as caught:
+        await stores.get("redis://user:hunter2@store.example")
+    assert "hunter2" not in str(caught.value)
 
 
 async def test_a_failure_to_connect_says_where_and_what_to_do() -> None:
