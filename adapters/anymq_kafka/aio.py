@@ -6,7 +6,7 @@ Everything that is not its public interface is here, so that a new release has o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, TypeAlias
 
 from aiokafka import (  # type: ignore[import-untyped]
@@ -29,6 +29,7 @@ from aiokafka.coordinator.protocol import (  # type: ignore[import-untyped]
 )
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata as MemberMetadata
 from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]
+from aiokafka.protocol.commit import OffsetFetchRequest  # type: ignore[import-untyped]
 
 __all__ = [
     "AIOKafkaAdminClient",
@@ -46,14 +47,18 @@ __all__ = [
     "abandon_admin",
     "abandon_consumer",
     "abandon_producer",
+    "commit",
     "committed",
     "forget_topic",
     "generation",
     "has_ended",
     "kafka",
     "murmur2",
+    "refresh",
     "rejoin",
 ]
+
+RETRY_PAUSE = 0.1
 
 Consumed: TypeAlias = ConsumerRecord[Any, Any]
 
@@ -81,12 +86,58 @@ async def committed(
 ) -> dict[TopicPartition, OffsetAndMetadata]:
     """Return what the consumer's group has committed; nothing for where it has nothing.
 
-    `AIOKafkaConsumer.committed` keeps the metadata to itself.
+    aiokafka keeps the metadata to itself, and takes a refusal (the coordinator has moved, or is
+    still loading the group after a restart) for "nothing was ever committed": the error code of
+    the whole answer is not looked at. Repeats until there is an answer; give it a timeout.
     """
     parts: Any = consumer
-    found: dict[TopicPartition, OffsetAndMetadata]
-    found = await parts._coordinator.fetch_committed_offsets(list(partitions))
+    coordinator = parts._coordinator
+    topics: dict[str, list[int]] = {}
+    for tp in partitions:
+        topics.setdefault(tp.topic, []).append(tp.partition)
+    while True:
+        try:
+            await coordinator.ensure_coordinator_known()
+            request = OffsetFetchRequest(coordinator.group_id, list(topics.items()))
+            return _places(await coordinator._send_req(request))
+        except kafka.KafkaError as error:
+            if not error.retriable:
+                raise
+            if isinstance(error, kafka.NotCoordinatorForGroupError):
+                coordinator.coordinator_dead()
+            await asyncio.sleep(RETRY_PAUSE)
+
+
+def _places(answer: Any) -> dict[TopicPartition, OffsetAndMetadata]:
+    _check(getattr(answer, "error_code", 0))
+    found: dict[TopicPartition, OffsetAndMetadata] = {}
+    for topic, partitions in answer.topics:
+        for partition, offset, metadata, code in partitions:
+            if kafka.for_code(code) is not kafka.UnknownTopicOrPartitionError:
+                _check(code)
+                if offset >= 0:
+                    found[TopicPartition(topic, partition)] = OffsetAndMetadata(offset, metadata)
     return found
+
+
+def _check(code: int) -> None:
+    error = kafka.for_code(code)
+    if error is not kafka.NoError:
+        raise error
+
+
+async def commit(
+    consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, tuple[int, str]]
+) -> None:
+    """Commit with one request, for the generation that the consumer is in.
+
+    `AIOKafkaConsumer.commit` repeats a refused request for ever, in a task that outlives its
+    caller: an old commit could arrive after a newer one.
+    """
+    parts: Any = consumer
+    await parts._coordinator.ensure_coordinator_known()
+    places = {tp: OffsetAndMetadata(*place) for tp, place in offsets.items()}
+    await parts._coordinator._do_commit_offsets(None, places)
 
 
 def generation(consumer: AIOKafkaConsumer) -> tuple[int, str]:
@@ -99,6 +150,12 @@ def rejoin(consumer: AIOKafkaConsumer) -> None:
     """Ask for a rebalance of the group."""
     parts: Any = consumer
     parts._coordinator.request_rejoin()
+
+
+def refresh(consumer: AIOKafkaConsumer) -> None:
+    """Look for new topics and partitions now, in the background."""
+    parts: Any = consumer
+    parts._client.force_metadata_update()
 
 
 def has_ended(consumer: AIOKafkaConsumer) -> bool:

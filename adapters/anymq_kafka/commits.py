@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from anymq.driver import Start
 from anymq.offsets import MAX_METADATA
 
-from .aio import AIOKafkaConsumer, TopicPartition, committed, kafka
+from .aio import AIOKafkaConsumer, TopicPartition, commit, committed, kafka
 from .clients import Clients, stop_consumer
 
 if TYPE_CHECKING:
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("anymq.kafka")
 
-# aiokafka's commit() repeats for ever while the coordinator is away.
 COMMIT_TIMEOUT = 5.0
 PAUSE_AFTER_FAILURE = 0.5
-PLACE_ATTEMPTS = 10
+_REFUSED = (
+    kafka.UnknownMemberIdError,
+    kafka.IllegalGenerationError,
+    kafka.RebalanceInProgressError,
+)
+PLACE_REFUSALS = 10
 PLACE_PAUSE = 0.2
 STOP_GRACE = 1.0
 
@@ -41,19 +45,22 @@ async def place_group(
     try:
         async with asyncio.timeout(clients.options.request_timeout):
             await consumer.start()
-            for _ in range(PLACE_ATTEMPTS):
+            refusals = 0
+            while refusals < PLACE_REFUSALS:
                 look_up = consumer.end_offsets if start == "latest" else consumer.beginning_offsets
                 offsets = await look_up(tps)
                 if await committed(consumer, tps):
                     return
-                consumer.assign(tps)
-                consumer.pause(*tps)
                 try:
-                    await consumer.commit({tp: (offsets[tp], "") for tp in tps})
+                    await commit(consumer, {tp: (offsets[tp], "") for tp in tps})
                     return
-                except kafka.CommitFailedError:
+                except _REFUSED:
                     # The group has come alive: its member has placed it, or is about to.
-                    await asyncio.sleep(PLACE_PAUSE)
+                    refusals += 1
+                except kafka.KafkaError as error:
+                    if not error.retriable:
+                        raise
+                await asyncio.sleep(PLACE_PAUSE)
             log.debug("%s has live members and no place in %s: left to them", group, topic)
     finally:
         await stop_consumer(consumer, STOP_GRACE)
@@ -100,7 +107,7 @@ class Committer:
             return True
         try:
             async with asyncio.timeout(timeout):
-                await self._consumer.commit(offsets)
+                await commit(self._consumer, offsets)
         except BaseException as error:
             for partition in marked:
                 partition.dirty = True
@@ -127,7 +134,7 @@ class Committer:
         log.debug("commit failed: %r", error)
         if isinstance(error, kafka.OffsetMetadataTooLargeError):
             self._limit //= 2
-        elif isinstance(error, kafka.CommitFailedError | kafka.IllegalStateError):
+        elif isinstance(error, _REFUSED):
             # The group is moving on without this generation; it joins again by itself, or is stuck.
             if self.refused_since is None:
                 self.refused_since = asyncio.get_running_loop().time()

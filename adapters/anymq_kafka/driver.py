@@ -97,4 +97,8 @@ class KafkaDriver(Driver):
         return await GroupSource.open(spec, self._clients, self._topology, self._publisher)
 
     async def aclose(self) -> None:
-        await asyncio.gather(self._publisher.aclose(), self._topology.aclose())
+        # Not side by side: a task that is cancelled before it has begun closes nothing.
+        try:
+            await self._publisher.aclose()
+        finally:
+            await self._topology.aclose()

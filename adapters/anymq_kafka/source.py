@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from anymq.driver import Nack, Received, Source, SourceLost, SubscribeSpec
 
 from . import retry
-from .aio import AIOKafkaConsumer, Consumed, TopicPartition, has_ended, kafka
+from .aio import AIOKafkaConsumer, Consumed, TopicPartition, has_ended, kafka, refresh
 from .assignment import Assignment, Partition
 from .balance import Balancer
 from .clients import Clients, stop_consumer
@@ -147,6 +147,7 @@ class GroupSource(Source):
         failure = await self._put_back(nacks)
         if isinstance(failure, kafka.UnknownTopicOrPartitionError) and self._spec.create:
             await self._topology.create(retry.plans(self._retry_topics, self._options))
+            refresh(self._consumer)
             failure = await self._put_back(nacks)
         if failure is not None:
             raise failure

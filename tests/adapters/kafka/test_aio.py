@@ -1,0 +1,82 @@
+"""The parts of aiokafka that are reached into: what is relied on, and what is worked around."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from anymq_kafka import aio
+from anymq_kafka.aio import TopicPartition, committed, kafka
+from tests.adapters.kafka.support import Bench
+
+TP = TopicPartition("orders", 0)
+NOT_COORDINATOR = kafka.NotCoordinatorForGroupError.errno
+LOADING = kafka.GroupLoadInProgressError.errno
+
+
+class Coordinator:
+    """Answers OffsetFetch from a list."""
+
+    group_id = "orders.billing"
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.lost = 0
+
+    async def ensure_coordinator_known(self) -> None:
+        await asyncio.sleep(0)
+
+    async def _send_req(self, _: object) -> Any:
+        return self.answers.pop(0)
+
+    def coordinator_dead(self) -> None:
+        self.lost += 1
+
+
+def answer(error: int = 0, *places: tuple[int, int, str, int]) -> SimpleNamespace:
+    return SimpleNamespace(error_code=error, topics=[("orders", places)] if places else [])
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio, "RETRY_PAUSE", 0)
+
+
+async def test_a_refusal_is_not_taken_for_no_offsets() -> None:
+    """aiokafka itself would then begin anew: everything twice, or, from latest, nothing of it."""
+    coordinator = Coordinator(
+        answer(NOT_COORDINATOR), answer(LOADING), answer(0, (0, 7, "text", 0), (1, -1, "", 0))
+    )
+    found = await committed(SimpleNamespace(_coordinator=coordinator), [TP])
+    assert {tp: (place.offset, place.metadata) for tp, place in found.items()} == {TP: (7, "text")}
+    assert coordinator.lost == 1
+
+
+async def test_a_refusal_for_good_is_raised() -> None:
+    coordinator = Coordinator(answer(kafka.GroupAuthorizationFailedError.errno))
+    with pytest.raises(kafka.GroupAuthorizationFailedError):
+        await committed(SimpleNamespace(_coordinator=coordinator), [TP])
+    coordinator = Coordinator(answer(0, (0, -1, "", kafka.TopicAuthorizationFailedError.errno)))
+    with pytest.raises(kafka.TopicAuthorizationFailedError):
+        await committed(SimpleNamespace(_coordinator=coordinator), [TP])
+
+
+@pytest.mark.kafka
+async def test_the_private_parts_are_where_they_were(bench: Bench) -> None:
+    driver = await bench.open(partitions=1)
+    tp = TopicPartition(bench.name, 0)
+    async with bench.consumer(group_id=f"{bench.name}.g") as consumer:
+        assert await committed(consumer, [tp]) == {}
+        await aio.commit(consumer, {tp: (3, "text")})
+        place = (await committed(consumer, [tp]))[tp]
+        assert (place.offset, place.metadata) == (3, "text")
+        assert aio.generation(consumer)[0] == -1
+        assert not aio.has_ended(consumer)
+        aio.abandon_consumer(consumer)
+        await asyncio.sleep(0)
+        assert aio.has_ended(consumer)
+    assert driver.native is not None
+    aio.forget_topic(driver.native, bench.name)
