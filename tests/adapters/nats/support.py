@@ -211,6 +211,7 @@ class FakeServer:
         self,
         port: int = 0,
         *,
+        host: str = "127.0.0.1",
         context: ssl.SSLContext | None = None,
         denied: str = "",
         refusing: bool = False,
@@ -220,6 +221,7 @@ class FakeServer:
         self.commands: list[bytes] = []
         self.answering = True
         self.connections = 0
+        self._host = host
         self._port = port
         self._context = context
         self._denied = denied.encode()
@@ -235,7 +237,7 @@ class FakeServer:
         return port
 
     async def __aenter__(self) -> FakeServer:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(self._connected, self._host, self._port)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -65,7 +65,7 @@ def test_nats_py_still_has_what_the_guards_override() -> None:
 
 async def test_nothing_is_said_to_a_plaintext_server_behind_tls(fake: FakeServer) -> None:
     with pytest.raises(nats.errors.SecureConnWantedError):
-        await opened(f"tls://someone:{SECRET}@localhost:{fake.port}")
+        await opened(f"tls://someone:{SECRET}@127.0.0.1:{fake.port}")
     assert fake.connections >= 1
     assert fake.heard == b""
 
@@ -73,7 +73,7 @@ async def test_nothing_is_said_to_a_plaintext_server_behind_tls(fake: FakeServer
 async def test_nothing_is_said_to_a_plaintext_server_that_took_over() -> None:
     async with FakeServer(context=context()) as honest:
         port = honest.port
-        driver = await opened(f"tls://s:{SECRET}@localhost:{port}", ca=str(TLS / "ca.pem"))
+        driver = await opened(f"tls://s:{SECRET}@127.0.0.1:{port}", ca=str(TLS / "ca.pem"))
         assert any(SECRET.encode() in command for command in honest.commands)
     try:
         async with FakeServer(port) as impostor:
@@ -88,9 +88,9 @@ async def test_nothing_is_said_to_a_plaintext_server_that_took_over() -> None:
         await driver.aclose()
 
 
-@pytest.mark.parametrize(("host", "ca"), [("localhost", None), ("127.0.0.1", "ca.pem")])
+@pytest.mark.parametrize(("host", "ca"), [("127.0.0.1", None), ("127.0.0.2", "ca.pem")])
 async def test_certificate_and_host_name_are_verified(host: str, ca: str | None) -> None:
-    async with FakeServer(context=context()) as server:
+    async with FakeServer(host=host, context=context()) as server:
         with pytest.raises(ssl.SSLCertVerificationError) as raised:
             await opened(
                 f"tls://someone:{SECRET}@{host}:{server.port}", ca=str(TLS / ca) if ca else None
