@@ -33,7 +33,8 @@ class Bench:
         self, url: str | None = None, *, partitions: int = 3, **options: Any
     ) -> KafkaDriver:
         # The least that brokers take: who dies is missed soonest.
-        made = KafkaOptions(partitions=partitions, **{"session_timeout": 6.0, **options})
+        options.setdefault("session_timeout", 6.0)
+        made = KafkaOptions(partitions=partitions, **options)
         driver = await KafkaDriver.open(URL.parse(url or self.url), made, timeout=10)
         self._drivers.append(driver)
         await driver.declare(self.topic())

@@ -36,6 +36,10 @@ class Coordinator:
         self.lost += 1
 
 
+def consumer_of(coordinator: Coordinator) -> Any:
+    return SimpleNamespace(_coordinator=coordinator)
+
+
 def answer(error: int = 0, *places: tuple[int, int, str, int]) -> SimpleNamespace:
     return SimpleNamespace(error_code=error, topics=[("orders", places)] if places else [])
 
@@ -50,7 +54,7 @@ async def test_a_refusal_is_not_taken_for_no_offsets() -> None:
     coordinator = Coordinator(
         answer(NOT_COORDINATOR), answer(LOADING), answer(0, (0, 7, "text", 0), (1, -1, "", 0))
     )
-    found = await committed(SimpleNamespace(_coordinator=coordinator), [TP])
+    found = await committed(consumer_of(coordinator), [TP])
     assert {tp: (place.offset, place.metadata) for tp, place in found.items()} == {TP: (7, "text")}
     assert coordinator.lost == 1
 
@@ -58,10 +62,10 @@ async def test_a_refusal_is_not_taken_for_no_offsets() -> None:
 async def test_a_refusal_for_good_is_raised() -> None:
     coordinator = Coordinator(answer(kafka.GroupAuthorizationFailedError.errno))
     with pytest.raises(kafka.GroupAuthorizationFailedError):
-        await committed(SimpleNamespace(_coordinator=coordinator), [TP])
+        await committed(consumer_of(coordinator), [TP])
     coordinator = Coordinator(answer(0, (0, -1, "", kafka.TopicAuthorizationFailedError.errno)))
     with pytest.raises(kafka.TopicAuthorizationFailedError):
-        await committed(SimpleNamespace(_coordinator=coordinator), [TP])
+        await committed(consumer_of(coordinator), [TP])
 
 
 @pytest.mark.kafka

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -137,7 +138,7 @@ async def test_ping_and_native(driver: KafkaDriver) -> None:
     await driver.aclose()
 
 
-def _limit(topic: str, size: int) -> object:
+def _limit(topic: str, size: int) -> Any:
     from aiokafka.admin.config_resource import (  # type: ignore[import-untyped]
         ConfigResource,
         ConfigResourceType,

@@ -194,7 +194,7 @@ async def test_what_is_done_is_deleted_from_the_retry_topics(
 
     async def trimmed() -> bool:
         begins = await source._consumer.beginning_offsets([tp])
-        return begins[tp] == 8
+        return bool(begins[tp] == 8)
 
     await eventually(trimmed)
     assert (await committed(source._consumer, [tp]))[tp].offset == 8

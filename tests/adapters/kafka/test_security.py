@@ -1,0 +1,135 @@
+"""Logging in, TLS, and what is said when either is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from anymq.errors import AccessDenied, ConfigurationError, InvalidURL, TransientError, translate
+from anymq.url import URL
+from anymq_kafka import KafkaDriver, KafkaOptions
+from anymq_kafka.clients import Clients
+from anymq_kafka.errors import ERRORS
+from brokers.errors import NotInstallable
+from tests.adapters.kafka.secure import HOST, PASSWORD, USER, Secure, secure_server
+from tests.adapters.kafka.support import Bench, bench_on, numbers, take
+
+pytestmark = pytest.mark.kafka
+
+LOGIN = f"{USER}:{quote(PASSWORD, safe='')}@"
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(secure_server(tmp_path_factory.mktemp("kafka")))
+        except NotInstallable as error:
+            # Where the development servers run in containers there may be no Java for this one.
+            pytest.skip(str(error))
+        yield server
+
+
+async def meaning_of_opening(url: str, **options: Any) -> BaseException:
+    started = time.monotonic()
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        await Bench(url).open(**options)
+    assert time.monotonic() - started < 11
+    assert PASSWORD not in str(caught.value)
+    return translate(caught.value, ERRORS, doing="connect", where="")
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plaintext", "tls"])
+async def test_logging_in(secure: Secure, mechanism: str, encrypted: bool) -> None:
+    url = f"kafka://{LOGIN}{HOST}:{secure.password}"
+    options: dict[str, Any] = {"sasl_mechanism": mechanism}
+    if encrypted:
+        url = f"kafka+ssl://{LOGIN}{HOST}:{secure.tls}"
+        options["ca"] = str(secure.ca)
+    async with bench_on(url) as bench:
+        driver = await bench.open(partitions=1, **options)
+        await driver.publish(bench.records(5))
+        source = await bench.join(driver)
+        received = await take(source, 5)
+        assert numbers(received) == [0, 1, 2, 3, 4]
+        await source.nack([bench.nack(item) for item in received])
+        assert len(await take(source, 5)) == 5
+        reader = await bench.join(driver, None)
+        assert len(await take(reader, 5)) == 5
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
+async def test_wrong_credentials(secure: Secure, mechanism: str) -> None:
+    for login in (f"{USER}:wrong@", f"nobody:{quote(PASSWORD, safe='')}@"):
+        url = f"kafka://{login}{HOST}:{secure.password}"
+        assert isinstance(await meaning_of_opening(url, sasl_mechanism=mechanism), AccessDenied)
+
+
+async def test_no_credentials_where_some_are_asked_for(secure: Secure) -> None:
+    error = await meaning_of_opening(f"kafka://{HOST}:{secure.password}", request_timeout=2.0)
+    assert isinstance(error, AccessDenied | TransientError)
+
+
+async def test_a_certificate_nobody_vouches_for(secure: Secure) -> None:
+    error = await meaning_of_opening(f"kafka+ssl://{LOGIN}{HOST}:{secure.tls}")
+    assert isinstance(error, AccessDenied)
+
+
+async def test_a_certificate_of_another_host(secure: Secure) -> None:
+    url = f"kafka+ssl://{LOGIN}127.0.0.1:{secure.tls}"
+    error = await meaning_of_opening(url, ca=str(secure.ca))
+    assert isinstance(error, AccessDenied)
+
+
+async def test_tls_is_never_left_out(kafka_url: str) -> None:
+    url = kafka_url.replace("kafka://", f"kafka+ssl://{LOGIN}")
+    error = await meaning_of_opening(url, request_timeout=2.0)
+    assert isinstance(error, AccessDenied | TransientError)
+
+
+async def test_the_first_host_that_answers_is_enough(kafka_url: str) -> None:
+    host = kafka_url.partition("://")[2]
+    async with bench_on(f"kafka://127.0.0.1:1,{host}") as bench:
+        await bench.open()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sasl_mechanism": "GSSAPI"},
+        {"compression": "rar"},
+        {"partitions": 0},
+        {"session_timeout": -1.0},
+        {"heartbeat": 5.0},
+        {"commit_interval": -1.0},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_bad_options(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        KafkaOptions(**options)
+
+
+@pytest.mark.parametrize("url", ["kafka://", "kafka://h/path", "kafka://h?ca=/x"])
+def test_bad_urls(url: str) -> None:
+    parsed = URL.parse(url)
+    options: dict[str, Any] = dict(parsed.query)
+    with pytest.raises(InvalidURL):
+        Clients(parsed, KafkaOptions(**options))
+
+
+def test_what_encrypts() -> None:
+    assert KafkaDriver.tls_schemes == {"kafka+ssl"}
+
+
+def test_hosts_as_the_client_wants_them(tmp_path: Path) -> None:
+    clients = Clients(URL.parse("kafka://a,b:9093,[::1]:9094"), KafkaOptions())
+    assert clients.hosts == [("a", 9092), ("b", 9093), ("::1", 9094)]
+    assert clients._common["bootstrap_servers"] == ["a:9092", "b:9093", "[::1]:9094"]
