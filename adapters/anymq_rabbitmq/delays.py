@@ -19,6 +19,7 @@ import hashlib
 import math
 from typing import Any
 
+from . import requests
 from .link import Link
 from .topology import exists
 
@@ -75,7 +76,7 @@ class Delays:
             if queue not in self._queues:
                 async with self._link.scratch() as channel:
                     pattern = _ANY * LEVELS + _word(queue)
-                    await self._link.call(channel.queue_bind(queue, PREFIX, pattern))
+                    await self._link.call(requests.bind_queue(channel, queue, PREFIX, pattern))
                 self._queues.add(queue)
         return level_name(level), key
 
@@ -91,17 +92,13 @@ class Delays:
         call = self._link.call
         async with self._link.scratch() as channel:
             week: dict[str, Any] = {"x-queue-type": "stream", "x-max-age": "7D"}
-            await call(channel.exchange_declare(ORPHANS, exchange_type="fanout", durable=True))
+            await call(requests.declare_exchange(channel, ORPHANS, "fanout"))
             await call(channel.queue_declare(ORPHANS, durable=True, arguments=week))
-            await call(channel.queue_bind(ORPHANS, ORPHANS))
+            await call(requests.bind_queue(channel, ORPHANS, ORPHANS))
             # Without this, messages for a queue that is gone would fill the ladder's last hop, and
             # stop it for all.
             orphans: dict[str, Any] = {"alternate-exchange": ORPHANS}
-            await call(
-                channel.exchange_declare(
-                    PREFIX, exchange_type="topic", durable=True, arguments=orphans
-                )
-            )
+            await call(requests.declare_exchange(channel, PREFIX, "topic", orphans))
 
     async def _build_level(self, level: int) -> None:
         call = self._link.call
@@ -109,10 +106,10 @@ class Delays:
         below = level_name(level - 1) if level else PREFIX
         skip = _ANY * (LEVELS - 1 - level)
         async with self._link.scratch() as channel:
-            await call(channel.exchange_declare(name, exchange_type="topic", durable=True))
+            await call(requests.declare_exchange(channel, name, "topic"))
             await call(channel.queue_declare(name, durable=True, arguments=_waiting(level, below)))
-            await call(channel.queue_bind(name, name, f"{skip}1.#"))
-            await call(channel.exchange_bind(below, name, f"{skip}0.#"))
+            await call(requests.bind_queue(channel, name, name, f"{skip}1.#"))
+            await call(requests.bind_exchange(channel, below, name, f"{skip}0.#"))
 
 
 def _waiting(level: int, below: str) -> dict[str, Any]:

@@ -7,12 +7,13 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from typing import TypeVar, cast
 from urllib.parse import quote
 
 import aio_pika
 import yarl
-from aiormq.abc import AbstractChannel, AbstractConnection
+from aiormq import Channel as ClientChannel
+from aiormq.abc import AbstractConnection
 from aiormq.exceptions import (
     AMQPConnectionError,
     AMQPError,
@@ -71,7 +72,7 @@ def _retrieve(task: asyncio.Future[T]) -> None:
 class Channel:
     """An open channel, and the transport to write its frames to."""
 
-    def __init__(self, client: AbstractChannel, transport: Transport, frame_max: int) -> None:
+    def __init__(self, client: ClientChannel, transport: Transport, frame_max: int) -> None:
         self.client = client
         self.transport = transport
         self.number: int = client.number
@@ -186,10 +187,12 @@ class Link:
             client = await self.call(connection.channel(publisher_confirms=confirms))
         except RuntimeError as error:  # How the client says that the connection has just closed.
             raise AMQPConnectionError(str(error)) from error
-        return Channel(client, transport, connection.connection_tune.frame_max)
+        return Channel(
+            cast("ClientChannel", client), transport, connection.connection_tune.frame_max
+        )
 
     @asynccontextmanager
-    async def scratch(self) -> AsyncIterator[AbstractChannel]:
+    async def scratch(self) -> AsyncIterator[ClientChannel]:
         """A channel for requests that the server may answer by closing it."""
         channel = await self.channel()
         try:

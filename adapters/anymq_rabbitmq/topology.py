@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from anymq.driver import TopicSpec
 
+from . import requests
 from .link import Link, QueueDown
 
 # Before 4.0 there was no limit; since then a message is dropped after 20 deliveries unless one is
@@ -21,6 +23,7 @@ GROUP_ARGUMENTS: dict[str, Any] = {
 }
 EVERYTHING = "#"
 START_TIMEOUT, START_POLL = 5.0, 0.2
+LONGEST_STREAM = 205
 STREAMS = "anymq._streams"
 
 
@@ -38,9 +41,16 @@ def exchange_of(topic: TopicSpec) -> str:
     return escaped(topic.native) if topic.create else topic.native
 
 
+def _stream(name: str) -> str:
+    # The name of a stream becomes that of a folder, together with its virtual host and a number.
+    if len(name) <= LONGEST_STREAM:
+        return name
+    return f"{name[:150]}._{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+
+
 def log_of(exchange: str) -> str:
     """The stream that keeps what was published to `exchange`."""
-    return escaped(f"{exchange}._log")
+    return _stream(escaped(f"{exchange}._log"))
 
 
 def fill_of(queue: str) -> str:
@@ -50,7 +60,7 @@ def fill_of(queue: str) -> str:
 
 def seam_of(queue: str) -> str:
     """The exchange, and the stream behind it, that join the group's `queue` to the log."""
-    return f"{queue}._seam"
+    return _stream(f"{queue}._seam")
 
 
 async def declare_topic(link: Link, topic: TopicSpec, retention: float) -> None:
@@ -58,7 +68,7 @@ async def declare_topic(link: Link, topic: TopicSpec, retention: float) -> None:
     exchange = exchange_of(topic)
     log = log_of(exchange)
     async with link.scratch() as channel:
-        await link.call(channel.exchange_declare(exchange, exchange_type="topic", durable=True))
+        await link.call(requests.declare_exchange(channel, exchange, "topic"))
     seconds = max(1, int(topic.retention if topic.retention is not None else retention))
     await ensure_queue(link, log, {"x-queue-type": "stream", "x-max-age": f"{seconds}s"})
     await bind(link, log, exchange)
@@ -89,28 +99,28 @@ async def ensure_queue(link: Link, name: str, arguments: dict[str, Any]) -> None
 async def bind(link: Link, queue: str, exchange: str) -> None:
     """Let `queue` have everything that is published to `exchange`."""
     async with link.scratch() as channel:
-        await link.call(channel.queue_bind(queue, exchange, EVERYTHING))
+        await link.call(requests.bind_queue(channel, queue, exchange, EVERYTHING))
 
 
 async def declare_seam(link: Link, seam: str, queue: str, arguments: dict[str, Any]) -> None:
     """Make the exchange that leads both to `queue` and to a stream of the exchange's own name."""
     await ensure_queue(link, seam, arguments)
     async with link.scratch() as channel:
-        await link.call(channel.exchange_declare(seam, exchange_type="fanout", durable=True))
-        await link.call(channel.queue_bind(seam, seam))
-        await link.call(channel.queue_bind(queue, seam))
+        await link.call(requests.declare_exchange(channel, seam, "fanout"))
+        await link.call(requests.bind_queue(channel, seam, seam))
+        await link.call(requests.bind_queue(channel, queue, seam))
 
 
 async def bind_seam(link: Link, seam: str, exchange: str) -> None:
     """Let both have what is published to `exchange`."""
     async with link.scratch() as channel:
-        await link.call(channel.exchange_bind(seam, exchange, EVERYTHING))
+        await link.call(requests.bind_exchange(channel, seam, exchange, EVERYTHING))
 
 
 async def delete_seam(link: Link, seam: str) -> None:
     """Delete the exchange and the stream; fine if they are not there."""
     async with link.scratch() as channel:
-        await link.call(channel.exchange_delete(seam))
+        await link.call(requests.delete_exchange(channel, seam))
         await link.call(channel.queue_delete(seam))
 
 
