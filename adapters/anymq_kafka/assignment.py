@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 
+from anymq.driver import Received
 from anymq.offsets import OffsetTracker
 
 from .aio import (
@@ -41,6 +42,7 @@ class Partition:
         "retry",
         "tp",
         "tracker",
+        "withheld",
     )
 
     def __init__(self, tp: TopicPartition, begin: int, metadata: str, *, retry: bool) -> None:
@@ -57,6 +59,8 @@ class Partition:
         self.held_bytes = 0
         self.local = 0
         """Open, but not in the core's hands: held until due, or given back."""
+        self.withheld: list[Received] = []
+        """What could be handed out, were the partition not leaving."""
 
     @property
     def in_flight(self) -> int:

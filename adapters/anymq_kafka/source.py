@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from anymq.driver import Nack, Received, Source, SourceLost, SubscribeSpec
@@ -120,8 +120,9 @@ class GroupSource(Source):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         if limit <= 0:
-            # Partitions that do not exist: only the time of the last poll is noted.
-            await self._read(0, 1, TopicPartition(self._spec.topic.native, -1))
+            if self._assignment.ready.is_set():
+                # A partition that does not exist: only the time of the last poll is noted.
+                await self._read(0, 1, TopicPartition(self._spec.topic.native, -1))
             return ()
         while True:
             batch: list[Received] = []
@@ -136,8 +137,7 @@ class GroupSource(Source):
                 return batch
 
     async def ack(self, records: Sequence[Received]) -> None:
-        for record in records:
-            self._done(record.token)
+        self._done([record.token for record in records])
         # What cannot be committed at all must be seen; what cannot just now is repeated by itself.
         if (error := self._committer.error) is not None:
             self._committer.error = None
@@ -220,18 +220,25 @@ class GroupSource(Source):
         batch: list[Received] = []
         while self._given_back and len(batch) < limit:
             item = self._given_back.popleft()
-            # Of a partition that is leaving, its next owner delivers it.
-            if _is_open(item.token) and not item.token[0].leaving:
-                item.token[0].local -= 1
-                batch.append(item)
+            if _is_open(item.token):
+                self._hand_out(item, batch)
         for partition, record in self._held.pop_due(limit - len(batch)):
-            if not (partition.tracker.closed or partition.leaving):
-                partition.local -= 1
+            if not partition.tracker.closed:
                 partition.held -= 1
                 partition.held_bytes -= size_of(record)
-                batch.append(received(record, (partition, record.offset), prefix=partition.prefix))
+                token = (partition, record.offset)
+                self._hand_out(received(record, token, prefix=partition.prefix), batch)
                 self._balance(partition)
         return batch
+
+    def _hand_out(self, item: Received, batch: list[Received]) -> None:
+        partition: Partition = item.token[0]
+        if partition.leaving:
+            # Its next owner delivers it; or we do, should the partition stay after all.
+            partition.withheld.append(item)
+        else:
+            partition.local -= 1
+            batch.append(item)
 
     def _take(self, tp: TopicPartition, records: list[Consumed], batch: list[Received]) -> None:
         partition = self._assignment.partitions.get(tp)
@@ -261,16 +268,18 @@ class GroupSource(Source):
             return None
         copies = [(retry.bin_of(self._retry_topics, item.delay), retry.copy(item)) for item in live]
         failure: BaseException | None = None
+        stored: list[Token] = []
         for item, outcome in zip(live, await self._publisher.publish(copies), strict=True):
             if isinstance(outcome, BaseException):
                 failure = outcome
             else:
-                self._done(item.received.token)
+                stored.append(item.received.token)
+        self._done(stored)
         return failure
 
-    def _done(self, token: Token) -> None:
-        partition, offset = token
-        if partition.tracker.done(offset):
+    def _done(self, tokens: Iterable[Token]) -> None:
+        changed = {partition for partition, offset in tokens if partition.tracker.done(offset)}
+        for partition in changed:
             self._committer.mark(partition)
             self._assignment.settled(partition)
             if partition.paused:
@@ -295,6 +304,10 @@ class GroupSource(Source):
     def _reassigned(self) -> None:
         self._held.drop_closed()
         self._given_back = deque(item for item in self._given_back if _is_open(item.token))
+        for partition in self._assignment.partitions.values():
+            if not partition.leaving:
+                self._given_back += partition.withheld
+                partition.withheld = []
         self._watch.moved()
         if any(partition.dirty for partition in self._assignment.partitions.values()):
             self._committer.wake()

@@ -48,7 +48,8 @@ def secure_server(folder: Path) -> Iterator[Secure]:
     """Run one in `folder` until the end."""
     kind = Kafka()
     program = kind.install()
-    ports = dict(zip(("client", "password", "tls", "controller"), _free_ports(4), strict=True))
+    roles: tuple[str, ...] = ("client", "password", "tls", "controller")
+    ports: dict[str, int] = dict(zip(roles, _free_ports(len(roles)), strict=True))
     launch = kind.launch(program, folder, ports, node="")
     properties = folder / "server.properties"
     lines = properties.read_text().splitlines(keepends=True)

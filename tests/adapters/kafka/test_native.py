@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from anymq_kafka import KafkaDriver
 from anymq_kafka.aio import TopicPartition
+from anymq_kafka.broadcast import BroadcastSource
 from tests.adapters.kafka.support import Bench, bodies, nothing, take
 
 pytestmark = pytest.mark.kafka
@@ -90,3 +93,17 @@ async def test_broadcast_begins_where_it_was_when_it_was_opened(
     assert len(await take(early, 5)) == 5
     assert await nothing(late, 0.3)
     assert not await bench.committed("None")
+
+
+async def test_a_broadcast_reader_survives_its_consumer(bench: Bench, driver: KafkaDriver) -> None:
+    """It goes on from where it was: a new one from latest would miss what came meanwhile."""
+    reader = await bench.join(driver, None, start="latest")
+    assert isinstance(reader, BroadcastSource)
+    await driver.publish(bench.records(3))
+    assert len(await take(reader, 2)) == 2
+    fetcher = reader._consumer._fetcher
+    assert fetcher is not None
+    fetcher._fetch_task.cancel()
+    await asyncio.wait((fetcher._fetch_task,))
+    await driver.publish([bench.record(b"meanwhile")])
+    assert sorted(bodies(await take(reader, 2)))[-1] == b"meanwhile"
