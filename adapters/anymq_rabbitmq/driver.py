@@ -103,6 +103,8 @@ class RabbitMQDriver(Driver):
 
     async def subscribe(self, spec: SubscribeSpec) -> Source:
         """See `Driver`."""
+        if not spec.topic.create:
+            await topology.require_exchange(self._link, topology.exchange_of(spec.topic))
         if spec.group is None:
             return await self._follow(spec)
         queue = topology.escaped(spec.native_group) if spec.create else spec.native_group

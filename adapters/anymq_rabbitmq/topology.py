@@ -143,6 +143,12 @@ async def require(link: Link, queue: str) -> None:
     await _when_up(look)
 
 
+async def require_exchange(link: Link, exchange: str) -> None:
+    """Raise the server's error unless there is an exchange of this name."""
+    async with link.scratch() as channel:
+        await link.call(channel.exchange_declare(exchange, passive=True))
+
+
 async def delete_queue(link: Link, queue: str) -> None:
     """Delete the queue; fine if it is not there."""
     async with link.scratch() as channel:

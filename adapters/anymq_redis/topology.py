@@ -37,6 +37,8 @@ async def create_groups(
 
     The retry stream's comes first: whoever finds the topic's may rely on both.
     """
+    if not spec.topic.create and not await commands.call(b"EXISTS", keys.stream):
+        raise NotFound(f"topic {spec.topic.name!r} has no stream, and it is not to be created")
     create = pack(b"XGROUP", b"CREATE", keys.retry, keys.group, b"0", b"MKSTREAM")
     replies = await commands.run(create)
     if spec.create:

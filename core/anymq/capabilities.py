@@ -41,7 +41,7 @@ def emulated(note: str) -> Support:
 
 
 def unsupported(note: str) -> Support:
-    """Neither can; asking for it raises `UnsupportedOperation` with this note."""
+    """Not there; `note` says what happens instead, or that asking raises `UnsupportedOperation`."""
     return Support(Level.UNSUPPORTED, note)
 
 

@@ -18,6 +18,8 @@ from .harness import random_name
 class StoreConformance:
     """Inherit it and say where the store is; two stores are opened on the same URL."""
 
+    pytestmark = pytest.mark.asyncio
+
     def url(self, folder: Path) -> str:
         """Return the URL of one test."""
         raise NotImplementedError

@@ -1,5 +1,6 @@
 """The conformance suite, one part a file."""
 
+from .drivers import Drivers
 from .durability import Durability
 from .faults import Faults
 from .groups import Groups
@@ -10,7 +11,7 @@ from .round_trip import RoundTrip
 from .settlement import Settlement
 
 
-class Conformance(RoundTrip, Groups, Settlement, Handlers, Durability, Lifecycle, Limits):
+class Conformance(RoundTrip, Groups, Settlement, Handlers, Durability, Lifecycle, Limits, Drivers):
     """The contract, as tests. A backend's test class inherits it and names its harness.
 
     A backend with a server has a second class that inherits `Faults`.

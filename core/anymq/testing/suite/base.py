@@ -17,6 +17,7 @@ from ..harness import Harness, random_name
 class Base:
     """Fixtures. Tests run in parallel and share a server: every one has topics of its own."""
 
+    pytestmark = pytest.mark.asyncio
     harness: ClassVar[Harness]
 
     @pytest.fixture

@@ -1,0 +1,95 @@
+"""What the interface hides: the driver itself, mapped names, topics that are not to be created."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from ...broker import Broker
+from ...connect import connect
+from ...driver import Record, SubscribeSpec, TopicSpec
+from ...errors import NotFound
+from ...message import new_id
+from ..harness import random_name
+from ..tools import bodies, silent, take_acked
+from .base import Base
+
+
+class Drivers(Base):
+    """Rules of `Driver` and `Source` that a broker in use seldom shows."""
+
+    async def test_a_repeated_publish_is_stored_once(self, broker: Broker, topic: str) -> None:
+        await broker.publish(topic, "first")
+        record = Record(topic=topic, id=new_id(), unique=new_id(), body=b"twice")
+        for _ in range(2):
+            (outcome,) = await broker.driver.publish([record])
+            assert not isinstance(outcome, BaseException), outcome
+        times = 1 if broker.capabilities.publish_dedup.is_native else 2
+        async with broker.subscribe(topic, group="g") as deliveries:
+            received = bodies(await take_acked(deliveries, 1 + times))
+            assert sorted(received) == ["first"] + ["twice"] * times
+            await silent(deliveries, 0.3)
+
+    async def test_declaring_again_changes_nothing(self, broker: Broker, topic: str) -> None:
+        await broker.publish(topic, "kept")
+        for _ in range(2):
+            await broker.driver.declare(TopicSpec(name=topic, native=topic))
+        async with broker.subscribe(topic, group="g") as deliveries:
+            assert bodies(await take_acked(deliveries, 1)) == ["kept"]
+
+    async def test_reading_nothing_ends_in_time(self, broker: Broker, topic: str) -> None:
+        await broker.driver.declare(TopicSpec(name=topic, native=topic))
+        source = await broker.driver.subscribe(
+            SubscribeSpec(
+                topic=TopicSpec(name=topic, native=topic),
+                group="g",
+                native_group=f"{topic}.g",
+                start="earliest",
+                ack_deadline=30,
+                prefetch=10,
+                member=new_id(),
+            )
+        )
+        try:
+            for limit, wait, most in ((10, 0.5, 2.5), (0, 0.0, 1.0), (1, 0.0, 1.0)):
+                started = time.monotonic()
+                assert list(await source.receive(limit, wait)) == []
+                assert time.monotonic() - started < most
+        finally:
+            await source.aclose()
+            await source.aclose()
+
+    async def test_a_mapped_topic_is_the_one_it_is_mapped_to(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        await broker.publish(topic, "old")
+        logical = random_name("logical")
+        async with connect(url, names={logical: topic}) as mapped:
+            await mapped.publish(logical, "new")
+            async with mapped.subscribe(logical, group="g") as deliveries:
+                received = await take_acked(deliveries, 2)
+        assert sorted(bodies(received)) == ["new", "old"]
+        assert {delivery.topic for delivery in received} == {logical}
+        async with broker.subscribe(topic, group="other") as deliveries:
+            assert sorted(bodies(await take_acked(deliveries, 2))) == ["new", "old"]
+
+    async def test_a_mapped_topic_is_never_created(self, url: str, topic: str) -> None:
+        async with connect(url, names={"orders": topic}) as mapped:
+            for _ in range(2):
+                with pytest.raises(NotFound):
+                    await mapped.publish("orders", "x", timeout=20)
+                with pytest.raises(NotFound):
+                    await mapped.subscribe("orders", group="g").__aenter__()
+
+    async def test_without_declare_a_topic_is_left_to_operators(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        query = "&declare=false" if "?" in url else "?declare=false"
+        async with connect(url + query) as user:
+            with pytest.raises(NotFound, match=topic):
+                await user.publish(topic, "x", timeout=20)
+            await broker.publish(topic, "made by somebody else")
+            await user.publish(topic, "x")
+        async with broker.subscribe(topic, group="g") as deliveries:
+            assert sorted(bodies(await take_acked(deliveries, 2))) == ["made by somebody else", "x"]
