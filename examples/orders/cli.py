@@ -8,11 +8,14 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from anymq import AnymqError
 
 from .console import Console, table, verdict
+from .figures import Figures
 from .invoices import BadFile, read_invoices
 from .processes import Processes, ServiceFailed
 from .reconcile import figures_of_file
@@ -58,15 +61,19 @@ def main(arguments: argparse.Namespace, intervene: Observe | None = None) -> int
     show_warnings("orders")
     try:
         return asyncio.run(_main(arguments, intervene))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        print("\norders: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    except asyncio.CancelledError:
+        status = 128 + signal.SIGTERM
+    print("\norders: interrupted", file=sys.stderr)
+    return status
 
 
 async def _main(arguments: argparse.Namespace, intervene: Observe | None) -> int:
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with suppress(NotImplementedError):  # as on Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     outcome: Outcome | None = None
     try:
         outcome = await _run(arguments, intervene)
@@ -100,9 +107,14 @@ def _report(arguments: argparse.Namespace, outcome: Outcome) -> int:
         print(f"orders: {outcome.missing}", file=sys.stderr)
     judgement = verdict(differences, arguments.data)
     if arguments.json:
-        print(json.dumps(figures.shown() | {"reconciled": not differences}))
+        print(json.dumps(_object(figures, reconciled=not differences)))
         if differences:
             print(judgement, file=sys.stderr)
     else:
         print(f"\n{table(figures)}\n\n{judgement}")
     return 1 if differences else 0
+
+
+def _object(figures: Figures, *, reconciled: bool) -> dict[str, Any]:
+    by_country = figures.countries_shown()
+    return figures.shown() | {"revenue_by_country": by_country, "reconciled": reconciled}

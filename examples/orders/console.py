@@ -45,25 +45,30 @@ class Console:
 
 def table(figures: Figures) -> str:
     """Return the figures as a table."""
-    shown = figures.shown()
-    by_country = shown.pop("revenue_by_country")
-    assert isinstance(by_country, dict)
-    rows = [(name.replace("_", " "), _grouped(value)) for name, value in shown.items()]
+    rows = [(name.replace("_", " "), _grouped(value)) for name, value in figures.shown().items()]
     rows += [("", ""), ("revenue by country", "")]
-    rows += [(f"  {_printable(name)}", _grouped(value)) for name, value in by_country.items()]
+    rows += [
+        (f"  {_printable(name)}", _grouped(amount))
+        for name, amount in figures.countries_shown().items()
+    ]
     left = max(len(name) for name, _ in rows)
     right = max(len(value) for _, value in rows)
     return "\n".join(f"{name:<{left}}  {value:>{right}}".rstrip() for name, value in rows)
 
 
 def verdict(differences: list[str], file: Path) -> str:
-    """Return whether the ledger and the file agree, and where not."""
+    """Return whether the ledger and the file agree, and where they do not."""
     if not differences:
         return f"reconciled: the ledger says what {file} says"
-    return "\n".join([f"NOT reconciled with {file}:", *(f"  {line}" for line in differences)])
+    return "\n".join(
+        [
+            f"NOT reconciled: the ledger is not what {file} says",
+            *(f"  {line}" for line in differences),
+        ]
+    )
 
 
-def _grouped(value: object) -> str:
+def _grouped(value: int | str) -> str:
     """Return a number with thousands separators."""
     whole, point, pence = str(value).partition(".")
     sign, digits = ("-", whole[1:]) if whole.startswith("-") else ("", whole)

@@ -7,36 +7,36 @@ import tempfile
 
 from .cli import main, parser
 from .processes import Processes
+from .services import SERVICES
 from .view import Progress
-
-VICTIM = "payment"
 
 
 class Killer:
-    """Kills a service, once, when a third of the work is done."""
+    """Kills the `victim`, once, when a third of the invoices are settled."""
 
-    def __init__(self) -> None:
+    def __init__(self, victim: str) -> None:
+        self.victim = victim
         self.done = False
 
     def __call__(self, progress: Progress, processes: Processes | None) -> None:
         if not self.done and processes is not None and 3 * progress.settled > progress.expected:
             self.done = True
-            processes.kill(VICTIM)
+            processes.kill(self.victim)
 
 
 def demo() -> int:
     """Return 0 if the service was killed and the ledger is right all the same."""
-    killer = Killer()
+    options = parser()
+    options.prog = "python -m examples.orders.demo"
+    options.add_argument("--kill", choices=SERVICES, default="payment", help="default: payment")
     with tempfile.TemporaryDirectory(prefix="anymq-demo-") as folder:
-        arguments = parser()
-        arguments.prog = "python -m examples.orders.demo"
-        arguments.set_defaults(url=f"sqlite:///{folder}/orders.db", processes=True)
-        print(
-            f"Five services, a process each. {VICTIM} will be killed on the way.", file=sys.stderr
-        )
-        status = main(arguments.parse_args(), killer)
+        options.set_defaults(url=f"sqlite:///{folder}/orders.db", processes=True)
+        arguments = options.parse_args()
+        killer = Killer(arguments.kill)
+        print(f"five processes; {killer.victim} will be killed on the way", file=sys.stderr)
+        status = main(arguments, killer)
     if status == 0 and not killer.done:
-        print("orders: it was all over before anything could be killed", file=sys.stderr)
+        print("orders: it was over before anything could be killed", file=sys.stderr)
         return 1
     return status
 

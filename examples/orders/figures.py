@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from decimal import Decimal
 
 from .money import pence
@@ -23,25 +23,43 @@ class Figures:
     refunds: Decimal
     revenue_by_country: dict[str, Decimal]
 
-    def shown(self) -> dict[str, int | str | dict[str, str]]:
-        """Return the figures by name, money as text with two decimals."""
-        return {field.name: _shown(getattr(self, field.name)) for field in fields(self)}
+    def shown(self) -> dict[str, int | str]:
+        """Return the figures but for those by country; money as text with two decimals."""
+        return {name: _shown(value) for name, value in self._single().items()}
+
+    def countries_shown(self) -> dict[str, str]:
+        """Return the revenue by country, the countries sorted."""
+        return {name: pence(amount) for name, amount in sorted(self.revenue_by_country.items())}
 
     def differences(self, expected: Figures) -> list[str]:
         """Return a line for each figure that is not as `expected`.
 
         Duplicates are left out: how many there are depends on what went wrong on the way.
         """
-        found: list[str] = []
-        for field in fields(self):
-            name = field.name
-            ours, theirs = getattr(self, name), getattr(expected, name)
-            if name != "duplicates_filtered" and ours != theirs:
-                found.append(f"{name}: {_shown(ours)} in the ledger, {_shown(theirs)} in the file")
-        return found
+        ours, theirs = self._comparable(), expected._comparable()
+        return [
+            f"{name}: {_shown(ours.get(name, 0))}, not {_shown(theirs.get(name, 0))}"
+            for name in ours | theirs
+            if ours.get(name) != theirs.get(name)
+        ]
+
+    def _single(self) -> dict[str, int | Decimal]:
+        return {
+            "orders_placed": self.orders_placed,
+            "orders_cancelled": self.orders_cancelled,
+            "payments_captured": self.payments_captured,
+            "orders_shipped": self.orders_shipped,
+            "dead_letters": self.dead_letters,
+            "retries": self.retries,
+            "duplicates_filtered": self.duplicates_filtered,
+            "revenue": self.revenue,
+            "refunds": self.refunds,
+        }
+
+    def _comparable(self) -> dict[str, int | Decimal]:
+        by_country = {f"revenue of {name}": it for name, it in self.revenue_by_country.items()}
+        return self._single() | by_country | {"duplicates_filtered": 0}
 
 
-def _shown(value: int | Decimal | dict[str, Decimal]) -> int | str | dict[str, str]:
-    if isinstance(value, dict):
-        return {country: pence(amount) for country, amount in sorted(value.items())}
+def _shown(value: int | Decimal) -> int | str:
     return pence(value) if isinstance(value, Decimal) else value

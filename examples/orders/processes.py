@@ -8,6 +8,8 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
 from typing import Self
 
 from .run import Run
@@ -16,8 +18,11 @@ from .services import SERVICES
 GRACE = 15.0
 """Seconds that a service may take to drain."""
 
-QUICK_DEATHS = 5
 LIFETIME = 3.0
+"""Seconds; who dies sooner dies quickly, and is started again only after a pause."""
+
+QUICK_DEATHS = 10
+LONGEST_PAUSE = 2.0
 
 
 class ServiceFailed(Exception):
@@ -43,14 +48,20 @@ class Processes:
         self._keepers = [self._tasks.create_task(self._keep(name)) for name in SERVICES]
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         for keeper in self._keepers:
             keeper.cancel()
-        await self._tasks.__aexit__(*exc)  # type: ignore[arg-type]
+        await self._tasks.__aexit__(kind, error, traceback)
 
     def kill(self, name: str) -> None:
         """End the service `name` as a crash would."""
-        self._processes[name].kill()
+        with suppress(ProcessLookupError):
+            self._processes[name].kill()
 
     async def _keep(self, name: str) -> None:
         """Keep the service `name` running until cancelled."""
@@ -69,7 +80,7 @@ class Processes:
             self._note(
                 f"{name} (process {process.pid}) died of {_cause(status)}, starting it again"
             )
-            await asyncio.sleep(0.1 * quick)
+            await asyncio.sleep(min(0.1 * 2**quick, LONGEST_PAUSE))
 
     async def _start(self, name: str) -> Process:
         return await asyncio.create_subprocess_exec(
@@ -86,14 +97,13 @@ class Processes:
 
 async def _end(process: Process) -> None:
     """Let the process drain, or kill it."""
-    if process.returncode is None:
+    with suppress(ProcessLookupError):
         process.terminate()
-        try:
-            async with asyncio.timeout(GRACE):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+    ended = asyncio.create_task(process.wait())
+    await asyncio.wait((ended,), timeout=GRACE)
+    if process.returncode is None:
+        process.kill()
+    await ended
 
 
 def _cause(status: int) -> str:

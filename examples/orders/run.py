@@ -44,8 +44,8 @@ class Run:
         self.captured = self._topic("captured", PaymentCaptured)
         self.reserved = self._topic("reserved", StockReserved)
         self.shipped = self._topic("shipped", OrderShipped)
-        # The dead letters of payment: as any topic, they can be subscribed to.
-        self.rejected = self._topic("placed.payment.dlq", OrderPlaced)
+        # The dead letters of payment: a topic like any other, which anymq made.
+        self.rejected = Topic(f"{self.placed.name}.payment.dlq", OrderPlaced)
 
     def file(self, service: str) -> Path:
         """Return the file in which `service` keeps its state."""

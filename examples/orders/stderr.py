@@ -7,8 +7,14 @@ import sys
 
 
 def show_warnings(name: str) -> None:
-    """Show what anymq warns of, except for dead letters: here they are part of the business."""
-    logging.basicConfig(level=logging.WARNING, format=f"{name}: %(message)s")
+    """Show what anymq warns of.
+
+    Dead letters are no news, here they are part of the business; and what the client libraries say
+    for themselves, anymq says better.
+    """
+    logging.basicConfig(level=logging.CRITICAL, format=f"{name}: %(message)s")
+    for source in ("anymq", "asyncio"):
+        logging.getLogger(source).setLevel(logging.WARNING)
     logging.getLogger("anymq.dead_letters").setLevel(logging.ERROR)
 
 
