@@ -5,7 +5,6 @@ URLs and options
 ``redis://[[user]:password@]host[:6379][/database]``, ``rediss://`` for TLS: the certificate and the
 host name are always checked. One host: Cluster and Sentinel are not supported. The options are the
 fields of `RedisOptions`; the idempotency store `RedisStore` takes the same URLs, and ``prefix``.
-With ``hiredis`` installed (``pip install 'redis[hiredis]'``) receiving is four times as fast.
 
 Native names
 ------------
