@@ -9,7 +9,7 @@ messages and none waits behind a longer one (as it would with a time per message
 message leaves a queue before the next one has confirmed it (`at-least-once`, which needs
 `reject-publish`). No message meets a queue twice: the server would take it for a loop.
 
-What nobody takes any more, as its group's queue is gone, is kept in a stream for a week.
+What nobody takes any more, as its group's queue is gone, is kept in a queue `.lost` for a week.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STEP = 0.1
 LEVELS = 28
 LONGEST = (2**LEVELS - 1) * STEP
 PREFIX = "anymq._delay.v1"
-ORPHANS = f"{PREFIX}.orphans"
+LOST = f"{PREFIX}.lost"
 _ANY = "*."
 
 
@@ -90,15 +90,19 @@ class Delays:
 
     async def _build_exit(self) -> None:
         call = self._link.call
+        week: dict[str, Any] = {
+            "x-queue-type": "classic",
+            "x-message-ttl": 7 * 24 * 3600 * 1000,
+            "x-max-length": 100_000,
+        }
         async with self._link.scratch() as channel:
-            week: dict[str, Any] = {"x-queue-type": "stream", "x-max-age": "7D"}
-            await call(requests.declare_exchange(channel, ORPHANS, "fanout"))
-            await call(channel.queue_declare(ORPHANS, durable=True, arguments=week))
-            await call(requests.bind_queue(channel, ORPHANS, ORPHANS))
+            await call(requests.declare_exchange(channel, LOST, "fanout"))
+            await call(channel.queue_declare(LOST, durable=True, arguments=week))
+            await call(requests.bind_queue(channel, LOST, LOST))
             # Without this, messages for a queue that is gone would fill the ladder's last hop, and
             # stop it for all.
-            orphans: dict[str, Any] = {"alternate-exchange": ORPHANS}
-            await call(requests.declare_exchange(channel, PREFIX, "topic", orphans))
+            lost: dict[str, Any] = {"alternate-exchange": LOST}
+            await call(requests.declare_exchange(channel, PREFIX, "topic", lost))
 
     async def _build_level(self, level: int) -> None:
         call = self._link.call

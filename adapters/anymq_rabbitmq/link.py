@@ -87,9 +87,11 @@ class Channel:
     @property
     def error(self) -> BaseException:
         """Why it is not open."""
-        reason = None if self.closing.cancelled() else self.closing.exception()
-        if isinstance(reason, Exception):
-            return reason
+        # The socket is known to be gone a moment before the channel is.
+        if self.closing.done() and not self.closing.cancelled():
+            reason = self.closing.exception()
+            if isinstance(reason, Exception):
+                return reason
         return AMQPConnectionError("the connection was lost")
 
     async def close(self, timeout: float) -> None:
@@ -274,10 +276,12 @@ class Link:
             },
         )
         client.kwargs["transport_factory"] = transport
+        connecting = asyncio.ensure_future(client.connect())
         try:
-            await bounded(client.connect(), timeout)
+            await bounded(connecting, timeout)
         except BaseException as error:
             transport.abort()
+            await asyncio.wait((connecting,), timeout=CLOSE_TIMEOUT)
             await client.close()
             if isinstance(error, InvalidFrameError) and transport.refusal:
                 # The client does not expect a refusal at the last step, of the virtual host.

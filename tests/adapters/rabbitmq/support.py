@@ -35,11 +35,11 @@ class Bench:
         self._sources: list[Source] = []
 
     async def open(
-        self, url: str | None = None, *, declare: bool = True, **options: Any
+        self, url: str | None = None, *, declare: bool = True, timeout: float = 10, **options: Any
     ) -> RabbitMQDriver:
         """A driver. New queues are relied on at once, unless `settle_time` says otherwise."""
         chosen = RabbitMQOptions(**{"settle_time": 0.0, **options})
-        driver = await RabbitMQDriver.open(URL.parse(url or self.url), chosen, timeout=10)
+        driver = await RabbitMQDriver.open(URL.parse(url or self.url), chosen, timeout=timeout)
         self._drivers.append(driver)
         if declare:
             await driver.declare(self.topic())
@@ -177,6 +177,8 @@ class Proxy:
         self._target = URL.parse(url).hosts[0]
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._speaking = asyncio.Event()
+        self._speaking.set()
         self._clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -205,6 +207,11 @@ class Proxy:
         """Pass nothing on from the clients any more, as a dead link."""
         self._flowing.clear()
 
+    def silence(self) -> None:
+        """Pass nothing on in either direction."""
+        self._flowing.clear()
+        self._speaking.clear()
+
     def flow(self) -> None:
         self._flowing.set()
 
@@ -229,19 +236,19 @@ class Proxy:
             writer.transport.abort()
             return
         self._clients.add(writer)
-        for source, sink, gate in ((reader, forth, self._flowing), (back, writer, None)):
+        ways = ((reader, forth, self._flowing), (back, writer, self._speaking))
+        for source, sink, gate in ways:
             task = asyncio.create_task(_pump(source, sink, gate))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
 
 async def _pump(
-    source: asyncio.StreamReader, sink: asyncio.StreamWriter, gate: asyncio.Event | None
+    source: asyncio.StreamReader, sink: asyncio.StreamWriter, gate: asyncio.Event
 ) -> None:
     try:
         while data := await source.read(65536):
-            if gate is not None:
-                await gate.wait()
+            await gate.wait()
             sink.write(data)
             await sink.drain()
     except OSError:

@@ -215,13 +215,18 @@ async def test_what_the_operator_makes_is_not_made(bench: Bench, driver: RabbitM
     topic = bench.topic("mapped", native=f"{bench.name}-x", create=False)
     await driver.declare(topic)
     queue = f"{bench.name}-q"
-    with pytest.raises(Exception, match="no queue") as caught:
-        await bench.join(driver, topic=topic, native_group=queue, create=False)
-    assert type(translate(caught.value, driver.errors, doing="", where="")) is NotFound
+
+    async def missing(text: str) -> None:
+        with pytest.raises(Exception, match=text) as caught:
+            await bench.join(driver, topic=topic, native_group=queue, create=False)
+        assert type(translate(caught.value, driver.errors, doing="", where="")) is NotFound
+
+    await missing("no exchange")
     channel = await driver.native.channel()
     exchange = await channel.declare_exchange(
         f"{bench.name}-x", aio_pika.ExchangeType.FANOUT, durable=True
     )
+    await missing("no queue")
     made = await channel.declare_queue(queue, durable=True)
     await made.bind(exchange)
     source = await bench.join(driver, topic=topic, native_group=queue, create=False)
