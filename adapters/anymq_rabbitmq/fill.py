@@ -173,6 +173,7 @@ class _Copying:
         self, fill: Fill, jobs: _Jobs, log: Consumer, witness: Consumer, begin: int
     ) -> None:
         self.at = begin
+        self._noted = begin
         self._begin = begin
         self._fill = fill
         self._jobs = jobs
@@ -191,6 +192,7 @@ class _Copying:
         while not arrived:
             deliveries, arrived = await self._until(marker, self._log)
             await self._copy(deliveries)
+        await self._note()
 
     async def _until(self, marker: str, stream: Consumer) -> tuple[list[Delivery], bool]:
         """The next messages of a stream, and whether they are those before the marker."""
@@ -218,6 +220,11 @@ class _Copying:
         ]
         await self._fill.copy(copies)
         self.at = max(self.at, convert.offset(deliveries[-1]) + 1)
+        if self.at - self._noted >= WINDOW:
+            await self._note()
+
+    async def _note(self) -> None:
+        self._noted = self.at
         await self._fill.note(self.at)
         await self._jobs.collect(0)
         await self._jobs.consumer.ack(self._jobs.covered(self._begin, self.at))
