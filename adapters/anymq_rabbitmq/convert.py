@@ -17,6 +17,7 @@ MARKER = "anymq-marker"
 REDELIVERIES = "anymq-redeliveries"
 OFFSET = "x-stream-offset"
 COUNT = "x-delivery-count"
+ACQUIRED = "x-acquired-count"
 
 # The server routes by these two headers: an application's are kept apart from them.
 _ROUTES = ("CC", "BCC")
@@ -26,8 +27,8 @@ _BROKER = (
     "x-death",
     "x-first-death-",
     "x-last-death-",
-    "x-delivery-count",
-    "x-acquired-count",
+    COUNT,
+    ACQUIRED,
     OFFSET,
 )
 _BROKER_BYTES = tuple(name.encode() for name in _BROKER)
@@ -155,8 +156,12 @@ def _redeliveries(headers: Mapping[str, str], *, redelivered: bool) -> int:
     earlier = _number(headers.get(REDELIVERIES)) or 0
     if not redelivered:
         return earlier
-    # Quorum queues count; others only tell that it was delivered before.
-    return earlier + (_number(headers.get(COUNT)) or 1)
+    count = _number(headers.get(COUNT))
+    if count is None:
+        # Quorum queues count: since 4.3 only failures, beside what was delivered. Classic ones only
+        # tell that the message was delivered before.
+        count = 0 if ACQUIRED in headers else 1
+    return earlier + count
 
 
 def _number(text: str | None) -> int | None:

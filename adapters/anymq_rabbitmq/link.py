@@ -143,6 +143,8 @@ class Link:
         self._client: aio_pika.Connection | None = None
         self._transport = Transport(close_timeout=CLOSE_TIMEOUT)
         self._closed = False
+        self.version: tuple[int, ...] = ()
+        """The server's version, as of the last connection."""
 
     @property
     def native(self) -> aio_pika.Connection | None:
@@ -153,12 +155,6 @@ class Link:
     def blocked(self) -> str | None:
         """Why the server takes no publishes on this connection, or None."""
         return self._transport.blocked if self._transport.is_open else None
-
-    @property
-    def version(self) -> tuple[int, ...]:
-        """The server's version, as of the last connection."""
-        properties = self._connection.server_properties if self._client else {}
-        return tuple(int(part) for part in re.findall(r"\d+", str(properties.get("version")))[:3])
 
     def is_open(self) -> bool:
         """Whether there is a connection that is not known to be dead."""
@@ -288,6 +284,8 @@ class Link:
                 raise ConnectionNotAllowed(transport.refusal[1]) from error
             raise
         self._client, self._transport = client, transport
+        version = str(self._connection.server_properties.get("version"))
+        self.version = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
     async def _drop(self) -> None:
         client, transport = self._client, self._transport

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from anymq.driver import SourceLost
-from anymq_rabbitmq import RabbitMQDriver
+from anymq_rabbitmq import RabbitMQDriver, convert
 from brokers import Server
 from tests.adapters.rabbitmq.support import (
     Bench,
@@ -111,6 +111,35 @@ async def test_release_is_not_counted(bench: Bench, driver: RabbitMQDriver) -> N
     again = await take(source, 3)
     assert numbers(again) == [0, 1, 2]
     assert {attempt(one) for one in again} == {1}
+
+
+async def test_release_by_servers_that_do_not_count_it(
+    bench: Bench, driver: RabbitMQDriver
+) -> None:
+    source = await bench.join(driver)
+    await store(driver, bench.records(5))
+    received = await take(source, 3)
+    driver._link.version = (4, 3, 0)
+    await source.release([bench.nack(one, counted=False) for one in received])
+    assert sorted(numbers(await take(source, 5))) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("headers", "redelivered", "expected"),
+    [
+        ({"x-delivery-count": "7"}, False, 0),  # Another publisher's.
+        ({"x-delivery-count": "7"}, True, 7),
+        ({}, True, 1),  # A classic queue.
+        ({"x-acquired-count": "2"}, True, 0),  # 4.3: given back, and not as a failure.
+        ({"x-acquired-count": "2", "x-delivery-count": "1"}, True, 1),
+        ({"anymq-redeliveries": "3", "x-delivery-count": "1"}, True, 4),
+        ({"anymq-redeliveries": "9" * 5000}, False, 0),
+    ],
+)
+def test_how_often_it_was_delivered_before(
+    headers: dict[str, str], redelivered: bool, expected: int
+) -> None:
+    assert convert._redeliveries(headers, redelivered=redelivered) == expected
 
 
 async def test_what_the_core_never_saw_is_not_counted(bench: Bench) -> None:
