@@ -10,7 +10,9 @@ import brokers
 from brokers import BrokersError
 
 
-def test_main_has_fixed_ports(states: Path) -> None:
+def test_main_has_fixed_ports(states: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in brokers.NAMES:
+        monkeypatch.delenv(f"ANYMQ_BROKERS_{name.upper()}_PORT", raising=False)
     assert [brokers.server(name).url for name in brokers.NAMES] == [
         "kafka://127.0.0.1:19092",
         "amqp://guest:guest@127.0.0.1:15673/",
