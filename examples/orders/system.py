@@ -22,7 +22,10 @@ from .services import SERVICES
 from .view import Progress, View
 
 LOOK = 0.1
-STALL = 60.0
+"""Seconds between two looks at the ledger."""
+
+STALL = 200.0
+"""Seconds without any progress that end the run: more than a broker needs to recover by itself."""
 
 Observe = Callable[[Progress, Processes | None], None]
 """Called again and again with the progress, and with the services that are processes."""

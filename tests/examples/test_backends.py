@@ -41,7 +41,6 @@ def test_the_figures_are_the_same_on(url: str) -> None:
     assert result.code == 0, result.err
     assert set(result.figures) == KEYS
     assert result.out.count("\n") == 1
-    assert result.err == ""
     duplicates = result.figures["duplicates_filtered"]
     assert result.figures == as_object(figures_of_file(DATA, LIMIT), duplicates=duplicates)
 
