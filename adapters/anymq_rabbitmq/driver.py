@@ -48,9 +48,12 @@ class RabbitMQDriver(Driver):
         self._link = link
         self._publishing = publishing
         self._options = options
-        self._publisher = Publisher(publishing, timeout=options.confirm_timeout)
+        self._publisher = Publisher(
+            publishing, timeout=options.confirm_timeout, check=self._check_log
+        )
         self._delays = Delays(link, settle=options.settle_time)
         self._topics: dict[str, TopicSpec] = {}
+        self._logs: dict[str, str] = {}
         self._has_streams = False
 
     @classmethod
@@ -80,6 +83,8 @@ class RabbitMQDriver(Driver):
         """See `Driver`."""
         if topic.create:
             await self._create(topic)
+            exchange = topology.exchange_of(topic)
+            self._logs[exchange] = topology.log_of(exchange)
         self._topics[topic.name] = topic
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
@@ -134,6 +139,12 @@ class RabbitMQDriver(Driver):
             await topology.ensure_streams(self._link, self._options.settle_time)
             self._has_streams = True
         await topology.declare_topic(self._link, topic, self._options.retention)
+
+    async def _check_log(self, exchange: str) -> None:
+        """Raise while the log of a topic is not up: a server that has just started confirms what
+        it has put into the groups' queues only, and says nothing of the log."""
+        if log := self._logs.get(exchange):
+            await topology.look(self._link, log)
 
     async def _repaired(self, record: Record, outcome: BaseException | None) -> Outcome:
         """What became of a record that came back as there was no queue to take it.

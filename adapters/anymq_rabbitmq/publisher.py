@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -57,6 +57,7 @@ class _Lane:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
+        self.checked: set[str] = set()
         self._tag = 0
         self._pending: dict[int, tuple[_Batch, int, Outgoing]] = {}
         self._return: tuple[str, str, str] | None = None
@@ -158,8 +159,13 @@ class Publisher:
     """Publishes over a connection of its own: the server stops reading from one that publishes
     when memory or disk run out, and then acknowledgements on the same would wait as well."""
 
-    def __init__(self, link: Link, *, timeout: float) -> None:
+    def __init__(
+        self, link: Link, *, timeout: float, check: Callable[[str], Awaitable[None]]
+    ) -> None:
+        """`check` raises while an exchange is not ready for publishes. It is asked once for each
+        exchange after each connecting."""
         self._link = link
+        self._check = check
         self._timeout = timeout
         self._opening = asyncio.Lock()
         self._lane: _Lane | None = None
@@ -172,6 +178,17 @@ class Publisher:
         if not messages:
             return []
         lane = await self._ready()
+        if unready := await self._unready(lane, messages):
+            return await self._publish_ready(lane, messages, unready)
+        return await self._send(lane, messages)
+
+    async def publish_all(self, messages: Sequence[Outgoing]) -> None:
+        """Publish `messages`; raises the first error."""
+        for outcome in await self.publish(messages):
+            if outcome is not None:
+                raise outcome
+
+    async def _send(self, lane: _Lane, messages: Sequence[Outgoing]) -> list[BaseException | None]:
         batch = lane.send(messages)
         # Not wait_for: the call may be given up, the batch goes on.
         await asyncio.wait((batch.done,), timeout=self._timeout)
@@ -188,11 +205,26 @@ class Publisher:
                 self._link.abort()
         return batch.outcomes
 
-    async def publish_all(self, messages: Sequence[Outgoing]) -> None:
-        """Publish `messages`; raises the first error."""
-        for outcome in await self.publish(messages):
-            if outcome is not None:
-                raise outcome
+    async def _unready(self, lane: _Lane, messages: Sequence[Outgoing]) -> dict[str, BaseException]:
+        errors: dict[str, BaseException] = {}
+        for exchange in {message.exchange for message in messages} - lane.checked:
+            try:
+                await self._check(exchange)
+            except Exception as error:
+                errors[exchange] = error
+            else:
+                lane.checked.add(exchange)
+        return errors
+
+    async def _publish_ready(
+        self, lane: _Lane, messages: Sequence[Outgoing], unready: dict[str, BaseException]
+    ) -> list[BaseException | None]:
+        sent = [message for message in messages if message.exchange not in unready]
+        outcomes = iter(await self._send(lane, sent)) if sent else iter(())
+        return [
+            unready[message.exchange] if message.exchange in unready else next(outcomes)
+            for message in messages
+        ]
 
     async def _ready(self) -> _Lane:
         if blocked := self._link.blocked:

@@ -135,12 +135,13 @@ async def exists(link: Link, queue: str) -> bool:
 
 async def require(link: Link, queue: str) -> None:
     """Raise the server's error unless there is a queue of this name."""
+    await _when_up(lambda: look(link, queue))
 
-    async def look() -> None:
-        async with link.scratch() as channel:
-            await link.call(channel.queue_declare(queue, passive=True))
 
-    await _when_up(look)
+async def look(link: Link, queue: str) -> None:
+    """As `require`, and raise `QueueDown` if the queue is not up."""
+    async with link.scratch() as channel:
+        await link.call(channel.queue_declare(queue, passive=True))
 
 
 async def require_exchange(link: Link, exchange: str) -> None:

@@ -38,7 +38,8 @@ class Bench:
         self, url: str | None = None, *, declare: bool = True, timeout: float = 10, **options: Any
     ) -> RabbitMQDriver:
         """A driver. New queues are relied on at once, unless `settle_time` says otherwise."""
-        chosen = RabbitMQOptions(**{"settle_time": 0.0, **options})
+        options.setdefault("settle_time", 0.0)
+        chosen = RabbitMQOptions(**options)
         driver = await RabbitMQDriver.open(URL.parse(url or self.url), chosen, timeout=timeout)
         self._drivers.append(driver)
         if declare:
@@ -59,7 +60,8 @@ class Bench:
             await driver.aclose()
 
     def topic(self, name: str | None = None, **values: Any) -> TopicSpec:
-        return TopicSpec(name=name or self.name, **{"native": name or self.name, **values})
+        values.setdefault("native", name or self.name)
+        return TopicSpec(name=name or self.name, **values)
 
     def spec(
         self,
