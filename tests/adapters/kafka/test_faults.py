@@ -16,25 +16,15 @@ from anymq.errors import AccessDenied, PublishTimeout, TransientError, translate
 from anymq_kafka.aio import kafka
 from anymq_kafka.errors import ERRORS
 from brokers import Server
-from tests.adapters.kafka.support import (
-    Bench,
-    bench_on,
-    bodies,
-    eventually,
-    nothing,
-    numbers,
-    own_tasks,
-    take,
-    take_through,
-    until_committed,
-)
+from tests.adapters.kafka.support import Bench, nothing, numbers, own_tasks, until_committed
+from tests.adapters.support import bodies, eventually, take, take_through
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka-faults"), pytest.mark.timeout(180)]
 
 
 @pytest_asyncio.fixture
 async def fragile(faulty: Server) -> AsyncIterator[Bench]:
-    async with bench_on(faulty.url) as bench:
+    async with Bench(faulty.url) as bench:
         yield bench
 
 
@@ -114,7 +104,7 @@ async def test_a_server_that_stands_still(fragile: Bench, faulty: Server) -> Non
     await eventually(published)
     again: list[bytes] = []
     while b"5" not in again:
-        again += bodies(await take_through(source, 1))
+        again += bodies(await take_through(source, 1, seconds=60.0))
     assert set(again) <= {b"4", b"5"}, "what was acked meanwhile was committed later"
 
 
@@ -128,8 +118,8 @@ async def test_a_restart_repeats_and_loses_nothing(fragile: Bench, faulty: Serve
     await asyncio.to_thread(faulty.kill)
     await asyncio.to_thread(faulty.up)
     await source.ack(first[15:])
-    assert numbers(seen + await take_through(reader, 10)) == list(range(30))
-    rest = await take_through(source, 15)
+    assert numbers(seen + await take_through(reader, 10, seconds=60.0)) == list(range(30))
+    rest = await take_through(source, 15, seconds=60.0)
     await source.ack(rest)
     assert numbers(rest) == sorted(set(range(30)) - set(numbers(first[:10] + first[15:])))
     await until_committed(source)
@@ -155,7 +145,7 @@ async def test_unconfirmed_is_what_was_not_stored(fragile: Bench, faulty: Server
         confirmed += [number + n for n, out in enumerate(outcomes) if isinstance(out, str)]
     await killing
     source = await fragile.join(driver)
-    received = await take_through(source, len(confirmed))
+    received = await take_through(source, len(confirmed), seconds=60.0)
     assert set(confirmed) <= set(numbers(received))
     assert len(received) == len(set(numbers(received))), "the idempotent producer stores once"
 

@@ -13,16 +13,14 @@ from anymq_kafka.aio import TopicPartition, kafka
 from anymq_kafka.source import GroupSource
 from tests.adapters.kafka.support import (
     Bench,
-    bodies,
     crash,
-    eventually,
     nothing,
     numbers,
     own_tasks,
-    take,
     until_committed,
     until_gone,
 )
+from tests.adapters.support import bodies, eventually, take
 
 pytestmark = pytest.mark.kafka
 

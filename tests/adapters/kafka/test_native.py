@@ -9,7 +9,8 @@ import pytest
 from anymq_kafka import KafkaDriver
 from anymq_kafka.aio import TopicPartition
 from anymq_kafka.broadcast import BroadcastSource
-from tests.adapters.kafka.support import Bench, bodies, nothing, take
+from tests.adapters.kafka.support import Bench, nothing
+from tests.adapters.support import bodies, take
 
 pytestmark = pytest.mark.kafka
 

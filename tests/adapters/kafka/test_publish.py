@@ -12,7 +12,8 @@ from anymq.errors import ConfigurationError, MessageTooLarge, NotFound, translat
 from anymq_kafka import KafkaDriver
 from anymq_kafka.aio import kafka
 from anymq_kafka.errors import ERRORS
-from tests.adapters.kafka.support import Bench, bodies, take, until_gone
+from tests.adapters.kafka.support import Bench, until_gone
+from tests.adapters.support import bodies, take
 
 pytestmark = pytest.mark.kafka
 

@@ -14,18 +14,8 @@ from anymq_kafka import KafkaDriver
 from anymq_kafka.aio import TopicPartition, committed
 from anymq_kafka.retry import BINS, bin_of, retry_topics
 from anymq_kafka.source import GroupSource
-from tests.adapters.kafka.support import (
-    Bench,
-    attempt,
-    bodies,
-    crash,
-    eventually,
-    nothing,
-    numbers,
-    take,
-    until_committed,
-    until_gone,
-)
+from tests.adapters.kafka.support import Bench, crash, nothing, numbers, until_committed, until_gone
+from tests.adapters.support import attempt, bodies, eventually, take
 
 names = st.from_regex(
     r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}(\.[A-Za-z0-9][A-Za-z0-9_-]{0,20})*", fullmatch=True

@@ -18,7 +18,8 @@ from anymq_kafka.clients import Clients
 from anymq_kafka.errors import ERRORS
 from brokers.errors import NotInstallable
 from tests.adapters.kafka.secure import HOST, PASSWORD, USER, Secure, secure_server
-from tests.adapters.kafka.support import Bench, bench_on, numbers, take
+from tests.adapters.kafka.support import Bench, numbers
+from tests.adapters.support import take
 
 pytestmark = pytest.mark.kafka
 
@@ -53,7 +54,7 @@ async def test_logging_in(secure: Secure, mechanism: str, encrypted: bool) -> No
     if encrypted:
         url = f"kafka+ssl://{LOGIN}{HOST}:{secure.tls}"
         options["ca"] = str(secure.ca)
-    async with bench_on(url) as bench:
+    async with Bench(url) as bench:
         driver = await bench.open(partitions=1, **options)
         await driver.publish(bench.records(5))
         source = await bench.join(driver)
@@ -88,15 +89,15 @@ async def test_a_certificate_of_another_host(secure: Secure) -> None:
     assert isinstance(error, AccessDenied)
 
 
-async def test_tls_is_never_left_out(kafka_url: str) -> None:
-    url = kafka_url.replace("kafka://", f"kafka+ssl://{LOGIN}")
+async def test_tls_is_never_left_out(server_url: str) -> None:
+    url = server_url.replace("kafka://", f"kafka+ssl://{LOGIN}")
     error = await meaning_of_opening(url, request_timeout=2.0)
     assert isinstance(error, AccessDenied | TransientError)
 
 
-async def test_the_first_host_that_answers_is_enough(kafka_url: str) -> None:
-    host = kafka_url.partition("://")[2]
-    async with bench_on(f"kafka://127.0.0.1:1,{host}") as bench:
+async def test_the_first_host_that_answers_is_enough(server_url: str) -> None:
+    host = server_url.partition("://")[2]
+    async with Bench(f"kafka://127.0.0.1:1,{host}") as bench:
         await bench.open()
 
 

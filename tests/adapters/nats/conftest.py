@@ -2,41 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Iterator
+from tests.adapters.fixtures import bench_of, faulty_of, url_of
+from tests.adapters.nats.support import Bench
 
-import pytest
-import pytest_asyncio
-
-from anymq_nats import NatsDriver
-from brokers import Server, server
-from tests.adapters.nats.support import Bench, bench_on
-
-
-@pytest.fixture(scope="session")
-def nats_url() -> str:
-    if url := os.environ.get("ANYMQ_TEST_NATS_URL"):
-        return url
-    main = server("nats")
-    main.up()
-    return main.url
-
-
-@pytest.fixture
-def faulty() -> Iterator[Server]:
-    """A server that this test may kill and pause."""
-    made = server("nats", instance="faults")
-    made.up()
-    yield made
-    made.up()
-
-
-@pytest_asyncio.fixture
-async def bench(nats_url: str) -> AsyncIterator[Bench]:
-    async with bench_on(nats_url) as made:
-        yield made
-
-
-@pytest_asyncio.fixture
-async def driver(bench: Bench) -> NatsDriver:
-    return await bench.open()
+server_url = url_of("nats")
+faulty = faulty_of("nats")
+bench = bench_of(Bench)

@@ -12,17 +12,8 @@ from anymq.driver import SourceLost
 from anymq_nats import NatsDriver
 from anymq_nats.broadcast import BroadcastSource
 from brokers import Server
-from tests.adapters.nats.support import (
-    Bench,
-    Proxy,
-    bench_on,
-    bodies,
-    eventually,
-    nothing,
-    stored,
-    take,
-    take_through,
-)
+from tests.adapters.nats.support import Bench, Proxy, stored, take_through
+from tests.adapters.support import bodies, eventually, nothing, take
 
 pytestmark = pytest.mark.nats
 
@@ -104,8 +95,8 @@ async def test_a_stream_made_anew_is_read_from_its_beginning(
     assert bodies(await take(reader, 1)) == [b"first"]
 
 
-async def test_nothing_is_skipped_when_the_connection_breaks(bench: Bench, nats_url: str) -> None:
-    async with Proxy(int(nats_url.rpartition(":")[2])) as proxy, bench_on(proxy.url) as other:
+async def test_nothing_is_skipped_when_the_connection_breaks(bench: Bench, server_url: str) -> None:
+    async with Proxy(int(server_url.rpartition(":")[2])) as proxy, Bench(proxy.url) as other:
         writer = await bench.open(declare=False)
         driver = await other.open()
         await writer.declare(other.topic())
@@ -133,7 +124,7 @@ async def _some(reader: object) -> list[bytes]:
 
 @pytest.mark.xdist_group("nats-faults")
 async def test_nothing_is_skipped_or_repeated_when_the_server_is_killed(faulty: Server) -> None:
-    async with bench_on(faulty.url) as bench:
+    async with Bench(faulty.url) as bench:
         driver = await bench.open()
         reader = await bench.join(driver, None)
         stored(await driver.publish(bench.records(10)))
@@ -142,4 +133,4 @@ async def test_nothing_is_skipped_or_repeated_when_the_server_is_killed(faulty: 
         await asyncio.to_thread(faulty.up)
         seen += bodies(await take_through(reader, 6))
         assert seen == [b"%d" % number for number in range(10)]
-        assert await nothing(reader)
+        assert await nothing(reader, 0.3)

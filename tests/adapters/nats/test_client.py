@@ -22,7 +22,8 @@ from anymq_nats import NatsDriver, NatsOptions, link
 from anymq_nats.client import GuardedClient
 from anymq_nats.errors import NotPermitted
 from anymq_nats.parser import HearingParser
-from tests.adapters.nats.support import FakeServer, eventually
+from tests.adapters.nats.support import FakeServer
+from tests.adapters.support import eventually
 
 SECRET = "hunter2"
 TLS = Path(__file__).with_name("tls")

@@ -11,7 +11,8 @@ from nats.aio.msg import Msg
 from anymq.driver import SourceLost
 from anymq_nats import NatsDriver, source
 from anymq_nats.names import encode
-from tests.adapters.nats.support import Bench, bodies, eventually, nothing, stored, take
+from tests.adapters.nats.support import Bench, stored
+from tests.adapters.support import bodies, eventually, nothing, take
 
 pytestmark = pytest.mark.nats
 
@@ -114,7 +115,7 @@ async def test_closing_gives_back_uncounted_what_was_not_handed_out(
     left = await take(staying, 20)
     assert {received.redeliveries for received in left} == {0}
     await staying.ack(left)
-    assert await nothing(staying)
+    assert await nothing(staying, 0.3)
 
 
 async def test_a_cancelled_read_loses_nothing(bench: Bench, driver: NatsDriver) -> None:

@@ -15,7 +15,8 @@ from anymq.driver import TopicSpec
 from anymq_nats import NatsDriver
 from anymq_nats.errors import NoPubAck, NotServed, TooLarge
 from brokers import Server
-from tests.adapters.nats.support import Bench, bench_on, stored, take
+from tests.adapters.nats.support import Bench, stored
+from tests.adapters.support import take
 
 pytestmark = pytest.mark.nats
 
@@ -130,7 +131,7 @@ async def test_concurrent_batches_do_not_mix(bench: Bench, driver: NatsDriver) -
 
 @pytest.mark.xdist_group("nats-faults")
 async def test_a_stopped_server_is_not_waited_for(faulty: Server) -> None:
-    async with bench_on(faulty.url) as bench:
+    async with Bench(faulty.url) as bench:
         driver = await bench.open(request_timeout=1.0)
         record = bench.record(b"kept")
         faulty.pause()
@@ -147,7 +148,7 @@ async def test_a_stopped_server_is_not_waited_for(faulty: Server) -> None:
 
 @pytest.mark.xdist_group("nats-faults")
 async def test_a_dead_server_fails_at_once_and_a_new_one_is_found(faulty: Server) -> None:
-    async with bench_on(faulty.url) as bench:
+    async with Bench(faulty.url) as bench:
         driver = await bench.open(request_timeout=1.0)
         faulty.kill()
         begun = time.monotonic()

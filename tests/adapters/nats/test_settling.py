@@ -15,17 +15,8 @@ from anymq_nats import NatsDriver
 from anymq_nats.names import encode
 from anymq_nats.source import GroupSource, Lease
 from brokers import Server
-from tests.adapters.nats.support import (
-    Bench,
-    Proxy,
-    attempt,
-    bench_on,
-    bodies,
-    eventually,
-    nothing,
-    stored,
-    take,
-)
+from tests.adapters.nats.support import Bench, Proxy, stored
+from tests.adapters.support import attempt, bodies, eventually, nothing, take
 
 pytestmark = pytest.mark.nats
 
@@ -98,8 +89,8 @@ async def test_a_copy_is_for_its_group_alone(bench: Bench, driver: NatsDriver) -
     (later,) = await take(groups[0], 1)
     (released,) = await take(groups[1], 1)
     assert (attempt(later), attempt(released)) == (2, 1)
-    assert await nothing(groups[2])
-    assert await nothing(reader)
+    assert await nothing(groups[2], 0.3)
+    assert await nothing(reader, 0.3)
 
 
 async def test_a_copy_outlives_the_retention_while_it_waits(bench: Bench) -> None:
@@ -248,9 +239,9 @@ async def test_without_schedules_the_consumer_keeps_the_delay(bench: Bench) -> N
 
 
 async def test_a_settlement_that_cannot_be_told_raises_and_can_be_repeated(
-    bench: Bench, nats_url: str
+    bench: Bench, server_url: str
 ) -> None:
-    async with Proxy(int(nats_url.rpartition(":")[2])) as proxy, bench_on(proxy.url) as other:
+    async with Proxy(int(server_url.rpartition(":")[2])) as proxy, Bench(proxy.url) as other:
         driver = await other.open(request_timeout=0.5)
         source = await other.join(driver)
         stored(await driver.publish([other.record(b"x")]))
@@ -280,7 +271,7 @@ async def test_a_settlement_that_cannot_be_told_raises_and_can_be_repeated(
 @pytest.mark.parametrize("graceful", [False, True], ids=["kill", "restart"])
 async def test_delayed_nacks_survive_the_server(faulty: Server, graceful: bool) -> None:
     """None early, none lost; what was acked just before a kill may come twice."""
-    async with bench_on(faulty.url) as bench:
+    async with Bench(faulty.url) as bench:
         driver = await bench.open()
         source = await bench.join(driver, lease=60.0)
         stored(await driver.publish(bench.records(200)))
@@ -316,7 +307,7 @@ async def _through(source: Source) -> list[Received]:
 
 @pytest.mark.xdist_group("nats-faults")
 async def test_a_member_goes_on_after_the_server_was_killed(faulty: Server) -> None:
-    async with bench_on(faulty.url) as bench:
+    async with Bench(faulty.url) as bench:
         driver = await bench.open()
         source = await bench.join(driver)
         stored(await driver.publish(bench.records(100)))
@@ -348,7 +339,7 @@ async def test_a_member_goes_on_after_the_server_was_killed(faulty: Server) -> N
 @pytest.mark.xdist_group("nats-faults")
 async def test_closing_ends_while_the_server_is_dead_or_stopped(faulty: Server) -> None:
     for how in ("pause", "kill"):
-        async with bench_on(faulty.url) as bench:
+        async with Bench(faulty.url) as bench:
             driver = await bench.open()
             source = await bench.join(driver)
             reader = await bench.join(driver, None)

@@ -13,7 +13,8 @@ from nats.js import api
 from anymq.errors import ConfigurationError
 from anymq_nats import NatsDriver
 from anymq_nats.names import encode
-from tests.adapters.nats.support import Bench, stored, take
+from tests.adapters.nats.support import Bench, stored
+from tests.adapters.support import take
 
 pytestmark = pytest.mark.nats
 
@@ -180,11 +181,11 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 async def test_processes_may_declare_and_subscribe_at_once(
-    bench: Bench, nats_url: str, pytestconfig: pytest.Config
+    bench: Bench, server_url: str, pytestconfig: pytest.Config
 ) -> None:
     processes = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _PROCESS, nats_url, bench.name, cwd=pytestconfig.rootpath
+            sys.executable, "-c", _PROCESS, server_url, bench.name, cwd=pytestconfig.rootpath
         )
         for _ in range(3)
     ]

@@ -8,7 +8,8 @@ import pytest
 from redis.exceptions import RedisError
 
 from anymq_redis import RedisDriver
-from tests.adapters.redis.support import Bench, Proxy, bodies, nothing, take, take_through
+from tests.adapters.redis.support import Bench, Proxy
+from tests.adapters.support import bodies, nothing, take, take_through
 
 pytestmark = pytest.mark.redis
 

@@ -10,7 +10,8 @@ from anymq.driver import Source
 from anymq_redis import RedisDriver
 from anymq_redis.keys import group_keys
 from anymq_redis.scripts import MOVE, SWEEP, TRIM
-from tests.adapters.redis.support import Bench, bodies, take
+from tests.adapters.redis.support import Bench
+from tests.adapters.support import bodies, take
 
 pytestmark = pytest.mark.redis
 

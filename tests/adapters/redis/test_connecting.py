@@ -37,7 +37,8 @@ from anymq.options import split_options
 from anymq.url import URL
 from anymq_redis import RedisDriver, RedisOptions
 from anymq_redis.connection import Address, pack
-from tests.adapters.redis.support import Bench, Proxy, eventually, take
+from tests.adapters.redis.support import Bench, Proxy
+from tests.adapters.support import eventually, take
 
 pytestmark = pytest.mark.redis
 

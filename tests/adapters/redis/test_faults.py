@@ -11,17 +11,8 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 
 from anymq.driver import Received
 from brokers import Server
-from tests.adapters.redis.support import (
-    Proxy,
-    attempt,
-    bench_on,
-    bodies,
-    bodies_stored,
-    eventually,
-    nothing,
-    take,
-    take_through,
-)
+from tests.adapters.redis.support import Bench, Proxy, bodies_stored
+from tests.adapters.support import attempt, bodies, eventually, nothing, take, take_through
 
 pytestmark = [pytest.mark.redis, pytest.mark.xdist_group("redis-faults"), pytest.mark.timeout(180)]
 
@@ -29,7 +20,7 @@ LOST = (RedisError, OSError)
 
 
 async def test_a_kill_in_mid_stream_loses_nothing(faulty: Server) -> None:
-    async with bench_on(faulty.url) as bench:
+    async with Bench(faulty.url) as bench:
         driver = await bench.open()
         source = await bench.join(driver, lease=5.0)
         delayed = await bench.join(driver, "delayed")
@@ -81,7 +72,7 @@ async def _answers(call: object) -> bool:
 
 
 async def test_a_delay_survives_a_restart_of_everything(faulty: Server) -> None:
-    async with bench_on(faulty.url) as bench:
+    async with Bench(faulty.url) as bench:
         driver = await bench.open()
         source = await bench.join(driver)
         await driver.publish([bench.record(b"x")])
@@ -91,7 +82,7 @@ async def test_a_delay_survives_a_restart_of_everything(faulty: Server) -> None:
         name = bench.name
     await asyncio.to_thread(faulty.kill)
     await asyncio.to_thread(faulty.up)
-    async with bench_on(faulty.url) as again:
+    async with Bench(faulty.url) as again:
         again.name = name
         driver = await again.open()
         source = await again.join(driver)
@@ -103,7 +94,7 @@ async def test_a_delay_survives_a_restart_of_everything(faulty: Server) -> None:
 
 
 async def test_a_paused_server_hangs_nothing_and_stores_once(faulty: Server) -> None:
-    async with bench_on(faulty.url) as bench:
+    async with Bench(faulty.url) as bench:
         driver = await bench.open(timeout=1.0)
         source = await bench.join(driver)
         await driver.publish([bench.record(b"first")])
@@ -137,7 +128,7 @@ async def test_a_paused_server_hangs_nothing_and_stores_once(faulty: Server) -> 
 
 
 async def test_a_full_server_takes_no_more_and_consumers_go_on(faulty: Server) -> None:
-    async with bench_on(faulty.url) as bench:
+    async with Bench(faulty.url) as bench:
         driver = await bench.open()
         source = await bench.join(driver)
         await driver.publish(bench.records(3))
@@ -160,7 +151,7 @@ async def test_a_full_server_takes_no_more_and_consumers_go_on(faulty: Server) -
 
 
 async def test_a_demoted_primary_refuses_and_is_left(faulty: Server) -> None:
-    async with bench_on(faulty.url) as bench:
+    async with Bench(faulty.url) as bench:
         driver = await bench.open(connections=1)
         await driver.publish([bench.record(b"before")])
         number = await driver._commands.call(b"CLIENT", b"ID")
@@ -179,7 +170,7 @@ async def test_a_demoted_primary_refuses_and_is_left(faulty: Server) -> None:
 async def test_what_the_server_would_lose_is_told_once(
     faulty: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with bench_on(faulty.url) as bench, Proxy(faulty.port) as proxy:
+    async with Bench(faulty.url) as bench, Proxy(faulty.port) as proxy:
         driver = await bench.open()
         await driver.native.config_set("appendonly", "no")
         await driver.native.config_set("maxmemory-policy", "allkeys-lru")
@@ -195,7 +186,7 @@ async def test_what_the_server_would_lose_is_told_once(
 
 @pytest.mark.parametrize("how", ["kill", "pause"])
 async def test_closing_with_a_dead_server_is_bounded(faulty: Server, how: str) -> None:
-    async with bench_on(faulty.url) as bench:
+    async with Bench(faulty.url) as bench:
         driver = await bench.open()
         source = await bench.join(driver)
         broadcast = await bench.join(driver, None)
@@ -219,7 +210,7 @@ async def test_closing_with_a_dead_server_is_bounded(faulty: Server, how: str) -
 
 
 async def test_a_cancelled_close_leaves_nothing_open(faulty: Server) -> None:
-    async with bench_on(faulty.url) as bench:
+    async with Bench(faulty.url) as bench:
         driver = await bench.open()
         source = await bench.join(driver)
         await driver.publish(bench.records(3))

@@ -11,7 +11,8 @@ import pytest
 from anymq.driver import SourceLost
 from anymq.errors import NotFound
 from anymq_redis import RedisDriver
-from tests.adapters.redis.support import Bench, blocked, bodies, nothing, take
+from tests.adapters.redis.support import Bench, blocked
+from tests.adapters.support import bodies, nothing, take
 
 pytestmark = pytest.mark.redis
 

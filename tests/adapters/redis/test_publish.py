@@ -11,7 +11,8 @@ from redis.exceptions import RedisError
 
 from anymq.errors import ConfigurationError, NotFound
 from anymq_redis import RedisDriver
-from tests.adapters.redis.support import Bench, Proxy, bodies_stored, eventually, stored, take
+from tests.adapters.redis.support import Bench, Proxy, bodies_stored, stored
+from tests.adapters.support import eventually, take
 
 pytestmark = pytest.mark.redis
 

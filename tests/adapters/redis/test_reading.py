@@ -12,7 +12,8 @@ import pytest
 from redis.exceptions import RedisError
 
 from anymq_redis import RedisDriver
-from tests.adapters.redis.support import Bench, Proxy, blocked, bodies, eventually, nothing, take
+from tests.adapters.redis.support import Bench, Proxy, blocked
+from tests.adapters.support import bodies, eventually, nothing, take
 
 pytestmark = pytest.mark.redis
 

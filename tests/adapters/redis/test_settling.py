@@ -12,15 +12,8 @@ from anymq.driver import Record, Rejected
 from anymq.errors import NotFound
 from anymq.message import new_id
 from anymq_redis import RedisDriver
-from tests.adapters.redis.support import (
-    Bench,
-    attempt,
-    bodies,
-    bodies_stored,
-    eventually,
-    nothing,
-    take,
-)
+from tests.adapters.redis.support import Bench, bodies_stored
+from tests.adapters.support import attempt, bodies, eventually, nothing, take
 
 pytestmark = pytest.mark.redis
 

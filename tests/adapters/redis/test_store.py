@@ -19,8 +19,8 @@ pytestmark = pytest.mark.redis
 
 
 @pytest_asyncio.fixture
-async def store(redis_url: str) -> AsyncIterator[RedisStore]:
-    made = await RedisStore.open(URL.parse(redis_url))
+async def store(server_url: str) -> AsyncIterator[RedisStore]:
+    made = await RedisStore.open(URL.parse(server_url))
     yield made
     await made.aclose()
     await made.aclose()
@@ -80,8 +80,8 @@ async def test_what_is_done_is_forgotten_after_its_time(
     assert not await driver.native.keys(f"anymq:seen:{key}")
 
 
-async def test_one_of_many_wins(redis_url: str, store: RedisStore, key: str) -> None:
-    other = await RedisStore.open(URL.parse(redis_url))
+async def test_one_of_many_wins(server_url: str, store: RedisStore, key: str) -> None:
+    other = await RedisStore.open(URL.parse(server_url))
     claims = await asyncio.gather(
         *((store, other)[n % 2].begin(key, f"owner-{n}", 30) for n in range(40))
     )
@@ -89,8 +89,8 @@ async def test_one_of_many_wins(redis_url: str, store: RedisStore, key: str) -> 
     await other.aclose()
 
 
-async def test_a_prefix_of_its_own(redis_url: str, store: RedisStore, key: str) -> None:
-    other = await RedisStore.open(URL.parse(f"{redis_url}?prefix=other:"))
+async def test_a_prefix_of_its_own(server_url: str, store: RedisStore, key: str) -> None:
+    other = await RedisStore.open(URL.parse(f"{server_url}?prefix=other:"))
     await store.begin(key, "a", 30)
     assert await other.begin(key, "b", 30) == Claim(State.NEW)
     await other.aclose()

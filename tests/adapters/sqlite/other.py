@@ -11,7 +11,7 @@ from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from tests.adapters.sqlite.support import Bench, bench, record, records, spec
+from tests.adapters.sqlite.support import Bench, record, records, spec
 
 
 def say(*lines: object) -> None:
@@ -85,7 +85,7 @@ JOBS = {"publish": publish, "consume": consume, "take": take, "echo": echo, "hol
 
 async def main(job: str, path: str, *arguments: str) -> None:
     numbers = [float(text) if "." in text else int(text) for text in arguments]
-    async with bench(Path(path)) as made:
+    async with Bench(Path(path)) as made:
         await JOBS[job](made, *numbers)  # type: ignore[operator]
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from anymq.driver import SourceLost
 from anymq_sqlite import SqliteDriver
-from tests.adapters.sqlite.support import Bench, bodies, drain, record, records, spec
+from tests.adapters.sqlite.support import Bench, record, records, spec
+from tests.adapters.support import bodies, drain
 
 
 async def test_every_reader_gets_everything_from_its_place_on(bench: Bench) -> None:

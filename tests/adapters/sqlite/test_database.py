@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,8 @@ from anymq_sqlite import Database, SqliteDriver
 from anymq_sqlite import connection as connection_module
 from anymq_sqlite.lock import WriteLock
 from anymq_sqlite.notify import Notifier
-from tests.adapters.sqlite.support import Bench, bodies, drain, record, records, spec, topic
+from tests.adapters.sqlite.support import Bench, record, records, spec, topic
+from tests.adapters.support import bodies, drain
 
 
 def insert(db: sqlite3.Connection, name: str) -> None:
@@ -45,7 +47,8 @@ async def test_only_the_owner_may_read_the_files(bench: Bench) -> None:
 
 
 async def test_a_commit_is_forced_to_disk_unless_told_otherwise(bench: Bench) -> None:
-    for options, level in (({}, 2), ({"synchronous": "normal"}, 1)):
+    cases: list[tuple[dict[str, Any], int]] = [({}, 2), ({"synchronous": "normal"}, 1)]
+    for options, level in cases:
         driver = await bench.open(**options)
         assert await driver.native.read(lambda db: db.execute("PRAGMA synchronous").fetchone()) == (
             level,

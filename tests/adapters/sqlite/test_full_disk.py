@@ -12,7 +12,8 @@ import pytest
 
 from anymq.errors import TransientError, translate
 from anymq_sqlite import SqliteDriver
-from tests.adapters.sqlite.support import Bench, bench, drain, record, spec
+from tests.adapters.sqlite.support import Bench, record, spec
+from tests.adapters.support import drain
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ async def test_a_full_disk(small_disk: tuple[Path, bool]) -> None:
     disk, is_small = small_disk
     ballast = disk / "ballast"
     ballast.write_bytes(b"x" * 2_000_000)
-    async with bench(disk / "broker.db") as made:
+    async with Bench(disk / "broker.db") as made:
         driver = await made.open()
         if is_small:
             await recovers(driver, ballast.unlink)

@@ -9,18 +9,8 @@ import pytest
 
 from anymq.driver import Received, Source, SourceLost
 from anymq_sqlite import SqliteDriver
-from tests.adapters.sqlite.support import (
-    Bench,
-    attempt,
-    bodies,
-    drain,
-    nack,
-    record,
-    records,
-    rejected,
-    spec,
-    topic,
-)
+from tests.adapters.sqlite.support import Bench, nack, record, records, rejected, spec, topic
+from tests.adapters.support import attempt, bodies, drain
 
 
 async def take(source: Source, count: int) -> list[Received]:
@@ -233,7 +223,7 @@ async def test_reject_stores_the_letter_and_settles_in_one(driver: SqliteDriver)
         await source.reject([rejected(first)], driver)
     assert await pending(driver) == 2
     await driver.declare(topic("orders.billing.dlq"))
-    letters = await driver.subscribe(spec("undertaker", name="orders.billing.dlq"))
+    letters = await driver.subscribe(spec("undertaker", topic=topic("orders.billing.dlq")))
     buried = [rejected(first), rejected(second)]
     await source.reject(buried, driver)
     await source.reject(buried, driver)

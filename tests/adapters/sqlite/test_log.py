@@ -8,7 +8,8 @@ import pytest
 
 from anymq.errors import MessageTooLarge, NotFound, translate
 from anymq_sqlite import SqliteDriver
-from tests.adapters.sqlite.support import TOPIC, Bench, bodies, drain, record, records, spec, topic
+from tests.adapters.sqlite.support import TOPIC, Bench, record, records, spec, topic
+from tests.adapters.support import bodies, drain
 
 ODD_HEADERS = {
     "ce-type": "täst ☃ 𝄞",
@@ -122,7 +123,7 @@ async def test_an_operators_topic_is_not_made(driver: SqliteDriver) -> None:
     (outcome,) = await driver.publish([record(name="theirs")])
     assert isinstance(outcome, NotFound)
     with pytest.raises(NotFound):
-        await driver.subscribe(spec(name="theirs"))
+        await driver.subscribe(spec(topic=topic("theirs")))
 
 
 async def test_an_operators_group_is_not_made(driver: SqliteDriver) -> None:
@@ -137,7 +138,7 @@ async def test_a_mapped_topic_has_its_own_name_in_the_file(driver: SqliteDriver)
     await driver.declare(mapped)
     await driver.declare(type(mapped)(name="bought", native="sales", create=False))
     await driver.publish([record(b"1", name="bought")])
-    source = await driver.subscribe(spec(name="sales"))
+    source = await driver.subscribe(spec(topic=topic("sales")))
     assert bodies(await drain(source, 1)) == [b"1"]
     await source.aclose()
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from anymq_sqlite import SqliteDriver
-from tests.adapters.sqlite.support import Bench, attempt, drain, record, records, spec
+from tests.adapters.sqlite.support import Bench, record, records, spec
+from tests.adapters.support import attempt, drain
 
 OTHER = Path(__file__).with_name("other.py")
 

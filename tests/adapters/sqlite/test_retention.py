@@ -8,7 +8,8 @@ import time
 
 from anymq.driver import TopicSpec
 from anymq_sqlite import SqliteDriver
-from tests.adapters.sqlite.support import Bench, drain, nack, record, records, spec, topic
+from tests.adapters.sqlite.support import Bench, nack, record, records, spec, topic
+from tests.adapters.support import drain
 
 HOUR = 3600.0
 

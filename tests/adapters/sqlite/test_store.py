@@ -119,7 +119,7 @@ async def test_it_survives_a_restart(url: URL) -> None:
 
 
 async def test_it_may_share_the_brokers_file(bench: Bench, driver: SqliteDriver) -> None:
-    store = await SqliteStore.open(bench.url)
+    store = await SqliteStore.open(URL.parse(bench.url))
     assert (await store.begin("k", "me", 10)).state is State.NEW
     await driver.ping()
     await store.aclose()
