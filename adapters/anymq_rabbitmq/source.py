@@ -21,7 +21,7 @@ from .link import Link, bounded
 from .publisher import Outgoing, Publisher
 
 FILL_TIMEOUT = 5.0
-GIVE_BACK_TIMEOUT = 1.0
+GIVE_BACK_TIMEOUT = 1.5
 # Since then basic.nack gives a message back without counting that as a failure.
 _UNCOUNTED_NACK = (4, 3)
 
@@ -123,13 +123,15 @@ class QueueSource(Source):
         if self._closed:
             return
         self._closed = True
+        filling = {self._filling} if self._filling is not None else set[asyncio.Task[None]]()
+        for task in filling:
+            task.cancel()
         try:
-            if self._filling is not None:
-                self._filling.cancel()
-                await asyncio.wait((self._filling,), timeout=GIVE_BACK_TIMEOUT)
             await self._give_back(await self._consumer.stop())
         finally:
             await self._consumer.aclose()
+            if filling:
+                await asyncio.wait(filling, timeout=GIVE_BACK_TIMEOUT)
 
     def _check_filled(self, filling: asyncio.Task[None]) -> None:
         self._filling = None

@@ -19,7 +19,16 @@ from anymq.errors import (
 )
 from anymq_rabbitmq import RabbitMQDriver
 from brokers import Server
-from tests.adapters.rabbitmq.support import Bench, Proxy, bench_on, cut, numbers, store, take
+from tests.adapters.rabbitmq.support import (
+    Bench,
+    Proxy,
+    bench_on,
+    cut,
+    eventually,
+    numbers,
+    store,
+    take,
+)
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -175,3 +184,41 @@ async def test_a_dead_link_is_given_up(bench: Bench) -> None:
         proxy.stall()
         await driver.aclose()
         assert time.monotonic() - started < 5
+
+
+@pytest.mark.xdist_group("rabbitmq-faults")
+async def test_a_server_that_has_just_started_leaves_nothing_out_of_the_log(
+    faulty: Server,
+) -> None:
+    async with bench_on(faulty.url) as bench:
+        driver = await bench.open(settle_time=1.5)
+        source = await bench.join(driver)
+        await store(driver, [bench.record(0)])
+        await take(source, 1)
+        await asyncio.to_thread(faulty.kill)
+        starting = asyncio.create_task(asyncio.to_thread(faulty.up))
+        confirmed = 0
+        errors: list[BaseException] = []
+
+        async def publish() -> bool:
+            nonlocal confirmed
+            try:
+                await store(driver, [bench.record(confirmed + 1)])
+            except Exception as error:
+                errors.append(translate(error, driver.errors, doing="", where=""))
+            else:
+                confirmed += 1
+            return confirmed == 100
+
+        await eventually(publish, seconds=60)
+        await starting
+        reader = await bench.join(driver, None, start="earliest")
+        logged: set[int] = set()
+
+        async def complete() -> bool:
+            logged.update(numbers(await reader.receive(1000, 0.2)))
+            return len(logged) == 101
+
+        await eventually(complete, seconds=10)
+        assert errors
+        assert all(isinstance(error, TransientError) for error in errors)
