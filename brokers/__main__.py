@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument(
             "--instance",
-            default=state.MAIN,
+            default=state.default_instance(),
             metavar="NAME",
             help="another set of servers, on ports and data of its own",
         )

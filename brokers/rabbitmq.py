@@ -23,6 +23,9 @@ disk_free_limit.absolute = 50MB
 log.console = true
 log.file = false
 """
+# A dead-letter worker that starts before its exchanges do waits this long before it tries again:
+# by default 3 minutes, in which delayed messages stand still after a crash.
+_ADVANCED = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}].\n"
 # Few schedulers for a small machine; the nodes' own port on loopback only.
 _ERLANG = "+S 2:2 -kernel inet_dist_use_interface {127,0,0,1}"
 
@@ -53,7 +56,9 @@ class RabbitMQ(Kind):
         data.mkdir(parents=True, exist_ok=True)
         config = folder / "rabbitmq.conf"
         plugins = folder / "enabled_plugins"
+        advanced = folder / "advanced.config"
         state.write(plugins, "[].\n")
+        state.write(advanced, _ADVANCED)
         state.write(config, _CONFIG.format(host=HOST, **ports))
         argv = ["/bin/sh", "-c", _START, program.path]
         env = {
@@ -65,6 +70,7 @@ class RabbitMQ(Kind):
             "RABBITMQ_DIST_PORT": str(ports["dist"]),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_CONFIG_FILE": str(config),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(advanced),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(plugins),
             "RABBITMQ_MNESIA_BASE": str(data),
             "RABBITMQ_LOG_BASE": str(folder),

@@ -44,11 +44,11 @@ class Server:
 
     host = HOST
 
-    def __init__(self, name: str, instance: str = state.MAIN) -> None:
+    def __init__(self, name: str, instance: str | None = None) -> None:
         if name not in KINDS:
             raise BrokersError(f"no server is named {name!r}: there are {', '.join(NAMES)}")
         self.name = name
-        self.instance = state.checked(instance)
+        self.instance = state.checked(instance or state.default_instance())
 
     def __repr__(self) -> str:
         return f"Server({self.name!r}, instance={self.instance!r})"
@@ -109,12 +109,12 @@ class Server:
         return Native(kind, self.instance)
 
 
-def server(name: str, instance: str = state.MAIN) -> Server:
-    """The handle of one server."""
+def server(name: str, instance: str | None = None) -> Server:
+    """The handle of one server; of `main` or $ANYMQ_BROKERS_INSTANCE unless named."""
     return Server(name, instance)
 
 
-def up(names: Sequence[str] = NAMES, instance: str = state.MAIN) -> list[str]:
+def up(names: Sequence[str] = NAMES, instance: str | None = None) -> list[str]:
     """Start servers side by side; the names of those that this call started.
 
     One that fails does not keep the others from coming up; the error names each that failed.
@@ -123,7 +123,7 @@ def up(names: Sequence[str] = NAMES, instance: str = state.MAIN) -> list[str]:
     return [name for name, started in together(servers, Server.up).items() if started]
 
 
-def down(names: Sequence[str] = NAMES, instance: str = state.MAIN) -> None:
+def down(names: Sequence[str] = NAMES, instance: str | None = None) -> None:
     """End servers side by side."""
     together([Server(name, instance) for name in names], Server.down)
 

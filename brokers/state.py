@@ -20,6 +20,11 @@ _mutexes: dict[Path, threading.Lock] = {}
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 
+def default_instance() -> str:
+    """The instance that is meant where none is named: $ANYMQ_BROKERS_INSTANCE or `main`."""
+    return os.environ.get("ANYMQ_BROKERS_INSTANCE") or MAIN
+
+
 def home() -> Path:
     """The folder that everything installed goes to: $ANYMQ_BROKERS_HOME or the user's cache."""
     if named := os.environ.get("ANYMQ_BROKERS_HOME"):

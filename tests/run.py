@@ -22,8 +22,9 @@ import brokers
 from tests.conftest import UNAVAILABLE_VARIABLE
 
 PYTEST = [sys.executable, "-m", "pytest", "-n", "4", "--dist", "loadgroup"]
-# Every test may use `main`; those that break servers have `faults` to themselves, and start it.
-INSTANCES = ("main", "faults")
+# Every test may use `tests`; those that break servers have `faults` to themselves. Neither is the
+# instance for development, so both begin empty: the leavings of many runs make servers slow.
+INSTANCES = ("tests", "faults")
 # Seconds that an interrupted pytest gets to close what its tests opened.
 GRACE = 20
 
@@ -36,12 +37,12 @@ def terminate(signum: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
-def start(name: str) -> str | None:
-    """Why the server could not be started; None when it is up."""
+def start(server: brokers.Server) -> str | None:
+    """Start an empty server; why that failed, or None."""
     try:
-        brokers.server(name).up()
+        server.reset()
     except brokers.BrokersError as error:
-        return str(error).removeprefix(f"{name}: ")
+        return str(error).removeprefix(f"{server.name}: ")
     return None
 
 
@@ -53,8 +54,8 @@ def servers() -> Iterator[dict[str, str]]:
         states = [status.state for status in pool.map(brokers.Server.status, every)]
         down = [s for s, state in zip(every, states, strict=True) if state is brokers.State.STOPPED]
         try:
-            reasons = zip(brokers.NAMES, pool.map(start, brokers.NAMES), strict=True)
-            yield {name: reason for name, reason in reasons if reason}
+            reasons = zip(down, pool.map(start, down), strict=True)
+            yield {server.name: reason for server, reason in reasons if reason}
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             with redirect_stderr(StringIO()):  # pytest's closing line stays the last one
@@ -78,6 +79,7 @@ def run_pytest(arguments: list[str], unavailable: dict[str, str]) -> int:
 
 def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, terminate)
+    os.environ["ANYMQ_BROKERS_INSTANCE"] = INSTANCES[0]
     with servers() as unavailable:
         status = run_pytest(arguments, unavailable)
     if unavailable and os.environ.get("CI") == "true":

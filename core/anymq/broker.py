@@ -155,18 +155,25 @@ class Broker:
         payloads: Sequence[T],
         *,
         key: Callable[[T], str] | str | None = None,
+        id: Callable[[T], str] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> list[Receipt | Exception]:
         """Publish `payloads` in order; return for each its receipt, or the error that kept it out.
 
-        `key` is one key for all, or a function of the payload. Everything is checked before the
-        first message is sent: bad input raises and publishes nothing.
+        `key` is one key for all, or a function of the payload; so is `id`, where there is a natural
+        one. Everything is checked before the first message is sent: bad input raises and publishes
+        nothing.
         """
         target = as_topic(topic)
         messages = [
             self._message(
-                target, payload, key(payload) if callable(key) else key, headers, None, None
+                target,
+                payload,
+                key(payload) if callable(key) else key,
+                headers,
+                id(payload) if id else None,
+                None,
             )
             for payload in payloads
         ]
@@ -237,27 +244,28 @@ class Broker:
                 chain = (Acknowledge(), DeadLetter())
             wrapped = compose(chain, adapt(handler, target))
         member = new_id()
+        full_name = f"{target.name}.{group}"
 
         async def open_source(generation: int) -> Source:
             if generation == 1:
                 await self._topics.declare(target.name)
             else:
                 await self._topics.redeclare(target.name)
-            async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
-                return await self._driver.subscribe(
-                    SubscribeSpec(
-                        topic=self._topics.spec(target.name),
-                        group=group,
-                        native_group=self._names.get(f"{target.name}.{group}")
-                        or f"{target.name}.{group}",
-                        start=chosen,
-                        ack_deadline=ack_deadline,
-                        prefetch=prefetch or max(100, 2 * concurrency),
-                        member=f"{member}-{generation}",
-                        create=self._options.declare
-                        and f"{target.name}.{group}" not in self._names,
-                    )
-                )
+            spec = SubscribeSpec(
+                topic=self._topics.spec(target.name),
+                group=group,
+                native_group=self._names.get(full_name, full_name),
+                start=chosen,
+                ack_deadline=ack_deadline,
+                prefetch=prefetch or max(100, 2 * concurrency),
+                member=f"{member}-{generation}",
+                create=self._options.declare and full_name not in self._names,
+            )
+            try:
+                async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
+                    return await self._driver.subscribe(spec)
+            except TimeoutError as error:
+                raise ConnectionLost(f"subscribing on {self._url} did not end in time") from error
 
         subscription = Subscription(
             open_source=open_source,
@@ -277,6 +285,7 @@ class Broker:
             concurrency=concurrency,
             prefetch=prefetch,
             drain_timeout=drain_timeout,
+            open_timeout=self._options.connect_timeout,
             on_close=self._subscriptions.discard,
         )
         self._subscriptions.add(subscription)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from .credit import Credit
 from .delivery import Delivery, current
 from .driver import Received, Source, SourceLost
-from .errors import ConfigurationError, StateError
+from .errors import ConfigurationError, StateError, TransientError
 from .session import Context, Session
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Subscription(AsyncIterator[Delivery]):
         concurrency: int,
         prefetch: int | None,
         drain_timeout: float,
+        open_timeout: float,
         on_close: Callable[[Subscription], None],
     ) -> None:
         if concurrency < 1:
@@ -67,6 +68,7 @@ class Subscription(AsyncIterator[Delivery]):
         self._handler = handler
         self._concurrency = concurrency
         self._drain_timeout = drain_timeout
+        self._open_timeout = open_timeout
         self._on_close = on_close
         self._credit = Credit(concurrency=concurrency, fixed=prefetch)
         self._buffer: deque[Delivery] = deque()
@@ -102,7 +104,7 @@ class Subscription(AsyncIterator[Delivery]):
             raise StateError("a subscription can be entered once; call subscribe() again")
         self._state = "open"
         try:
-            await self._open()
+            await self._open_within(self._open_timeout)
         except BaseException:
             self._state = "closed"
             self._closed.set()
@@ -325,6 +327,20 @@ class Subscription(AsyncIterator[Delivery]):
 
     async def _pause(self, seconds: float) -> None:
         await self._clock.sleep(seconds * random.uniform(0.5, 1))
+
+    async def _open_within(self, seconds: float) -> None:
+        """Open the first source; what may pass, as a server that is just starting, is repeated."""
+        until = self._clock.monotonic() + seconds
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await self._open()
+            except TransientError as error:
+                if self._clock.monotonic() + pause > until:
+                    raise
+                log.debug("%s; trying again", error)
+            await self._pause(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _open(self) -> None:
         self._generation += 1

@@ -19,6 +19,7 @@ def states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "state"
     monkeypatch.setenv("ANYMQ_BROKERS_STATE", str(folder))
     monkeypatch.setenv("ANYMQ_BROKERS_ENGINE", "native")
+    monkeypatch.delenv("ANYMQ_BROKERS_INSTANCE", raising=False)
     docker.answers.cache_clear()
     return folder
 

@@ -60,6 +60,24 @@ async def test_time_is_in_the_tests_hand() -> None:
     assert time.monotonic() - started < 10
 
 
+async def test_draining_leaves_a_handler_that_waits_in_place() -> None:
+    app = App()
+    attempts: list[int] = []
+
+    @app.subscriber("t", group="g", retry=Retry(initial=0.2, jitter=False, in_place=1))
+    async def handle(delivery: Delivery) -> None:
+        attempts.append(delivery.attempt)
+        if delivery.attempt == 1:
+            raise ValueError
+
+    async with TestBroker(app) as broker:
+        await broker.publish("t", "x")
+        await broker.drain(timeout=5)
+        assert attempts == [1]
+        await broker.advance(1)
+        assert attempts == [1, 2]
+
+
 async def test_a_test_may_run_on_a_real_broker_too(tmp_path: Path) -> None:
     app = App("kafka://never-connected")
     async with TestBroker(app, url=f"sqlite:///{tmp_path}/a.db") as broker:

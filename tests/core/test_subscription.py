@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from anymq import Broker, ConnectionLost, StateError
+from anymq import Broker, ConnectionLost, PermanentError, StateError
 from anymq.driver import SourceLost
 from anymq.testing.tools import take, until
 
@@ -152,11 +152,24 @@ async def test_a_source_that_keeps_failing_is_replaced(both: Both) -> None:
         await take(deliveries, 1)
 
 
-async def test_subscribing_fails_as_the_broker_says(both: Both) -> None:
-    broker, driver = both
-    driver.subscribing = [Lost("nobody there")]
-    with pytest.raises(ConnectionLost, match=r"subscribe to t failed on scripted://: nobody there"):
+async def test_subscribing_fails_as_the_broker_says() -> None:
+    broker, driver = await scripted("h?connect_timeout=0.5")
+    driver.subscribing = [Lost("nobody there")] * 100
+    with pytest.raises(ConnectionLost, match=r"subscribe to t failed on scripted.*: nobody there"):
         await broker.subscribe("t", group="g").__aenter__()
+    assert len(driver.subscribing) < 99, "what may pass is tried again"
+    driver.subscribing = [Refused("no right to read")] * 2
+    with pytest.raises(PermanentError):
+        await broker.subscribe("t", group="g").__aenter__()
+    assert len(driver.subscribing) == 1, "what will not pass is not"
+    await broker.aclose()
+
+
+async def test_subscribing_waits_for_what_passes(both: Both) -> None:
+    broker, driver = both
+    driver.subscribing = [Lost("just starting")]
+    async with broker.subscribe("t", group="g"):
+        pass
 
 
 async def test_leases_are_extended_for_what_is_unsettled(both: Both) -> None:

@@ -104,15 +104,17 @@ class TestBroker:
         return self.published(dead_letter_topic(topic, group))
 
     def _busy(self, now: float) -> bool:
+        running = -self._virtual().sleeping
         for log in self.broker.native.logs.values():
             for group in log.groups.values():
                 if not group.members:
                     continue
                 if group.cursor < len(log.records):
                     return True
-                if any(out.owner is not None or out.due <= now for out in group.out.values()):
-                    return True
-        return False
+                running += sum(
+                    out.owner is not None or out.due <= now for out in group.out.values()
+                )
+        return running > 0
 
     def _virtual(self) -> VirtualClock:
         if self._clock is None:

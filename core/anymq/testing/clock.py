@@ -7,6 +7,7 @@ import heapq
 from itertools import count
 
 from ..clock import Clock
+from ..delivery import current
 
 TURNS = 40
 
@@ -24,6 +25,8 @@ class VirtualClock(Clock):
         self._now = start
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._serial = count()
+        self.sleeping = 0
+        """How many deliveries' handlers sleep, waiting for `advance`."""
 
     def now(self) -> float:
         return self._now
@@ -37,7 +40,12 @@ class VirtualClock(Clock):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self._now + seconds, next(self._serial), future))
-        await future
+        in_handler = current.get() is not None
+        self.sleeping += in_handler
+        try:
+            await future
+        finally:
+            self.sleeping -= in_handler
 
     async def advance(self, seconds: float) -> None:
         """Let `seconds` pass, and everything that wakes meanwhile run until it waits again."""

@@ -132,9 +132,12 @@ class RoundTrip(Base):
         assert sum(got.values()) - len(got) == 0, "duplicates without a fault"
 
     async def test_publish_many_answers_for_each(self, broker: Broker, topic: str) -> None:
-        receipts = await broker.publish_many(topic, [f"{n}" for n in range(300)], key="k")
+        receipts = await broker.publish_many(
+            topic, [f"{n}" for n in range(300)], key="k", id=lambda body: f"{topic}-{body}"
+        )
         assert all(isinstance(receipt, Receipt) for receipt in receipts)
-        assert len({receipt.id for receipt in receipts if isinstance(receipt, Receipt)}) == 300
+        ids = [receipt.id for receipt in receipts if isinstance(receipt, Receipt)]
+        assert ids == [f"{topic}-{n}" for n in range(300)]
         async with broker.subscribe(topic, group="g") as deliveries:
             received = await take_acked(deliveries, 300)
         assert bodies(received) == [f"{n}" for n in range(300)], "one key keeps its order"
