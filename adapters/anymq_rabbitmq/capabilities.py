@@ -33,6 +33,6 @@ CAPABILITIES = Capabilities(
         "there are no leases: a message stays with its consumer until that is gone, but for "
         "RabbitMQ's consumer_timeout (30 minutes), which cannot be extended"
     ),
-    dead_letters=native("stored, confirmed, then acknowledged"),
+    dead_letters=emulated("stored, confirmed, then acknowledged"),
     publish_dedup=unsupported("RabbitMQ stores what it is sent; idempotency belongs to the group"),
 )
