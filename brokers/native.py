@@ -221,8 +221,13 @@ class Native:
         return leader
 
     def _check(self, chosen: dict[str, int]) -> None:
+        # A process of many threads that was killed lets go of its ports some time after it is seen
+        # to be dead: its first thread ends before the others.
+        until = time.monotonic() + 10.0
         for role, port in chosen.items():
-            if not ports.free(port):
+            while not (free := ports.free(port)) and time.monotonic() < until:
+                time.sleep(0.1)
+            if not free:
                 name = ports.variable(self._kind.name, role)
                 hint = f"; set {name}" if self._instance == state.MAIN else ""
                 raise StartFailed(f"{self._title}: port {port} is taken by another program{hint}")

@@ -48,7 +48,7 @@ class Server:
         if name not in KINDS:
             raise BrokersError(f"no server is named {name!r}: there are {', '.join(NAMES)}")
         self.name = name
-        self.instance = state.checked(instance or state.default_instance())
+        self.instance = state.checked(state.default_instance() if instance is None else instance)
 
     def __repr__(self) -> str:
         return f"Server({self.name!r}, instance={self.instance!r})"

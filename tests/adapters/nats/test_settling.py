@@ -161,7 +161,7 @@ async def test_extending_keeps_a_message(bench: Bench, driver: NatsDriver) -> No
 async def test_a_settlement_after_the_lease_touches_nobody(
     bench: Bench, driver: NatsDriver
 ) -> None:
-    late, other = await bench.join(driver, lease=1.0), await bench.join(driver, lease=1.0)
+    late, other = await bench.join(driver, lease=3.0), await bench.join(driver, lease=3.0)
     stored(await driver.publish([bench.record(b"whose")]))
     (stale,) = await take(late, 1)
     (fresh,) = await take(other, 1)
