@@ -34,6 +34,9 @@ from .reader import LogSource
 from .source import QueueSource
 
 
+_MISSING = (NotFound, ChannelNotFoundEntity)
+
+
 class RabbitMQDriver(Driver):
     """Two connections to RabbitMQ: one publishes, one consumes and asks. See the package."""
 
@@ -99,7 +102,7 @@ class RabbitMQDriver(Driver):
                 for record in records
             ]
         )
-        if any(isinstance(outcome, NotFound) for outcome in outcomes):
+        if any(isinstance(outcome, _MISSING) for outcome in outcomes):
             return [
                 await self._repaired(record, outcome)
                 for record, outcome in zip(records, outcomes, strict=True)
@@ -153,7 +156,7 @@ class RabbitMQDriver(Driver):
         restart of the server: which passes.
         """
         topic = self._topics[record.topic]
-        if not isinstance(outcome, NotFound) or not topic.create:
+        if not isinstance(outcome, _MISSING) or not topic.create:
             return outcome
         try:
             await self._create(topic)
