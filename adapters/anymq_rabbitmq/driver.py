@@ -33,7 +33,6 @@ from .publisher import Publisher
 from .reader import LogSource
 from .source import QueueSource
 
-
 _MISSING = (NotFound, ChannelNotFoundEntity)
 
 
