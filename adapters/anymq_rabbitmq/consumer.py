@@ -50,8 +50,13 @@ class Consumer:
     is dropped, and settling does nothing. The server delivers it all again.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(
+        self, link: Link, channel: Channel, queue: str, arguments: Mapping[str, Any]
+    ) -> None:
+        self._link = link
         self._channel = channel
+        self._queue = queue
+        self._arguments = dict(arguments)
         self._buffer: deque[Delivery] = deque()
         self._unsettled: dict[int, None] = {}
         self._settling = asyncio.Lock()
@@ -60,7 +65,8 @@ class Consumer:
         self._coming: Delivery | None = None
         self._parts: list[bytes] = []
         self._missing = 0
-        self._tag = ""
+        self._tag: str | None = None
+        self._switching = asyncio.Lock()
         channel.tap(self._on_frame)
         channel.closing.add_done_callback(lambda _: self._wake())
 
@@ -75,17 +81,14 @@ class Consumer:
     ) -> Consumer:
         """Start consuming; on return the server has the consumer."""
         channel = await link.channel()
-        consumer = cls(channel)
+        consumer = cls(link, channel, queue, arguments or {})
         try:
-            client = channel.client
-            await link.call(client.basic_qos(prefetch_count=min(prefetch, _LARGEST_PREFETCH)))
-            answer = await link.call(
-                client.basic_consume(queue, _never, arguments=dict(arguments or {}))
-            )
+            window = min(prefetch, _LARGEST_PREFETCH)
+            await link.call(channel.client.basic_qos(prefetch_count=window))
+            await consumer._resume()
         except BaseException:
             await channel.close(CLOSE_TIMEOUT)
             raise
-        consumer._tag = answer.consumer_tag or ""
         return consumer
 
     @property
@@ -97,6 +100,8 @@ class Consumer:
 
     async def take(self, limit: int, wait: float) -> list[Delivery]:
         """Take up to `limit` deliveries, waiting up to `wait` seconds for the first."""
+        if self._tag is None and self.error is None:
+            await self._resume()
         if not self._buffer and wait > 0 and self.error is None:
             loop = asyncio.get_running_loop()
             self._waiter = waiter = loop.create_future()
@@ -155,12 +160,33 @@ class Consumer:
             number = self._channel.number
             await self._send([wire.requeue(number, tag) for tag in done], done)
 
+    async def pause(self) -> None:
+        """End the deliveries until the next `take`.
+
+        For when something is put back: it would come here again at once. And what the server has
+        sent at the moment when the consumer goes away, it counts as delivered.
+        """
+        async with self._switching:
+            if self._tag is not None and self.error is None:
+                tag, self._tag = self._tag, None
+                await self._link.call(self._channel.client.basic_cancel(tag))
+
+    async def _resume(self) -> None:
+        async with self._switching:
+            if self._tag is None:
+                answer = await self._link.call(
+                    self._channel.client.basic_consume(
+                        self._queue, _never, arguments=self._arguments
+                    )
+                )
+                self._tag = answer.consumer_tag or ""
+
     async def stop(self) -> list[Delivery]:
         """End the deliveries, and return those that nobody has taken."""
         left: list[Delivery] = []
         if self.error is None:
             with suppress(TimeoutError, ConnectionLost, AMQPError, ChannelInvalidStateError):
-                await bounded(self._channel.client.basic_cancel(self._tag), CLOSE_TIMEOUT)
+                await bounded(self.pause(), CLOSE_TIMEOUT)
                 left = list(self._buffer)
         self._buffer.clear()
         return left

@@ -111,6 +111,9 @@ class QueueSource(Source):
 
     async def release(self, nacks: Sequence[Nack]) -> None:
         """See `Source`."""
+        if not any(self._is_live(nack.received) for nack in nacks):
+            return
+        await self._consumer.pause()
         if self._link.version >= _UNCOUNTED_NACK:
             await self._consumer.requeue(self._tags(nack.received for nack in nacks))
             return
