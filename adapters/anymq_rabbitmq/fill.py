@@ -34,6 +34,7 @@ from .publisher import Outgoing, Publisher
 
 GRACE = 0.5
 WINDOW = 1000
+CHECKPOINT = 500
 PATIENCE = 1.0
 _START = -1
 # Not a quorum queue: what a new one of those has confirmed is not safe for the first second.
@@ -220,7 +221,7 @@ class _Copying:
         ]
         await self._fill.copy(copies)
         self.at = max(self.at, convert.offset(deliveries[-1]) + 1)
-        if self.at - self._noted >= WINDOW:
+        if self.at - self._noted >= CHECKPOINT:
             await self._note()
 
     async def _note(self) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from anymq.driver import Received, Source
 from anymq.errors import NotFound, UnsupportedOperation, translate
-from anymq_rabbitmq import RabbitMQDriver, topology
+from anymq_rabbitmq import RabbitMQDriver, fill, topology
 from tests.adapters.rabbitmq.support import (
     Bench,
     bodies,
@@ -175,22 +175,22 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 async def test_a_member_killed_while_filling(bench: Bench, driver: RabbitMQDriver) -> None:
-    await store(driver, bench.records(1500))
+    await store(driver, bench.records(2500))
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", CHILD, bench.url, bench.name, stdout=asyncio.subprocess.PIPE
     )
     assert child.stdout is not None
-    for _ in range(1100):  # Past a checkpoint, and well before the end.
+    for _ in range(2000):  # Past a checkpoint, and before the end.
         assert await child.stdout.readline()
     child.send_signal(signal.SIGKILL)
     await child.communicate()
     assert await queue_exists(driver, f"{bench.name}.billing._fill")
     source = await bench.join(driver, prefetch=5000)
-    await store(driver, [bench.record(1500)])
-    got = await drain([source], 1501)
-    assert set(got) == set(range(1501))
+    await store(driver, [bench.record(2500)])
+    got = await drain([source], 2501)
+    assert set(got) == set(range(2501))
     # Only what was copied since the last checkpoint comes again.
-    assert sum(got.values()) - len(got) <= 1000
+    assert sum(got.values()) - len(got) <= fill.CHECKPOINT + fill.WINDOW
     await filled(driver, f"{bench.name}.billing")
 
 
