@@ -33,6 +33,12 @@ TITLES = {
     "extend": "leases, `extend`",
     "dead_letters": "dead letters",
     "publish_dedup": "repeated publish stored once",
+    "ordered": "`ordered=True`",
+    "ordered_attempts": "ordered: attempts survive crashes",
+    "delayed_publish": "`publish(delay=)`",
+    "replay": "replay, `seek`",
+    "retention": "retention by age and size",
+    "admin": "`broker.admin`",
 }
 
 

@@ -75,6 +75,18 @@ class Capabilities:
     """`reject` moves the message to the dead letters without a window for loss."""
     publish_dedup: Support
     """A publish repeated after an ambiguous failure is stored once."""
+    ordered: Support = unsupported("This adapter does not keep the order of a key in a group.")
+    """`ordered=True`: one message of a key at a time, in order, over all members of the group."""
+    ordered_attempts: Support = unsupported("A crash forgets the attempts of an ordered message.")
+    """Failed attempts of an ordered message are remembered over a crash."""
+    delayed_publish: Support = unsupported("This adapter does not delay.")
+    """`publish(delay=, deliver_at=)`: durable, of any length, never early."""
+    replay: Support = unsupported("This adapter does not replay.")
+    """`start=` a position or a time, `admin.seek`, and browsing the log."""
+    retention: Support = unsupported("The broker decides how long messages are kept.")
+    """`Topic(retention=, retention_bytes=)` bounds what a topic keeps, by age and by size."""
+    admin: Support = unsupported("This adapter does not describe or delete.")
+    """`broker.admin`: list, describe, delete, purge."""
 
     def items(self) -> list[tuple[str, Support]]:
         """Return `(name, support)` pairs in the order of the table."""

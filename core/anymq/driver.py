@@ -15,16 +15,31 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from datetime import datetime
+from typing import Any, ClassVar, Self
 
 from .capabilities import Capabilities
 from .clock import REAL, Clock
-from .errors import ErrorTable
+from .errors import ErrorTable, UnsupportedOperation
+from .info import GroupInfo, TopicInfo
 from .url import URL
 
-Start = Literal["earliest", "latest"]
+Start = str | datetime
+"""`"earliest"`, `"latest"`, a position, or an aware datetime.
+
+A position (`Received.position`, an `Outcome`) begins with the record there, and in the other
+partitions with what is as old as that record or younger. A datetime begins with the first record
+of that time or later. A text that is none of these is a `ConfigurationError` of the driver's.
+"""
+
+Revoke = Callable[[frozenset[int], bool], Awaitable[None]]
+"""See `SubscribeSpec.revoke`."""
+
+
+async def _nothing_to_revoke(partitions: frozenset[int], gone: bool) -> None:
+    """What a spec that no engine made calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +65,13 @@ class TopicSpec:
 
     `native` is the name on the broker: equal to `name`, unless the user mapped the topic to
     something that exists already. `create` is False where the operator creates topics
-    (`declare=false`, or a mapped name): then the driver only remembers the spec. `retention` is
-    in seconds; None leaves it to the adapter's options and the broker.
+    (`declare=false`, or a mapped name): then the driver only remembers the spec. `partitions` is
+    how many lanes of order the topic has: a record with a key goes to
+    `partitions.partition_of(key, count)`, on every backend. None takes the count of a topic that
+    exists, and the adapter's default (1, where the broker has none of its own) for one that
+    does not; a count other than that of the existing topic is a `ConfigurationError`. `retention`
+    is in seconds, `retention_bytes` in bytes of the whole topic; None leaves them to the
+    adapter's options and the broker.
     """
 
     name: str
@@ -59,6 +79,7 @@ class TopicSpec:
     create: bool = True
     partitions: int | None = None
     retention: float | None = None
+    retention_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +92,16 @@ class SubscribeSpec:
     record that is not extended for this long goes to another member (where the broker has no
     leases, when its consumer is gone). `prefetch` is the most records the core will hold
     unsettled at a time. `member` is unique to this subscription.
+
+    `ordered` asks for the order of partitions: each is read by one member of the group at a time,
+    from its first unsettled record on, and handed to another member only when nothing of it is
+    in a handler any more. Partitions are spread over the members. A group is ordered or not from
+    its first subscription on; asking for the other is a `ConfigurationError`, unless the broker can
+    serve both. `ordered.OrderedSource` does all that on a broker that has only logs and
+    compare-and-set. `revoke` is for the sources that do it themselves: await it before giving up
+    partitions (`gone=False`: it returns when their handlers have come to an end and the rest has
+    been dropped, within `ack_deadline`), and when they have been lost (`gone=True`: handlers are
+    cancelled).
     """
 
     topic: TopicSpec
@@ -81,6 +112,8 @@ class SubscribeSpec:
     prefetch: int
     member: str
     create: bool = True
+    ordered: bool = False
+    revoke: Revoke = _nothing_to_revoke
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,7 +124,9 @@ class Record:
     escaping beyond what the transport itself asks for. `id` is the logical id. `unique` is the
     broker-level id for deduplication (`Nats-Msg-Id` and the like): equal for repeated attempts at
     the same publish, different for every copy. Send it where the broker deduplicates; never
-    read it back.
+    read it back. `deliver_at`, seconds since the epoch, keeps the record from every group and
+    reader until then: it is stored durably at once, and enters the topic when it is due, never
+    earlier. Its outcome is None then.
     """
 
     topic: str
@@ -101,6 +136,7 @@ class Record:
     key: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
     content_type: str | None = None
+    deliver_at: float | None = None
 
 
 Outcome = str | BaseException | None
@@ -116,7 +152,8 @@ class Received:
     of a message that carries none. `time` is the broker's own timestamp, seconds since the epoch.
     `redeliveries` is the broker's count of earlier deliveries of this very copy to this group (0
     the first time; 0 always where the broker cannot count): the attempt is the copy's header (1
-    without one) plus this. `token` belongs to the source.
+    without one) plus this. `partition` is where an ordered source read it. `token` belongs to
+    the source.
     """
 
     __slots__ = (
@@ -125,6 +162,7 @@ class Received:
         "headers",
         "key",
         "native",
+        "partition",
         "position",
         "redeliveries",
         "time",
@@ -143,6 +181,7 @@ class Received:
         content_type: str | None = None,
         time: float | None = None,
         redeliveries: int = 0,
+        partition: int = 0,
     ) -> None:
         self.body = body
         self.headers = headers
@@ -153,6 +192,7 @@ class Received:
         self.content_type = content_type
         self.time = time
         self.redeliveries = redeliveries
+        self.partition = partition
 
 
 @dataclass(slots=True)
@@ -259,6 +299,15 @@ class Source(ABC):
         a record for as long as its consumer lives.
         """
 
+    async def keep(self, nacks: Sequence[Nack]) -> None:  # noqa: B027
+        """These failed and stay with this member: ordered sources only.
+
+        On an ordered source the core calls neither `nack` nor `release`: a record that failed holds
+        up its key, and is tried again here. Make durable that its next delivery by the broker, to
+        whoever owns the partition then, shows `attempt`; the record stays unsettled and ours.
+        `delay` is for information. The default does nothing: a crash then forgets the attempts.
+        """
+
     @abstractmethod
     async def aclose(self) -> None:
         """Leave. What is unsettled goes to other members as soon as the broker can manage it.
@@ -334,6 +383,58 @@ class Driver(ABC):
     async def subscribe(self, spec: SubscribeSpec) -> Source:
         """Open a subscription. On return the group exists durably at its place: what is published
         from now on will be delivered to it, even if this process dies at once."""
+
+    # Looking and operating: what `Broker.admin` and replay stand on. `topic` has been declared,
+    # or is one that the operator made.
+
+    def browse(
+        self, topic: TopicSpec, start: Start = "earliest"
+    ) -> AsyncIterator[Sequence[Received]]:
+        """Yield what the topic holds from `start` to its end as of this call, and stop there.
+
+        Nothing is settled and no group is touched. Records of one partition come in order. Delayed
+        records that are not due are not part of it. Raises if the topic does not exist.
+        """
+        raise UnsupportedOperation(f"{type(self).__name__} cannot browse")
+
+    async def topics(self) -> Sequence[str]:
+        """Return the native names of the topics on the broker, without auxiliary ones."""
+        raise UnsupportedOperation(f"{type(self).__name__} cannot list topics")
+
+    async def groups(self, topic: TopicSpec) -> Sequence[str]:
+        """Return the native names of the topic's groups."""
+        raise UnsupportedOperation(f"{type(self).__name__} cannot list groups")
+
+    async def describe_topic(self, topic: TopicSpec) -> TopicInfo:
+        """Return what the broker knows of the topic; None for what it does not. Never a guess."""
+        raise UnsupportedOperation(f"{type(self).__name__} cannot describe")
+
+    async def describe_group(self, topic: TopicSpec, native_group: str) -> GroupInfo:
+        """Return what the broker knows of the group; raises `NotFound` if there is none."""
+        raise UnsupportedOperation(f"{type(self).__name__} cannot describe")
+
+    async def seek(self, topic: TopicSpec, native_group: str, to: Start) -> None:
+        """Let the group begin anew at `to`, as if it had been made with that start.
+
+        What was in flight, waiting for a retry, or done is forgotten: the log decides. Raises
+        `NotFound` without such a group and `StateError` while it has live members.
+        """
+        raise UnsupportedOperation(f"{type(self).__name__} cannot seek")
+
+    async def delete_topic(self, topic: TopicSpec) -> None:
+        """Delete the topic, its groups, and everything auxiliary to them; no error if absent."""
+        raise UnsupportedOperation(f"{type(self).__name__} cannot delete topics")
+
+    async def delete_group(self, topic: TopicSpec, native_group: str) -> None:
+        """Delete the group and everything auxiliary to it; no error if absent.
+
+        Raises `StateError` while it has live members.
+        """
+        raise UnsupportedOperation(f"{type(self).__name__} cannot delete groups")
+
+    async def purge(self, topic: TopicSpec) -> None:
+        """Delete the topic's messages, for every group; also those that are delayed or waiting."""
+        raise UnsupportedOperation(f"{type(self).__name__} cannot purge")
 
     @abstractmethod
     async def aclose(self) -> None:
