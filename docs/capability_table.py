@@ -41,6 +41,9 @@ TITLES = {
     "admin": "`broker.admin`",
 }
 
+DETAILS = {"groups", "broadcast", "release", "extend", "ordered_attempts"}
+"""What only the long tables show."""
+
 
 def capabilities() -> dict[str, Capabilities]:
     """Return each backend's capabilities, by its title."""
@@ -52,6 +55,8 @@ def levels() -> str:
     every = capabilities()
     lines = ["| | " + " | ".join(every) + " |", "|---" * (len(every) + 1) + "|"]
     for name, title in TITLES.items():
+        if name in DETAILS:
+            continue
         words = (getattr(item, name).level.value for item in every.values())
         cells = ("no" if word == "unsupported" else word for word in words)
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
