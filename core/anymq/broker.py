@@ -7,16 +7,24 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from .batch import Batch
 from .capabilities import Capabilities
 from .clock import Clock
 from .cloudevents import encode
 from .delivery import current
 from .driver import Driver, Source, Start, SubscribeSpec
-from .errors import Closed, ConfigurationError, ConnectionLost, MessageTooLarge, translate
+from .errors import (
+    Closed,
+    ConfigurationError,
+    ConnectionLost,
+    MessageTooLarge,
+    UnsupportedOperation,
+    translate,
+)
 from .handlers import Function, adapt
 from .message import Message, Receipt, new_id
 from .middleware import Middleware, Publish, PublishMiddleware, compose
@@ -35,7 +43,8 @@ from .url import URL
 
 log = logging.getLogger("anymq")
 
-_timeout: ContextVar[float] = ContextVar("anymq-publish-timeout")
+_sending: ContextVar[tuple[float, float | None]] = ContextVar("anymq-publish")
+"""The timeout and the due time of the publish whose middleware is running."""
 
 T = TypeVar("T")
 
@@ -43,6 +52,7 @@ CLOSE_GRACE = 5.0
 DRIVER_GRACE = 3.0
 SUBSCRIBE_TIMEOUT = 60.0
 LONGEST_NATIVE = 240
+LONGEST_DELAY = timedelta(days=366)
 
 
 class Broker:
@@ -132,11 +142,15 @@ class Broker:
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
         type: str | None = None,
+        delay: float | timedelta | None = None,
+        deliver_at: datetime | None = None,
         timeout: float | None = None,
     ) -> Receipt:
         """Publish `payload` and return once the broker has it durably.
 
-        Messages of one `key` keep the order in which their publishes were made. `id` is the
+        Messages of one `key` keep the order in which their publishes were made. With `delay`
+        (seconds, or a timedelta) or `deliver_at` (an aware datetime) the broker keeps the message
+        from all groups until then: durably, never early, for up to a year. `id` is the
         logical id (default: a new UUIDv7); repeating a publish with the same id is how a caller
         makes it idempotent for consumers. `type` is the CloudEvents type (default: the payload's
         class). Inside a handler the correlation id is carried on and the delivery named as cause.
@@ -146,8 +160,9 @@ class Broker:
         a bad name, key, header or payload and `MessageTooLarge` before anything is sent,
         `AccessDenied` and other `BrokerError` as the broker says, `Closed` after `aclose`.
         """
+        due = self._due(delay, deliver_at)
         message = self._message(as_topic(topic), payload, key, headers, id, type)
-        return await self._dispatch(message, timeout)
+        return await self._dispatch(message, timeout, due)
 
     async def publish_many(
         self,
@@ -157,15 +172,18 @@ class Broker:
         key: Callable[[T], str] | str | None = None,
         id: Callable[[T], str] | None = None,
         headers: Mapping[str, str] | None = None,
+        delay: float | timedelta | None = None,
+        deliver_at: datetime | None = None,
         timeout: float | None = None,
     ) -> list[Receipt | Exception]:
         """Publish `payloads` in order; return for each its receipt, or the error that kept it out.
 
         `key` is one key for all, or a function of the payload; so is `id`, where there is a natural
         one. Everything is checked before the first message is sent: bad input raises and publishes
-        nothing.
+        nothing. The rest is as in `publish`.
         """
         target = as_topic(topic)
+        due = self._due(delay, deliver_at)
         messages = [
             self._message(
                 target,
@@ -177,7 +195,9 @@ class Broker:
             )
             for payload in payloads
         ]
-        pending = [asyncio.ensure_future(self._dispatch(message, timeout)) for message in messages]
+        pending = [
+            asyncio.ensure_future(self._dispatch(message, timeout, due)) for message in messages
+        ]
         try:
             outcomes = await asyncio.gather(*pending, return_exceptions=True)
         except asyncio.CancelledError:
@@ -199,8 +219,11 @@ class Broker:
         handler: Function | None = None,
         start: Start | None = None,
         concurrency: int = 1,
+        ordered: bool = False,
+        batch: Batch | None = None,
         ack_deadline: float = 30.0,
         prefetch: int | None = None,
+        prefetch_bytes: int | None = None,
         auto_extend: bool = True,
         middleware: Sequence[Middleware] | None = None,
         drain_timeout: float = 30.0,
@@ -209,10 +232,14 @@ class Broker:
 
         Members of one `group` share its messages; groups are independent; `group=None` is
         broadcast, every subscriber gets every message. `start` says where a *new* group begins:
-        `earliest` (default for a group) or `latest` (default for broadcast).
+        `earliest` (default for a group), `latest` (default for broadcast), an aware datetime, or a
+        position (`receipt.position`, `delivery.position`), whose message is the first.
 
         Without `handler`, iterate and settle each delivery. With one, `concurrency` copies of it
-        run, wrapped by `middleware` (first outermost; default `[Acknowledge(), DeadLetter()]`).
+        run, wrapped by `middleware` (first outermost; default `[Acknowledge(), DeadLetter()]`);
+        with a `batch` it takes lists, see `Batch`. `ordered` keeps the order of each key over
+        all members of the group, see `Subscription`; how far it can be shared is up to the
+        topic's partitions.
         `ack_deadline` is the lease in seconds: of a crashed consumer's messages on the backends
         that have leases, and of every unsettled delivery if `auto_extend` is off; otherwise the
         engine extends what is being worked on. `prefetch` fixes how many messages are held
@@ -232,8 +259,13 @@ class Broker:
         if ack_deadline <= 0:
             raise ConfigurationError("ack_deadline must be positive")
         chosen = start or ("earliest" if group is not None else "latest")
-        if chosen not in ("earliest", "latest"):
-            raise ConfigurationError(f"start must be 'earliest' or 'latest', not {start!r}")
+        self._check_start(chosen)
+        if ordered and not (support := self.capabilities.ordered):
+            raise UnsupportedOperation(f"{self._url} cannot keep order: {support.note}")
+        if ordered and not auto_extend:
+            raise ConfigurationError("an ordered subscription keeps its partitions: auto_extend")
+        if batch is not None and handler is None:
+            raise ConfigurationError("a batch needs a handler; this subscription has none")
         if middleware is not None and handler is None:
             raise ConfigurationError("middleware wraps a handler; this subscription has none")
         self._topics.learn(target)
@@ -242,7 +274,7 @@ class Broker:
             chain: Sequence[Middleware] = middleware or ()
             if middleware is None:
                 chain = (Acknowledge(), DeadLetter())
-            wrapped = compose(chain, adapt(handler, target))
+            wrapped = compose(chain, adapt(handler, target, batch))
         member = new_id()
         full_name = f"{target.name}.{group}"
 
@@ -257,9 +289,11 @@ class Broker:
                 native_group=self._names.get(full_name, full_name),
                 start=chosen,
                 ack_deadline=ack_deadline,
-                prefetch=prefetch or max(100, 2 * concurrency),
+                prefetch=prefetch or max(100, 2 * concurrency * (batch.size if batch else 1)),
                 member=f"{member}-{generation}",
                 create=self._options.declare and full_name not in self._names,
+                ordered=ordered and group is not None,
+                revoke=subscription.revoke,
             )
             try:
                 async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
@@ -279,11 +313,14 @@ class Broker:
                 stores=self._stores,
                 translate=self._translate,
                 declare=self._topics.declare,
+                ordered=ordered,
             ),
             clock=self._clock,
             handler=wrapped,
             concurrency=concurrency,
+            batch_size=batch.size if batch else 1,
             prefetch=prefetch,
+            prefetch_bytes=prefetch_bytes,
             drain_timeout=drain_timeout,
             open_timeout=self._options.connect_timeout,
             on_close=self._subscriptions.discard,
@@ -316,6 +353,19 @@ class Broker:
                 await self._driver.aclose()
         except Exception as raw:
             log.warning("closing %s: %s", self._url, self._translate(raw, "closing"))
+
+    def _check_start(self, start: Start) -> None:
+        if start in ("earliest", "latest"):
+            return
+        if isinstance(start, datetime):
+            if start.tzinfo is None:
+                raise ConfigurationError(f"start needs a time zone: {start!r}")
+        elif not isinstance(start, str) or not start:
+            raise ConfigurationError(
+                f"start is 'earliest', 'latest', a datetime or a position, not {start!r}"
+            )
+        if not (support := self.capabilities.replay):
+            raise UnsupportedOperation(f"{self._url} cannot replay: {support.note}")
 
     # Publishing.
 
@@ -355,21 +405,48 @@ class Broker:
             causation_id=cause.message.id if cause else None,
         )
 
-    async def _dispatch(self, message: Message, timeout: float | None) -> Receipt:
+    def _due(self, delay: float | timedelta | None, deliver_at: datetime | None) -> float | None:
+        """Return when a message is due, in seconds since the epoch; None for at once."""
+        if delay is None and deliver_at is None:
+            return None
+        if delay is not None and deliver_at is not None:
+            raise ConfigurationError("give a delay or deliver_at, not both")
+        now = self._clock.now()
+        if deliver_at is not None:
+            if deliver_at.tzinfo is None:
+                raise ConfigurationError(f"deliver_at needs a time zone: {deliver_at!r}")
+            wait = deliver_at.timestamp() - now
+        else:
+            wait = delay.total_seconds() if isinstance(delay, timedelta) else float(delay or 0)
+            if not wait >= 0:
+                raise ConfigurationError(f"delay must not be negative: {delay!r}")
+        if wait > LONGEST_DELAY.total_seconds():
+            raise ConfigurationError(f"a message can be delayed by {LONGEST_DELAY} at most")
+        support = self._driver.capabilities.delayed_publish
+        if not support:
+            raise UnsupportedOperation(f"{self._url} cannot delay: {support.note}")
+        return now + wait if wait > 0 else None
+
+    async def _dispatch(
+        self, message: Message, timeout: float | None, due: float | None = None
+    ) -> Receipt:
         seconds = self._options.publish_timeout if timeout is None else timeout
         if not self._topics.is_ready(message.topic):
             seconds = await self._topics.declare_within(message.topic, seconds)
         if self._publish is None:
-            return await self._send(message, seconds)
-        token = _timeout.set(seconds)
+            return await self._send(message, (seconds, due))
+        token = _sending.set((seconds, due))
         try:
             return await self._publish(message)
         finally:
-            _timeout.reset(token)
+            _sending.reset(token)
 
-    async def _send(self, message: Message, timeout: float | None = None) -> Receipt:
+    async def _send(
+        self, message: Message, sending: tuple[float, float | None] | None = None
+    ) -> Receipt:
+        seconds, due = sending or _sending.get()
         record = encode(message, self._driver.binding, unique=message.id)
-        seconds = timeout if timeout is not None else _timeout.get()
+        record.deliver_at = due
         position = await self._publisher.submit(record, seconds)
         return Receipt(message.id, message.topic, position)
 

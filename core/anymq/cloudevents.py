@@ -20,6 +20,8 @@ from .message import Message, utc
 from .names import is_control_header
 
 ATTEMPT = "anymq-attempt"
+ONLY_GROUP = "anymq-only-group"
+"""On a message that was put back for one group: the others skip it."""
 _UNSAFE = re.compile(r'[^!#$&-~]|"|%')
 
 

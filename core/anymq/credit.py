@@ -16,15 +16,24 @@ class Credit:
     others could handle. A `fixed` window stays as it is. Bytes are bounded in either case.
     """
 
-    __slots__ = ("_average", "_fixed", "_floor", "bytes", "held", "window")
+    __slots__ = ("_average", "_fixed", "_floor", "_most", "bytes", "held", "window")
 
-    def __init__(self, *, concurrency: int, fixed: int | None) -> None:
+    def __init__(
+        self, *, concurrency: int, fixed: int | None, max_bytes: int | None = None
+    ) -> None:
         self._fixed = fixed is not None
         self._floor = max(1, concurrency)
+        self._most = MAX_BYTES if max_bytes is None else max_bytes
         self.window = fixed if fixed is not None else max(SMALLEST, 2 * concurrency)
         self.held = 0
         self.bytes = 0
         self._average = 256.0
+
+    def resize(self, concurrency: int) -> None:
+        """The handlers are this many from now on."""
+        self._floor = max(1, concurrency)
+        if not self._fixed:
+            self.window = max(self.window, 2 * concurrency)
 
     def take(self, size: int) -> None:
         """One message of `size` bytes is held."""
@@ -40,7 +49,7 @@ class Credit:
     @property
     def room(self) -> int:
         """How many more may be fetched now."""
-        by_bytes = int((MAX_BYTES - self.bytes) / max(self._average, 1.0))
+        by_bytes = int((self._most - self.bytes) / max(self._average, 1.0))
         if by_bytes < 1 and self.held == 0:
             by_bytes = 1
         return min(self.window - self.held, by_bytes)

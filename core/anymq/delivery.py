@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
 from .cloudevents import attempt_of, decode
-from .errors import AlreadySettled
+from .errors import AlreadySettled, StateError
 from .message import Message
 
 if TYPE_CHECKING:
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from .driver import Received
     from .session import Session
     from .stores import Stores
+    from .subscription import Subscription
 
-Verb = Literal["ack", "nack", "reject", "release", "lapsed"]
+Verb = Literal["ack", "nack", "reject", "release", "stop", "lapsed"]
 
 current: ContextVar[Delivery | None] = ContextVar("anymq-delivery", default=None)
 """The delivery being handled in this context: what is published now was caused by it."""
@@ -69,6 +70,24 @@ class Delivery:
         if self._attempt == 0:
             self._attempt = attempt_of(self.received)
         return self._attempt
+
+    @property
+    def position(self) -> str:
+        """Where the topic holds the message, in the broker's own words; `start` and `seek` take it.
+
+        That of a copy (a retry on some backends) may be the copy's.
+        """
+        return self.received.position
+
+    @property
+    def partition(self) -> int:
+        """The partition an ordered subscription read it from; 0 elsewhere."""
+        return self.received.partition
+
+    @property
+    def subscription(self) -> Subscription:
+        """The subscription that delivers it."""
+        return self._session.subscription
 
     @property
     def native(self) -> Any:
@@ -126,6 +145,22 @@ class Delivery:
         """Not an attempt: given back at once, to any member, with the same `attempt`."""
         if self._settle("release"):
             self._session.release(self)
+
+    async def stop(self, reason: str = "stopped") -> None:
+        """Hold up its key until `Subscription.restart`: ordered subscriptions only.
+
+        The message stays unsettled at the head of its lane; other keys go on. It comes back when
+        the lane is restarted, or to whoever owns the partition after this member. Raises
+        `StateError` where there are no lanes.
+        """
+        if not self._session.ordered:
+            raise StateError("only an ordered subscription has lanes that can be stopped")
+        if self._settle("stop"):
+            self._session.stop(self, reason)
+
+    def restart(self) -> None:
+        """The engine's: take back a `stop`."""
+        self._session.restart(self)
 
     async def extend(self) -> None:
         """Still working: the lease begins anew.

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, get_type_hints
 
+from .batch import Batch
 from .delivery import Delivery
 from .errors import ConfigurationError
 from .message import Message
@@ -16,7 +17,7 @@ from .topic import Topic
 Function = Callable[..., Awaitable[None]]
 
 
-def adapt(function: Function, topic: Topic[Any]) -> Handler:
+def adapt(function: Function, topic: Topic[Any], batch: Batch | None = None) -> Handler:
     """Return a handler that calls `function` with what its annotations ask for.
 
     A parameter annotated `Delivery` or `Message` gets that; one other parameter gets the

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .clock import Clock
 from .cloudevents import ATTEMPT, attempt_of, encode
@@ -18,13 +18,16 @@ from .errors import TransientError
 from .message import new_id
 from .stores import Stores
 
+if TYPE_CHECKING:
+    from .subscription import Subscription
+
 log = logging.getLogger("anymq.consumer")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 CLOSE_GRACE = 2.5
 
 
-def _unset(_: Any) -> None:
+def _unset(*_: Any) -> None:
     raise AssertionError("the subscription sets this")
 
 
@@ -41,10 +44,18 @@ class Context:
     stores: Stores
     translate: Callable[[BaseException, str], BaseException]
     declare: Callable[[str], Awaitable[None]]
+    ordered: bool = False
+    subscription: Subscription = field(init=False)
     settled: Callable[[int], None] = _unset
     """Called with the body size of every message that is no longer held."""
     redeliver: Callable[[Delivery], None] = _unset
     """Called with a delivery that comes back from memory (broadcast only)."""
+    freed: Callable[[Delivery], None] = _unset
+    """Called with a delivery that is settled, and no longer closes its lane (ordered only)."""
+    kept: Callable[[Delivery, Delivery], None] = _unset
+    """Called with a failed delivery and the one that takes its lane over (ordered only)."""
+    again: Callable[[Delivery], None] = _unset
+    """Called with a kept delivery whose wait is over (ordered only)."""
 
 
 class Session:
@@ -66,18 +77,21 @@ class Session:
         self.clock = context.clock
         self.stores = context.stores
         self._context = context
+        self.subscription = context.subscription
+        self.ordered = context.ordered
         self._leases = context.driver.capabilities.extend.is_native
         self._held: dict[Delivery, None] = {}
         self._acks: list[Received] = []
         self._nacks: list[Nack] = []
         self._releases: list[Nack] = []
         self._rejects: list[Rejected] = []
+        self._keeps: list[Nack] = []
         self._wake = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
-        self._timers: set[asyncio.Task[None]] = set()
+        self._timers: dict[asyncio.Task[None], Delivery] = {}
         self._tasks = [asyncio.create_task(self._flusher(), name="anymq-settle")]
-        if self.group is not None:
+        if self.group is not None and not self.ordered:
             self._tasks.append(asyncio.create_task(self._keeper(), name="anymq-lease"))
 
     def hold(self, records: Sequence[Received]) -> list[Delivery]:
@@ -99,16 +113,21 @@ class Session:
         if self._drop(delivery):
             self._acks.append(delivery.received)
             self._pending()
+            self._free(delivery)
 
     def nack(self, delivery: Delivery, delay: float, attempt: int) -> None:
-        if self.group is None:
+        if self.ordered:
+            self._keep(delivery, delay, attempt)
+        elif self.group is None:
             self._return(delivery, delay, attempt)
         elif self._drop(delivery):
             self._nacks.append(self._nack(delivery, delay, attempt))
             self._pending()
 
     def release(self, delivery: Delivery) -> None:
-        if self.group is None:
+        if self.ordered:
+            self._keep(delivery, 0.0, delivery.attempt)
+        elif self.group is None:
             self._return(delivery, 0.0, delivery.attempt)
         elif self._drop(delivery):
             self._releases.append(self._nack(delivery, 0.0, delivery.attempt))
@@ -128,6 +147,42 @@ class Session:
             )
             self._rejects.append(Rejected(delivery.received, letter))
             self._pending()
+            self._free(delivery)
+
+    def stop(self, delivery: Delivery, reason: str) -> None:
+        if delivery in self._held:
+            self.subscription.note_stopped(delivery, reason)
+            log.error(
+                "the key %r of %s (group %s) is stopped at %s: %s",
+                delivery.message.key,
+                self.topic,
+                self.group,
+                delivery.message.id,
+                reason,
+            )
+
+    def restart(self, delivery: Delivery) -> None:
+        """Hand out anew, as the first attempt, what was stopped."""
+        self._keep(delivery, 0.0, 1)
+
+    def forget(self, unwanted: Callable[[Delivery], bool]) -> None:
+        """Drop the `unwanted` ones unsettled: they are somebody else's to deliver."""
+        for delivery in [item for item in self._held if unwanted(item)]:
+            if delivery.verb in (None, "stop"):
+                delivery.verb = "lapsed"
+            del self._held[delivery]
+            self._context.settled(len(delivery.received.body))
+        for timer, delivery in list(self._timers.items()):
+            if unwanted(delivery):
+                timer.cancel()
+
+    def waiting(self) -> set[Delivery]:
+        """What waits here for its next attempt."""
+        return set(self._timers.values())
+
+    async def flushed(self) -> None:
+        """Return when what has been settled so far has been sent, or could not be in time."""
+        await self._bounded(self._quiet.wait(), "settling")
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:
         """Begin the leases of `deliveries` anew."""
@@ -140,11 +195,12 @@ class Session:
 
     async def aclose(self) -> None:
         """Send what has been settled, give up the rest, and close the source; bounded."""
-        await self._bounded(self._quiet.wait(), "settling")
+        await self.flushed()
         self.lost = True
         self._forget([delivery.received for delivery in self._held])
         self._held.clear()
         self._forget([*self._acks], self._acks)
+        self._keeps.clear()
         for pending in (self._nacks, self._releases, self._rejects):
             self._forget([item.received for item in pending], pending)
         for task in (*self._tasks, *self._timers):
@@ -191,9 +247,36 @@ class Session:
             again.count_from(attempt)
             self._context.redeliver(again)
 
-        timer = asyncio.create_task(back(), name="anymq-broadcast-retry")
-        self._timers.add(timer)
-        timer.add_done_callback(self._timers.discard)
+        self._later(back(), delivery)
+
+    def _keep(self, delivery: Delivery, delay: float, attempt: int) -> None:
+        """Let the next attempt take the lane over now, and hand it out after `delay`."""
+        if not self._drop(delivery):
+            return
+        again = self.hold([delivery.received])[0]
+        again.count_from(attempt)
+        self._context.kept(delivery, again)
+        if attempt > delivery.attempt and self.group is not None:
+            self._keeps.append(self._nack(delivery, delay, attempt))
+            self._pending()
+        if delay <= 0:
+            self._context.again(again)
+            return
+
+        async def back() -> None:
+            await self.clock.sleep(delay)
+            self._context.again(again)
+
+        self._later(back(), again)
+
+    def _later(self, work: Coroutine[Any, Any, None], delivery: Delivery) -> None:
+        timer = asyncio.create_task(work, name="anymq-retry")
+        self._timers[timer] = delivery
+        timer.add_done_callback(self._timers.pop)
+
+    def _free(self, delivery: Delivery) -> None:
+        if self.ordered:
+            self._context.freed(delivery)
 
     async def _flusher(self) -> None:
         while True:
@@ -207,7 +290,8 @@ class Session:
                 self._quiet.set()
 
     async def _flush(self) -> None:
-        while self._acks or self._nacks or self._releases or self._rejects:
+        while self._acks or self._nacks or self._releases or self._rejects or self._keeps:
+            keeps, self._keeps = self._keeps, []
             acks, self._acks = self._acks, []
             nacks, self._nacks = self._nacks, []
             releases, self._releases = self._releases, []
@@ -220,6 +304,8 @@ class Session:
                 await self._apply("release", partial(self.source.release, releases))
             if rejects:
                 await self._reject(rejects)
+            if keeps:
+                await self._apply("keep", partial(self.source.keep, keeps))
             self._forget(acks)
             self._forget([item.received for item in (*nacks, *releases)])
             self._forget([item.received for item in rejects])
@@ -237,7 +323,7 @@ class Session:
                 if isinstance(outcome, BaseException):
                     raise outcome
 
-        if await self._apply("reject", move) or self.group is None:
+        if await self._apply("reject", move) or self.group is None or self.ordered:
             return
         # The dead letters cannot be written. The messages must not be lost and must not spin.
         delay = self._context.ack_deadline
@@ -274,7 +360,8 @@ class Session:
                 transient = isinstance(error, TransientError)
                 if not transient or self.clock.monotonic() > give_up:
                     log.error("%s; the messages will be delivered again", error, exc_info=error)
-                    self.broken = self.broken or not (self._leases or verb == "reject")
+                    keeps_it = self._leases or verb == "reject"
+                    self.broken = self.broken or self.ordered or not keeps_it
                     return False
                 log.debug("%s; trying again", error)
                 await self.clock.sleep(pause)

@@ -6,13 +6,15 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
+from .cloudevents import ONLY_GROUP
 from .credit import Credit
 from .delivery import Delivery, current
 from .driver import Received, Source, SourceLost
 from .errors import ConfigurationError, StateError, TransientError
+from .lanes import Lanes
 from .session import Context, Session
 
 if TYPE_CHECKING:
@@ -41,6 +43,11 @@ class Subscription(AsyncIterator[Delivery]):
     cancelled, what is unsettled is released, settlements are sent. It ends within
     `drain_timeout` + 5 s, also when the broker is dead. A lost connection is not an
     error: the engine opens a new source, for ever, and says so in the log.
+
+    An `ordered` one hands out one delivery of a key at a time, in the order of publishing: the next
+    when the one before is acked or rejected, also while it is being retried. Keys do not wait for
+    each other. What its handlers have not settled at the end is not given back one by one: it is
+    repeated, in order, by whoever owns the partition next.
     """
 
     def __init__(
@@ -51,33 +58,48 @@ class Subscription(AsyncIterator[Delivery]):
         clock: Clock,
         handler: Handler | None,
         concurrency: int,
+        batch_size: int,
         prefetch: int | None,
+        prefetch_bytes: int | None,
         drain_timeout: float,
         open_timeout: float,
         on_close: Callable[[Subscription], None],
     ) -> None:
-        if concurrency < 1:
-            raise ConfigurationError("concurrency must be at least 1")
-        if prefetch is not None and prefetch < 1:
-            raise ConfigurationError("prefetch must be at least 1")
+        for name, value in (
+            ("concurrency", concurrency),
+            ("prefetch", prefetch),
+            ("prefetch_bytes", prefetch_bytes),
+        ):
+            if value is not None and value < 1:
+                raise ConfigurationError(f"{name} must be at least 1")
         self._open_source = open_source
         self._context = context
-        self._context.settled = self._settled
-        self._context.redeliver = self._redeliver
+        context.subscription = self
+        context.settled = self._settled
+        context.redeliver = self._redeliver
+        context.freed = self._freed
+        context.kept = self._kept
+        context.again = self._again
         self._clock = clock
         self._handler = handler
         self._concurrency = concurrency
+        self._batch_size = batch_size
         self._drain_timeout = drain_timeout
         self._open_timeout = open_timeout
         self._on_close = on_close
-        self._credit = Credit(concurrency=concurrency, fixed=prefetch)
-        self._buffer: deque[Delivery] = deque()
+        self._credit = Credit(concurrency=self._handlers, fixed=prefetch, max_bytes=prefetch_bytes)
+        self._lanes = Lanes() if context.ordered else None
+        self._buffer: deque[Delivery] | Lanes = deque() if self._lanes is None else self._lanes
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._room = asyncio.Event()
         self._session: Session | None = None
         self._generation = 0
         self._fetcher: asyncio.Task[None] | None = None
-        self._workers: list[asyncio.Task[None]] = []
+        self._workers: dict[asyncio.Task[None], Delivery | None] = {}
+        self._interrupted: set[asyncio.Task[None]] = set()
+        self._stopped: dict[Delivery, str] = {}
+        self._paused = False
+        self._freeing = asyncio.Event()
         self._state = "new"
         self._closed = asyncio.Event()
 
@@ -99,6 +121,70 @@ class Subscription(AsyncIterator[Delivery]):
         """How many messages this subscription holds whose settlement has not been sent yet."""
         return self._credit.held
 
+    @property
+    def closing(self) -> bool:
+        """Whether it drains or has been closed."""
+        return self._state in ("closing", "closed")
+
+    @property
+    def paused(self) -> bool:
+        """Whether `pause` has been called, and `resume` not yet."""
+        return self._paused
+
+    def pause(self) -> None:
+        """Stop fetching and handing out; what is in handlers goes on.
+
+        Messages that were fetched already stay here, with their leases kept; the group's other
+        members get all others. The connection is kept alive.
+        """
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._paused = False
+        self._room.set()
+        self._wake(len(self._buffer))
+
+    @property
+    def concurrency(self) -> int:
+        """How many handlers (or batches) run side by side; may be set while it runs.
+
+        A smaller number lets what runs come to its end.
+        """
+        return self._concurrency
+
+    @concurrency.setter
+    def concurrency(self, value: int) -> None:
+        if value < 1:
+            raise ConfigurationError("concurrency must be at least 1")
+        self._concurrency = value
+        self._credit.resize(self._handlers)
+        self._room.set()
+        if self._state == "open":
+            self._employ()
+            self._wake(len(self._waiters))
+
+    @property
+    def stopped(self) -> Mapping[str, str]:
+        """The keys whose lanes are stopped here, with the reasons; ordered subscriptions only."""
+        return {item.message.key or "": reason for item, reason in self._stopped.items()}
+
+    def restart(self, key: str) -> None:
+        """Hand out again, as a first attempt, what stopped the lane of `key`.
+
+        Raises `StateError` if that lane is not stopped here.
+        """
+        for delivery in self._stopped:
+            if delivery.message.key == key:
+                del self._stopped[delivery]
+                delivery.restart()
+                return
+        raise StateError(f"the lane of {key!r} is not stopped")
+
+    @property
+    def _handlers(self) -> int:
+        return self._concurrency * self._batch_size
+
     async def __aenter__(self) -> Self:
         if self._state != "new":
             raise StateError("a subscription can be entered once; call subscribe() again")
@@ -111,12 +197,15 @@ class Subscription(AsyncIterator[Delivery]):
             self._on_close(self)
             raise
         self._fetcher = asyncio.create_task(self._fetch(), name=f"anymq-fetch-{self.topic}")
-        if self._handler is not None:
-            self._workers = [
-                asyncio.create_task(self._work(self._handler), name=f"anymq-worker-{self.topic}")
-                for _ in range(self._concurrency)
-            ]
+        self._employ()
         return self
+
+    def _employ(self) -> None:
+        """Have as many workers as handlers may run; surplus ones leave by themselves."""
+        while self._handler is not None and len(self._workers) < self._handlers:
+            task = asyncio.create_task(self._work(self._handler), name=f"anymq-worker-{self.topic}")
+            self._workers[task] = None
+            task.add_done_callback(lambda done: self._workers.pop(done, None))
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
@@ -152,7 +241,7 @@ class Subscription(AsyncIterator[Delivery]):
         try:
             await asyncio.shield(closing)
         except asyncio.CancelledError:
-            for worker in self._workers:
+            for worker in list(self._workers):
                 worker.cancel()
             await asyncio.wait((closing,))
             raise
@@ -161,14 +250,16 @@ class Subscription(AsyncIterator[Delivery]):
         try:
             self._room.set()
             await self._stop_fetching()
-            for delivery in self._buffer:
-                await delivery.release()
-            self._buffer.clear()
+            if self._lanes is not None:
+                self._lanes.drop(lambda _: True)
+            else:
+                await _release(self._buffer)
+                self._buffer = deque()
             self._wake(len(self._waiters))
             await self._stop_workers()
             if self._session is not None:
-                for delivery in self._session.unsettled:
-                    await delivery.release()
+                if self._lanes is None:
+                    await _release(self._session.unsettled)
                 await self._session.aclose()
         finally:
             self._state = "closed"
@@ -199,15 +290,17 @@ class Subscription(AsyncIterator[Delivery]):
     # Handing out.
 
     async def _work(self, handler: Handler) -> None:
+        me = asyncio.current_task()
+        assert me is not None
         while (delivery := await self._take()) is not None:
+            self._workers[me] = delivery
             token = current.set(delivery)
             try:
                 await handler(delivery)
             except asyncio.CancelledError:
                 if not delivery.settled:
                     await delivery.release()
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
+                if me.cancelling() > (me in self._interrupted):
                     raise
             except Exception:
                 log.exception("the handler chain of %s failed", self.topic)
@@ -215,10 +308,27 @@ class Subscription(AsyncIterator[Delivery]):
                     await delivery.nack(1.0)
             finally:
                 current.reset(token)
+                self._workers[me] = None
+                if me in self._interrupted:
+                    self._interrupted.discard(me)
+                    me.uncancel()
+        self._workers.pop(me, None)
 
     async def _take(self) -> Delivery | None:
-        while not self._buffer:
-            if self._state != "open":
+        """Return the next delivery of this group; None when there is no work left for the caller.
+
+        A copy that was put back for another group alone is acked on the way.
+        """
+        while (delivery := await self._next()) is not None:
+            only = delivery.received.headers.get(ONLY_GROUP)
+            if only is None or only == self.group:
+                return delivery
+            await delivery.ack()
+        return None
+
+    async def _next(self) -> Delivery | None:
+        while not self._buffer or self._paused:
+            if self._state != "open" or len(self._workers) > self._handlers:
                 return None
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
@@ -228,7 +338,7 @@ class Subscription(AsyncIterator[Delivery]):
                 if waiter.done() and not waiter.cancelled():
                     self._wake(1)  # pass it on: this one was woken and will not take
                 raise
-        if self._state != "open":
+        if self._state != "open" or len(self._workers) > self._handlers:
             return None
         return self._buffer.popleft()
 
@@ -246,8 +356,88 @@ class Subscription(AsyncIterator[Delivery]):
 
     def _redeliver(self, delivery: Delivery) -> None:
         self._credit.take(len(delivery.received.body))
-        self._buffer.append(delivery)
+        self._buffer.extend((delivery,))
         self._wake(1)
+
+    # Lanes.
+
+    def _freed(self, delivery: Delivery) -> None:
+        assert self._lanes is not None
+        if self._lanes.free(delivery):
+            self._wake(1)
+        self._freeing.set()
+
+    def _kept(self, delivery: Delivery, again: Delivery) -> None:
+        assert self._lanes is not None
+        self._lanes.replace(delivery, again)
+
+    def _again(self, delivery: Delivery) -> None:
+        assert self._lanes is not None
+        if delivery in self._lanes.out:
+            self._lanes.again(delivery)
+            self._wake(1)
+
+    def note_stopped(self, delivery: Delivery, reason: str) -> None:
+        """The engine's: `delivery` holds up its key until `restart`."""
+        self._stopped[delivery] = reason
+
+    async def revoke(self, partitions: frozenset[int], gone: bool) -> None:
+        """The source's: let go of `partitions`, see `SubscribeSpec.revoke`.
+
+        What is buffered or waits for a retry is forgotten. Handlers may finish within a third of
+        `ack_deadline`, then they are cancelled; at once if the partitions are `gone` already.
+        """
+        session = self._session
+        if session is not None and self._lanes is not None:
+            patience = 0.0 if gone else self._context.ack_deadline / 3
+            await self._let_go(session, self._lanes, partitions, patience)
+
+    async def _let_go(
+        self, session: Session, lanes: Lanes, partitions: frozenset[int] | None, patience: float
+    ) -> None:
+        """Forget what `session` holds of `partitions` (None: all), after `patience` seconds."""
+
+        def theirs(delivery: Delivery) -> bool:
+            ours = partitions is None or delivery.partition in partitions
+            return ours and delivery.belongs_to(session)
+
+        gone = {*lanes.drop(theirs), *filter(theirs, session.waiting())}
+        session.forget(lambda item: item in gone)
+        until = self._clock.monotonic() + patience
+        while any(theirs(item) and not item.settled for item in self._in_hand()):
+            left = until - self._clock.monotonic()
+            if left <= 0:
+                break
+            self._freeing.clear()
+            await self._clock.wait(self._freeing, min(left, 0.5))
+        late = {item for item in self._in_hand() if theirs(item) and not item.settled}
+        session.forget(theirs)
+        for item in [item for item in lanes.out if theirs(item)]:
+            lanes.free(item)
+            self._stopped.pop(item, None)
+        await self._interrupt(late)
+        if patience > 0:
+            await session.flushed()
+
+    def _in_hand(self) -> list[Delivery]:
+        """What is with a handler now, or with whoever iterates."""
+        if self._handler is not None:
+            return [item for item in self._workers.values() if item is not None]
+        assert self._lanes is not None
+        return [item for item in self._lanes.out if not item.settled]
+
+    async def _interrupt(self, deliveries: set[Delivery]) -> None:
+        """Cancel the handlers of `deliveries`; their workers go on with others."""
+        for task, item in list(self._workers.items()):
+            if item in deliveries:
+                self._interrupted.add(task)
+                task.cancel()
+        until = self._clock.monotonic() + CANCEL_GRACE
+        while any(item in deliveries for item in self._workers.values()):
+            if self._clock.monotonic() > until:
+                log.warning("a handler of %s ignores its cancellation", self.topic)
+                return
+            await asyncio.sleep(0.005)
 
     # Fetching.
 
@@ -275,11 +465,13 @@ class Subscription(AsyncIterator[Delivery]):
     async def _limit(self) -> int:
         """Return how many to fetch now; 0 after a while without room, to keep the session alive."""
         credit = self._credit
-        if credit.room >= max(1, credit.window // 4) or (credit.room > 0 and not self._buffer):
+        if not self._paused and (
+            credit.room >= max(1, credit.window // 4) or (credit.room > 0 and not self._buffer)
+        ):
             return credit.room
         self._room.clear()
         await self._clock.wait(self._room, 1.0)
-        return max(0, credit.room)
+        return 0 if self._paused else max(0, credit.room)
 
     def _accept(self, session: Session, records: Sequence[Received], limit: int) -> None:
         credit, buffer = self._credit, self._buffer
@@ -305,7 +497,7 @@ class Subscription(AsyncIterator[Delivery]):
         if not (isinstance(raw, SourceLost) or hung or failures >= FAILURES):
             await self._pause(pause)
             return
-        self._purge(session)
+        await self._purge(session)
         await session.aclose()
         while self._state == "open":
             try:
@@ -320,10 +512,13 @@ class Subscription(AsyncIterator[Delivery]):
                 log.info("subscribed to %s again", self.topic)
                 return
 
-    def _purge(self, session: Session) -> None:
+    async def _purge(self, session: Session) -> None:
         """Forget what is buffered from a lost source: it will be delivered again."""
-        kept = [delivery for delivery in self._buffer if not delivery.belongs_to(session)]
-        self._buffer = deque(kept)
+        if self._lanes is None:
+            kept = [delivery for delivery in self._buffer if not delivery.belongs_to(session)]
+            self._buffer = deque(kept)
+            return
+        await self._let_go(session, self._lanes, None, 0.0)
 
     async def _pause(self, seconds: float) -> None:
         await self._clock.sleep(seconds * random.uniform(0.5, 1))
@@ -355,3 +550,8 @@ class Subscription(AsyncIterator[Delivery]):
 
     def _translated(self, raw: Exception) -> BaseException:
         return self._context.translate(raw, f"subscribe to {self.topic}")
+
+
+async def _release(deliveries: Iterable[Delivery]) -> None:
+    for delivery in deliveries:
+        await delivery.release()

@@ -21,14 +21,17 @@ class Topic(Generic[T]):
 
     Publishing another type to it is a type error and, at run time, a `ConfigurationError`. For a
     union, tell the type checker: `Topic[Placed | Cancelled]("orders", Placed | Cancelled)`.
-    `partitions` and `retention` apply when anymq creates the topic; None leaves the choice to
-    the adapter (its URL options) and the broker.
+    `partitions` (lanes of order that the members of a group share), `retention` and
+    `retention_bytes` (how long, and how much, the topic keeps) apply when anymq creates the topic;
+    None leaves the choice to the adapter (its URL options) and the broker. The number of
+    partitions of a topic never changes: asking for another is a `ConfigurationError`.
     """
 
     name: str
     payload: type[T] | UnionType | None = None
     partitions: int | None = None
     retention: timedelta | None = None
+    retention_bytes: int | None = None
 
     def __post_init__(self) -> None:
         check_topic(self.name)
@@ -36,6 +39,8 @@ class Topic(Generic[T]):
             raise ConfigurationError(f"topic {self.name!r}: partitions must be at least 1")
         if self.retention is not None and self.retention <= timedelta(0):
             raise ConfigurationError(f"topic {self.name!r}: retention must be positive")
+        if self.retention_bytes is not None and self.retention_bytes < 1:
+            raise ConfigurationError(f"topic {self.name!r}: retention_bytes must be positive")
 
 
 def as_topic(topic: str | Topic[T]) -> Topic[T]:

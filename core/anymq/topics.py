@@ -35,7 +35,7 @@ class Topics:
     def learn(self, topic: Topic[Any]) -> None:
         """Remember how to declare `topic`, unless its name is known with more detail."""
         name = topic.name
-        plain = topic.partitions is None and topic.retention is None
+        plain = (topic.partitions, topic.retention, topic.retention_bytes) == (None,) * 3
         if name in self._specs and plain:
             return
         mapped = self._names.get(name)
@@ -45,6 +45,7 @@ class Topics:
             create=self._create and mapped is None,
             partitions=topic.partitions,
             retention=topic.retention.total_seconds() if topic.retention else None,
+            retention_bytes=topic.retention_bytes,
         )
 
     def is_ready(self, name: str) -> bool:
