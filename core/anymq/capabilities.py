@@ -45,6 +45,9 @@ def unsupported(note: str) -> Support:
     return Support(Level.UNSUPPORTED, note)
 
 
+_NOT_DONE = unsupported("This adapter does not do it.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """The abilities of one backend.
@@ -75,17 +78,17 @@ class Capabilities:
     """`reject` moves the message to the dead letters without a window for loss."""
     publish_dedup: Support
     """A publish repeated after an ambiguous failure is stored once."""
-    ordered: Support = unsupported("This adapter does not keep the order of a key in a group.")
+    ordered: Support = _NOT_DONE
     """`ordered=True`: one message of a key at a time, in order, over all members of the group."""
-    ordered_attempts: Support = unsupported("A crash forgets the attempts of an ordered message.")
+    ordered_attempts: Support = _NOT_DONE
     """Failed attempts of an ordered message are remembered over a crash."""
-    delayed_publish: Support = unsupported("This adapter does not delay.")
+    delayed_publish: Support = _NOT_DONE
     """`publish(delay=, deliver_at=)`: durable, of any length, never early."""
-    replay: Support = unsupported("This adapter does not replay.")
+    replay: Support = _NOT_DONE
     """`start=` a position or a time, `admin.seek`, and browsing the log."""
-    retention: Support = unsupported("The broker decides how long messages are kept.")
+    retention: Support = _NOT_DONE
     """`Topic(retention=, retention_bytes=)` bounds what a topic keeps, by age and by size."""
-    admin: Support = unsupported("This adapter does not describe or delete.")
+    admin: Support = _NOT_DONE
     """`broker.admin`: list, describe, delete, purge."""
 
     def items(self) -> list[tuple[str, Support]]:

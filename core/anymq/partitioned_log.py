@@ -1,4 +1,4 @@
-"""`PartitionedLog`: what an adapter gives `ordered.OrderedSource` where the broker has logs only."""
+"""`PartitionedLog`: what an adapter gives `OrderedSource` where the broker has only logs."""
 
 from __future__ import annotations
 
