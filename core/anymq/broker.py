@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from .admin import Admin
 from .batch import Batch
 from .capabilities import Capabilities
 from .clock import Clock
@@ -87,6 +88,16 @@ class Broker:
         self._publisher = Publisher(
             driver, translate=self._translate, declare=self._topics.redeclare, clock=clock
         )
+        self._admin = Admin(
+            driver,
+            topics=self._topics,
+            publisher=self._publisher,
+            group_name=self._native_group,
+            check_start=self._check_start,
+            translate=self._translate,
+            clock=clock,
+            timeout=options.publish_timeout,
+        )
         send: Publish = self._send
         self._publish = compose(publish_middleware, send) if publish_middleware else None
 
@@ -106,6 +117,12 @@ class Broker:
     def capabilities(self) -> Capabilities:
         """What this backend can do, and how."""
         return self._driver.capabilities
+
+    @property
+    def admin(self) -> Admin:
+        """Topics, groups, lag, replay, dead letters: looking and operating."""
+        self._check_open()
+        return self._admin
 
     @property
     def driver(self) -> Driver:
@@ -276,7 +293,7 @@ class Broker:
                 chain = (Acknowledge(), DeadLetter())
             wrapped = compose(chain, adapt(handler, target, batch))
         member = new_id()
-        full_name = f"{target.name}.{group}"
+        native_group = self._native_group(target.name, group)
 
         async def open_source(generation: int) -> Source:
             if generation == 1:
@@ -286,12 +303,12 @@ class Broker:
             spec = SubscribeSpec(
                 topic=self._topics.spec(target.name),
                 group=group,
-                native_group=self._names.get(full_name, full_name),
+                native_group=native_group,
                 start=chosen,
                 ack_deadline=ack_deadline,
                 prefetch=prefetch or max(100, 2 * concurrency * (batch.size if batch else 1)),
                 member=f"{member}-{generation}",
-                create=self._options.declare and full_name not in self._names,
+                create=self._options.declare and native_group == f"{target.name}.{group}",
                 ordered=ordered and group is not None,
                 revoke=subscription.revoke,
             )
@@ -353,6 +370,9 @@ class Broker:
                 await self._driver.aclose()
         except Exception as raw:
             log.warning("closing %s: %s", self._url, self._translate(raw, "closing"))
+
+    def _native_group(self, topic: str, group: str | None) -> str:
+        return self._names.get(f"{topic}.{group}", f"{topic}.{group}")
 
     def _check_start(self, start: Start) -> None:
         if start in ("earliest", "latest"):

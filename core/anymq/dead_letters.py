@@ -1,70 +1,339 @@
-"""Dead letters: the message as it was, with headers that say where it failed and why."""
+"""`DeadLetters`: look at what was rejected, put it back, or drop it.
+
+The dead letters of a group are a topic: a log, from which no broker but some can take single
+messages out. So what has been redriven or dropped is noted in a second log beside it, and the
+letters are what is in the first and not noted in the second. Both are only ever appended to:
+a redrive publishes the copy, has it confirmed, then notes the letter. Killed at any point, it
+loses nothing; killed between the two steps, the letter is still listed and a copy is on its way.
+"""
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-from typing import TYPE_CHECKING
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .cloudevents import encode
-from .driver import Record
-from .message import Message, utc
+from .clock import Clock
+from .cloudevents import ONLY_GROUP, encode
+from .driver import Binding, TopicSpec
+from .errors import NotFound, StateError
+from .letters import (
+    ATTEMPTS,
+    ERROR_MESSAGE,
+    ERROR_TYPE,
+    FAILED_AT,
+    FIRST_SEEN,
+    GROUP,
+    REASON,
+    TOPIC,
+    history_of,
+    without_failure,
+)
+from .message import Message, new_id
+from .names import check_headers, check_key
+from .payload import encode_payload
+from .publisher import Publisher
 from .topic import dead_letter_topic
+from .topics import Topics
 
 if TYPE_CHECKING:
-    from .delivery import Delivery
-    from .driver import Binding
+    from .admin import Admin
 
-TOPIC = "anymq-dlq-topic"
-GROUP = "anymq-dlq-group"
-REASON = "anymq-dlq-reason"
-ATTEMPTS = "anymq-dlq-attempts"
-ERROR_TYPE = "anymq-dlq-error-type"
-ERROR_MESSAGE = "anymq-dlq-error-message"
-FIRST_SEEN = "anymq-dlq-first-seen"
-FAILED_AT = "anymq-dlq-failed-at"
+REDRIVEN = "anymq-redriven"
+CHUNK = 200
 
-_LONGEST = 1000
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+T = TypeVar("T")
 
 
-def letter_for(
-    delivery: Delivery,
-    binding: Binding,
-    *,
-    reason: str,
-    error: BaseException | None,
-    topic: str | None,
-    now: float,
-) -> Record:
-    """Return the record for the dead letters: same id, body, key and headers as the original.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """A dead letter: the message as it was, and what became of it."""
 
-    Its broker-level id is the same when the same delivery is rejected again (a repeated flush),
-    and another for every other delivery, so that deduplication cannot swallow a letter.
+    position: str
+    """Names this letter among the group's dead letters."""
+    message: Message
+    topic: str
+    group: str | None
+    reason: str | None = None
+    attempts: int | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    first_seen: datetime | None = None
+    failed_at: datetime | None = None
+    history: tuple[Mapping[str, str], ...] = ()
+    """Its earlier failures, oldest first: it has been redriven since each of them."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON can hold it; a body that is not text is in `body_base64`."""
+        message = self.message
+        try:
+            body = {"body": message.body.decode()}
+        except UnicodeDecodeError:
+            body = {"body_base64": base64.b64encode(message.body).decode()}
+        return {
+            "position": self.position,
+            "topic": self.topic,
+            "group": self.group,
+            "id": message.id,
+            "key": message.key,
+            "type": message.type,
+            "source": message.source,
+            "time": message.time.isoformat() if message.time else None,
+            "content_type": message.content_type,
+            "headers": dict(message.headers),
+            **body,
+            "reason": self.reason,
+            "attempts": self.attempts,
+            "error_type": self.error_type,
+            "error_message": self.error_message,
+            "first_seen": self.first_seen.isoformat() if self.first_seen else None,
+            "failed_at": self.failed_at.isoformat() if self.failed_at else None,
+            "history": [dict(item) for item in self.history],
+        }
+
+
+Where = Callable[[Letter], bool]
+
+
+class DeadLetters:
+    """The dead letters of one group, see `Admin.dead_letters`.
+
+    Listing reads the log from its beginning; it takes as long as there is to read. Two people who
+    redrive the same letter at the same time may put it back twice.
     """
-    message = delivery.message
-    group = delivery.group or "broadcast"
-    first_seen = message.time or utc(now)
-    headers = dict(message.headers)
-    headers |= {
-        TOPIC: message.topic,
-        GROUP: group,
-        REASON: text(reason),
-        ATTEMPTS: str(delivery.attempt),
-        FIRST_SEEN: first_seen.isoformat(),
-        FAILED_AT: utc(now).isoformat(),
-    }
-    if error is not None:
-        headers[ERROR_TYPE] = f"{type(error).__module__}.{type(error).__qualname__}"
-        headers[ERROR_MESSAGE] = text(str(error))
-    letter: Message = replace(
-        message, topic=topic or dead_letter_topic(message.topic, delivery.group), headers=headers
-    )
-    position = delivery.received.position
-    return encode(letter, binding, unique=f"{message.id}/{group}/dlq/{position}/{delivery.attempt}")
+
+    def __init__(
+        self,
+        admin: Admin,
+        *,
+        topic: str,
+        group: str | None,
+        stored_in: str | None,
+        publisher: Publisher,
+        topics: Topics,
+        binding: Binding,
+        clock: Clock,
+        timeout: float,
+    ) -> None:
+        self._admin = admin
+        self._topic = topic
+        self._group = group
+        self._stored_in = stored_in or dead_letter_topic(topic, group)
+        self._publisher = publisher
+        self._topics = topics
+        self._binding = binding
+        self._clock = clock
+        self._timeout = timeout
+
+    @property
+    def topic(self) -> str:
+        """The topic the letters are in; it can be subscribed to like any other."""
+        return self._stored_in
+
+    async def list(self, *, where: Where | None = None, limit: int | None = None) -> list[Letter]:
+        """Return the letters, oldest first in each partition: those `where` accepts, to `limit`."""
+        found: list[Letter] = []
+        async for letter in self:
+            if where is None or where(letter):
+                found.append(letter)
+                if limit is not None and len(found) >= limit:
+                    break
+        return found
+
+    async def __aiter__(self) -> AsyncIterator[Letter]:
+        settled = await self._settled()
+        try:
+            async for stored in self._admin.browse(self._stored_in):
+                if _mark(stored.position, stored.message.id) in settled:
+                    continue
+                letter = self._letter(stored.position, stored.message)
+                if (letter.topic, letter.group) == (self._topic, self._group):
+                    yield letter
+        except NotFound:
+            return  # nothing has ever been rejected
+
+    async def count(self) -> int:
+        """Return how many letters there are."""
+        return len(await self.list())
+
+    async def show(self, position: str) -> Letter:
+        """Return the letter at `position`; raises `NotFound`."""
+        found = await self.list(where=lambda letter: letter.position == position, limit=1)
+        if not found:
+            raise NotFound(f"there is no dead letter {position!r} in {self._stored_in}")
+        return found[0]
+
+    async def redrive(self, *letters: Letter | str) -> int:
+        """Put `letters` (or those at the positions) back to their group; return how many.
+
+        Only this group gets them, as first attempts, at the end of the topic: same id, body, key
+        and headers, a fresh broker-level id, and the failures so far in `anymq-dlq-history`.
+        Raises what the broker says; what was put back until then is no longer listed.
+        """
+        return await self._put_back([(item, item.message) for item in await self._these(letters)])
+
+    async def redrive_all(self, *, where: Where | None = None) -> int:
+        """Put back all letters, or those `where` accepts; return how many."""
+        letters = await self.list(where=where)
+        return await self._put_back([(letter, letter.message) for letter in letters])
+
+    async def redrive_edited(
+        self,
+        letter: Letter | str,
+        payload: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Put `letter` back with another payload, and another key or headers where given.
+
+        The id stays: for consumers it is the same message, mended.
+        """
+        (found,) = await self._these((letter,))
+        body, content_type = encode_payload(payload)
+        mended = replace(found.message, body=body, content_type=content_type)
+        if key is not None:
+            mended = replace(mended, key=check_key(key))
+        if headers is not None:
+            kept = {name: v for name, v in mended.headers.items() if name.startswith("anymq-")}
+            mended = replace(mended, headers={**check_headers(headers), **kept})
+        await self._put_back([(found, mended)])
+
+    async def drop(self, *letters: Letter | str) -> int:
+        """Forget `letters` (or those at the positions); return how many.
+
+        They are listed no more. The broker keeps the bytes until the dead-letter topic's
+        retention, or `Admin.purge`, removes them.
+        """
+        found = await self._these(letters)
+        await self._note("dropped", found)
+        return len(found)
+
+    async def drop_all(self, *, where: Where | None = None) -> int:
+        """Forget all letters, or those `where` accepts; return how many."""
+        return await self.drop(*await self.list(where=where))
+
+    async def export(self, *, where: Where | None = None) -> AsyncIterator[str]:
+        """Yield the letters, or those `where` accepts, as lines of JSON; see `Letter.as_dict`."""
+        async for letter in self:
+            if where is None or where(letter):
+                yield json.dumps(letter.as_dict(), ensure_ascii=False)
+
+    # Reading.
+
+    async def _these(self, letters: Sequence[Letter | str]) -> Sequence[Letter]:
+        wanted = {item for item in letters if isinstance(item, str)}
+        by_position: dict[str, Letter] = {}
+        if wanted:
+            listed = await self.list(where=lambda letter: letter.position in wanted)
+            by_position = {letter.position: letter for letter in listed}
+            if missing := wanted - by_position.keys():
+                raise NotFound(f"no dead letters {sorted(missing)} in {self._stored_in}")
+        return [item if isinstance(item, Letter) else by_position[item] for item in letters]
+
+    def _letter(self, position: str, message: Message) -> Letter:
+        headers = message.headers
+        attempts = headers.get(ATTEMPTS, "")
+        group = headers.get(GROUP)
+        return Letter(
+            position=position,
+            message=message,
+            topic=headers.get(TOPIC, self._topic),
+            group=self._group if group in (None, "broadcast") else group,
+            reason=headers.get(REASON),
+            attempts=int(attempts) if attempts.isdecimal() else None,
+            error_type=headers.get(ERROR_TYPE),
+            error_message=headers.get(ERROR_MESSAGE),
+            first_seen=_time(headers.get(FIRST_SEEN)),
+            failed_at=_time(headers.get(FAILED_AT)),
+            history=tuple(history_of(headers)),
+        )
+
+    async def _settled(self) -> set[str]:
+        """Return what has been redriven or dropped."""
+        settled: set[str] = set()
+        try:
+            async for stored in self._admin.browse_settled(self._stored_in):
+                settled.update(json.loads(stored.message.body))
+        except NotFound:
+            return settled  # nothing has ever been settled
+        return settled
+
+    # Settling: copy, confirm, then note.
+
+    async def _put_back(self, pairs: Sequence[tuple[Letter, Message]]) -> int:
+        if not pairs:
+            return 0
+        await self._topics.redeclare(self._topic)
+        for chunk in _chunks(pairs):
+            sent = [self._publish(self._copy(letter, message)) for letter, message in chunk]
+            outcomes = await asyncio.gather(*sent, return_exceptions=True)
+            done = [
+                letter
+                for (letter, _), outcome in zip(chunk, outcomes, strict=True)
+                if not isinstance(outcome, BaseException)
+            ]
+            await self._note("redriven", done)
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+        return len(pairs)
+
+    def _copy(self, letter: Letter, message: Message) -> tuple[Message, dict[str, str]]:
+        headers = without_failure(message.headers, letter.as_dict())
+        extra = {REDRIVEN: str(len(letter.history) + 1)}
+        if self._group is not None:
+            extra[ONLY_GROUP] = self._group
+        return replace(message, topic=self._topic, headers=headers), extra
+
+    async def _note(self, what: str, letters: Sequence[Letter]) -> None:
+        for chunk in _chunks(letters):
+            if any(letter.topic != self._topic for letter in chunk):
+                raise StateError(f"these letters are not of {self._topic}")
+            body = [_mark(letter.position, letter.message.id) for letter in chunk]
+            await self._admin.declare_settled(self._stored_in)
+            note = Message(
+                id=new_id(),
+                topic=settled_topic(self._stored_in),
+                body=json.dumps(body).encode(),
+                content_type="application/json",
+                type=f"anymq.dead-letter.{what}",
+            )
+            await self._publish((note, {}))
+
+    async def _publish(self, copy: tuple[Message, dict[str, str]]) -> None:
+        message, extra = copy
+        record = encode(message, self._binding, unique=f"{message.id}/{new_id()}", extra=extra)
+        await self._publisher.submit(record, self._timeout)
 
 
-def text(value: str) -> str:
-    """Return `value` fit for a header: one line, valid Unicode, of bounded length."""
-    clean = _CONTROL.sub(" ", value).encode(errors="backslashreplace").decode()
-    return clean if len(clean) <= _LONGEST else clean[: _LONGEST - 1] + "…"
+def settled_topic(stored_in: str) -> str:
+    """Return the name of the log of what has been settled among the dead letters `stored_in`."""
+    return f"{stored_in}._settled"
+
+
+def settled_spec(spec: TopicSpec) -> TopicSpec:
+    """Return the topic of what has been settled among the dead letters in `spec`."""
+    name = settled_topic(spec.name)
+    return TopicSpec(name=name, native=settled_topic(spec.native), create=spec.create)
+
+
+def _mark(position: str, id: str) -> str:
+    return f"{position}|{id}"
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+
+
+def _chunks(items: Sequence[T]) -> list[list[T]]:
+    iterator = iter(items)
+    return list(iter(lambda: list(islice(iterator, CHUNK)), []))

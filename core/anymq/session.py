@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from .clock import Clock
 from .cloudevents import ATTEMPT, attempt_of, encode
-from .dead_letters import letter_for
 from .delivery import Delivery
 from .driver import Binding, Driver, Nack, Received, Record, Rejected, Source
 from .errors import TransientError
+from .letters import letter_for
 from .message import new_id
 from .stores import Stores
 

@@ -48,6 +48,18 @@ class Topics:
             retention_bytes=topic.retention_bytes,
         )
 
+    def learn_spec(self, spec: TopicSpec) -> None:
+        """Remember a topic that has no user's name."""
+        self._specs.setdefault(spec.name, spec)
+
+    def by_native(self, native: str) -> str:
+        """Return the name of the topic that the broker knows as `native`."""
+        return next((name for name, mapped in self._names.items() if mapped == native), native)
+
+    def forget(self, name: str) -> None:
+        """The topic has been deleted: make it anew when it is used again."""
+        self._declared.discard(name)
+
     def is_ready(self, name: str) -> bool:
         """Whether the topic has been declared."""
         return name in self._declared

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from ... import dead_letters
+from ... import letters as why
 from ...app import App
 from ...broker import Broker
 from ...cloudevents import encode
@@ -49,10 +49,10 @@ class Handlers(Base):
             await silent(letters, 0.5)
         assert attempts == [1, 2, 3, 4]
         headers = letter.message.headers
-        assert headers[dead_letters.ATTEMPTS] == "4"
-        assert headers[dead_letters.ERROR_TYPE] == "builtins.ValueError"
-        assert headers[dead_letters.ERROR_MESSAGE] == "cannot do it"
-        assert "gave up after 4 attempts" in headers[dead_letters.REASON]
+        assert headers[why.ATTEMPTS] == "4"
+        assert headers[why.ERROR_TYPE] == "builtins.ValueError"
+        assert headers[why.ERROR_MESSAGE] == "cannot do it"
+        assert "gave up after 4 attempts" in headers[why.REASON]
 
     async def test_short_waits_are_retried_in_place_and_counted(self, url: str, topic: str) -> None:
         app = App(url)
@@ -90,10 +90,10 @@ class Handlers(Base):
             received = await take_acked(letters, 2)
             await until(lambda: got == [Order(number=2)])
         for letter in received:
-            reason = letter.message.headers[dead_letters.REASON]
+            reason = letter.message.headers[why.REASON]
             assert reason.startswith("invalid payload")
             assert "secret-value" not in reason
-            assert letter.message.headers[dead_letters.ATTEMPTS] == "1"
+            assert letter.message.headers[why.ATTEMPTS] == "1"
 
     async def test_reject_and_give_up_are_final(self, url: str, topic: str) -> None:
         app = App(url)
@@ -110,7 +110,7 @@ class Handlers(Base):
             await app.publish(topic, "reject")
             await app.publish(topic, "give up")
             reasons = {
-                letter.message.body.decode(): letter.message.headers[dead_letters.REASON]
+                letter.message.body.decode(): letter.message.headers[why.REASON]
                 for letter in await take_acked(letters, 2)
             }
         assert sorted(calls) == ["give up", "reject"]
@@ -128,7 +128,7 @@ class Handlers(Base):
         async with app, app.broker.subscribe(graveyard, group="ops") as letters:
             await app.publish(topic, "x")
             (letter,) = await take_acked(letters, 1)
-        assert letter.message.headers[dead_letters.TOPIC] == topic
+        assert letter.message.headers[why.TOPIC] == topic
 
     async def test_idempotent_handler_under_duplicates(self, url: str, topic: str) -> None:
         app = App(url)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ... import dead_letters
+from ... import letters as why
 from ...broker import Broker
 from ...connect import connect
 from ...errors import AlreadySettled
@@ -96,11 +96,11 @@ class Settlement(Base):
         assert (dead.type, dead.time, dead.source) == ("Odd", original.time, original.source)
         assert letter.attempt == 1
         assert dead.headers["h"] == "v"
-        assert dead.headers[dead_letters.REASON] == "not for us: ü"
-        assert dead.headers[dead_letters.TOPIC] == topic
-        assert dead.headers[dead_letters.GROUP] == "g"
-        assert dead.headers[dead_letters.ATTEMPTS] == "1"
-        assert dead.headers[dead_letters.FIRST_SEEN]
+        assert dead.headers[why.REASON] == "not for us: ü"
+        assert dead.headers[why.TOPIC] == topic
+        assert dead.headers[why.GROUP] == "g"
+        assert dead.headers[why.ATTEMPTS] == "1"
+        assert dead.headers[why.FIRST_SEEN]
 
     async def test_release_is_not_an_attempt(self, url: str, broker: Broker, topic: str) -> None:
         await broker.publish(topic, "x")
