@@ -1,0 +1,169 @@
+"""A partition in one member's hands."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ..driver import Received
+from .content import Content
+
+
+class Holding:
+    """What has been read, handed out and done in one partition while one member owns it.
+
+    It goes on from the cell's content as the member before left it. `note` and `content` are
+    what becomes of records and of the cell; the rest is the lease: `revision` and `wanted` as last
+    seen, `renewed` the monotonic time before the last write that was confirmed. `dirty` means that
+    the cell does not say everything yet, `leaving` that nothing more is handed out, `left` that its
+    handlers have ended, and `gone` that it is ours no more: whatever is said to it then has no
+    effect on anybody.
+    """
+
+    __slots__ = (
+        "_attempts",
+        "_beat",
+        "_counting",
+        "_delivered",
+        "_done",
+        "_inherited",
+        "_kept",
+        "_open",
+        "_order",
+        "_shown",
+        "_skip",
+        "cursor",
+        "dirty",
+        "epoch",
+        "gone",
+        "leaving",
+        "left",
+        "number",
+        "renewed",
+        "revision",
+        "wanted",
+    )
+
+    def __init__(self, number: int, before: Content, revision: int, renewed: float) -> None:
+        self.number = number
+        self.epoch = before.epoch
+        self.revision = revision
+        self.renewed = renewed
+        self.wanted = before.wanted
+        self.dirty = self.leaving = self.left = self.gone = False
+        self.cursor = before.cursor
+        self._beat = before.beat
+        # What members before us handed out and nobody has read since.
+        self._inherited = before.ahead
+        self._delivered = before.delivered
+        self._counting = bool(before.delivered) and before.ahead > 0
+        self._skip = dict.fromkeys(before.done)
+        self._attempts = dict(before.attempts)
+        # What we have read, in order; each place is open or done.
+        self._order: deque[str] = deque()
+        self._open: set[str] = set()
+        self._done: dict[str, None] = {}
+        self._shown: dict[str, int] = {}
+        self._kept: dict[str, int] = {}
+
+    @property
+    def behind(self) -> str:
+        """The place behind which reading goes on."""
+        return self._order[-1] if self._order else self.cursor
+
+    @property
+    def span(self) -> int:
+        """How many places have been read above the cursor."""
+        return len(self._order)
+
+    @property
+    def handing_out(self) -> bool:
+        """Whether records of this partition may still be handed out."""
+        return not (self.gone or self.leaving)
+
+    def take(self, record: Received) -> bool:
+        """Note that `record` was read, and count its deliveries; False if it is done already."""
+        place = record.position
+        self._order.append(place)
+        self.dirty = True
+        done = self._inherited > 0 and place in self._skip
+        if done:
+            self._done[place] = None
+        else:
+            shown = self._attempts.get(place, int(self._counting)) if self._inherited else 0
+            record.redeliveries = shown
+            record.token = self, place
+            self._open.add(place)
+            if shown:
+                self._shown[place] = shown
+        if self._inherited:
+            self._inherit(place)
+        if done:
+            self._advance()
+        return not done
+
+    def done(self, place: str) -> None:
+        """The record at `place` is settled; no effect if it was, or is not ours to settle."""
+        if self.gone or place not in self._open:
+            return
+        self._open.remove(place)
+        self._shown.pop(place, None)
+        self._kept.pop(place, None)
+        self._done[place] = None
+        self.dirty = True
+        self._advance()
+
+    def keep(self, place: str, redeliveries: int) -> None:
+        """Let the next delivery of `place`, by whomever, show so many earlier ones."""
+        if not self.gone and place in self._open:
+            self._kept[place] = redeliveries
+            self.dirty = True
+
+    def content(self, owner: str, *, lease: float, now: float) -> Content:
+        """Return what the cell is to say now; once `left`, that the partition is free."""
+        self._beat += 1
+        counting = self._counting
+        delivered = self._delivered if counting else ""
+        if not (self.left or counting) and self._open:
+            delivered = self._order[-1]
+        return Content(
+            cursor=self.cursor,
+            owner="" if self.left else owner,
+            wanted=self.wanted,
+            epoch=self.epoch + self.left,
+            beat=self._beat,
+            lease=lease,
+            time=now,
+            delivered=delivered,
+            ahead=len(self._order) + self._inherited,
+            done=[*self._done, *self._skip],
+            attempts=self._numbers(),
+        )
+
+    def _numbers(self) -> dict[str, int]:
+        """What the next delivery of each place would show: had we died, or left cleanly."""
+        if self.left:
+            shown = {place: self._shown.get(place, 0) for place in self._open}
+            numbers = {p: n for p, n in shown.items() if n or self._counting}
+        else:
+            numbers = {place: number + 1 for place, number in self._shown.items()}
+        return {**self._attempts, **numbers, **self._kept}
+
+    def _inherit(self, place: str) -> None:
+        """One place less of what members before us handed out; then nothing of theirs is left."""
+        self._inherited -= 1
+        self._skip.pop(place, None)
+        self._attempts.pop(place, None)
+        if place == self._delivered:
+            self._counting = False
+            if not (self._skip or self._attempts):
+                self._inherited = 0  # some were trimmed and never came
+        if self._inherited == 0:
+            self._counting = False
+            self._skip.clear()
+            self._attempts.clear()
+
+    def _advance(self) -> None:
+        order, done = self._order, self._done
+        while order and order[0] in done:
+            self.cursor = order.popleft()
+            del done[self.cursor]

@@ -1,0 +1,137 @@
+"""`OrderedSource`: a `Source` that reads each partition by one member at a time, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+from ..clock import Clock
+from ..cloudevents import attempt_of
+from ..driver import Nack, Received, Source, SourceLost, SubscribeSpec
+from ..errors import StateError
+from ..partitioned_log import PartitionedLog
+from .holding import Holding
+from .keeper import Keeper
+
+WINDOW = 1000
+"""How far reading may be ahead of the first unsettled record of a partition, in records."""
+LONGEST_READ = 1.0
+CLOSE_GRACE = 0.5
+
+
+class OrderedSource(Source):
+    """One member of an ordered group, on a broker that has only logs and compare-and-set.
+
+    Call `start` before anything else. It owns `log`, and closes it. A partition is read by one
+    member at a time, and by the next one only when nothing of it is in a handler any more, as
+    long as no process is stopped for longer than a lease (`spec.ack_deadline`). Before a record
+    is handed out its delivery is noted durably, so that one that takes its process down with it is
+    counted: `redeliveries` are native here. What a member that left cleanly gave back is not
+    counted.
+
+    Acks go into the cells of their partitions, any number in one write. A record that stays
+    unsettled holds up its partition only when `WINDOW` records behind it have been read.
+    """
+
+    def __init__(self, log: PartitionedLog, spec: SubscribeSpec, clock: Clock) -> None:
+        self._log = log
+        self._clock = clock
+        self._keeper = Keeper(log, spec, clock)
+        self._window = max(WINDOW, spec.prefetch)
+        self._ready: list[Received] = []
+        self._closed = False
+
+    async def start(self) -> None:
+        """Join the group, making it at `spec.start` if it does not exist, in all its partitions.
+
+        Raises `NotFound` if it does not exist and `spec.create` is False. The log is closed when
+        this fails.
+        """
+        try:
+            await self._keeper.start()
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def receive(self, limit: int, wait: float) -> Sequence[Received]:
+        if self._keeper.vanished:
+            raise SourceLost("the group has been deleted")
+        if limit <= 0:
+            return []
+        until = self._clock.monotonic() + wait
+        while True:
+            left = max(0.0, until - self._clock.monotonic())
+            if not self._ready:
+                await self._read(limit, min(left, LONGEST_READ))
+            if self._ready:
+                # What has been read is handed out once that is durable, now or the next time.
+                await self._keeper.flush()
+                if records := self._handed_out(limit):
+                    return records
+            elif self._closed or self._clock.monotonic() >= until:
+                return []
+
+    def _handed_out(self, limit: int) -> list[Received]:
+        self._keeper.lapse()
+        ready, self._ready = self._ready[:limit], self._ready[limit:]
+        return [record for record in ready if record.token[0].handing_out]
+
+    async def _read(self, limit: int, wait: float) -> None:
+        keeper = self._keeper
+        keeper.changed.clear()
+        asked = {
+            number: holding
+            for number, holding in keeper.held.items()
+            if holding.handing_out and holding.span < self._window
+        }
+        if not asked:
+            await self._nothing_to_read(wait)
+            return
+        behind = {number: holding.behind for number, holding in asked.items()}
+        for record in await self._log.read(behind, limit, wait):
+            holding = asked[record.partition]
+            if holding.handing_out and holding.take(record):
+                self._ready.append(record)
+
+    async def _nothing_to_read(self, wait: float) -> None:
+        keeper = self._keeper
+        if not keeper.held and keeper.error is not None:
+            error, keeper.error = keeper.error, None
+            raise error
+        await self._clock.wait(keeper.changed, wait)
+
+    async def ack(self, records: Sequence[Received]) -> None:
+        for record in records:
+            holding: Holding
+            holding, place = record.token
+            if holding.span >= self._window:
+                self._keeper.changed.set()
+            holding.done(place)
+        await self._keeper.flush()
+
+    async def keep(self, nacks: Sequence[Nack]) -> None:
+        for nack in nacks:
+            record = nack.received
+            holding, place = record.token
+            first = attempt_of(record) - record.redeliveries
+            holding.keep(place, max(0, nack.attempt - first))
+        await self._keeper.flush()
+
+    async def nack(self, nacks: Sequence[Nack]) -> None:
+        raise StateError("an ordered source keeps what failed: nothing is put back")
+
+    async def release(self, nacks: Sequence[Nack]) -> None:
+        raise StateError("an ordered source keeps what it has: nothing is put back")
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._ready.clear()
+        try:
+            await self._keeper.aclose()
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_GRACE):
+                    await self._log.aclose()
