@@ -14,5 +14,9 @@ CAPABILITIES = Capabilities(
     release=native(),
     extend=native("A lease in memory."),
     dead_letters=native("One step."),
-    publish_dedup=native("By id, for as long as the topic lives."),
+    publish_dedup=native("By id, for as long as the message is kept."),
+    delayed_publish=native("By the engine's clock; gone with the process, like all else."),
+    replay=native("As far back as the retention reaches."),
+    retention=native("What a group has not been given yet is kept longer."),
+    admin=native(),
 )

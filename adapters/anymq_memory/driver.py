@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 
-from anymq.driver import Binding, Driver, Outcome, Record, Source, SubscribeSpec, TopicSpec
-from anymq.errors import Closed, NotFound
+from anymq.driver import (
+    Binding,
+    Driver,
+    Outcome,
+    Received,
+    Record,
+    Source,
+    Start,
+    SubscribeSpec,
+    TopicSpec,
+)
+from anymq.errors import Closed, ConfigurationError, NotFound, UnsupportedOperation
+from anymq.info import GroupInfo, TopicInfo
 from anymq.url import URL
 
+from . import admin
 from .capabilities import CAPABILITIES
 from .errors import ERRORS
+from .group import Group
 from .options import MemoryOptions
-from .source import BroadcastSource, GroupSource
-from .space import Group, Log, Space
+from .source import BroadcastSource, GroupSource, received
+from .space import Space
+from .topic import Log
+
+_PAGE = 500
 
 
 class MemoryDriver(Driver):
@@ -46,7 +62,10 @@ class MemoryDriver(Driver):
         self._check_open()
         self._names[topic.name] = topic.native
         if topic.create:
-            self._space.logs.setdefault(topic.native, Log())
+            log = self._space.logs.get(topic.native)
+            if log is None:
+                log = self._space.logs[topic.native] = Log(self.clock, topic.partitions or 1)
+            log.settings(topic)
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
         self._check_open()
@@ -57,22 +76,72 @@ class MemoryDriver(Driver):
         log = self._space.logs.get(self._names.get(record.topic, record.topic))
         if log is None:
             return NotFound(f"the topic {record.topic} does not exist")
-        return str(log.append(record, self.clock.now()))
+        return log.append(record)
 
     async def subscribe(self, spec: SubscribeSpec) -> Source:
         self._check_open()
-        log = self._space.logs.get(spec.topic.native)
-        if log is None:
-            raise NotFound(f"the topic {spec.topic.name} does not exist")
-        start = 0 if spec.start == "earliest" else len(log.records)
+        log = self._log(spec.topic)
+        if spec.ordered:
+            raise UnsupportedOperation("ordered groups")
         if spec.group is None:
-            return BroadcastSource(self, log, start)
+            return BroadcastSource(self, log, log.behind(spec.start))
         group = log.groups.get(spec.native_group)
         if group is None:
             if not spec.create:
                 raise NotFound(f"the group {spec.native_group} does not exist")
-            group = log.groups[spec.native_group] = Group(start)
+            group = _begin(log, spec)
+        if group.ordered is not spec.ordered:
+            raise ConfigurationError(
+                f"the group {spec.native_group} is {'' if group.ordered else 'not '}ordered"
+            )
         return GroupSource(self, log, group, spec)
+
+    async def browse(
+        self, topic: TopicSpec, start: Start = "earliest"
+    ) -> AsyncIterator[Sequence[Received]]:
+        log = self._log(topic)
+        found = log.after(log.behind(start), len(log.records))
+        for place in range(0, len(found), _PAGE):
+            yield [received(stored) for stored in found[place : place + _PAGE]]
+
+    async def topics(self) -> Sequence[str]:
+        self._check_open()
+        return sorted(self._space.logs)
+
+    async def groups(self, topic: TopicSpec) -> Sequence[str]:
+        return sorted(self._log(topic).groups)
+
+    async def describe_topic(self, topic: TopicSpec) -> TopicInfo:
+        return admin.topic_info(topic, self._log(topic))
+
+    async def describe_group(self, topic: TopicSpec, native_group: str) -> GroupInfo:
+        log = self._log(topic)
+        group = self._group(log, native_group)
+        return admin.group_info(topic, log, group, self.clock.now())
+
+    async def seek(self, topic: TopicSpec, native_group: str, to: Start) -> None:
+        log = self._log(topic)
+        group = self._group(log, native_group)
+        group.check_idle()
+        group.begin(log.behind(to), log.first)
+
+    async def delete_topic(self, topic: TopicSpec) -> None:
+        self._check_open()
+        log = self._space.logs.pop(topic.native, None)
+        if log is not None:
+            log.delete()
+
+    async def delete_group(self, topic: TopicSpec, native_group: str) -> None:
+        self._check_open()
+        log = self._space.logs.get(topic.native)
+        group = log.groups.get(native_group) if log else None
+        if log is not None and group is not None:
+            group.check_idle()
+            group.deleted = True
+            del log.groups[native_group]
+
+    async def purge(self, topic: TopicSpec) -> None:
+        self._log(topic).purge()
 
     async def aclose(self) -> None:
         if not self._closed:
@@ -82,3 +151,23 @@ class MemoryDriver(Driver):
     def _check_open(self) -> None:
         if self._closed:
             raise Closed("the memory broker is closed")
+
+    def _log(self, topic: TopicSpec) -> Log:
+        self._check_open()
+        log = self._space.logs.get(topic.native)
+        if log is None:
+            raise NotFound(f"the topic {topic.name} does not exist")
+        return log
+
+    def _group(self, log: Log, native_group: str) -> Group:
+        group = log.groups.get(native_group)
+        if group is None:
+            raise NotFound(f"the group {native_group} does not exist")
+        return group
+
+
+def _begin(log: Log, spec: SubscribeSpec) -> Group:
+    group = Group(spec.native_group, spec.ordered)
+    group.begin(log.behind(spec.start), log.first)
+    log.groups[spec.native_group] = group
+    return group

@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from anymq.cloudevents import ATTEMPT
-from anymq.driver import Driver, Nack, Received, Rejected, Source, SubscribeSpec
+from anymq.driver import Driver, Nack, Received, Rejected, Source, SourceLost, SubscribeSpec
 
-from .space import Group, Log, Out, Stored
+from .group import Group, Out
+from .topic import Log, Stored
 
 if TYPE_CHECKING:
     from .driver import MemoryDriver
 
 
-def _received(stored: Stored, attempt: int, token: object) -> Received:
+def received(stored: Stored, token: object = None, attempt: int | None = None) -> Received:
+    """Return `stored` as the core sees it: as `attempt`, or with the attempt its header says."""
     record = stored.record
     headers = dict(record.headers)
-    headers.pop(ATTEMPT, None)
+    if attempt is not None:
+        headers.pop(ATTEMPT, None)
     return Received(
         record.body,
         headers,
@@ -28,27 +31,36 @@ def _received(stored: Stored, attempt: int, token: object) -> Received:
         key=record.key,
         content_type=record.content_type,
         time=stored.time,
-        redeliveries=attempt - 1,
+        redeliveries=0 if attempt is None else attempt - 1,
+        partition=stored.partition,
     )
 
 
 class BroadcastSource(Source):
     """Reads a log from a place of its own."""
 
-    def __init__(self, driver: MemoryDriver, log: Log, start: int) -> None:
+    def __init__(self, driver: MemoryDriver, log: Log, behind: int) -> None:
         self._driver = driver
         self._log = log
-        self._next = start
+        self._behind = behind
         self._event = asyncio.Event()
         log.readers.add(self._event)
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
-        if self._next >= len(self._log.records) and wait > 0 and limit > 0:
+        clock = self._driver.clock
+        until = clock.monotonic() + wait
+        while True:
+            if self._log.deleted:
+                raise SourceLost("the topic was deleted")
+            taken = self._log.after(self._behind, limit)
+            left = until - clock.monotonic()
+            if taken or limit == 0 or left <= 0:
+                break
             self._event.clear()
-            await self._driver.clock.wait(self._event, wait)
-        taken = self._log.records[self._next : self._next + limit]
-        self._next += len(taken)
-        return [_received(stored, 1, None) for stored in taken]
+            await clock.wait(self._event, self._log.soonest(left))
+        if taken:
+            self._behind = taken[-1].sequence
+        return [received(stored) for stored in taken]
 
     async def ack(self, records: Sequence[Received]) -> None:
         """Nothing to settle."""
@@ -73,21 +85,20 @@ class GroupSource(Source):
         self._member = spec.member
         self._lease = spec.ack_deadline
         self._event = asyncio.Event()
-        group.members.add(self._event)
+        group.members[spec.member] = self._event
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         clock = self._driver.clock
         until = clock.monotonic() + wait
         while True:
+            if self._group.deleted:
+                raise SourceLost(f"the group {self._group.name} was deleted")
             taken = self._take(limit)
             left = until - clock.monotonic()
             if taken or limit == 0 or left <= 0:
                 return taken
             self._event.clear()
-            due = self._group.next_due()
-            if due is not None:
-                left = min(left, max(0.0, due - clock.now()))
-            await clock.wait(self._event, left)
+            await clock.wait(self._event, self._log.soonest(left, self._group.next_due()))
 
     def _take(self, limit: int) -> list[Received]:
         now = self._driver.clock.now()
@@ -108,22 +119,23 @@ class GroupSource(Source):
             else:
                 break
             out.owner = self._member
+            out.taken = now
             out.due = now + self._lease
             group.plan(number, out)
-            taken.append(_received(out.stored, out.attempt, (number, out.attempt)))
+            taken.append(received(out.stored, (number, out.attempt), out.attempt))
         return taken
 
-    def _owned(self, received: Received) -> int | None:
+    def _owned(self, record: Received) -> int | None:
         """Return the number of the delivery if it is still ours, this attempt of it."""
-        number, attempt = received.token
+        number, attempt = record.token
         out = self._group.out.get(number)
         if out is None or out.owner != self._member or out.attempt != attempt:
             return None
         return None if out.due <= self._driver.clock.now() else int(number)
 
     async def ack(self, records: Sequence[Received]) -> None:
-        for received in records:
-            number = self._owned(received)
+        for record in records:
+            number = self._owned(record)
             if number is not None:
                 del self._group.out[number]
 
@@ -152,15 +164,15 @@ class GroupSource(Source):
 
     async def extend(self, records: Sequence[Received]) -> None:
         until = self._driver.clock.now() + self._lease
-        for received in records:
-            number = self._owned(received)
+        for record in records:
+            number = self._owned(record)
             if number is not None:
                 out = self._group.out[number]
                 out.due = until
                 self._group.plan(number, out)
 
     async def aclose(self) -> None:
-        self._group.members.discard(self._event)
+        self._group.members.pop(self._member, None)
         for number, out in self._group.out.items():
             if out.owner == self._member:
                 out.due = self._driver.clock.now()

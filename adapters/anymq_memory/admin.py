@@ -1,0 +1,68 @@
+"""What is known of topics and groups."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+
+from anymq.driver import TopicSpec
+from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
+
+from .group import Group
+from .topic import Log
+
+_WORST = 100
+
+
+def topic_info(topic: TopicSpec, log: Log) -> TopicInfo:
+    """Describe a topic."""
+    records = log.records
+    return TopicInfo(
+        name=topic.name,
+        native=topic.native,
+        partitions=tuple(_partition(log, number) for number in range(log.partitions)),
+        messages=len(records),
+        bytes=log.bytes,
+        oldest=datetime.fromtimestamp(records[0].time, UTC) if records else None,
+        delayed=log.delayed,
+        retention=log.retention,
+        retention_bytes=log.retention_bytes,
+    )
+
+
+def _partition(log: Log, number: int) -> PartitionInfo:
+    lane = log.lane(number)
+    return PartitionInfo(
+        number=number,
+        messages=len(lane),
+        first=str(lane[0].sequence) if lane else None,
+        last=str(lane[-1].sequence) if lane else None,
+    )
+
+
+def group_info(topic: TopicSpec, log: Log, group: Group, now: float) -> GroupInfo:
+    """Describe a group that is not ordered."""
+    undelivered = log.records[group.cursor :]
+    held = [out for out in group.out.values() if out.owner is not None and out.due > now]
+    holding = Counter(out.owner for out in held)
+    tried = sorted(
+        (out for out in group.out.values() if out.attempt > 1), key=lambda out: -out.attempt
+    )
+    return GroupInfo(
+        topic=topic.name,
+        group=group.name.removeprefix(f"{topic.name}."),
+        native=group.name,
+        ordered=group.ordered,
+        members=tuple(
+            MemberInfo(name=name, in_flight=holding[name]) for name in sorted(group.members)
+        ),
+        lag=len(undelivered) + len(group.out),
+        lag_seconds=now - undelivered[0].time if undelivered else 0.0,
+        in_flight=len(held),
+        waiting=len(group.out) - len(held),
+        oldest_pending=max((now - out.taken for out in held), default=0.0),
+        poison=tuple(
+            PoisonInfo(position=str(out.stored.sequence), attempts=out.attempt, member=out.owner)
+            for out in tried[:_WORST]
+        ),
+    )

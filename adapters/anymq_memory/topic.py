@@ -1,0 +1,216 @@
+"""`Log`: one topic, its records in order and those that wait for their time."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
+
+from anymq.clock import Clock
+from anymq.driver import Outcome, Record, Start, TopicSpec
+from anymq.errors import ConfigurationError
+from anymq.partitions import partition_of
+
+from .group import Group
+
+_DIGITS = 18
+
+
+@dataclass(slots=True)
+class Stored:
+    """A record in its topic's log. `time` never goes back from one to the next."""
+
+    sequence: int
+    record: Record
+    time: float
+    partition: int
+
+
+class Log:
+    """One topic: records with sequence numbers that are never used twice, groups, and readers.
+
+    Every look at `records` first lets in the delayed ones that are due and drops what is over the
+    retention and behind every group. A read waits no longer than `soonest`: nobody announces what
+    falls due.
+    """
+
+    def __init__(self, clock: Clock, partitions: int = 1) -> None:
+        self.partitions = partitions
+        self.retention: float | None = None
+        self.retention_bytes: int | None = None
+        self.last = 0
+        """The sequence of the youngest record there ever was."""
+        self.bytes = 0
+        self.deleted = False
+        self.groups: dict[str, Group] = {}
+        self.readers: set[asyncio.Event] = set()
+        self._clock = clock
+        self._records: list[Stored] = []
+        self._lanes: list[list[Stored]] = [[] for _ in range(partitions)]
+        self._seen: dict[str, int | None] = {}
+        self._delayed: list[tuple[float, int, Record]] = []
+        self._serial = count()
+        self._turn = -1
+
+    @property
+    def records(self) -> list[Stored]:
+        """What the topic holds now, oldest first."""
+        self._refresh(self._clock.now())
+        return self._records
+
+    @property
+    def first(self) -> int:
+        """The sequence of the oldest record, or the next one to be given."""
+        return self.last - len(self._records) + 1
+
+    @property
+    def delayed(self) -> int:
+        """How many records wait for their time."""
+        self._refresh(self._clock.now())
+        return len(self._delayed)
+
+    def soonest(self, wait: float, due: float | None = None) -> float:
+        """Return `wait` seconds, or less: until `due`, or until the next delayed record is."""
+        now = self._clock.now()
+        if self._delayed:
+            wait = min(wait, self._delayed[0][0] - now)
+        if due is not None:
+            wait = min(wait, due - now)
+        return max(0.0, wait)
+
+    def settings(self, topic: TopicSpec) -> None:
+        """Take over what `topic` says; raises `ConfigurationError` for other partitions."""
+        if topic.partitions not in (None, self.partitions):
+            raise ConfigurationError(
+                f"the topic {topic.name} has {self.partitions} partitions, not {topic.partitions}"
+            )
+        if topic.retention is not None:
+            self.retention = topic.retention
+        if topic.retention_bytes is not None:
+            self.retention_bytes = topic.retention_bytes
+
+    def append(self, record: Record) -> Outcome:
+        """Store `record` and return its position; a repeated one is stored once."""
+        now = self._clock.now()
+        self._refresh(now)
+        if record.unique in self._seen:
+            known = self._seen[record.unique]
+            return None if known is None else str(known)
+        if record.deliver_at is not None and record.deliver_at > now:
+            self._seen[record.unique] = None
+            heapq.heappush(self._delayed, (record.deliver_at, next(self._serial), record))
+            self.wake()
+            return None
+        return str(self._store(record, now))
+
+    def behind(self, start: Start) -> int:
+        """Return the sequence of the last record before `start`."""
+        records = self.records
+        before = self.first - 1
+        if start == "earliest":
+            return before
+        if start == "latest":
+            return self.last
+        if isinstance(start, datetime):
+            if start.tzinfo is None:
+                raise ConfigurationError(f"start {start!r} has no time zone")
+            return before + bisect_left(records, start.timestamp(), key=lambda item: item.time)
+        if not (start.isascii() and start.isdecimal() and len(start) <= _DIGITS):
+            raise ConfigurationError(f"{start!r} is not a position: expected a number")
+        return min(max(int(start) - 1, before), self.last)
+
+    def after(self, sequence: int, limit: int) -> list[Stored]:
+        """Return up to `limit` records that follow `sequence`."""
+        records = self.records
+        index = max(0, sequence - self.first + 1)
+        return records[index : index + limit]
+
+    def lane(self, partition: int) -> list[Stored]:
+        """Return the records of `partition`, oldest first."""
+        self._refresh(self._clock.now())
+        return self._lanes[partition]
+
+    def lane_after(self, partition: int, sequence: int, limit: int) -> list[Stored]:
+        """Return up to `limit` records of `partition` that follow `sequence`."""
+        lane = self.lane(partition)
+        index = bisect_right(lane, sequence, key=lambda item: item.sequence)
+        return lane[index : index + limit]
+
+    def wake(self) -> None:
+        """Tell everybody who waits to look again."""
+        for group in self.groups.values():
+            group.wake()
+        for event in self.readers:
+            event.set()
+
+    def purge(self) -> None:
+        """Drop all records, delayed ones too, and what the groups have out of them."""
+        self._drop(len(self._records))
+        for _, _, record in self._delayed:
+            del self._seen[record.unique]
+        self._delayed.clear()
+        for group in self.groups.values():
+            group.forget()
+
+    def delete(self) -> None:
+        """Say goodbye to all who read."""
+        self.deleted = True
+        self.purge()
+        for group in self.groups.values():
+            group.deleted = True
+        self.wake()
+
+    def _refresh(self, now: float) -> None:
+        while self._delayed and self._delayed[0][0] <= now:
+            due, _, record = heapq.heappop(self._delayed)
+            self._store(record, due)
+        if self.retention is not None or self.retention_bytes is not None:
+            self._trim(now)
+
+    def _store(self, record: Record, now: float) -> int:
+        self.last += 1
+        time = max(now, self._records[-1].time) if self._records else now
+        partition = 0
+        if self.partitions > 1:
+            partition = self._partition(record.key)
+        stored = Stored(self.last, record, time, partition)
+        self._records.append(stored)
+        self._lanes[partition].append(stored)
+        self._seen[record.unique] = self.last
+        self.bytes += len(record.body)
+        self.wake()
+        return self.last
+
+    def _partition(self, key: str | None) -> int:
+        if key is not None:
+            return partition_of(key, self.partitions)
+        self._turn = (self._turn + 1) % self.partitions
+        return self._turn
+
+    def _trim(self, now: float) -> None:
+        oldest = -float("inf") if self.retention is None else now - self.retention
+        excess = 0 if self.retention_bytes is None else self.bytes - self.retention_bytes
+        drop, done = 0, self._done()
+        while drop < done and (excess > 0 or self._records[drop].time < oldest):
+            excess -= len(self._records[drop].record.body)
+            drop += 1
+        if drop:
+            self._drop(drop)
+
+    def _done(self) -> int:
+        """Return how many of the oldest records every group has begun: what is out is held."""
+        return min((group.cursor for group in self.groups.values()), default=len(self._records))
+
+    def _drop(self, number: int) -> None:
+        for stored in self._records[:number]:
+            del self._seen[stored.record.unique]
+            self.bytes -= len(stored.record.body)
+        del self._records[:number]
+        first = self.first
+        for lane in self._lanes:
+            del lane[: bisect_left(lane, first, key=lambda item: item.sequence)]
+        for group in self.groups.values():
+            group.cursor = max(0, group.cursor - number)
