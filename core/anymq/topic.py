@@ -15,7 +15,8 @@ from .names import check_topic
 T = TypeVar("T", default=Any)
 
 
-@dataclass(frozen=True, slots=True)
+# No slots: before Python 3.12 `Topic[str]("orders")` cannot be called on a frozen class with slots.
+@dataclass(frozen=True)
 class Topic(Generic[T]):
     """A topic that knows its payload type; accepted wherever a topic name is.
 

@@ -10,6 +10,12 @@ pytest.register_assert_rewrite(
     "anymq.testing.suite", "anymq.testing.tools", "anymq.testing.store_suite"
 )
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the suite's marker."""
+    config.addinivalue_line("markers", "anymq_needs(capability): a test of what may be refused")
+
+
 SIGNS = {"passed": "✓", "failed": "✗", "skipped": "s", "error": "E"}
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -80,6 +80,22 @@ async def until(condition: Callable[[], Any], *, within: float = PATIENCE, what:
             raise AssertionError(f"not within {within} s: {what or condition}")
         await asyncio.sleep(0.02)
     return time.monotonic() - started
+
+
+async def eventually(
+    look: Callable[[], Awaitable[Any]], holds: Callable[[Any], bool], *, within: float = PATIENCE
+) -> Any:
+    """Return what `look` sees once it `holds`: brokers' figures may be some seconds late."""
+    seen: Any = None
+    try:
+        async with asyncio.timeout(within):
+            while True:
+                seen = await look()
+                if holds(seen):
+                    return seen
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise AssertionError(f"not within {within} s: {seen}") from None
 
 
 def bodies(deliveries: list[Delivery]) -> list[str]:

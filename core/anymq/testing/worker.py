@@ -25,13 +25,13 @@ def say(event: str, **fields: Any) -> None:
     sys.stdout.flush()
 
 
-async def publish(url: str, topic: str, count: int) -> None:
+async def publish(url: str, topic: str, count: int, delay: float | None = None) -> None:
     """Publish `count` messages with four tasks, saying the body of each once it is confirmed."""
     async with connect(url) as broker:
 
         async def some(first: int) -> None:
             for number in range(first, count, 4):
-                await broker.publish(topic, str(number))
+                await broker.publish(topic, str(number), delay=delay)
                 say("published", body=str(number))
 
         await asyncio.gather(*(some(first) for first in range(4)))

@@ -12,6 +12,7 @@ import pytest_asyncio
 from ...broker import Broker
 from ...connect import connect
 from ..harness import Harness, random_name
+from .needs import check_refusal
 
 
 class Base:
@@ -25,8 +26,9 @@ class Base:
         return self.harness.url(tmp_path)
 
     @pytest_asyncio.fixture
-    async def broker(self, url: str) -> AsyncIterator[Broker]:
+    async def broker(self, url: str, request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
         async with connect(url) as broker:
+            await check_refusal(request, broker)
             yield broker
 
     @pytest.fixture

@@ -1,0 +1,138 @@
+"""`publish(delay=, deliver_at=)`: kept by the broker, never early."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ...broker import Broker
+from ...errors import ConfigurationError
+from ...topic import Topic
+from ..tools import bodies, silent, take, take_acked, worker
+from .base import Base
+from .needs import needs
+
+EARLY = 0.02
+"""Seconds by which the clocks of a client and its server may differ on one machine."""
+
+
+@needs("delayed_publish")
+class Delays(Base):
+    """A delayed message waits durably at the broker, and holds up nobody."""
+
+    async def test_delayed_messages_are_never_early(self, broker: Broker, topic: str) -> None:
+        delays = [0.1, 0.3, 1.0, 1.7, 3.0]
+        async with broker.subscribe(topic, group="g") as deliveries:
+            due: dict[str, float] = {}
+            for delay in reversed(delays):
+                due[str(delay)] = time.time() + delay
+                receipt = await broker.publish(topic, str(delay), delay=delay)
+                assert receipt.position is None
+            for delivery in [(await take_acked(deliveries, 1))[0] for _ in delays]:
+                assert delivery.attempt == 1
+                assert time.time() >= due.pop(delivery.message.body.decode()) - EARLY
+        assert due == {}
+
+    async def test_delayed_messages_come_in_the_order_they_are_due(
+        self, broker: Broker, topic: str
+    ) -> None:
+        async with broker.subscribe(topic, group="g") as deliveries:
+            for delay in (3.0, 1.0, 2.0):
+                await broker.publish(topic, str(delay), key="k", delay=delay)
+            await broker.publish(topic, "now", key="k")
+            received = bodies(await take_acked(deliveries, 4))
+        assert received == ["now", "1.0", "2.0", "3.0"]
+
+    async def test_a_delayed_message_reaches_every_group_and_reader(
+        self, broker: Broker, topic: str
+    ) -> None:
+        async with (
+            broker.subscribe(topic, group="a") as first,
+            broker.subscribe(topic, group="b") as second,
+            broker.subscribe(topic, group=None) as reader,
+        ):
+            receipt = await broker.publish(
+                topic,
+                {"order": 17},
+                key="o-17",
+                headers={"tenant": "é"},
+                deliver_at=datetime.now(UTC) + timedelta(seconds=1),
+            )
+            for each in (first, second, reader):
+                (delivery,) = await take_acked(each, 1)
+                message = delivery.message
+                assert (message.id, message.key) == (receipt.id, "o-17")
+                assert dict(message.headers) == {"tenant": "é"}
+                assert message.body == b'{"order":17}'
+                await silent(each, 0.2)
+
+    async def test_a_group_made_while_a_delayed_message_waits_gets_it(
+        self, broker: Broker, topic: str
+    ) -> None:
+        await broker.publish(topic, "x", delay=2.0)
+        async with broker.subscribe(topic, group="late", start="latest") as deliveries:
+            assert bodies(await take_acked(deliveries, 1)) == ["x"]
+
+    async def test_a_delayed_message_outlives_its_publisher(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        if not broker.capabilities.processes:
+            await broker.publish(topic, "0", delay=1.5)
+        else:
+            async with worker("publish", url=url, topic=topic, count=1, delay=1.5) as other:
+                await other.hear("published")
+        async with broker.subscribe(topic, group="g") as deliveries:
+            (delivery,) = await take_acked(deliveries, 1)
+        assert delivery.message.body == b"0"
+
+    async def test_many_delayed_messages_do_not_stall_live_ones(
+        self, broker: Broker, topic: str
+    ) -> None:
+        async with broker.subscribe(topic, group="g") as deliveries:
+            far = [str(n) for n in range(2000)]
+            outcomes = await broker.publish_many(topic, far, delay=timedelta(days=20), timeout=60)
+            assert not [item for item in outcomes if isinstance(item, Exception)]
+            await broker.publish(topic, "soon", delay=0.5)
+            live = [f"live {n}" for n in range(50)]
+            await broker.publish_many(topic, live)
+            received = bodies(await take_acked(deliveries, 51))
+            assert sorted(received) == sorted([*live, "soon"])
+            await silent(deliveries, 0.5)
+
+    async def test_a_delay_longer_than_the_retention(self, broker: Broker, topic: str) -> None:
+        short = Topic[str](topic, retention=timedelta(seconds=1))
+        async with broker.subscribe(short, group="g") as deliveries:
+            await broker.publish(short, "x", delay=4.0)
+            assert bodies(await take_acked(deliveries, 1)) == ["x"]
+
+    async def test_a_delay_that_is_over_is_none(self, broker: Broker, topic: str) -> None:
+        async with broker.subscribe(topic, group="g") as deliveries:
+            await broker.publish(topic, "1", key="k", delay=0)
+            await broker.publish(topic, "2", key="k", deliver_at=datetime(2020, 1, 1, tzinfo=UTC))
+            await broker.publish(topic, "3", key="k")
+            assert bodies(await take_acked(deliveries, 3)) == ["1", "2", "3"]
+
+    async def test_a_failed_delayed_message_is_retried(self, broker: Broker, topic: str) -> None:
+        async with broker.subscribe(topic, group="g") as deliveries:
+            await broker.publish(topic, "x", delay=0.5)
+            (first,) = await take(deliveries, 1)
+            await first.nack(0.3)
+            (again,) = await take_acked(deliveries, 1)
+        assert (again.message, again.attempt) == (first.message, 2)
+
+    async def test_bad_delays_are_refused(self, broker: Broker, topic: str) -> None:
+        now = datetime.now(UTC)
+        for options in (
+            {"delay": -1},
+            {"delay": math.nan},
+            {"delay": timedelta(days=400)},
+            {"delay": 1, "deliver_at": now},
+            {"deliver_at": datetime(2030, 1, 1)},
+        ):
+            with pytest.raises(ConfigurationError):
+                await broker.publish(topic, "x", **options)
+            with pytest.raises(ConfigurationError):
+                await broker.publish_many(topic, ["x"], **options)

@@ -1,0 +1,185 @@
+"""`broker.admin`: the same fields on every backend, None where the broker cannot know."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ...broker import Broker
+from ...connect import connect
+from ...errors import ConfigurationError, NotFound, StateError, UnsupportedOperation
+from ...info import GroupInfo
+from ...topic import Topic
+from ..tools import bodies, eventually, silent, take, take_acked
+from .base import Base
+from .needs import needs
+
+
+def known(value: Any, expected: Any) -> bool:
+    """Whether `value` is `expected`, or unknown."""
+    return value is None or value == expected
+
+
+@needs("admin")
+class Operating(Base):
+    """List, describe, delete, purge."""
+
+    async def test_admin_lists_topics_and_groups(self, broker: Broker, topic: str) -> None:
+        await broker.publish(topic, "x")
+        for group in ("b", "a"):
+            async with broker.subscribe(topic, group=group) as deliveries:
+                (delivery,) = await take(deliveries, 1)
+                await delivery.reject("to have a dead-letter topic")
+        topics = await eventually(broker.admin.topics, lambda found: f"{topic}.a.dlq" in found)
+        assert {topic, f"{topic}.a.dlq", f"{topic}.b.dlq"} <= set(topics)
+        assert [name for name in topics if name.startswith(topic)] == sorted(
+            [topic, f"{topic}.a.dlq", f"{topic}.b.dlq"]
+        )
+        assert await broker.admin.groups(topic) == ["a", "b"]
+
+    async def test_admin_describes_a_topic(self, broker: Broker, topic: str) -> None:
+        before = datetime.now(UTC) - timedelta(seconds=2)
+        target = Topic[str](topic, partitions=4)
+        await broker.publish_many(target, [str(n) for n in range(40)], key=lambda body: body)
+        await broker.publish(target, "later", delay=3600)
+        info = await eventually(
+            lambda: broker.admin.describe(target), lambda found: known(found.messages, 40)
+        )
+        assert (info.name, info.native) == (topic, topic)
+        assert [partition.number for partition in info.partitions] == [0, 1, 2, 3]
+        counts = [partition.messages for partition in info.partitions]
+        assert None in counts or (sum(counts) == 40 and all(counts))
+        assert info.oldest is None or before <= info.oldest <= datetime.now(UTC)
+        assert known(info.delayed, 1)
+        assert info.bytes is None or info.bytes > 0
+
+    async def test_admin_describes_a_group(self, broker: Broker, topic: str) -> None:
+        await broker.publish_many(topic, [str(n) for n in range(10)], key="k")
+        async with broker.subscribe(topic, group="g", prefetch=3) as deliveries:
+            held = await take(deliveries, 3)
+            await held[0].ack()
+            info = await self._when(
+                broker,
+                topic,
+                lambda found: known(found.lag, 9) and found.in_flight in (None, 2, 3),
+            )
+            assert (info.topic, info.group) == (topic, "g")
+            assert info.members is None or len(info.members) == 1
+            assert known(info.ordered, False)
+            assert info.oldest_pending is None or 0 <= info.oldest_pending < 60
+            assert info.lag_seconds is None or 0 <= info.lag_seconds < 60
+            await held[1].nack(600)
+            await self._when(
+                broker, topic, lambda found: known(found.waiting, 1) and known(found.lag, 9)
+            )
+            await held[2].ack()
+            await take_acked(deliveries, 7)
+            await self._when(broker, topic, lambda found: known(found.lag, 1))
+        info = await self._when(broker, topic, lambda found: found.members in (None, ()))
+        assert known(info.in_flight, 0)
+        assert known(info.lag_seconds, 0.0)
+
+    async def _when(
+        self, broker: Broker, topic: str, holds: Callable[[GroupInfo], bool]
+    ) -> GroupInfo:
+        found = await eventually(lambda: broker.admin.describe(topic, "g"), holds)
+        assert isinstance(found, GroupInfo)
+        return found
+
+    async def test_admin_describes_an_ordered_group(self, broker: Broker, topic: str) -> None:
+        if not broker.capabilities.ordered:
+            with pytest.raises(UnsupportedOperation):
+                broker.subscribe(topic, group="g", ordered=True)
+            return
+        target = Topic[str](topic, partitions=4)
+        await broker.publish_many(target, [str(n) for n in range(40)], key=lambda body: body)
+        async with broker.subscribe(target, group="g", ordered=True) as deliveries:
+            await take_acked(deliveries, 30)
+            info = await self._when(broker, topic, lambda found: known(found.lag, 10))
+            assert known(info.ordered, True)
+            assert info.partitions is None or len(info.partitions) == 4
+            await take_acked(deliveries, 10)
+            await self._when(broker, topic, lambda found: known(found.lag, 0))
+
+    async def test_admin_names_what_fails_again_and_again(self, broker: Broker, topic: str) -> None:
+        await broker.publish(topic, "poison")
+        async with broker.subscribe(topic, group="g") as deliveries:
+            for _ in range(3):
+                (delivery,) = await take(deliveries, 1)
+                await delivery.nack()
+            (delivery,) = await take(deliveries, 1)
+            assert delivery.attempt == 4
+            info = await broker.admin.describe(topic, "g")
+            if info.poison is not None:
+                (candidate,) = info.poison
+                assert candidate.attempts >= 3
+            await delivery.ack()
+
+    async def test_admin_of_what_is_not_there(self, broker: Broker, topic: str) -> None:
+        with pytest.raises(NotFound):
+            await broker.admin.describe(topic)
+        await broker.publish(topic, "x")
+        assert await broker.admin.groups(topic) == []
+        with pytest.raises(NotFound):
+            await broker.admin.describe(topic, "nobody")
+        await broker.admin.delete(topic, "nobody")
+        await broker.admin.delete(f"{topic}.absent")
+        with pytest.raises(ConfigurationError):
+            await broker.admin.describe("*")
+
+    async def test_admin_deletes_a_group(self, broker: Broker, topic: str) -> None:
+        await broker.publish(topic, "x")
+        async with broker.subscribe(topic, group="g") as deliveries:
+            await take_acked(deliveries, 1)
+            with pytest.raises(StateError):
+                await broker.admin.delete(topic, "g")
+        await self._deleted(broker, topic)
+        assert await broker.admin.groups(topic) == []
+        async with broker.subscribe(topic, group="g") as deliveries:
+            assert bodies(await take_acked(deliveries, 1)) == ["x"]
+
+    async def _deleted(self, broker: Broker, topic: str) -> None:
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    return await broker.admin.delete(topic, "g")
+                except StateError:
+                    await asyncio.sleep(0.2)
+
+    async def test_admin_deletes_a_topic(self, broker: Broker, topic: str) -> None:
+        await broker.publish_many(topic, ["1", "2"], key="k")
+        await broker.publish(topic, "later", delay=1.0)
+        async with broker.subscribe(topic, group="g") as deliveries:
+            await take_acked(deliveries, 2)
+        await broker.admin.delete(topic)
+        await eventually(broker.admin.topics, lambda found: topic not in found)
+        await broker.publish(topic, "new", timeout=30)
+        async with broker.subscribe(topic, group="g") as deliveries:
+            assert bodies(await take_acked(deliveries, 1)) == ["new"]
+            await silent(deliveries, 1.2)
+
+    async def test_admin_purges(self, broker: Broker, topic: str) -> None:
+        async with broker.subscribe(topic, group="g"):
+            pass
+        await broker.publish_many(topic, [str(n) for n in range(20)])
+        await broker.publish(topic, "later", delay=1.0)
+        await broker.admin.purge(topic)
+        async with broker.subscribe(topic, group="g") as deliveries:
+            await broker.publish(topic, "new", timeout=30)
+            assert bodies(await take_acked(deliveries, 1)) == ["new"]
+            await silent(deliveries, 1.2)
+
+    async def test_admin_declares_and_partitions_are_fixed(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        await broker.admin.declare(Topic(topic, partitions=3))
+        assert len((await broker.admin.describe(topic)).partitions) == 3
+        async with connect(url) as other:
+            sharing = other if broker.capabilities.processes else broker
+            await sharing.publish(topic, "any number is fine", timeout=30)
+            with pytest.raises(ConfigurationError, match="3"):
+                await sharing.admin.declare(Topic(topic, partitions=5))

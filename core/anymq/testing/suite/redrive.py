@@ -1,0 +1,183 @@
+"""`admin.dead_letters`: listed, shown, put back, mended, dropped, exported."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ...broker import Broker
+from ...dead_letters import DeadLetters, Letter
+from ...errors import NotFound, Reject, UnsupportedOperation
+from ...middleware import Acknowledge, DeadLetter, Retry
+from ..tools import bodies, eventually, silent, take, take_acked, until
+from .base import Base
+from .needs import needs
+
+CHAIN = (Acknowledge(), DeadLetter(), Retry(attempts=2, initial=0.01))
+
+
+async def reject(broker: Broker, topic: str, payloads: list[str], group: str = "g") -> None:
+    """Publish `payloads` and let `group` reject them all."""
+    await broker.publish_many(topic, payloads, key=lambda body: body, headers={"tenant": "a"})
+    async with broker.subscribe(topic, group=group) as deliveries:
+        for _ in payloads:
+            (delivery,) = await take(deliveries, 1)
+            await delivery.reject(f"no {delivery.message.body.decode()}")
+
+
+async def the_only(letters: DeadLetters) -> Letter:
+    """Return the one letter, once it is there."""
+    (letter,) = await eventually(letters.list, bool)
+    assert isinstance(letter, Letter)
+    return letter
+
+
+@needs("replay")
+class Redrive(Base):
+    """What was rejected can be seen, and put back."""
+
+    async def test_letters_are_listed_and_shown(self, broker: Broker, topic: str) -> None:
+        letters = broker.admin.dead_letters(topic, "g")
+        assert await letters.list() == []
+        await reject(broker, topic, ["a", "b", "c"])
+        listed = await letters.list()
+        assert sorted(letter.message.body for letter in listed) == [b"a", b"b", b"c"]
+        (letter,) = await letters.list(where=lambda item: item.reason == "no b")
+        assert (letter.topic, letter.group, letter.attempts) == (topic, "g", 1)
+        assert letter.message.key == "b"
+        assert letter.message.headers["tenant"] == "a"
+        assert letter.failed_at is not None
+        assert letter.history == ()
+        assert await letters.show(letter.position) == letter
+        assert await letters.count() == 3
+        assert len(await letters.list(limit=2)) == 2
+        with pytest.raises(NotFound):
+            await letters.show("nowhere")
+
+    async def test_letters_put_back_go_to_their_group_alone(
+        self, broker: Broker, topic: str
+    ) -> None:
+        await reject(broker, topic, ["a", "b"])
+        async with broker.subscribe(topic, group="other") as other:
+            await take_acked(other, 2)
+            letters = broker.admin.dead_letters(topic, "g")
+            (letter,) = await letters.list(where=lambda item: item.message.body == b"a")
+            assert await letters.redrive(letter) == 1
+            async with broker.subscribe(topic, group="g") as deliveries:
+                (delivery,) = await take_acked(deliveries, 1)
+                assert (delivery.message.id, delivery.attempt) == (letter.message.id, 1)
+                assert delivery.message.key == "a"
+                assert delivery.message.headers["tenant"] == "a"
+                assert "anymq-dlq-reason" not in delivery.message.headers
+                await silent(deliveries, 0.2)
+            assert [item.message.body for item in await letters.list()] == [b"b"]
+            await silent(other, 0.5)
+
+    async def test_letters_keep_their_history(self, broker: Broker, topic: str) -> None:
+        rounds: list[int] = []
+
+        async def fail(body: str) -> None:
+            raise Reject(f"failure {len(rounds)}") if rounds else RuntimeError("first")
+
+        letters = broker.admin.dead_letters(topic, "g")
+        await broker.publish(topic, "x")
+        async with broker.subscribe(topic, group="g", handler=fail, middleware=CHAIN):
+            for number in (1, 2):
+                letter = await the_only(letters)
+                assert len(letter.history) == number - 1
+                rounds.append(number)
+                await letters.redrive(letter.position)
+            letter = await the_only(letters)
+        assert letter.reason == "failure 2"
+        assert [item["reason"][:8] for item in letter.history] == ["gave up ", "failure "]
+        assert letter.history[0]["attempts"] == "2"
+
+    async def test_all_letters_or_some_are_put_back(self, broker: Broker, topic: str) -> None:
+        many = [f"{number}" for number in range(450)]
+        await reject(broker, topic, many)
+        letters = broker.admin.dead_letters(topic, "g")
+        assert await letters.redrive_all(where=lambda item: item.reason == "no 17") == 1
+        assert await letters.redrive_all() == 449
+        assert await letters.list() == []
+        async with broker.subscribe(topic, group="g") as deliveries:
+            received = bodies(await take_acked(deliveries, 450, within=60))
+            assert sorted(received) == sorted(many)
+            await silent(deliveries, 0.2)
+
+    async def test_letters_are_mended_and_put_back(self, broker: Broker, topic: str) -> None:
+        await reject(broker, topic, ["bad"])
+        letters = broker.admin.dead_letters(topic, "g")
+        (letter,) = await letters.list()
+        await letters.redrive_edited(letter, {"good": True}, headers={"mended-by": "me"})
+        async with broker.subscribe(topic, group="g") as deliveries:
+            (delivery,) = await take_acked(deliveries, 1)
+        assert delivery.message.body == b'{"good":true}'
+        assert delivery.message.content_type == "application/json"
+        assert delivery.message.id == letter.message.id
+        assert delivery.message.headers["mended-by"] == "me"
+        assert "tenant" not in delivery.message.headers
+        assert await letters.count() == 0
+
+    async def test_letters_are_dropped_and_exported(self, broker: Broker, topic: str) -> None:
+        await reject(broker, topic, ["a", "b", "c"])
+        letters = broker.admin.dead_letters(topic, "g")
+        lines = [json.loads(line) async for line in letters.export()]
+        assert sorted(line["body"] for line in lines) == ["a", "b", "c"]
+        assert {line["group"] for line in lines} == {"g"}
+        first = (await letters.list())[0]
+        assert await letters.drop(first.position) == 1
+        with pytest.raises(NotFound):
+            await letters.drop(first.position)
+        assert await letters.drop_all() == 2
+        assert await letters.count() == 0
+        async with broker.subscribe(topic, group="g") as deliveries:
+            await silent(deliveries, 0.5)
+
+    async def test_letters_survive_a_redrive_that_is_cut_short(
+        self, broker: Broker, topic: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await reject(broker, topic, ["x"])
+        letters = broker.admin.dead_letters(topic, "g")
+
+        async def die(*_: object) -> None:
+            raise RuntimeError("killed between the copy and the note")
+
+        monkeypatch.setattr(letters, "_note", die)
+        with pytest.raises(RuntimeError):
+            await letters.redrive_all()
+        monkeypatch.undo()
+        assert await letters.count() == 1
+        assert await letters.redrive_all() == 1
+        async with broker.subscribe(topic, group="g") as deliveries:
+            again = await take_acked(deliveries, 2)
+        assert len({delivery.message.id for delivery in again}) == 1
+
+    async def test_letters_of_another_group_stay(self, broker: Broker, topic: str) -> None:
+        await reject(broker, topic, ["x"], "a")
+        async with broker.subscribe(topic, group="b") as deliveries:
+            (delivery,) = await take(deliveries, 1)
+            await delivery.reject("no")
+        assert await broker.admin.dead_letters(topic, "a").drop_all() == 1
+        assert await broker.admin.dead_letters(topic, "b").count() == 1
+
+    async def test_letters_of_an_ordered_group(self, broker: Broker, topic: str) -> None:
+        if not broker.capabilities.ordered:
+            with pytest.raises(UnsupportedOperation):
+                broker.subscribe(topic, group="g", ordered=True)
+            return
+        handled: list[str] = []
+
+        async def handle(body: str) -> None:
+            if body == "bad" and "bad" not in handled:
+                handled.append(body)
+                raise Reject("not yet")
+            handled.append(body)
+
+        async with broker.subscribe(topic, group="g", ordered=True, handler=handle):
+            await broker.publish_many(topic, ["1", "bad", "2"], key="k")
+            await until(lambda: len(handled) == 3)
+            letters = broker.admin.dead_letters(topic, "g")
+            await letters.redrive(await the_only(letters))
+            await until(lambda: len(handled) == 4)
+        assert handled == ["1", "bad", "2", "bad"]
