@@ -4,6 +4,7 @@ The backend is a URL; `sqlite:///` and `memory://` need no server. Delivery mean
 """
 
 from .app import App, Subscriber
+from .batch import Batch, BatchError
 from .broker import Broker
 from .capabilities import Capabilities, Level, Support
 from .connect import connect
@@ -56,6 +57,8 @@ __all__ = [
     "AlreadySettled",
     "AnymqError",
     "App",
+    "Batch",
+    "BatchError",
     "Broker",
     "BrokerError",
     "Capabilities",

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
+from .batch import Batch
 from .broker import Broker
 from .clock import REAL, Clock
 from .connect import connect
@@ -52,8 +53,11 @@ class Subscriber:
     group: str | None
     start: Start | None
     concurrency: int
+    ordered: bool
+    batch: Batch | None
     ack_deadline: float
     prefetch: int | None
+    prefetch_bytes: int | None
     middleware: tuple[Middleware, ...]
 
 
@@ -119,8 +123,11 @@ class App:
         group: str | None,
         start: Start | None = None,
         concurrency: int = 1,
+        ordered: bool = False,
+        batch: Batch | None = None,
         ack_deadline: float = 30.0,
         prefetch: int | None = None,
+        prefetch_bytes: int | None = None,
         acknowledge: Acknowledge = _ACKNOWLEDGE,
         dead_letter: DeadLetter | None = _DEAD_LETTER,
         retry: Retry | None = _RETRY,
@@ -141,7 +148,7 @@ class App:
         chain = tuple(link for link in links if link is not None)
 
         def register(function: F) -> F:
-            adapt(function, target)
+            adapt(function, target, batch)
             self._subscribers.append(
                 Subscriber(
                     function=function,
@@ -149,8 +156,11 @@ class App:
                     group=group,
                     start=start,
                     concurrency=concurrency,
+                    ordered=ordered,
+                    batch=batch,
                     ack_deadline=ack_deadline,
                     prefetch=prefetch,
+                    prefetch_bytes=prefetch_bytes,
                     middleware=(*chain, *self._middleware, *middleware),
                 )
             )
@@ -261,8 +271,11 @@ class App:
             handler=item.function,
             start=item.start,
             concurrency=item.concurrency,
+            ordered=item.ordered,
+            batch=item.batch,
             ack_deadline=item.ack_deadline,
             prefetch=item.prefetch,
+            prefetch_bytes=item.prefetch_bytes,
             middleware=item.middleware,
             drain_timeout=self._drain_timeout,
         )

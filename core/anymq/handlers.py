@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import Any, get_type_hints
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin, get_type_hints
 
-from .batch import Batch
+from .batch import Batch, Collector
 from .delivery import Delivery
 from .errors import ConfigurationError
 from .message import Message
@@ -17,49 +18,108 @@ from .topic import Topic
 Function = Callable[..., Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What a function asks for: the names of its parameters, and the type of the payload."""
+
+    deliveries: Sequence[str]
+    messages: Sequence[str]
+    payload: str | None
+    type: Any
+
+    def decode(self, delivery: Delivery) -> Any:
+        """Return the payload; raises `Reject` if the body does not validate."""
+        return None if self.payload is None else decode_payload(delivery.message, self.type)
+
+    def arguments(self, delivery: Any, message: Any, payload: Any) -> dict[str, Any]:
+        """Return the keyword arguments: of one delivery, or lists of a batch."""
+        arguments = dict.fromkeys(self.deliveries, delivery)
+        arguments |= dict.fromkeys(self.messages, message)
+        if self.payload is not None:
+            arguments[self.payload] = payload
+        return arguments
+
+
 def adapt(function: Function, topic: Topic[Any], batch: Batch | None = None) -> Handler:
     """Return a handler that calls `function` with what its annotations ask for.
 
     A parameter annotated `Delivery` or `Message` gets that; one other parameter gets the
     payload, decoded as its annotation says (by the topic's type where it has none). A body that
-    does not validate is rejected before the function is called. Raises `ConfigurationError`
-    for anything else.
+    does not validate is rejected before the function is called. With a `batch`, each of these is
+    a list. Raises `ConfigurationError` for anything else.
     """
     name = getattr(function, "__qualname__", repr(function))
     if not _is_async(function):
         raise ConfigurationError(f"the handler {name} must be an async function")
-    delivery_at: list[str] = []
-    message_at: list[str] = []
-    payload_at: list[tuple[str, Any]] = []
+    wants = _wants(function, name, topic, batch)
+    if batch is not None:
+        return _by_batch(function, wants, batch)
+
+    async def handler(delivery: Delivery) -> None:
+        payload = wants.decode(delivery)
+        message = delivery.message if wants.messages else None
+        await function(**wants.arguments(delivery, message, payload))
+
+    return handler
+
+
+def _by_batch(function: Function, wants: Wants, batch: Batch) -> Handler:
+    async def run(deliveries: Sequence[Delivery], payloads: Sequence[Any]) -> None:
+        messages = [delivery.message for delivery in deliveries] if wants.messages else None
+        await function(**wants.arguments(deliveries, messages, payloads))
+
+    collector = Collector(batch, run)
+
+    async def handler(delivery: Delivery) -> None:
+        await collector.join(delivery, wants.decode(delivery))
+
+    return handler
+
+
+def _wants(function: Function, name: str, topic: Topic[Any], batch: Batch | None) -> Wants:
+    deliveries: list[str] = []
+    messages: list[str] = []
+    payloads: list[tuple[str, Any]] = []
     for parameter, annotation in _parameters(function, name):
-        if annotation is Delivery:
-            delivery_at.append(parameter)
-        elif annotation is Message:
-            message_at.append(parameter)
+        one = _one(annotation, f"{parameter!r} of the handler {name}", topic, batch)
+        if one is Delivery:
+            deliveries.append(parameter)
+        elif one is Message:
+            messages.append(parameter)
         else:
-            payload_at.append((parameter, annotation))
-    if len(payload_at) > 1:
-        names = ", ".join(parameter for parameter, _ in payload_at)
+            payloads.append((parameter, one))
+    if len(payloads) > 1:
+        names = ", ".join(parameter for parameter, _ in payloads)
         raise ConfigurationError(
             f"the handler {name} asks for more than one payload ({names}); annotate the "
             "others as Delivery or Message"
         )
-    if payload_at and payload_at[0][1] is inspect.Parameter.empty:
-        payload_at = [(payload_at[0][0], topic.payload or Any)]
-    for _, annotation in payload_at:
-        check_annotation(annotation)
+    if batch is not None and not (deliveries or messages or payloads):
+        raise ConfigurationError(f"the handler {name} takes no list, but has a batch")
+    if not payloads:
+        return Wants(deliveries, messages, None, None)
+    ((payload, kind),) = payloads
+    if kind is inspect.Parameter.empty:
+        kind = topic.payload or Any
+    check_annotation(kind)
+    return Wants(deliveries, messages, payload, kind)
 
-    async def handler(delivery: Delivery) -> None:
-        arguments: dict[str, Any] = {}
-        for parameter, annotation in payload_at:
-            arguments[parameter] = decode_payload(delivery.message, annotation)
-        for parameter in delivery_at:
-            arguments[parameter] = delivery
-        for parameter in message_at:
-            arguments[parameter] = delivery.message
-        await function(**arguments)
 
-    return handler
+def _one(annotation: Any, what: str, topic: Topic[Any], batch: Batch | None) -> Any:
+    """Return what one message gives to the parameter: the item of the list, if it is a batch."""
+    is_list = get_origin(annotation) is list
+    if batch is None:
+        if is_list and annotation != topic.payload:
+            raise ConfigurationError(
+                f"{what} is a list: pass batch=Batch(…); or, if the body of one message is a "
+                f"list, say so with Topic({topic.name!r}, {annotation})"
+            )
+        return annotation
+    if annotation in (list, inspect.Parameter.empty):
+        return inspect.Parameter.empty
+    if not is_list:
+        raise ConfigurationError(f"{what} must be a list: the handler has a batch")
+    return get_args(annotation)[0]
 
 
 def _is_async(function: Any) -> bool:
