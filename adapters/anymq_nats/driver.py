@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import nats.errors
-import nats.js.errors
 from nats.aio.client import Client
 
 from anymq.driver import Binding, Driver, Outcome, Record, Source, SubscribeSpec, TopicSpec
@@ -17,12 +16,16 @@ from .broadcast import BroadcastSource
 from .capabilities import CAPABILITIES
 from .connect import Target
 from .errors import ERRORS
+from .groups import make_consumer
 from .link import Link
 from .names import check_subject
 from .options import NatsOptions
-from .publisher import Outgoing, Publisher
+from .places import first_sequence
+from .publisher import Publisher
+from .reader import Reader
+from .routes import Routes
 from .source import GroupSource
-from .topology import Stream, find_stream, make_consumer, make_stream
+from .topology import Stream, find_stream, make_stream
 
 _LEAST = (2, 10)
 
@@ -45,7 +48,7 @@ class NatsDriver(Driver):
         self._link = link
         self._publisher = publisher
         self._options = options
-        self._topics: dict[str, TopicSpec] = {}
+        self._routes = Routes(link)
         self._closed = False
 
     @classmethod
@@ -70,33 +73,45 @@ class NatsDriver(Driver):
 
     async def declare(self, topic: TopicSpec) -> None:
         check_subject(topic.native)
-        self._topics[topic.name] = topic
-        if topic.create:
-            await make_stream(self._link, topic, self._options)
+        stream = await make_stream(self._link, topic, self._options) if topic.create else None
+        self._routes.learn(topic, stream)
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
         outcomes: list[Outcome] = [None] * len(records)
+        refused = await self._prepare(records)
         known: list[int] = []
-        messages: list[Outgoing] = []
         for at, record in enumerate(records):
-            topic = self._topics.get(record.topic)
-            if topic is None:
-                outcomes[at] = nats.js.errors.NoStreamResponseError()
-                continue
-            known.append(at)
-            messages.append(
-                Outgoing(topic.native, record.unique, record.body, record.headers.items())
-            )
-        for at, outcome in zip(known, await self._publisher.send(messages), strict=True):
-            outcomes[at] = outcome
+            if (error := refused.get((record.topic, record.deliver_at is not None))) is not None:
+                outcomes[at] = error
+            else:
+                known.append(at)
+        sent = await self._publisher.send([self._routes.outgoing(records[at]) for at in known])
+        for at, outcome in zip(known, sent, strict=True):
+            later = records[at].deliver_at is not None
+            outcomes[at] = None if later and isinstance(outcome, str) else outcome
         return outcomes
+
+    async def _prepare(self, records: Sequence[Record]) -> dict[tuple[str, bool], Exception]:
+        """Return what keeps records out, by topic and whether they are for later."""
+        refused: dict[tuple[str, bool], Exception] = {}
+        for topic, later in {(record.topic, record.deliver_at is not None) for record in records}:
+            try:
+                await self._routes.prepare(topic, later=later)
+            except Exception as error:
+                refused[topic, later] = error
+        return refused
 
     async def subscribe(self, spec: SubscribeSpec) -> Source:
         stream = await self._stream(spec.topic)
         if spec.group is None:
-            reader = BroadcastSource(self._link, stream)
-            await reader.open(spec.start)
-            return reader
+            first = await first_sequence(self._link, stream.name, spec.start)
+            reader = Reader(self._link, stream.name, stream.patterns, last=first - 1)
+            try:
+                await reader.open()
+            except BaseException:
+                reader.close()
+                raise
+            return BroadcastSource(reader)
         consumer = await make_consumer(self._link, stream, spec)
         source = GroupSource(self._link, self._publisher, consumer)
         await source.open()
@@ -113,7 +128,7 @@ class NatsDriver(Driver):
         check_subject(topic.native)
         if topic.create:
             return await make_stream(self._link, topic, self._options)
-        return await find_stream(self._link, topic.native)
+        return await find_stream(self._link, topic)
 
 
 async def _check_server(link: Link, options: NatsOptions) -> None:

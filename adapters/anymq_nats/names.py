@@ -58,13 +58,13 @@ def decode(text: str) -> str:
     return found.decode()
 
 
-def consumer_name(native_group: str, topic: str, group: str) -> str:
-    """Return the name of the durable consumer of `group` on `topic`.
+def consumer_name(native_group: str) -> str:
+    """Return the name of the durable consumer of a group.
 
-    A group that the user mapped keeps the name it was mapped to where that is a consumer name.
+    A group that the user mapped keeps the name it was mapped to where that is a consumer name; a
+    name that was not mapped contains the topic and a dot.
     """
-    mapped = native_group != f"{topic}.{group}"
-    return native_group if mapped and _LITERAL.fullmatch(native_group) else encode(native_group)
+    return native_group if _LITERAL.fullmatch(native_group) else encode(native_group)
 
 
 def check_subject(subject: str) -> str:
@@ -77,6 +77,22 @@ def check_subject(subject: str) -> str:
 # A segment of a topic cannot begin with an underscore, so none of these is ever a topic; and the
 # variable parts come last, so that the subjects of two topics never overlap.
 
+# Whose copies wait that are for every group: no consumer has this name.
+EVERYONE = "@"
+
+
+def partition_subject(subject: str, count: int, number: int) -> str:
+    """The subject of one partition of `count`: that of the first is the topic's own.
+
+    The count is part of the others, so that a publisher with an outdated one is refused.
+    """
+    return f"{subject}._part.{count}.{number}" if number else subject
+
+
+def partition_patterns(subject: str, count: int) -> list[str]:
+    """What covers the subjects of all partitions, and no other."""
+    return [subject, f"{subject}._part.{count}.*"] if count > 1 else [subject]
+
 
 def private_pattern(subject: str) -> str:
     """All subjects on which copies come back to one group of the topic with this subject."""
@@ -88,12 +104,36 @@ def private_subject(subject: str, consumer: str) -> str:
     return f"{subject}._retry.{consumer}"
 
 
-def later_pattern(subject: str) -> str:
-    """All subjects on which copies wait for their time."""
-    return f"{subject}._later.*.*"
+def later_pattern(subject: str, owner: str = "*") -> str:
+    """All subjects on which copies wait for their time; those of one consumer, or of everyone."""
+    return f"{subject}._later.{owner}.*"
 
 
-def later_subject(subject: str, consumer: str, unique: str) -> str:
+def later_subject(subject: str, owner: str, unique: str) -> str:
     """The subject of one waiting copy: the server keeps one schedule a subject."""
     token = hashlib.blake2b(unique.encode(), digest_size=16).hexdigest()
-    return f"{subject}._later.{consumer}.{token}"
+    return f"{subject}._later.{owner}.{token}"
+
+
+def is_reserved(subject: str) -> bool:
+    """Whether a subject is one of the above, or the server's, and so no topic of its own."""
+    return subject.startswith(("$", "_")) or "._" in subject
+
+
+def cells_stream(stream: str) -> str:
+    """The stream that keeps the places of the ordered groups of the topic in `stream`."""
+    return f"{stream}=cells"  # `=c` is no escape, so no topic's stream is called like this
+
+
+def cell_subject(stream: str, consumer: str, epoch: str = "", partition: int | str = "*") -> str:
+    """The subject of one cell; without an epoch all of the group, without a group all there are."""
+    if not consumer:
+        return f"_anymq.cell.{stream}.>"
+    if not epoch:
+        return f"_anymq.cell.{stream}.{consumer}.>"
+    return f"_anymq.cell.{stream}.{consumer}.{epoch}.{partition}"
+
+
+def member_subject(stream: str, consumer: str) -> str:
+    """Where the live members of a group answer."""
+    return f"_anymq.member.{stream}.{consumer}"

@@ -36,6 +36,16 @@ class Raw:
     taken: float
 
 
+async def woken(event: asyncio.Event, wait: float) -> bool:
+    """Return whether `event` was set within `wait` seconds."""
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait((waiting,), timeout=wait)
+    finally:
+        waiting.cancel()
+    return event.is_set()
+
+
 @dataclass(slots=True)
 class _Request:
     number: int
@@ -47,10 +57,19 @@ class Pull(Watcher):
     """Asks a consumer for as many messages as there is credit for, and keeps what comes.
 
     Requests overlap: while one is being served the next is on its way. Nothing that has come is
-    ever dropped here; what comes after its request has expired is handed out all the same.
+    ever dropped here; what comes after its request has expired is handed out all the same. `wake`
+    is set when something has happened; who shares it among several takes without waiting.
     """
 
-    def __init__(self, link: Link, stream: str, consumer: str, max_batch: int = 0) -> None:
+    def __init__(
+        self,
+        link: Link,
+        stream: str,
+        consumer: str,
+        max_batch: int = 0,
+        *,
+        wake: asyncio.Event | None = None,
+    ) -> None:
         self._link = link
         self._path = f"{stream}.{consumer}"
         self._next = f"{link.prefix}.CONSUMER.MSG.NEXT.{stream}.{consumer}"
@@ -59,7 +78,7 @@ class Pull(Watcher):
         self._listener: Listener | None = None
         self._requests: deque[_Request] = deque()
         self._count = 0
-        self._wake: asyncio.Future[None] | None = None
+        self._wake = wake or asyncio.Event()
         self._error: Exception | None = None
         self._gone: SourceLost | None = None
         self.buffer: deque[Raw] = deque()
@@ -75,6 +94,8 @@ class Pull(Watcher):
         """Return up to `limit` messages, waiting at most `wait` seconds for the first."""
         until = monotonic() + wait
         while not self.buffer:
+            if wait > 0:
+                self._wake.clear()
             await self._look(until)
             self._ask(limit)
             if not await self._woken(until - monotonic()):
@@ -127,16 +148,10 @@ class Pull(Watcher):
 
     async def _woken(self, wait: float) -> bool:
         """Return whether something happened within `wait` seconds."""
-        if wait <= 0:
-            return False
-        self._wake = asyncio.get_running_loop().create_future()
-        await asyncio.wait((self._wake,), timeout=wait)
-        woken, self._wake = self._wake.done(), None
-        return woken
+        return wait > 0 and await woken(self._wake, wait)
 
     def _signal(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        self._wake.set()
 
     def _arrived(self, subject: bytes, reply: bytes, data: bytes, block: bytes | None) -> None:
         if not reply and (said := status(block)) is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from time import monotonic, time
 
 import nats.errors
@@ -12,17 +11,15 @@ import nats.errors
 from anymq.driver import Driver, Nack, Outcome, Received, Rejected, Source, SourceLost
 
 from . import wire
+from .groups import Consumer
 from .link import Link
-from .names import later_subject
 from .publisher import Outgoing, Publisher
 from .pull import Pull, Raw
 from .received import received
-from .topology import Consumer
+from .schedule import compare_clocks, scheduled
 
 _STALLED = 30.0
 _CLOSING = 1.0
-# Seconds after which the server's clock is compared with ours again.
-_COMPARE = 600.0
 
 
 class Lease:
@@ -147,8 +144,8 @@ class GroupSource(Source):
     async def _replace(self, nacks: Sequence[Nack]) -> None:
         """Store a copy of each for this group alone; then settle those whose copy is confirmed."""
         nacks = [item for item in nacks if _live([item.received])]
-        if any(item.delay > 0 for item in nacks) and self._link.compared + _COMPARE < monotonic():
-            await self._pull.check()
+        if any(item.delay > 0 for item in nacks):
+            await compare_clocks(self._link, self._consumer.stream)
         outcomes = await self._publisher.send([self._copy(item) for item in nacks])
         await self._conclude(wire.ACK, [item.received for item in nacks], outcomes)
 
@@ -166,15 +163,10 @@ class GroupSource(Source):
         copy = item.copy
         if item.delay <= 0:
             return Outgoing(private, copy.unique, copy.body, copy.headers.items())
-        due = time() + item.delay + self._link.ahead
-        extra = (
-            ("Nats-Schedule", f"@at {datetime.fromtimestamp(due, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"),
-            ("Nats-Schedule-Target", private),
-            # Otherwise the stream's max_age could delete it before its time.
-            ("Nats-TTL", "never"),
+        consumer, due = self._consumer, time() + item.delay
+        return scheduled(
+            self._link, consumer.stream, copy, due, owner=consumer.name, target=private
         )
-        subject = later_subject(self._consumer.stream.subject, self._consumer.name, copy.unique)
-        return Outgoing(subject, copy.unique, copy.body, copy.headers.items(), extra)
 
     async def _give_back(self) -> None:
         """Return what has come since the last `receive`, if the server can be told quickly."""

@@ -104,7 +104,7 @@ class FakeServer:
         self._host = host
         self._port = port
         self._context = context
-        self._denied = denied.encode()
+        self._denied = denied.encode().split()
         self._refusing = refusing
         self._mute = mute
         self._server: asyncio.Server | None = None
@@ -160,7 +160,7 @@ class FakeServer:
         words = line.split()
         if words[0] in (b"PUB", b"HPUB"):
             await reader.readexactly(int(words[-1]) + 2)
-            if words[1] == self._denied:
+            if words[1] in self._denied:
                 said = b"-ERR 'Permissions Violation for Publish to \"%b\"'\r\n" % words[1]
                 writer.write(said)
         elif words[0] == b"CONNECT" and self._refusing:

@@ -56,7 +56,7 @@ async def test_nothing_is_skipped_when_the_consumer_goes(bench: Bench, driver: N
     stored(await driver.publish(bench.records(2)))
     seen = await take(reader, 2)
     js = driver.native.jetstream()
-    await js.delete_consumer(bench.stream, reader._name)
+    await js.delete_consumer(bench.stream, reader._reader._name)
     stored(await driver.publish([bench.record(b"2"), bench.record(b"3")]))
     seen += await take(reader, 2)
     assert bodies(seen) == [b"0", b"1", b"2", b"3"]

@@ -225,7 +225,7 @@ async def test_a_connection_closed_for_good_is_replaced(
 
 
 async def test_a_publish_without_permission_fails_at_once() -> None:
-    async with FakeServer(denied="secret") as server:
+    async with FakeServer(denied="secret $JS.API.STREAM.NAMES") as server:
         driver = await opened(f"nats://127.0.0.1:{server.port}")
         await driver.declare(TopicSpec(name="secret", native="secret", create=False))
         begun = time.monotonic()

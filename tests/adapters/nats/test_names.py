@@ -48,7 +48,8 @@ def test_long_names_differ_in_their_hash() -> None:
 
 
 def _patterns(topic: str) -> list[str]:
-    return [topic, names.private_pattern(topic), names.later_pattern(topic)]
+    waiting = [names.private_pattern(topic), names.later_pattern(topic)]
+    return [*names.partition_patterns(topic, 8), *waiting]
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -71,6 +72,8 @@ def test_a_private_subject_is_no_topic(topic: str, group: str) -> None:
     for subject in (
         names.private_subject(topic, consumer),
         names.later_subject(topic, consumer, "any"),
+        names.later_subject(topic, names.EVERYONE, "any"),
+        names.partition_subject(topic, 8, 1),
     ):
         assert names.check_subject(subject)
         with pytest.raises(ConfigurationError):
@@ -84,6 +87,6 @@ def test_what_is_no_subject_is_refused(subject: str) -> None:
 
 
 def test_a_mapped_group_keeps_its_name() -> None:
-    assert names.consumer_name("orders.billing", "orders", "billing") == "orders_billing"
-    assert names.consumer_name("billing_v2", "orders", "billing") == "billing_v2"
-    assert names.consumer_name("billing.v2", "orders", "billing") == "billing_v2"
+    assert names.consumer_name("orders.billing") == "orders_billing"
+    assert names.consumer_name("billing_v2") == "billing_v2"
+    assert names.consumer_name("billing.v2") == "billing_v2"

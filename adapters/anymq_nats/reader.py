@@ -1,0 +1,148 @@
+"""Reading a stream in its order, from any place, without settling anything."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import nats.js.errors
+
+from anymq.driver import Received, SourceLost
+
+from . import wire
+from .link import Link, Watcher
+from .places import starting
+from .pull import Pull, Raw
+from .received import received
+
+# Seconds after which the server forgets a reader that asks for nothing.
+_FORGOTTEN = 60.0
+
+
+class Reader(Watcher):
+    """Reads `subjects` of one stream with ephemeral consumers that acknowledge nothing.
+
+    The place is remembered here: `last` is the sequence of the message handed out last. Whatever
+    happens to the connection or the consumer, another consumer is made that begins right after
+    it, so none is skipped and none repeated. `wake` is set when there may be something to take.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        stream: str,
+        subjects: Sequence[str],
+        *,
+        last: int = 0,
+        wake: asyncio.Event | None = None,
+    ) -> None:
+        self.last = last
+        self._link = link
+        self._stream = stream
+        self._subjects = list(subjects)
+        self._wake = wake
+        self._pull: Pull | None = None
+        self._name = ""
+        self._created = ""
+        self._delivered = 0
+        self._broken = False
+        link.watch(self)
+
+    async def open(self) -> None:
+        """Be ready to take; raises what keeps it from that."""
+        await self._begin()
+
+    async def take(self, limit: int, wait: float) -> list[Received]:
+        """Return what follows, up to `limit`, waiting at most `wait` seconds for the first."""
+        pull = self._pull
+        if pull is None or self._broken:
+            await self._link.ready(wait)
+            pull = await self._begin()
+        try:
+            taken = await pull.take(limit, wait)
+        except SourceLost:
+            self._broken = True  # forgotten while we were away, or deleted: begin another
+            self._signal()
+            return []
+        return self._continuous(taken)
+
+    def _continuous(self, taken: Sequence[Raw]) -> list[Received]:
+        """Keep what follows without a gap; a gap means that some were sent while nobody heard."""
+        found: list[Received] = []
+        for raw in taken:
+            place = wire.place(raw.reply)
+            if place.consumer_sequence != self._delivered + 1:
+                self._broken = True
+                self._signal()
+                break
+            self._delivered = place.consumer_sequence
+            self.last = place.stream_sequence
+            found.append(received(raw, place, self._link.client))
+        return found
+
+    async def _begin(self) -> Pull:
+        """Replace the consumer by one that begins after the last message."""
+        self._end()
+        created, newest = await self._look()
+        if self._created and created != self._created:
+            self.last = 0  # another stream of the same name
+        self._created = created
+        self.last = min(self.last, newest)
+        name = f"anymq-{uuid.uuid4().hex}"
+        config: dict[str, Any] = {
+            "name": name,
+            "ack_policy": "none",
+            "filter_subjects": self._subjects,
+            "inactive_threshold": int(_FORGOTTEN * 1e9),
+            "max_deliver": 1,
+            "mem_storage": True,
+            "num_replicas": 1,
+            **starting(self.last + 1),
+        }
+        body = {"stream_name": self._stream, "config": config, "action": "create"}
+        pull = Pull(self._link, self._stream, name, wake=self._wake)
+        self._broken = False
+        try:
+            await self._link.api(f"CONSUMER.CREATE.{self._stream}.{name}", body)
+            await pull.open()
+        except BaseException:
+            self._broken = True
+            pull.close()
+            raise
+        self._pull, self._name, self._delivered = pull, name, 0
+        return pull
+
+    async def _look(self) -> tuple[str, int]:
+        """Return when the stream was made and its newest sequence."""
+        try:
+            info = await self._link.api(f"STREAM.INFO.{self._stream}")
+        except nats.js.errors.NotFoundError as error:
+            raise SourceLost(f"the stream {self._stream} is gone") from error
+        return str(info["created"]), int(info["state"]["last_seq"])
+
+    def _end(self) -> None:
+        """Leave the consumer; the server forgets it by itself if it cannot be told."""
+        pull, self._pull = self._pull, None
+        if pull is None:
+            return
+        pull.mute()
+        pull.close()
+        if self._link.client.is_connected:
+            subject = f"{self._link.prefix}.CONSUMER.DELETE.{self._stream}.{self._name}"
+            self._link.write(f"PUB {subject} 0\r\n\r\n".encode())
+
+    def _signal(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+
+    def lost(self, error: Exception) -> None:
+        # What was sent to the old connection is not sent again.
+        self._broken = True
+        self._signal()
+
+    def close(self) -> None:
+        """Leave. Calling it twice is harmless."""
+        self._link.unwatch(self)
+        self._end()
