@@ -64,6 +64,19 @@ class ScriptedSource(Source):
         for body in bodies:
             self.inbox.put_nowait(Received(body.encode(), {}, position=body, token=body))
 
+    def put_keyed(self, *pairs: tuple[str, str], partition: int = 0) -> None:
+        """Put (key, body) pairs, as an ordered source reads them from one partition."""
+        for key, body in pairs:
+            self.inbox.put_nowait(
+                Received(
+                    body.encode(),
+                    {"ce-partitionkey": key},
+                    position=body,
+                    token=body,
+                    partition=partition,
+                )
+            )
+
     def settled(self, verb: str) -> list[str]:
         """The bodies that were settled with `verb`, in order."""
         return [body for name, bodies in self.calls if name == verb for body in bodies]
@@ -94,6 +107,9 @@ class ScriptedSource(Source):
     async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
         self._note("reject", [item.received for item in rejected])
 
+    async def keep(self, nacks: Sequence[Nack]) -> None:
+        self._note("keep", [nack.received for nack in nacks])
+
     async def extend(self, records: Sequence[Received]) -> None:
         self._note("extend", records)
 
@@ -122,6 +138,7 @@ class ScriptedDriver(Driver):
         extend=SOME,
         dead_letters=SOME,
         publish_dedup=SOME,
+        ordered=SOME,
     )
     errors: ClassVar[ErrorTable] = {
         Lost: ConnectionLost,
