@@ -28,7 +28,6 @@ from aiokafka.coordinator.protocol import (  # type: ignore[import-untyped]
     ConsumerProtocolMemberAssignment as MemberAssignment,
 )
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata as MemberMetadata
-from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]
 from aiokafka.protocol.commit import OffsetFetchRequest  # type: ignore[import-untyped]
 
 __all__ = [
@@ -53,7 +52,6 @@ __all__ = [
     "generation",
     "has_ended",
     "kafka",
-    "murmur2",
     "refresh",
     "rejoin",
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 
-from anymq.driver import Received
+from anymq.driver import Received, Revoke
 from anymq.offsets import OffsetTracker
 
 from .aio import (
@@ -33,6 +34,7 @@ class Partition:
     __slots__ = (
         "committed",
         "dirty",
+        "given_up",
         "held",
         "held_bytes",
         "leaving",
@@ -55,6 +57,8 @@ class Partition:
         self.paused = False
         self.leaving = False
         """Nothing more of it is handed out: another member shall have it."""
+        self.given_up = False
+        """Ordered: no handler has anything of it any more; what is open is its next owner's."""
         self.held = 0
         self.held_bytes = 0
         self.local = 0
@@ -74,15 +78,19 @@ class Assignment(RebalanceListener):
     A partition that comes straight back (in the next generation, under the same member id, so
     nobody can have had it in between) keeps its state here: what is being worked on is neither
     repeated nor forgotten. The `Balancer` sees to it that this is where busy partitions go.
+
+    With `revoke` it is an ordered member's: what is in use never moves before `revoke` has
+    returned, and is claimed until then, over further rebalances too.
     """
 
     def __init__(
         self,
         consumer: AIOKafkaConsumer,
         balancer: Balancer,
-        retry_topics: Collection[str],
+        held_topics: Collection[str],
         *,
         handover: float,
+        revoke: Revoke | None = None,
     ) -> None:
         self.partitions: dict[TopicPartition, Partition] = {}
         self.ready = asyncio.Event()
@@ -91,12 +99,14 @@ class Assignment(RebalanceListener):
         self.on_change: Callable[[], None] = lambda: None
         self._consumer = consumer
         self._balancer = balancer
-        self._retry_topics = frozenset(retry_topics)
+        self._held_topics = frozenset(held_topics)
         self._handover = handover
         self._loop = asyncio.get_running_loop()
         self._closing = False
         self._before: tuple[int, str] = (-1, "")
         self._latest: asyncio.TimerHandle | None = None
+        self._revoke = revoke
+        self._giving_up: dict[Partition, asyncio.Task[None]] = {}
         self.changed_at = self._loop.time()
         balancer.claim = self._claim
 
@@ -112,6 +122,8 @@ class Assignment(RebalanceListener):
         self._closing = True
         self.ready.clear()
         self._stop_waiting()
+        for task in self._giving_up.values():
+            task.cancel()
         for partition in self.partitions.values():
             partition.tracker.close()
 
@@ -121,7 +133,9 @@ class Assignment(RebalanceListener):
         self._stop_waiting()
         self.changed_at = self._loop.time()
         self._before = generation(self._consumer)
-        if partitions and not self._closing:
+        if self._before[0] < 0:
+            await self._lose(list(self.partitions.values()))
+        elif partitions and not self._closing:
             await self.commit(COMMIT_TIMEOUT)
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
@@ -131,11 +145,16 @@ class Assignment(RebalanceListener):
         self._consumer.pause(*partitions)
         now, before = generation(self._consumer), self._before
         stayed = now == (before[0] + 1, before[1]) and before[0] >= 0
-        kept = {tp: p for tp, p in self.partitions.items() if stayed and tp in partitions}
-        for tp, partition in self.partitions.items():
-            if tp not in kept:
-                partition.tracker.close()
+        kept = {
+            tp: partition
+            for tp, partition in self.partitions.items()
+            if stayed and tp in partitions and not partition.given_up
+        }
+        if stayed and any(partition.given_up for partition in self.partitions.values()):
+            # Acked after the commit of `revoked`; one of these may be taken up right here.
+            await self.commit(COMMIT_TIMEOUT)
         try:
+            await self._lose([p for tp, p in self.partitions.items() if tp not in kept])
             fresh = await self._take_up([tp for tp in partitions if tp not in kept])
         except (kafka.KafkaError, OSError) as error:
             self.partitions = kept
@@ -149,16 +168,49 @@ class Assignment(RebalanceListener):
 
     def _go_on(self) -> None:
         for tp, partition in self.partitions.items():
-            partition.leaving = tp in self._balancer.surplus
+            # What an ordered member has begun to give up, it gives up.
+            begun = partition.leaving and self._revoke is not None
+            partition.leaving = begun or tp in self._balancer.surplus
             if not (partition.leaving or partition.paused):
                 self._consumer.resume(tp)
         leaving = [partition for partition in self.partitions.values() if partition.leaving]
-        if leaving:
+        if self._revoke is not None:
+            self._give_up(leaving, self._revoke)
+        elif leaving:
             busy = any(partition.in_flight for partition in leaving)
             self._latest = self._loop.call_later(self._handover if busy else 0, self._let_go)
         self.changed_at = self._loop.time()
         self.on_change()
         self.ready.set()
+
+    def _give_up(self, partitions: list[Partition], revoke: Revoke) -> None:
+        for partition in partitions:
+            if partition not in self._giving_up:
+                task = asyncio.create_task(self._let_finish(partition, revoke))
+                self._giving_up[partition] = task
+                task.add_done_callback(partial(self._given_up, partition))
+
+    async def _let_finish(self, partition: Partition, revoke: Revoke) -> None:
+        try:
+            await revoke(frozenset((partition.tp.partition,)), False)
+        except Exception as error:
+            # Whether handlers still have something of it is not known: begin anew altogether.
+            self.failure = error
+
+    def _given_up(self, partition: Partition, _: asyncio.Task[None]) -> None:
+        del self._giving_up[partition]
+        if not self._closing:
+            partition.given_up = True
+            self._let_go()
+
+    async def _lose(self, partitions: list[Partition]) -> None:
+        """Settlements of these have no effect from now on; an ordered member drops what it has."""
+        in_use = [p for p in partitions if not (p.tracker.closed or p.given_up) and p.in_flight]
+        for partition in partitions:
+            partition.tracker.close()
+        if in_use and self._revoke is not None:
+            async with asyncio.timeout(LOOK_UP_TIMEOUT):
+                await self._revoke(frozenset(p.tp.partition for p in in_use), True)
 
     def _let_go(self) -> None:
         """What shall leave is idle, or has had its time: let the leader give it to another."""
@@ -171,11 +223,20 @@ class Assignment(RebalanceListener):
             self._latest = None
 
     def _claim(self) -> Claim:
-        mine = {tp: p for tp, p in self.partitions.items() if not p.leaving}
+        ordered = self._revoke is not None
+        mine = {
+            tp: partition
+            for tp, partition in self.partitions.items()
+            if not (partition.given_up if ordered else partition.leaving)
+        }
         return Claim(
             generation=self._before[0],
             owned=frozenset(mine),
-            busy=frozenset(tp for tp, p in mine.items() if p.in_flight and not p.tracker.closed),
+            busy=frozenset(
+                tp
+                for tp, partition in mine.items()
+                if not partition.tracker.closed and (partition.in_flight or partition.leaving)
+            ),
         )
 
     def rewind(self, partition: Partition, offset: int) -> Partition:
@@ -196,7 +257,7 @@ class Assignment(RebalanceListener):
             place = places.get(tp)
             # Without one (a retry topic, a partition added later) aiokafka begins at the beginning.
             begin, metadata = (place.offset, place.metadata) if place is not None else (0, "")
-            fresh[tp] = Partition(tp, begin, metadata, retry=tp.topic in self._retry_topics)
+            fresh[tp] = Partition(tp, begin, metadata, retry=tp.topic in self._held_topics)
             if place is not None:
                 self._consumer.seek(tp, begin)
         return fresh

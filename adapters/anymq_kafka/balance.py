@@ -18,6 +18,7 @@ from typing import Any
 from .aio import MemberAssignment, MemberMetadata, TopicPartition
 
 VERSION = 0
+UNORDERED, ORDERED = "anymq-sticky", "anymq-ordered"
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class Share:
 class Balancer:
     """aiokafka's assignor interface, of one consumer: it carries what this member claims."""
 
-    name = "anymq-sticky"
-
-    def __init__(self) -> None:
+    def __init__(self, *, ordered: bool = False) -> None:
+        # Kafka takes no member into a group whose others name another assignor.
+        self.name = ORDERED if ordered else UNORDERED
         self.claim: Callable[[], Claim] = Claim
         self.surplus: frozenset[TopicPartition] = frozenset()
 

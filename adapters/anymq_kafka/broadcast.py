@@ -10,6 +10,7 @@ from anymq.driver import Nack, Received, Source, SourceLost, SubscribeSpec
 
 from .aio import AIOKafkaConsumer, TopicPartition, has_ended, kafka
 from .clients import Clients, stop_consumer
+from .places import check, partitions_of, places_for
 from .records import received
 from .topology import Topology
 from .watch import Progress
@@ -54,16 +55,13 @@ class BroadcastSource(Source):
     ) -> BroadcastSource:
         """Fix the place to begin at, in every partition."""
         topic = spec.topic.native
-        count = await topology.partitions(topic)
-        if count is None:
-            raise kafka.UnknownTopicOrPartitionError(topic)
-        tps = [TopicPartition(topic, number) for number in range(count)]
+        check(spec.start)
+        tps = await partitions_of(topology, topic)
         consumer = clients.consumer(None)
         try:
             async with asyncio.timeout(clients.options.request_timeout):
                 await consumer.start()
-                latest = spec.start == "latest"
-                places = await (consumer.end_offsets if latest else consumer.beginning_offsets)(tps)
+                places = await places_for(clients, consumer, tps, spec.start)
             return cls(topic, consumer, places, clients, topology)
         except BaseException:
             await stop_consumer(consumer, 0)

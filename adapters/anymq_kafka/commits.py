@@ -1,4 +1,4 @@
-"""Committed offsets: where a new group begins, what is read back, and how acks become commits."""
+"""`Committer`: how acks become commits."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
-from anymq.driver import Start
 from anymq.offsets import MAX_METADATA
 
-from .aio import AIOKafkaConsumer, TopicPartition, commit, committed, kafka
-from .clients import Clients, stop_consumer
+from .aio import AIOKafkaConsumer, TopicPartition, commit, kafka
 
 if TYPE_CHECKING:
     from .assignment import Partition
@@ -20,50 +18,11 @@ log = logging.getLogger("anymq.kafka")
 
 COMMIT_TIMEOUT = 5.0
 PAUSE_AFTER_FAILURE = 0.5
-_REFUSED = (
+REFUSED = (
     kafka.UnknownMemberIdError,
     kafka.IllegalGenerationError,
     kafka.RebalanceInProgressError,
 )
-PLACE_REFUSALS = 10
-PLACE_PAUSE = 0.2
-STOP_GRACE = 1.0
-
-
-async def place_group(
-    clients: Clients, group: str, topic: str, partitions: int, start: Start
-) -> None:
-    """Make sure that the group's place in `topic` is stored, for all partitions at once.
-
-    Does nothing when the group has a place already. Several members may do this at the same time
-    and none can make another's messages disappear: the broker takes such a commit only while the
-    group has no live member, and the offsets are looked up *before* making sure that there is no
-    place yet, so whatever is published after another member has placed the group lies above them.
-    """
-    tps = [TopicPartition(topic, number) for number in range(partitions)]
-    consumer = clients.consumer(group)
-    try:
-        async with asyncio.timeout(clients.options.request_timeout):
-            await consumer.start()
-            refusals = 0
-            while refusals < PLACE_REFUSALS:
-                look_up = consumer.end_offsets if start == "latest" else consumer.beginning_offsets
-                offsets = await look_up(tps)
-                if await committed(consumer, tps):
-                    return
-                try:
-                    await commit(consumer, {tp: (offsets[tp], "") for tp in tps})
-                    return
-                except _REFUSED:
-                    # The group has come alive: its member has placed it, or is about to.
-                    refusals += 1
-                except kafka.KafkaError as error:
-                    if not error.retriable:
-                        raise
-                await asyncio.sleep(PLACE_PAUSE)
-            log.debug("%s has live members and no place in %s: left to them", group, topic)
-    finally:
-        await stop_consumer(consumer, STOP_GRACE)
 
 
 class Committer:
@@ -134,7 +93,7 @@ class Committer:
         log.debug("commit failed: %r", error)
         if isinstance(error, kafka.OffsetMetadataTooLargeError):
             self._limit //= 2
-        elif isinstance(error, _REFUSED):
+        elif isinstance(error, REFUSED):
             # The group is moving on without this generation; it joins again by itself, or is stuck.
             if self.refused_since is None:
                 self.refused_since = asyncio.get_running_loop().time()

@@ -19,10 +19,11 @@ from typing import Any
 
 from anymq.driver import Outcome, Record
 from anymq.errors import PublishTimeout
+from anymq.partitions import partition_of
 
 from .aio import AIOKafkaProducer, abandon_producer, forget_topic, kafka
 from .clients import Clients, stop_producer
-from .records import key_hash, wire_headers, wire_key
+from .records import wire_headers, wire_key
 
 CLOSE_GRACE = 2.0
 METADATA_WAIT = 1.0
@@ -156,7 +157,7 @@ class Publisher:
                 outcomes[index] = spread
                 continue
             key = wire_key(record)
-            partition = spread.place(key)
+            partition = spread.place(record.key)
             batch = latest.get((topic, partition)) if together else None
             headers = wire_headers(record)
             if batch is None or not _add(batch, index, key, record.body, headers):
@@ -278,10 +279,10 @@ class _Spread:
         self._start = random.randrange(len(available))
         self._placed = 0
 
-    def place(self, key: bytes | None) -> int:
+    def place(self, key: str | None) -> int:
         """By the key as every Kafka client does it; without one, on a few partitions in turn."""
         if key is not None:
-            return key_hash(key) % self._count
+            return partition_of(key, self._count)
         self._placed += 1
         turn = self._start + self._placed % self._ways
         return self._available[turn % len(self._available)]

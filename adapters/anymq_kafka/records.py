@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 
 from anymq.driver import Received, Record
 
-from .aio import Consumed, murmur2
+from .aio import Consumed
 
 DUE = "anymq-due"
 """The header of a copy in a retry topic: when it is due, milliseconds since the epoch."""
-
-
-@lru_cache(maxsize=65536)
-def key_hash(key: bytes) -> int:
-    """The hash by which every Kafka client's default partitioner places keys."""
-    positive: int = murmur2(key) & 0x7FFFFFFF
-    return positive
 
 
 def wire_key(record: Record) -> bytes | None:
@@ -59,7 +51,9 @@ class Headers(Mapping[str, str]):
         return repr(self._all())
 
 
-def received(record: Consumed, token: object, *, prefix: str = "") -> Received:
+def received(
+    record: Consumed, token: object, *, prefix: str = "", redeliveries: int = 0
+) -> Received:
     """Return `record` as anymq's. Its key and headers may be anything; a tombstone has no body."""
     key = record.key
     return Received(
@@ -70,6 +64,8 @@ def received(record: Consumed, token: object, *, prefix: str = "") -> Received:
         native=record,
         key=None if key is None else key.decode("utf-8", "backslashreplace"),
         time=record.timestamp / 1000 if record.timestamp >= 0 else None,
+        redeliveries=redeliveries,
+        partition=record.partition,
     )
 
 

@@ -3,27 +3,24 @@
 Kafka cannot deliver a record later, so a nacked record is copied into a topic of its group, with
 the time at which it is due in a header. The group's consumer reads these topics ahead and holds
 their records in memory until then. There is one topic for each range of delays (`BINS`), so that
-short ones never queue behind long ones beyond the window that is held.
+short ones never queue behind long ones beyond the window that is held. A group's retries are its
+own: nothing that another group does holds them up.
 """
 
 from __future__ import annotations
 
 import hashlib
-import heapq
 import re
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from anymq.driver import Nack, Record
 
-from .aio import Consumed
+from .held import now_ms
 from .records import DUE
 from .topology import Plan, settings
 
 if TYPE_CHECKING:
-    from .assignment import Partition
     from .options import KafkaOptions
 
 BINS = (("5s", 5.0), ("1m", 60.0), ("15m", 900.0), ("long", float("inf")))
@@ -62,46 +59,8 @@ def bin_of(topics: tuple[str, ...], delay: float) -> str:
     return next(topic for topic, (_, longest) in zip(topics, BINS, strict=True) if delay <= longest)
 
 
-def now_ms() -> float:
-    """The wall clock: the only one that the members of a group share."""
-    return time.time() * 1000
-
-
 def copy(nack: Nack) -> Record:
     """Return the copy to put into the retry topic, with the time at which it is due."""
     # Rounded up: never early.
     due = int(now_ms() + nack.delay * 1000) + 1
     return replace(nack.copy, headers={**nack.copy.headers, DUE: str(due)})
-
-
-class Held:
-    """Records of retry topics that are not due yet, soonest first."""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[int, int, Partition, Consumed]] = []
-        self._count = 0
-
-    def __len__(self) -> int:
-        return len(self._heap)
-
-    def push(self, due: int, partition: Partition, record: Consumed) -> None:
-        self._count += 1
-        heapq.heappush(self._heap, (due, self._count, partition, record))
-
-    def pop_due(self, limit: int) -> Iterator[tuple[Partition, Consumed]]:
-        """Yield, and forget, up to `limit` records that are due."""
-        now = now_ms()
-        for _ in range(limit):
-            if not self._heap or self._heap[0][0] > now:
-                return
-            _, _, partition, record = heapq.heappop(self._heap)
-            yield partition, record
-
-    def wait(self) -> float:
-        """How many seconds until the next is due."""
-        return max(0.0, (self._heap[0][0] - now_ms()) / 1000) if self._heap else float("inf")
-
-    def drop_closed(self) -> None:
-        """Forget the records of partitions that are no longer ours."""
-        self._heap = [item for item in self._heap if not item[2].tracker.closed]
-        heapq.heapify(self._heap)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from .aio import (
     AIOKafkaAdminClient,
+    MemberAssignment,
     NewTopic,
     RecordsToDelete,
     TopicPartition,
@@ -25,6 +26,12 @@ LEADER_PAUSE = 0.05
 
 _NOT_ALLOWED = (kafka.TopicAuthorizationFailedError, kafka.ClusterAuthorizationFailedError)
 
+_COORDINATOR = (
+    kafka.GroupCoordinatorNotAvailableError,
+    kafka.NotCoordinatorForGroupError,
+    kafka.GroupLoadInProgressError,
+)
+
 T = TypeVar("T")
 
 
@@ -36,6 +43,23 @@ class Plan:
     partitions: int
     replication: int
     config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A live member of a group."""
+
+    name: str
+    host: str
+    partitions: tuple[TopicPartition, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group. `protocol` is the name of its members' assignor, empty while there are none."""
+
+    protocol: str
+    members: tuple[Member, ...]
 
 
 class Topology:
@@ -54,6 +78,8 @@ class Topology:
     async def create(self, plans: Iterable[Plan]) -> None:
         """Make the topics that do not exist, and return when every one of them has its leaders."""
         wanted = {plan.name: plan for plan in plans}
+        if not wanted:
+            return
         new = [
             NewTopic(
                 plan.name,
@@ -83,14 +109,29 @@ class Topology:
 
     async def partitions(self, topic: str) -> int | None:
         """Return how many partitions `topic` has; None if there is no such topic."""
-        found = await self._describe([topic])
-        return len(found[topic]) if topic in found else None
+        return (await self.counts([topic])).get(topic)
+
+    async def counts(self, topics: Iterable[str]) -> dict[str, int]:
+        """Return how many partitions those of `topics` have that exist."""
+        found = await self._describe(topics)
+        return {topic: len(leaders) for topic, leaders in found.items()}
 
     async def missing(self, topics: Iterable[str]) -> list[str]:
         """Return those of `topics` that do not exist."""
         wanted = list(topics)
-        found = await self._describe(wanted)
+        found = await self.counts(wanted)
         return [topic for topic in wanted if topic not in found]
+
+    async def group(self, name: str) -> Group | None:
+        """Return the group as its coordinator knows it; None where that knows of none."""
+        answer = await self._call(lambda admin: _coordinated(admin, name))
+        code, _, state, _, protocol, members, *_ = answer.groups[0]
+        error = kafka.for_code(code)
+        if error is kafka.GroupIdNotFound or state == "Dead":
+            return None
+        if error is not kafka.NoError:
+            raise error(name)
+        return Group(protocol, tuple(_member(member) for member in members))
 
     async def trim(self, before: Mapping[TopicPartition, int]) -> None:
         """Delete the records below the given offsets."""
@@ -161,3 +202,22 @@ def settings(*, body: int, retention: float | None) -> dict[str, str]:
     if retention is not None:
         config["retention.ms"] = str(-1 if retention < 0 else round(retention * 1000))
     return config
+
+
+async def _coordinated(admin: AIOKafkaAdminClient, group: str) -> Any:
+    """Describe `group`; waits for its coordinator, which a new cluster has yet to make."""
+    while True:
+        try:
+            (answer,) = await admin.describe_consumer_groups([group])
+            error = kafka.for_code(answer.groups[0][0])
+            if not issubclass(error, _COORDINATOR):
+                return answer
+        except _COORDINATOR:
+            pass
+        await asyncio.sleep(LEADER_PAUSE)
+
+
+def _member(answer: Any) -> Member:
+    name, _, host, _, assignment = answer
+    partitions = MemberAssignment.decode(assignment).partitions() if assignment else ()
+    return Member(name, host.removeprefix("/"), tuple(sorted(partitions)))

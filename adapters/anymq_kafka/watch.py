@@ -97,7 +97,8 @@ class Watch:
         for topic in self._consumer.subscription():
             if await self._topology.partitions(topic) is None:
                 raise SourceLost(f"{topic} is gone") from kafka.UnknownTopicOrPartitionError(topic)
-        reading = [tp for tp, p in self._assignment.partitions.items() if not p.paused]
+        partitions = self._assignment.partitions.items()
+        reading = [tp for tp, p in partitions if not (p.paused or p.leaving)]
         if not reading:
             return
         try:

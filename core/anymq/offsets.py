@@ -1,9 +1,13 @@
-"""`OffsetTracker`: acks in any order over a log that knows only "everything below N is done"."""
+"""`OffsetTracker`: acks in any order over a log that knows only "everything below N is done".
+
+What goes beyond that travels in the text that is committed with the offset: the ranges that are
+done above it, and how often some of the open messages have been tried.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 MAX_METADATA = 4000
 
@@ -11,6 +15,7 @@ Range = tuple[int, int]
 """Offsets from the first up to, but not including, the second."""
 
 _MAGIC = "anymq1:"
+_COUNTS = "!"
 _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
 _MORE, _BITS, _LOW = 32, 5, 31
@@ -27,12 +32,13 @@ class OffsetTracker:
     is said to it afterwards has no effect on anybody.
     """
 
-    __slots__ = ("_above", "_next", "_open", "closed")
+    __slots__ = ("_above", "_counts", "_next", "_open", "closed")
 
     def __init__(self, begin: int, metadata: str = "") -> None:
         self._next = begin
         self._open: dict[int, None] = {}
         self._above: deque[Range] = deque(decode(begin, metadata))
+        self._counts = decode_counts(begin, metadata)
         self.closed = False
 
     @property
@@ -83,19 +89,32 @@ class OffsetTracker:
         if self.closed or offset not in self._open:
             return False
         del self._open[offset]
+        self._counts.pop(offset, None)
         return True
+
+    def keep(self, offset: int, count: int) -> bool:
+        """Note that `offset`, still open, has been redelivered `count` times; False if too late."""
+        if not self.is_open(offset):
+            return False
+        self._counts[offset] = count
+        return True
+
+    def count(self, offset: int) -> int:
+        """How often `offset` has been redelivered, as far as was noted."""
+        return self._counts.get(offset, 0)
 
     def close(self) -> None:
         """The assignment is over."""
         self.closed = True
 
     def commit(self, limit: int = MAX_METADATA) -> tuple[int, str]:
-        """Return the offset to commit and the text that says what is done above it.
+        """Return the offset to commit and the text that says what is done and counted above it.
 
         When the text would be longer than `limit`, it says only as much as fits, from below.
         """
         watermark = self.watermark
-        return watermark, encode(watermark, self._done_above(watermark), limit)
+        counts = self._counts and {o: n for o, n in self._counts.items() if o >= watermark}
+        return watermark, encode(watermark, self._done_above(watermark), limit, counts)
 
     def _done_above(self, watermark: int) -> Iterator[Range]:
         start = watermark
@@ -112,12 +131,24 @@ class OffsetTracker:
         yield from above
 
 
-def encode(begin: int, done: Iterable[Range], limit: int = MAX_METADATA) -> str:
-    """Return the ranges `done`, ascending and all above `begin`, as text of at most `limit`
-    characters: the lengths of what is open and what is done, in turn. Ranges that would not fit
-    are left out, from the end. Nothing done is the empty text."""
-    parts: list[str] = []
+def encode(
+    begin: int,
+    done: Iterable[Range],
+    limit: int = MAX_METADATA,
+    counts: Mapping[int, int] | None = None,
+) -> str:
+    """Return the ranges `done`, ascending and all above `begin`, and `counts` by offset, as text of
+    at most `limit` characters.
+
+    The lengths of what is open and what is done, in turn; then, behind a mark, the distances
+    of what is counted and the counts. What would not fit is left out, from the end; counts take at
+    most half of the room. Nothing done and nothing counted is the empty text.
+    """
     room = limit - len(_MAGIC)
+    counted = _pairs(begin, sorted((counts or {}).items()), room // 2 - len(_COUNTS))
+    if counted:
+        room -= len(counted) + len(_COUNTS)
+    parts: list[str] = []
     place = begin
     for start, stop in done:
         part = _number(start - place) + _number(stop - start)
@@ -126,16 +157,25 @@ def encode(begin: int, done: Iterable[Range], limit: int = MAX_METADATA) -> str:
             break
         parts.append(part)
         place = stop
+    if counted:
+        parts += (_COUNTS, counted)
     return _MAGIC + "".join(parts) if parts else ""
+
+
+def _pairs(place: int, items: Iterable[tuple[int, int]], room: int) -> str:
+    text = ""
+    for offset, count in items:
+        part = _number(offset - place) + _number(count)
+        if len(text) + len(part) > room:
+            break
+        text += part
+        place = offset
+    return text
 
 
 def decode(begin: int, text: str) -> Sequence[Range]:
     """Return the ranges that `encode` wrote; nothing where the text is not its own."""
-    if not text.startswith(_MAGIC):
-        return ()
-    numbers = _numbers(text[len(_MAGIC) :])
-    if numbers is None or len(numbers) % 2:
-        return ()
+    numbers = _read(text, 0)
     ranges: list[Range] = []
     place = begin
     for index in range(0, len(numbers), 2):
@@ -145,6 +185,28 @@ def decode(begin: int, text: str) -> Sequence[Range]:
             return ()
         ranges.append((start, place))
     return ranges
+
+
+def decode_counts(begin: int, text: str) -> dict[int, int]:
+    """Return the counts that `encode` wrote; none where the text is not its own."""
+    numbers = _read(text, 1)
+    counts: dict[int, int] = {}
+    place = begin
+    for index in range(0, len(numbers), 2):
+        place += numbers[index]
+        if place > _LARGEST:
+            return {}
+        counts[place] = numbers[index + 1]
+    return counts
+
+
+def _read(text: str, part: int) -> Sequence[int]:
+    """Return the pairs of numbers in one part of the text; nothing if it is not well-formed."""
+    if not text.startswith(_MAGIC):
+        return ()
+    parts = text[len(_MAGIC) :].split(_COUNTS)
+    numbers = _numbers(parts[part]) if part < len(parts) <= 2 else None
+    return numbers if numbers is not None and not len(numbers) % 2 else ()
 
 
 def _number(value: int) -> str:

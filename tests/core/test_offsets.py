@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from anymq.offsets import MAX_METADATA, OffsetTracker, Range, decode, encode
+from anymq.offsets import MAX_METADATA, OffsetTracker, Range, decode, decode_counts, encode
 
 
 @st.composite
@@ -100,6 +100,38 @@ def test_what_was_restored_is_committed_again_before_it_is_reached() -> None:
     tracker.deliver(11)
     tracker.done(11)
     assert tracker.commit() == (20, encode(20, [(25, 30)]))
+
+
+@given(_done_ranges(), st.dictionaries(st.integers(0, 5000), st.integers(1, 99), max_size=200))
+def test_counts_travel_beside_the_ranges(
+    item: tuple[int, list[Range]], distances: dict[int, int]
+) -> None:
+    begin, ranges = item
+    counts = {begin + distance: count for distance, count in distances.items()}
+    text = encode(begin, ranges, counts=counts)
+    assert list(decode(begin, text)) == ranges
+    assert decode_counts(begin, text) == counts
+    for limit in (0, 9, 20, 100):
+        short = encode(begin, ranges, limit, counts)
+        assert len(short) <= limit
+        assert decode_counts(begin, short).items() <= counts.items()
+        assert list(decode(begin, short)) == ranges[: len(decode(begin, short))]
+
+
+def test_a_count_lasts_until_its_message_is_done() -> None:
+    first = OffsetTracker(5)
+    for offset in (5, 6, 7):
+        first.deliver(offset)
+    assert first.keep(6, 2)
+    first.done(7)
+    second = OffsetTracker(*first.commit())
+    assert (second.count(5), second.count(6)) == (0, 2)
+    assert second.commit() == first.commit(), "also before it is read again"
+    for offset in (5, 6):
+        second.deliver(offset)
+        second.done(offset)
+    assert not second.keep(6, 3)
+    assert second.commit() == (8, "")
 
 
 class Log(RuleBasedStateMachine):

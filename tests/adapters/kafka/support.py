@@ -89,16 +89,16 @@ class Bench(support.Bench[KafkaDriver]):
 async def crash(source: Source) -> None:
     """Let `source` die as with its process: nothing is committed any more, the group not left."""
     assert isinstance(source, GroupSource)
-    source._committer.stop()
-    source._assignment.close()
-    abandon_consumer(source._consumer)
+    source._reader.committer.stop()
+    source._reader.assignment.close()
+    abandon_consumer(source._reader.consumer)
     await asyncio.sleep(0)
 
 
 async def until_committed(source: Source) -> None:
     """Return when everything that was acked has been committed."""
     assert isinstance(source, GroupSource)
-    partitions = source._assignment.partitions
+    partitions = source._reader.assignment.partitions
 
     async def clean() -> bool:
         return all(p.tracker.commit() == p.committed for p in partitions.values())

@@ -251,7 +251,7 @@ async def test_a_source_whose_consumer_has_died_says_so(bench: Bench, driver: Ka
     """aiokafka #983: its reading task may end, silently."""
     source = await bench.join(driver)
     assert isinstance(source, GroupSource)
-    fetcher = source._consumer._fetcher
+    fetcher = source._reader.consumer._fetcher
     assert fetcher is not None
     fetcher._fetch_task.cancel()
     await asyncio.wait((fetcher._fetch_task,))
@@ -267,7 +267,7 @@ async def test_a_source_that_reads_nothing_although_there_is_something_says_so(
     source = await bench.join(driver)
     assert isinstance(source, GroupSource)
     assert await nothing(source, 1.0), "idle is not stuck"
-    source._consumer.pause(TopicPartition(bench.name, 0))
+    source._reader.consumer.pause(TopicPartition(bench.name, 0))
     await driver.publish(bench.records(1))
 
     async def lost() -> bool:

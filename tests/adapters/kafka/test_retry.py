@@ -174,7 +174,7 @@ async def test_reject_stores_the_letter_before_it_settles(
 async def test_what_is_done_is_deleted_from_the_retry_topics(
     bench: Bench, driver: KafkaDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anymq_kafka.source.TRIM_INTERVAL", 0.0)
+    monkeypatch.setattr("anymq_kafka.reader.TRIM_INTERVAL", 0.0)
     await driver.publish(bench.records(8))
     source = await bench.join(driver)
     assert isinstance(source, GroupSource)
@@ -183,8 +183,8 @@ async def test_what_is_done_is_deleted_from_the_retry_topics(
     tp = TopicPartition(retry_topics(f"{bench.name}.billing")[0], 0)
 
     async def trimmed() -> bool:
-        begins = await source._consumer.beginning_offsets([tp])
+        begins = await source._reader.consumer.beginning_offsets([tp])
         return bool(begins[tp] == 8)
 
     await eventually(trimmed)
-    assert (await committed(source._consumer, [tp]))[tp].offset == 8
+    assert (await committed(source._reader.consumer, [tp]))[tp].offset == 8

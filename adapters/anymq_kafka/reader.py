@@ -1,0 +1,322 @@
+"""`Reader`: one member of a consumer group. Reads, holds what is not due, commits what is done."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from anymq.driver import Received, Revoke, SourceLost
+
+from .aio import Consumed, TopicPartition, has_ended, kafka, refresh
+from .assignment import Assignment, Partition
+from .balance import Balancer
+from .clients import Clients, stop_consumer
+from .commits import COMMIT_TIMEOUT, Committer
+from .held import Held, now_ms
+from .records import due_of, received, size_of
+from .topology import Topology
+from .watch import Watch
+
+log = logging.getLogger("anymq.kafka")
+
+# How soon something given back is noticed while reading waits for the broker.
+SLICE = 0.1
+# aiokafka's getmany() waits without a limit while the group rebalances.
+READ_GRACE = 1.0
+JOIN_WAIT = 3.0
+CLOSE_COMMIT, CLOSE_GRACE = 1.0, 1.2
+TRIM_INTERVAL = 30.0
+# What is done above the oldest message of a held topic is in the metadata, so it may go far.
+HELD_SPAN = 100
+
+Token = tuple[Partition, int]
+
+
+class Reader:
+    """Reads `topics`; records of those in `held` wait in memory until the time in their header.
+
+    Nothing expires in the held topics: what is done is deleted from them now and then, if `trim`
+    says so. With `revoke` it is an ordered member.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        topics: Sequence[str],
+        held: Collection[str],
+        clients: Clients,
+        topology: Topology,
+        *,
+        trim: bool = True,
+        window: int | None = None,
+        window_bytes: int | None = None,
+        revoke: Revoke | None = None,
+    ) -> None:
+        self._topics = list(topics)
+        self._options = options = clients.options
+        self._topology = topology
+        self._window = window or options.retry_window
+        self._window_bytes = window_bytes or options.retry_window_bytes
+        self._given_back: deque[Received] = deque()
+        self._held = Held()
+        self._closed = False
+        self._trims = trim
+        self._trim_at = 0.0
+        self._trimmable: dict[TopicPartition, int] = {}
+        self._trimming: asyncio.Task[None] | None = None
+        balancer = Balancer(ordered=revoke is not None)
+        self.consumer = clients.consumer(group, balancer)
+        self.assignment = Assignment(
+            self.consumer, balancer, held, handover=options.handover, revoke=revoke
+        )
+        self.committer = Committer(
+            self.consumer,
+            lambda: self.assignment.partitions.values(),
+            interval=options.commit_interval,
+            allowed=self.assignment.ready.wait,
+            committed=self._was_committed,
+        )
+        self.assignment.commit = self.committer.flush
+        self.assignment.on_change = self._reassigned
+        self._watch = Watch(self.consumer, self.assignment, self.committer, topology, options)
+
+    async def join(self) -> None:
+        """Join the group: in the background, if others do not give up their partitions soon.
+
+        Closes the reader when that fails.
+        """
+        try:
+            async with asyncio.timeout(self._options.request_timeout):
+                await self.consumer.start()
+        except BaseException:
+            await self.aclose(grace=0.0)
+            raise
+        try:
+            self.consumer.subscribe(self._topics, listener=self.assignment)
+            await self._is_ready(asyncio.get_running_loop().time() + JOIN_WAIT)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def receive(self, limit: int, wait: float) -> list[Received]:
+        """As `Source.receive`."""
+        if self.assignment.failure is not None:
+            raise SourceLost("the group's offsets could not be read") from self.assignment.failure
+        await self._watch.check(polling=limit > 0)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        if limit <= 0:
+            if self.assignment.ready.is_set():
+                # A partition that does not exist: only the time of the last poll is noted.
+                await self._read(0, 1, TopicPartition(self._topics[0], -1))
+            return []
+        while True:
+            batch: list[Received] = []
+            if await self._is_ready(deadline):
+                batch = self._take_local(limit)
+                if len(batch) < limit:
+                    timeout = min(SLICE, deadline - loop.time(), self._held.wait())
+                    await self._fill(batch, 0 if batch else timeout, limit - len(batch))
+            if batch:
+                self._watch.moved()
+            if batch or loop.time() >= deadline:
+                return batch
+
+    def done(self, tokens: Iterable[Token]) -> None:
+        """Settle what is still open; it is committed in the background."""
+        changed = {partition for partition, offset in tokens if partition.tracker.done(offset)}
+        for partition in changed:
+            self.committer.mark(partition)
+            self.assignment.settled(partition)
+            if partition.paused:
+                self._balance(partition)
+
+    def give_back(self, records: Iterable[Received]) -> None:
+        """Deliver again what is still open: here, or by the partition's next owner."""
+        for item in records:
+            if is_open(item.token):
+                partition: Partition = item.token[0]
+                partition.local += 1
+                self._given_back.append(item)
+                self.assignment.settled(partition)
+
+    async def keep(self, counts: Iterable[tuple[Token, int]]) -> None:
+        """Make durable how often open records have been redelivered; they stay as they are.
+
+        Raises what may be repeated when that could not be committed.
+        """
+        async with asyncio.timeout(COMMIT_TIMEOUT):
+            await self.assignment.ready.wait()
+        # From here to the request nothing else runs, so it is this call's commit that is awaited.
+        for (partition, offset), count in counts:
+            if partition.tracker.keep(offset, count):
+                self.committer.mark(partition)
+        if not await self.committer.flush():
+            raise kafka.CommitFailedError("the attempts could not be committed")
+
+    def refresh(self) -> None:
+        """Look for new topics and partitions now, in the background."""
+        refresh(self.consumer)
+
+    async def aclose(self, commit: float = CLOSE_COMMIT, grace: float = CLOSE_GRACE) -> None:
+        """Commit, leave the group, and release everything; bounded, harmless to repeat."""
+        if self._closed:
+            return
+        self._closed = True
+        self.committer.stop()
+        if self._trimming is not None:
+            self._trimming.cancel()
+        try:
+            if self.assignment.ready.is_set():
+                await self.committer.flush(commit)
+        finally:
+            self.assignment.close()
+            self._held = Held()
+            self._given_back.clear()
+            await stop_consumer(self.consumer, grace)
+
+    async def _is_ready(self, deadline: float) -> bool:
+        """Whether partitions may be read; waits for it at most until `deadline`."""
+        ready = self.assignment.ready
+        if not ready.is_set():
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await ready.wait()
+            except TimeoutError:
+                return False
+        return True
+
+    async def _fill(self, batch: list[Received], timeout: float, limit: int) -> None:
+        try:
+            found = await self._read(timeout, limit)
+        except kafka.KafkaError:
+            if not batch:
+                raise
+            # What is in hand must not be lost; the error will come again.
+            return
+        for tp, records in found.items():
+            self._take(tp, records, batch)
+
+    async def _read(
+        self, timeout: float, limit: int, *partitions: TopicPartition
+    ) -> dict[TopicPartition, list[Consumed]]:
+        timeout = max(0.0, timeout)
+        try:
+            async with asyncio.timeout(timeout + READ_GRACE):
+                found: dict[TopicPartition, list[Consumed]] = await self.consumer.getmany(
+                    *partitions, timeout_ms=round(timeout * 1000), max_records=limit
+                )
+                return found
+        except TimeoutError:
+            return {}
+        except kafka.KafkaError as error:
+            if has_ended(self.consumer):
+                raise SourceLost("the consumer has ended") from error
+            raise
+
+    def _take_local(self, limit: int) -> list[Received]:
+        """What was given back, then what has become due."""
+        batch: list[Received] = []
+        while self._given_back and len(batch) < limit:
+            item = self._given_back.popleft()
+            if is_open(item.token):
+                self._hand_out(item, batch)
+        for partition, record in self._held.pop_due(limit - len(batch)):
+            if not partition.tracker.closed:
+                partition.held -= 1
+                partition.held_bytes -= size_of(record)
+                token = (partition, record.offset)
+                self._hand_out(received(record, token, prefix=partition.prefix), batch)
+                self._balance(partition)
+        return batch
+
+    def _hand_out(self, item: Received, batch: list[Received]) -> None:
+        partition: Partition = item.token[0]
+        if partition.leaving:
+            # Its next owner delivers it; or we do, should the partition stay after all.
+            partition.withheld.append(item)
+        else:
+            partition.local -= 1
+            batch.append(item)
+
+    def _take(self, tp: TopicPartition, records: list[Consumed], batch: list[Received]) -> None:
+        partition = self.assignment.partitions.get(tp)
+        if partition is None:
+            log.debug("records of %s, which is not assigned, were dropped", tp)
+            return
+        now = now_ms()
+        for record in records:
+            offset = record.offset
+            if offset < partition.tracker.position:
+                partition = self.assignment.rewind(partition, offset)
+            if not partition.tracker.deliver(offset):
+                self.committer.mark(partition)
+            elif partition.retry and (due := due_of(record)) > now:
+                partition.local += 1
+                partition.held += 1
+                partition.held_bytes += size_of(record)
+                self._held.push(due, partition, record)
+            else:
+                batch.append(
+                    received(
+                        record,
+                        (partition, offset),
+                        prefix=partition.prefix,
+                        redeliveries=partition.tracker.count(offset),
+                    )
+                )
+        self._balance(partition)
+
+    def _balance(self, partition: Partition) -> None:
+        """Pause what is too far ahead or holds too much; resume it when half of that is gone."""
+        options = self._options
+        fullness = max(
+            partition.tracker.span
+            / (options.max_uncommitted * (HELD_SPAN if partition.retry else 1)),
+            partition.held / self._window,
+            partition.held_bytes / self._window_bytes,
+        )
+        pause = fullness > 0.5 if partition.paused else fullness >= 1
+        if pause != partition.paused:
+            partition.paused = pause
+            usable = self.assignment.ready.is_set() and not partition.tracker.closed
+            if usable and not partition.leaving:
+                (self.consumer.pause if pause else self.consumer.resume)(partition.tp)
+
+    def _reassigned(self) -> None:
+        self._held.drop_closed()
+        self._given_back = deque(item for item in self._given_back if is_open(item.token))
+        for partition in self.assignment.partitions.values():
+            if not partition.leaving:
+                self._given_back += partition.withheld
+                partition.withheld = []
+        self._watch.moved()
+        if any(partition.dirty for partition in self.assignment.partitions.values()):
+            self.committer.wake()
+
+    def _was_committed(self, partition: Partition) -> None:
+        """Nothing expires in a held topic: now and then, delete what is done."""
+        if not partition.retry or not self._trims:
+            return
+        self._trimmable[partition.tp] = partition.committed[0]
+        now = asyncio.get_running_loop().time()
+        if now >= self._trim_at:
+            self._trim_at = now + TRIM_INTERVAL
+            before, self._trimmable = self._trimmable, {}
+            self._trimming = asyncio.create_task(self._trim(before), name="anymq-kafka-trim")
+
+    async def _trim(self, before: dict[TopicPartition, int]) -> None:
+        try:
+            await self._topology.trim(before)
+        except (kafka.KafkaError, OSError) as error:
+            log.debug("deleting what is done from %s failed: %r", list(before), error)
+
+
+def is_open(token: Any) -> bool:
+    """Whether the record of this token is unsettled, in an assignment that still holds."""
+    partition, offset = token
+    still: bool = partition.tracker.is_open(offset)
+    return still
