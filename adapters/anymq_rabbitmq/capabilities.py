@@ -34,5 +34,9 @@ CAPABILITIES = Capabilities(
         "RabbitMQ's consumer_timeout (30 minutes), which cannot be extended"
     ),
     dead_letters=emulated("stored, confirmed, then acknowledged"),
+    delayed_publish=emulated(
+        "through durable delay queues shared by all topics, then published by whichever process "
+        "of anymq is connected: what is due while there is none enters its topic with the next"
+    ),
     publish_dedup=unsupported("RabbitMQ stores what it is sent; idempotency belongs to the group"),
 )

@@ -15,6 +15,7 @@ from .publisher import Outgoing
 
 MARKER = "anymq-marker"
 REDELIVERIES = "anymq-redeliveries"
+TIME = "anymq-time"
 OFFSET = "x-stream-offset"
 COUNT = "x-delivery-count"
 ACQUIRED = "x-acquired-count"
@@ -33,6 +34,7 @@ _BROKER = (
 )
 _BROKER_BYTES = tuple(name.encode() for name in _BROKER)
 _NOT_COPIED = frozenset({b"CC", b"BCC", REDELIVERIES.encode()})
+_TIME_ENTRY = b"\x0a" + TIME.encode() + b"S\x00\x00\x00\x0d%013d"
 # The spellings of the AMQP 1.0 binding of CloudEvents.
 _FOREIGN_PREFIXES = ("cloudEvents:", "cloudEvents_")
 
@@ -46,11 +48,14 @@ def outgoing(record: Record, *, exchange: str, routing_key: str) -> Outgoing:
             for name, value in headers.items()
             if not name.startswith(_BROKER)
         }
+    now = time.time_ns() // 1_000_000
     properties = wire.encode(
         headers,
         content_type=record.content_type,
         message_id=record.id,
-        timestamp=int(time.time()),
+        timestamp=now // 1000,
+        # The property has seconds only.
+        more=_TIME_ENTRY % now,
     )
     return Outgoing(exchange, routing_key, properties, record.body)
 
@@ -72,7 +77,6 @@ def received(delivery: Delivery, *, token: Any, position: str | None = None) -> 
     name = position or wire.text(fields.get(wire.MESSAGE_ID)) or headers.get("ce-id")
     if name is None:
         return None
-    stamp = fields.get(wire.TIMESTAMP)
     return Received(
         delivery.body,
         headers,
@@ -80,21 +84,24 @@ def received(delivery: Delivery, *, token: Any, position: str | None = None) -> 
         token=token,
         native=delivery,
         content_type=wire.text(fields.get(wire.CONTENT_TYPE)),
-        time=_seconds(int.from_bytes(stamp, "big")) if stamp else None,
+        time=_time(headers.pop(TIME, None), fields.get(wire.TIMESTAMP)),
         redeliveries=_redeliveries(headers, redelivered=delivery.redelivered),
     )
 
 
+def header(delivery: Delivery, name: str) -> str | None:
+    """One header of `delivery`, as text."""
+    return wire.headers(wire.split(delivery.properties).get(wire.HEADERS)).get(name)
+
+
 def offset(delivery: Delivery) -> int:
     """The place of `delivery` in the log it was read from."""
-    return int(wire.headers(wire.split(delivery.properties).get(wire.HEADERS))[OFFSET])
+    return int(header(delivery, OFFSET) or "")
 
 
 def marker(delivery: Delivery) -> str | None:
     """The name of the marker that `delivery` is; None if it is a message."""
-    if MARKER.encode() not in delivery.properties:
-        return None
-    return wire.headers(wire.split(delivery.properties).get(wire.HEADERS)).get(MARKER)
+    return header(delivery, MARKER) if MARKER.encode() in delivery.properties else None
 
 
 def message_to(queue: str, body: bytes) -> Outgoing:
@@ -119,26 +126,51 @@ def mark(name: str, queue: str) -> Outgoing:
 def copy(delivery: Delivery, queue: str, *, message_id: str | None = None) -> Outgoing:
     """The message of `delivery` once more, for `queue` only, as it was.
 
-    Except for what the server added, for routes to other queues, and for a user name, which it
-    would compare with ours. The count of deliveries goes with it. `message_id` is for a message
-    that nothing identifies.
+    The count of deliveries goes with it. `message_id` is for a message that nothing identifies.
     """
     fields = wire.split(delivery.properties)
-    fields.pop(wire.USER_ID, None)
     table = fields.get(wire.HEADERS, b"\x00\x00\x00\x00")
     count = _redeliveries(wire.headers(table), redelivered=delivery.redelivered)
-    kept = [
-        entry
-        for entry in wire.entries(table)
-        if entry[0] not in _NOT_COPIED and not entry[0].startswith(_BROKER_BYTES)
-    ]
-    if count:
-        kept.append((REDELIVERIES.encode(), *wire.long(str(count))))
-    fields[wire.HEADERS] = wire.table(kept)
-    fields[wire.DELIVERY_MODE] = b"\x02"
     if message_id is not None and wire.text(fields.get(wire.MESSAGE_ID)) is None:
         fields[wire.MESSAGE_ID] = wire.short(message_id)
-    return Outgoing("", queue, wire.join(fields), delivery.body)
+    more = {REDELIVERIES: str(count)} if count else {}
+    return Outgoing("", queue, _properties(fields, _NOT_COPIED, more), delivery.body)
+
+
+def forward(
+    delivery: Delivery, exchange: str, routing_key: str, *, entering: str | None = None
+) -> Outgoing:
+    """The message of `delivery` once more, by another way, as it was.
+
+    `entering` is for one that enters its topic only now: it loses the header of this name, and its
+    time is the present.
+    """
+    fields = wire.split(delivery.properties)
+    if entering is None:
+        properties = _properties(fields, _NOT_COPIED, {})
+    else:
+        now = time.time_ns() // 1_000_000
+        fields[wire.TIMESTAMP] = (now // 1000).to_bytes(8, "big")
+        dropped = _NOT_COPIED | {entering.encode(), TIME.encode()}
+        properties = _properties(fields, dropped, {TIME: str(now)})
+    return Outgoing(exchange, routing_key, properties, delivery.body)
+
+
+def _properties(
+    fields: dict[int, bytes], dropped: frozenset[bytes], more: Mapping[str, str]
+) -> bytes:
+    """The properties of a copy: without what the server added, routes to other queues, and a user
+    name, which it would compare with ours."""
+    fields.pop(wire.USER_ID, None)
+    table = [
+        entry
+        for entry in wire.entries(fields.get(wire.HEADERS, b"\x00\x00\x00\x00"))
+        if entry[0] not in dropped and not entry[0].startswith(_BROKER_BYTES)
+    ]
+    table += [(name.encode(), *wire.long(value)) for name, value in more.items()]
+    fields[wire.HEADERS] = wire.table(table)
+    fields[wire.DELIVERY_MODE] = b"\x02"
+    return wire.join(fields)
 
 
 def _headers(table: bytes | None) -> dict[str, str]:
@@ -166,6 +198,12 @@ def _redeliveries(headers: Mapping[str, str], *, redelivered: bool) -> int:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.isdecimal() and len(text) < 10 else None
+
+
+def _time(milliseconds: str | None, property: bytes | None) -> float | None:
+    if milliseconds is not None and milliseconds.isdecimal() and len(milliseconds) == 13:
+        return int(milliseconds) / 1000
+    return _seconds(int.from_bytes(property, "big")) if property else None
 
 
 def _seconds(stamp: int) -> float | None:

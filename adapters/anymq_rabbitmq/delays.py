@@ -69,7 +69,14 @@ class Delays:
 
     async def route(self, queue: str, delay: float) -> tuple[str, str]:
         """The exchange and routing key from which a message reaches `queue` after `delay` s."""
+        await self.prepare(queue)
         level, key = address(queue, delay)
+        return level_name(level), key
+
+    async def prepare(self, queue: str) -> None:
+        """Return when the ladder is there and leads to `queue`."""
+        if self._complete and queue in self._queues:
+            return
         async with self._building:
             if not self._complete:
                 await self._build()
@@ -78,7 +85,6 @@ class Delays:
                     pattern = _ANY * LEVELS + _word(queue)
                     await self._link.call(requests.bind_queue(channel, queue, PREFIX, pattern))
                 self._queues.add(queue)
-        return level_name(level), key
 
     async def _build(self) -> None:
         if not await exists(self._link, level_name(LEVELS - 1)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -25,11 +26,12 @@ from . import convert, topology
 from .capabilities import CAPABILITIES
 from .consumer import Consumer
 from .delays import Delays
+from .due import Destination, Due
 from .errors import ERRORS
 from .fill import Fill
 from .link import Link
 from .options import RabbitMQOptions, tls_context
-from .publisher import Publisher
+from .publisher import Outgoing, Publisher
 from .reader import LogSource
 from .source import QueueSource
 
@@ -54,6 +56,13 @@ class RabbitMQDriver(Driver):
             publishing, timeout=options.confirm_timeout, check=self._check_log
         )
         self._delays = Delays(link, settle=options.settle_time)
+        self._due = Due(
+            link,
+            publishing,
+            self._delays,
+            settle=options.settle_time,
+            timeout=options.confirm_timeout,
+        )
         self._topics: dict[str, TopicSpec] = {}
         self._logs: dict[str, str] = {}
         self._has_streams = False
@@ -91,16 +100,10 @@ class RabbitMQDriver(Driver):
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
         """See `Driver`. RabbitMQ names no position."""
-        outcomes = await self._publisher.publish(
-            [
-                convert.outgoing(
-                    record,
-                    exchange=topology.exchange_of(self._topic(record.topic)),
-                    routing_key=convert.routing_key(record),
-                )
-                for record in records
-            ]
-        )
+        if any(record.deliver_at is not None for record in records):
+            await self._due.prepare()
+        now = time.time()
+        outcomes = await self._publisher.publish([self._outgoing(one, now) for one in records])
         if any(isinstance(outcome, _MISSING) for outcome in outcomes):
             return [
                 await self._repaired(record, outcome)
@@ -110,7 +113,9 @@ class RabbitMQDriver(Driver):
 
     async def subscribe(self, spec: SubscribeSpec) -> Source:
         """See `Driver`."""
-        if not spec.topic.create:
+        if spec.topic.create:
+            self._due.start()
+        else:
             await topology.require_exchange(self._link, topology.exchange_of(spec.topic))
         if spec.group is None:
             return await self._follow(spec)
@@ -134,7 +139,16 @@ class RabbitMQDriver(Driver):
 
     async def aclose(self) -> None:
         """See `Driver`."""
+        await self._due.aclose()
         await asyncio.gather(self._link.aclose(), self._publishing.aclose())
+
+    def _outgoing(self, record: Record, now: float) -> Outgoing:
+        exchange = topology.exchange_of(self._topic(record.topic))
+        key = convert.routing_key(record)
+        if record.deliver_at is None or record.deliver_at <= now:
+            return convert.outgoing(record, exchange=exchange, routing_key=key)
+        to = Destination(record.deliver_at, time.time_ns(), exchange, key, self._logs.get(exchange))
+        return self._due.outgoing(record, to)
 
     async def _create(self, topic: TopicSpec) -> None:
         if not self._has_streams:
@@ -155,10 +169,15 @@ class RabbitMQDriver(Driver):
         restart of the server: which passes.
         """
         topic = self._topics[record.topic]
-        if not isinstance(outcome, _MISSING) or not topic.create:
+        if not isinstance(outcome, _MISSING):
+            return outcome
+        if record.deliver_at is not None:
+            self._due.forget()
+        elif not topic.create:
             return outcome
         try:
-            await self._create(topic)
+            if topic.create:
+                await self._create(topic)
         except (AMQPError, BrokerError) as error:
             outcome.__cause__ = error
         return TransientError(str(outcome)).with_traceback(outcome.__traceback__)

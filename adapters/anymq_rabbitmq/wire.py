@@ -100,10 +100,18 @@ def close_channel(channel: int) -> bytes:
 
 
 def encode(
-    headers: Mapping[str, str], *, content_type: str | None, message_id: str, timestamp: int
+    headers: Mapping[str, str],
+    *,
+    content_type: str | None,
+    message_id: str,
+    timestamp: int,
+    more: bytes = b"",
 ) -> bytes:
-    """The properties of a persistent message whose headers are all text."""
-    table = bytearray()
+    """The properties of a persistent message whose headers are all text.
+
+    `more` are further headers, as they stand on the wire.
+    """
+    table = bytearray(more)
     for name, value in headers.items():
         key, data = name.encode(), value.encode()
         table += b"%c%bS%b%b" % (len(key), key, len(data).to_bytes(4, "big"), data)

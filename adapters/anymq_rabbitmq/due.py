@@ -1,0 +1,229 @@
+"""Delayed publishes: durable from the first moment on, in their topic on the very millisecond.
+
+A delayed message goes through the ladder of `delays`, aimed a little too early, into one queue for
+all topics, `anymq._delay.v1.due`. There somebody holds it until its time and publishes it to its
+topic as it would have been published at once: with its own routing key, through the checks that
+every publish passes, and in the order of due times. Everyone who subscribes or delays takes part;
+the server lets one at a time do it (single active consumer), and the next one when that is gone.
+A copy is confirmed before the original is acknowledged: a crash may repeat a message, not lose it.
+
+Why not straight from the ladder into the topic's exchange: a server that has just started would
+leave out a log that is not up yet, a message's key is lost on the way (the ladder routes by its
+own), and 32 messages that find no queue would stop a level of the ladder for everyone.
+
+What is due while no process of anymq is connected to the virtual host enters its topic with the
+next one. What is due for a topic that is gone is kept in the queue `.lost` for a week.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from aiormq.exceptions import ChannelNotFoundEntity
+
+from anymq.driver import Record
+from anymq.errors import ConnectionLost, NotFound
+
+from . import convert, topology
+from .consumer import Consumer, Delivery
+from .delays import LOST, PREFIX, STEP, Delays, address, level_name
+from .link import Link
+from .publisher import Outgoing, Publisher
+
+QUEUE = f"{PREFIX}.due"
+HEADER = "anymq-due"
+ARGUMENTS: dict[str, Any] = {**topology.GROUP_ARGUMENTS, "x-single-active-consumer": True}
+# How much too early the ladder is aimed: its hops take some milliseconds each.
+LEAD = 0.6
+# What is further away than this when it arrives goes through the ladder again: it was too long for
+# one round, or clocks disagree.
+HOLD = LEAD + 2.0
+WINDOW = 2000
+PATIENCE = 2.0
+PAUSE = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a message goes when it is due; `log` is None for an exchange of the operator's.
+
+    `sent`, in nanoseconds, puts messages that are due at the same time into order.
+    """
+
+    at: float
+    sent: int
+    exchange: str
+    key: str
+    log: str | None
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> Destination | None:
+        """What `header` wrote; None for a message that nobody delayed."""
+        try:
+            at, sent, exchange, key, log = json.loads(convert.header(delivery, HEADER) or "")
+            return cls(float(at), int(sent), str(exchange), str(key), log and str(log))
+        except (ValueError, TypeError):
+            return None
+
+    def header(self) -> dict[str, str]:
+        """The header that carries it through the ladder."""
+        return {HEADER: json.dumps([self.at, self.sent, self.exchange, self.key, self.log])}
+
+
+@dataclass(order=True, slots=True)
+class _Held:
+    at: float
+    sent: int
+    number: int
+    delivery: Delivery = field(compare=False)
+    destination: Destination = field(compare=False)
+
+
+class Due:
+    """This process's part in delayed publishes."""
+
+    def __init__(
+        self, link: Link, publishing: Link, delays: Delays, *, settle: float, timeout: float
+    ) -> None:
+        self._link = link
+        self._delays = delays
+        self._settle = settle
+        self._prepared = False
+        # On a channel of its own: what is refused here closes nobody else's.
+        self._publisher = Publisher(publishing, timeout=timeout, check=self._check)
+        self._logs: dict[str, str | None] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def prepare(self) -> None:
+        """Return when delayed messages can be published; take part from now on."""
+        if self._prepared:
+            return
+        if not await topology.exists(self._link, QUEUE):
+            await topology.ensure_queue(self._link, QUEUE, ARGUMENTS)
+            await asyncio.sleep(self._settle)
+        await self._delays.prepare(QUEUE)
+        self.start()
+        self._prepared = True
+
+    def start(self) -> None:
+        """Take part in publishing what is due."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="anymq-due")
+
+    def forget(self) -> None:
+        """Look again what is there: something was not."""
+        self._prepared = False
+        self._delays.forget()
+
+    def outgoing(self, record: Record, to: Destination) -> Outgoing:
+        """The message that carries `record` through the delay; after `prepare`."""
+        exchange, key = _way(to.at)
+        delayed = replace(record, headers={**record.headers, **to.header()})
+        return convert.outgoing(delayed, exchange=exchange, routing_key=key)
+
+    async def aclose(self) -> None:
+        """Leave it to the others. What is held goes back to the queue."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,), timeout=PATIENCE)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await topology.ensure_queue(self._link, QUEUE, ARGUMENTS)
+                consumer = await Consumer.open(self._link, QUEUE, prefetch=WINDOW)
+                try:
+                    await self._serve(consumer)
+                finally:
+                    await consumer.aclose()
+            except Exception as error:
+                # Nobody waits for this job, so nobody else can repeat it.
+                _log.debug("publishing what is due: %r", error)
+                await asyncio.sleep(PAUSE)
+
+    async def _serve(self, consumer: Consumer) -> None:
+        held: list[_Held] = []
+        numbers = itertools.count()
+        wait = PATIENCE
+        while True:
+            for delivery in await consumer.take(WINDOW, wait):
+                if to := Destination.of(delivery):
+                    heapq.heappush(held, _Held(to.at, to.sent, next(numbers), delivery, to))
+                else:
+                    await self._move(consumer, [delivery], LOST, "")
+            now = time.time()
+            ready: list[_Held] = []
+            while held and held[0].at <= now:
+                ready.append(heapq.heappop(held))
+            while held and (last := max(held)).at > now + HOLD:
+                held.remove(last)
+                heapq.heapify(held)
+                await self._move(consumer, [last.delivery], *_way(last.at))
+            for one in await self._enter(consumer, ready):
+                heapq.heappush(held, one)
+            wait = min(PATIENCE, max(0.0, held[0].at - time.time())) if held else PATIENCE
+
+    async def _enter(self, consumer: Consumer, ready: Sequence[_Held]) -> list[_Held]:
+        """Publish messages to their topics; return those to try once more at once."""
+        if not ready:
+            return []
+        self._logs.update({one.destination.exchange: one.destination.log for one in ready})
+        outcomes = await self._publisher.publish([_due(one) for one in ready])
+        done: list[Delivery] = []
+        gone: list[Delivery] = []
+        later: list[Delivery] = []
+        repeated: list[_Held] = []
+        for one, outcome in zip(ready, outcomes, strict=True):
+            match outcome:
+                case None:
+                    done.append(one.delivery)
+                case NotFound() | ChannelNotFoundEntity():
+                    gone.append(one.delivery)
+                case ConnectionLost():
+                    repeated.append(one)
+                case _:
+                    later.append(one.delivery)
+        await consumer.ack([delivery.tag for delivery in done])
+        await self._move(consumer, gone, LOST, "")
+        await self._move(consumer, later, *_way(time.time() + PATIENCE))
+        return repeated
+
+    async def _move(
+        self, consumer: Consumer, deliveries: Sequence[Delivery], exchange: str, key: str
+    ) -> None:
+        copies = [convert.forward(one, exchange, key) for one in deliveries]
+        await self._publisher.publish_all(copies)
+        await consumer.ack([delivery.tag for delivery in deliveries])
+
+    async def _check(self, exchange: str) -> None:
+        if exchange not in self._logs:
+            return
+        if log := self._logs[exchange]:
+            await topology.look(self._link, log)
+        else:
+            await topology.require_exchange(self._link, exchange)
+
+
+def _way(at: float) -> tuple[str, str]:
+    """The exchange and routing key that lead to the queue shortly before `at`."""
+    delay = at - time.time() - LEAD - STEP
+    if delay <= 0:
+        return "", QUEUE
+    level, key = address(QUEUE, delay)
+    return level_name(level), key
+
+
+def _due(held: _Held) -> Outgoing:
+    to = held.destination
+    return convert.forward(held.delivery, to.exchange, to.key, entering=HEADER)
