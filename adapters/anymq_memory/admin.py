@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from anymq.driver import TopicSpec
 from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
+from anymq.ordered import PartitionState
 
 from .group import Group
 from .topic import Log
@@ -65,4 +68,45 @@ def group_info(topic: TopicSpec, log: Log, group: Group, now: float) -> GroupInf
             PoisonInfo(position=str(out.stored.sequence), attempts=out.attempt, member=out.owner)
             for out in tried[:_WORST]
         ),
+    )
+
+
+def ordered_info(
+    topic: TopicSpec, log: Log, group: Group, states: Mapping[int, PartitionState], now: float
+) -> GroupInfo:
+    """Describe an ordered group: what failed is in flight with the owner of its partition."""
+    parts: list[PartitionInfo] = []
+    undelivered: list[float] = []
+    for number, state in states.items():
+        left = log.lane_after(number, int(state.cursor), len(log.records))
+        lag = len(left) - len(state.done)
+        if lag > state.in_flight:
+            undelivered.append(left[len(state.done) + state.in_flight].time)
+        part = _partition(log, number)
+        parts.append(replace(part, owner=state.owner, lag=lag))
+    in_flight = sum(state.in_flight for state in states.values())
+    tried = {place: n for state in states.values() for place, n in state.attempts.items()}
+    worst = sorted(tried.items(), key=lambda item: -item[1])[:_WORST]
+    return GroupInfo(
+        topic=topic.name,
+        group=group.name.removeprefix(f"{topic.name}."),
+        native=group.name,
+        ordered=True,
+        members=tuple(_member(name, states) for name in sorted(group.members)),
+        partitions=tuple(parts),
+        lag=sum(part.lag or 0 for part in parts),
+        lag_seconds=max((now - time for time in undelivered), default=0.0),
+        in_flight=in_flight,
+        waiting=0,
+        oldest_pending=None if in_flight else 0.0,
+        poison=tuple(PoisonInfo(position=place, attempts=number) for place, number in worst),
+    )
+
+
+def _member(name: str, states: Mapping[int, PartitionState]) -> MemberInfo:
+    owned = {number: state for number, state in states.items() if state.owner == name}
+    return MemberInfo(
+        name=name,
+        partitions=tuple(owned),
+        in_flight=sum(state.in_flight for state in owned.values()),
     )

@@ -1,6 +1,6 @@
 """What the memory backend can do."""
 
-from anymq.capabilities import Capabilities, native, unsupported
+from anymq.capabilities import Capabilities, emulated, native, unsupported
 
 CAPABILITIES = Capabilities(
     durability="A confirmed publish lives as long as the process.",
@@ -15,6 +15,8 @@ CAPABILITIES = Capabilities(
     extend=native("A lease in memory."),
     dead_letters=native("One step."),
     publish_dedup=native("By id, for as long as the message is kept."),
+    ordered=emulated("Leases on partitions, written by compare-and-set."),
+    ordered_attempts=native("For as long as the process lives."),
     delayed_publish=native("By the engine's clock; gone with the process, like all else."),
     replay=native("As far back as the retention reaches."),
     retention=native("What a group has not been given yet is kept longer."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 
+from anymq import ordered
 from anymq.driver import (
     Binding,
     Driver,
@@ -16,14 +17,16 @@ from anymq.driver import (
     SubscribeSpec,
     TopicSpec,
 )
-from anymq.errors import Closed, ConfigurationError, NotFound, UnsupportedOperation
+from anymq.errors import Closed, ConfigurationError, NotFound
 from anymq.info import GroupInfo, TopicInfo
+from anymq.ordered import OrderedSource
 from anymq.url import URL
 
 from . import admin
 from .capabilities import CAPABILITIES
 from .errors import ERRORS
 from .group import Group
+from .log import MemoryLog
 from .options import MemoryOptions
 from .source import BroadcastSource, GroupSource, received
 from .space import Space
@@ -81,8 +84,6 @@ class MemoryDriver(Driver):
     async def subscribe(self, spec: SubscribeSpec) -> Source:
         self._check_open()
         log = self._log(spec.topic)
-        if spec.ordered:
-            raise UnsupportedOperation("ordered groups")
         if spec.group is None:
             return BroadcastSource(self, log, log.behind(spec.start))
         group = log.groups.get(spec.native_group)
@@ -94,7 +95,13 @@ class MemoryDriver(Driver):
             raise ConfigurationError(
                 f"the group {spec.native_group} is {'' if group.ordered else 'not '}ordered"
             )
-        return GroupSource(self, log, group, spec)
+        if not group.ordered:
+            return GroupSource(self, log, group, spec)
+        source = OrderedSource(
+            MemoryLog(log, group, self.clock, member=spec.member), spec, self.clock
+        )
+        await source.start()
+        return source
 
     async def browse(
         self, topic: TopicSpec, start: Start = "earliest"
@@ -117,13 +124,19 @@ class MemoryDriver(Driver):
     async def describe_group(self, topic: TopicSpec, native_group: str) -> GroupInfo:
         log = self._log(topic)
         group = self._group(log, native_group)
-        return admin.group_info(topic, log, group, self.clock.now())
+        if not group.ordered:
+            return admin.group_info(topic, log, group, self.clock.now())
+        states = await ordered.state(MemoryLog(log, group, self.clock), clock=self.clock)
+        return admin.ordered_info(topic, log, group, states, self.clock.now())
 
     async def seek(self, topic: TopicSpec, native_group: str, to: Start) -> None:
         log = self._log(topic)
         group = self._group(log, native_group)
         group.check_idle()
-        group.begin(log.behind(to), log.first)
+        if group.ordered:
+            await ordered.seek(MemoryLog(log, group, self.clock), to, clock=self.clock)
+        else:
+            group.begin(log.behind(to), log.first)
 
     async def delete_topic(self, topic: TopicSpec) -> None:
         self._check_open()
@@ -137,7 +150,7 @@ class MemoryDriver(Driver):
         group = log.groups.get(native_group) if log else None
         if log is not None and group is not None:
             group.check_idle()
-            group.deleted = True
+            group.delete()
             del log.groups[native_group]
 
     async def purge(self, topic: TopicSpec) -> None:

@@ -29,15 +29,14 @@ class Out:
 
 @dataclass(slots=True)
 class Group:
-    """A cursor, an index into the topic's records, and what is out.
+    """How many of the topic's records it has been given, the `cursor`, and which are out.
 
-    An ordered group has cells instead: `start` is where partitions without one begin.
+    An ordered group has cells instead; its cursor is how many of the oldest are settled.
     """
 
     name: str
     ordered: bool
     cursor: int = 0
-    start: int = 0
     deleted: bool = False
     out: dict[int, Out] = field(default_factory=dict)
     schedule: list[tuple[float, int, int]] = field(default_factory=list)
@@ -70,9 +69,13 @@ class Group:
     def begin(self, behind: int, first: int) -> None:
         """Start anew behind the sequence `behind` of a topic whose oldest record is `first`."""
         self.forget()
-        self.cells.clear()
-        self.start = behind
         self.cursor = max(0, behind - first + 1)
+
+    def delete(self) -> None:
+        """Leave nothing to read or to settle."""
+        self.deleted = True
+        self.forget()
+        self.cells.clear()
 
     def forget(self) -> None:
         """Drop what is out; who holds it settles nothing any more."""

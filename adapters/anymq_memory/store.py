@@ -10,6 +10,8 @@ from anymq.store import Claim, State, Store
 from anymq.url import URL
 
 DONE = ""
+COUNTER = "\x01"
+"""Counters are keys that begin with it; no claim does. The holder is the count."""
 
 
 class MemoryStore(Store):
@@ -50,6 +52,17 @@ class MemoryStore(Store):
     async def abandon(self, key: str, owner: str) -> None:
         if self._holds(key, owner):
             del self._keys[key]
+
+    async def mark(self, key: str, keep: float) -> int:
+        now = time.monotonic()
+        self._expire(now)
+        count, until = self._keys.get(COUNTER + key, ("0", 0.0))
+        marks = int(count) + 1 if until > now else 1
+        self._set(COUNTER + key, str(marks), now + keep)
+        return marks
+
+    async def unmark(self, key: str) -> None:
+        self._keys.pop(COUNTER + key, None)
 
     async def aclose(self) -> None:
         """Nothing to release."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
@@ -139,6 +140,12 @@ class Log:
         index = bisect_right(lane, sequence, key=lambda item: item.sequence)
         return lane[index : index + limit]
 
+    def settled(self, cursors: Mapping[int, int]) -> int:
+        """Return how many of the oldest records lie behind the `cursors` of their partitions."""
+        nexts = [self.lane_after(number, cursor, 1) for number, cursor in cursors.items()]
+        first = min((found[0].sequence for found in nexts if found), default=self.last + 1)
+        return first - self.first
+
     def wake(self) -> None:
         """Tell everybody who waits to look again."""
         for group in self.groups.values():
@@ -160,7 +167,7 @@ class Log:
         self.deleted = True
         self.purge()
         for group in self.groups.values():
-            group.deleted = True
+            group.delete()
         self.wake()
 
     def _refresh(self, now: float) -> None:
@@ -201,7 +208,7 @@ class Log:
             self._drop(drop)
 
     def _done(self) -> int:
-        """Return how many of the oldest records every group has begun: what is out is held."""
+        """Return how many of the oldest records no group needs: what is out, it holds itself."""
         return min((group.cursor for group in self.groups.values()), default=len(self._records))
 
     def _drop(self, number: int) -> None:

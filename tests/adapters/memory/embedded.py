@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from anymq.driver import Driver, Received, SourceLost, Start, TopicSpec
+from anymq.driver import Driver, Received, Source, SourceLost, Start, TopicSpec
 from anymq.errors import ConfigurationError, NotFound, StateError
 from anymq.partitions import partition_of
-from tests.adapters.support import Bench, bodies, nothing, take
+from tests.adapters.support import Bench, bodies, eventually, nothing, take
 
 HOUR = 3600.0
 
@@ -329,5 +330,104 @@ class Admin:
         assert bodies(await take(source, 1)) == [b"new"]
 
 
-class Embedded(Delays, Partitions, Replay, Admin):
+class Ordered:
+    """`SubscribeSpec.ordered`."""
+
+    async def join(self, bench: Bench[Any], driver: Driver, **values: Any) -> Source:
+        spec = replace(bench.spec("g", **values), ordered=True)
+        source = await driver.subscribe(spec)
+        bench._sources.append(source)
+        return source
+
+    async def test_members_share_the_partitions_and_keep_the_order(
+        self, bench: Bench[Any], driver: Driver
+    ) -> None:
+        four = bench.topic("four", partitions=4)
+        await driver.declare(four)
+        members = [await self.join(bench, driver, topic=four) for _ in range(2)]
+
+        async def spread() -> bool:
+            for member in members:
+                await member.receive(1, 0.05)
+            info = await driver.describe_group(four, "four.g")
+            owned = [item.partitions or () for item in info.members or ()]
+            return sorted(len(numbers) for numbers in owned) == [2, 2]
+
+        await eventually(spread)
+        await driver.publish([bench.record(n, name="four", key=f"k{n % 16}") for n in range(200)])
+        shares: list[list[Received]] = [[], []]
+        while sum(map(len, shares)) < 200:
+            for member, share in zip(members, shares, strict=True):
+                got = list(await member.receive(20, 0.2))
+                await member.ack(got)
+                share += got
+        seen = [{item.partition for item in share} for share in shares]
+        assert not seen[0] & seen[1]
+        for share in shares:
+            for key in {item.key for item in share}:
+                of_key = [int(item.body) for item in share if item.key == key]
+                assert of_key == sorted(of_key)
+
+    async def test_what_a_member_left_unsettled_goes_on_with_the_next(
+        self, bench: Bench[Any], driver: Driver
+    ) -> None:
+        await driver.publish(bench.records(6, key="k"))
+        first = await self.join(bench, driver)
+        got = await take(first, 4)
+        await first.ack([got[0], got[2]])
+        await first.keep([bench.nack(got[1])])
+        await first.aclose()
+        second = await self.join(bench, driver)
+        got = await take(second, 4)
+        assert bodies(got) == [b"1", b"3", b"4", b"5"]
+        assert got[0].redeliveries == 1
+
+    async def test_a_group_is_ordered_or_not_for_ever(
+        self, bench: Bench[Any], driver: Driver
+    ) -> None:
+        await self.join(bench, driver)
+        with pytest.raises(ConfigurationError, match="ordered"):
+            await driver.subscribe(bench.spec("g"))
+        await bench.join(driver, "plain")
+        with pytest.raises(ConfigurationError, match="ordered"):
+            await driver.subscribe(replace(bench.spec("plain"), ordered=True))
+
+    async def test_it_is_described_and_moved(self, bench: Bench[Any], driver: Driver) -> None:
+        topic, name = bench.topic(), f"{bench.name}.g"
+        outcomes = await driver.publish(bench.records(6, key="k"))
+        source = await self.join(bench, driver)
+        got = await take(source, 3)
+        await source.ack(got[1:2])
+        info = await driver.describe_group(topic, name)
+        assert (info.ordered, info.lag, info.in_flight, info.waiting) == (True, 5, 2, 0)
+        assert info.members is not None
+        assert [item.partitions for item in info.members] == [(0,)]
+        assert info.partitions is not None
+        assert (info.partitions[0].lag, info.partitions[0].owner) == (5, info.members[0].name)
+        for call in (driver.seek(topic, name, "earliest"), driver.delete_group(topic, name)):
+            with pytest.raises(StateError):
+                await call
+        await source.aclose()
+        await driver.seek(topic, name, str(outcomes[4]))
+        source = await self.join(bench, driver)
+        assert bodies(await take(source, 2)) == [b"4", b"5"]
+        await source.aclose()
+        await driver.delete_group(topic, name)
+        assert await driver.groups(topic) == []
+        source = await self.join(bench, driver, start="latest")
+        assert await nothing(source, 0.1)
+        await driver.delete_topic(topic)
+        with pytest.raises(SourceLost):
+            await source.receive(1, 1.0)
+
+    async def test_a_purge_leaves_nothing_to_read(self, bench: Bench[Any], driver: Driver) -> None:
+        source = await self.join(bench, driver)
+        await driver.publish(bench.records(3, key="k"))
+        await source.ack((await take(source, 2))[:1])
+        await driver.purge(bench.topic())
+        await driver.publish([bench.record(b"new", key="k")])
+        assert bodies(await take(source, 1)) == [b"new"]
+
+
+class Embedded(Delays, Partitions, Replay, Admin, Ordered):
     """All of it; the fixtures `bench` and `driver` are the backend's."""
