@@ -27,6 +27,11 @@ CAPABILITIES = Capabilities(
     extend=native("+WPI"),
     dead_letters=emulated("stored and confirmed, then +TERM"),
     publish_dedup=native("Nats-Msg-Id, within the stream's duplicate window (2 minutes)"),
+    ordered=emulated(
+        "members lease partitions by compare-and-set in a second stream, `<stream>=cells`, and "
+        "read them with ephemeral consumers"
+    ),
+    ordered_attempts=emulated("kept with the partition's place"),
     delayed_publish=native(
         "a scheduled message, up to 0.3 s late; what is due in the same quarter of a second comes "
         "in the order of publishing; older servers than 2.12 and streams that anymq did not make "

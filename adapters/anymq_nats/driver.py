@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import nats.errors
@@ -10,14 +11,17 @@ from nats.aio.client import Client
 
 from anymq.driver import Binding, Driver, Outcome, Record, Source, SubscribeSpec, TopicSpec
 from anymq.errors import ConfigurationError, UnsupportedOperation
+from anymq.ordered import OrderedSource
 from anymq.url import URL
 
 from .broadcast import BroadcastSource
 from .capabilities import CAPABILITIES
 from .connect import Target
 from .errors import ERRORS
-from .groups import make_consumer
+from .groups import make_consumer, make_marker
 from .link import Link
+from .log import StreamLog
+from .members import Presence
 from .names import check_subject
 from .options import NatsOptions
 from .places import first_sequence
@@ -25,7 +29,7 @@ from .publisher import Publisher
 from .reader import Reader
 from .routes import Routes
 from .source import GroupSource
-from .topology import Stream, find_stream, make_stream
+from .topology import Stream, find_stream, make_cells, make_stream
 
 _LEAST = (2, 10)
 
@@ -112,9 +116,23 @@ class NatsDriver(Driver):
                 reader.close()
                 raise
             return BroadcastSource(reader)
+        if spec.ordered:
+            return await self._ordered(stream, spec)
         consumer = await make_consumer(self._link, stream, spec)
-        source = GroupSource(self._link, self._publisher, consumer)
+        source = GroupSource(self._link, self._publisher, consumer, member=spec.member)
         await source.open()
+        return source
+
+    async def _ordered(self, stream: Stream, spec: SubscribeSpec) -> Source:
+        marker = await make_marker(self._link, stream, spec)
+        if spec.create:
+            await make_cells(self._link, stream, self._options)
+        presence = Presence(self._link, stream.name, marker.name, spec.member)
+        await presence.open()
+        log = StreamLog(self._link, self._publisher, marker, presence)
+        # Where the group began is written in its marker, whoever makes the cells.
+        source = OrderedSource(log, replace(spec, start=str(marker.first), create=True), self.clock)
+        await source.start()
         return source
 
     async def aclose(self) -> None:

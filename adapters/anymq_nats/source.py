@@ -13,6 +13,7 @@ from anymq.driver import Driver, Nack, Outcome, Received, Rejected, Source, Sour
 from . import wire
 from .groups import Consumer
 from .link import Link
+from .members import Presence
 from .publisher import Outgoing, Publisher
 from .pull import Pull, Raw
 from .received import received
@@ -41,17 +42,25 @@ class GroupSource(Source):
     that comes after its end is dropped.
     """
 
-    def __init__(self, link: Link, publisher: Publisher, consumer: Consumer) -> None:
+    def __init__(
+        self, link: Link, publisher: Publisher, consumer: Consumer, *, member: str
+    ) -> None:
         self._link = link
         self._publisher = publisher
         self._consumer = consumer
         self._pull = Pull(link, consumer.stream.name, consumer.name, consumer.max_batch)
+        self._presence = Presence(link, consumer.stream.name, consumer.name, member)
         self._progress = _Progress()
         self._closed = False
 
     async def open(self) -> None:
         """Be ready to receive."""
-        await self._pull.open()
+        await self._presence.open()
+        try:
+            await self._pull.open()
+        except BaseException:
+            self._presence.close()
+            raise
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         if limit <= 0:
@@ -116,6 +125,7 @@ class GroupSource(Source):
         if self._closed:
             return
         self._closed = True
+        self._presence.close()
         try:
             await self._give_back()
         finally:

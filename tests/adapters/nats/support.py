@@ -8,15 +8,17 @@ import json
 import ssl
 import time
 from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import nats.js.errors
 
 from anymq.driver import Outcome, Received, Record, Rejected, Source
 from anymq.message import new_id
+from anymq.ordered import OrderedSource
 from anymq.url import URL
 from anymq_nats import NatsDriver, NatsOptions
-from anymq_nats.names import encode
+from anymq_nats.names import cells_stream, encode
 from anymq_nats.source import GroupSource
 from tests.adapters import support
 
@@ -37,11 +39,21 @@ class Bench(support.Bench[NatsDriver]):
         assert isinstance(source, GroupSource)
         return source
 
+    async def ordered(
+        self, driver: NatsDriver, group: str = "billing", **values: Any
+    ) -> OrderedSource:
+        """As `join`, with `ordered=True`."""
+        source = await driver.subscribe(replace(self.spec(group, **values), ordered=True))
+        self._sources.append(source)
+        assert isinstance(source, OrderedSource)
+        return source
+
     async def clean(self) -> None:
         for driver in self.drivers:
             if driver.native.is_connected:
-                with contextlib.suppress(nats.js.errors.NotFoundError):
-                    await driver.native.jsm().delete_stream(self.stream)
+                for stream in (self.stream, cells_stream(self.stream)):
+                    with contextlib.suppress(nats.js.errors.NotFoundError):
+                        await driver.native.jsm().delete_stream(stream)
                 break
 
     def copy(self, received: Received, shown: int) -> Record:
