@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cache
@@ -111,7 +112,18 @@ class Container:
         return self._compose("logs", "--no-log-prefix", "--tail", str(n)).rstrip("\n")
 
     def port(self) -> int:
-        return self._ports()["client"]
+        return self.ports()["client"]
+
+    def ports(self) -> Mapping[str, int]:
+        return ports.resolve(self._kind.name, self._instance, self._kind.ports)
+
+    def starve(self) -> None:
+        raise BrokersError(
+            "a container is given room by its engine: use ANYMQ_BROKERS_ENGINE=native"
+        )
+
+    def relieve(self) -> None:
+        self.starve()
 
     @property
     def _folder(self) -> Path:
@@ -124,9 +136,6 @@ class Container:
 
     def _locked(self) -> AbstractContextManager[int]:
         return state.locked(self._folder / "lock", self._kind.name)
-
-    def _ports(self) -> dict[str, int]:
-        return ports.resolve(self._kind.name, self._instance, self._kind.ports)
 
     def _inspect(self) -> dict[str, object]:
         listing = self._compose("ps", "--all", "--format", "json").strip()
@@ -168,7 +177,7 @@ class Container:
         name = self._kind.name
         environment = {
             **os.environ,
-            **{ports.variable(name, role): str(port) for role, port in self._ports().items()},
+            **{ports.variable(name, role): str(port) for role, port in self.ports().items()},
         }
         done = subprocess.run(
             [which("docker") or "docker", *arguments],

@@ -43,9 +43,10 @@ _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{host}:{controller}
-listeners=PLAINTEXT://{host}:{client},CONTROLLER://{host}:{controller}
-advertised.listeners=PLAINTEXT://{host}:{client}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://{host}:{client},PROXIED://{host}:{proxied},CONTROLLER://{host}:{controller}
+# Who comes in by PROXIED is told to connect to where a proxy may be listening.
+advertised.listeners=PLAINTEXT://{host}:{client},PROXIED://{host}:{proxy}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 log.dirs={data}
@@ -72,12 +73,20 @@ class Kafka(Kind):
     """An acked message is in the page cache: it survives a kill of the server."""
 
     name = "kafka"
-    ports: ClassVar[Ports] = {"client": 19092, "controller": 19093}
+    ports: ClassVar[Ports] = {
+        "client": 19092,
+        "controller": 19093,
+        "proxied": 19094,
+        "proxy": 19095,
+    }
     words = ("kafka.Kafka",)
     grace = 20.0
 
     def url(self, port: int) -> str:
         return f"kafka://{HOST}:{port}"
+
+    def route(self, ports: Ports) -> tuple[int, int]:
+        return ports["proxy"], ports["proxied"]
 
     def install(self) -> Program:
         java = _java()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from .debian import HOST_ROOT, Root
+from .errors import BrokersError
 from .tools import Version, dotted
 
 Ports = Mapping[str, int]
@@ -51,6 +52,21 @@ class Kind(ABC):
     @abstractmethod
     def url(self, port: int) -> str:
         """The URL that clients connect to."""
+
+    def route(self, ports: Ports) -> tuple[int, int]:
+        """Where a proxy must listen (0: anywhere) and where it must lead to.
+
+        A server that tells its clients where to connect must tell them the proxy's place.
+        """
+        return 0, ports["client"]
+
+    def starve(self, program: Program, folder: Path, ports: Ports, *, node: str) -> None:
+        """Make the running server believe that its disk or memory is full."""
+        raise BrokersError(f"{self.name} has no alarm that could be set off")
+
+    def relieve(self, program: Program, folder: Path, ports: Ports, *, node: str) -> None:
+        """End what `starve` began."""
+        raise BrokersError(f"{self.name} has no alarm that could be set off")
 
     @abstractmethod
     def install(self) -> Program:

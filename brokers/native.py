@@ -5,18 +5,26 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Protocol
 
 from . import ports, record, state, tools
 from .errors import BrokersError, StartFailed, say
-from .kind import Kind, Program
+from .kind import Kind, Ports, Program
 from .process import MARK, Process, family, gone, spawn
 from .ready import NotReady
 from .record import Record
 from .status import State, Status
 
 _LOG_LIMIT = 20 * 1024 * 1024
+
+
+class Control(Protocol):
+    """What a kind of server can be made to do while it runs."""
+
+    def __call__(self, program: Program, folder: Path, ports: Ports, *, node: str) -> None: ...
 
 
 class Native:
@@ -62,6 +70,14 @@ class Native:
             state.wipe(self._folder / "data")
             self._start()
 
+    def starve(self) -> None:
+        with self._locked():
+            self._control(self._kind.starve)
+
+    def relieve(self) -> None:
+        with self._locked():
+            self._control(self._kind.relieve)
+
     def status(self) -> Status:
         known = self._record()
         leader = self._leader()
@@ -81,10 +97,22 @@ class Native:
         return tools.tail(self._folder / "log", n)
 
     def port(self) -> int:
+        return self.ports()["client"]
+
+    def ports(self) -> Mapping[str, int]:
         known = self._record()
         if known is not None and self._leader() is not None:
-            return known.ports["client"]
-        return self._ports()["client"]
+            return known.ports
+        return self._ports()
+
+    def _control(self, action: Control) -> None:
+        if self._leader() is None:
+            raise BrokersError(f"{self._title} is not running")
+        action(self._kind.install(), self._folder, self.ports(), node=self._node)
+
+    @property
+    def _node(self) -> str:
+        return f"anymq-{self._instance}"
 
     @property
     def _folder(self) -> Path:
@@ -157,7 +185,7 @@ class Native:
         log = folder / "log"
         if log.exists() and log.stat().st_size > _LOG_LIMIT:
             log.replace(folder / "log.old")
-        launch = self._kind.launch(program, folder, chosen, node=f"anymq-{self._instance}")
+        launch = self._kind.launch(program, folder, chosen, node=self._node)
         env = {
             "PATH": f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin",
             "LANG": "C.UTF-8",

@@ -9,7 +9,7 @@ from typing import ClassVar
 from . import debian, ready, state
 from .kind import Kind, Launch, Ports, Program
 from .ports import HOST
-from .tools import output, version, which
+from .tools import output, run, version, which
 
 _LEAST = (4,)
 _SCRIPT = "/usr/lib/rabbitmq/bin/rabbitmq-server"
@@ -85,6 +85,27 @@ class RabbitMQ(Kind):
 
     def ready(self, port: int, timeout: float) -> None:
         ready.rabbitmq(port, timeout)
+
+    def starve(self, program: Program, folder: Path, ports: Ports, *, node: str) -> None:
+        self._control(program, folder, ports, node, "set_disk_free_limit", "900GB")
+
+    def relieve(self, program: Program, folder: Path, ports: Ports, *, node: str) -> None:
+        self._control(program, folder, ports, node, "set_disk_free_limit", "50MB")
+
+    def _control(
+        self, program: Program, folder: Path, ports: Ports, node: str, *words: str
+    ) -> None:
+        env = {
+            "PATH": f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin",
+            "LANG": "C.UTF-8",
+            "HOME": str(folder / "data"),
+            "ERL_EPMD_PORT": str(ports["epmd"]),
+            "RABBITMQ_NODENAME": f"{node}@localhost",
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+        }
+        argv = [str(Path(program.path).with_name("rabbitmqctl")), *words]
+        command = program.root.command(argv, shared=folder)
+        run(command, what=words[0], log=folder / "control.log", env=env, cwd=folder)
 
 
 def _on_host() -> Program | None:

@@ -63,6 +63,14 @@ def redis(port: int, timeout: float) -> None:
             raise NotReady(answer.decode(errors="replace"))
 
 
+def redis_config(port: int, name: str, value: str) -> None:
+    """CONFIG SET is answered with OK."""
+    with _connected(port, 5.0) as wire:
+        wire.send(f"CONFIG SET {name} {value}\r\n".encode())
+        if (answer := wire.line()) != b"+OK":
+            raise NotReady(answer.decode(errors="replace"))
+
+
 def nats(port: int, timeout: float) -> None:
     """A client can connect and JetStream answers a request for its account's state."""
     with _connected(port, timeout) as wire:

@@ -53,6 +53,12 @@ class Redis(Kind):
     def ready(self, port: int, timeout: float) -> None:
         ready.redis(port, timeout)
 
+    def starve(self, program: Program, folder: Path, ports: Ports, *, node: str) -> None:
+        ready.redis_config(ports["client"], "maxmemory", "1")
+
+    def relieve(self, program: Program, folder: Path, ports: Ports, *, node: str) -> None:
+        ready.redis_config(ports["client"], "maxmemory", "0")
+
 
 def _on_host() -> Program | None:
     path = which("redis-server")

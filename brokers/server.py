@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
@@ -37,6 +37,9 @@ class Engine(Protocol):
     def status(self) -> Status: ...
     def logs(self, n: int) -> str: ...
     def port(self) -> int: ...
+    def ports(self) -> Mapping[str, int]: ...
+    def starve(self) -> None: ...
+    def relieve(self) -> None: ...
 
 
 class Server:
@@ -63,6 +66,14 @@ class Server:
         """The URL that clients connect to."""
         return KINDS[self.name].url(self.port)
 
+    def url_at(self, port: int) -> str:
+        """The URL of the same server at another port, where a proxy listens."""
+        return KINDS[self.name].url(port)
+
+    def route(self) -> tuple[int, int]:
+        """The port that a proxy must listen on (0: any), and the one that it must lead to."""
+        return KINDS[self.name].route(self._engine.ports())
+
     def up(self) -> bool:
         """Return once it answers; True if this call started it. A paused one is resumed."""
         return self._engine.up()
@@ -82,6 +93,14 @@ class Server:
     def resume(self) -> None:
         """SIGCONT."""
         self._engine.resume()
+
+    def starve(self) -> None:
+        """Let it run out of disk or memory, by its own alarm; what cannot do so raises."""
+        self._engine.starve()
+
+    def relieve(self) -> None:
+        """Give it room again."""
+        self._engine.relieve()
 
     def restart(self) -> None:
         """A graceful end, and a start on the same data and port."""

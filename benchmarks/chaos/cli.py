@@ -1,0 +1,119 @@
+"""`python -m benchmarks chaos`: scenarios against a backend of its own, or somebody's URL."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from anymq import connect
+
+from .journal import now
+from .report import Outcome, markdown, table
+from .run import Run, Size
+from .scenarios import SCENARIOS, Scenario
+from .target import BACKENDS, Target, of_backend, of_url
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parsers of `python -m benchmarks`."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "chaos", help="break things, and judge what was lost", description=__doc__
+    )
+    default = Size()
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--backend", choices=(*BACKENDS, "all"), help="a server of its own")
+    where.add_argument("--url", help="any broker: only producers and consumers are broken")
+    parser.add_argument(
+        "--scenario", action="append", choices=sorted(SCENARIOS), help="all by default; repeatable"
+    )
+    parser.add_argument(
+        "--messages", type=int, default=100_000, help="to be confirmed (%(default)s)"
+    )
+    parser.add_argument("--kills", type=int, default=20, help="(%(default)s)")
+    parser.add_argument("--seed", type=int, default=default.seed, help="of what breaks when")
+    parser.add_argument("--rate", type=float, default=default.rate, help="messages a second")
+    parser.add_argument("--outage", type=float, default=default.outage, help="seconds")
+    parser.add_argument("--pauses", type=float, nargs="+", default=default.pauses, help="seconds")
+    parser.add_argument("--backlog", type=int, default=200_000, help="messages (%(default)s)")
+    parser.add_argument("--folder", type=Path, help="keep the journals and logs here")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--report", type=Path, help="write a Markdown report to this file")
+    parser.set_defaults(run=main)
+
+
+def main(options: argparse.Namespace) -> int:
+    """Play the scenarios; 0 if all that must hold held."""
+    size = Size(
+        messages=options.messages,
+        kills=options.kills,
+        seed=options.seed,
+        rate=options.rate,
+        outage=options.outage,
+        pauses=tuple(options.pauses),
+        backlog=options.backlog,
+    )
+    names = options.scenario or list(SCENARIOS)
+    backends = BACKENDS if options.backend == "all" else (options.backend,)
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory(prefix="anymq-chaos-") as temporary:
+        folder = (options.folder or Path(temporary)).absolute()
+        for backend in backends:
+            outcomes += _backend(backend, options.url, names, size, folder)
+    if options.json:
+        print(json.dumps([outcome.as_json() for outcome in outcomes], indent=2))
+    else:
+        print(table(outcomes))
+    if options.report:
+        options.report.write_text(markdown(outcomes))
+    return int(any(outcome.failures for outcome in outcomes))
+
+
+def _backend(
+    backend: str | None, url: str | None, names: list[str], size: Size, folder: Path
+) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    folder /= backend or "url"
+    folder.mkdir(parents=True, exist_ok=True)
+    target = of_backend(backend, folder) if backend else of_url(url or "")
+    try:
+        if target.server is not None:
+            target.server.reset()
+        for name in names:
+            if reason := unfit(SCENARIOS[name], target):
+                print(f"{target.name} {name}: not played, {reason}", file=sys.stderr)
+                continue
+            print(f"{target.name} {name}: playing", file=sys.stderr)
+            outcomes.append(play(SCENARIOS[name], target, folder / name, size))
+    finally:
+        if target.server is not None:
+            target.server.down()
+    return outcomes
+
+
+def unfit(scenario: Scenario, target: Target) -> str | None:
+    """Return why a scenario cannot be played against a target; None if it can."""
+    if scenario.server and target.server is None:
+        return "it has no server that may be broken"
+    if scenario.needs is None:
+        return None
+    support = asyncio.run(_support(target.url, scenario.needs))
+    return support or None
+
+
+async def _support(url: str, needs: str) -> str:
+    async with connect(url) as broker:
+        support = getattr(broker.capabilities, needs)
+    return "" if support else str(support.note)
+
+
+def play(scenario: Scenario, target: Target, folder: Path, size: Size) -> Outcome:
+    """Play one scenario; its journals are in `folder`."""
+    folder.mkdir(parents=True)
+    started = now()
+    verdict, failures = asyncio.run(scenario.run(Run(target, folder, size)))
+    return Outcome(target.name, scenario.name, size, round(now() - started, 1), verdict, failures)

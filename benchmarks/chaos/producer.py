@@ -1,0 +1,150 @@
+"""A process that publishes: `python -m benchmarks.chaos.producer SETTINGS`.
+
+It notes `attempt` before each publish, then `confirmed` or `failed`, and each `call` of other
+public functions. It ends when as many messages as it was asked for are confirmed, or on a signal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any
+
+from anymq import Broker, Topic, TransientError, connect
+
+from .journal import Journal, now
+from .process import Settings, start
+
+CONNECT_TIMEOUT = 10.0
+CLOSE_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProducerSettings(Settings):
+    """`rate` is messages a second, `timeout` and `delay` are seconds.
+
+    Each key belongs to one task, which publishes its messages one after the other. With `repeat`
+    a publish that failed is made again with the same id until it is confirmed.
+    """
+
+    messages: int
+    keys: int = 16
+    tasks: int = 16
+    rate: float = 1000.0
+    timeout: float = 10.0
+    size: int = 64
+    repeat: bool = False
+    delay: tuple[float, float] | None = None
+    ping: bool = False
+    poison: tuple[int, ...] = ()
+    """The numbers of the messages that kill whoever handles them."""
+    seed: int = 0
+
+
+class Producer:
+    """What the tasks share."""
+
+    def __init__(self, settings: ProducerSettings, journal: Journal, broker: Broker) -> None:
+        self.settings = settings
+        self.journal = journal
+        self.broker = broker
+        self.topic = Topic[Any](settings.topic, partitions=settings.partitions)
+        self.confirmed = self.attempted = 0
+        self.stopping = asyncio.Event()
+        self.random = random.Random(settings.seed)
+
+    async def run(self) -> None:
+        """Publish until enough is confirmed or a signal came; return when nothing is under way."""
+        pinging = asyncio.create_task(self._ping()) if self.settings.ping else None
+        await asyncio.gather(*(self._publish(task) for task in range(self.settings.tasks)))
+        if pinging is not None:
+            await pinging
+
+    async def _publish(self, task: int) -> None:
+        settings = self.settings
+        keys = range(task, settings.keys, settings.tasks)
+        if not keys:
+            return
+        pace, turn, number = settings.tasks / settings.rate, now(), 0
+        while not self.stopping.is_set() and self.confirmed < settings.messages:
+            await self._one(f"{settings.name}-k{keys[number % len(keys)]}", number)
+            number += 1
+            turn = max(turn + pace, now() - 1)
+            if turn > now():
+                await asyncio.sleep(turn - now())
+        self.stopping.set()
+
+    async def _one(self, key: str, number: int) -> None:
+        settings = self.settings
+        id = f"{key}.{number}"
+        wait = self.random.uniform(*settings.delay) if settings.delay else None
+        due = None if wait is None else time.time() + wait
+        body = {"id": id, "key": key, "number": number, "due": due, "pad": "x" * settings.size}
+        if self.attempted in settings.poison:
+            body["poison"] = True
+        self.attempted += 1
+        while True:
+            self.journal.note("attempt", id=id, key=key, number=number)
+            started = now()
+            try:
+                await self.broker.publish(
+                    self.topic, body, key=key, id=id, timeout=settings.timeout, delay=wait
+                )
+            except TransientError as error:
+                took = now() - started
+                self.journal.note(
+                    "failed",
+                    id=id,
+                    took=took,
+                    limit=settings.timeout,
+                    error=type(error).__name__,
+                    text=str(error),
+                )
+                if not settings.repeat or self.stopping.is_set():
+                    return
+            else:
+                took = now() - started
+                self.journal.note("confirmed", id=id, took=took, limit=settings.timeout)
+                self.confirmed += 1
+                return
+
+    async def _ping(self) -> None:
+        while not self.stopping.is_set():
+            await timed(self.journal, "ping", self.broker.ping(), CONNECT_TIMEOUT)
+            try:
+                async with asyncio.timeout(1.0):
+                    await self.stopping.wait()
+            except TimeoutError:
+                continue
+
+
+async def timed(journal: Journal, what: str, call: Awaitable[object], limit: float) -> None:
+    """Await a public call, and note how long it took and the class of what it raised."""
+    started = now()
+    error = None
+    try:
+        await call
+    except TransientError as raised:
+        error = type(raised).__name__
+    journal.note("call", what=what, took=now() - started, limit=limit, error=error)
+
+
+async def produce(settings: ProducerSettings, journal: Journal) -> None:
+    """The whole life of the process."""
+    broker = await connect(settings.url)
+    producer = Producer(settings, journal, broker)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, producer.stopping.set)
+    journal.note("ready")
+    try:
+        await producer.run()
+    finally:
+        await timed(journal, "aclose", broker.aclose(), CLOSE_TIMEOUT)
+
+
+if __name__ == "__main__":
+    start(ProducerSettings, produce)

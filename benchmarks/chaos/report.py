@@ -1,0 +1,125 @@
+"""A run's figures as JSON, as a table for the terminal, and as Markdown for `docs/reports/`."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+from .judge import Verdict
+from .run import Size
+from .scenarios import SCENARIOS
+
+HEAD = (
+    "backend",
+    "scenario",
+    "attempted",
+    "acknowledged",
+    "lost",
+    "unexpected",
+    "duplicated",
+    "recovered",
+    "effects twice",
+    "inversions",
+    "overdue",
+    "recovery p50 / p95 / max",
+    "verdict",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One scenario on one backend."""
+
+    backend: str
+    scenario: str
+    size: Size
+    seconds: float
+    verdict: Verdict
+    failures: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything that was found out, without the ids of what is in order."""
+        return {**asdict(self), "ok": not self.failures}
+
+    def row(self) -> tuple[str, ...]:
+        """Return the cells of `HEAD`."""
+        verdict = self.verdict
+        queue, effects, order = verdict.queue, verdict.effects, verdict.order
+        twice = str(len(effects.twice) + len(effects.committed_twice))
+        if effects.in_gap:
+            twice += f" (+{effects.in_gap} in the gap)"
+        return (
+            self.backend,
+            self.scenario,
+            str(queue.attempted),
+            str(queue.acknowledged),
+            str(len(queue.lost)),
+            str(len(queue.unexpected)),
+            str(queue.duplicated),
+            str(queue.recovered),
+            twice if effects.committed else "-",
+            str(len(order.inversions)) if SCENARIOS[self.scenario].needs == "ordered" else "-",
+            str(len(verdict.calls.overdue)),
+            _seconds(verdict.recovery.p50, verdict.recovery.p95, verdict.recovery.longest),
+            "ok" if not self.failures else "FAILED",
+        )
+
+    def command(self) -> str:
+        """Return the command that repeats it."""
+        size = self.size
+        return (
+            f"python -m benchmarks chaos --backend {self.backend} --scenario {self.scenario} "
+            f"--messages {size.messages} --kills {size.kills} --seed {size.seed} "
+            f"--rate {size.rate:g} --outage {size.outage:g} --backlog {size.backlog} "
+            f"--pauses {' '.join(f'{seconds:g}' for seconds in size.pauses)}"
+        )
+
+
+def _seconds(*values: float | None) -> str:
+    return " / ".join("-" if value is None else f"{value:.1f}" for value in values)
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Return the table for a terminal, and under it what failed."""
+    rows = [HEAD, *(outcome.row() for outcome in outcomes)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join([*lines, *_failures(outcomes)])
+
+
+def markdown(outcomes: Sequence[Outcome]) -> str:
+    """Return the report: what was run, on what, what came of it, and how to repeat it."""
+    lines = [
+        "# Faults",
+        "",
+        f"anymq {version('anymq')}, Python {platform.python_version()}, {platform.system()}.",
+        "Times are in seconds. What must hold in each scenario is listed below the table.",
+        "",
+        "| " + " | ".join(HEAD) + " |",
+        "|" + "---|" * len(HEAD),
+        *("| " + " | ".join(outcome.row()) + " |" for outcome in outcomes),
+        "",
+        *(f"- {line}" for line in _failures(outcomes)),
+        "",
+        "## Scenarios",
+        "",
+    ]
+    for name in dict.fromkeys(outcome.scenario for outcome in outcomes):
+        scenario = SCENARIOS[name]
+        lines.append(f"- **{name}**: {scenario.fault}. Must hold: {scenario.promise}.")
+    lines += ["", "## Commands", "", "```", *(outcome.command() for outcome in outcomes), "```", ""]
+    return "\n".join(lines)
+
+
+def _failures(outcomes: Sequence[Outcome]) -> list[str]:
+    return [
+        f"{outcome.backend} {outcome.scenario}: {failure}"
+        for outcome in outcomes
+        for failure in outcome.failures
+    ]

@@ -1,0 +1,206 @@
+"""One run: its processes, what is known of them so far, and the end of it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from anymq.testing.harness import random_name
+
+from .consumer import ConsumerSettings
+from .inbox import committed
+from .journal import Journal, Tail, now, read
+from .judge import Verdict, judge
+from .nemesis import Nemesis
+from .process import Process, Settings, spawn
+from .producer import ProducerSettings
+from .target import Target
+
+STANDSTILL = 90.0
+"""Seconds without any progress after which a run is given up: what is missing is lost."""
+TICK = 0.05
+END_SLACK = 5.0
+
+
+class Stuck(Exception):
+    """Something that should have happened did not, within a time that would have been enough."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How long a run is: the short form by default. Times are in seconds."""
+
+    messages: int = 3000
+    kills: int = 3
+    seed: int = 1
+    rate: float = 1000.0
+    outage: float = 20.0
+    pauses: tuple[float, ...] = (5.0,)
+    stall: float = 5.0
+    backlog: int = 20_000
+    down: float = 1.0
+    """The longest time that a killed server stays down."""
+
+
+class Run:
+    """The processes of one scenario and a running count of what they note."""
+
+    def __init__(self, target: Target, folder: Path, size: Size) -> None:
+        self.target = target
+        self.folder = folder
+        self.size = size
+        self.url = target.url
+        self.topic = random_name("chaos")
+        self.journal = Journal(folder / "nemesis.jsonl")
+        self.nemesis = Nemesis(self.journal, size.seed)
+        self.ids: dict[str, set[str]] = defaultdict(set)
+        """The ids of each kind of event so far."""
+        self.counts: dict[tuple[str, str], int] = defaultdict(int)
+        """How many events of each process and kind there are so far."""
+        self.problems: list[str] = []
+        self.processes: list[Process] = []
+        self.partitions: int | None = None
+        self._tail = Tail(folder)
+        self._names: dict[str, int] = defaultdict(int)
+        self.stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            await process.wait(END_SLACK)
+        await self.stack.aclose()
+        self.journal.close()
+
+    @property
+    def inbox(self) -> str:
+        """The file of the idempotency store that consumers may share."""
+        return str(self.folder / "inbox.db")
+
+    async def produce(self, messages: int, **settings: Any) -> Process:
+        """Start a producer; it ends by itself when so many messages are confirmed."""
+        settings = {"rate": self.size.rate, "seed": self.size.seed, **settings}
+        made = ProducerSettings(messages=messages, **self._common("producer"), **settings)
+        return await self._start("producer", made)
+
+    async def consume(self, **settings: Any) -> Process:
+        """Start a consumer, and return when it is subscribed."""
+        role = settings.pop("role", "consumer")
+        made = ConsumerSettings(**{**self._common(role), **settings})
+        return await self.ready(await self._start("consumer", made))
+
+    async def again(self, process: Process) -> Process:
+        """Start a consumer like one that was killed."""
+        return await self.ready(await self.begin_again(process))
+
+    async def begin_again(self, process: Process) -> Process:
+        """As `again`, without waiting for its subscription."""
+        role = process.name.rpartition("-")[0]
+        return await self._start("consumer", replace(process.settings, name=self._name(role)))
+
+    async def ready(self, process: Process) -> Process:
+        """Return when the process has said that it is ready."""
+        await self.until(
+            lambda: bool(self.counts[process.name, "ready"]) or not process.running,
+            what=f"{process.name} is ready",
+        )
+        return process
+
+    def _common(self, role: str) -> dict[str, Any]:
+        return {
+            "name": self._name(role),
+            "folder": str(self.folder),
+            "url": self.url,
+            "topic": self.topic,
+            "partitions": self.partitions,
+        }
+
+    def _name(self, role: str) -> str:
+        self._names[role] += 1
+        return f"{role}-{self._names[role]}"
+
+    async def _start(self, module: str, settings: Settings) -> Process:
+        process = await spawn(module, settings)
+        self.processes.append(process)
+        return process
+
+    # Watching.
+
+    def look(self) -> int:
+        """Take in what has been noted since the last look; return how many events that were."""
+        count = 0
+        for event in self._tail.new():
+            self.counts[event["by"], event["event"]] += event["event"] != "rss"
+            count += event["event"] not in ("rss", "attempt", "failed", "call")
+            if (id := event.get("id")) is not None:
+                self.ids[event["event"]].add(id)
+        for process in self.processes:
+            if process.failed:
+                raise Stuck(f"{process} crashed: see {self.folder / process.name}.log")
+        return count
+
+    @property
+    def confirmed(self) -> int:
+        """How many messages are confirmed so far."""
+        return len(self.ids["confirmed"])
+
+    async def until(
+        self, condition: Callable[[], bool], *, what: str, standstill: float = STANDSTILL
+    ) -> None:
+        """Return when `condition` holds; raise `Stuck` if nothing moves for `standstill` s."""
+        moved = now()
+        while True:
+            if self.look():
+                moved = now()
+            if condition():
+                return
+            if now() - moved > standstill:
+                raise Stuck(f"nothing moved for {standstill:g} s: {what}")
+            await asyncio.sleep(TICK)
+
+    async def produced(self, *producers: Process) -> None:
+        """Return when these producers have ended."""
+        await self.until(lambda: not any(p.running for p in producers), what="producers end")
+
+    async def drained(self) -> None:
+        """Return when everything that was confirmed has been handled to the end."""
+        last = "noted" if any(self._stores()) else "done"
+
+        def done() -> bool:
+            return self.ids["confirmed"] <= self.ids[last] | self.ids["letter"]
+
+        await self.until(done, what="everything confirmed is handled")
+
+    def _stores(self) -> list[bool]:
+        settings = (process.settings for process in self.processes)
+        return [isinstance(item, ConsumerSettings) and item.store is not None for item in settings]
+
+    async def stopped(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ask all that run to end, and see that they do within grace + 5 s and some for Python."""
+        running = [process for process in self.processes if process.running]
+        for process in running:
+            process.stop(number)
+        for process in running:
+            grace = getattr(process.settings, "drain_timeout", 5.0)
+            if not await process.wait(grace + 5.0 + END_SLACK):
+                self.problems.append(f"{process.name} did not end after {number.name}")
+        self.look()
+
+    async def finish(self) -> None:
+        """Wait for the last message, then end everything."""
+        await self.drained()
+        await self.stopped()
+
+    def verdict(self) -> Verdict:
+        """Judge what the journals hold now."""
+        rows = committed(self.folder / "inbox.db")
+        return replace(judge(read(self.folder), rows), problems=self.problems)
