@@ -45,5 +45,6 @@ class Content:
     def decode(cls, text: str) -> Content:
         """Return what `encode` wrote; what is not known here is ignored."""
         said: dict[str, Any] = json.loads(text)
-        known = {name: value for name, value in said.items() if name in cls.__slots__}
-        return cls(**{"cursor": "", **known})
+        known: dict[str, Any] = {"cursor": ""}
+        known |= {name: value for name, value in said.items() if name in cls.__slots__}
+        return cls(**known)

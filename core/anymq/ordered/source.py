@@ -54,6 +54,11 @@ class OrderedSource(Source):
             await self.aclose()
             raise
 
+    @property
+    def held(self) -> frozenset[int]:
+        """The partitions that this member owns now."""
+        return frozenset(self._keeper.held)
+
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         if self._keeper.vanished:
             raise SourceLost("the group has been deleted")

@@ -1,0 +1,374 @@
+"""`OrderedSource`, call by call: what it counts, remembers, waits for and gives up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Mapping
+from typing import TypeVar
+
+import pytest
+
+from anymq.driver import Received, SourceLost
+from anymq.errors import NotFound, StateError
+from anymq.ordered import OrderedSource, cursor_of, seek, state
+from anymq.ordered.source import WINDOW
+from anymq.partitioned_log import Cell
+
+from .simulated import LEASE, Broker, Process, ProcessClock, SimulatedLog, nack, spec_of
+
+T = TypeVar("T")
+
+
+class Joined:
+    """A source on a process of its own, and what was revoked from it."""
+
+    def __init__(self, broker: Broker, name: str, **changes: object) -> None:
+        self.broker = broker
+        self.process = Process(broker)
+        self.log = SimulatedLog(self.process)
+        self.revoked: list[tuple[set[int], bool]] = []
+        spec = spec_of(broker, name, revoke=self._revoke, **changes)
+        self.source = OrderedSource(self.log, spec, ProcessClock(self.process))
+
+    async def _revoke(self, partitions: frozenset[int], gone: bool) -> None:
+        self.revoked.append((set(partitions), gone))
+
+    async def receive(self, limit: int = 100, wait: float = 1.0) -> list[Received]:
+        return list(await passing(self.broker, self.source.receive(limit, wait)))
+
+    def crash(self) -> None:
+        self.process.stop()
+
+
+async def joined(broker: Broker, name: str = "m", **changes: object) -> Joined:
+    member = Joined(broker, name, **changes)
+    await member.source.start()
+    return member
+
+
+async def passing(broker: Broker, work: Awaitable[T]) -> T:
+    """Let time pass until `work` is done."""
+    task = asyncio.ensure_future(work)
+    await broker.clock.settle()
+    while not task.done():
+        await broker.clock.advance(0.05)
+    return await task
+
+
+def counts(records: list[Received]) -> dict[str, int]:
+    return {record.position: record.redeliveries for record in records}
+
+
+async def test_a_delivery_that_ends_in_a_crash_is_counted() -> None:
+    broker = Broker(1)
+    broker.publish(0, 3)
+    for times in range(3):
+        member = await joined(broker, f"m{times}")
+        await broker.clock.advance(LEASE + 2)
+        records = await member.receive()
+        assert counts(records) == {"0-0": times, "0-1": times, "0-2": times}
+        member.crash()
+
+
+async def test_a_delivery_that_was_given_back_is_not_counted() -> None:
+    broker = Broker(1)
+    broker.publish(0, 3)
+    for name in "abc":
+        member = await joined(broker, name)
+        assert counts(await member.receive()) == {"0-0": 0, "0-1": 0, "0-2": 0}
+        await member.source.aclose()
+
+
+async def test_only_what_was_handed_out_is_counted() -> None:
+    broker = Broker(1)
+    broker.publish(0, 6)
+    first = await joined(broker, "first")
+    await first.receive(4)
+    first.crash()
+    second = await joined(broker, "second")
+    await broker.clock.advance(LEASE + 2)
+    assert counts(await second.receive(2)) == {"0-0": 1, "0-1": 1}
+    second.crash()
+    third = await joined(broker, "third")
+    await broker.clock.advance(LEASE + 2)
+    records = await third.receive()
+    assert list(counts(records).values()) == [2, 2, 1, 1, 0, 0]
+    await third.source.aclose()
+    fourth = await joined(broker, "fourth")
+    assert list(counts(await fourth.receive()).values()) == [2, 2, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("clean", [True, False])
+async def test_kept_attempts_are_shown_to_the_next_owner(clean: bool) -> None:
+    broker = Broker(1)
+    broker.publish(0, 3)
+    member = await joined(broker, "a")
+    _, failed, _ = await member.receive()
+    await member.source.keep([nack(failed, 2)])
+    await member.source.keep([nack(failed, 3)])
+    if clean:
+        await member.source.aclose()
+    else:
+        member.crash()
+    following = await joined(broker, "b")
+    await broker.clock.advance(LEASE + 2)
+    others = 0 if clean else 1
+    assert counts(await following.receive()) == {"0-0": others, "0-1": 2, "0-2": others}
+
+
+async def test_acks_in_any_order_are_remembered_in_one_write() -> None:
+    broker = Broker(3)
+    for partition in range(3):
+        broker.publish(partition, 4)
+    member = await joined(broker)
+    records = {record.position: record for record in await member.receive()}
+    saves = broker.calls["save"]
+    await member.source.ack([records[name] for name in ("0-3", "0-0", "1-2", "2-0", "2-1")])
+    await member.source.ack([records["0-0"]])
+    assert broker.calls["save"] == saves + 1
+    cursors = {number: cursor_of(cell.value) for number, cell in broker.cells.items()}
+    assert cursors == {0: "0-0", 1: "", 2: "2-1"}
+    member.crash()
+    following = await joined(broker, "b")
+    await broker.clock.advance(LEASE + 2)
+    left = set(records) - {"0-3", "0-0", "1-2", "2-0", "2-1"}
+    assert set(counts(await following.receive())) == left
+
+
+async def test_a_stuck_record_is_overtaken_by_a_window_only() -> None:
+    broker = Broker(1)
+    broker.publish(0, 3 * WINDOW)
+    member = await joined(broker)
+    (stuck,) = await member.receive(1)
+    seen = 1
+    while records := await member.receive(200):
+        seen += len(records)
+        await member.source.ack(records)
+    assert WINDOW <= seen < WINDOW + 200
+    await member.source.ack([stuck])
+    assert (await member.receive())[0].position == f"0-{seen}"
+    member.crash()
+    following = await joined(broker, "b")
+    await broker.clock.advance(LEASE + 2)
+    assert (await following.receive(1))[0].position == f"0-{seen}"
+
+
+async def test_records_whose_delivery_could_not_be_noted_come_the_next_time() -> None:
+    broker = Broker(1)
+    broker.publish(0, 3)
+    member = await joined(broker)
+    member.log.failing.append("save")
+    with pytest.raises(OSError, match="save"):
+        await member.receive()
+    assert list(counts(await member.receive(2))) == ["0-0", "0-1"]
+    assert list(counts(await member.receive())) == ["0-2"]
+
+
+async def test_an_ack_whose_answer_was_lost_can_be_repeated() -> None:
+    broker = Broker(1)
+    broker.publish(0, 2)
+    member = await joined(broker)
+    records = await member.receive()
+    member.log.failing.append("answer")
+    with pytest.raises(OSError, match="answer"):
+        await member.source.ack(records)
+    await member.source.ack(records)
+    assert not member.revoked
+    assert cursor_of(broker.cells[0].value) == "0-1"
+
+
+async def test_trimmed_records_end_neither_reading_nor_counting() -> None:
+    broker = Broker(1)
+    broker.publish(0, 4)
+    member = await joined(broker)
+    await member.receive()
+    member.crash()
+    broker.publish(0, 4)
+    broker.trim(0, 5)
+    following = await joined(broker, "b")
+    await broker.clock.advance(LEASE + 2)
+    # It cannot know which they were: no more are counted than were handed out.
+    records = await following.receive()
+    assert list(counts(records)) == ["0-5", "0-6", "0-7"]
+    await following.source.ack(records)
+    broker.publish(0, 4)
+    assert list(counts(await following.receive()).values()) == [1, 0, 0, 0]
+
+
+async def test_a_member_without_partitions_waits() -> None:
+    broker = Broker(1)
+    await joined(broker, "owner")
+    idle = await joined(broker, "idle")
+    await broker.clock.advance(10)
+    began, calls = broker.clock.monotonic(), sum(broker.calls.values())
+    assert await idle.receive(wait=2.0) == []
+    assert broker.clock.monotonic() - began == pytest.approx(2.0, abs=0.1)
+    assert sum(broker.calls.values()) - calls < 20
+    assert await idle.source.receive(0, 2.0) == []
+    assert broker.clock.monotonic() - began == pytest.approx(2.0, abs=0.1)
+
+
+async def test_a_member_wakes_when_it_is_given_a_partition() -> None:
+    broker = Broker(1)
+    broker.publish(0)
+    owner, idle = await joined(broker, "owner"), await joined(broker, "idle")
+    waiting = asyncio.ensure_future(idle.source.receive(10, 2.0))
+    await broker.clock.settle()
+    await owner.source.aclose()
+    await broker.clock.advance(1.5)
+    assert [record.position for record in waiting.result()] == ["0-0"]
+
+
+async def test_latest_is_where_every_partition_was_when_the_group_was_made() -> None:
+    broker = Broker(2)
+    broker.publish(0, 5)
+    broker.publish(1, 2)
+    first = await joined(broker, "a", start="latest")
+    await first.source.aclose()
+    broker.publish(0)
+    broker.publish(1)
+    second = await joined(broker, "b", start="latest")
+    assert sorted(counts(await second.receive())) == ["0-5", "1-2"]
+
+
+async def test_without_create_a_group_must_be_there() -> None:
+    broker = Broker(1)
+    with pytest.raises(NotFound):
+        await joined(broker, create=False)
+    await (await joined(broker)).source.aclose()
+    await joined(broker, "b", create=False)
+
+
+async def test_who_cannot_renew_gives_up_before_another_takes_over() -> None:
+    broker = Broker(2)
+    lonely = await joined(broker, "lonely")
+    following = await joined(broker, "following", start="latest")
+    await broker.clock.advance(5)
+    assert following.source.held == {0, 1} - lonely.source.held
+    lonely.process.cut_off = True
+    while following.source.held != {0, 1}:
+        await broker.clock.advance(0.25)
+        assert not (lonely.source.held and following.source.held & lonely.source.held)
+    assert lonely.source.held == frozenset()
+    assert lonely.revoked[-1][1], "they were lost, not handed over"
+
+
+async def test_a_stalled_owner_neither_hands_out_nor_settles() -> None:
+    broker = Broker(1)
+    broker.publish(0, 2)
+    stalled, following = await joined(broker, "stalled"), await joined(broker, "following")
+    (record,) = await stalled.receive(1)
+    stalled.process.stop()
+    await broker.clock.advance(2 * LEASE)
+    (again, _) = await following.receive()
+    stalled.process.go_on()
+    await stalled.source.ack([record])
+    assert await stalled.receive() == []
+    assert stalled.revoked == [({0}, True)]
+    assert cursor_of(broker.cells[0].value) == ""
+    await following.source.ack([again])
+    assert cursor_of(broker.cells[0].value) == "0-0"
+
+
+async def test_who_asks_and_dies_blocks_nobody() -> None:
+    broker = Broker(2)
+    owner = await joined(broker, "owner")
+    dying = await joined(broker, "dying")
+    dying.crash()
+    await broker.clock.advance(2.5)
+    assert owner.revoked == [({0}, False)] or owner.revoked == [({1}, False)]
+    await broker.clock.advance(5)
+    assert owner.source.held == {0, 1}
+
+
+async def test_a_handover_waits_for_the_handlers() -> None:
+    broker = Broker(2)
+    busy = asyncio.Event()
+    owner = Joined(broker, "owner")
+
+    async def handlers_end(partitions: frozenset[int], gone: bool) -> None:
+        await busy.wait()
+
+    spec = spec_of(broker, "owner", revoke=handlers_end)
+    owner.source = OrderedSource(owner.log, spec, ProcessClock(owner.process))
+    await owner.source.start()
+    following = await joined(broker, "following")
+    await broker.clock.advance(3 * LEASE)
+    assert following.source.held == frozenset()
+    busy.set()
+    await broker.clock.advance(2)
+    assert len(following.source.held) == len(owner.source.held) == 1
+
+
+async def test_a_deleted_group_is_a_lost_source() -> None:
+    broker = Broker(1)
+    member = await joined(broker)
+    broker.cells.clear()
+    await broker.clock.advance(2)
+    with pytest.raises(SourceLost):
+        await member.receive()
+    assert member.revoked == [({0}, True)]
+
+
+async def test_closing_ends_while_nobody_answers() -> None:
+    broker = Broker(1)
+    member = await joined(broker)
+    member.process.stop()
+    began = time.monotonic()
+    await member.source.aclose()
+    await member.source.aclose()
+    assert time.monotonic() - began < 2.5
+
+
+async def test_what_failed_is_never_put_back() -> None:
+    member = await joined(Broker(1))
+    for verb in (member.source.nack, member.source.release):
+        with pytest.raises(StateError):
+            await verb([])
+
+
+async def test_seek_begins_anew_but_not_under_a_live_member() -> None:
+    broker = Broker(2)
+    log = SimulatedLog(Process(broker))
+    with pytest.raises(NotFound):
+        await seek(log, "earliest", clock=broker.clock)
+    broker.publish(0, 3)
+    member = await joined(broker)
+    await member.source.ack(await member.receive())
+    with pytest.raises(StateError, match="live members"):
+        await seek(log, "earliest", clock=broker.clock)
+    await member.source.aclose()
+    await seek(log, "earliest", clock=broker.clock)
+    following = await joined(broker, "b")
+    assert list(counts(await following.receive()).values()) == [0, 0, 0]
+    following.crash()
+    await broker.clock.advance(LEASE + 1)
+    await seek(log, "latest", clock=broker.clock)
+    assert await (await joined(broker, "c")).receive() == []
+
+
+async def test_the_state_of_a_group() -> None:
+    broker = Broker(2)
+    log = SimulatedLog(Process(broker))
+    assert await state(log) == {}
+    broker.publish(0, 5)
+    member = await joined(broker, "member")
+    records = await member.receive()
+    await member.source.ack([records[0], records[2]])
+    await member.source.keep([nack(records[3], 4)])
+    now = broker.clock.now()
+    described: Mapping[int, object] = await state(log, clock=broker.clock)
+    first = (await state(log, clock=broker.clock))[0]
+    assert list(described) == [0, 1]
+    assert (first.owner, first.cursor, first.done) == ("member", "0-0", ("0-2",))
+    assert (first.in_flight, first.attempts, first.renewed) == (3, {"0-3": 3}, now)
+    await broker.clock.advance(3)
+    member.crash()
+    await broker.clock.advance(LEASE)
+    left = (await state(log, clock=broker.clock))[0]
+    assert (left.owner, left.in_flight, left.cursor) == (None, 0, "0-0")
+
+
+async def test_cells_of_later_versions_are_read() -> None:
+    assert cursor_of(Cell('{"cursor":"7-0","something":"new"}', 3).value) == "7-0"
