@@ -37,4 +37,14 @@ CAPABILITIES = Capabilities(
         "in the order of publishing; older servers than 2.12 and streams that anymq did not make "
         "refuse it"
     ),
+    replay=native(
+        "positions are stream sequences; `seek` makes the group's consumer anew, and is not atomic"
+    ),
+    retention=native(
+        "the stream's max_age and max_bytes: what is older or too much is deleted, read or not"
+    ),
+    admin=native(
+        "live members answer over plain NATS; how long deliveries have been in flight, and which "
+        "were tried often, only an ordered group knows"
+    ),
 )

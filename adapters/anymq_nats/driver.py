@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import nats.errors
+import nats.js.errors
 from nats.aio.client import Client
 
-from anymq.driver import Binding, Driver, Outcome, Record, Source, SubscribeSpec, TopicSpec
+from anymq.driver import (
+    Binding,
+    Driver,
+    Outcome,
+    Received,
+    Record,
+    Source,
+    Start,
+    SubscribeSpec,
+    TopicSpec,
+)
 from anymq.errors import ConfigurationError, UnsupportedOperation
+from anymq.info import GroupInfo, TopicInfo
 from anymq.ordered import OrderedSource
 from anymq.url import URL
 
+from . import operate
 from .broadcast import BroadcastSource
+from .browse import browse
 from .capabilities import CAPABILITIES
 from .connect import Target
+from .describe import consumers, describe_group, describe_topic, group_name, topic_names
 from .errors import ERRORS
 from .groups import make_consumer, make_marker
 from .link import Link
@@ -135,6 +151,54 @@ class NatsDriver(Driver):
         await source.start()
         return source
 
+    def browse(
+        self, topic: TopicSpec, start: Start = "earliest"
+    ) -> AsyncIterator[Sequence[Received]]:
+        return self._browse(topic, start)
+
+    async def _browse(self, topic: TopicSpec, start: Start) -> AsyncIterator[Sequence[Received]]:
+        stream = await self._existing(topic)
+        async with aclosing(browse(self._link, stream, start)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def topics(self) -> Sequence[str]:
+        return await topic_names(self._link)
+
+    async def groups(self, topic: TopicSpec) -> Sequence[str]:
+        found = await consumers(self._link, await self._existing(topic))
+        return [group_name(info["config"]) for info in found]
+
+    async def describe_topic(self, topic: TopicSpec) -> TopicInfo:
+        return await describe_topic(self._link, topic)
+
+    async def describe_group(self, topic: TopicSpec, native_group: str) -> GroupInfo:
+        stream = await self._existing(topic)
+        return await describe_group(self._link, self._publisher, stream, topic, native_group)
+
+    async def seek(self, topic: TopicSpec, native_group: str, to: Start) -> None:
+        await operate.seek(self._link, await self._existing(topic), native_group, to)
+
+    async def delete_topic(self, topic: TopicSpec) -> None:
+        try:
+            stream = await self._existing(topic)
+        except nats.js.errors.NotFoundError:
+            return
+        await operate.delete_topic(self._link, stream)
+
+    async def delete_group(self, topic: TopicSpec, native_group: str) -> None:
+        try:
+            stream = await self._existing(topic)
+        except nats.js.errors.NotFoundError:
+            return
+        await operate.delete_group(self._link, stream, native_group)
+
+    async def purge(self, topic: TopicSpec) -> None:
+        await operate.purge_topic(self._link, await self._existing(topic))
+
+    async def _existing(self, topic: TopicSpec) -> Stream:
+        return await find_stream(self._link, replace(topic, partitions=None))
+
     async def aclose(self) -> None:
         if self._closed:
             return
@@ -143,7 +207,6 @@ class NatsDriver(Driver):
         await self._link.aclose()
 
     async def _stream(self, topic: TopicSpec) -> Stream:
-        check_subject(topic.native)
         if topic.create:
             return await make_stream(self._link, topic, self._options)
         return await find_stream(self._link, topic)

@@ -141,6 +141,10 @@ class Link:
             self.compared = time.monotonic()
         return answer
 
+    def server_time(self) -> float:
+        """Return the server's clock, in seconds since the epoch, as far as it is known."""
+        return time.time() + self.ahead
+
     async def listen(self, subject: str, sink: Sink) -> Listener:
         """Subscribe to `subject`, now and on every later connection."""
         listener = Listener(subject, sink)

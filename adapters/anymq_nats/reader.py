@@ -26,7 +26,8 @@ class Reader(Watcher):
 
     The place is remembered here: `last` is the sequence of the message handed out last. Whatever
     happens to the connection or the consumer, another consumer is made that begins right after
-    it, so none is skipped and none repeated. `wake` is set when there may be something to take.
+    it, so none is skipped and none repeated. `pending` is how many there were behind it then.
+    `wake` is set when there may be something to take.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Reader(Watcher):
         wake: asyncio.Event | None = None,
     ) -> None:
         self.last = last
+        self.pending = 0
         self._link = link
         self._stream = stream
         self._subjects = list(subjects)
@@ -78,7 +80,7 @@ class Reader(Watcher):
                 self._signal()
                 break
             self._delivered = place.consumer_sequence
-            self.last = place.stream_sequence
+            self.last, self.pending = place.stream_sequence, place.pending
             found.append(received(raw, place, self._link.client))
         return found
 
@@ -105,7 +107,8 @@ class Reader(Watcher):
         pull = Pull(self._link, self._stream, name, wake=self._wake)
         self._broken = False
         try:
-            await self._link.api(f"CONSUMER.CREATE.{self._stream}.{name}", body)
+            info = await self._link.api(f"CONSUMER.CREATE.{self._stream}.{name}", body)
+            self.pending = int(info["num_pending"])
             await pull.open()
         except BaseException:
             self._broken = True

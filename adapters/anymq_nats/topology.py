@@ -15,6 +15,7 @@ from .link import Link
 from .names import (
     cell_subject,
     cells_stream,
+    check_subject,
     encode,
     later_pattern,
     partition_patterns,
@@ -100,6 +101,7 @@ async def find_stream(link: Link, spec: TopicSpec) -> Stream:
 
 async def stream_config(link: Link, subject: str) -> Config:
     """Return how the stream that stores `subject` was made; raises `NotFoundError`."""
+    check_subject(subject)
     found = await link.api("STREAM.NAMES", {"subject": subject})
     for name in found.get("streams") or ():
         config: Config = (await link.api(f"STREAM.INFO.{name}"))["config"]

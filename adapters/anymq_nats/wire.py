@@ -89,10 +89,13 @@ class Place:
     stream_sequence: int
     consumer_sequence: int
     time: float
+    pending: int
+    """How many more there were for the consumer then."""
 
 
 def place(reply: bytes) -> Place:
     """Read `$JS.ACK.(<domain>.<account>.)<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<ns>.…`."""
     parts = reply.split(b".")
     at = 4 if len(parts) == 9 else 6
-    return Place(int(parts[at]), int(parts[at + 1]), int(parts[at + 2]), int(parts[at + 3]) / 1e9)
+    delivered, stream, consumer, nanoseconds, pending = map(int, parts[at : at + 5])
+    return Place(delivered, stream, consumer, nanoseconds / 1e9, pending)

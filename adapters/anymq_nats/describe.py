@@ -1,0 +1,266 @@
+"""What the server knows of topics and groups."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import nats.js.errors
+
+from anymq import ordered
+from anymq.driver import TopicSpec
+from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
+from anymq.ordered import PartitionState
+
+from .groups import GROUP, Marker, is_ordered, subjects_of
+from .link import Link
+from .log import StreamLog
+from .members import Member, members
+from .names import (
+    EVERYONE,
+    consumer_name,
+    decode,
+    is_reserved,
+    later_pattern,
+)
+from .places import count
+from .publisher import Publisher
+from .reader import Reader
+from .topology import MARK, NANO, Config, Stream, stream_config
+
+_MOST_POISON = 100
+_WAIT = 2.0
+
+
+async def topic_names(link: Link) -> list[str]:
+    """Return the subjects of all streams that could be topics."""
+    configs = [item["config"] for item in await _all(link, "STREAM.LIST", "streams")]
+    subjects = {subject for config in configs for subject in config.get("subjects") or ()}
+    return sorted(subject for subject in subjects if _is_topic(subject))
+
+
+def _is_topic(subject: str) -> bool:
+    return not (is_reserved(subject) or "*" in subject or ">" in subject)
+
+
+async def _all(link: Link, verb: str, what: str) -> list[Config]:
+    """Return all pages of a list."""
+    found: list[Config] = []
+    while True:
+        page = await link.api(verb, {"offset": len(found)})
+        items = page.get(what) or []
+        found += items
+        if not items or len(found) >= int(page.get("total", 0)):
+            return found
+
+
+async def consumers(link: Link, stream: Stream) -> list[Config]:
+    """Return what the server says of the durable consumers that receive the topic."""
+    found = await _all(link, f"CONSUMER.LIST.{stream.name}", "consumers")
+    return [info for info in found if _receives(info["config"], stream)]
+
+
+def _receives(config: Config, stream: Stream) -> bool:
+    filters = subjects_of(config)
+    return bool(config.get("durable_name")) and (not filters or stream.subject in filters)
+
+
+def group_name(config: Config) -> str:
+    """Return the native name of the group whose durable consumer this is."""
+    metadata = config.get("metadata") or {}
+    if GROUP in metadata:
+        return str(metadata[GROUP])
+    name = str(config["name"])
+    return decode(name) if MARK in metadata else name
+
+
+async def describe_topic(link: Link, spec: TopicSpec) -> TopicInfo:
+    """Return what the server knows of a topic; raises `NotFoundError`."""
+    stream = Stream.of(await stream_config(link, spec.native), spec.native)
+    details = await asyncio.gather(
+        *[
+            link.api(f"STREAM.INFO.{stream.name}", {"subjects_filter": pattern})
+            for pattern in stream.patterns
+        ]
+    )
+    state, config = details[0]["state"], details[0]["config"]
+    counts: dict[str, int] = {}
+    for found in details:
+        counts |= found["state"].get("subjects") or {}
+    partitions = await asyncio.gather(
+        *[_partition(link, stream, n, counts) for n in range(stream.partitions)]
+    )
+    times = [time for _, time in partitions if time is not None]
+    waiting = [later_pattern(stream.subject, EVERYONE)]
+    return TopicInfo(
+        name=spec.name,
+        native=spec.native,
+        partitions=tuple(info for info, _ in partitions),
+        messages=sum(info.messages or 0 for info, _ in partitions),
+        bytes=int(state["bytes"]) if stream.alone else None,
+        oldest=min(times, default=None),
+        delayed=await count(link, stream.name, waiting) if stream.schedules else 0,
+        retention=config["max_age"] / NANO or None,
+        retention_bytes=config["max_bytes"] if config["max_bytes"] > 0 and stream.alone else None,
+    )
+
+
+async def _partition(
+    link: Link, stream: Stream, number: int, counts: Mapping[str, int]
+) -> tuple[PartitionInfo, datetime | None]:
+    """Return the partition, and the time of its first message."""
+    subject = stream.partition(number)
+    messages = counts.get(subject, 0)
+    first, last = await asyncio.gather(
+        _message(link, stream, {"seq": 1, "next_by_subj": subject}),
+        _message(link, stream, {"last_by_subj": subject}),
+    )
+    info = PartitionInfo(
+        number=number,
+        messages=messages,
+        first=str(first["seq"]) if first else None,
+        last=str(last["seq"]) if last else None,
+    )
+    return info, datetime.fromisoformat(first["time"]) if first else None
+
+
+async def _message(link: Link, stream: Stream, which: Mapping[str, Any]) -> Config | None:
+    try:
+        found = await link.api(f"STREAM.MSG.GET.{stream.name}", dict(which))
+    except nats.js.errors.NotFoundError:
+        return None
+    message: Config = found["message"]
+    return message
+
+
+async def describe_group(
+    link: Link, publisher: Publisher, stream: Stream, spec: TopicSpec, native_group: str
+) -> GroupInfo:
+    """Return what the server knows of a group; raises `NotFoundError`."""
+    name = consumer_name(native_group)
+    info, alive = await asyncio.gather(
+        link.api(f"CONSUMER.INFO.{stream.name}.{name}"), members(link, stream.name, name)
+    )
+    common: dict[str, Any] = {
+        "topic": spec.name,
+        "group": native_group.removeprefix(f"{spec.name}."),
+        "native": native_group,
+    }
+    if not is_ordered(info["config"]):
+        return GroupInfo(**common, ordered=False, **await _plain(link, stream, info, alive))
+    log = StreamLog(link, publisher, Marker.of(info, stream))
+    return GroupInfo(**common, ordered=True, **await _ordered(link, stream, log, alive))
+
+
+async def _plain(
+    link: Link, stream: Stream, info: Config, alive: Sequence[Member]
+) -> dict[str, Any]:
+    name = info["name"]
+    undelivered, unsettled = int(info["num_pending"]), int(info["num_ack_pending"])
+    # Without schedules the consumer itself keeps what waits among what is in flight.
+    waiting = (
+        await count(link, stream.name, [later_pattern(stream.subject, name)])
+        if stream.schedules
+        else None
+    )
+    return {
+        "members": tuple(MemberInfo(name=member.name, host=member.host) for member in alive),
+        "lag": undelivered + unsettled + (waiting or 0),
+        "lag_seconds": await _age(link, stream, info) if undelivered else 0.0,
+        "in_flight": None if waiting is None else unsettled,
+        "waiting": waiting,
+        "oldest_pending": None if unsettled else 0.0,
+    }
+
+
+async def _age(link: Link, stream: Stream, info: Config) -> float | None:
+    """Return the age in seconds of the oldest message that a consumer has not delivered."""
+    behind = int(info["delivered"]["stream_seq"]) + 1
+    filters = subjects_of(info["config"]) or [">"]
+    found = await asyncio.gather(
+        *[_message(link, stream, {"seq": behind, "next_by_subj": each}) for each in filters]
+    )
+    times = [datetime.fromisoformat(message["time"]) for message in found if message]
+    now = datetime.fromisoformat(info["ts"])
+    return max(0.0, (now - min(times)).total_seconds()) if times else None
+
+
+async def _ordered(
+    link: Link, stream: Stream, log: StreamLog, alive: Sequence[Member]
+) -> dict[str, Any]:
+    states = await ordered.state(log)
+    behind = dict(
+        zip(
+            states,
+            await asyncio.gather(*[_lag(link, stream, n, at) for n, at in states.items()]),
+            strict=True,
+        )
+    )
+    in_flight = sum(state.in_flight for state in states.values())
+    ages = [
+        await _oldest(link, stream, number, state)
+        for number, state in states.items()
+        if behind[number] > state.in_flight
+    ]
+    return {
+        "members": tuple(_member(member, states) for member in alive),
+        "partitions": tuple(
+            PartitionInfo(number=number, owner=state.owner, lag=behind[number])
+            for number, state in states.items()
+        ),
+        "lag": sum(behind.values()),
+        "lag_seconds": max(ages, default=0.0),
+        "in_flight": in_flight,
+        "waiting": 0,  # what failed stays with its member
+        "oldest_pending": None if in_flight else 0.0,
+        "poison": _poison(states),
+    }
+
+
+async def _lag(link: Link, stream: Stream, number: int, state: PartitionState) -> int:
+    after = await count(link, stream.name, [stream.partition(number)], int(state.cursor) + 1)
+    return max(0, after - len(state.done))
+
+
+async def _oldest(link: Link, stream: Stream, number: int, state: PartitionState) -> float:
+    """Return the age of the oldest record that nobody has been handed; 0 if there is none."""
+    handed_out = state.in_flight + len(state.done)
+    subjects, cursor = [stream.partition(number)], int(state.cursor)
+    reader = Reader(link, stream.name, subjects, last=cursor)
+    seen = 0
+    try:
+        await reader.open()
+        while reader.pending:
+            taken = await reader.take(500, _WAIT)
+            if not taken:
+                await reader.open()
+            for record in taken:
+                seen += 1
+                waits = seen > handed_out if state.owner else record.position not in state.done
+                if waits:
+                    return max(0.0, link.server_time() - (record.time or 0.0))
+    finally:
+        reader.close()
+    return 0.0
+
+
+def _member(member: Member, states: Mapping[int, PartitionState]) -> MemberInfo:
+    mine = {n: state for n, state in states.items() if state.owner == member.name}
+    return MemberInfo(
+        name=member.name,
+        host=member.host,
+        partitions=tuple(mine),
+        in_flight=sum(state.in_flight for state in mine.values()),
+    )
+
+
+def _poison(states: Mapping[int, PartitionState]) -> tuple[PoisonInfo, ...]:
+    found = [
+        PoisonInfo(position=position, attempts=attempts, member=state.owner)
+        for state in states.values()
+        for position, attempts in state.attempts.items()
+        if attempts > 1 and position not in state.done
+    ]
+    return tuple(sorted(found, key=lambda item: -item.attempts)[:_MOST_POISON])
