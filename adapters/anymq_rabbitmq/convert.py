@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from .consumer import Delivery
 from .publisher import Outgoing
 
 MARKER = "anymq-marker"
+_PARTITION = re.compile(rb"p(\d{1,6})(?:\.|$)")
 REDELIVERIES = "anymq-redeliveries"
 TIME = "anymq-time"
 OFFSET = "x-stream-offset"
@@ -60,10 +62,23 @@ def outgoing(record: Record, *, exchange: str, routing_key: str) -> Outgoing:
     return Outgoing(exchange, routing_key, properties, record.body)
 
 
-def routing_key(record: Record) -> str:
-    """The key, or the topic where there is none or it is too long to be one."""
+def routing_key(record: Record, partition: int | None = None) -> str:
+    """The key, or the topic where there is none or it is too long to be one.
+
+    In a topic with several partitions it comes behind the partition, or is left out.
+    """
     key = record.key
-    return key if key and len(key.encode()) < 256 else record.topic
+    if partition is None:
+        return key if key and len(key.encode()) < 256 else record.topic
+    lane = f"p{partition}"
+    routed = f"{lane}.{key}"
+    return routed if key and len(routed.encode()) < 256 else lane
+
+
+def partition(delivery: Delivery) -> int | None:
+    """Which partition the routing key names; None if it is another publisher's."""
+    found = _PARTITION.match(delivery.routing_key[1:])
+    return int(found[1]) if found else None
 
 
 def received(delivery: Delivery, *, token: Any, position: str | None = None) -> Received | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
@@ -20,6 +21,7 @@ from anymq.errors import (
     TransientError,
     UnsupportedOperation,
 )
+from anymq.partitions import partition_of
 from anymq.url import URL
 
 from . import convert, topology
@@ -65,6 +67,8 @@ class RabbitMQDriver(Driver):
         )
         self._topics: dict[str, TopicSpec] = {}
         self._logs: dict[str, str] = {}
+        self._partitions: dict[str, int] = {}
+        self._next_partition = itertools.count()
         self._has_streams = False
 
     @classmethod
@@ -92,10 +96,12 @@ class RabbitMQDriver(Driver):
 
     async def declare(self, topic: TopicSpec) -> None:
         """See `Driver`."""
+        exchange = topology.exchange_of(topic)
         if topic.create:
             await self._create(topic)
-            exchange = topology.exchange_of(topic)
             self._logs[exchange] = topology.log_of(exchange)
+        else:
+            self._partitions[exchange] = topic.partitions or 1
         self._topics[topic.name] = topic
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
@@ -144,17 +150,25 @@ class RabbitMQDriver(Driver):
 
     def _outgoing(self, record: Record, now: float) -> Outgoing:
         exchange = topology.exchange_of(self._topic(record.topic))
-        key = convert.routing_key(record)
+        key = convert.routing_key(record, self._partition(exchange, record.key))
         if record.deliver_at is None or record.deliver_at <= now:
             return convert.outgoing(record, exchange=exchange, routing_key=key)
         to = Destination(record.deliver_at, time.time_ns(), exchange, key, self._logs.get(exchange))
         return self._due.outgoing(record, to)
 
+    def _partition(self, exchange: str, key: str | None) -> int | None:
+        count = self._partitions[exchange]
+        if count == 1:
+            return None
+        return next(self._next_partition) % count if key is None else partition_of(key, count)
+
     async def _create(self, topic: TopicSpec) -> None:
         if not self._has_streams:
             await topology.ensure_streams(self._link, self._options.settle_time)
             self._has_streams = True
-        await topology.declare_topic(self._link, topic, self._options.retention)
+        self._partitions[topology.exchange_of(topic)] = await topology.declare_topic(
+            self._link, topic, self._options.retention
+        )
 
     async def _check_log(self, exchange: str) -> None:
         """Raise while the log of a topic is not up: a server that has just started confirms what

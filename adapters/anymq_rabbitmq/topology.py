@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from anymq.driver import TopicSpec
+from anymq.errors import ConfigurationError
 
 from . import requests
 from .link import Link, QueueDown
@@ -22,6 +24,13 @@ GROUP_ARGUMENTS: dict[str, Any] = {
     "x-delivery-limit": DELIVERY_LIMIT,
 }
 EVERYTHING = "#"
+SINGLE = "x-single-active-consumer"
+ALTERNATE = "alternate-exchange"
+PARTITIONS = "anymq._partitions."
+_DIFFERENT = re.compile(
+    r"inequivalent arg '(.*?)' for .*: received .* but current is (?:none|(?:the value )?'(.*?)')",
+    re.DOTALL,
+)
 START_TIMEOUT, START_POLL = 5.0, 0.2
 LONGEST_STREAM = 205
 STREAMS = "anymq._streams"
@@ -63,15 +72,46 @@ def seam_of(queue: str) -> str:
     return _stream(f"{queue}._seam")
 
 
-async def declare_topic(link: Link, topic: TopicSpec, retention: float) -> None:
-    """Make the topic's exchange, and its log bound to it; what is there stays as it is."""
+async def declare_topic(link: Link, topic: TopicSpec, retention: float) -> int:
+    """Make the topic's exchange, and its log bound to it; what is there stays as it is.
+
+    Return the number of partitions. Raises `ConfigurationError` if that is not what `topic` says.
+    """
     exchange = exchange_of(topic)
     log = log_of(exchange)
-    async with link.scratch() as channel:
-        await link.call(requests.declare_exchange(channel, exchange, "topic"))
+    count = await _declare_exchange(link, exchange, topic)
     seconds = max(1, int(topic.retention if topic.retention is not None else retention))
     await ensure_queue(link, log, {"x-queue-type": "stream", "x-max-age": f"{seconds}s"})
     await bind(link, log, exchange)
+    return count
+
+
+async def _declare_exchange(link: Link, exchange: str, topic: TopicSpec) -> int:
+    """Make the exchange, or find it; return its number of partitions.
+
+    The number is in the name of its alternate exchange, which never is there nor needed, as the log
+    takes everything. So the number belongs to the topic from the first moment on, the server itself
+    sees to it that there is only one, and its refusal of another one tells whoever asks: no second
+    thing has to be kept, read, or raced for. A topic of one partition has none.
+    """
+    wanted = topic.partitions or 1
+    arguments = {ALTERNATE: f"{PARTITIONS}{wanted}"} if wanted > 1 else None
+    try:
+        async with link.scratch() as channel:
+            await link.call(requests.declare_exchange(channel, exchange, "topic", arguments))
+    except ChannelPreconditionFailed as error:
+        found = _DIFFERENT.search(str(error))
+        if found is None or found[1] != ALTERNATE:
+            raise
+        current = found[2] or ""
+        count = int(current[len(PARTITIONS) :]) if current.startswith(PARTITIONS) else 1
+        if topic.partitions is not None and topic.partitions != count:
+            raise ConfigurationError(
+                f"the topic {topic.name!r} has {count} partitions, not {topic.partitions}: "
+                "the number is fixed when the topic is made"
+            ) from error
+        return count
+    return wanted
 
 
 async def ensure_streams(link: Link, settle: float) -> None:
