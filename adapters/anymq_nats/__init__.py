@@ -15,9 +15,15 @@ Native names
   ``__`` (``orders.eu`` is the stream ``orders_eu``); it is kept in files and ages after the topic's
   retention or ``max_age``.
 - Group ``billing`` on it is the durable pull consumer ``orders_billing``.
+- A topic with ``partitions=8`` has the subjects ``orders`` (the first) and ``orders._part.8.1`` to
+  ``orders._part.8.7``; the number is in the stream's metadata, as ``anymq-partitions``.
 - Two more subjects of the stream belong to anymq: ``orders._retry.<consumer>`` brings a message
-  back to one group, ``orders._later.<consumer>.<id>`` holds one that waits for its time. Consumers
-  made with other tools should filter on ``orders``, as anymq's own do.
+  back to one group, ``orders._later.<consumer>.<id>`` holds one that waits for its time, for all
+  groups where ``<consumer>`` is ``@``. Consumers made with other tools should filter on the
+  topic's subjects, as anymq's own do.
+- An ordered group is a durable consumer that delivers nothing, and its places are in the stream
+  ``orders=cells``, on subjects that begin with ``_anymq.cell``. Members of any group answer to
+  ``_anymq.member.<stream>.<consumer>``, which is how ``broker.admin`` knows them.
 - ``Broker.native`` is the `nats.aio.client.Client` and changes when a connection was given up for
   good; ``Delivery.native`` is the `nats.aio.msg.Msg`. Neither needs to be acknowledged by hand.
 
@@ -37,15 +43,22 @@ Delivery semantics
 - reject: the dead letter is stored and confirmed, then ``+TERM``.
 - broadcast: an ephemeral consumer that acknowledges nothing. The place is kept in memory, and after
   any trouble a new consumer begins right behind it.
+- ordered: each partition is read with such a consumer by the member that holds its lease.
+- delay: a scheduled message in the topic's own stream, exempt from ``max_age``. The server looks
+  every quarter of a second.
+- start, seek: a position is a stream sequence, one order for all partitions. ``seek`` makes the
+  durable consumer anew; killed between the two steps it leaves no group.
 
 Limits
 ------
 - A killed server may forget the last 0.1 s of acks and delivery counts: those messages come again.
 - ``max_payload`` of the server (1 MiB by default) bounds body and headers together; set it higher
   to use bodies of 1 MiB.
-- On servers older than 2.12 and in streams that anymq did not make, delays are NAKs and a release
-  counts as an attempt. Adding ``orders._retry.*`` and ``orders._later.*.*`` to such a stream, with
-  ``allow_msg_schedules`` and ``allow_msg_ttl``, makes them as good as anymq's own.
+- On servers older than 2.12 and in streams that anymq did not make, delays of nacks are NAKs, a
+  release counts as an attempt, and delayed publishing is refused. Adding ``orders._retry.*`` and
+  ``orders._later.*.*`` to such a stream, with ``allow_msg_schedules`` and ``allow_msg_ttl``, makes
+  them as good as anymq's own.
+- Retention deletes what is too old or too much, read or not; by size it also deletes what waits.
 - All members of a group must use the same ``ack_deadline``; the last to subscribe sets it.
 - A consumer made by hand is refused where the delivery contract could not be kept: push delivery,
   another ack policy, a ``max_deliver``, or an ``ack_wait`` below ``ack_deadline``.

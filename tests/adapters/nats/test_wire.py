@@ -61,4 +61,4 @@ def test_a_status_is_told_from_headers() -> None:
     ],
 )
 def test_the_place_of_a_delivery(reply: bytes) -> None:
-    assert wire.place(reply) == wire.Place(3, 42, 57, 1763720000.5)
+    assert wire.place(reply) == wire.Place(3, 42, 57, 1763720000.5, 9)
