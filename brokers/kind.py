@@ -46,6 +46,8 @@ class Kind(ABC):
     """One of these is in the command line of a running server, from its first moment on."""
     grace: ClassVar[float] = 10.0
     """Seconds for a graceful end before SIGKILL."""
+    alarm: ClassVar[bool] = False
+    """Whether it can be made to run out of disk or memory while it runs: `starve`, `relieve`."""
     patience: ClassVar[float] = 90.0
     """Seconds from start to ready on a slow machine."""
 

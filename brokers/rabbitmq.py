@@ -41,6 +41,7 @@ class RabbitMQ(Kind):
     ports: ClassVar[Ports] = {"client": 15673, "dist": 15674, "epmd": 15675}
     words = ("rabbit",)
     grace = 20.0
+    alarm = True
 
     def url(self, port: int) -> str:
         return f"amqp://guest:guest@{HOST}:{port}/"

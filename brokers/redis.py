@@ -32,6 +32,7 @@ class Redis(Kind):
     ports: ClassVar[Ports] = {"client": 16379}
     words = ("redis-server",)
     patience = 60.0
+    alarm = True
 
     def url(self, port: int) -> str:
         return f"redis://{HOST}:{port}/0"

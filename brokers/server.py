@@ -94,6 +94,11 @@ class Server:
         """SIGCONT."""
         self._engine.resume()
 
+    @property
+    def alarm(self) -> bool:
+        """Whether it can run out of disk or memory by an alarm of its own, and go on afterwards."""
+        return KINDS[self.name].alarm and not docker.answers()
+
     def starve(self) -> None:
         """Let it run out of disk or memory, by its own alarm; what cannot do so raises."""
         self._engine.starve()

@@ -10,8 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from anymq import connect
-
 from .journal import now
 from .report import Outcome, markdown, table
 from .run import Run, Size
@@ -84,7 +82,7 @@ def _backend(
         if target.server is not None:
             target.server.reset()
         for name in names:
-            if reason := unfit(SCENARIOS[name], target):
+            if reason := asyncio.run(SCENARIOS[name].unfit(target)):
                 print(f"{target.name} {name}: not played, {reason}", file=sys.stderr)
                 continue
             print(f"{target.name} {name}: playing", file=sys.stderr)
@@ -93,22 +91,6 @@ def _backend(
         if target.server is not None:
             target.server.down()
     return outcomes
-
-
-def unfit(scenario: Scenario, target: Target) -> str | None:
-    """Return why a scenario cannot be played against a target; None if it can."""
-    if scenario.server and target.server is None:
-        return "it has no server that may be broken"
-    if scenario.needs is None:
-        return None
-    support = asyncio.run(_support(target.url, scenario.needs))
-    return support or None
-
-
-async def _support(url: str, needs: str) -> str:
-    async with connect(url) as broker:
-        support = getattr(broker.capabilities, needs)
-    return "" if support else str(support.note)
 
 
 def play(scenario: Scenario, target: Target, folder: Path, size: Size) -> Outcome:

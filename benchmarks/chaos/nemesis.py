@@ -6,12 +6,23 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from brokers import Server
 
 from .journal import Journal
 from .process import Process
 from .proxy import Proxy
+
+
+class Room(Protocol):
+    """What can be full: a server with an alarm, or a disk."""
+
+    def starve(self) -> None:
+        """Leave no room."""
+
+    def relieve(self) -> None:
+        """Make room again."""
 
 
 class Nemesis:
@@ -72,14 +83,14 @@ class Nemesis:
         self._journal.note("died", who=process.name)
 
     @asynccontextmanager
-    async def starved(self, server: Server) -> AsyncIterator[None]:
-        """Keep the server out of disk or memory, by its own alarm, for the time of the block."""
-        await asyncio.to_thread(server.starve)
+    async def starved(self, place: Room) -> AsyncIterator[None]:
+        """Keep a server, or a disk, without room for the time of the block."""
+        await asyncio.to_thread(place.starve)
         fault = self.cut("no room")
         try:
             yield
         finally:
-            await asyncio.to_thread(server.relieve)
+            await asyncio.to_thread(place.relieve)
         self.healed(fault)
 
     async def break_link(self, proxy: Proxy, how: str, seconds: float) -> None:

@@ -1,7 +1,8 @@
 """A process that publishes: `python -m benchmarks.chaos.producer SETTINGS`.
 
 It notes `attempt` before each publish, then `confirmed` or `failed`, and each `call` of other
-public functions. It ends when as many messages as it was asked for are confirmed, or on a signal.
+public functions. It ends when as many messages as it was asked for are confirmed, on SIGTERM
+when its publishes under way have ended, or on SIGINT at once: it closes in the midst of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
-from anymq import Broker, Topic, TransientError, connect
+from anymq import Broker, Closed, Topic, TransientError, connect
 
 from .journal import Journal, now
 from .process import Settings, start
@@ -94,7 +95,7 @@ class Producer:
                 await self.broker.publish(
                     self.topic, body, key=key, id=id, timeout=settings.timeout, delay=wait
                 )
-            except TransientError as error:
+            except (TransientError, Closed) as error:
                 took = now() - started
                 self.journal.note(
                     "failed",
@@ -137,13 +138,18 @@ async def produce(settings: ProducerSettings, journal: Journal) -> None:
     """The whole life of the process."""
     broker = await connect(settings.url)
     producer = Producer(settings, journal, broker)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, producer.stopping.set)
+    loop = asyncio.get_running_loop()
+    hurry = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, producer.stopping.set)
+    loop.add_signal_handler(signal.SIGINT, hurry.set)
     journal.note("ready")
-    try:
-        await producer.run()
-    finally:
-        await timed(journal, "aclose", broker.aclose(), CLOSE_TIMEOUT)
+    running = asyncio.create_task(producer.run())
+    hurrying = asyncio.create_task(hurry.wait())
+    await asyncio.wait((running, hurrying), return_when=asyncio.FIRST_COMPLETED)
+    producer.stopping.set()
+    hurrying.cancel()
+    await timed(journal, "aclose", broker.aclose(), CLOSE_TIMEOUT)
+    await running
 
 
 if __name__ == "__main__":

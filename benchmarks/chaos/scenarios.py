@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from anymq import connect
 
+from .disk import mountable, mounted
 from .judge import Verdict
-from .nemesis import LINKS
+from .nemesis import LINKS, Room
 from .process import Process
 from .run import Run, Stuck
+from .target import Target
 
 NOTICED = 30.0
 RECOVERED, RECOVERED_KAFKA = 5.0, 10.0
@@ -21,6 +23,20 @@ KEYS, PARTITIONS = 64, 8
 ENDLESS = 10**9
 
 Check = Callable[[Verdict, Run], list[str]]
+
+
+def anywhere(target: Target) -> str:
+    """Every target will do."""
+    return ""
+
+
+def has_room_to_lose(target: Target) -> str:
+    """The server has an alarm, or SQLite's disk can be filled."""
+    if target.server is not None:
+        return "" if target.server.alarm else "it has no alarm: without disk it ends"
+    if target.name != "sqlite":
+        return "it may not be broken"
+    return "" if mountable() else "mounting a small disk needs root"
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,20 @@ class Scenario:
     """Whether it breaks a server, and so cannot be played against SQLite or somebody's URL."""
     needs: str | None = None
     """The capability without which it has no meaning."""
+    fits: Callable[[Target], str] = anywhere
+    """Return why it cannot be played against a target, or nothing."""
+
+    async def unfit(self, target: Target) -> str:
+        """Return why it cannot be played against a target; nothing if it can."""
+        if self.server and target.server is None:
+            return "it has no server that may be broken"
+        if reason := self.fits(target):
+            return reason
+        if self.needs is None:
+            return ""
+        async with connect(target.url) as broker:
+            support = getattr(broker.capabilities, self.needs)
+        return "" if support else str(support.note)
 
     async def run(self, run: Run) -> tuple[Verdict, list[str]]:
         """Play it and judge it; return the verdict and what does not hold."""
@@ -257,13 +287,15 @@ async def close_while_down(run: Run) -> None:
 
 
 async def alarm(run: Run) -> None:
-    """The server has no room; publishing fails clearly, and goes on once there is some."""
-    server = run.target.server
-    assert server is not None
+    """There is no room for messages; publishing fails clearly, and goes on once there is some."""
+    place: Room | None = run.target.server
+    if place is None:
+        place = run.stack.enter_context(mounted(run.folder / "disk"))
+        run.url = f"sqlite:///{place.folder}/chaos.db"
     await run.consume()
     producer = await run.produce(ENDLESS, timeout=3.0, repeat=True)
     await run.until(lambda: run.confirmed > 200, what="publishing has begun")
-    async with run.nemesis.starved(server):
+    async with run.nemesis.starved(place):
         await run.until(lambda: len(run.ids["failed"]) >= 16, what="publishing fails")
     await _end(run, producer)
 
@@ -385,6 +417,8 @@ SCENARIOS = {
             "publishing fails clearly by its deadline; after relief all goes on",
             alarm,
             (nothing_lost, bounded, noticed),
+            server=False,
+            fits=has_room_to_lose,
         ),
         Scenario(
             "poison",
