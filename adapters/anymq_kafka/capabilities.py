@@ -29,4 +29,9 @@ CAPABILITIES = Capabilities(
         "the idempotent producer deduplicates only its own repetitions; a publish repeated after "
         "its deadline may be stored twice"
     ),
+    delayed_publish=emulated(
+        "waits in topics shared by the whole cluster (_anymq.delay.…), moved on by up to three of "
+        "the processes that use anymq, by their wall clocks; a mover that dies holds it up for a "
+        "session timeout and may deliver a message twice"
+    ),
 )

@@ -8,16 +8,18 @@ from typing import ClassVar, Self
 
 from anymq.capabilities import Capabilities
 from anymq.driver import Binding, Driver, Outcome, Record, Source, SubscribeSpec, TopicSpec
-from anymq.errors import ErrorTable
+from anymq.errors import ConfigurationError, ErrorTable
 from anymq.url import URL
 
 from .aio import AIOKafkaProducer, kafka
 from .broadcast import BroadcastSource
 from .capabilities import CAPABILITIES
 from .clients import Clients
+from .delay import Delays, delayed
 from .errors import ERRORS
+from .held import now_ms
 from .options import KafkaOptions
-from .publisher import Publisher
+from .publisher import Item, Publisher
 from .source import GroupSource
 from .topology import Plan, Topology, settings
 
@@ -41,6 +43,7 @@ class KafkaDriver(Driver):
         self._clients = clients
         self._publisher = Publisher(clients)
         self._topology = Topology(clients)
+        self._delays = Delays(clients, self._topology, self._publisher)
         self._topics: dict[str, TopicSpec] = {}
 
     @classmethod
@@ -70,8 +73,18 @@ class KafkaDriver(Driver):
 
     async def declare(self, topic: TopicSpec) -> None:
         self._topics[topic.name] = topic
-        if not topic.create:
+        self._delays.wake()
+        if topic.create:
+            await self._create(topic)
+        if topic.partitions is None:
             return
+        count = await self._topology.partitions(topic.native)
+        if count not in (None, topic.partitions):
+            raise ConfigurationError(
+                f"the topic {topic.native} has {count} partitions, not {topic.partitions}"
+            )
+
+    async def _create(self, topic: TopicSpec) -> None:
         options = self._clients.options
         retention = options.retention if topic.retention is None else topic.retention
         plan = Plan(
@@ -83,15 +96,27 @@ class KafkaDriver(Driver):
         await self._topology.create([plan])
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
-        topics = self._topics
-        return await self._publisher.publish(
-            [
-                (spec.native if (spec := topics.get(record.topic)) else record.topic, record)
-                for record in records
-            ]
-        )
+        items: list[Item] = []
+        waiting: list[int] = []
+        for number, record in enumerate(records):
+            spec = self._topics.get(record.topic)
+            native = spec.native if spec is not None else record.topic
+            if record.deliver_at is None or record.deliver_at * 1000 <= now_ms():
+                items.append((native, record))
+            else:
+                await self._delays.make(create=spec is None or spec.create)
+                waiting.append(number)
+                items.append(delayed(native, record))
+        outcomes: list[Outcome] = await self._publisher.publish(items)
+        for number in waiting:
+            if isinstance(outcomes[number], kafka.UnknownTopicOrPartitionError):
+                self._delays.forget()
+            elif isinstance(outcomes[number], str):
+                outcomes[number] = None
+        return outcomes
 
     async def subscribe(self, spec: SubscribeSpec) -> Source:
+        self._delays.wake()
         if spec.group is None:
             return await BroadcastSource.open(spec, self._clients, self._topology)
         return await GroupSource.open(spec, self._clients, self._topology, self._publisher)
@@ -99,6 +124,9 @@ class KafkaDriver(Driver):
     async def aclose(self) -> None:
         # Not side by side: a task that is cancelled before it has begun closes nothing.
         try:
-            await self._publisher.aclose()
+            await self._delays.aclose()
         finally:
-            await self._topology.aclose()
+            try:
+                await self._publisher.aclose()
+            finally:
+                await self._topology.aclose()

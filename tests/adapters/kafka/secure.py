@@ -48,7 +48,7 @@ def secure_server(folder: Path) -> Iterator[Secure]:
     """Run one in `folder` until the end."""
     kind = Kafka()
     program = kind.install()
-    roles: tuple[str, ...] = ("client", "password", "tls", "controller")
+    roles = (*kind.ports, "password", "tls")
     ports: dict[str, int] = dict(zip(roles, _free_ports(len(roles)), strict=True))
     launch = kind.launch(program, folder, ports, node="")
     properties = folder / "server.properties"

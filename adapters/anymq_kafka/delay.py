@@ -1,0 +1,228 @@
+"""Delayed publishing: topics in which records wait, and the mover that takes them on when due.
+
+Kafka cannot deliver a record later, and a log can only be read from its head. So there is one topic
+for each of a few waiting times (`TIERS`), shared by all topics of the cluster: all records of such
+a topic wait equally long, so its head is always the next. A record goes to the longest wait that
+leaves it `MARGIN`, and from there down, until it is in the last topic, whose records are held in
+memory until they are due, soonest first, and then published to their own topic. Nothing expires.
+
+Every process that has a topic in use takes part: up to `MOVERS` of them, as one consumer group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from anymq.driver import Outcome, Received, Record
+from anymq.message import new_id
+
+from .aio import kafka
+from .clients import Clients
+from .held import now_ms
+from .publisher import Item, Publisher
+from .reader import Reader, Token
+from .records import DUE
+from .topology import Plan, Topology, settings
+
+log = logging.getLogger("anymq.kafka")
+
+AUXILIARY = "_anymq."
+GROUP = "_anymq.delay"
+_DAY = 86_400
+TIERS = (
+    ("soon", 0), ("2s", 2), ("10s", 10), ("1m", 60), ("10m", 600), ("1h", 3600),
+    ("6h", 21_600), ("1d", _DAY), ("5d", 5 * _DAY),
+)  # fmt: skip
+"""The topics' last segments, and how many seconds a record waits there."""
+TOPICS = tuple(f"{GROUP}.{name}" for name, _ in TIERS)
+MARGIN = 1.0
+
+TARGET, AT, SINCE = "anymq-delay-to", "anymq-delay-at", "anymq-delay-since"
+"""Headers of a waiting record: its topic, when it is due and when it was published (both
+milliseconds since the epoch). `DUE` says when it may leave the tier."""
+
+MOVERS = 3
+LOOK = 5.0
+READ, WAIT = 500, 2.0
+WINDOW, WINDOW_BYTES = 10_000, 8 * 1024 * 1024
+AGAIN = 0.2
+# A record that its topic refuses, or whose topic is gone, is tried again this many seconds later.
+REFUSED = 60.0
+CLOSE_FORWARD, CLOSE_COMMIT, CLOSE_GRACE = 0.5, 0.5, 0.5
+_SEGMENT_BYTES = 64 * 1024 * 1024
+
+
+class Delays:
+    """Stores delayed records, and takes part in moving them once `wake` has been called."""
+
+    def __init__(self, clients: Clients, topology: Topology, publisher: Publisher) -> None:
+        self._clients = clients
+        self._topology = topology
+        self._publisher = publisher
+        self._made = False
+        self._hurry = asyncio.Event()
+        self._forwarding = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        """Take part in moving, from soon on: not for processes that are gone at once."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="anymq-kafka-delay")
+
+    async def make(self, *, create: bool) -> None:
+        """Make sure that the topics to wait in are there; called before the first such record."""
+        if self._made:
+            return
+        if create:
+            await self._topology.create(_plans(self._clients))
+        elif missing := await self._topology.missing(TOPICS):
+            raise kafka.UnknownTopicOrPartitionError(
+                "delayed publishing needs these topics, and may not create them: "
+                + ", ".join(missing)
+            )
+        self._made = True
+        self._hurry.set()
+        self.wake()
+
+    def forget(self) -> None:
+        """The topics are not there, it was said."""
+        self._made = False
+
+    async def aclose(self) -> None:
+        """Take no more part; bounded."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        try:
+            # What is copied and not settled would be delivered twice.
+            async with asyncio.timeout(CLOSE_FORWARD), self._forwarding:
+                task.cancel()
+        except TimeoutError:
+            log.debug("moving delayed records does not end in time")
+        finally:
+            task.cancel()
+        await asyncio.wait((task,))
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK * random.uniform(0.5, 1)):
+                    await self._hurry.wait()
+            self._hurry.clear()
+            try:
+                if await self._is_needed():
+                    await self._move()
+            except Exception:
+                # Whatever it was: what waits here must not wait for ever.
+                log.debug("moving delayed records failed", exc_info=True)
+
+    async def _is_needed(self) -> bool:
+        if await self._topology.missing(TOPICS):
+            return False
+        group = await self._topology.group(GROUP)
+        return group is None or len(group.members) < MOVERS
+
+    async def _move(self) -> None:
+        """Move what is due, until something fails."""
+        reader = Reader(
+            GROUP,
+            TOPICS,
+            TOPICS,
+            self._clients,
+            self._topology,
+            window=WINDOW,
+            window_bytes=WINDOW_BYTES,
+        )
+        try:
+            await reader.join()
+            while True:
+                if received := await reader.receive(READ, WAIT):
+                    async with self._forwarding:
+                        await self._forward(reader, received)
+        finally:
+            await reader.aclose(CLOSE_COMMIT, CLOSE_GRACE)
+
+    async def _forward(self, reader: Reader, received: Sequence[Received]) -> None:
+        """Copy each to where it belongs now, and settle what was confirmed."""
+        outcomes = await self._publisher.publish([_next(item) for item in received])
+        refused = [number for number, outcome in enumerate(outcomes) if _is_final(outcome)]
+        if refused:
+            log.debug("%d delayed records were refused and wait on", len(refused))
+            tier, due = _wait_until(now_ms() + REFUSED * 1000)
+            copies = [_waiting(received[number], tier, due) for number in refused]
+            for number, outcome in zip(refused, await self._publisher.publish(copies), strict=True):
+                outcomes[number] = outcome
+        failed: list[Received] = []
+        stored: list[Token] = []
+        for item, outcome in zip(received, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                failed.append(item)
+            else:
+                stored.append(item.token)
+        reader.done(stored)
+        if failed:
+            reader.give_back(failed)
+            await asyncio.sleep(AGAIN)
+
+
+def delayed(native: str, record: Record) -> Item:
+    """Return the tier, and what to store there, for a record that is not due yet."""
+    assert record.deliver_at is not None
+    # Rounded up: never early.
+    at = math.ceil(record.deliver_at * 1000)
+    tier, due = _wait_until(at)
+    extra = {TARGET: native, AT: str(at), SINCE: str(int(now_ms())), DUE: str(due)}
+    return tier, replace(record, headers={**record.headers, **extra}, deliver_at=None)
+
+
+def _wait_until(at: float) -> tuple[str, int]:
+    """Return the tier to wait in for something at `at`, and until when (milliseconds)."""
+    now = now_ms()
+    left = (at - now) / 1000
+    for topic, (_, wait) in reversed(tuple(zip(TOPICS, TIERS, strict=True))):
+        if wait and wait + MARGIN <= left:
+            return topic, int(now + wait * 1000)
+    return TOPICS[0], math.ceil(at)
+
+
+def _next(item: Received) -> Item:
+    """Where a record that has waited long enough here goes: on, or to its own topic."""
+    at = _number(item, AT)
+    if at > now_ms():
+        return _waiting(item, *_wait_until(at))
+    return item.headers[TARGET], _record(item, without=(TARGET, AT, SINCE))
+
+
+def _waiting(item: Received, tier: str, due: int) -> Item:
+    record = _record(item)
+    record.headers[DUE] = str(due)
+    return tier, record
+
+
+def _record(item: Received, without: Sequence[str] = ()) -> Record:
+    headers = {name: value for name, value in item.headers.items() if name not in without}
+    return Record(topic="", id="", unique=new_id(), body=item.body, key=item.key, headers=headers)
+
+
+def _number(item: Received, name: str) -> int:
+    text = item.headers.get(name, "")
+    return int(text) if text.isdecimal() and len(text) < 16 else 0
+
+
+def _is_final(outcome: Outcome) -> bool:
+    """Whether a record is not taken, and others are: because of itself, or of its topic."""
+    if isinstance(outcome, kafka.UnknownTopicOrPartitionError):
+        return True
+    return isinstance(outcome, kafka.KafkaError) and not outcome.retriable
+
+
+def _plans(clients: Clients) -> list[Plan]:
+    options = clients.options
+    config = settings(body=options.max_body, retention=-1) | {"segment.bytes": str(_SEGMENT_BYTES)}
+    return [Plan(topic, 1, options.replication, config) for topic in TOPICS]
