@@ -7,11 +7,13 @@ import math
 from dataclasses import dataclass
 from typing import Any, Self
 
+from redis.exceptions import ResponseError
+
 from anymq.options import split_options
 from anymq.store import Claim, State, Store
 from anymq.url import URL
 
-from .connection import Address, Commands
+from .connection import Address, Commands, pack
 from .options import RedisOptions
 from .scripts import ABANDON, BEGIN, COMPLETE, RENEW, Script
 from .topology import check_server
@@ -27,8 +29,8 @@ class StoreOptions(RedisOptions):
 class RedisStore(Store):
     """A three-state memory shared by all processes: one key each, which expires by itself.
 
-    Every method is one script, and time is the server's. What is remembered is as durable as the
-    server's append-only file. The server must not evict keys.
+    Every method is one script or transaction, and time is the server's. What is remembered is as
+    durable as the server's append-only file. The server must not evict keys.
     """
 
     tls_schemes = frozenset({"rediss"})
@@ -66,9 +68,33 @@ class RedisStore(Store):
     async def abandon(self, key: str, owner: str) -> None:
         await self._run(ABANDON, key, owner)
 
+    async def mark(self, key: str, keep: float) -> int:
+        counter = self._counter(key)
+        replies = await self._commands.run(
+            pack(b"MULTI"),
+            pack(b"INCR", counter),
+            pack(b"PEXPIRE", counter, _milliseconds(keep)),
+            pack(b"EXEC"),
+        )
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                raise reply
+        count: int = replies[-1][0]
+        return count
+
+    async def unmark(self, key: str) -> None:
+        await self._commands.call(b"DEL", self._counter(key))
+
+    def _counter(self, key: str) -> bytes:
+        return f"{self._prefix}\x01{key}".encode()
+
     async def aclose(self) -> None:
         await self._commands.aclose()
 
     async def _run(self, script: Script, key: str, owner: str, *seconds: float) -> Any:
-        args = [owner.encode(), *(b"%d" % max(1, math.ceil(value * 1000)) for value in seconds)]
+        args = [owner.encode(), *map(_milliseconds, seconds)]
         return await self._commands.eval(script, [f"{self._prefix}{key}".encode()], args)
+
+
+def _milliseconds(seconds: float) -> bytes:
+    return b"%d" % max(1, math.ceil(seconds * 1000))

@@ -13,8 +13,10 @@ from anymq.url import URL
 from .database import Database
 from .options import StoreOptions, database_path
 
-# Every `begin` adds at most one row and deletes up to this many that no longer count.
+# Every `begin` or `mark` adds at most one row and deletes up to this many that no longer count.
 _EXPIRED = 2
+# Counters are rows of the same table, under keys that no claim has; the owner is the count.
+_COUNTER = "\x01"
 
 
 class SqliteStore(Store):
@@ -51,6 +53,13 @@ class SqliteStore(Store):
         delete = "DELETE FROM claims WHERE key = ? AND owner = ?"
         await self.database.write(lambda db: db.execute(delete, (key, owner)))
 
+    async def mark(self, key: str, keep: float) -> int:
+        return await self.database.write(lambda db: _mark(db, _COUNTER + key, keep))
+
+    async def unmark(self, key: str) -> None:
+        delete = "DELETE FROM claims WHERE key = ?"
+        await self.database.write(lambda db: db.execute(delete, (_COUNTER + key,)))
+
     async def aclose(self) -> None:
         await self.database.aclose()
 
@@ -64,6 +73,19 @@ def _begin(db: sqlite3.Connection, key: str, owner: str, lease: float) -> Claim:
             return Claim(State.DONE)
         if holder != owner:
             return Claim(State.IN_PROGRESS, until - now)
+    _set(db, key, owner, now, lease)
+    return Claim(State.NEW)
+
+
+def _mark(db: sqlite3.Connection, key: str, keep: float) -> int:
+    now = time.time()
+    row = db.execute("SELECT owner FROM claims WHERE key = ? AND until > ?", (key, now)).fetchone()
+    count = 1 if row is None else int(row[0]) + 1
+    _set(db, key, str(count), now, keep)
+    return count
+
+
+def _set(db: sqlite3.Connection, key: str, owner: str, now: float, lease: float) -> None:
     upsert = """
     INSERT INTO claims (key, owner, until) VALUES (?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, until = excluded.until
@@ -73,4 +95,3 @@ def _begin(db: sqlite3.Connection, key: str, owner: str, lease: float) -> Claim:
     DELETE FROM claims WHERE key IN (SELECT key FROM claims WHERE until < ? ORDER BY until LIMIT ?)
     """
     db.execute(delete, (now, _EXPIRED))
-    return Claim(State.NEW)

@@ -25,8 +25,10 @@ from .middleware import (
     DeadLetter,
     Deadline,
     Idempotency,
+    KillSwitch,
     Middleware,
     PublishMiddleware,
+    RateLimit,
     Retry,
 )
 from .subscription import Subscription
@@ -98,6 +100,7 @@ class App:
         self._publish_middleware = tuple(publish_middleware)
         self._drain_timeout = drain_timeout
         self._subscribers: list[Subscriber] = []
+        self._subscriptions: tuple[Subscription, ...] = ()
         self._broker: Broker | None = None
         self._stack: AsyncExitStack | None = None
         self._stop: asyncio.Event | None = None
@@ -108,6 +111,14 @@ class App:
     def subscribers(self) -> Sequence[Subscriber]:
         """The registered handlers, in order."""
         return tuple(self._subscribers)
+
+    @property
+    def subscriptions(self) -> Sequence[Subscription]:
+        """What the handlers run on, in the same order: to pause, or to change the concurrency.
+
+        Empty while the app does not run.
+        """
+        return self._subscriptions
 
     @property
     def broker(self) -> Broker:
@@ -130,21 +141,33 @@ class App:
         prefetch_bytes: int | None = None,
         acknowledge: Acknowledge = _ACKNOWLEDGE,
         dead_letter: DeadLetter | None = _DEAD_LETTER,
+        kill_switch: KillSwitch | None = None,
         retry: Retry | None = _RETRY,
         idempotency: Idempotency | None = None,
+        rate_limit: RateLimit | None = None,
         deadline: Deadline | None = None,
         middleware: Sequence[Middleware] = (),
     ) -> Callable[[F], F]:
         """Register the decorated async function as handler of `topic` for `group`.
 
-        The chain, outermost first: `acknowledge`, `dead_letter`, `retry`, `idempotency`,
-        `deadline`, then the app's and this handler's `middleware`, then the function. Pass None to
-        leave one out. The function gets what its annotations ask for: the payload, the `Delivery`,
-        the `Message`. The rest is as in `Broker.subscribe`. Raises `ConfigurationError` at once for
-        a bad topic, group or signature.
+        The chain, outermost first: `acknowledge`, `dead_letter`, `kill_switch`, `retry`,
+        `idempotency`, `rate_limit`, `deadline`, then the app's and this handler's `middleware`,
+        then the function. Pass None to leave one out. The function gets what its annotations ask
+        for: the payload, the `Delivery`, the `Message`. The rest is as in `Broker.subscribe`.
+        Raises `ConfigurationError` at once for a bad topic, group or signature.
         """
         target = as_topic(topic)
-        links = (acknowledge, dead_letter, retry, idempotency, deadline)
+        if retry is not None and retry.exhausted == "stop" and not ordered:
+            raise ConfigurationError("only an ordered subscription has lanes that Retry can stop")
+        links = (
+            acknowledge,
+            dead_letter,
+            kill_switch,
+            retry,
+            idempotency,
+            rate_limit,
+            deadline,
+        )
         chain = tuple(link for link in links if link is not None)
 
         def register(function: F) -> F:
@@ -250,9 +273,10 @@ class App:
             stack.callback(setattr, self, "_broker", None)
             if self._lifespan is not None:
                 await stack.enter_async_context(self._lifespan(self))
-            subscriptions = [self._subscribe(item) for item in self._subscribers]
-            stack.push_async_callback(_close_all, subscriptions)
-            entering = (_enter(subscription) for subscription in subscriptions)
+            self._subscriptions = tuple(self._subscribe(item) for item in self._subscribers)
+            stack.callback(setattr, self, "_subscriptions", ())
+            stack.push_async_callback(_close_all, self._subscriptions)
+            entering = (_enter(subscription) for subscription in self._subscriptions)
             for outcome in await asyncio.gather(*entering, return_exceptions=True):
                 if outcome is not None:
                     raise outcome

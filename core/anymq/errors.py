@@ -12,17 +12,19 @@
     │   ├── TransientError                may succeed if repeated
     │   │   ├── ConnectionLost
     │   │   ├── PublishTimeout
+    │   │   ├── RequestTimeout
     │   │   └── Throttled
     │   └── PermanentError                will not
     │       ├── AccessDenied
     │       ├── NotFound
+    │       ├── RequestFailed
     │       └── MessageTooLarge
     └── StateError                        the caller broke the rules
         ├── Closed
         └── AlreadySettled
 
-Whether to retry is the class, not a method. `Reject` and `RetryAfter` are not errors of the
-library: a handler raises them to say what becomes of its delivery.
+Whether to retry is the class, not a method. `Reject`, `RetryAfter` and `StopLane` are not errors of
+the library: a handler raises them to say what becomes of its delivery.
 """
 
 from __future__ import annotations
@@ -71,6 +73,10 @@ class PublishTimeout(TransientError):
     """The broker did not confirm in time. The message may have been stored all the same."""
 
 
+class RequestTimeout(TransientError):
+    """Nobody replied in time. The request may have been handled all the same."""
+
+
 class Throttled(TransientError):
     """The broker refuses work for now: out of memory, out of disk, over quota."""
 
@@ -85,6 +91,10 @@ class AccessDenied(PermanentError):
 
 class NotFound(PermanentError):
     """The topic, queue, stream or group does not exist (and was not to be created)."""
+
+
+class RequestFailed(PermanentError):
+    """The request was rejected by its handler, or the reply is not what was asked for."""
 
 
 class MessageTooLarge(PermanentError):
@@ -124,6 +134,14 @@ class RetryAfter(Exception):
         self.delay = delay
         self.reason = reason
         self.counted = counted
+
+
+class StopLane(Exception):
+    """Raise in a handler of an ordered subscription: hold up this key, until it is restarted."""
+
+    def __init__(self, reason: str = "stopped by the handler") -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 Meaning = type[AnymqError] | Callable[[Any], type[AnymqError]]

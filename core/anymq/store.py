@@ -1,4 +1,4 @@
-"""`Store`: what the idempotency middleware remembers, behind a URL of its own."""
+"""`Store`: what middleware remembers of keys, behind a URL of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Claim:
 
 
 class Store(ABC):
-    """A three-state memory of keys, shared by all processes that open the same URL.
+    """A three-state memory of keys, and counters, shared by all processes that open the same URL.
 
     Every method is one atomic step. Errors of a client library are translated by the adapter's
     `errors` table of the driver in the same package. `tls_schemes` are those of its URL schemes
@@ -64,6 +64,18 @@ class Store(ABC):
     @abstractmethod
     async def abandon(self, key: str, owner: str) -> None:
         """Forget the claim of `owner`, so that the next `begin` is `NEW`; no-op if not held."""
+
+    @abstractmethod
+    async def mark(self, key: str, keep: float) -> int:
+        """Add one to the counter of `key` and return it, 1 the first time.
+
+        The counter is forgotten `keep` seconds after its last `mark`. Counters and claims do not
+        get into each other's way, whatever their keys.
+        """
+
+    @abstractmethod
+    async def unmark(self, key: str) -> None:
+        """Forget the counter of `key`."""
 
     @abstractmethod
     async def aclose(self) -> None:

@@ -33,6 +33,8 @@ from .acknowledge import Acknowledge  # noqa: E402
 from .dead_letter import DeadLetter  # noqa: E402
 from .deadline import Deadline  # noqa: E402
 from .idempotency import Idempotency  # noqa: E402
+from .kill_switch import KillSwitch  # noqa: E402
+from .rate_limit import RateLimit  # noqa: E402
 from .retry import Retry  # noqa: E402
 
 __all__ = [
@@ -41,9 +43,11 @@ __all__ = [
     "Deadline",
     "Handler",
     "Idempotency",
+    "KillSwitch",
     "Middleware",
     "Publish",
     "PublishMiddleware",
+    "RateLimit",
     "Retry",
     "compose",
 ]

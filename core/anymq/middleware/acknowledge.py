@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..errors import Reject, RetryAfter
+from ..errors import Reject, RetryAfter, StopLane
 
 if TYPE_CHECKING:
     from ..delivery import Delivery
@@ -46,6 +46,9 @@ class Acknowledge:
             except Reject as signal:
                 if not delivery.settled:
                     await delivery.reject(signal.reason, error=signal.__cause__)
+            except StopLane as signal:
+                if not delivery.settled:
+                    await delivery.stop(signal.reason)
             except Exception:
                 log.exception("handling %s from %s failed", delivery.message.id, delivery.topic)
                 if not delivery.settled:

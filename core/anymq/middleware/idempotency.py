@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError, RetryAfter
 from ..message import new_id
 from ..store import State, Store
+from .stored import tried
 
 if TYPE_CHECKING:
     from ..delivery import Delivery
@@ -18,11 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("anymq.idempotency")
 
-T = TypeVar("T")
-
-TRIES = 3
 BUSY = 2.0
-PAUSE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +28,11 @@ class Idempotency:
 
     `store` is a URL (`memory://`, `sqlite:///seen.db`, `redis://…`) or an open `Store`. A message
     is known by group, source and id. It is claimed for `lease` seconds, renewed while the
-    handler runs; a failure abandons the claim, so that the retry is not taken for a duplicate. A
-    message that somebody else is handling comes back later, uncounted, and so does every message
-    while the store cannot be reached. What is done is remembered for `keep` seconds: choose it
-    longer than the longest redelivery or redrive you expect.
+    handler runs; a failure abandons the claim, so that the retry is not taken for a duplicate; so
+    does a handler that settles its delivery otherwise than by `ack`. A message that somebody else
+    is handling comes back later, uncounted, and so does every message while the store cannot be
+    reached. What is done is remembered for `keep` seconds: choose it longer than the longest
+    redelivery or redrive you expect.
 
     A crash between the effect and its completion in the store repeats the effect, unless the
     handler's own writes are idempotent or share a transaction with the store.
@@ -54,8 +52,8 @@ class Idempotency:
             message = delivery.message
             key = f"{delivery.group}|{message.source}|{message.id}"
             owner = new_id()
-            store = await _tried(lambda: delivery.stores.get(self.store))
-            claim = await _tried(lambda: store.begin(key, owner, self.lease))
+            store = await tried(lambda: delivery.stores.get(self.store))
+            claim = await tried(lambda: store.begin(key, owner, self.lease))
             if claim.state is State.DONE:
                 log.info("duplicate of %s from %s skipped", message.id, delivery.topic)
                 if self.on_duplicate is not None:
@@ -72,7 +70,10 @@ class Idempotency:
                 raise
             finally:
                 renewal.stop()
-            await _tried(lambda: store.complete(key, owner, self.keep))
+            if delivery.verb in ("nack", "release", "reject", "stop"):
+                await _abandon(store, key, owner)
+            else:
+                await tried(lambda: store.complete(key, owner, self.keep))
 
         return idempotency
 
@@ -103,22 +104,6 @@ class _Renewal:
         self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
-
-
-async def _tried(call: Callable[[], Awaitable[T]]) -> T:
-    """Return the store's answer; a store that fails repeatedly postpones the delivery."""
-    for attempt in range(1, TRIES + 1):
-        try:
-            return await call()
-        except ConfigurationError:
-            raise
-        except Exception as error:
-            if attempt == TRIES:
-                reason = f"the idempotency store failed: {error}"
-                log.warning("%s", reason)
-                raise RetryAfter(1.0, reason, counted=False) from error
-            await asyncio.sleep(PAUSE * attempt)
-    raise AssertionError("unreachable")
 
 
 async def _abandon(store: Store, key: str, owner: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from ..errors import ConfigurationError, Reject, RetryAfter
+from ..errors import ConfigurationError, Reject, RetryAfter, StopLane
+from ..store import Store
+from .stored import tried
 
 if TYPE_CHECKING:
     from ..delivery import Delivery
@@ -16,6 +19,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("anymq.retry")
 
 ErrorTypes = type[Exception] | tuple[type[Exception], ...]
+
+MARK = 24 * 3600.0
+"""Seconds for which a start without an end is remembered."""
+
+
+class Exhausted(Reject):
+    """`Retry` gave up: raised where `Reject` speaks of the message, this of what handles it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +38,12 @@ class Retry:
     redelivery that holds nothing and survives a crash. Errors outside `retry_on`, or in
     `give_up_on`, are not retried. `attempts` counts every delivery, also those whose process
     crashed where the backend can count them: a message that kills its consumers ends up in the dead
-    letters as well.
+    letters as well. Where it cannot (Kafka), name a `marker`, a store of `Idempotency`'s kind that
+    all members share: every start is noted there, and the note removed when it has come to any end
+    but the death of the process. It costs two calls of the store a delivery.
+
+    `exhausted="stop"` does not reject: it stops the lane of the message's key until
+    `Subscription.restart`, for ordered subscriptions that must not skip a message.
     """
 
     attempts: int = 5
@@ -39,12 +54,16 @@ class Retry:
     jitter: bool = True
     retry_on: ErrorTypes = Exception
     give_up_on: ErrorTypes = ()
+    exhausted: Literal["dead-letter", "stop"] = "dead-letter"
+    marker: str | Store | None = None
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ConfigurationError("Retry: attempts must be at least 1")
         if min(self.initial, self.cap, self.in_place) < 0 or self.factor < 1:
             raise ConfigurationError("Retry: times must not be negative, factor at least 1")
+        if self.exhausted not in ("dead-letter", "stop"):
+            raise ConfigurationError("Retry: exhausted is 'dead-letter' or 'stop'")
 
     def delay(self, attempt: int) -> float:
         """Return the seconds to wait after the failure of `attempt`."""
@@ -53,26 +72,42 @@ class Retry:
 
     def __call__(self, handler: Handler) -> Handler:
         async def retry(delivery: Delivery) -> None:
-            if delivery.attempt > self.attempts:
-                raise Reject(
-                    f"gave up: attempt {delivery.attempt} of {self.attempts}; "
-                    "the earlier ones never came to an end"
-                )
-            while True:
-                try:
-                    return await handler(delivery)
-                except Reject:
-                    raise
-                except RetryAfter as signal:
-                    if signal.counted and delivery.attempt >= self.attempts:
-                        raise _exhausted(delivery, signal.reason) from signal
-                    raise
-                except Exception as error:
-                    wait = self._next(delivery, error)
-                await delivery.clock.sleep(wait)
-                delivery.count_from(delivery.attempt + 1)
+            if self.marker is None or delivery.group is None:
+                return await self._attempts(handler, delivery)
+            marker = self.marker
+            message = delivery.message
+            key = f"start|{delivery.topic}|{delivery.group}|{message.source}|{message.id}"
+            store = await tried(lambda: delivery.stores.get(marker))
+            starts = await tried(lambda: store.mark(key, MARK))
+            if starts > delivery.attempt:
+                delivery.count_from(starts)
+            try:
+                await self._attempts(handler, delivery)
+            finally:
+                await asyncio.shield(_unmark(store, key))
 
         return retry
+
+    async def _attempts(self, handler: Handler, delivery: Delivery) -> None:
+        """Handle `delivery`, again and again while the waits are short."""
+        if delivery.attempt > self.attempts:
+            raise self._exhausted(
+                f"gave up: attempt {delivery.attempt} of {self.attempts}; "
+                "the earlier ones never came to an end"
+            )
+        while True:
+            try:
+                return await handler(delivery)
+            except (Reject, StopLane):
+                raise
+            except RetryAfter as signal:
+                if signal.counted and delivery.attempt >= self.attempts:
+                    raise self._gave_up(delivery, signal.reason) from signal
+                raise
+            except Exception as error:
+                wait = self._next(delivery, error)
+            await delivery.clock.sleep(wait)
+            delivery.count_from(delivery.attempt + 1)
 
     def _next(self, delivery: Delivery, error: Exception) -> float:
         """Return how long to wait in place; raises what ends this delivery otherwise."""
@@ -80,7 +115,7 @@ class Retry:
         if isinstance(error, self.give_up_on) or not isinstance(error, self.retry_on):
             raise Reject(f"not retried: {reason}") from error
         if delivery.attempt >= self.attempts:
-            raise _exhausted(delivery, reason) from error
+            raise self._gave_up(delivery, reason) from error
         wait = self.delay(delivery.attempt)
         log.info(
             "attempt %d of %d failed for %s from %s, next in %.2f s: %s",
@@ -95,6 +130,16 @@ class Retry:
             raise RetryAfter(wait, reason) from error
         return wait
 
+    def _gave_up(self, delivery: Delivery, reason: str) -> Exception:
+        return self._exhausted(f"gave up after {delivery.attempt} attempts: {reason}")
 
-def _exhausted(delivery: Delivery, reason: str) -> Reject:
-    return Reject(f"gave up after {delivery.attempt} attempts: {reason}")
+    def _exhausted(self, reason: str) -> Exception:
+        return StopLane(reason) if self.exhausted == "stop" else Exhausted(reason)
+
+
+async def _unmark(store: Store, key: str) -> None:
+    try:
+        await store.unmark(key)
+    except Exception as error:
+        # The mark then counts as a start that never ended: one attempt less, nothing lost.
+        log.warning("removing the mark of %s failed: %s", key, error)

@@ -104,15 +104,22 @@ class TestBroker:
         return self.published(dead_letter_topic(topic, group))
 
     def _busy(self, now: float) -> bool:
-        running = -self._virtual().sleeping
+        paused = {
+            f"{item.topic}.{item.group}": len(item._buffer)  # pyright: ignore[reportPrivateUsage]
+            for item in self._app.subscriptions
+            if item.paused
+        }
+        running = -self._virtual().sleeping - sum(paused.values())
         for log in self.broker.native.logs.values():
-            for group in log.groups.values():
+            for name, group in log.groups.items():
                 if not group.members:
                     continue
-                if group.cursor < len(log.records):
+                fetching = name not in paused
+                if fetching and group.cursor < len(log.records):
                     return True
                 running += sum(
-                    out.owner is not None or out.due <= now for out in group.out.values()
+                    out.owner is not None or (fetching and out.due <= now)
+                    for out in group.out.values()
                 )
         return running > 0
 

@@ -125,3 +125,36 @@ class StoreConformance:
             assert (await first.begin(key, "a", 30)).state is State.NEW
         for key in odd:
             assert (await second.begin(key, "b", 30)).state is State.IN_PROGRESS
+
+    async def test_marks_are_counted_until_they_are_removed(
+        self, stores: tuple[Store, Store], key: str
+    ) -> None:
+        first, second = stores
+        assert [await first.mark(key, 30), await second.mark(key, 30)] == [1, 2]
+        assert await first.mark(key + "2", 30) == 1
+        await second.unmark(key)
+        await second.unmark(key)
+        assert await first.mark(key, 30) == 1
+        counts = await asyncio.gather(*(stores[n % 2].mark(key, 30) for n in range(20)))
+        assert sorted(counts) == list(range(2, 22))
+
+    async def test_marks_are_forgotten_after_their_time(
+        self, stores: tuple[Store, Store], key: str
+    ) -> None:
+        first, _ = stores
+        await first.mark(key, 30)
+        assert await first.mark(key, 0.2) == 2
+        await asyncio.sleep(0.25)
+        assert await first.mark(key, 30) == 1
+
+    async def test_marks_and_claims_do_not_meet(
+        self, stores: tuple[Store, Store], key: str
+    ) -> None:
+        first, second = stores
+        assert (await first.begin(key, "a", 30)).state is State.NEW
+        assert await first.mark(key, 30) == 1
+        assert (await second.begin(key, "b", 30)).state is State.IN_PROGRESS
+        await second.unmark(key)
+        assert await first.complete(key, "a", 30)
+        assert await first.mark(key, 30) == 1
+        assert (await second.begin(key, "b", 30)).state is State.DONE

@@ -1,0 +1,33 @@
+"""Calling a store from middleware: what fails for good postpones the delivery."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from ..errors import ConfigurationError, RetryAfter
+
+log = logging.getLogger("anymq.idempotency")
+
+T = TypeVar("T")
+
+TRIES = 3
+PAUSE = 0.2
+
+
+async def tried(call: Callable[[], Awaitable[T]]) -> T:
+    """Return the store's answer; one that fails repeatedly postpones the delivery, uncounted."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            return await call()
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            if attempt == TRIES:
+                reason = f"the store failed: {error}"
+                log.warning("%s", reason)
+                raise RetryAfter(1.0, reason, counted=False) from error
+            await asyncio.sleep(PAUSE * attempt)
+    raise AssertionError("unreachable")
