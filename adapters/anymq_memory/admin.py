@@ -48,9 +48,7 @@ def group_info(topic: TopicSpec, log: Log, group: Group, now: float) -> GroupInf
     undelivered = log.records[group.cursor :]
     held = [out for out in group.out.values() if out.owner is not None and out.due > now]
     holding = Counter(out.owner for out in held)
-    tried = sorted(
-        (out for out in group.out.values() if out.attempt > 1), key=lambda out: -out.attempt
-    )
+    tried = sorted((out for out in group.out.values() if out.tries > 1), key=lambda out: -out.tries)
     return GroupInfo(
         topic=topic.name,
         group=group.name.removeprefix(f"{topic.name}."),
@@ -65,7 +63,7 @@ def group_info(topic: TopicSpec, log: Log, group: Group, now: float) -> GroupInf
         waiting=len(group.out) - len(held),
         oldest_pending=max((now - out.taken for out in held), default=0.0),
         poison=tuple(
-            PoisonInfo(position=str(out.stored.sequence), attempts=out.attempt, member=out.owner)
+            PoisonInfo(position=str(out.stored.sequence), attempts=out.tries, member=out.owner)
             for out in tried[:_WORST]
         ),
     )
@@ -78,12 +76,10 @@ def ordered_info(
     parts: list[PartitionInfo] = []
     undelivered: list[float] = []
     for number, state in states.items():
-        left = log.lane_after(number, int(state.cursor), len(log.records))
-        lag = len(left) - len(state.done)
-        if lag > state.in_flight:
-            undelivered.append(left[len(state.done) + state.in_flight].time)
-        part = _partition(log, number)
-        parts.append(replace(part, owner=state.owner, lag=lag))
+        behind = log.lane_after(number, int(state.cursor), len(log.records))
+        left = [stored for stored in behind if str(stored.sequence) not in state.done]
+        undelivered += [stored.time for stored in left[state.in_flight :][:1]]
+        parts.append(replace(_partition(log, number), owner=state.owner, lag=len(left)))
     in_flight = sum(state.in_flight for state in states.values())
     tried = {place: n for state in states.values() for place, n in state.attempts.items()}
     worst = sorted(tried.items(), key=lambda item: -item[1])[:_WORST]

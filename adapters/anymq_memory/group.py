@@ -26,6 +26,11 @@ class Out:
     due: float = 0.0
     """When it may be delivered (waiting), or when its lease ends (owned)."""
 
+    @property
+    def tries(self) -> int:
+        """How often it was delivered: `attempt` is the next one of what waits."""
+        return self.attempt - (self.owner is None)
+
 
 @dataclass(slots=True)
 class Group:

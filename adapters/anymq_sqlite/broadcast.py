@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -13,8 +11,7 @@ from anymq.driver import Nack, Received, Source, SourceLost, SubscribeSpec
 from anymq.errors import NotFound, UnsupportedOperation
 
 from . import log
-from .pending import Taken, Token
-from .records import received
+from .records import stored
 from .source import RECEIVE_BYTES
 
 if TYPE_CHECKING:
@@ -35,26 +32,28 @@ class SqliteBroadcast(Source):
         deadline = time.monotonic() + wait
         while limit > 0:
             self._changed.clear()
-            messages = await self._database.read(lambda db: self._read(db, limit))
+            messages, due = await self._database.read(lambda db: self._read(db, limit))
             if messages:
                 self._cursor = messages[-1].seq
-                return [received(Taken(message, Token(message.seq, 0), 0)) for message in messages]
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
+                return [stored(message) for message in messages]
+            if due is not None and due <= time.time():
+                await self._driver.ripen(self._topic)
+                continue
+            if not await self._driver.watch.wait(self._changed, deadline, due):
                 break
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), remaining)
         return []
 
-    def _read(self, db: sqlite3.Connection, limit: int) -> list[log.Message]:
+    def _read(
+        self, db: sqlite3.Connection, limit: int
+    ) -> tuple[Sequence[log.Message], float | None]:
         try:
-            topic = log.topic_id(db, self._topic)
+            topic = log.find(db, self._topic).id
         except NotFound as error:
             raise SourceLost(str(error)) from error
         messages = log.after(db, topic, self._cursor, limit=limit, max_bytes=RECEIVE_BYTES)
         if not messages and log.last_seq(db) < self._cursor:
             raise SourceLost("the file was replaced by an older one")
-        return messages
+        return messages, log.next_ripe(db, topic)
 
     async def ack(self, records: Sequence[Received]) -> None:
         """Do nothing: there is nothing to settle."""

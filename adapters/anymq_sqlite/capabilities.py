@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anymq.capabilities import Capabilities, native
+from anymq.capabilities import Capabilities, emulated, native
 
 CAPABILITIES = Capabilities(
     durability=(
@@ -20,4 +20,10 @@ CAPABILITIES = Capabilities(
     extend=native("the lease begins anew"),
     dead_letters=native("stored and settled in one transaction"),
     publish_dedup=native("a unique index, for as long as the message is kept"),
+    ordered=emulated("leases on partitions, written by compare-and-set"),
+    ordered_attempts=native("noted in the file before a message is handed out"),
+    delayed_publish=native("a row with a time, let into the log by whoever uses the topic next"),
+    replay=native("as far back as the retention reaches"),
+    retention=native("what a group has not settled is kept longer"),
+    admin=native(),
 )

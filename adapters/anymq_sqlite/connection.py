@@ -95,7 +95,7 @@ def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
         db = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:
         db.text_factory = _text
-        known = schema.exists(db)  # before anything is changed
+        found = schema.version(db)  # before anything is changed
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise ConfigurationError(
@@ -104,8 +104,8 @@ def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
         db.execute(f"PRAGMA synchronous = {synchronous}")
         db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         db.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}")
-        if not known:
-            schema.create(db)
+        if found < schema.VERSION:
+            schema.upgrade(db)
     except BaseException:
         db.close()
         raise

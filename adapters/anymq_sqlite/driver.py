@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
-from collections.abc import Sequence
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from itertools import count
 from typing import ClassVar, Self
 
+from anymq import ordered
 from anymq.capabilities import Capabilities
-from anymq.driver import Binding, Driver, Outcome, Record, Source, SubscribeSpec, TopicSpec
-from anymq.errors import ErrorTable
+from anymq.driver import (
+    Binding,
+    Driver,
+    Outcome,
+    Received,
+    Record,
+    Source,
+    Start,
+    SubscribeSpec,
+    TopicSpec,
+)
+from anymq.errors import ErrorTable, NotFound
+from anymq.info import GroupInfo, TopicInfo
+from anymq.ordered import OrderedSource
 from anymq.url import URL
 
-from . import log, pending
+from . import admin, log, members, pending
 from .broadcast import SqliteBroadcast
 from .capabilities import CAPABILITIES
 from .database import Database
 from .errors import ERRORS
 from .options import SqliteOptions, database_path
-from .records import entry
+from .partitioned import SqliteLog
+from .records import entry, stored
 from .retention import Janitor
-from .source import SqliteSource
+from .source import RECEIVE_BYTES, SqliteSource
 from .watch import Watch
+
+_PAGE = 500
 
 
 class SqliteDriver(Driver):
@@ -38,6 +59,7 @@ class SqliteDriver(Driver):
         self._database = database
         self.janitor = janitor
         self._natives: dict[str, str] = {}
+        self._turns: defaultdict[str, count[int]] = defaultdict(count)
 
     @classmethod
     async def open(cls, url: URL, options: SqliteOptions, *, timeout: float) -> Self:
@@ -55,9 +77,21 @@ class SqliteDriver(Driver):
         """The file: `path`, and `read` and `write` for jobs on its `sqlite3.Connection`."""
         return self._database
 
-    def native_name(self, topic: str) -> str:
-        """Return what `topic` is called in the file."""
-        return self._natives.get(topic, topic)
+    def entry(self, record: Record) -> log.Entry:
+        """Return the row for `record`."""
+        topic = self._natives.get(record.topic, record.topic)
+        return entry(record, topic, next(self._turns[topic]) if record.key is None else 0)
+
+    async def ripen(self, topic: str) -> None:
+        """Let in the delayed messages of `topic`, a native name, that are due."""
+        now = time.time()
+
+        def job(db: sqlite3.Connection) -> None:
+            with contextlib.suppress(NotFound):
+                log.ripen(db, log.find(db, topic).id, now)
+
+        await self._database.write(job)
+        self.watch.wake((topic,))
 
     async def ping(self) -> None:
         await self._database.ping()
@@ -65,10 +99,10 @@ class SqliteDriver(Driver):
     async def declare(self, topic: TopicSpec) -> None:
         self._natives[topic.name] = topic.native
         if topic.create:
-            await self._database.write(lambda db: log.declare(db, topic.native, topic.retention))
+            await self._database.write(lambda db: log.declare(db, topic))
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
-        entries = [entry(record, self.native_name(record.topic)) for record in records]
+        entries = [self.entry(record) for record in records]
         outcomes = await self._database.write(lambda db: log.append(db, entries))
         self.watch.wake({entry.topic for entry in entries})
         return outcomes
@@ -78,8 +112,75 @@ class SqliteDriver(Driver):
         if spec.group is None:
             cursor = await self._database.read(lambda db: _place(db, spec))
             return SqliteBroadcast(self, spec, cursor)
-        group = await self._database.write(lambda db: _join(db, spec))
-        return SqliteSource(self, spec, group)
+        topic, group = await self._database.write(lambda db: _join(db, spec))
+        if not spec.ordered:
+            return SqliteSource(self, spec, group)
+        reading = SqliteLog(self, topic, spec.topic.native, group, member=spec.member)
+        source = OrderedSource(reading, spec, self.clock)
+        await source.start()
+        return source
+
+    async def browse(
+        self, topic: TopicSpec, start: Start = "earliest"
+    ) -> AsyncIterator[Sequence[Received]]:
+        await self.ripen(topic.native)
+        place, end = await self._database.read(lambda db: _span(db, topic, start))
+        while place < end:
+            page = await self._database.read(partial(_page, topic=topic, place=place, end=end))
+            if not page:
+                return
+            yield [stored(message) for message in page]
+            place = page[-1].seq
+
+    async def topics(self) -> Sequence[str]:
+        return await self._database.read(admin.topics)
+
+    async def groups(self, topic: TopicSpec) -> Sequence[str]:
+        return await self._database.read(lambda db: admin.groups(db, topic.native))
+
+    async def describe_topic(self, topic: TopicSpec) -> TopicInfo:
+        await self.ripen(topic.native)
+        return await self._database.read(lambda db: admin.topic_info(db, topic))
+
+    async def describe_group(self, topic: TopicSpec, native_group: str) -> GroupInfo:
+        await self.ripen(topic.native)
+        found, group, is_ordered = await self._group(topic, native_group)
+        if not is_ordered:
+            return await self._database.read(lambda db: admin.group_info(db, topic, found, group))
+        states = await ordered.state(SqliteLog(self, found, topic.native, group), clock=self.clock)
+        return await self._database.read(
+            lambda db: admin.ordered_info(db, topic, found, group, states)
+        )
+
+    async def seek(self, topic: TopicSpec, native_group: str, to: Start) -> None:
+        found, group, is_ordered = await self._group(topic, native_group)
+        if is_ordered:
+            await self._database.read(lambda db: members.check_idle(db, group))
+            reading = SqliteLog(self, found, topic.native, group)
+            await ordered.seek(reading, to, clock=self.clock)
+        else:
+            await self._database.write(lambda db: admin.seek(db, found, group, to))
+
+    async def delete_topic(self, topic: TopicSpec) -> None:
+        with contextlib.suppress(NotFound):
+            await self.purge(topic)
+            await self._database.write(
+                lambda db: admin.delete_topic(db, log.find(db, topic.native))
+            )
+            self.watch.wake((topic.native,))
+
+    async def delete_group(self, topic: TopicSpec, native_group: str) -> None:
+        await self._database.write(lambda db: admin.delete_group(db, topic.native, native_group))
+
+    async def purge(self, topic: TopicSpec) -> None:
+        found, last = await self._database.read(
+            lambda db: (log.find(db, topic.native), log.last_seq(db))
+        )
+        while await self._database.write(lambda db: admin.purge(db, found, last)):
+            pass
+
+    async def _group(self, topic: TopicSpec, name: str) -> tuple[log.Topic, pending.Group, bool]:
+        return await self._database.read(lambda db: admin.group(db, topic.native, name))
 
     async def aclose(self) -> None:
         try:
@@ -89,10 +190,22 @@ class SqliteDriver(Driver):
 
 
 def _place(db: sqlite3.Connection, spec: SubscribeSpec) -> int:
-    log.topic_id(db, spec.topic.native)
-    return 0 if spec.start == "earliest" else log.last_seq(db)
+    return log.behind(db, log.find(db, spec.topic.native).id, spec.start)
 
 
-def _join(db: sqlite3.Connection, spec: SubscribeSpec) -> pending.Group:
-    topic = log.topic_id(db, spec.topic.native)
-    return pending.join(db, topic, spec.native_group, start=spec.start, create=spec.create)
+def _join(db: sqlite3.Connection, spec: SubscribeSpec) -> tuple[log.Topic, pending.Group]:
+    topic = log.find(db, spec.topic.native)
+    group = pending.join(db, topic.id, spec)
+    members.enter(db, group, spec.member)
+    return topic, group
+
+
+def _span(db: sqlite3.Connection, topic: TopicSpec, start: Start) -> tuple[int, int]:
+    """Return what is behind `start`, and the end of the log now."""
+    return log.behind(db, log.find(db, topic.native).id, start), log.last_seq(db)
+
+
+def _page(db: sqlite3.Connection, *, topic: TopicSpec, place: int, end: int) -> list[log.Message]:
+    found = log.find(db, topic.native).id
+    page = log.after(db, found, place, limit=_PAGE, max_bytes=RECEIVE_BYTES)
+    return [message for message in page if message.seq <= end]

@@ -1,36 +1,69 @@
-"""The log: topics, and messages in the order of their commits. Functions of the connection."""
+"""The log: topics, and messages in the order of their commits. Functions of the connection.
+
+Before anything is added to a topic, or taken from it, its delayed messages that are due are let in:
+so the log is in the order of time, but for jumps of the clock.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
-from anymq.driver import Outcome
-from anymq.errors import NotFound
+from anymq.driver import Outcome, Start, TopicSpec
+from anymq.errors import ConfigurationError, NotFound
+from anymq.partitions import partition_of
 
 # Errors of one record's contents; any other error is the database's.
 _RECORD_ERRORS = (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, UnicodeError)
 
 _INSERT = """
-INSERT INTO messages (seq, topic, uniq, key, body, headers, time) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO messages (seq, topic, part, uniq, key, body, headers, time)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uniq, topic) WHERE uniq IS NOT NULL DO NOTHING
+"""
+_HOLD = """
+INSERT INTO delayed (due, topic, part, uniq, key, body, headers) SELECT ?, ?, ?, ?, ?, ?, ?
+WHERE NOT EXISTS (SELECT 1 FROM messages WHERE uniq = ? AND topic = ?)
 ON CONFLICT (uniq, topic) WHERE uniq IS NOT NULL DO NOTHING
 """
+_DUE = "FROM delayed WHERE topic = ? AND due <= ? ORDER BY due, id LIMIT ?"
+# Let in by one transaction at most.
+_RIPE = 500
+_LARGEST = (1 << 63) - 1
+
+
+class Topic(NamedTuple):
+    """A topic that exists."""
+
+    id: int
+    partitions: int
+
+    def part(self, entry: Entry) -> int | None:
+        """Return the partition of `entry`, None if there is only one."""
+        if self.partitions == 1:
+            return None
+        if entry.key is None:
+            return entry.turn % self.partitions
+        return partition_of(entry.key, self.partitions)
 
 
 class Entry(NamedTuple):
-    """A message to append."""
+    """A message to append from the time `due` on; without a key, `turn` says to which partition."""
 
     topic: str
     uniq: str
     key: str | None
     body: bytes
     headers: str
+    due: float | None
+    turn: int
 
 
 COLUMNS = """
-messages.seq, CAST(key AS TEXT), CAST(body AS BLOB), CAST(headers AS TEXT), CAST(time AS REAL)
+messages.seq, CAST(key AS TEXT), CAST(body AS BLOB), CAST(headers AS TEXT), CAST(time AS REAL),
+ifnull(CAST(part AS INTEGER), 0)
 """
 """The columns of a `Message`. The casts are for rows of other programs: SQLite stores any type."""
 
@@ -43,22 +76,35 @@ class Message(NamedTuple):
     body: bytes
     headers: str
     time: float
+    part: int
 
 
-def declare(db: sqlite3.Connection, name: str, retention: float | None) -> None:
-    """Make topic `name` exist; a `retention` replaces the one it has."""
-    db.execute("INSERT INTO topics (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
-    if retention is not None:
-        db.execute("UPDATE topics SET retention = ? WHERE name = ?", (retention, name))
+def declare(db: sqlite3.Connection, topic: TopicSpec) -> None:
+    """Make `topic` exist; a retention replaces the one it has.
+
+    Raises `ConfigurationError` if it exists with another number of partitions.
+    """
+    insert = "INSERT INTO topics (name, partitions) VALUES (?, ?) ON CONFLICT DO NOTHING"
+    db.execute(insert, (topic.native, topic.partitions or 1))
+    count = find(db, topic.native).partitions
+    if topic.partitions not in (None, count):
+        raise ConfigurationError(
+            f"the topic {topic.name} has {count} partitions, not {topic.partitions}"
+        )
+    update = """
+    UPDATE topics SET retention = ifnull(?, retention), retention_bytes = ifnull(?, retention_bytes)
+    WHERE name = ?
+    """
+    if (topic.retention, topic.retention_bytes) != (None, None):
+        db.execute(update, (topic.retention, topic.retention_bytes, topic.native))
 
 
-def topic_id(db: sqlite3.Connection, name: str) -> int:
-    """Return the id of topic `name`; raises `NotFound`."""
-    row = db.execute("SELECT id FROM topics WHERE name = ?", (name,)).fetchone()
+def find(db: sqlite3.Connection, name: str) -> Topic:
+    """Return the topic called `name`; raises `NotFound`."""
+    row = db.execute("SELECT id, partitions FROM topics WHERE name = ?", (name,)).fetchone()
     if row is None:
         raise NotFound(f"topic {name!r} does not exist")
-    found: int = row[0]
-    return found
+    return Topic(*row)
 
 
 def last_seq(db: sqlite3.Connection) -> int:
@@ -70,31 +116,65 @@ def last_seq(db: sqlite3.Connection) -> int:
 def append(db: sqlite3.Connection, entries: Sequence[Entry]) -> list[Outcome]:
     """Store `entries` and return one outcome for each; a repeated one keeps its first place."""
     now = time.time()
-    topics: dict[str, int | NotFound] = {
-        name: _find(db, name) for name in {e.topic for e in entries}
-    }
+    topics = {name: _find(db, name, now) for name in {entry.topic for entry in entries}}
     outcomes: list[Outcome] = []
     rows: list[tuple[object, ...]] = []
     seq = last_seq(db)
-    for topic, uniq, key, body, headers in entries:
-        found = topics[topic]
-        if isinstance(found, int):
-            seq += 1
-            rows.append((seq, found, uniq, key, body, headers, now))
-            outcomes.append(str(seq))
+    for entry in entries:
+        topic = topics[entry.topic]
+        if not isinstance(topic, Topic):
+            outcomes.append(topic)
+            continue
+        row = (topic.id, topic.part(entry), entry.uniq, entry.key, entry.body, entry.headers)
+        if entry.due is not None and entry.due > now:
+            outcomes.append(_hold(db, entry.due, row))
         else:
-            outcomes.append(found)
+            seq += 1
+            rows.append((seq, *row, now))
+            outcomes.append(str(seq))
     if rows and not _insert_all(db, rows):
         fates = iter([_insert_one(db, row) for row in rows])
         outcomes = [next(fates) if isinstance(outcome, str) else outcome for outcome in outcomes]
     return outcomes
 
 
-def _find(db: sqlite3.Connection, name: str) -> int | NotFound:
+def _find(db: sqlite3.Connection, name: str, now: float) -> Topic | NotFound:
     try:
-        return topic_id(db, name)
+        topic = find(db, name)
     except NotFound as error:
         return error
+    ripen(db, topic.id, now)
+    return topic
+
+
+def _hold(db: sqlite3.Connection, due: float, row: tuple[object, ...]) -> BaseException | None:
+    topic, _, uniq = row[:3]
+    try:
+        db.execute(_HOLD, (due, *row, uniq, topic))
+    except _RECORD_ERRORS as error:
+        return error
+    return None
+
+
+def next_ripe(db: sqlite3.Connection, topic: int) -> float | None:
+    """Return when the next delayed message of `topic` is due, None if there is none."""
+    query = "SELECT due FROM delayed WHERE topic = ? ORDER BY due LIMIT 1"
+    row = db.execute(query, (topic,)).fetchone()
+    return row[0] if row else None
+
+
+def ripen(db: sqlite3.Connection, topic: int, now: float) -> None:
+    """Let in the delayed messages of `topic` that are due at `now`, or as many as fit for once."""
+    due = next_ripe(db, topic)
+    if due is None or due > now:
+        return
+    insert = f"""
+    INSERT OR IGNORE INTO messages (topic, part, uniq, key, body, headers, time)
+    SELECT topic, part, uniq, key, body, headers, due {_DUE}
+    """
+    db.execute(insert, (topic, now, _RIPE))
+    delete = f"DELETE FROM delayed WHERE id IN (SELECT id {_DUE})"  # noqa: S608
+    db.execute(delete, (topic, now, _RIPE))
 
 
 def _insert_all(db: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> bool:
@@ -111,7 +191,7 @@ def _insert_all(db: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> b
 
 
 def _insert_one(db: sqlite3.Connection, row: tuple[object, ...]) -> Outcome:
-    seq, topic, uniq = row[:3]
+    seq, topic, _, uniq = row[:4]
     try:
         if not db.execute(_INSERT, row).rowcount:
             query = "SELECT seq FROM messages WHERE uniq = ? AND topic = ?"
@@ -128,12 +208,54 @@ def has_after(db: sqlite3.Connection, topic: int, seq: int) -> bool:
 
 
 def after(
-    db: sqlite3.Connection, topic: int, seq: int, *, limit: int, max_bytes: int
+    db: sqlite3.Connection,
+    topic: int,
+    seq: int,
+    *,
+    limit: int,
+    max_bytes: int,
+    part: int | None = None,
 ) -> list[Message]:
-    """Return the messages of `topic` after `seq`: the first, then more within both bounds."""
-    query = f"SELECT {COLUMNS} FROM messages WHERE topic = ? AND seq > ? ORDER BY seq LIMIT ?"  # noqa: S608
-    rows = db.execute(query, (topic, seq, limit))
+    """Return the messages of `topic` after `seq`: the first, then more within both bounds.
+
+    With `part`, only those of that partition; for a topic that has more than one.
+    """
+    only = "" if part is None else "AND part = ?"
+    query = f"""
+    SELECT {COLUMNS} FROM messages WHERE topic = ? AND seq > ? {only} ORDER BY seq LIMIT ?
+    """  # noqa: S608
+    values = (topic, seq, limit) if part is None else (topic, seq, part, limit)
+    rows = db.execute(query, values)
     return list(bounded(map(Message._make, rows), max_bytes))
+
+
+def behind(db: sqlite3.Connection, topic: int, start: Start) -> int:
+    """Return the `seq` behind which reading begins for `start`; raises `ConfigurationError`."""
+    if start == "earliest":
+        return 0
+    if start == "latest":
+        return last_seq(db)
+    if isinstance(start, datetime):
+        if start.tzinfo is None:
+            raise ConfigurationError(f"start {start!r} has no time zone")
+        return _before(db, topic, start.timestamp())
+    if not (start.isascii() and start.isdecimal() and len(start) < len(str(_LARGEST))):
+        raise ConfigurationError(f"{start!r} is not a position: expected a number")
+    return min(max(int(start) - 1, 0), last_seq(db))
+
+
+def _before(db: sqlite3.Connection, topic: int, moment: float) -> int:
+    """Return a `seq` that only messages of `topic` follow that are of `moment` or younger."""
+    query = "SELECT seq, time FROM messages WHERE topic = ? AND seq > ? ORDER BY seq LIMIT 1"
+    low, high = 0, last_seq(db)
+    while low < high:
+        middle = (low + high) // 2
+        row = db.execute(query, (topic, middle)).fetchone()
+        if row is None or row[1] >= moment:
+            high = middle
+        else:
+            low = row[0]
+    return low
 
 
 def bounded(messages: Iterator[Message], max_bytes: int) -> Iterator[Message]:

@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from anymq.driver import SourceLost, Start
-from anymq.errors import NotFound
+from anymq.driver import SourceLost, SubscribeSpec
+from anymq.errors import ConfigurationError, NotFound
 
 from . import log
 
@@ -49,21 +49,36 @@ class Return(NamedTuple):
     shift: int
 
 
-def join(db: sqlite3.Connection, topic: int, name: str, *, start: Start, create: bool) -> Group:
-    """Return group `name` of `topic`, made at `start` if it is new; raises `NotFound`."""
-    query = "SELECT id FROM groups WHERE topic = ? AND name = ?"
+def find(db: sqlite3.Connection, topic: int, name: str) -> tuple[Group, bool] | None:
+    """Return group `name` of `topic` and whether it is ordered, None if there is none."""
+    query = "SELECT id, ordered FROM groups WHERE topic = ? AND name = ?"
     row = db.execute(query, (topic, name)).fetchone()
-    if row is None:
-        if not create:
-            raise NotFound(f"group {name!r} does not exist")
-        cursor = 0 if start == "earliest" else log.last_seq(db)
-        insert = "INSERT INTO groups (topic, name, cursor) VALUES (?, ?, ?)"
-        return Group(db.execute(insert, (topic, name, cursor)).lastrowid or 0, name)
-    return Group(row[0], name)
+    return (Group(row[0], name), bool(row[1])) if row else None
 
 
-def _place(db: sqlite3.Connection, group: Group) -> tuple[int, int]:
-    """Return the topic and the cursor of `group`."""
+def join(db: sqlite3.Connection, topic: int, spec: SubscribeSpec) -> Group:
+    """Return the group of `spec`, made at its start if it is new.
+
+    Raises `NotFound` if it shall not be made, and `ConfigurationError` if it is ordered where
+    `spec` is not, or the other way round.
+    """
+    name = spec.native_group
+    found = find(db, topic, name)
+    if found is not None:
+        group, ordered = found
+        if ordered is not spec.ordered:
+            raise ConfigurationError(f"the group {name} is {'' if ordered else 'not '}ordered")
+        return group
+    if not spec.create:
+        raise NotFound(f"group {name!r} does not exist")
+    cursor = log.behind(db, topic, spec.start)
+    insert = "INSERT INTO groups (topic, name, cursor, ordered) VALUES (?, ?, ?, ?)"
+    row = (topic, name, cursor, spec.ordered)
+    return Group(db.execute(insert, row).lastrowid or 0, name)
+
+
+def place(db: sqlite3.Connection, group: Group) -> tuple[int, int]:
+    """Return the topic and the cursor of `group`; raises `SourceLost` if it was deleted."""
     query = "SELECT topic, cursor FROM groups WHERE id = ? AND name = ?"
     row: tuple[int, int] | None = db.execute(query, group).fetchone()
     if row is None:
@@ -73,26 +88,33 @@ def _place(db: sqlite3.Connection, group: Group) -> tuple[int, int]:
 
 def next_due(db: sqlite3.Connection, group: Group) -> float | None:
     """Return from when there is something to take: 0 for now, None for not before a publish."""
-    if log.has_after(db, *_place(db, group)):
+    topic, cursor = place(db, group)
+    if log.has_after(db, topic, cursor):
         return 0.0
     query = "SELECT due FROM pending WHERE grp = ? ORDER BY due LIMIT 1"
     row = db.execute(query, (group.id,)).fetchone()
-    return row[0] if row else None
+    dues = [due for due in (log.next_ripe(db, topic), row[0] if row else None) if due is not None]
+    return min(dues, default=None)
 
 
 def take(
     db: sqlite3.Connection, group: Group, *, owner: str, lease: float, limit: int, max_bytes: int
 ) -> list[Taken]:
     """Take up to `limit` messages for `owner`: those that are due, then new ones."""
-    topic, cursor = _place(db, group)
+    topic, cursor = place(db, group)
     now = time.time()
+    log.ripen(db, topic, now)
     fence = random.getrandbits(62) + 1
     taken = _due(db, group, fence=fence, now=now, limit=limit, max_bytes=max_bytes)
     if taken:
         update = """
-        UPDATE pending SET due = ?, owner = ?, fence = ?, redeliveries = ? WHERE grp = ? AND seq = ?
+        UPDATE pending SET due = ?, taken = ?, owner = ?, fence = ?, redeliveries = ?
+        WHERE grp = ? AND seq = ?
         """
-        values = [(now + lease, owner, fence, t.redeliveries, group.id, t.token.seq) for t in taken]
+        values = [
+            (now + lease, now, owner, fence, item.redeliveries, group.id, item.token.seq)
+            for item in taken
+        ]
         db.executemany(update, values)
     limit -= len(taken)
     max_bytes -= sum(len(item.message.body) for item in taken)
@@ -100,11 +122,11 @@ def take(
         new = log.after(db, topic, cursor, limit=limit, max_bytes=max_bytes)
         if new:
             insert = """
-            INSERT INTO pending (grp, seq, due, owner, fence, redeliveries)
-            VALUES (?, ?, ?, ?, ?, 0)
+            INSERT INTO pending (grp, seq, due, taken, owner, fence, redeliveries)
+            VALUES (?, ?, ?, ?, ?, ?, 0)
             """
             due = now + lease
-            db.executemany(insert, [(group.id, m.seq, due, owner, fence) for m in new])
+            db.executemany(insert, [(group.id, m.seq, due, now, owner, fence) for m in new])
             db.execute("UPDATE groups SET cursor = ? WHERE id = ?", (new[-1].seq, group.id))
             taken += [Taken(message, Token(message.seq, fence), 0) for message in new]
     return taken

@@ -7,15 +7,22 @@ from typing import Any
 
 from anymq.driver import Received, Record
 
-from .log import Entry
-from .pending import Taken
+from .log import Entry, Message
+from .pending import Taken, Token
 
 ATTEMPT = "anymq-attempt"
 
 
-def entry(record: Record, topic: str) -> Entry:
-    """Return the row for `record`."""
-    return Entry(topic, record.unique, record.key, record.body, json.dumps(record.headers))
+def entry(record: Record, topic: str, turn: int) -> Entry:
+    """Return the row for `record`, which is the `turn`-th of its topic."""
+    headers = json.dumps(record.headers)
+    due = record.deliver_at
+    return Entry(topic, record.unique, record.key, record.body, headers, due, turn)
+
+
+def stored(message: Message) -> Received:
+    """Return the record of a row that nobody takes."""
+    return received(Taken(message, Token(message.seq, 0), 0))
 
 
 def received(taken: Taken) -> Received:
@@ -35,6 +42,7 @@ def received(taken: Taken) -> Received:
         key=message.key,
         time=message.time,
         redeliveries=redeliveries,
+        partition=message.part,
     )
 
 

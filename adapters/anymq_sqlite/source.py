@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -11,17 +10,16 @@ from typing import TYPE_CHECKING
 
 from anymq.driver import Driver, Nack, Received, Rejected, Source, SubscribeSpec
 
-from . import pending
+from . import members, pending
+from .members import Membership
 from .pending import Group, Return, Taken
-from .records import entry, received
+from .records import received
 
 if TYPE_CHECKING:
     from .driver import SqliteDriver
 
 # The most that the bodies of one `receive` hold, but for a single larger one.
 RECEIVE_BYTES = 4 * 1024 * 1024
-# What is due is looked for this much later, lest a clock that ticks coarsely make the look vain.
-_SLACK = 0.001
 
 
 class SqliteSource(Source):
@@ -35,11 +33,13 @@ class SqliteSource(Source):
         self._owner = spec.member
         self._lease = spec.ack_deadline
         self._changed = driver.watch.add(self._topic)
+        self._membership = Membership(self._database, group, spec.member)
         self._flowing = False
         self._closed = False
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         deadline = time.monotonic() + wait
+        self._membership.renew()
         while limit > 0:
             self._changed.clear()
             # Without much hope of a message, look before asking for a turn to write.
@@ -49,13 +49,8 @@ class SqliteSource(Source):
                 self._flowing = bool(taken)
                 if taken:
                     return [received(item) for item in taken]
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
+            if not await self._driver.watch.wait(self._changed, deadline, due):
                 break
-            if due is not None:
-                remaining = min(remaining, max(0.0, due - time.time()) + _SLACK)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), remaining)
         return []
 
     def _next_due(self, db: sqlite3.Connection) -> float | None:
@@ -103,10 +98,7 @@ class SqliteSource(Source):
         await self.nack(nacks)
 
     async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
-        letters = [
-            (item.received.token, entry(item.letter, self._driver.native_name(item.letter.topic)))
-            for item in rejected
-        ]
+        letters = [(item.received.token, self._driver.entry(item.letter)) for item in rejected]
         await self._database.write(lambda db: pending.bury(db, self._group, letters))
         self._driver.watch.wake({letter.topic for _, letter in letters})
 
@@ -121,5 +113,9 @@ class SqliteSource(Source):
             return
         self._closed = True
         self._driver.watch.remove(self._topic, self._changed)
-        await self._database.write(lambda db: pending.leave(db, self._group, self._owner))
+        await self._database.write(self._leave)
         self._driver.watch.wake((self._topic,))
+
+    def _leave(self, db: sqlite3.Connection) -> None:
+        pending.leave(db, self._group, self._owner)
+        members.leave(db, self._group, self._owner)

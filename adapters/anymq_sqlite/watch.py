@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Iterable
+
+# What is due is looked for this much later, lest a clock that ticks coarsely make the look vain.
+_SLACK = 0.001
 
 
 class Watch:
@@ -25,6 +30,20 @@ class Watch:
         events.discard(event)
         if not events:
             del self._events[topic]
+
+    async def wait(self, event: asyncio.Event, deadline: float, due: float | None) -> bool:
+        """Return when `event` is set, at the monotonic `deadline`, or at the time `due`.
+
+        False if the deadline had passed before.
+        """
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            return False
+        if due is not None:
+            remaining = min(remaining, max(0.0, due - time.time()) + _SLACK)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), remaining)
+        return True
 
     def wake(self, topics: Iterable[str]) -> None:
         """Set the events of `topics`."""

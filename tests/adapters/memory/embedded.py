@@ -168,7 +168,9 @@ class Replay:
         source = await bench.join(driver, "later", start=moment + timedelta(hours=1))
         assert await nothing(source)
 
-    @pytest.mark.parametrize("start", ["x", "", "-1", "1.5", "9" * 5000, datetime(2026, 1, 1)])
+    @pytest.mark.parametrize(
+        "start", ["x", "", "-1", "1.5", "9" * 5000, datetime(2026, 1, 1)], ids=range(6)
+    )
     async def test_a_malformed_start(self, bench: Bench[Any], driver: Driver, start: Start) -> None:
         for group in ("g", None):
             with pytest.raises(ConfigurationError):
@@ -268,10 +270,7 @@ class Admin:
         assert info.members is not None
         assert [(member.name, member.in_flight) for member in info.members] == [(spec.member, 2)]
         assert info.poison is not None
-        assert {item.position: item.attempts for item in info.poison} == {
-            outcomes[1]: 2,
-            outcomes[2]: 2,
-        }
+        assert {item.position: item.attempts for item in info.poison} == {outcomes[2]: 2}
         with pytest.raises(NotFound):
             await driver.describe_group(bench.topic(), "nobody")
         await source.aclose()
