@@ -188,6 +188,7 @@ class Run:
         """Ask all that run to end, and see that they do within grace + 5 s and some for Python."""
         running = [process for process in self.processes if process.running]
         for process in running:
+            await self.ready(process)
             process.stop(number)
         for process in running:
             grace = getattr(process.settings, "drain_timeout", 5.0)

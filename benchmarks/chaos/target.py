@@ -31,8 +31,8 @@ class Target:
             yield self.server.url_at(proxy.port), proxy
 
 
-def of_backend(name: str, folder: Path, *, instance: str = "chaos") -> Target:
-    """A backend by its name: servers are started empty, SQLite is a file in `folder`."""
+def of_backend(name: str, folder: Path, *, instance: str | None = "chaos") -> Target:
+    """A backend by its name: servers of an instance, SQLite is a file in `folder`."""
     if name == "sqlite":
         return Target(name, f"sqlite:///{folder}/chaos.db")
     broken = server(name, instance)
