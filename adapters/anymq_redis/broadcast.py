@@ -1,4 +1,4 @@
-"""`BroadcastSource`: a reader that gets everything and remembers its place."""
+"""`BroadcastSource`: a reader that gets everything and remembers its places."""
 
 from __future__ import annotations
 
@@ -6,35 +6,25 @@ from collections.abc import Sequence
 
 from anymq.driver import Nack, Received, Source
 
-from .connection import Reader, pack
-from .reading import ReadSize
-from .wire import received
+from .log import StreamReader
+from .places import id_at
 
 
 class BroadcastSource(Source):
-    """XREAD after the last id: what a broken read had fetched is simply read again."""
+    """Reads all partitions, each behind the last id that came from it."""
 
-    def __init__(self, reader: Reader, stream: bytes, last: bytes) -> None:
+    def __init__(self, reader: StreamReader, behind: Sequence[bytes]) -> None:
         self._reader = reader
-        self._stream = stream
-        self._last = last
-        self._read_size = ReadSize()
+        self._behind = dict(enumerate(behind))
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         if limit <= 0:
             return []
-        command = pack(
-            *(b"XREAD", *self._read_size.arguments(limit, wait)),
-            *(b"STREAMS", self._stream, self._last),
-        )
-        reply = await self._reader.read(command)
-        if not reply:
-            return []
-        entries = reply[0][1]
-        self._read_size.learn(entries)
-        self._last = entries[-1][0]
-        name = self._stream.decode()
-        return [received(name, entry, None, 0) for entry in entries]
+        records: list[Received] = []
+        for number, found in await self._reader.read(self._behind, limit, wait):
+            self._behind[number] = id_at(found[-1].position)
+            records += found
+        return records
 
     async def ack(self, records: Sequence[Received]) -> None:
         """Nothing to settle."""

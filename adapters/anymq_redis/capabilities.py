@@ -24,4 +24,21 @@ CAPABILITIES = Capabilities(
     publish_dedup=emulated(
         "publishes are numbered by producer; one repeated within `dedupe` seconds is stored once"
     ),
+    ordered=emulated(
+        "a stream a partition, read by one member at a time; leases and cursors are cells of a hash"
+    ),
+    ordered_attempts=emulated("kept in the cell of the partition"),
+    delayed_publish=emulated(
+        "the record waits in a sorted set, which every process that uses the topic watches; it is "
+        "as durable as a published one, and due by the server's clock"
+    ),
+    replay=native("ids carry the time; as far back as the stream reaches"),
+    retention=emulated(
+        "members and publishers trim now and then, but nothing that a group has not settled; sizes "
+        "are what the server says the streams take in memory, give or take a node of the stream"
+    ),
+    admin=emulated(
+        "from the server's own figures and what members say every two seconds; a lag beyond "
+        "a million messages may be unknown"
+    ),
 )

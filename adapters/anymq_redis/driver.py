@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 from redis.asyncio import Redis
 
-from anymq.driver import Binding, Driver, Outcome, Record, Source, SubscribeSpec, TopicSpec
+from anymq.driver import (
+    Binding,
+    Driver,
+    Outcome,
+    Received,
+    Record,
+    Source,
+    Start,
+    SubscribeSpec,
+    TopicSpec,
+)
+from anymq.info import GroupInfo, TopicInfo
+from anymq.ordered import OrderedSource
 from anymq.url import URL
 
+from . import operations
 from .broadcast import BroadcastSource
 from .capabilities import CAPABILITIES
 from .connection import Address, Commands, Reader
+from .describing import describe_group, describe_topic
 from .errors import ERRORS
-from .janitor import Janitor
+from .janitor import attending, sweeping, trimming
 from .keys import group_keys
+from .log import RedisLog, StreamReader, ends
 from .member import Member
-from .mover import Mover
+from .moving import group_mover, topic_mover
 from .options import RedisOptions
+from .places import END, beginning
 from .publisher import Publisher
 from .settlement import Settlement
 from .source import GroupSource
-from .topology import check_server, check_topic, create_groups, last_id
+from .topology import RedisTopic, check_server, create_groups, create_ordered, look
+from .upkeep import Chore, Upkeep
 
 
 class RedisDriver(Driver):
@@ -41,8 +60,12 @@ class RedisDriver(Driver):
         self._address = address
         self._commands = commands
         self._options = options
-        self._publisher = Publisher(commands, window=options.dedupe)
-        self._topics: dict[str, TopicSpec] = {}
+        self._upkeep = Upkeep(commands)
+        self._publisher = Publisher(
+            commands, window=options.dedupe, now=lambda: self.clock.now(), expect=self._expect
+        )
+        self._topics: dict[str, RedisTopic] = {}
+        self._tended: dict[str, tuple[Chore, Chore]] = {}
 
     @classmethod
     async def open(cls, url: URL, options: Any, *, timeout: float) -> Self:
@@ -65,36 +88,124 @@ class RedisDriver(Driver):
         await self._commands.call(b"PING")
 
     async def declare(self, topic: TopicSpec) -> None:
-        self._topics[topic.name] = topic
-        await check_topic(self._commands, topic)
+        known = await look(self._commands, topic, create=topic.create)
+        self._topics[topic.name] = known
+        _, trimmer = self._tend(known)
+        self._upkeep.hurry(trimmer, 0.0)
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
         return await self._publisher.publish(records, [self._topic(item.topic) for item in records])
 
     async def subscribe(self, spec: SubscribeSpec) -> Source:
+        topic = await look(self._commands, spec.topic, create=spec.topic.create)
+        starts = beginning(spec.start, topic.partitions)
         if spec.group is None:
-            return await self._broadcast(spec)
-        keys = group_keys(spec)
-        start = b"0" if spec.start == "earliest" else b"$"
-        await create_groups(self._commands, spec, keys, start=start)
-        member = Member(self._commands, spec, keys)
-        mover = Mover(self._commands, keys)
-        retention = spec.topic.retention or self._options.retention
+            source: Source = await self._broadcast(topic, starts)
+        elif spec.ordered:
+            source = await self._ordered(spec, topic)
+        else:
+            source = await self._group(spec, topic, starts)
+        self._tend(topic)
+        return source
+
+    def browse(
+        self, topic: TopicSpec, start: Start = "earliest"
+    ) -> AsyncIterator[Sequence[Received]]:
+        return operations.browse(self._commands, topic, start)
+
+    async def topics(self) -> Sequence[str]:
+        return await operations.topics(self._commands)
+
+    async def groups(self, topic: TopicSpec) -> Sequence[str]:
+        return await operations.groups(self._commands, await self._existing(topic))
+
+    async def describe_topic(self, topic: TopicSpec) -> TopicInfo:
+        return await describe_topic(self._commands, await self._existing(topic), self._options)
+
+    async def describe_group(self, topic: TopicSpec, native_group: str) -> GroupInfo:
+        keys = group_keys(topic.name, topic.native, native_group)
+        return await describe_group(self._commands, await self._existing(topic), keys)
+
+    async def seek(self, topic: TopicSpec, native_group: str, to: Start) -> None:
+        keys = group_keys(topic.name, topic.native, native_group)
+        await operations.seek(self._commands, await self._existing(topic), keys, to)
+
+    async def delete_topic(self, topic: TopicSpec) -> None:
+        await operations.delete_topic(self._commands, await self._whatever(topic))
+        self._topics.pop(topic.name, None)
+        await self._upkeep.drop(*self._tended.pop(topic.native, ()))
+
+    async def delete_group(self, topic: TopicSpec, native_group: str) -> None:
+        keys = group_keys(topic.name, topic.native, native_group)
+        await operations.delete_group(self._commands, await self._whatever(topic), keys)
+
+    async def purge(self, topic: TopicSpec) -> None:
+        await operations.purge(self._commands, await self._existing(topic))
+
+    async def aclose(self) -> None:
+        await self._upkeep.aclose()
+        await self._commands.aclose()
+
+    async def _broadcast(self, topic: RedisTopic, starts: Sequence[bytes]) -> Source:
+        last = await ends(self._commands, topic.keys.streams)
+        behind = [end if start == END else start for start, end in zip(starts, last, strict=True)]
+        return BroadcastSource(StreamReader(Reader(self._address), topic), behind)
+
+    async def _group(
+        self, spec: SubscribeSpec, topic: RedisTopic, starts: Sequence[bytes]
+    ) -> Source:
+        keys = group_keys(spec.topic.name, spec.topic.native, spec.native_group)
+        await create_groups(self._commands, spec, topic, keys, starts)
+        member = Member(self._commands, spec, topic, keys)
+        mover = group_mover(keys)
         return GroupSource(
             member,
             Reader(self._address),
-            settlement=Settlement(member, mover, self._topic),
-            mover=mover,
-            janitor=Janitor(self._commands, keys, retention),
+            settlement=Settlement(member, partial(self._upkeep.hurry, mover), self._topic),
+            upkeep=self._upkeep,
+            chores=[mover, sweeping(topic, keys), attending(keys, spec.member, member.held_for)],
         )
 
-    async def aclose(self) -> None:
-        await self._commands.aclose()
+    async def _ordered(self, spec: SubscribeSpec, topic: RedisTopic) -> Source:
+        keys = group_keys(spec.topic.name, spec.topic.native, spec.native_group)
+        await create_ordered(self._commands, spec, topic, keys)
+        chore = attending(keys, spec.member)
 
-    async def _broadcast(self, spec: SubscribeSpec) -> Source:
-        stream = spec.topic.native.encode()
-        last = b"0-0" if spec.start == "earliest" else await last_id(self._commands, stream)
-        return BroadcastSource(Reader(self._address), stream, last)
+        async def leave() -> None:
+            await self._upkeep.drop(chore)
+            await self._commands.call(b"HDEL", keys.members, spec.member.encode())
 
-    def _topic(self, name: str) -> TopicSpec:
-        return self._topics.get(name) or TopicSpec(name=name, native=name)
+        reader = StreamReader(Reader(self._address), topic)
+        log = RedisLog(self._commands, topic, keys, reader=reader, leave=leave)
+        source = OrderedSource(log, spec, self.clock)
+        self._upkeep.add(chore)
+        await source.start()
+        return source
+
+    def _topic(self, name: str) -> RedisTopic:
+        known = self._topics.get(name)
+        if known is None:
+            known = self._topics[name] = RedisTopic(TopicSpec(name=name, native=name))
+        return known
+
+    async def _existing(self, spec: TopicSpec) -> RedisTopic:
+        """Return the topic as it is; raises `NotFound` if there is none."""
+        return await operations.existing(self._commands, spec)
+
+    async def _whatever(self, spec: TopicSpec) -> RedisTopic:
+        """Return the topic, with as many partitions as there are."""
+        return await look(self._commands, replace(spec, partitions=None), create=False)
+
+    def _tend(self, topic: RedisTopic) -> tuple[Chore, ...]:
+        """Move what is delayed in the topic and trim it, from now on and for good."""
+        native = topic.spec.native
+        chores = topic_mover(topic.keys), trimming(topic, self._options)
+        tended = self._tended.get(native, ())
+        if not tended or tended[0].keys != chores[0].keys:
+            self._upkeep.discard(*tended)
+            self._upkeep.add(*chores)
+            tended = self._tended[native] = chores
+        return tended
+
+    def _expect(self, topic: RedisTopic, delay: float) -> None:
+        self._upkeep.hurry(self._tend(topic)[0], delay)

@@ -12,7 +12,7 @@ from typing import Any
 from anymq.driver import Received
 
 from .connection import LONGEST_BLOCK, Reader, pack
-from .member import RETRY, TOPIC, Member
+from .member import Member
 from .reading import ReadSize
 from .scripts import CLAIM, TAKE, Script
 
@@ -25,7 +25,7 @@ class Intake:
     """Reads new entries and claims those whose consumer let the lease go: always both.
 
     `spare` is what was taken but not yet handed to the core: XREADGROUP counts by stream, and so
-    two streams may give more than was asked for.
+    several streams may give more than was asked for.
     """
 
     def __init__(self, member: Member, reader: Reader) -> None:
@@ -35,7 +35,7 @@ class Intake:
         self._read_size = ReadSize()
         self._lease = b"%d" % max(1, round(member.spec.ack_deadline * 1000))
         self._claim_at = 0.0
-        self._cursors = [b"0-0", b"0-0"]
+        self._cursors = dict.fromkeys(member.all, b"0-0")
         self._recoveries = 0
         self._recover_at = 0.0
 
@@ -63,37 +63,38 @@ class Intake:
 
     def forget(self, which: int) -> None:
         """The group on this stream has gone, and with it all that was taken from it."""
-        retry = which == RETRY
         self._member.held[which].clear()
-        self.spare = deque(record for record in self.spare if record.token.retry != retry)
+        self.spare = deque(record for record in self.spare if record.token.which != which)
         self._cursors[which] = b"0-0"
 
     async def _read(self, limit: int, wait: float) -> None:
-        keys = self._member.keys
+        member = self._member
         command = pack(
-            *(b"XREADGROUP", b"GROUP", keys.group, self._member.name),
+            *(b"XREADGROUP", b"GROUP", member.keys.group, member.name),
             *self._read_size.arguments(limit, wait),
-            *(b"STREAMS", keys.retry, keys.stream, b">", b">"),
+            *(b"STREAMS", *(member.streams[which] for which in member.all)),
+            *[b">"] * len(member.all),
         )
-        for stream, entries in await self._reader.read(command) or ():
-            which = self._member.streams.index(stream)
-            self.spare += (self._member.keep(which, entry, 1) for entry in entries)
-            self._read_size.learn(entries)
+        reply = await self._reader.read(command)
+        self._read_size.learn(reply)
+        for stream, entries in reply or ():
+            which = member.which[stream]
+            self.spare += (member.keep(which, entry, 1) for entry in entries)
 
     async def _claim(self, limit: int) -> None:
         """Take over what nobody has extended for `ack_deadline`, ourselves included."""
-        for which in (RETRY, TOPIC):
+        for which in self._member.all:
             room = limit - len(self.spare)
             if room <= 0:
                 return
             args = (self._lease, self._cursors[which], b"%d" % min(room, _PAGE))
             self._cursors[which] = await self._collect(CLAIM, which, args)
-        if self._cursors == [b"0-0", b"0-0"]:
+        if all(cursor == b"0-0" for cursor in self._cursors.values()):
             spread = random.uniform(0.8, 1.2)
             self._claim_at = time.monotonic() + self._member.spec.ack_deadline / 3 * spread
 
     async def _recover(self, limit: int) -> None:
-        for which in (RETRY, TOPIC):
+        for which in self._member.all:
             held = self._member.held[which]
             start = b"-"
             while page := await self._member.pending(which, start, _PAGE):

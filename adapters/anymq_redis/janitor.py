@@ -1,54 +1,70 @@
-"""What some member of a group has to do now and then, so that nothing grows for ever."""
+"""Keeping the server tidy: retention, consumers that are long gone, who is there."""
 
 from __future__ import annotations
 
-import logging
 import random
 import time
+from collections.abc import Callable
 
-from redis.exceptions import RedisError
-
-from .connection import Commands
 from .keys import GroupKeys
-from .scripts import SWEEP, TRIM
-
-log = logging.getLogger("anymq.redis")
+from .options import RedisOptions
+from .scripts import ATTEND, SWEEP, TRIM
+from .topology import RedisTopic, retention_arguments
+from .upkeep import Chore
 
 _INTERVAL = 60.0
+# A bound in bytes is looked at more often: how fast a topic grows is not known.
+_BYTES_INTERVAL = 2.0
+_SHORTEST = 0.1
 _LIMIT = 10_000
 # How long a consumer without pending entries may be silent before it is forgotten, in seconds.
 _SILENT = 3600.0
+_ATTENDANCE = 2.0
+ABSENT = 6.0
+"""A member that has said nothing for so many seconds is not there any more."""
 
 
-class Janitor:
-    """Trims the topic to its retention, and forgets consumers that are long gone."""
+def trimming(topic: RedisTopic, options: RedisOptions) -> Chore:
+    """Return the chore that trims `topic` to its retention, or to the one in the options."""
+    age, size = retention_arguments(options.retention, None)
+    keys = topic.keys
+    return Chore(
+        script=TRIM,
+        keys=[keys.about, keys.cells, *keys.streams],
+        args=[age, size, b"%d" % _LIMIT],
+        interval=_INTERVAL,
+        next=_next_trim,
+    )
 
-    def __init__(self, commands: Commands, keys: GroupKeys, retention: float | None) -> None:
-        self._commands = commands
-        self._keys = keys
-        self._retention = retention
-        self._interval = min(_INTERVAL, (retention or _INTERVAL) / 2)
-        self._next = time.monotonic() + self._interval * random.uniform(0, 1)
 
-    async def work(self) -> None:
-        """Do what is due; a failure is left for the next time."""
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + self._interval * random.uniform(0.8, 1.2)
-        try:
-            if self._retention is not None:
-                await self._trim(self._retention)
-            await self._sweep()
-        except (RedisError, OSError) as error:
-            log.debug("cleaning up %s failed: %s", self._keys.stream.decode(), error)
+def sweeping(topic: RedisTopic, group: GroupKeys) -> Chore:
+    """Return the chore that forgets consumers of `group` that are long gone."""
+    return Chore(
+        script=SWEEP,
+        keys=[group.members, group.retry, *topic.keys.streams],
+        args=[group.group, b"%d" % (_SILENT * 1000)],
+        interval=_INTERVAL,
+        due=time.monotonic() + random.uniform(0, _INTERVAL),
+    )
 
-    async def _trim(self, retention: float) -> None:
-        args = [b"%d" % max(1, round(retention * 1000)), b"%d" % _LIMIT]
-        if await self._commands.eval(TRIM, [self._keys.stream], args):
-            self._next = time.monotonic()  # there may be more
 
-    async def _sweep(self) -> None:
-        args = [self._keys.group, b"%d" % (_SILENT * 1000)]
-        for stream in (self._keys.stream, self._keys.retry):
-            await self._commands.eval(SWEEP, [stream], args)
+def attending(
+    group: GroupKeys, member: str, held_for: Callable[[], float | None] = lambda: None
+) -> Chore:
+    """Return the chore that says that `member` is there, and for how long it has held things."""
+
+    def args() -> list[bytes]:
+        seconds = held_for()
+        held = b"" if seconds is None else b"%d" % (seconds * 1000)
+        return [member.encode(), b"%d" % (_SILENT * 1000), held]
+
+    return Chore(script=ATTEND, keys=[group.members], args=args, interval=_ATTENDANCE)
+
+
+def _next_trim(reply: tuple[int, int, int]) -> float:
+    """Return the seconds until it is worth trimming again."""
+    deleted, age, size = reply
+    if deleted * 2 > _LIMIT:
+        return 0.0
+    wait = _INTERVAL if age < 0 else max(age / 2000, _SHORTEST)
+    return min(wait, _BYTES_INTERVAL) if size >= 0 else wait

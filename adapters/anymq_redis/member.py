@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,10 +11,8 @@ from anymq.driver import Received, SubscribeSpec
 from .connection import Commands
 from .keys import GroupKeys
 from .scripts import Script
-from .wire import Token, received
-
-TOPIC, RETRY = 0, 1
-"""The two streams of a group: the topic's, and its own with what comes back to it."""
+from .topology import RedisTopic
+from .wire import RETRY, Place, Token, received
 
 Tokens = dict[bytes, Token]
 
@@ -21,32 +20,41 @@ Tokens = dict[bytes, Token]
 class Member:
     """A consumer and its tokens, by stream and entry id.
 
-    A token that is no longer held is stale: its lease was lost, or it has been settled.
+    The streams are the topic's partitions, and last the group's own with what comes back to it. A
+    token that is no longer held is stale: its lease was lost, or it has been settled.
     """
 
-    def __init__(self, commands: Commands, spec: SubscribeSpec, keys: GroupKeys) -> None:
+    def __init__(
+        self, commands: Commands, spec: SubscribeSpec, topic: RedisTopic, keys: GroupKeys
+    ) -> None:
         self.commands = commands
         self.spec = spec
+        self.topic = topic
         self.keys = keys
         self.name = spec.member.encode()
-        self.streams = (keys.stream, keys.retry)
-        self.held: tuple[Tokens, Tokens] = ({}, {})
+        self.streams = (*topic.keys.streams, keys.retry)
+        self.all: tuple[int, ...] = (RETRY, *range(topic.partitions))
+        self.which = dict(zip(self.streams, (*self.all[1:], RETRY), strict=True))
+        self.places = tuple(
+            Place(stream, which, b"" if which == RETRY else topic.keys.prefix(which))
+            for stream, which in self.which.items()
+        )
+        self.held: tuple[Tokens, ...] = tuple({} for _ in self.streams)
 
     def keep(self, which: int, entry: Sequence[Any], count: int) -> Received:
         """Hold `entry`, delivered `count` times so far, and return it as a message."""
         id = entry[0]
-        token = Token(id, id, retry=which == RETRY)
-        self.held[which][id] = token
-        return received(self.streams[which].decode(), entry, token, count - 1)
+        token = self.held[which][id] = Token(id, which, time.monotonic())
+        return received(self.places[which], entry, token, count - 1)
 
     def ours(self, records: Iterable[Received]) -> list[tuple[int, list[Token]]]:
         """Return by stream those tokens of `records` that are not stale, each once."""
-        tokens: tuple[Tokens, Tokens] = ({}, {})
+        tokens: dict[int, Tokens] = {}
         for record in records:
             token: Token = record.token
-            if self.held[token.retry].get(token.id) is token:
-                tokens[token.retry][token.id] = token
-        return [(which, list(tokens[which].values())) for which in (TOPIC, RETRY) if tokens[which]]
+            if self.held[token.which].get(token.id) is token:
+                tokens.setdefault(token.which, {})[token.id] = token
+        return [(which, list(found.values())) for which, found in tokens.items()]
 
     def let_go(self, which: int, tokens: Iterable[Token]) -> None:
         """These are settled."""
@@ -55,11 +63,17 @@ class Member:
             if held.get(token.id) is token:
                 del held[token.id]
 
+    def held_for(self) -> float | None:
+        """Return for how many seconds it has held what it has held for longest."""
+        oldest = [next(iter(held.values())).taken for held in self.held if held]
+        return time.monotonic() - min(oldest) if oldest else None
+
     async def run(
         self, script: Script, which: int, args: Iterable[bytes], *, keys: Iterable[bytes] = ()
     ) -> Any:
         """Run `script` on one of the streams as this consumer."""
-        head = (self.keys.group, self.name, b"%d" % which)
+        kind = b"1" if which == RETRY else self.places[which].prefix
+        head = (self.keys.group, self.name, kind)
         return await self.commands.eval(script, [self.streams[which], *keys], [*head, *args])
 
     async def pending(self, which: int, start: bytes, count: int) -> list[bytes]:

@@ -14,23 +14,30 @@ _SAMPLE = 32
 
 
 class ReadSize:
-    """Keeps a reply to a few megabytes: COUNT goes by the size that entries have had so far."""
+    """Keeps a reply to what was asked for, and to a few megabytes.
+
+    The server counts by stream, so COUNT is shared by as many as gave something the last time; and
+    it goes by the size that entries have had so far.
+    """
 
     def __init__(self) -> None:
         self._size = _FIRST_SIZE
+        self._streams = 1
 
     def arguments(self, limit: int, wait: float) -> list[bytes]:
         """Return COUNT and BLOCK for a read of up to `limit` entries."""
-        count = max(1, min(limit, _MOST, int(_BYTES / self._size)))
+        share = -(-min(limit, _MOST, int(_BYTES / self._size)) // self._streams)
+        count = max(1, share)
         args = [b"COUNT", b"%d" % count]
         block = min(wait, LONGEST_BLOCK)
         if block > 0:  # BLOCK 0 would be for ever
             args += (b"BLOCK", b"%d" % max(1, round(block * 1000)))
         return args
 
-    def learn(self, entries: Sequence[Any]) -> None:
-        """These have been read: up at once, down by halves."""
-        if entries:
+    def learn(self, reply: Sequence[Any] | None) -> None:
+        """This is what a read gave: sizes go up at once, down by halves."""
+        self._streams = len(reply or ()) or 1
+        for _, entries in reply or ():
             sample = entries[:: 1 + len(entries) // _SAMPLE]
             size = sum(_length(entry[1]) for entry in sample) / len(sample)
             self._size = max(size, (self._size + size) / 2)

@@ -31,7 +31,15 @@ class Script:
         return [b"EVAL", self._text, b"%d" % len(keys), *keys, *args]
 
 
-PUBLISH = Script("publish")
+DECLARE = Script("declare")
+JOIN = Script("_group", "join")
+JOIN_ORDERED = Script("_group", "join_ordered")
+REMOVE_GROUP = Script("_clock", "_group", "_members", "remove_group")
+PURGE = Script("purge")
+COUNT = Script("count")
+POISON = Script("poison")
+
+PUBLISH = Script("_clock", "publish")
 RESOLVE = Script("resolve")
 
 ACK = Script("_owned", "ack")
@@ -44,8 +52,11 @@ CLAIM = Script("claim")
 LEAVE = Script("leave")
 TAKE = Script("_owned", "take")
 
+SAVE = Script("save")
+
+ATTEND = Script("_clock", "attend")
 MOVE = Script("_clock", "move")
-SWEEP = Script("sweep")
+SWEEP = Script("_clock", "sweep")
 TRIM = Script("_clock", "trim")
 
 ABANDON = Script("abandon")

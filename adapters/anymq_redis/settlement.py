@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from anymq.driver import Nack, Received, Record, Rejected, TopicSpec
+from anymq.driver import Nack, Received, Record, Rejected
 
 from .member import Member
-from .mover import Mover
 from .publisher import outcome
 from .scripts import ACK, EXTEND, HAND_OVER, PUT_BACK, REJECT
+from .topology import RedisTopic
 from .wire import Token, copy_fields, fields
 
 # What one script call carries at most: it holds up the server while it runs.
@@ -25,14 +25,17 @@ class Settlement:
     """Settles what is still ours and drops the rest.
 
     Safe to repeat after an error: the server does not do a second time what it has done, for
-    then the entry is no longer pending.
+    then the entry is no longer pending. `expect` is told of every delay that begins.
     """
 
     def __init__(
-        self, member: Member, mover: Mover, find_topic: Callable[[str], TopicSpec]
+        self,
+        member: Member,
+        expect: Callable[[float], None],
+        find_topic: Callable[[str], RedisTopic],
     ) -> None:
         self._member = member
-        self._mover = mover
+        self._expect = expect
         self._find_topic = find_topic
 
     async def ack(self, records: Iterable[Received]) -> None:
@@ -75,7 +78,7 @@ class Settlement:
                 )
                 self._member.let_go(which, page)
                 if delays := [nack.delay for _, nack in items if nack.delay > 0]:
-                    self._mover.expect(min(delays))
+                    self._expect(min(delays))
 
     async def reject(self, rejected: Sequence[Rejected]) -> None:
         """Store the letter and XACK; raise the first failure when all have been tried."""
@@ -86,7 +89,8 @@ class Settlement:
                 items = [(token, letters[id(token)]) for token in page]
                 replies = await self._reject(which, items)
                 for (token, letter), reply in zip(items, replies, strict=True):
-                    error = None if reply == 1 else outcome(reply, letter)
+                    topic = self._find_topic(letter.topic)
+                    error = None if reply == 1 else outcome(reply, topic, 0)
                     if isinstance(error, BaseException):
                         failures.append(error)
                     else:
@@ -99,9 +103,11 @@ class Settlement:
         args: list[bytes] = []
         for token, letter in items:
             topic = self._find_topic(letter.topic)
-            number = numbers.setdefault(topic.native.encode(), len(numbers) + 2)
+            stream = topic.keys.streams[topic.partition(letter)]
+            number = numbers.setdefault(stream, len(numbers) + 2)
+            there = topic.spec.create or topic.partitions > 1
             flat = fields(letter)
-            args += (token.id, b"%d" % number, b"1" if topic.create else b"0", b"%d" % len(flat))
+            args += (token.id, b"%d" % number, b"1" if there else b"0", b"%d" % len(flat))
             args += flat
         replies: Sequence[Any] = await self._member.run(REJECT, which, args, keys=numbers)
         return replies

@@ -9,16 +9,18 @@ from collections.abc import Sequence
 from redis.exceptions import RedisError, ResponseError
 
 from anymq.driver import Driver, Nack, Received, Rejected, Source, SourceLost
+from anymq.errors import NotFound
 
 from .connection import Reader
 from .errors import code_of
 from .intake import Intake
-from .janitor import Janitor
-from .member import RETRY, TOPIC, Member
-from .mover import Mover
+from .member import Member
+from .places import FIRST
 from .scripts import LEAVE
 from .settlement import Settlement
 from .topology import create_groups
+from .upkeep import Chore, Upkeep
+from .wire import RETRY
 
 log = logging.getLogger("anymq.redis")
 
@@ -37,19 +39,19 @@ class GroupSource(Source):
         reader: Reader,
         *,
         settlement: Settlement,
-        mover: Mover,
-        janitor: Janitor,
+        upkeep: Upkeep,
+        chores: Sequence[Chore],
     ) -> None:
         self._member = member
         self._reader = reader
         self._intake = Intake(member, reader)
         self._settlement = settlement
-        self._mover = mover
-        self._janitor = janitor
+        self._upkeep = upkeep
+        self._chores = chores
         self._closed = False
+        upkeep.add(*chores)
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
-        await self._janitor.work()
         if limit <= 0:
             return []
         try:
@@ -84,9 +86,9 @@ class GroupSource(Source):
             return
         self._closed = True
         try:
-            await self._mover.aclose()
             await self._reader.aclose()
             async with asyncio.timeout(_LEAVE):
+                await self._upkeep.drop(*self._chores)
                 await self._leave()
         except (RedisError, OSError) as error:
             log.debug("leaving %s failed, others will claim: %s", self._member.spec.topic, error)
@@ -100,26 +102,29 @@ class GroupSource(Source):
         XGROUP DELCONSUMER alone would lose what is pending.
         """
         member = self._member
-        for which in (RETRY, TOPIC):
+        for which in member.all:
             held = member.held[which]
             while page := await member.pending(which, b"-", _PAGE):
                 items = [(id, id in held and held[id].shown) for id in page]
                 if not await self._settlement.hand_over(which, items):
                     break
-            await member.run(LEAVE, which, [])
+            await member.run(LEAVE, which, [], keys=[member.keys.members])
 
     async def _create_again(self, error: ResponseError) -> None:
         """The group has gone: FLUSHALL, a failover, or somebody deleted it."""
         member = self._member
-        created = await create_groups(member.commands, member.spec, member.keys, start=b"0")
+        topic = member.topic
+        starts = [FIRST] * topic.partitions
+        try:
+            created = await create_groups(member.commands, member.spec, topic, member.keys, starts)
+        except NotFound as missing:
+            raise SourceLost(f"{missing}") from error
         for which in created:
             self._intake.forget(which)
-        if TOPIC in created:
+        if created - {RETRY}:
             log.warning(
                 "group %s on %s was gone and has been created again at the beginning: messages "
                 "may have been lost, and those that are still there are delivered again",
                 member.spec.group,
                 member.spec.topic.name,
             )
-        elif not created and not member.spec.create:
-            raise SourceLost("the group is gone, and not to be created") from error

@@ -1,78 +1,129 @@
-"""Streams and groups on the server."""
+"""Topics and groups on the server."""
 
 from __future__ import annotations
 
+import itertools
 import logging
-from typing import Any
+import math
+from collections.abc import Sequence
 
 from redis.exceptions import ResponseError
 
-from anymq.driver import SubscribeSpec, TopicSpec
+from anymq.driver import Record, SubscribeSpec, TopicSpec
 from anymq.errors import ConfigurationError, NotFound
+from anymq.partitions import partition_of
 
 from .connection import Commands, pack
-from .errors import code_of
-from .keys import GroupKeys
-from .member import RETRY, TOPIC
+from .keys import GroupKeys, TopicKeys, topic_keys
+from .scripts import DECLARE, JOIN, JOIN_ORDERED
 
 log = logging.getLogger("anymq.redis")
 
 _warned: set[str] = set()
 
 
-async def check_topic(commands: Commands, topic: TopicSpec) -> None:
-    """Raise if the topic's key holds something else than a stream.
+class RedisTopic:
+    """A topic as it is on the server."""
 
-    A stream comes into being with its first entry or group; there is nothing to declare.
+    def __init__(self, spec: TopicSpec, partitions: int = 1, *, exists: bool = True) -> None:
+        self.spec = spec
+        self.partitions = partitions
+        self.exists = exists
+        self.keys: TopicKeys = topic_keys(spec.native, partitions)
+        self._turn = itertools.cycle(range(partitions))
+
+    def partition(self, record: Record) -> int:
+        """Return where `record` goes; those without a key are spread evenly."""
+        if self.partitions == 1:
+            return 0
+        return next(self._turn) if record.key is None else partition_of(record.key, self.partitions)
+
+
+async def look(commands: Commands, spec: TopicSpec, *, create: bool) -> RedisTopic:
+    """Return the topic as it is; with `create` it is made and configured as `spec` says.
+
+    Raises `ConfigurationError` if it has another number of partitions, or is no stream at all. A
+    stream that was never declared has one partition.
     """
-    kind = (await commands.call(b"TYPE", topic.native.encode())).decode()
-    if kind not in ("stream", "none"):
-        raise ConfigurationError(f"the Redis key {topic.native!r} holds a {kind}, not a stream")
+    retention, size = retention_arguments(spec.retention, spec.retention_bytes)
+    wanted = b"%d" % spec.partitions if spec.partitions else b""
+    reply: tuple[int, bytes, int] = await commands.eval(
+        DECLARE,
+        [spec.native.encode(), topic_keys(spec.native, 1).about],
+        [wanted, b"1" if create else b"0", retention, size],
+    )
+    count, kind, exists = reply
+    if kind not in (b"stream", b"none"):
+        raise ConfigurationError(
+            f"the Redis key {spec.native!r} holds a {kind.decode()}, not a stream"
+        )
+    if exists and spec.partitions not in (None, count):
+        raise ConfigurationError(
+            f"topic {spec.name!r} has {count} partitions, not {spec.partitions}; "
+            "that can only be changed by deleting it"
+        )
+    return RedisTopic(spec, count, exists=bool(exists))
+
+
+def retention_arguments(seconds: float | None, size: int | None) -> tuple[bytes, bytes]:
+    """Return an age and a size as scripts take them."""
+    age = b"" if seconds is None else b"%d" % max(1, math.ceil(seconds * 1000))
+    return age, b"" if size is None else b"%d" % size
 
 
 async def create_groups(
-    commands: Commands, spec: SubscribeSpec, keys: GroupKeys, *, start: bytes
+    commands: Commands,
+    spec: SubscribeSpec,
+    topic: RedisTopic,
+    keys: GroupKeys,
+    starts: Sequence[bytes],
 ) -> set[int]:
-    """Make the group exist on both of its streams; return on which it had to be created.
+    """Make the group exist on the topic's streams and on its own; return where it was missing.
 
-    The retry stream's comes first: whoever finds the topic's may rely on both.
+    `starts` are the ids behind which it begins. The retry stream is `RETRY` in the answer.
     """
-    if not spec.topic.create and not await commands.call(b"EXISTS", keys.stream):
+    streams = topic.keys.streams
+    created: list[int] | bytes = await commands.eval(
+        JOIN,
+        [topic.keys.about, topic.keys.cells, keys.retry, *streams],
+        [keys.group, *_conditions(spec, topic), *starts],
+    )
+    return {number - 1 for number in _checked(created, spec)}
+
+
+async def create_ordered(
+    commands: Commands, spec: SubscribeSpec, topic: RedisTopic, keys: GroupKeys
+) -> None:
+    """Make the group exist, as an ordered one; where it begins, its cells say."""
+    reply: list[int] | bytes = await commands.eval(
+        JOIN_ORDERED,
+        [topic.keys.about, topic.keys.cells, topic.keys.streams[0]],
+        [keys.group, *_conditions(spec, topic)],
+    )
+    _checked(reply, spec)
+
+
+def _conditions(spec: SubscribeSpec, topic: RedisTopic) -> list[bytes]:
+    flags = (b"1" if flag else b"0" for flag in (spec.topic.create, spec.create))
+    return [b"%d" % topic.partitions, *flags]
+
+
+def _checked(reply: list[int] | bytes, spec: SubscribeSpec) -> list[int]:
+    if isinstance(reply, list):
+        return reply
+    if reply in (b"unordered", b"ordered"):
+        raise ConfigurationError(
+            f"group {spec.group!r} on {spec.topic.name!r} is {reply.decode()}, "
+            "and stays so until it is deleted"
+        )
+    if reply == b"no group":
+        raise NotFound(
+            f"group {spec.native_group!r} does not exist on {spec.topic.native!r}, "
+            "and is not to be created"
+        )
+    if reply == b"no topic":
         raise NotFound(f"topic {spec.topic.name!r} has no stream, and it is not to be created")
-    create = pack(b"XGROUP", b"CREATE", keys.retry, keys.group, b"0", b"MKSTREAM")
-    replies = await commands.run(create)
-    if spec.create:
-        create = pack(b"XGROUP", b"CREATE", keys.stream, keys.group, start, b"MKSTREAM")
-        replies += await commands.run(create)
-    else:
-        replies += await commands.run(pack(b"XPENDING", keys.stream, keys.group))
-    created: set[int] = set()
-    for which, reply in zip((RETRY, TOPIC), replies, strict=True):
-        if not isinstance(reply, ResponseError):
-            if spec.create or which == RETRY:
-                created.add(which)
-        elif code_of(reply) == "NOGROUP":
-            raise NotFound(
-                f"group {keys.group.decode()!r} does not exist on {spec.topic.native!r}, "
-                "and is not to be created"
-            ) from reply
-        elif code_of(reply) != "BUSYGROUP":
-            raise reply
-    return created
-
-
-async def last_id(commands: Commands, stream: bytes) -> bytes:
-    """Return the id of the last entry that `stream` was given, also if that has been deleted."""
-    try:
-        reply = await commands.call(b"XINFO", b"STREAM", stream)
-    except ResponseError as error:
-        if "no such key" in str(error):
-            return b"0-0"
-        raise
-    names = iter(reply)
-    info: dict[bytes, Any] = dict(zip(names, names, strict=True))
-    found: bytes = info[b"last-generated-id"]
-    return found
+    raise NotFound(f"topic {spec.topic.name!r} has been made anew, with other partitions")
 
 
 async def check_server(commands: Commands, *, where: str) -> None:

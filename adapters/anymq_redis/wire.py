@@ -12,6 +12,10 @@ from typing import Any
 
 from anymq.driver import Received, Record
 
+from .places import time_of
+
+RETRY = -1
+"""The group's own stream; the topic's go by the numbers of their partitions."""
 POSITION = b"anymq-position"
 REDELIVERED = b"anymq-redelivered"
 _DATA = b"data"
@@ -33,15 +37,16 @@ _names = _Names()
 
 
 class Token:
-    """A delivery: where its entry is pending, and whether the core has seen it."""
+    """A delivery: in which stream its entry is pending, and whether the core has seen it."""
 
-    __slots__ = ("id", "position", "retry", "shown")
+    __slots__ = ("id", "position", "shown", "taken", "which")
 
-    def __init__(self, id: bytes, position: bytes, *, retry: bool) -> None:
+    def __init__(self, id: bytes, which: int, taken: float) -> None:
         self.id = id
-        self.position = position
-        self.retry = retry
+        self.which = which
+        self.position = id
         self.shown = False
+        self.taken = taken
 
 
 def fields(record: Record) -> list[bytes]:
@@ -58,15 +63,29 @@ def copy_fields(record: Record, token: Token) -> list[bytes]:
     return [POSITION, token.position, *fields(record)]
 
 
-def received(stream: str, entry: Any, token: Token | None, redeliveries: int) -> Received:
+class Place:
+    """A stream that entries are read from: a partition, or a group's own with its copies."""
+
+    __slots__ = ("name", "partition", "prefix", "which")
+
+    def __init__(self, stream: bytes, which: int, prefix: bytes) -> None:
+        self.name = stream.decode()
+        self.which = which
+        self.partition = max(0, which)
+        self.prefix = prefix
+
+
+def received(place: Place, entry: Any, token: Token | None, redeliveries: int) -> Received:
     """Return the message in `entry`, an id and a list of names and values in turn."""
     id, flat = entry
     names = iter(flat)
     content = dict(zip(names, names, strict=True))
-    position: bytes = id
-    if token is not None and token.retry:
-        token.position = position = content.pop(POSITION, id)
-        redeliveries += _count(content.pop(REDELIVERED, b"0"))
+    position: bytes = place.prefix + id if place.prefix else id
+    if token is not None:
+        if place.which == RETRY:
+            position = content.pop(POSITION, id)
+            redeliveries += _count(content.pop(REDELIVERED, b"0"))
+        token.position = position
     body: bytes | None = content.pop(_DATA, None)
     headers = {
         _names[name]: value.decode("utf-8", "backslashreplace") for name, value in content.items()
@@ -83,9 +102,10 @@ def received(stream: str, entry: Any, token: Token | None, redeliveries: int) ->
         headers,
         position=text,
         token=token,
-        native=(stream, native),
-        time=_seconds(text),
+        native=(place.name, native),
+        time=time_of(text),
         redeliveries=redeliveries,
+        partition=place.partition,
     )
 
 
@@ -95,8 +115,3 @@ def _text(value: bytes) -> str:
 
 def _count(value: bytes) -> int:
     return int(value) if value.isdigit() else 0
-
-
-def _seconds(position: str) -> float | None:
-    milliseconds = position.partition("-")[0]
-    return int(milliseconds) / 1000 if milliseconds.isdecimal() else None

@@ -1,6 +1,6 @@
 -- Part of the scripts that settle. KEYS[1] is the stream where the entries are pending, ARGV[1] the
 -- group, ARGV[2] the consumer, ARGV[3] '1' if the stream is the group's own: what is settled is
--- deleted from it then.
+-- deleted from it then. Else it is what positions in this stream begin with.
 
 local function count_of(id)
   local reply = redis.pcall('XPENDING', KEYS[1], ARGV[1], id, id, 1)

@@ -8,7 +8,7 @@ for i = 4, #ARGV, 2 do
   if count then
     local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
     if entry then
-      local position, earlier, copy = id, 0, {}
+      local position, earlier, copy = ARGV[3] == '1' and id or ARGV[3] .. id, 0, {}
       for f = 1, #entry[2], 2 do
         local name, value = entry[2][f], entry[2][f + 1]
         if ARGV[3] == '1' and name == 'anymq-position' then

@@ -1,28 +1,44 @@
--- Stores a batch. KEYS stream, fence. ARGV number of this call, milliseconds to remember it, '1' to
--- create the stream, then of each record: how many fields, the fields. Returns the ids; in the
--- place of a record that was not stored an error, or nil where the stream is missing.
+-- Stores a batch. KEYS fence, about, delayed, payloads, then the topic's streams. ARGV number of this call,
+-- milliseconds to remember it, '1' to create the topic, how many partitions it has, then of each record:
+-- number of its stream, milliseconds to wait, how many fields, the fields. Returns the ids; in the place of
+-- a record that waits '', of one that was not stored an error; nil where there is no topic, or it has other
+-- partitions.
 
-local last = redis.call('GET', KEYS[2])
+local last = redis.call('GET', KEYS[1])
 if last and tonumber(string.match(last, '^%d+')) >= tonumber(ARGV[1]) then
   return redis.error_reply('ERR publish ' .. ARGV[1] .. ' was given up')
 end
 
 -- First, so that what this user must not do or the server has no memory for fails before anything
 -- is stored.
-redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+local count = redis.call('HGET', KEYS[2], 'partitions')
+local there = (count or '1') == ARGV[4]
+  and (count or ARGV[3] == '1' or redis.call('EXISTS', KEYS[5]) == 1)
+
+local function wait(stream, delay, fields)
+  -- Names of the same time keep the order in which they were given.
+  local number = redis.call('HINCRBY', KEYS[4], '', 1)
+  local name = string.format('%016.0f#%s', number, stream)
+  redis.call('HSET', KEYS[4], name, cmsgpack.pack(fields))
+  redis.call('ZADD', KEYS[3], now() + delay + 1, name)
+  return ''
+end
+
 local replies, failed = {}, ''
-local i = 4
+local i = 5
 while i <= #ARGV do
-  local stop = i + tonumber(ARGV[i])
-  local reply
-  if ARGV[3] == '1' then
-    reply = redis.pcall('XADD', KEYS[1], '*', unpack(ARGV, i + 1, stop))
-  else
-    reply = redis.pcall('XADD', KEYS[1], 'NOMKSTREAM', '*', unpack(ARGV, i + 1, stop))
+  local delay, stop = tonumber(ARGV[i + 1]), i + 2 + tonumber(ARGV[i + 2])
+  local reply = false
+  if there and delay > 0 then
+    local done, result = pcall(wait, ARGV[i], delay, {unpack(ARGV, i + 3, stop)})
+    reply = (done or result.err) and result or redis.error_reply(result)
+  elseif there then
+    reply = redis.pcall('XADD', KEYS[4 + ARGV[i]], '*', unpack(ARGV, i + 3, stop))
   end
   replies[#replies + 1] = reply
   if type(reply) ~= 'string' then failed = failed .. ' ' .. (#replies - 1) end
   i = stop + 1
 end
-if failed ~= '' then redis.call('SET', KEYS[2], ARGV[1] .. failed, 'PX', ARGV[2]) end
+if failed ~= '' then redis.call('SET', KEYS[1], ARGV[1] .. failed, 'PX', ARGV[2]) end
 return replies

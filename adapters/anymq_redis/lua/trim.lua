@@ -1,25 +1,97 @@
--- Deletes what is older than the retention, but nothing that a group has not settled: MAXLEN, or
--- MINID alone, would lose messages. KEYS stream. ARGV milliseconds of retention, how many at most.
--- Returns how many were deleted; 0 when all is done.
+-- Deletes what is older than the retention, and the oldest while there is more than the bound in bytes;
+-- but nothing that a group has not settled: MAXLEN, or MINID alone, would lose messages. KEYS about, cells,
+-- then the topic's streams. ARGV milliseconds of retention and bytes for a topic that has none of its own,
+-- '' for no bound, then how many entries to delete at most. Returns how many were deleted, 0 when all is
+-- done, then the bounds in force, -1 for none.
 
-local ms, seq = now() - tonumber(ARGV[1]), 0
-local function keep(id, step)
-  local m, s = string.match(id, '^(%d+)-(%d+)$')
-  m, s = tonumber(m), tonumber(s) + step
-  if m < ms or (m == ms and s < seq) then ms, seq = m, s end
+local own = redis.call('HMGET', KEYS[1], 'retention', 'bytes')
+local age, size = tonumber(own[1] or ARGV[1]), tonumber(own[2] or ARGV[2])
+local left, deleted = tonumber(ARGV[3]), 0
+
+local function less(a, b) return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2]) end
+
+local function parse(id)
+  local ms, seq = string.match(id, '(%d+)-(%d+)$')
+  return {tonumber(ms), tonumber(seq)}
 end
-local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
-if groups.err then return 0 end
-for _, group in ipairs(groups) do
-  local info = {}
-  for i = 1, #group, 2 do info[group[i]] = group[i + 1] end
-  keep(info['last-delivered-id'], 1)
-  local pending = redis.call('XPENDING', KEYS[1], info['name'])
-  if pending[1] > 0 then keep(pending[2], 0) end
+
+local function trim(stream, how, id, most)
+  local least = string.format('%.0f-%.0f', id[1], id[2])
+  local args = how == '~' and {'~', least, 'LIMIT', most} or {least}
+  local count = redis.call('XTRIM', stream, 'MINID', unpack(args))
+  left, deleted = left - count, deleted + count
+  return count
 end
-if ms < 0 then return 0 end
-local least = string.format('%.0f-%.0f', ms, seq)
-local deleted = redis.call('XTRIM', KEYS[1], 'MINID', '~', least, 'LIMIT', ARGV[2])
-if deleted > 0 then return deleted end
--- The approximate form deletes whole nodes of the tree; what is left is part of a single one.
-return redis.call('XTRIM', KEYS[1], 'MINID', least)
+
+-- The id of the oldest entry of a stream that must stay, for the sake of some group.
+local function needed(stream, partition)
+  local least = {math.huge, 0}
+  local function keep(id, step)
+    local place = parse(id)
+    place[2] = place[2] + step
+    if less(place, least) then least = place end
+  end
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local info = {}
+    for i = 1, #group, 2 do info[group[i]] = group[i + 1] end
+    keep(info['last-delivered-id'], 1)
+    local pending = redis.call('XPENDING', stream, info['name'])
+    if pending[1] > 0 then keep(pending[2], 0) end
+  end
+  local cells = redis.call('HGETALL', KEYS[2])
+  for i = 1, #cells, 2 do
+    if string.match(cells[i], '^(%d+):') == partition then
+      keep(string.match(cells[i + 1], '^%d+ (%S+)'), 1)
+    end
+  end
+  return least
+end
+
+local streams = {}
+for i = 3, #KEYS do
+  if (age or size) and redis.call('EXISTS', KEYS[i]) == 1 then
+    streams[#streams + 1] = {KEYS[i], needed(KEYS[i], tostring(i - 3))}
+  end
+end
+
+if age then
+  local oldest = {now() - age, 0}
+  for _, stream in ipairs(streams) do
+    local id = less(stream[2], oldest) and stream[2] or oldest
+    local most = left
+    -- The approximate form deletes whole nodes of the tree; what is left then is part of a single one.
+    if most > 0 and id[1] >= 0 and trim(stream[1], '~', id, most) * 2 <= most then
+      trim(stream[1], '=', id)
+    end
+  end
+end
+
+local function usage()
+  local bytes = 0
+  for _, stream in ipairs(streams) do
+    bytes = bytes + redis.call('MEMORY', 'USAGE', stream[1])
+  end
+  return bytes
+end
+
+local function first(stream)
+  local entry = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  return entry and parse(entry[1]) or nil
+end
+
+-- One node after the other, the oldest of all streams first.
+if size then
+  for _, stream in ipairs(streams) do stream[3] = first(stream[1]) end
+  while left > 0 and usage() > size do
+    local oldest
+    for _, stream in ipairs(streams) do
+      if stream[3] and (not oldest or less(stream[3], oldest[3])) then oldest = stream end
+    end
+    if not oldest then break end
+    local id = {math.min(oldest[2][1], now() + 1), oldest[2][2]}
+    local gone = trim(oldest[1], '~', id, 100) > 0
+    oldest[3] = gone and first(oldest[1]) or nil
+  end
+end
+
+return {deleted, age or -1, size or -1}

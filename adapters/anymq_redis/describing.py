@@ -1,0 +1,192 @@
+"""What the server knows of topics and groups."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from anymq.errors import NotFound
+from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
+from anymq.ordered import PartitionState, state
+
+from .connection import Commands, pack
+from .counting import age_of, answers, attendance, count, count_for, inform, pairs
+from .keys import GroupKeys
+from .log import RedisLog
+from .operations import groups
+from .options import RedisOptions
+from .places import id_at, time_of
+from .scripts import POISON
+from .topology import RedisTopic
+
+_WORST = 100
+_LOOKED_AT = b"1000"
+
+
+async def describe_topic(commands: Commands, topic: RedisTopic, options: RedisOptions) -> TopicInfo:
+    """Describe a topic; `bytes` is what its streams take in the server's memory."""
+    keys = topic.keys
+    infos = await inform(commands, keys.streams)
+    delayed, (age, bound), *sizes = answers(
+        await commands.run(
+            pack(b"ZCARD", keys.delayed),
+            pack(b"HMGET", keys.about, b"retention", b"bytes"),
+            *(pack(b"MEMORY", b"USAGE", stream) for stream in keys.streams),
+        )
+    )
+    partitions = tuple(_partition(topic, *numbered) for numbered in enumerate(infos))
+    ages = [at for item in partitions if item.first and (at := time_of(item.first)) is not None]
+    return TopicInfo(
+        name=topic.spec.name,
+        native=topic.spec.native,
+        partitions=partitions,
+        messages=sum(item.messages or 0 for item in partitions),
+        bytes=sum(size or 0 for size in sizes),
+        oldest=datetime.fromtimestamp(min(ages), UTC) if ages else None,
+        delayed=delayed,
+        retention=int(age) / 1000 if age else options.retention,
+        retention_bytes=int(bound) if bound else None,
+    )
+
+
+async def describe_group(commands: Commands, topic: RedisTopic, keys: GroupKeys) -> GroupInfo:
+    """Describe a group of either kind; raises `NotFound` if there is none."""
+    if await commands.call(b"HEXISTS", topic.keys.cells, b"g:" + keys.group):
+        return await _describe_ordered(commands, topic, keys)
+    if keys.group.decode() in await groups(commands, topic):
+        return await _describe_plain(commands, topic, keys)
+    raise NotFound(f"topic {topic.spec.name!r} has no group {keys.group.decode()!r}")
+
+
+async def _describe_plain(commands: Commands, topic: RedisTopic, keys: GroupKeys) -> GroupInfo:
+    streams = topic.keys.streams
+    every = (keys.retry, *streams)
+    retried, delayed, *listed = answers(
+        await commands.run(
+            pack(b"XLEN", keys.retry),
+            pack(b"ZCARD", keys.delayed),
+            *(pack(b"XINFO", b"GROUPS", stream) for stream in every),
+            *(pack(b"XINFO", b"CONSUMERS", stream, keys.group) for stream in every),
+        ),
+        absent=[],
+    )
+    own, *infos = [_of_group(listing, keys) for listing in listed[: len(every)]]
+    holding = _holding(listed[len(every) :])
+    behind = [await count_for(commands, *pair) for pair in zip(streams, infos, strict=True)]
+    waiting = delayed + max(0, retried - own.get(b"pending", 0))
+    pending = [info.get(b"pending", 0) for info in infos]
+    in_flight = sum(pending) + own.get(b"pending", 0)
+    lags = [_sum(found.count, held) for found, held in zip(behind, pending, strict=True)]
+    present, longest = await attendance(commands, keys, holding)
+    poison, idle = await _poison(commands, topic, keys)
+    return GroupInfo(
+        topic=topic.spec.name,
+        group=keys.group.decode(),
+        native=keys.group.decode(),
+        ordered=False,
+        members=tuple(MemberInfo(name=name, in_flight=holding[name]) for name in present),
+        partitions=tuple(PartitionInfo(number=n, lag=lag) for n, lag in enumerate(lags)),
+        lag=_sum(*(found.count for found in behind), in_flight, waiting),
+        lag_seconds=await age_of(commands, [found.first for found in behind]),
+        in_flight=in_flight,
+        waiting=waiting,
+        oldest_pending=max(longest, idle) if in_flight else 0.0,
+        poison=poison,
+    )
+
+
+async def _describe_ordered(commands: Commands, topic: RedisTopic, keys: GroupKeys) -> GroupInfo:
+    states = await state(RedisLog(commands, topic, keys))
+    lags: dict[int, int | None] = {}
+    firsts: list[str] = []
+    for number, one in states.items():
+        taken = one.in_flight + len(one.done)
+        stream = topic.keys.streams[number]
+        behind = await count(commands, stream, id_at(one.cursor), passing=taken)
+        lags[number] = None if behind.count is None else max(0, behind.count - len(one.done))
+        firsts.append(behind.first)
+    present, _ = await attendance(commands, keys, {})
+    in_flight = sum(one.in_flight for one in states.values())
+    return GroupInfo(
+        topic=topic.spec.name,
+        group=keys.group.decode(),
+        native=keys.group.decode(),
+        ordered=True,
+        members=_owners(present, states),
+        partitions=tuple(
+            PartitionInfo(number=number, owner=one.owner, lag=lags[number])
+            for number, one in states.items()
+        ),
+        lag=_sum(*lags.values()),
+        lag_seconds=await age_of(commands, firsts),
+        in_flight=in_flight,
+        waiting=0,
+        oldest_pending=None if in_flight else 0.0,
+        poison=_worst(
+            PoisonInfo(position=place, attempts=number, member=one.owner)
+            for one in states.values()
+            for place, number in one.attempts.items()
+        ),
+    )
+
+
+def _partition(topic: RedisTopic, number: int, info: Mapping[bytes, Any]) -> PartitionInfo:
+    first, last = (info.get(name) for name in (b"first-entry", b"last-entry"))
+    prefix = topic.keys.prefix(number)
+    return PartitionInfo(
+        number=number,
+        messages=info.get(b"length", 0),
+        first=(prefix + first[0]).decode() if first else None,
+        last=(prefix + last[0]).decode() if last else None,
+    )
+
+
+def _of_group(listing: Iterable[Any], keys: GroupKeys) -> dict[bytes, Any]:
+    every = map(pairs, listing)
+    return next((info for info in every if info[b"name"] == keys.group), {})
+
+
+def _holding(listings: Iterable[Iterable[Any]]) -> Counter[str]:
+    """Return what consumers hold, on all streams together."""
+    holding = Counter[str]()
+    for listing in listings:
+        for consumer in map(pairs, listing):
+            holding[consumer[b"name"].decode()] += consumer[b"pending"]
+    return holding
+
+
+def _owners(present: Iterable[str], states: Mapping[int, PartitionState]) -> tuple[MemberInfo, ...]:
+    found: list[MemberInfo] = []
+    for name in sorted({*present, *(one.owner for one in states.values() if one.owner)}):
+        owned = {number: one for number, one in states.items() if one.owner == name}
+        in_flight = sum(one.in_flight for one in owned.values())
+        found.append(MemberInfo(name=name, partitions=tuple(owned), in_flight=in_flight))
+    return tuple(found)
+
+
+async def _poison(
+    commands: Commands, topic: RedisTopic, keys: GroupKeys
+) -> tuple[tuple[PoisonInfo, ...], float]:
+    """Return the worst, and the longest time for which something has been pending unextended."""
+    prefixes = [topic.keys.prefix(number) for number in range(topic.partitions)]
+    found, idle = await commands.eval(
+        POISON,
+        [keys.delayed, keys.payloads, keys.retry, *topic.keys.streams],
+        [keys.group, _LOOKED_AT, b"", *prefixes],
+    )
+    infos = (
+        PoisonInfo(position=position.decode(), attempts=number, member=member.decode() or None)
+        for position, number, member in found
+    )
+    return _worst(infos), idle / 1000
+
+
+def _worst(found: Iterable[PoisonInfo]) -> tuple[PoisonInfo, ...]:
+    return tuple(sorted(found, key=lambda info: -info.attempts)[:_WORST])
+
+
+def _sum(*numbers: int | None) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None

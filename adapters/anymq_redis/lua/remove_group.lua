@@ -1,0 +1,21 @@
+-- Removes a group, or lets it begin anew. KEYS members, cells, retry, delayed, payloads, then the topic's
+-- streams. ARGV group, milliseconds after which a member that says nothing is not there, then nothing, or
+-- for each stream the id behind which the group begins anew. Returns 1; 0 if there is no such group, -1 if
+-- it has members, -2 if it should begin anew and is ordered.
+
+local group = ARGV[1]
+local ordered = is_ordered(KEYS[2], group)
+if not ordered and not has_group(KEYS[6], group) then return 0 end
+if has_members(ARGV[2]) then return -1 end
+if ordered and #ARGV > 2 then return -2 end
+for i = 6, #KEYS do
+  if has_group(KEYS[i], group) then redis.call('XGROUP', 'DESTROY', KEYS[i], group) end
+  redis.call('HDEL', KEYS[2], (i - 6) .. ':' .. group)
+end
+redis.call('HDEL', KEYS[2], 'g:' .. group)
+redis.call('DEL', KEYS[1], KEYS[3], KEYS[4], KEYS[5])
+if #ARGV > 2 then
+  redis.call('XGROUP', 'CREATE', KEYS[3], group, '0', 'MKSTREAM')
+  for i = 6, #KEYS do redis.call('XGROUP', 'CREATE', KEYS[i], group, ARGV[i - 3], 'MKSTREAM') end
+end
+return 1

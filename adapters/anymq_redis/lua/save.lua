@@ -1,0 +1,17 @@
+-- Writes cells, each only if nobody else has written it meanwhile. KEYS cells. ARGV of each: name, the
+-- revision it was seen with, the id up to which all is done, value. Returns the new revisions, 0 where
+-- there is another one.
+
+local revisions = {}
+for i = 1, #ARGV, 4 do
+  local cell = redis.call('HGET', KEYS[1], ARGV[i])
+  local revision = cell and string.match(cell, '^%d+') or '0'
+  if revision == ARGV[i + 1] then
+    revision = string.format('%.0f', revision + 1)
+    redis.call('HSET', KEYS[1], ARGV[i], revision .. ' ' .. ARGV[i + 2] .. ' ' .. ARGV[i + 3])
+    revisions[#revisions + 1] = tonumber(revision)
+  else
+    revisions[#revisions + 1] = 0
+  end
+end
+return revisions
