@@ -3,11 +3,13 @@
 The backend is a URL; `sqlite:///` and `memory://` need no server. Delivery means the same on all.
 """
 
+from .admin import Admin, Stored
 from .app import App, Subscriber
 from .batch import Batch, BatchError
 from .broker import Broker
 from .capabilities import Capabilities, Level, Support
 from .connect import connect
+from .dead_letters import DeadLetters, Letter
 from .delivery import Delivery
 from .errors import (
     AccessDenied,
@@ -34,6 +36,7 @@ from .errors import (
     UnknownScheme,
     UnsupportedOperation,
 )
+from .info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
 from .message import Message, Receipt
 from .middleware import (
     Acknowledge,
@@ -59,6 +62,7 @@ __all__ = [
     "URL",
     "AccessDenied",
     "Acknowledge",
+    "Admin",
     "AlreadySettled",
     "AnymqError",
     "App",
@@ -71,19 +75,25 @@ __all__ = [
     "ConfigurationError",
     "ConnectionLost",
     "DeadLetter",
+    "DeadLetters",
     "Deadline",
     "Delivery",
+    "GroupInfo",
     "Handler",
     "Idempotency",
     "InvalidURL",
     "KillSwitch",
+    "Letter",
     "Level",
+    "MemberInfo",
     "Message",
     "MessageTooLarge",
     "Middleware",
     "MissingDependency",
     "NotFound",
+    "PartitionInfo",
     "PermanentError",
+    "PoisonInfo",
     "Publish",
     "PublishMiddleware",
     "PublishTimeout",
@@ -96,11 +106,13 @@ __all__ = [
     "RetryAfter",
     "StateError",
     "StopLane",
+    "Stored",
     "Subscriber",
     "Subscription",
     "Support",
     "Throttled",
     "Topic",
+    "TopicInfo",
     "TransientError",
     "UnknownScheme",
     "UnsupportedOperation",
