@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Self
@@ -34,7 +34,7 @@ partitions with what is as old as that record or younger. A datetime begins with
 of that time or later. A text that is none of these is a `ConfigurationError` of the driver's.
 """
 
-Revoke = Callable[[frozenset[int], bool], Awaitable[None]]
+Revoke = Callable[[frozenset[int], bool], Coroutine[Any, Any, None]]
 """See `SubscribeSpec.revoke`."""
 
 
