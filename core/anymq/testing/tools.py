@@ -126,13 +126,17 @@ class Worker:
         raise AssertionError(f"the worker ended before {what!r}: {self.said[-5:]}")
 
     def listen(self, what: str) -> list[dict[str, Any]]:
-        """Return a list that every line whose `event` is `what` is added to, from now on."""
+        """Return a list that every line whose `event` is `what` is added to, from now on.
+
+        All lines are kept in `said` as before.
+        """
         heard: list[dict[str, Any]] = []
 
         async def listening() -> None:
             assert self.process.stdout is not None
             while line := await self.process.stdout.readline():
                 event = json.loads(line)
+                self.said.append(event)
                 if event["event"] == what:
                     heard.append(event)
 

@@ -10,13 +10,15 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..app import App
 from ..connect import connect
 from ..delivery import Delivery
-from ..middleware import Handler, Idempotency
+from ..middleware import Acknowledge, DeadLetter, Handler, Idempotency, Retry
+from ..topic import Topic
 
 
 def say(event: str, **fields: Any) -> None:
@@ -70,6 +72,34 @@ async def share(url: str, topic: str, group: str, concurrency: int = 2) -> None:
             await asyncio.Event().wait()
 
 
+async def lanes(
+    url: str, topic: str, group: str, partitions: int, deadline: float, failing: str = ""
+) -> None:
+    """Handle messages of an ordered group, saying when each begins and ends; one fails always."""
+    async with connect(url) as broker:
+
+        async def handle(delivery: Delivery) -> None:
+            body, began = delivery.message.body.decode(), time.monotonic()
+            say("handling", body=body, attempt=delivery.attempt, at=began)
+            await asyncio.sleep(0.005)
+            if body == failing:
+                raise ValueError(f"{body} is to fail")
+            say("handled", body=body, began=began, at=time.monotonic())
+
+        retry = Retry(attempts=1000, initial=0.2, factor=1.0, jitter=False, in_place=0.0)
+        async with broker.subscribe(
+            Topic(topic, partitions=partitions),
+            group=group,
+            ordered=True,
+            concurrency=4,
+            ack_deadline=deadline,
+            handler=handle,
+            middleware=[Acknowledge(), DeadLetter(), retry],
+        ):
+            say("ready")
+            await asyncio.Event().wait()
+
+
 async def effect(url: str, topic: str, group: str, store: str, file: str, die: bool) -> None:
     """Handle idempotently, the effect being a line in `file`; `die` between effect and ack."""
     app = App(url)
@@ -105,6 +135,7 @@ TASKS: dict[str, Callable[..., Awaitable[None]]] = {
     "publish": publish,
     "take": take,
     "share": share,
+    "lanes": lanes,
     "effect": effect,
 }
 

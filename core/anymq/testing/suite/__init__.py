@@ -7,11 +7,22 @@ from .groups import Groups
 from .handlers import Handlers
 from .lifecycle import Lifecycle
 from .limits import Limits
+from .ordered import Ordered
 from .round_trip import RoundTrip
 from .settlement import Settlement
 
 
-class Conformance(RoundTrip, Groups, Settlement, Handlers, Durability, Lifecycle, Limits, Drivers):
+class Conformance(
+    RoundTrip,
+    Groups,
+    Settlement,
+    Handlers,
+    Ordered,
+    Durability,
+    Lifecycle,
+    Limits,
+    Drivers,
+):
     """The contract, as tests. A backend's test class inherits it and names its harness.
 
     A backend with a server has a second class that inherits `Faults`.

@@ -1,0 +1,316 @@
+"""`ordered=True`: one message of a key at a time, in order, whatever happens to the members."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import AsyncExitStack
+
+from ... import letters as why
+from ...broker import Broker
+from ...connect import connect
+from ...errors import ConfigurationError
+from ...middleware import Acknowledge, DeadLetter, Middleware, Retry
+from ...partitions import partition_of
+from ...topic import Topic
+from ..history import History
+from ..tools import PATIENCE, bodies, silent, take, take_acked, until, worker
+from .base import Base
+from .needs import needs
+
+KEYS = [f"k{number}" for number in range(24)]
+LEASE = 3.0
+JOINED = 10.0
+"""Seconds within which a member that joins has its share."""
+
+
+def numbered(first: int, last: int) -> list[str]:
+    """Return the messages `key/number` from `first` to `last` of all KEYS, in that order."""
+    return [f"{key}/{number}" for number in range(first, last) for key in KEYS]
+
+
+def key_of(body: str) -> str:
+    return body.partition("/")[0]
+
+
+def retrying(**settings: object) -> list[Middleware]:
+    """Return the default chain with a `Retry` whose waits are those of the broker's redelivery."""
+    retry = Retry(jitter=False, factor=1.0, in_place=0.0, **settings)  # type: ignore[arg-type]
+    return [Acknowledge(), DeadLetter(), retry]
+
+
+@needs("ordered")
+class Ordered(Base):
+    """Per key, over members, retries, joins, leaves and crashes."""
+
+    async def test_order_holds_over_two_members_with_eight_lanes_each(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        lanes = Topic(topic, partitions=8)
+        history = History()
+        await broker.publish_many(lanes, numbered(0, 5), key=key_of)
+        async with connect(url) as other:
+            for name, member in (("one", broker), ("two", other)):
+                handler = history.handler(name, pause=lambda: random.uniform(0, 0.01))
+                await member.subscribe(
+                    lanes, group="g", ordered=True, concurrency=8, handler=handler
+                ).__aenter__()
+            sent = numbered(0, 5)
+            async with asyncio.timeout(PATIENCE):
+                while len(history.members) < 2 or len(sent) < len(KEYS) * 15:
+                    count = len(sent) // len(KEYS)
+                    batch = numbered(count, count + 1)
+                    await broker.publish_many(lanes, batch, key=key_of)
+                    sent += batch
+                    await asyncio.sleep(0.05)
+            await until(lambda: history.finished >= set(sent))
+        history.check(sent)
+
+    async def test_order_of_different_keys_is_not_kept(self, broker: Broker, topic: str) -> None:
+        lanes = Topic(topic, partitions=1)
+        together = asyncio.Barrier(4)
+
+        async def handle(_: str) -> None:
+            await together.wait()
+
+        async with broker.subscribe(
+            lanes, group="g", ordered=True, concurrency=4, handler=handle
+        ) as subscription:
+            await broker.publish_many(lanes, ["a/0", "b/0", "c/0", "d/0"], key=key_of)
+            await until(lambda: together.n_waiting == 0 and subscription.in_flight == 0)
+
+    async def test_order_keeps_a_key_waiting_for_its_retry_and_no_other(
+        self, broker: Broker, topic: str
+    ) -> None:
+        lanes = Topic(topic, partitions=1)
+        history = History(failing={"a/0": 2})
+        async with broker.subscribe(
+            lanes,
+            group="g",
+            ordered=True,
+            concurrency=4,
+            handler=history.handler("one"),
+            middleware=retrying(attempts=5, initial=1.0),
+        ):
+            sent = [f"{key}/{number}" for number in range(5) for key in "abc"]
+            await broker.publish_many(lanes, sent, key=key_of)
+            await until(lambda: history.finished >= set(sent))
+        history.check(sent)
+        assert history.attempts("a/0") == [1, 2, 3]
+        second = history.started.index(("a/0", 2))
+        assert {body for body, _ in history.started[:second]} == {
+            "a/0",
+            *(body for body in sent if key_of(body) != "a"),
+        }
+
+    async def test_order_goes_on_behind_a_dead_letter(self, broker: Broker, topic: str) -> None:
+        lanes = Topic(topic, partitions=2)
+        history = History(failing={"a/1": 99})
+        async with (
+            broker.subscribe(f"{topic}.g.dlq", group="ops") as letters,
+            broker.subscribe(
+                lanes,
+                group="g",
+                ordered=True,
+                concurrency=2,
+                handler=history.handler("one"),
+                middleware=retrying(attempts=3, initial=0.2),
+            ),
+        ):
+            await broker.publish_many(lanes, ["a/0", "a/1", "a/2"], key=key_of)
+            (letter,) = await take_acked(letters, 1)
+            await until(lambda: history.finished == {"a/0", "a/2"})
+        assert letter.message.body == b"a/1"
+        assert letter.message.headers[why.ATTEMPTS] == "3"
+        assert [body for body, _ in history.started] == ["a/0", "a/1", "a/1", "a/1", "a/2"]
+
+    async def test_order_for_those_who_iterate(self, broker: Broker, topic: str) -> None:
+        lanes = Topic(topic, partitions=4)
+        await broker.publish_many(lanes, ["a/0", "a/1", "b/0"], key=key_of)
+        async with broker.subscribe(lanes, group="g", ordered=True) as deliveries:
+            first, second = sorted(
+                await take(deliveries, 2), key=lambda delivery: delivery.message.body
+            )
+            assert bodies([first, second]) == ["a/0", "b/0"]
+            await second.ack()
+            await first.nack(0.3)
+            (again,) = await take(deliveries, 1)
+            assert (again.message.body, again.attempt) == (b"a/0", 2)
+            await again.ack()
+            assert bodies(await take_acked(deliveries, 1)) == ["a/1"]
+            await silent(deliveries, 0.3)
+
+    async def test_order_goes_on_where_the_group_stopped(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        lanes = Topic(topic, partitions=2)
+        await broker.publish_many(lanes, ["a/0", "a/1", "a/2", "b/0"], key=key_of)
+        async with broker.subscribe(lanes, group="g", ordered=True) as deliveries:
+            held = {delivery.message.key: delivery for delivery in await take(deliveries, 2)}
+            await held["b"].ack()
+            await held["a"].ack()
+            (unsettled,) = await take(deliveries, 1)
+            assert unsettled.message.body == b"a/1"
+        await broker.publish(lanes, "b/1", key="b")
+        async with (
+            connect(url) as other,
+            other.subscribe(lanes, group="g", ordered=True) as deliveries,
+        ):
+            rest = await take_acked(deliveries, 3, within=PATIENCE + LEASE)
+            await silent(deliveries, 0.3)
+        assert sorted(bodies(rest)) == ["a/1", "a/2", "b/1"]
+        assert [body for body in bodies(rest) if body.startswith("a")] == ["a/1", "a/2"]
+        assert {delivery.attempt for delivery in rest} == {1}, "given back, not failed"
+
+    async def test_order_holds_while_members_come_and_go(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        lanes = Topic(topic, partitions=8)
+        history = History()
+        sent: list[str] = []
+        full = asyncio.Event()
+
+        async def publish() -> None:
+            while not full.is_set():
+                count = len(sent) // len(KEYS)
+                batch = numbered(count, count + 1)
+                await broker.publish_many(lanes, batch, key=key_of)
+                sent.extend(batch)
+                await asyncio.sleep(0.1)
+
+        async def member(name: str) -> AsyncExitStack:
+            stack = AsyncExitStack()
+            connection = await stack.enter_async_context(connect(url))
+            await stack.enter_async_context(
+                connection.subscribe(
+                    lanes,
+                    group="g",
+                    ordered=True,
+                    concurrency=4,
+                    ack_deadline=LEASE,
+                    handler=history.handler(name, pause=lambda: random.uniform(0, 0.03)),
+                )
+            )
+            return stack
+
+        publishing = asyncio.create_task(publish())
+        members = [await member("m0")]
+        for number in (1, 2, 3):
+            members.append(await member(f"m{number}"))
+            await until(lambda n=number: f"m{n}" in history.members, within=PATIENCE)  # type: ignore[misc]
+            await members.pop(0).aclose()
+        full.set()
+        await publishing
+        await until(lambda: history.finished >= set(sent), within=PATIENCE)
+        for stack in members:
+            await stack.aclose()
+        history.check(sent)
+
+    async def test_order_survives_the_kill_of_a_member(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        if not broker.capabilities.processes:
+            assert broker.capabilities.processes.note
+            return
+        lanes = Topic(topic, partitions=8)
+        history = History()
+        sent: list[str] = []
+        async with (
+            worker(
+                "lanes", url=url, topic=topic, group="g", partitions=8, deadline=LEASE
+            ) as process,
+            broker.subscribe(
+                lanes,
+                group="g",
+                ordered=True,
+                concurrency=4,
+                ack_deadline=LEASE,
+                handler=history.handler("here", pause=lambda: 0.005),
+            ),
+        ):
+            await process.hear("ready")
+            heard = process.listen("handling")
+            async with asyncio.timeout(PATIENCE):
+                while len(heard) < 100 or len(history.started) < 100:
+                    count = len(sent) // len(KEYS)
+                    sent += (batch := numbered(count, count + 1))
+                    await broker.publish_many(lanes, batch, key=key_of)
+                    await asyncio.sleep(0.05)
+            sent += (batch := numbered(len(sent) // len(KEYS), len(sent) // len(KEYS) + 5))
+            await broker.publish_many(lanes, batch, key=key_of)
+            await process.kill()
+            history.hear("there", process.said)
+            await until(lambda: history.finished >= set(sent), within=2 * PATIENCE)
+        history.check(sent)
+
+    async def test_order_remembers_attempts_over_a_kill(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        if not broker.capabilities.processes:
+            assert broker.capabilities.processes.note
+            return
+        lanes = Topic(topic, partitions=2)
+        await broker.publish_many(lanes, ["a/0", "a/1"], key=key_of)
+        async with worker(
+            "lanes",
+            url=url,
+            topic=topic,
+            group="g",
+            partitions=2,
+            deadline=LEASE,
+            failing="a/0",
+        ) as process:
+            attempts = [(await process.hear("handling"))["attempt"] for _ in range(3)]
+            assert attempts == [1, 2, 3]
+            await asyncio.sleep(self.harness.ack_window)
+            await process.kill()
+        async with broker.subscribe(
+            lanes, group="g", ordered=True, ack_deadline=LEASE
+        ) as deliveries:
+            first, second = await take_acked(deliveries, 2, within=60)
+        assert bodies([first, second]) == ["a/0", "a/1"]
+        assert first.attempt >= (4 if broker.capabilities.ordered_attempts else 1)
+        assert second.attempt <= 2, "never handled before; at most handed to the process"
+
+    async def test_order_is_a_groups_choice_for_good(self, broker: Broker, topic: str) -> None:
+        lanes = Topic(topic, partitions=2)
+        for ordered in (True, False):
+            group = "ordered" if ordered else "competing"
+            async with broker.subscribe(lanes, group=group, ordered=ordered):
+                await broker.publish(lanes, "a/0", key="a")
+            try:
+                async with broker.subscribe(lanes, group=group, ordered=not ordered) as other:
+                    await take_acked(other, 1)
+            except ConfigurationError as refusal:
+                assert "ordered" in str(refusal)  # noqa: PT017
+
+    async def test_order_partitions_are_the_same_everywhere(
+        self, broker: Broker, topic: str
+    ) -> None:
+        lanes = Topic(topic, partitions=8)
+        await broker.publish_many(lanes, numbered(0, 1), key=key_of)
+        async with broker.subscribe(lanes, group="g", ordered=True) as deliveries:
+            taken = await take_acked(deliveries, len(KEYS))
+        found = {delivery.message.key: delivery.partition for delivery in taken}
+        assert found == {key: partition_of(key, 8) for key in KEYS}
+
+    async def test_order_among_idle_members(self, url: str, broker: Broker, topic: str) -> None:
+        """More members than partitions: some wait, and take over when they are needed."""
+        lanes = Topic(topic, partitions=1)
+        history = History()
+        async with connect(url) as first, connect(url) as second:
+            members = {
+                name: member.subscribe(
+                    lanes, group="g", ordered=True, handler=history.handler(name)
+                )
+                for name, member in (("one", broker), ("two", first), ("three", second))
+            }
+            for subscription in members.values():
+                await subscription.__aenter__()
+            await broker.publish(lanes, "a/0", key="a")
+            await until(lambda: "a/0" in history.finished)
+            (working,) = history.members
+            await members[working].aclose()
+            await broker.publish(lanes, "a/1", key="a")
+            await until(lambda: "a/1" in history.finished)
+        history.check(["a/0", "a/1"])
