@@ -7,7 +7,7 @@ import sqlite3
 from anymq.errors import ConfigurationError
 
 APPLICATION_ID = 0x616E6D71  # "anmq", in the header of the file
-_FIRST = """
+FIRST = """
 CREATE TABLE topics (
   id        INTEGER PRIMARY KEY AUTOINCREMENT,
   name      TEXT NOT NULL UNIQUE,
@@ -57,7 +57,7 @@ CREATE TABLE claims (
 CREATE INDEX claims_by_until ON claims (until);
 """
 
-_SECOND = """
+SECOND = """
 ALTER TABLE topics ADD COLUMN partitions INTEGER NOT NULL DEFAULT 1;
 -- Of the bodies; NULL: no bound.
 ALTER TABLE topics ADD COLUMN retention_bytes INTEGER;
@@ -103,7 +103,7 @@ CREATE TABLE members (
 """
 
 # Each makes the next version of the one before; what is there stays as it is.
-_STEPS = (_FIRST, _SECOND)
+_STEPS = (FIRST, SECOND)
 VERSION = len(_STEPS)
 
 

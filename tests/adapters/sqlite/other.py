@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
+from anymq_sqlite import SqliteDriver
 from tests.adapters.sqlite.support import Bench, record, records, spec
 
 
@@ -66,6 +69,38 @@ async def echo(bench: Bench) -> None:
             say(got.body.decode())
 
 
+async def delay(bench: Bench, seconds: float) -> None:
+    """Publish one record with a delay, print when it is due, and do nothing more."""
+    driver = await bench.open()
+    due = time.time() + seconds
+    assert await driver.publish([record(b"late", deliver_at=due)]) == [None]
+    say(due)
+    await asyncio.Event().wait()
+
+
+async def order(bench: Bench, lease: float, total: int) -> None:
+    """Note key and body of what an ordered group gets in a file, until `total` are settled."""
+    driver = await bench.open(declare=False)
+    topic = bench.topic("lanes", partitions=4)
+    await driver.declare(topic)
+    source = await driver.subscribe(replace(spec("g", topic=topic, lease=lease), ordered=True))
+    say("ready")
+    notes = os.open(f"{bench.path}.notes", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    while (await driver.describe_group(topic, "lanes.g")).lag or total > await seen(driver):
+        for got in await source.receive(5, 0.2):
+            os.write(notes, f"{got.key} {got.body.decode()}\n".encode())
+            await asyncio.sleep(0.002)
+            await source.ack([got])
+    await source.aclose()
+
+
+async def seen(driver: SqliteDriver) -> int:
+    """How many records there ever were."""
+    query = "SELECT count(*) FROM messages"
+    count: int = await driver.native.read(lambda db: db.execute(query).fetchone()[0])
+    return count
+
+
 async def hold(bench: Bench) -> None:
     """Begin a transaction that never ends."""
     driver = await bench.open()
@@ -80,7 +115,15 @@ async def hold(bench: Bench) -> None:
     await driver.native.write(forever)
 
 
-JOBS = {"publish": publish, "consume": consume, "take": take, "echo": echo, "hold": hold}
+JOBS = {
+    "publish": publish,
+    "consume": consume,
+    "take": take,
+    "echo": echo,
+    "delay": delay,
+    "order": order,
+    "hold": hold,
+}
 
 
 async def main(job: str, path: str, *arguments: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from dataclasses import replace
 
 from anymq.driver import TopicSpec
 from anymq_sqlite import SqliteDriver
@@ -92,4 +93,58 @@ async def test_it_sweeps_by_itself(bench: Bench) -> None:
     while await kept(driver):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
+    await source.aclose()
+
+
+async def test_by_size_the_oldest_go_that_are_settled(driver: SqliteDriver) -> None:
+    bounded = topic(retention_bytes=1000)
+    await driver.declare(bounded)
+    await driver.publish([record(b"x" * 100) for _ in range(1500)])
+    reader = await driver.subscribe(spec("g"))
+    assert await driver.janitor.sweep() == 0
+    got = await drain(reader, 1500)
+    await reader.ack(got[:3])
+    assert await driver.janitor.sweep() == 3
+    await reader.ack(got[3:])
+    await driver.publish([record(deliver_at=time.time() + HOUR)])
+    assert await driver.janitor.sweep() == 1487
+    info = await driver.describe_topic(bounded)
+    assert (info.messages, info.bytes, info.delayed) == (10, 1000, 1)
+    await reader.aclose()
+
+
+async def test_by_size_without_a_group(driver: SqliteDriver) -> None:
+    await driver.declare(topic(retention_bytes=250))
+    await driver.publish([record(b"x" * 100) for _ in range(5)])
+    assert await driver.janitor.sweep() == 3
+    assert await kept(driver) == [4, 5]
+
+
+async def test_an_ordered_group_keeps_what_it_has_not_settled(driver: SqliteDriver) -> None:
+    lanes = TopicSpec(name="lanes", native="lanes", partitions=2)
+    await driver.declare(lanes)
+    source = await driver.subscribe(replace(spec("g", topic=lanes), ordered=True))
+    await driver.publish([record(n, name="lanes", key=f"k{n}") for n in range(20)])
+    got = await drain(source, 20)
+    (held,) = got[7:8]
+    await source.ack([*got[:7], *got[8:]])
+    await age(driver, 8 * 24 * HOUR)
+    await driver.janitor.sweep()
+    info = await driver.describe_group(lanes, "lanes.g")
+    assert info.lag == 1
+    left = await kept(driver)
+    assert left[0] == int(held.position)
+    await source.ack([held])
+    await driver.janitor.sweep()
+    assert await kept(driver) == []
+    await source.aclose()
+
+
+async def test_a_delay_longer_than_the_retention_survives_the_sweep(driver: SqliteDriver) -> None:
+    await driver.declare(topic(retention=0.05))
+    source = await driver.subscribe(spec())
+    await driver.publish([record(b"x", deliver_at=time.time() + 0.4)])
+    while (await driver.describe_topic(topic())).delayed:
+        assert await driver.janitor.sweep() == 0
+    assert [got.body for got in await drain(source, 1)] == [b"x"]
     await source.aclose()
