@@ -10,6 +10,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from .errors import ConfigurationError, InvalidURL
+from .names import check_topic
 from .url import URL
 
 T = TypeVar("T")
@@ -20,15 +21,19 @@ class ConnectOptions:
     """Options that every URL takes.
 
     `declare=false` leaves topics and groups to the operator. `source` is the CloudEvents source
-    of what is published. Times are in seconds.
+    of what is published, `reply_topic` where replies to its requests go. Times are in seconds.
     """
 
     declare: bool = True
     allow_insecure_auth: bool = False
     source: str = "anymq"
+    reply_topic: str = "anymq.replies"
     connect_timeout: float = 10.0
     publish_timeout: float = 10.0
     max_body: int = 1024 * 1024
+
+    def __post_init__(self) -> None:
+        check_topic(self.reply_topic)
 
 
 def split_options(url: URL, adapter: type[T]) -> tuple[ConnectOptions, T]:

@@ -100,6 +100,31 @@ async def lanes(
             await asyncio.Event().wait()
 
 
+async def ask(url: str, topic: str) -> None:
+    """Ask one question, and then hang while another is open."""
+    async with connect(url) as broker:
+        await broker.request(topic, {"number": 3}, timeout=30)
+        say("answered")
+        await broker.request(f"{topic}.nobody", b"", timeout=600)
+
+
+async def poison(url: str, topic: str, group: str, marker: str, attempts: int) -> None:
+    """Die of every message that says so, at once and without a trace."""
+    app = App(url)
+
+    @app.subscriber(
+        topic, group=group, retry=Retry(attempts=attempts, marker=marker), ack_deadline=2
+    )
+    async def handle(body: str) -> None:
+        say("handling", body=body)
+        if body == "poison":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async with app:
+        say("ready")
+        await asyncio.Event().wait()
+
+
 async def effect(url: str, topic: str, group: str, store: str, file: str, die: bool) -> None:
     """Handle idempotently, the effect being a line in `file`; `die` between effect and ack."""
     app = App(url)
@@ -137,6 +162,8 @@ TASKS: dict[str, Callable[..., Awaitable[None]]] = {
     "share": share,
     "lanes": lanes,
     "effect": effect,
+    "ask": ask,
+    "poison": poison,
 }
 
 
