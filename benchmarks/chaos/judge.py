@@ -1,10 +1,11 @@
 """What the journals say: Jepsen's total-queue and log checks, as pure functions.
 
 Events (see `producer`, `consumer`, `nemesis` for who notes them), each with `at` and `by`:
-`attempt`, `confirmed` and `failed` of a publish (`id`, `key`, `number`); `delivered` and `done` of
-a handler (`id`, `key`, `number`, `attempt`); `applied`, the handler's effect, and `noted`, once the
-idempotency store has it; `letter`, what arrived in the dead letters; `call`, any public await with
-its `took` and its `limit`; `cut` and `healed` of a fault.
+`attempt`, `confirmed` and `failed` of a publish (`id`, `key`, `number`; `cause` of a failure);
+`delivered` and `done` of a handler (`id`, `key`, `number`, `attempt`); `applied`, the handler's
+effect, and `noted`, once the idempotency store has it; `letter`, what arrived in the dead letters;
+`call`, any public await with its `took` and its `limit`; `died`, `who` was killed; `rss`, resident
+`bytes`; `cut` and `healed` of a fault.
 """
 
 from __future__ import annotations
@@ -201,6 +202,29 @@ def calls(events: Iterable[Event]) -> Calls:
     return Calls(count, round(longest, 2), overdue)
 
 
+NO_ROOM = "no room"
+"""What a fault is called that leaves the broker without disk or memory."""
+
+
+def unclear(events: Iterable[Event]) -> list[str]:
+    """Return the publishes that failed for want of room without saying why.
+
+    Those that began before the broker was full may fail for another reason.
+    """
+    full: float | None = None
+    fault = None
+    found: list[str] = []
+    for event in events:
+        kind, at = event["event"], event["at"]
+        if kind == "cut" and event["what"] == NO_ROOM:
+            full, fault = at, event["fault"]
+        elif kind == "healed" and event["fault"] == fault:
+            full = None
+        elif kind == "failed" and full is not None and at - event["took"] > full:
+            found += [event["id"]] if not event["cause"] else []
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Recovery:
     """Seconds from a fault's end until a message published after the fault was handled."""
@@ -289,6 +313,7 @@ class Verdict:
     recovery: Recovery
     delays: Delays
     memory: Memory
+    unclear: list[str] = field(default_factory=list[str])
     problems: list[str] = field(default_factory=list[str])
 
 
@@ -311,4 +336,5 @@ def judge(events: Sequence[Event], rows: Sequence[str] = ()) -> Verdict:
         recovery(events),
         delays(events),
         memory(events),
+        unclear(events),
     )

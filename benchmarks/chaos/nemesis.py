@@ -11,6 +11,7 @@ from typing import Protocol
 from brokers import Server
 
 from .journal import Journal
+from .judge import NO_ROOM
 from .process import Process
 from .proxy import Proxy
 
@@ -86,7 +87,7 @@ class Nemesis:
     async def starved(self, place: Room) -> AsyncIterator[None]:
         """Keep a server, or a disk, without room for the time of the block."""
         await asyncio.to_thread(place.starve)
-        fault = self.cut("no room")
+        fault = self.cut(NO_ROOM)
         try:
             yield
         finally:

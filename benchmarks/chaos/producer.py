@@ -104,6 +104,7 @@ class Producer:
                     limit=settings.timeout,
                     error=type(error).__name__,
                     text=str(error),
+                    cause=error.__cause__ and str(error.__cause__),
                 )
                 if not settings.repeat or self.stopping.is_set():
                     return

@@ -123,6 +123,18 @@ def test_a_call_may_outlast_its_limit_by_a_second() -> None:
     assert found.overdue == ["publish: 3.1 s of 2 s", "ping: 11.5 s of 10 s"]
 
 
+def test_a_failure_for_want_of_room_must_say_so() -> None:
+    events = history(
+        ("cut", {"fault": 1, "what": "no room"}),
+        ("failed", of("a.1", took=5.0, cause=None)),  # began before
+        ("failed", of("a.2", took=0.5, cause="disk full")),
+        ("failed", of("a.3", took=0.5, cause=None)),
+        ("healed", {"fault": 1}),
+        ("failed", of("a.4", took=0.5, cause=None)),
+    )
+    assert judge.unclear(events) == ["a.3"]
+
+
 def test_recovery_counts_from_the_heal_to_what_was_published_after_the_cut() -> None:
     events = history(
         ("attempt", of("a.1")),
