@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from anymq.driver import Received
@@ -14,7 +14,7 @@ from anymq.driver import Received
 from .connection import LONGEST_BLOCK, Reader, pack
 from .member import Member
 from .reading import ReadSize
-from .scripts import CLAIM, TAKE, Script
+from .scripts import CLAIM, READ, TAKE, Script
 
 log = logging.getLogger("anymq.redis")
 
@@ -38,6 +38,7 @@ class Intake:
         self._cursors = dict.fromkeys(member.all, b"0-0")
         self._recoveries = 0
         self._recover_at = 0.0
+        self._turn = 0
 
     async def take(self, limit: int, wait: float) -> list[Received]:
         """Return up to `limit` messages, waiting up to `wait` seconds for the first."""
@@ -68,14 +69,32 @@ class Intake:
         self._cursors[which] = b"0-0"
 
     async def _read(self, limit: int, wait: float) -> None:
-        member = self._member
+        streams = [self._member.streams[which] for which in self._member.all]
+        if len(streams) == 2:
+            self._keep(await self._block(streams, limit, wait))
+            return
+        self._keep(await self._take(streams, limit))
+        if not self.spare:
+            self._keep(await self._block(streams, -(-limit // len(streams)), wait))
+
+    async def _take(self, streams: Sequence[bytes], limit: int) -> Any:
+        """Take what is there, no more than `limit` in all: what is spare is kept from others."""
+        retry, *topic = streams
+        self._turn = (self._turn + 1) % len(topic)
+        args = (self._member.keys.group, self._member.name, self._read_size.count(limit))
+        keys = [retry, *topic[self._turn :], *topic[: self._turn]]
+        return await self._member.commands.eval(READ, keys, args)
+
+    async def _block(self, streams: Sequence[bytes], limit: int, wait: float) -> Any:
         command = pack(
-            *(b"XREADGROUP", b"GROUP", member.keys.group, member.name),
+            *(b"XREADGROUP", b"GROUP", self._member.keys.group, self._member.name),
             *self._read_size.arguments(limit, wait),
-            *(b"STREAMS", *(member.streams[which] for which in member.all)),
-            *[b">"] * len(member.all),
+            *(b"STREAMS", *streams, *[b">"] * len(streams)),
         )
-        reply = await self._reader.read(command)
+        return await self._reader.read(command)
+
+    def _keep(self, reply: Sequence[Any] | None) -> None:
+        member = self._member
         self._read_size.learn(reply)
         for stream, entries in reply or ():
             which = member.which[stream]

@@ -26,13 +26,15 @@ class ReadSize:
 
     def arguments(self, limit: int, wait: float) -> list[bytes]:
         """Return COUNT and BLOCK for a read of up to `limit` entries."""
-        share = -(-min(limit, _MOST, int(_BYTES / self._size)) // self._streams)
-        count = max(1, share)
-        args = [b"COUNT", b"%d" % count]
+        args = [b"COUNT", self.count(-(-limit // self._streams))]
         block = min(wait, LONGEST_BLOCK)
         if block > 0:  # BLOCK 0 would be for ever
             args += (b"BLOCK", b"%d" % max(1, round(block * 1000)))
         return args
+
+    def count(self, limit: int) -> bytes:
+        """Return how many entries to read of one stream, up to `limit`."""
+        return b"%d" % max(1, min(limit, _MOST, int(_BYTES / self._size) // self._streams))
 
     def learn(self, reply: Sequence[Any] | None) -> None:
         """This is what a read gave: sizes go up at once, down by halves."""

@@ -50,6 +50,7 @@ REJECT = Script("_owned", "reject")
 
 CLAIM = Script("claim")
 LEAVE = Script("leave")
+READ = Script("read")
 TAKE = Script("_owned", "take")
 
 SAVE = Script("save")
