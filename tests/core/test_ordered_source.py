@@ -99,6 +99,21 @@ async def test_only_what_was_handed_out_is_counted() -> None:
     assert list(counts(await fourth.receive()).values()) == [2, 2, 1, 1, 0, 0]
 
 
+async def test_what_was_given_back_is_not_counted_when_the_next_owner_crashes() -> None:
+    broker = Broker(1)
+    broker.publish(0, 6)
+    first = await joined(broker, "first")
+    records = await first.receive()
+    await first.source.ack([records[3], records[5]])
+    await first.source.aclose()
+    second = await joined(broker, "second")
+    await second.receive(2)
+    second.crash()
+    third = await joined(broker, "third")
+    await broker.clock.advance(LEASE + 2)
+    assert counts(await third.receive()) == {"0-0": 1, "0-1": 1, "0-2": 0, "0-4": 0}
+
+
 @pytest.mark.parametrize("clean", [True, False])
 async def test_kept_attempts_are_shown_to_the_next_owner(clean: bool) -> None:
     broker = Broker(1)
@@ -294,6 +309,10 @@ async def test_a_handover_waits_for_the_handlers() -> None:
     owner.source = OrderedSource(owner.log, spec, ProcessClock(owner.process))
     await owner.source.start()
     following = await joined(broker, "following")
+    await broker.clock.advance(2)
+    broker.publish(0)
+    broker.publish(1)
+    assert len(await owner.receive()) == 1, "nothing more of what is given up"
     await broker.clock.advance(3 * LEASE)
     assert following.source.held == frozenset()
     busy.set()
