@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +17,36 @@ from .run import Run, Size
 from .scenarios import SCENARIOS, Scenario
 from .target import BACKENDS, Target, of_backend, of_url
 
+LONG = Size(
+    messages=100_000, outage=600.0, pauses=(5.0, 45.0), stall=15.0, backlog=200_000, down=5.0
+)
+"""The form whose figures are reported."""
+
 
 def add_to(commands: Any) -> None:
     """Add the command to the parsers of `python -m benchmarks`."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "chaos", help="break things, and judge what was lost", description=__doc__
+        "chaos",
+        help="break things, and judge what was lost",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    default = Size()
+    default = LONG
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--backend", choices=(*BACKENDS, "all"), help="a server of its own")
     where.add_argument("--url", help="any broker: only producers and consumers are broken")
     parser.add_argument(
         "--scenario", action="append", choices=sorted(SCENARIOS), help="all by default; repeatable"
     )
+    parser.add_argument("--messages", type=int, default=default.messages, help="to be confirmed")
     parser.add_argument(
-        "--messages", type=int, default=100_000, help="to be confirmed (%(default)s)"
+        "--kills", type=int, help="of each scenario's kind: by default its own number"
     )
-    parser.add_argument("--kills", type=int, default=20, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=default.seed, help="of what breaks when")
     parser.add_argument("--rate", type=float, default=default.rate, help="messages a second")
     parser.add_argument("--outage", type=float, default=default.outage, help="seconds")
     parser.add_argument("--pauses", type=float, nargs="+", default=default.pauses, help="seconds")
-    parser.add_argument("--backlog", type=int, default=200_000, help="messages (%(default)s)")
+    parser.add_argument("--backlog", type=int, default=default.backlog, help="messages")
     parser.add_argument("--folder", type=Path, help="keep the journals and logs here")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--report", type=Path, help="write a Markdown report to this file")
@@ -46,9 +55,9 @@ def add_to(commands: Any) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Play the scenarios; 0 if all that must hold held."""
-    size = Size(
+    size = replace(
+        LONG,
         messages=options.messages,
-        kills=options.kills,
         seed=options.seed,
         rate=options.rate,
         outage=options.outage,
@@ -61,7 +70,7 @@ def main(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="anymq-chaos-") as temporary:
         folder = (options.folder or Path(temporary)).absolute()
         for backend in backends:
-            outcomes += _backend(backend, options.url, names, size, folder)
+            outcomes += _backend(backend, options, names, size, folder)
     if options.json:
         print(json.dumps([outcome.as_json() for outcome in outcomes], indent=2))
     else:
@@ -72,12 +81,12 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _backend(
-    backend: str | None, url: str | None, names: list[str], size: Size, folder: Path
+    backend: str | None, options: argparse.Namespace, names: list[str], size: Size, folder: Path
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
     folder /= backend or "url"
     folder.mkdir(parents=True, exist_ok=True)
-    target = of_backend(backend, folder) if backend else of_url(url or "")
+    target = of_backend(backend, folder) if backend else of_url(options.url)
     try:
         if target.server is not None:
             target.server.reset()
@@ -86,7 +95,10 @@ def _backend(
                 print(f"{target.name} {name}: not played, {reason}", file=sys.stderr)
                 continue
             print(f"{target.name} {name}: playing", file=sys.stderr)
-            outcomes.append(play(SCENARIOS[name], target, folder / name, size))
+            kills = SCENARIOS[name].kills if options.kills is None else options.kills
+            sized = replace(size, kills=kills)
+            outcomes.append(play(SCENARIOS[name], target, folder / name, sized))
+            print(table(outcomes[-1:]).partition("\n")[2], file=sys.stderr)
     finally:
         if target.server is not None:
             target.server.down()
@@ -98,4 +110,5 @@ def play(scenario: Scenario, target: Target, folder: Path, size: Size) -> Outcom
     folder.mkdir(parents=True)
     started = now()
     verdict, failures = asyncio.run(scenario.run(Run(target, folder, size)))
-    return Outcome(target.name, scenario.name, size, round(now() - started, 1), verdict, failures)
+    seconds = round(now() - started, 1)
+    return Outcome(target.name, target.version, scenario.name, size, seconds, verdict, failures)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -39,10 +40,20 @@ def start(kind: type[S], main: Callable[[S, Journal], Awaitable[None]]) -> None:
     journal = Journal(Path(settings.folder) / f"{settings.name}.jsonl")
 
     async def run() -> None:
+        orphaned = asyncio.create_task(_outlive_nobody())
         await main(settings, journal)
+        orphaned.cancel()
 
     asyncio.run(run())
     journal.note("ended")
+
+
+async def _outlive_nobody() -> None:
+    """End this process at once when the one that started it is gone."""
+    parent = os.getppid()
+    while os.getppid() == parent:  # noqa: ASYNC110 - nobody tells an orphan
+        await asyncio.sleep(1.0)
+    os._exit(1)
 
 
 class Process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ HEAD = (
     "inversions",
     "overdue",
     "recovery p50 / p95 / max",
+    "besides",
     "verdict",
 )
 
@@ -34,6 +36,7 @@ class Outcome:
     """One scenario on one backend."""
 
     backend: str
+    version: str
     scenario: str
     size: Size
     seconds: float
@@ -64,8 +67,17 @@ class Outcome:
             str(len(order.inversions)) if SCENARIOS[self.scenario].needs == "ordered" else "-",
             str(len(verdict.calls.overdue)),
             _seconds(verdict.recovery.p50, verdict.recovery.p95, verdict.recovery.longest),
+            self._besides(),
             "ok" if not self.failures else "FAILED",
         )
+
+    def _besides(self) -> str:
+        verdict = self.verdict
+        if verdict.delays.count:
+            return f"late p50 / p99: {_seconds(verdict.delays.late_p50, verdict.delays.late_p99)}"
+        if self.scenario == "backlog":
+            return f"memory +{verdict.memory.growth / 2**20:.0f} MiB"
+        return f"longest call {verdict.calls.longest:.1f}"
 
     def command(self) -> str:
         """Return the command that repeats it."""
@@ -79,7 +91,7 @@ class Outcome:
 
 
 def _seconds(*values: float | None) -> str:
-    return " / ".join("-" if value is None else f"{value:.1f}" for value in values)
+    return " / ".join("-" if value is None else f"{value:.2f}" for value in values)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -98,7 +110,8 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
     lines = [
         "# Faults",
         "",
-        f"anymq {version('anymq')}, Python {platform.python_version()}, {platform.system()}.",
+        f"anymq {version('anymq')}, Python {platform.python_version()}, {platform.system()}, "
+        f"{os.cpu_count()} cores; {', '.join(sorted({_server(item) for item in outcomes}))}.",
         "Times are in seconds. What must hold in each scenario is listed below the table.",
         "",
         "| " + " | ".join(HEAD) + " |",
@@ -115,6 +128,10 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
         lines.append(f"- **{name}**: {scenario.fault}. Must hold: {scenario.promise}.")
     lines += ["", "## Commands", "", "```", *(outcome.command() for outcome in outcomes), "```", ""]
     return "\n".join(lines)
+
+
+def _server(outcome: Outcome) -> str:
+    return f"{outcome.backend} {outcome.version}".rstrip()
 
 
 def _failures(outcomes: Sequence[Outcome]) -> list[str]:

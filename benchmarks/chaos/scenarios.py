@@ -50,6 +50,8 @@ class Scenario:
     checks: tuple[Check, ...]
     server: bool = True
     """Whether it breaks a server, and so cannot be played against SQLite or somebody's URL."""
+    kills: int = 20
+    """How many the long form has, where it has any."""
     needs: str | None = None
     """The capability without which it has no meaning."""
     fits: Callable[[Target], str] = anywhere
@@ -380,6 +382,7 @@ SCENARIOS = {
             consumer_kills,
             (nothing_lost, applied_once, bounded),
             server=False,
+            kills=50,
         ),
         Scenario(
             "ordered-churn",
@@ -388,6 +391,7 @@ SCENARIOS = {
             ordered_churn,
             (nothing_lost, in_order, bounded),
             server=False,
+            kills=10,
             needs="ordered",
         ),
         Scenario(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,13 @@ class Target:
     name: str
     url: str
     server: Server | None = None
+
+    @property
+    def version(self) -> str:
+        """The version of what is broken; nothing where that is not ours to ask."""
+        if self.name == "sqlite":
+            return sqlite3.sqlite_version
+        return "" if self.server is None else self.server.status().version
 
     @asynccontextmanager
     async def proxied(self) -> AsyncIterator[tuple[str, Proxy]]:

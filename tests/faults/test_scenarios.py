@@ -43,7 +43,7 @@ async def test_it_holds(backend: str, scenario: Scenario, tmp_path: Path) -> Non
     folder = tmp_path / "run"
     folder.mkdir()
     verdict, failures = await scenario.run(Run(target, folder, SHORT))
-    outcome = Outcome(backend, scenario.name, SHORT, 0.0, verdict, failures)
+    outcome = Outcome(backend, target.version, scenario.name, SHORT, 0.0, verdict, failures)
     assert not failures, f"{table([outcome])}\njournals and logs: {folder}"
     assert verdict.queue.acknowledged > 0
 
