@@ -1,6 +1,6 @@
 -- Lists what a group has tried more than once and not settled. KEYS delayed, payloads, retry, then the
--- topic's streams. ARGV group, how many to look at in each, then for each stream what positions in it begin
--- with. Returns of each position, attempts, consumer or '', then the idle time of the one that is pending
+-- topic's streams. ARGV group, how many to look at in each, '', then for each of the topic's streams what
+-- positions in it begin with. Returns of each position, attempts, consumer or '', then the idle time of the one that is pending
 -- for longest.
 
 local found, idle = {}, 0
@@ -19,18 +19,23 @@ local function add(position, tried, consumer)
   if tried > 1 then found[#found + 1] = {position, tried, consumer} end
 end
 
+local retried = {}
 for k = 3, #KEYS do
   local pending = redis.pcall('XPENDING', KEYS[k], ARGV[1], '-', '+', ARGV[2])
   for _, entry in ipairs(pending) do
-    local position, tried = ARGV[k - 1] .. entry[1], entry[4]
     idle = math.max(idle, entry[3])
     if k == 3 then
-      local copy = redis.call('XRANGE', KEYS[k], entry[1], entry[1])[1]
-      local origin, shown = attempts(copy and copy[2] or {})
-      position, tried = origin or entry[1], tried - 1 + shown
+      retried[entry[1]] = entry
+    else
+      add(ARGV[k] .. entry[1], entry[4], entry[2])
     end
-    add(position, tried, entry[2])
   end
+end
+-- What the attempt of a copy is, its header says; it has been made if the copy is pending.
+for _, copy in ipairs(redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', ARGV[2])) do
+  local position, shown = attempts(copy[2])
+  local entry = retried[copy[1]]
+  add(position or copy[1], shown - 1 + (entry and entry[4] or 0), entry and entry[2] or '')
 end
 for _, name in ipairs(redis.call('ZRANGE', KEYS[1], 0, ARGV[2] - 1)) do
   local payload = redis.call('HGET', KEYS[2], name)

@@ -67,11 +67,12 @@ if age then
 end
 
 local function usage()
-  local bytes = 0
+  local bytes, entries = 0, 0
   for _, stream in ipairs(streams) do
     bytes = bytes + redis.call('MEMORY', 'USAGE', stream[1])
+    entries = entries + redis.call('XLEN', stream[1])
   end
-  return bytes
+  return bytes, entries
 end
 
 local function first(stream)
@@ -79,18 +80,24 @@ local function first(stream)
   return entry and parse(entry[1]) or nil
 end
 
--- One node after the other, the oldest of all streams first.
+-- The oldest of all streams first, in steps: only whole nodes go, of up to a hundred entries or more.
 if size then
   for _, stream in ipairs(streams) do stream[3] = first(stream[1]) end
-  while left > 0 and usage() > size do
+  local bytes, entries = usage()
+  while left > 0 and bytes > size do
     local oldest
     for _, stream in ipairs(streams) do
       if stream[3] and (not oldest or less(stream[3], oldest[3])) then oldest = stream end
     end
     if not oldest then break end
     local id = {math.min(oldest[2][1], now() + 1), oldest[2][2]}
-    local gone = trim(oldest[1], '~', id, 100) > 0
-    oldest[3] = gone and first(oldest[1]) or nil
+    local most, gone = math.ceil((bytes - size) / bytes * entries / #streams), 0
+    repeat
+      gone = trim(oldest[1], '~', id, most)
+      most = most * 2
+    until gone > 0 or most > 1000
+    oldest[3] = gone > 0 and first(oldest[1]) or nil
+    bytes, entries = usage()
   end
 end
 

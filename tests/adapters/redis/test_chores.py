@@ -11,7 +11,7 @@ from anymq_redis import RedisDriver
 from anymq_redis.keys import GroupKeys, group_keys, topic_keys
 from anymq_redis.scripts import MOVE, SWEEP, TRIM
 from tests.adapters.redis.support import Bench
-from tests.adapters.support import bodies, take
+from tests.adapters.support import bodies, eventually, take
 
 pytestmark = pytest.mark.redis
 
@@ -110,3 +110,40 @@ async def test_many_due_at_once_are_moved_in_steps(bench: Bench, driver: RedisDr
     keys = keys_of(bench)
     args = [keys.delayed, keys.payloads, keys.retry]
     assert await driver._commands.eval(MOVE, args, [b"10"]) == [0, -1]
+
+
+async def test_a_bound_in_bytes_deletes_the_oldest_that_are_settled(bench: Bench) -> None:
+    driver = await bench.open(declare=False)
+    topic = bench.topic(partitions=2, retention_bytes=60_000)
+    await driver.declare(topic)
+    source, slow = await bench.join(driver), await bench.join(driver, "slow")
+    await driver.publish([bench.record(b"%03d" % n + b"x" * 1000, key=f"k{n}") for n in range(200)])
+    await source.ack(await take(source, 200))
+    held = await take(slow, 200)
+
+    async def size() -> int:
+        return (await driver.describe_topic(topic)).bytes or 0
+
+    async def small() -> bool:
+        return await size() <= 60_000
+
+    assert await size() > 200_000
+    await slow.ack(held[:10])
+    assert await size() > 180_000
+    await slow.ack(held)
+    await eventually(small)
+    left = [item.body[:3] async for page in driver.browse(topic) for item in page]
+    assert 20 < len(left) < 60
+    # Every partition lost what was older than what is left: no more than a node's worth apart.
+    assert min(left) > b"100"
+
+
+async def test_a_topic_is_trimmed_where_only_publishers_are(bench: Bench) -> None:
+    driver = await bench.open(declare=False)
+    await driver.declare(bench.topic(retention=0.2))
+    await driver.publish(bench.records(3))
+
+    async def empty() -> bool:
+        return not await driver.native.xlen(bench.name)
+
+    await eventually(empty)

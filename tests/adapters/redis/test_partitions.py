@@ -88,6 +88,10 @@ async def test_members_share_all_partitions_and_everything_comes_back(bench: Ben
     third = await bench.join(driver, lease=0.3)
     crashed = await take(third, 10)  # the second one does not extend
     assert {item.position for item in crashed} == {item.position for item in rest}
+    info = await driver.describe_group(bench.topic(), f"{bench.name}.billing")
+    assert {(item.position, item.attempts) for item in info.poison or ()} == {
+        (item.position, 2) for item in rest
+    }
     await third.ack(crashed)
     assert (await driver.describe_group(bench.topic(), f"{bench.name}.billing")).lag == 0
 
