@@ -10,11 +10,14 @@ Native names
 Delivery semantics
     A topic is a log, a group a cursor on it with the deliveries it has out. All five verbs are
     native: leases expire by the engine's clock, `nack(delay)` and `release` put the delivery
-    back, `reject` writes the letter and settles in one step.
+    back, `reject` writes the letter and settles in one step. A delayed record waits beside the log
+    and is in it, for whoever looks, from the moment it is due by that clock. Ordered groups read
+    partition by partition, see `MemoryLog`.
 
 Limits
     One process and one event loop. Nothing survives the process. Messages are kept until the last
-    broker of a name has closed; memory is bounded by what you publish.
+    broker of a name has closed, or as the topic's retention says; what a group has not been given
+    yet, or an ordered one has not settled, is kept in any case.
 """
 
 from .driver import MemoryDriver

@@ -17,6 +17,8 @@ SQL::
 
     INSERT INTO messages (topic, body) SELECT id, 'hello' FROM topics WHERE name = 'orders'
 
+In a topic of several partitions it sets ``part``, too: an ordered group does not see it otherwise.
+
 ``Broker.native`` is the `Database`: ``await broker.native.read(job)`` and ``write(job)`` call
 ``job(connection)`` in the thread that owns the `sqlite3.Connection`, ``write`` in a transaction.
 ``Delivery.native`` is the message's ``seq``, an int.
@@ -33,7 +35,16 @@ Delivery semantics
   the dead letter in the same transaction. Every take and every return changes the row's fence, and
   a settlement must show the current one: a stale one changes nothing.
 - attempts are counted in the row when it is taken, so deliveries whose consumer died count too.
+- delay: what is not due is a row of ``delayed``. Whoever publishes to the topic or reads it when it
+  is due moves it into the log, in one transaction; until somebody does, nobody misses it. The order
+  is that of the times at which they are due, and `Received.time` is that time.
+- partitions: a column of the message. Ordered groups read one partition at a time from the log, and
+  keep their places and leases in the rows of ``cells``; other groups do not care.
+- retention: sweeps delete what is older, or, oldest first, what is more than ``retention_bytes`` of
+  bodies; never what a group of the topic has not settled, nor what is delayed.
 - broadcast: the reader's place is kept in its own memory.
+- members are rows, believed for 15 s after they were last heard of: that long a member that was
+  killed keeps others from `seek` and `delete_group`.
 - wake-up: a commit of the same `Driver` wakes its sources at once. Commits of others are noticed
   within milliseconds: the kernel reports writes to the log (inotify, on Linux) and
   ``PRAGMA data_version`` says whether there is something new; elsewhere it is read every ``poll``
@@ -44,8 +55,10 @@ Limits
 One host: SQLite's write-ahead log works through shared memory, so the file must not be on a network
 file system. One writer at a time: all transactions are short and batches bounded, so that processes
 take turns; a call that waits for longer than ``busy_timeout`` fails with `Throttled`. Delays and
-leases go by the wall clock. A message is deleted when it is older than the retention and every
-group of its topic has settled it; the file does not shrink, its space is used again.
+leases go by the wall clock. The file does not shrink, its space is used again.
+
+A file of an older version gets the tables and columns it lacks when it is opened; programs of that
+version that have it open go on.
 
 Beside ``app.db`` there are SQLite's ``app.db-wal`` and ``app.db-shm``, and ``app.db-lock``, which
 anymq's processes hold while they write: up to SQLite 3.51.2, a commit at the wrong instant of

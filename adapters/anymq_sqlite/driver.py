@@ -83,15 +83,15 @@ class SqliteDriver(Driver):
         return entry(record, topic, next(self._turns[topic]) if record.key is None else 0)
 
     async def ripen(self, topic: str) -> None:
-        """Let in the delayed messages of `topic`, a native name, that are due."""
-        now = time.time()
+        """Let in the delayed messages of `topic`, a native name, that are due.
 
-        def job(db: sqlite3.Connection) -> None:
-            with contextlib.suppress(NotFound):
-                log.ripen(db, log.find(db, topic).id, now)
-
-        await self._database.write(job)
-        self.watch.wake((topic,))
+        Raises `NotFound`.
+        """
+        while await self._database.read(lambda db: _is_ripe(db, topic)):
+            await self._database.write(
+                lambda db: log.ripen(db, log.find(db, topic).id, time.time())
+            )
+            self.watch.wake((topic,))
 
     async def ping(self) -> None:
         await self._database.ping()
@@ -109,6 +109,7 @@ class SqliteDriver(Driver):
 
     async def subscribe(self, spec: SubscribeSpec) -> Source:
         self._database.watch(self.watch.wake_all)
+        await self.ripen(spec.topic.native)
         if spec.group is None:
             cursor = await self._database.read(lambda db: _place(db, spec))
             return SqliteBroadcast(self, spec, cursor)
@@ -187,6 +188,11 @@ class SqliteDriver(Driver):
             await self.janitor.aclose()
         finally:
             await self._database.aclose()
+
+
+def _is_ripe(db: sqlite3.Connection, topic: str) -> bool:
+    due = log.next_ripe(db, log.find(db, topic).id)
+    return due is not None and due <= time.time()
 
 
 def _place(db: sqlite3.Connection, spec: SubscribeSpec) -> int:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import sqlite3
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from anymq.errors import TransientError, translate
 from anymq_sqlite import SqliteDriver
 from tests.adapters.sqlite.support import Bench, record, spec
-from tests.adapters.support import drain
+from tests.adapters.support import drain, eventually, nothing, take
 
 
 @pytest.fixture
@@ -28,16 +33,16 @@ def small_disk(tmp_path: Path) -> Iterator[tuple[Path, bool]]:
         subprocess.check_call(["umount", "-l", str(disk)])
 
 
-async def fill(driver: SqliteDriver) -> tuple[list[str], BaseException]:
+async def fill(driver: SqliteDriver, **values: Any) -> tuple[list[str], BaseException]:
     """Publish until that fails; return the positions that were confirmed, and the error."""
     confirmed: list[str] = []
     while True:
         try:
-            (outcome,) = await driver.publish([record(b"x" * 50_000)])
+            (outcome,) = await driver.publish([record(b"x" * 50_000, **values)])
         except Exception as error:
             return confirmed, error
-        assert isinstance(outcome, str)
-        confirmed.append(outcome)
+        assert not isinstance(outcome, BaseException)
+        confirmed.append(outcome or "")
         assert len(confirmed) < 1000
 
 
@@ -89,3 +94,42 @@ async def test_a_full_disk(small_disk: tuple[Path, bool]) -> None:
 async def test_a_file_at_its_largest(bench: Bench) -> None:
     driver = await bench.open()
     await recovers(driver, await limit(driver, 500))
+
+
+async def test_delayed_messages_wait_for_room_too(bench: Bench) -> None:
+    driver = await bench.open()
+    source = await driver.subscribe(spec())
+    make_room = await limit(driver, 300)
+    confirmed, error = await fill(driver, deliver_at=time.time() + 1.0)
+    assert is_transient(error)
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        await take(source, 1)
+    make_room()
+    assert len(await take(source, len(confirmed))) == len(confirmed)
+    assert await nothing(source)
+    await source.aclose()
+
+
+async def test_an_ordered_group_goes_on_where_it_was(small_disk: tuple[Path, bool]) -> None:
+    disk, is_small = small_disk
+    ballast = disk / "ballast"
+    ballast.write_bytes(b"x" * 2_000_000)
+    async with Bench(disk / "broker.db") as made:
+        driver = await made.open()
+        source = await driver.subscribe(replace(spec("g", lease=1.0), ordered=True))
+        make_room = ballast.unlink if is_small else await limit(driver, 300)
+        confirmed, _ = await fill(driver, key="k")
+        seen: dict[str, None] = {}
+
+        async def all_seen() -> bool:
+            with contextlib.suppress(sqlite3.OperationalError, TransientError):
+                got = await source.receive(10, 0.2)
+                seen.update(dict.fromkeys(item.position for item in got))
+                await source.ack(got)
+            return len(seen) >= len(confirmed)
+
+        await asyncio.sleep(1.5)  # longer than the lease lasts without a write
+        make_room()
+        await eventually(all_seen)
+        assert list(seen) == confirmed
+        await source.aclose()
