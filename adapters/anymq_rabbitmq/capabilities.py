@@ -34,6 +34,11 @@ CAPABILITIES = Capabilities(
         "RabbitMQ's consumer_timeout (30 minutes), which cannot be extended"
     ),
     dead_letters=emulated("stored, confirmed, then acknowledged"),
+    ordered=native(
+        "a quorum queue for each partition, with a single active consumer; the server spreads "
+        "partitions by priorities since RabbitMQ 4.0, before that the first member has them all"
+    ),
+    ordered_attempts=emulated("written to a stream of the group before the message is tried again"),
     delayed_publish=emulated(
         "through durable delay queues shared by all topics, then published by whichever process "
         "of anymq is connected: what is due while there is none enters its topic with the next"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -67,6 +67,8 @@ class Consumer:
         self._missing = 0
         self._tag: str | None = None
         self._switching = asyncio.Lock()
+        self.on_change: Callable[[], None] | None = None
+        """Called when there may be something to take, or an error."""
         channel.tap(self._on_frame)
         channel.closing.add_done_callback(lambda _: self._wake())
 
@@ -124,6 +126,16 @@ class Consumer:
     def put_back(self, deliveries: Sequence[Delivery]) -> None:
         """Undo a `take`."""
         self._buffer.extendleft(reversed(deliveries))
+
+    @property
+    def unsettled(self) -> Collection[int]:
+        """The tags of what was delivered and is not settled."""
+        return self._unsettled.keys()
+
+    @property
+    def untaken(self) -> Collection[Delivery]:
+        """What nobody has taken yet."""
+        return self._buffer
 
     def holds(self, tag: int) -> bool:
         """Whether the delivery can still be settled."""
@@ -244,6 +256,8 @@ class Consumer:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        if self.on_change is not None:
+            self.on_change()
 
 
 async def _never(_: DeliveredMessage) -> None:

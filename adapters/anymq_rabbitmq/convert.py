@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Mapping
@@ -81,15 +82,23 @@ def partition(delivery: Delivery) -> int | None:
     return int(found[1]) if found else None
 
 
-def received(delivery: Delivery, *, token: Any, position: str | None = None) -> Received | None:
-    """The record of `delivery`; None for a message that nothing identifies.
+def received(
+    delivery: Delivery,
+    *,
+    token: Any,
+    position: str | None = None,
+    partition: int = 0,
+    nameless: str | None = None,
+) -> Received | None:
+    """The record of `delivery`; None for a message that nothing identifies, unless that is to be
+    called `nameless`.
 
     Without `position` it is the message's id, as its publisher set it: RabbitMQ gives messages in
     a queue no name of their own.
     """
     fields = wire.split(delivery.properties)
     headers = _headers(fields.get(wire.HEADERS))
-    name = position or wire.text(fields.get(wire.MESSAGE_ID)) or headers.get("ce-id")
+    name = position or wire.text(fields.get(wire.MESSAGE_ID)) or headers.get("ce-id") or nameless
     if name is None:
         return None
     return Received(
@@ -101,12 +110,32 @@ def received(delivery: Delivery, *, token: Any, position: str | None = None) -> 
         content_type=wire.text(fields.get(wire.CONTENT_TYPE)),
         time=_time(headers.pop(TIME, None), fields.get(wire.TIMESTAMP)),
         redeliveries=_redeliveries(headers, redelivered=delivery.redelivered),
+        partition=partition,
     )
 
 
 def header(delivery: Delivery, name: str) -> str | None:
     """One header of `delivery`, as text."""
     return wire.headers(wire.split(delivery.properties).get(wire.HEADERS)).get(name)
+
+
+def identity(delivery: Delivery) -> str | None:
+    """What `received` takes for the position of a message in a queue."""
+    fields = wire.split(delivery.properties)
+    return wire.text(fields.get(wire.MESSAGE_ID)) or header(delivery, "ce-id")
+
+
+def fingerprint(delivery: Delivery) -> str:
+    """A name for a message that bears none: the same each time, and for each one like it."""
+    properties = _properties(wire.split(delivery.properties), _NOT_COPIED, {})
+    return hashlib.sha256(properties + delivery.body).hexdigest()[:32]
+
+
+def stamp(delivery: Delivery) -> tuple[float | None, float]:
+    """When the message was published, and how exactly that is known; in seconds."""
+    fields = wire.split(delivery.properties)
+    exact = wire.headers(fields.get(wire.HEADERS)).get(TIME)
+    return _time(exact, fields.get(wire.TIMESTAMP)), 0.001 if exact else 1.0
 
 
 def offset(delivery: Delivery) -> int:

@@ -15,6 +15,7 @@ from anymq.capabilities import Capabilities
 from anymq.driver import Binding, Driver, Outcome, Record, Source, SubscribeSpec, TopicSpec
 from anymq.errors import (
     BrokerError,
+    ConfigurationError,
     ErrorTable,
     NotFound,
     StateError,
@@ -25,18 +26,26 @@ from anymq.partitions import partition_of
 from anymq.url import URL
 
 from . import convert, topology
+from .attempts import ARGUMENTS as ATTEMPTS_ARGUMENTS
+from .attempts import Attempts
 from .capabilities import CAPABILITIES
 from .consumer import Consumer
 from .delays import Delays
 from .due import Destination, Due
 from .errors import ERRORS
-from .fill import Fill
+from .fill import Fill, Filling
+from .group import Group
+from .lane import Lane
 from .link import Link
+from .log import Log
 from .options import RabbitMQOptions, tls_context
+from .ordered import OrderedQueueSource
 from .publisher import Outgoing, Publisher
 from .reader import LogSource
 from .source import QueueSource
 
+SMALLEST_PREFETCH = 64
+"""What a member of an ordered group asks for of each partition, at least."""
 _MISSING = (NotFound, ChannelNotFoundEntity)
 
 
@@ -125,23 +134,54 @@ class RabbitMQDriver(Driver):
             await topology.require_exchange(self._link, topology.exchange_of(spec.topic))
         if spec.group is None:
             return await self._follow(spec)
-        queue = topology.escaped(spec.native_group) if spec.create else spec.native_group
-        fill = await self._prepare(spec, queue)
-        consumer = await Consumer.open(self._link, queue, prefetch=spec.prefetch)
-        source = QueueSource(
-            consumer,
-            queue=queue,
-            link=self._link,
-            publisher=self._publisher,
-            delays=self._delays,
-        )
-        if fill is not None:
+        group = self._group(spec.topic, spec.native_group, ordered=spec.ordered, create=spec.create)
+        filling = await self._prepare(spec, group)
+        try:
+            return await self._join(spec, group, filling)
+        except BaseException:
+            if filling is not None:
+                filling.cancel()
+            raise
+
+    async def _join(self, spec: SubscribeSpec, group: Group, filling: Filling | None) -> Source:
+        source: QueueSource | OrderedQueueSource
+        if spec.ordered:
+            source = await self._join_ordered(spec, group, filling)
+        else:
+            consumer = await Consumer.open(self._link, group.queue, prefetch=spec.prefetch)
+            source = QueueSource(
+                consumer,
+                queue=group.queue,
+                link=self._link,
+                publisher=self._publisher,
+                delays=self._delays,
+                filling=filling,
+            )
+        if filling is not None:
             try:
-                await source.fill(fill)
+                await filling.begun()
             except BaseException:
                 await source.aclose()
                 raise
         return source
+
+    async def _join_ordered(
+        self, spec: SubscribeSpec, group: Group, filling: Filling | None
+    ) -> OrderedQueueSource:
+        count = group.partitions or 1
+        prefetch = min(spec.prefetch, max(SMALLEST_PREFETCH, spec.prefetch // count))
+        lanes = [
+            Lane(self._link, group, number, member=spec.member, prefetch=prefetch)
+            for number in range(count)
+        ]
+        try:
+            for lane in lanes:
+                await lane.open()
+        except BaseException:
+            await asyncio.gather(*(lane.aclose() for lane in lanes))
+            raise
+        attempts = Attempts(group.attempts, self._link, self._publisher)
+        return OrderedQueueSource(lanes, attempts=attempts, revoke=spec.revoke, filling=filling)
 
     async def aclose(self) -> None:
         """See `Driver`."""
@@ -211,28 +251,58 @@ class RabbitMQDriver(Driver):
             raise UnsupportedOperation(_no_log(spec, log, "broadcast")) from error
         return source
 
-    async def _prepare(self, spec: SubscribeSpec, queue: str) -> Fill | None:
-        """Make the group's queue, or find it; return what still fills it, if anything does."""
+    def _group(self, topic: TopicSpec, native: str, *, ordered: bool, create: bool = True) -> Group:
+        exchange = topology.exchange_of(topic)
+        queue = topology.escaped(native) if create else native
+        return Group(exchange, queue, self._partitions[exchange] if ordered else None)
+
+    async def _prepare(self, spec: SubscribeSpec, group: Group) -> Filling | None:
+        """Make the group's queues, or find them; return what still fills them, if anything does."""
         if not spec.create:
-            await topology.require(self._link, queue)
+            if spec.ordered:
+                raise UnsupportedOperation(
+                    f"{spec.native_group!r} is not anymq's: ordered=True needs queues of its own"
+                )
+            await topology.require(self._link, group.queue)
             return None
-        exchange = topology.exchange_of(spec.topic)
-        settle = self._options.settle_time
-        fill = Fill(self._link, self._publisher, exchange=exchange, queue=queue, settle=settle)
-        is_new = not await topology.exists(self._link, queue)
-        if is_new and spec.start == "earliest":
-            log = topology.log_of(exchange)
-            if not await topology.exists(self._link, log):
-                raise UnsupportedOperation(_no_log(spec, log, "start='earliest' of a new group"))
-            await fill.order()
-        # The queue after the job: whoever finds the queue finds the job as well, or it is done.
-        await topology.ensure_queue(self._link, queue, topology.GROUP_ARGUMENTS)
-        if await topology.exists(self._link, topology.fill_of(queue)):
-            return fill
-        await topology.bind(self._link, queue, exchange)
+        is_new = not await topology.exists(self._link, group.queue)
+        if not is_new:
+            await self._claim(group)
+        fill = Fill(self._link, self._publisher, group, settle=self._options.settle_time)
+        if is_new and spec.start != "latest":
+            await fill.order(await self._place(spec, group))
+        # The first queue after the job and all others: whoever finds it finds them as well.
+        await self._make(group, with_history=is_new and spec.start != "latest")
+        if await topology.exists(self._link, group.jobs):
+            return Filling(fill)
+        await group.bind(self._link)
         if is_new:
-            await asyncio.sleep(settle)
+            await asyncio.sleep(self._options.settle_time)
         return None
+
+    async def _make(self, group: Group, *, with_history: bool) -> None:
+        if group.partitions is not None:
+            await topology.ensure_queue(self._link, group.attempts, ATTEMPTS_ARGUMENTS)
+        others = [queue for queue in group.live if queue != group.queue]
+        for queue in [*(group.histories if with_history else ()), *others]:
+            await topology.ensure_queue(self._link, queue, group.arguments())
+        await self._claim(group)
+
+    async def _claim(self, group: Group) -> None:
+        """Make the group's first queue, which says whether it is ordered; it may be there."""
+        found = await topology.adopt(self._link, group.queue, group.arguments())
+        if bool(found.get(topology.SINGLE)) != (group.partitions is not None):
+            mode = "ordered" if group.partitions is None else "not ordered"
+            raise ConfigurationError(
+                f"the group {group.queue!r} is {mode}: it stays so from its first subscription on"
+            )
+
+    async def _place(self, spec: SubscribeSpec, group: Group) -> int:
+        """Where in the log a new group begins."""
+        if not await topology.exists(self._link, group.log):
+            what = f"start={spec.start!r} of a new group"
+            raise UnsupportedOperation(_no_log(spec, group.log, what))
+        return await Log(group.log, self._link, self._publisher).place(spec.start)
 
 
 def _no_log(spec: SubscribeSpec, log: str, what: str) -> str:

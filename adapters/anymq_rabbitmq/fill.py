@@ -1,4 +1,5 @@
-"""Fills the queue of a new group from the log, so that it begins with the earliest message.
+"""Fills the queue of a new group from the log, so that it begins with the earliest message, or
+where else it shall.
 
 While a group is being filled there is one more queue, `<queue>._fill`, with one job in it: from
 which offset on the log is still to be copied. Every member consumes that queue, of which the server
@@ -25,18 +26,23 @@ from typing import Any
 
 from aiormq.exceptions import ChannelNotFoundEntity
 
+from anymq.driver import SourceLost
+from anymq.errors import NotFound
 from anymq.message import new_id
 
 from . import convert, topology
 from .consumer import Cancelled, Consumer, Delivery
+from .group import Group
 from .link import Link
+from .log import START
 from .publisher import Outgoing, Publisher
 
 GRACE = 0.5
 WINDOW = 1000
 CHECKPOINT = 500
 PATIENCE = 1.0
-_START = -1
+FILL_TIMEOUT = 5.0
+GIVE_UP_TIMEOUT = 1.5
 # Not a quorum queue: what a new one of those has confirmed is not safe for the first second.
 _JOB_ARGUMENTS: dict[str, Any] = {"x-queue-type": "classic", "x-single-active-consumer": True}
 # The witness matters for moments. It must not grow where a filling is not gone on with.
@@ -67,29 +73,26 @@ class _Jobs:
 
 
 class Fill:
-    """One member's part in filling one group's queue."""
+    """One member's part in filling one group."""
 
-    def __init__(
-        self, link: Link, publisher: Publisher, *, exchange: str, queue: str, settle: float
-    ) -> None:
+    def __init__(self, link: Link, publisher: Publisher, group: Group, *, settle: float) -> None:
         self._settle = settle
         self._link = link
         self._publisher = publisher
-        self._exchange = exchange
-        self._log = topology.log_of(exchange)
-        self._queue = queue
-        self._jobs = topology.fill_of(queue)
-        self._seam = topology.seam_of(queue)
+        self._group = group
+        self._jobs = group.jobs
+        self._seam = group.seam
         self.live = asyncio.Event()
-        """Set when what is published reaches the group's queue by itself."""
+        """Set when what is published reaches the group's queues by itself."""
 
-    async def order(self) -> None:
+    async def order(self, begin: int) -> None:
         """Leave the job where the members find it; the group's queue is not there yet.
 
-        Two members may both do so: a second job adds nothing to the first.
+        `begin` is an offset of the log, or `START`. Two members may both do so: a second job adds
+        nothing to the first.
         """
         await topology.ensure_queue(self._link, self._jobs, _JOB_ARGUMENTS)
-        await self._publisher.publish_all([self._job(_START)])
+        await self._publisher.publish_all([self._job(begin)])
 
     async def run(self) -> None:
         """Return when the group's queue is complete, by whichever member's work.
@@ -112,16 +115,15 @@ class Fill:
     async def _work(self, jobs: _Jobs) -> bool:
         while not jobs.held:
             await jobs.collect(PATIENCE)
-        await topology.declare_seam(self._link, self._seam, self._queue, _WITNESS_ARGUMENTS)
+        await topology.declare_seam(self._link, self._seam, self._group.live, _WITNESS_ARGUMENTS)
         begin = min(jobs.held.values())
-        if begin == _START:
-            await asyncio.sleep(self._settle)
-        log = await self._read(self._log, "first" if begin == _START else begin)
+        await asyncio.sleep(self._settle)
+        log = await self._read(self._group.log, "first" if begin == START else begin)
         witness = await self._read(self._seam, "first")
         try:
             copying = _Copying(self, jobs, log, witness, begin)
             await copying.advance()
-            await topology.bind_seam(self._link, self._seam, self._exchange)
+            await topology.bind_seam(self._link, self._seam, self._group.exchange)
             self.live.set()
             await copying.advance()
             await asyncio.sleep(GRACE)
@@ -132,8 +134,9 @@ class Fill:
         jobs.covered(begin, copying.at + 1)
         if jobs.held:
             return False
-        # Bound in both ways, the queue still gets each message once.
-        await topology.bind(self._link, self._queue, self._exchange)
+        await self._end_histories()
+        # Bound in both ways, a queue still gets each message once.
+        await self._group.bind(self._link)
         await topology.delete_seam(self._link, self._seam)
         await topology.delete_queue(self._link, self._jobs)
         return True
@@ -146,12 +149,20 @@ class Fill:
     def _job(self, offset: int) -> Outgoing:
         return convert.message_to(self._jobs, str(offset).encode())
 
+    async def _end_histories(self) -> None:
+        """Mark the ends. One that is gone has been marked, and read, before."""
+        marks = [convert.mark(new_id(), queue) for queue in self._group.histories]
+        for outcome in await self._publisher.publish(marks):
+            if outcome is not None and not isinstance(outcome, NotFound):
+                raise outcome
+
     async def copy(self, deliveries: Sequence[Delivery]) -> None:
         """Put messages of the log into the group's queue."""
         await self._publisher.publish_all(
             [
-                convert.copy(one, self._queue, message_id=str(convert.offset(one)))
+                convert.copy(one, queue, message_id=str(convert.offset(one)))
                 for one in deliveries
+                if (queue := self._group.filled(one))
             ]
         )
 
@@ -162,9 +173,42 @@ class Fill:
     async def mark(self) -> str:
         """Write a marker to the log, and then to the witness."""
         name = new_id()
-        for stream in (self._log, self._seam):
+        for stream in (self._group.log, self._seam):
             await self._publisher.publish_all([convert.mark(name, stream)])
         return name
+
+
+class Filling:
+    """A `Fill` at work, while the source that takes part in it lives."""
+
+    def __init__(self, fill: Fill) -> None:
+        self._fill = fill
+        self._task = asyncio.create_task(fill.run(), name="anymq-fill")
+
+    async def begun(self) -> None:
+        """Return when what is published from now on takes its place behind what is there, or soon
+        if the log is long: then the rest comes before it."""
+        live = asyncio.ensure_future(self._fill.live.wait())
+        try:
+            await asyncio.wait(
+                (self._task, live), timeout=FILL_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            live.cancel()
+        self.check()
+
+    def check(self) -> None:
+        """Raise `SourceLost` if it has failed."""
+        if self._task.done() and not self._task.cancelled() and (error := self._task.exception()):
+            raise SourceLost(f"filling the new group: {error}") from error
+
+    def cancel(self) -> None:
+        """Leave the rest to the others."""
+        self._task.cancel()
+
+    async def aclose(self) -> None:
+        """Wait until it has left; bounded."""
+        await asyncio.wait((self._task,), timeout=GIVE_UP_TIMEOUT)
 
 
 class _Copying:

@@ -8,17 +8,13 @@ from collections.abc import Sequence
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 
 from anymq.driver import Nack, Received, Source, SourceLost, Start
-from anymq.errors import ConnectionLost, TransientError
-from anymq.message import new_id
+from anymq.errors import TransientError
 
 from . import convert
 from .consumer import Cancelled, Consumer, Delivery
 from .link import Link
+from .log import START, Log
 from .publisher import Publisher
-
-PATIENCE = 1.0
-TRIES = 10
-WINDOW = 1000
 
 
 class LogSource(Source):
@@ -37,23 +33,10 @@ class LogSource(Source):
         self._reported = False
 
     async def start(self, start: Start, publisher: Publisher) -> None:
-        """Fix the place to begin at.
-
-        The end of a log has no number until something is written there: so a marker is. On
-        return everything published from then on is behind the place.
-        """
-        if start == "earliest":
-            self._consumer = await self._open("first")
-            return
-        consumer = await self._open("next")
-        try:
-            here = new_id()
-            await publisher.publish_all([convert.mark(here, self._log)])
-            self._next = await _find(consumer, here)
-        except BaseException:
-            await consumer.aclose()
-            raise
-        self._consumer = consumer
+        """Fix the place to begin at: on return everything published from then on is behind it."""
+        place = await Log(self._log, self._link, publisher).place(start)
+        self._next = max(place, 0)
+        self._consumer = await self._open("first" if place == START else place)
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         """See `Source`."""
@@ -94,7 +77,12 @@ class LogSource(Source):
         self._next = offset + 1
         if convert.marker(delivery) is not None:
             return None
-        return convert.received(delivery, token=None, position=str(offset))
+        return convert.received(
+            delivery,
+            token=None,
+            position=str(offset),
+            partition=convert.partition(delivery) or 0,
+        )
 
     async def _open(self, place: str | int) -> Consumer:
         return await Consumer.open(
@@ -119,18 +107,3 @@ class LogSource(Source):
             # at a place of its own.
             await asyncio.sleep(max(0.0, until - loop.time()))
         return ()
-
-
-async def _find(consumer: Consumer, marker: str) -> int:
-    """Take deliveries up to the marker; return the offset behind it."""
-    for _ in range(TRIES):
-        deliveries = await consumer.take(WINDOW, PATIENCE)
-        found = next((d for d in deliveries if convert.marker(d) == marker), None)
-        if found is not None:
-            behind = deliveries.index(found) + 1
-            consumer.put_back(deliveries[behind:])
-            del deliveries[behind:]
-        await consumer.ack([delivery.tag for delivery in deliveries])
-        if found is not None:
-            return convert.offset(found) + 1
-    raise ConnectionLost("RabbitMQ does not deliver what is written to the log")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -16,11 +15,10 @@ from anymq.message import new_id
 from . import convert
 from .consumer import Consumer, Delivery
 from .delays import Delays
-from .fill import Fill
+from .fill import Filling
 from .link import Link, bounded
 from .publisher import Outgoing, Publisher
 
-FILL_TIMEOUT = 5.0
 GIVE_BACK_TIMEOUT = 1.5
 # Since then basic.nack gives a message back without counting that as a failure.
 _UNCOUNTED_NACK = (4, 3)
@@ -46,36 +44,20 @@ class QueueSource(Source):
         link: Link,
         publisher: Publisher,
         delays: Delays,
+        filling: Filling | None,
     ) -> None:
         self._consumer = consumer
         self._queue = queue
         self._link = link
         self._publisher = publisher
         self._delays = delays
-        self._filling: asyncio.Task[None] | None = None
+        self._filling = filling
         self._closed = False
-
-    async def fill(self, fill: Fill) -> None:
-        """Take part in filling the group's queue, while this source lives.
-
-        Returns when what is published from now on takes its place behind what is there, or soon
-        if the log is long: then the rest comes before it.
-        """
-        self._filling = asyncio.create_task(fill.run(), name=f"anymq-fill-{self._queue}")
-        live = asyncio.ensure_future(fill.live.wait())
-        try:
-            await asyncio.wait(
-                (self._filling, live), timeout=FILL_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            live.cancel()
-        if self._filling.done():
-            self._filling.result()
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         """See `Source`. Whatever ends the channel raises `SourceLost` at once."""
-        if self._filling is not None and self._filling.done():
-            self._check_filled(self._filling)
+        if self._filling is not None:
+            self._filling.check()
         if limit < 1:
             if error := self._consumer.error:
                 raise SourceLost(str(error)) from error
@@ -126,20 +108,14 @@ class QueueSource(Source):
         if self._closed:
             return
         self._closed = True
-        filling = {self._filling} if self._filling is not None else set[asyncio.Task[None]]()
-        for task in filling:
-            task.cancel()
+        if self._filling is not None:
+            self._filling.cancel()
         try:
             await self._give_back(await self._consumer.stop())
         finally:
             await self._consumer.aclose()
-            if filling:
-                await asyncio.wait(filling, timeout=GIVE_BACK_TIMEOUT)
-
-    def _check_filled(self, filling: asyncio.Task[None]) -> None:
-        self._filling = None
-        if not filling.cancelled() and (error := filling.exception()):
-            raise SourceLost(f"filling the new group: {error}") from error
+            if self._filling is not None:
+                await self._filling.aclose()
 
     def _is_live(self, record: Received) -> bool:
         token: _Token = record.token

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
@@ -50,7 +50,7 @@ def exchange_of(topic: TopicSpec) -> str:
     return escaped(topic.native) if topic.create else topic.native
 
 
-def _stream(name: str) -> str:
+def stream(name: str) -> str:
     # The name of a stream becomes that of a folder, together with its virtual host and a number.
     if len(name) <= LONGEST_STREAM:
         return name
@@ -59,7 +59,7 @@ def _stream(name: str) -> str:
 
 def log_of(exchange: str) -> str:
     """The stream that keeps what was published to `exchange`."""
-    return _stream(escaped(f"{exchange}._log"))
+    return stream(escaped(f"{exchange}._log"))
 
 
 def fill_of(queue: str) -> str:
@@ -69,7 +69,7 @@ def fill_of(queue: str) -> str:
 
 def seam_of(queue: str) -> str:
     """The exchange, and the stream behind it, that join the group's `queue` to the log."""
-    return _stream(f"{queue}._seam")
+    return stream(f"{queue}._seam")
 
 
 async def declare_topic(link: Link, topic: TopicSpec, retention: float) -> int:
@@ -124,31 +124,64 @@ async def ensure_streams(link: Link, settle: float) -> None:
 
 async def ensure_queue(link: Link, name: str, arguments: dict[str, Any]) -> None:
     """Make a durable queue; one that is there with other arguments is taken as it is."""
-
-    async def declare() -> None:
-        async with link.scratch() as channel:
-            await link.call(channel.queue_declare(name, durable=True, arguments=arguments))
-
     try:
-        await _when_up(declare)
+        await _declare_queue(link, name, arguments)
     except ChannelPreconditionFailed as error:
         if "inequivalent arg" not in str(error):
             raise
 
 
-async def bind(link: Link, queue: str, exchange: str) -> None:
-    """Let `queue` have everything that is published to `exchange`."""
+async def _declare_queue(link: Link, name: str, arguments: dict[str, Any]) -> None:
+    async def declare() -> None:
+        async with link.scratch() as channel:
+            await link.call(channel.queue_declare(name, durable=True, arguments=arguments))
+
+    await _when_up(declare)
+
+
+async def adopt(link: Link, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Make a durable queue, or find it; return the arguments that it has.
+
+    Of those that differ the server names one at a time, and what it is.
+    """
+    wanted = dict(arguments)
+    for _ in range(len(arguments) + 3):
+        try:
+            await _declare_queue(link, name, wanted)
+        except ChannelPreconditionFailed as error:
+            found = _DIFFERENT.search(str(error))
+            if found is None:
+                raise
+            wanted.pop(found[1], None)
+            if found[2] is not None:
+                wanted[found[1]] = _typed(found[2])
+        else:
+            return wanted
+    return wanted
+
+
+def _typed(text: str) -> str | int | bool:
+    if text in ("true", "false"):
+        return text == "true"
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
+async def bind(link: Link, queue: str, exchange: str, pattern: str = EVERYTHING) -> None:
+    """Let `queue` have what is published to `exchange` with a routing key like `pattern`."""
     async with link.scratch() as channel:
-        await link.call(requests.bind_queue(channel, queue, exchange, EVERYTHING))
+        await link.call(requests.bind_queue(channel, queue, exchange, pattern))
 
 
-async def declare_seam(link: Link, seam: str, queue: str, arguments: dict[str, Any]) -> None:
-    """Make the exchange that leads both to `queue` and to a stream of the exchange's own name."""
+async def declare_seam(
+    link: Link, seam: str, live: Mapping[str, str], arguments: dict[str, Any]
+) -> None:
+    """Make the exchange that leads both to the queues and to a stream of its own name."""
     await ensure_queue(link, seam, arguments)
     async with link.scratch() as channel:
-        await link.call(requests.declare_exchange(channel, seam, "fanout"))
-        await link.call(requests.bind_queue(channel, seam, seam))
-        await link.call(requests.bind_queue(channel, queue, seam))
+        await link.call(requests.declare_exchange(channel, seam, "topic"))
+        await link.call(requests.bind_queue(channel, seam, seam, EVERYTHING))
+        for queue, pattern in live.items():
+            await link.call(requests.bind_queue(channel, queue, seam, pattern))
 
 
 async def bind_seam(link: Link, seam: str, exchange: str) -> None:

@@ -72,6 +72,7 @@ class Bench:
         native_group: str | None = None,
         prefetch: int = 100,
         create: bool = True,
+        **values: Any,
     ) -> SubscribeSpec:
         chosen = topic or self.topic()
         return SubscribeSpec(
@@ -83,6 +84,7 @@ class Bench:
             prefetch=prefetch,
             member=new_id(),
             create=create,
+            **values,
         )
 
     def record(self, body: bytes | int = b"", *, name: str | None = None, **values: Any) -> Record:

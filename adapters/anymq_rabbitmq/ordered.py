@@ -1,0 +1,198 @@
+"""`OrderedQueueSource`: one member of an ordered group, a consumer on each partition's queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from aiormq.exceptions import AMQPError
+
+from anymq.cloudevents import attempt_of
+from anymq.driver import Nack, Received, Revoke, Source, SourceLost
+from anymq.errors import BrokerError
+
+from . import convert
+from .attempts import Attempts, Note
+from .consumer import Consumer, Delivery
+from .fill import Filling
+from .lane import Lane
+from .link import bounded
+
+CLOSE_TIMEOUT = 1.5
+ROUNDS = 2
+
+
+@dataclass(slots=True)
+class _Token:
+    lane: Lane
+    consumer: Consumer
+    tag: int
+    attempt: int
+    counted: int
+
+    @property
+    def is_live(self) -> bool:
+        return self.lane.consumer is self.consumer and self.consumer.holds(self.tag)
+
+
+class OrderedQueueSource(Source):
+    """Reads the partitions that the server lets it have.
+
+    The server hands a partition over when its owner has settled all that it holds, or is gone; what
+    the owner held is delivered again, in order. So nothing is ever taken away from a member whose
+    connection lives, and `revoke` is asked for only when it is lost.
+    """
+
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        *,
+        attempts: Attempts,
+        revoke: Revoke,
+        filling: Filling | None,
+    ) -> None:
+        self._lanes = list(lanes)
+        self._attempts = attempts
+        self._revoke = revoke
+        self._filling = filling
+        self._held: dict[tuple[Lane, int], Received] = {}
+        self._changed = asyncio.Event()
+        self._lost = False
+        self._closed = False
+        for lane in lanes:
+            lane.on_change = self._changed.set
+
+    async def receive(self, limit: int, wait: float) -> Sequence[Received]:
+        """See `Source`. Whatever ends one partition's channel ends them all: `SourceLost`."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(wait, self._changed.set)
+        until = loop.time() + wait
+        try:
+            while True:
+                self._changed.clear()
+                await self._advance()
+                if limit < 1 or (records := await self._collect(limit)):
+                    return records if limit > 0 else ()
+                if loop.time() >= until:
+                    return ()
+                await self._changed.wait()
+        finally:
+            timer.cancel()
+
+    async def ack(self, records: Sequence[Received]) -> None:
+        """See `Source`."""
+        tags: dict[Lane, list[int]] = {}
+        settled: list[Note] = []
+        for record in records:
+            token: _Token = record.token
+            self._held.pop((token.lane, token.tag), None)
+            if token.is_live:
+                tags.setdefault(token.lane, []).append(token.tag)
+                if self._attempts.knows(record.position):
+                    settled.append(Note(record.position, 0, 0))
+        for lane, some in tags.items():
+            await lane.consumer.ack(some)
+        self._changed.set()
+        if settled:
+            await self._attempts.write(settled)
+
+    async def keep(self, nacks: Sequence[Nack]) -> None:
+        """See `Source`."""
+        live = [nack for nack in nacks if nack.received.token.is_live]
+        await self._attempts.write(
+            [
+                Note(nack.received.position, nack.attempt, nack.received.token.counted)
+                for nack in live
+            ]
+        )
+        for nack in live:
+            nack.received.token.attempt = nack.attempt
+
+    async def nack(self, nacks: Sequence[Nack]) -> None:
+        """Nothing: what fails in an ordered group is kept."""
+
+    async def release(self, nacks: Sequence[Nack]) -> None:
+        """Nothing: what is unsettled when the source is closed goes to the next owner."""
+
+    async def aclose(self) -> None:
+        """See `Source`. What is given back is noted first: a server before 4.3 counts it.
+
+        The channels are closed with the consumers on them. A consumer that were cancelled first
+        would make way for the next owner while messages before its own were still here.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self._filling is not None:
+            self._filling.cancel()
+        try:
+            if not self._lost:
+                with suppress(TimeoutError, OSError, AMQPError, BrokerError):
+                    await bounded(self._note_unsettled(), CLOSE_TIMEOUT)
+        finally:
+            await asyncio.gather(*(lane.aclose() for lane in self._lanes))
+            if self._filling is not None:
+                await self._filling.aclose()
+
+    async def _advance(self) -> None:
+        try:
+            if self._filling is not None:
+                self._filling.check()
+            for lane in self._lanes:
+                await lane.advance()
+        except Exception as error:
+            if not self._lost:
+                self._lost = True
+                await self._revoke(frozenset(lane.number for lane in self._lanes), True)
+            raise SourceLost(str(error)) from error
+
+    async def _collect(self, limit: int) -> list[Received]:
+        """What is there, up to `limit`, from each partition in turn."""
+        records: list[Received] = []
+        for lane in list(self._lanes):
+            if lane.consumer.untaken and len(records) < limit:
+                taken = await lane.take(limit - len(records))
+                try:
+                    records += await self._records(lane, taken)
+                except BaseException:
+                    lane.consumer.put_back(taken)
+                    raise
+        if records:  # Others first, the next time.
+            self._lanes.append(self._lanes.pop(0))
+        return records
+
+    async def _records(self, lane: Lane, deliveries: Sequence[Delivery]) -> list[Received]:
+        if any(one.redelivered for one in deliveries):
+            await self._attempts.read()
+        records = [self._record(lane, one) for one in deliveries]
+        self._held.update({(lane, record.token.tag): record for record in records})
+        return records
+
+    def _record(self, lane: Lane, delivery: Delivery) -> Received:
+        nameless = convert.fingerprint(delivery)
+        record = convert.received(delivery, token=None, partition=lane.number, nameless=nameless)
+        assert record is not None
+        first = attempt_of(record) - record.redeliveries
+        counted = record.redeliveries
+        attempt = self._attempts.shown(record.position, counted) if delivery.redelivered else None
+        if attempt is not None:
+            record.redeliveries = attempt - first
+        record.token = _Token(lane, lane.consumer, delivery.tag, attempt_of(record), counted)
+        return record
+
+    async def _note_unsettled(self) -> None:
+        noted: set[tuple[Lane, int]] = set()
+        for _ in range(ROUNDS):  # A round takes its time, in which more may come.
+            for lane in self._lanes:
+                await self._records(lane, await lane.take(len(lane.consumer.untaken)))
+            new = {key: record for key, record in self._held.items() if key not in noted}
+            await self._attempts.write(
+                [
+                    Note(record.position, record.token.attempt, record.token.counted)
+                    for record in new.values()
+                    if record.token.is_live
+                ]
+            )
+            noted.update(new)
