@@ -6,7 +6,7 @@ Everything that is not its public interface is here, so that a new release has o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from aiokafka import (  # type: ignore[import-untyped]
@@ -23,37 +23,74 @@ from aiokafka.admin import (  # type: ignore[import-untyped]
     NewTopic,
     RecordsToDelete,
 )
+from aiokafka.admin.config_resource import (  # type: ignore[import-untyped]
+    ConfigResource,
+    ConfigResourceType,
+)
 from aiokafka.conn import AIOKafkaConnection  # type: ignore[import-untyped]
 from aiokafka.coordinator.protocol import (  # type: ignore[import-untyped]
     ConsumerProtocolMemberAssignment as MemberAssignment,
 )
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata as MemberMetadata
-from aiokafka.protocol.commit import OffsetFetchRequest  # type: ignore[import-untyped]
+from aiokafka.protocol.admin import (  # type: ignore[import-untyped]
+    DeleteGroupsRequest,
+    DescribeGroupsRequest,
+    ListGroupsRequest,
+)
+from aiokafka.protocol.api import (  # type: ignore[import-untyped]
+    Request,
+    RequestStruct,
+    Response,
+)
+from aiokafka.protocol.commit import (  # type: ignore[import-untyped]
+    OffsetCommitRequest,
+    OffsetFetchRequest,
+)
+from aiokafka.protocol.types import (  # type: ignore[import-untyped]
+    Array,
+    Boolean,
+    Int16,
+    Int32,
+    Int64,
+    Schema,
+    String,
+)
 
 __all__ = [
     "AIOKafkaAdminClient",
     "AIOKafkaConnection",
     "AIOKafkaConsumer",
     "AIOKafkaProducer",
+    "ConfigResource",
+    "ConfigResourceType",
     "Consumed",
+    "DeleteGroupsRequest",
+    "DescribeGroupsRequest",
+    "DescribeLogDirsRequest",
+    "ListGroupsRequest",
     "MemberAssignment",
     "MemberMetadata",
     "NewTopic",
     "OffsetAndMetadata",
+    "OffsetCommitRequest",
+    "OffsetFetchRequest",
     "RebalanceListener",
     "RecordsToDelete",
     "TopicPartition",
     "abandon_admin",
     "abandon_consumer",
     "abandon_producer",
+    "check",
     "commit",
     "committed",
     "forget_topic",
     "generation",
     "has_ended",
     "kafka",
+    "places",
     "refresh",
     "rejoin",
+    "send",
 ]
 
 RETRY_PAUSE = 0.1
@@ -97,7 +134,7 @@ async def committed(
         try:
             await coordinator.ensure_coordinator_known()
             request = OffsetFetchRequest(coordinator.group_id, list(topics.items()))
-            return _places(await coordinator._send_req(request))
+            return places(await coordinator._send_req(request))
         except kafka.KafkaError as error:
             if not error.retriable:
                 raise
@@ -106,19 +143,21 @@ async def committed(
             await asyncio.sleep(RETRY_PAUSE)
 
 
-def _places(answer: Any) -> dict[TopicPartition, OffsetAndMetadata]:
-    _check(getattr(answer, "error_code", 0))
+def places(answer: Any) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Return the offsets in the answer to an `OffsetFetchRequest`, or raise its error."""
+    check(getattr(answer, "error_code", 0))
     found: dict[TopicPartition, OffsetAndMetadata] = {}
     for topic, partitions in answer.topics:
         for partition, offset, metadata, code in partitions:
             if kafka.for_code(code) is not kafka.UnknownTopicOrPartitionError:
-                _check(code)
+                check(code)
                 if offset >= 0:
                     found[TopicPartition(topic, partition)] = OffsetAndMetadata(offset, metadata)
     return found
 
 
-def _check(code: int) -> None:
+def check(code: int) -> None:
+    """Raise the error that the broker's `code` stands for, if it is one."""
     error = kafka.for_code(code)
     if error is not kafka.NoError:
         raise error
@@ -136,6 +175,62 @@ async def commit(
     await parts._coordinator.ensure_coordinator_known()
     places = {tp: OffsetAndMetadata(*place) for tp, place in offsets.items()}
     await parts._coordinator._do_commit_offsets(None, places)
+
+
+async def send(admin: AIOKafkaAdminClient, node: int, request: Any) -> Any:
+    """Send any request to one broker, and return its answer."""
+    return await admin._send_request_to_node(node, request)
+
+
+class _LogDirsAnswer(Response):  # type: ignore[misc]
+    API_KEY = 35
+    API_VERSION = 1
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "log_dirs",
+            Array(
+                ("error_code", Int16),
+                ("log_dir", String("utf-8")),
+                (
+                    "topics",
+                    Array(
+                        ("topic", String("utf-8")),
+                        (
+                            "partitions",
+                            Array(
+                                ("partition", Int32),
+                                ("size", Int64),
+                                ("offset_lag", Int64),
+                                ("is_future", Boolean),
+                            ),
+                        ),
+                    ),
+                ),
+            ),
+        ),
+    )
+
+
+class _LogDirsRequest(RequestStruct):  # type: ignore[misc]
+    API_KEY = 35
+    API_VERSION = 1
+    RESPONSE_TYPE = _LogDirsAnswer
+    SCHEMA = Schema(
+        ("topics", Array(("topic", String("utf-8")), ("partitions", Array(Int32)))),
+    )
+
+
+class DescribeLogDirsRequest(Request[_LogDirsRequest]):  # type: ignore[misc]
+    """How large partitions are: not among aiokafka's requests."""
+
+    API_KEY = 35
+
+    def __init__(self, topic: str, partitions: Iterable[int]) -> None:
+        self._topics = [(topic, list(partitions))]
+
+    def build(self, request_struct_class: type[_LogDirsRequest]) -> _LogDirsRequest:
+        return request_struct_class(self._topics)
 
 
 def generation(consumer: AIOKafkaConsumer) -> tuple[int, str]:

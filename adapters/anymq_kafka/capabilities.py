@@ -29,9 +29,22 @@ CAPABILITIES = Capabilities(
         "the idempotent producer deduplicates only its own repetitions; a publish repeated after "
         "its deadline may be stored twice"
     ),
+    ordered=native(
+        "partitions; one in use moves to another member when its handlers have come to an end"
+    ),
+    ordered_attempts=native("in the metadata of the committed offset"),
     delayed_publish=emulated(
         "waits in topics shared by the whole cluster (_anymq.delay.…), moved on by up to three of "
         "the processes that use anymq, by their wall clocks; a mover that dies holds it up for a "
         "session timeout and may deliver a message twice"
+    ),
+    replay=native("as far back as the retention reaches; times are those of the publishers"),
+    retention=native(
+        "the broker deletes whole segments, read or not, when it looks: every 5 minutes by "
+        "default; applies to topics that anymq creates"
+    ),
+    admin=native(
+        "which messages are in flight Kafka does not know: the age of a lag is that of the oldest "
+        "unsettled message; purging does not recall retries that live members hold already"
     ),
 )

@@ -22,9 +22,11 @@ from dataclasses import replace
 from anymq.driver import Outcome, Received, Record
 from anymq.message import new_id
 
-from .aio import kafka
+from .aio import TopicPartition, kafka
 from .clients import Clients
+from .groups import Groups
 from .held import now_ms
+from .places import reader
 from .publisher import Item, Publisher
 from .reader import Reader, Token
 from .records import DUE
@@ -41,11 +43,16 @@ TIERS = (
 )  # fmt: skip
 """The topics' last segments, and how many seconds a record waits there."""
 TOPICS = tuple(f"{GROUP}.{name}" for name, _ in TIERS)
+_QUEUES = [TopicPartition(topic, 0) for topic in TOPICS]
 MARGIN = 1.0
 
-TARGET, AT, SINCE = "anymq-delay-to", "anymq-delay-at", "anymq-delay-since"
-"""Headers of a waiting record: its topic, when it is due and when it was published (both
-milliseconds since the epoch). `DUE` says when it may leave the tier."""
+TARGET, AT = "anymq-delay-to", "anymq-delay-at"
+"""Headers of a waiting record: its topic, and when it is due, in milliseconds since the epoch.
+`DUE` says when it may leave the tier."""
+PURGED = "_anymq.purged."
+"""The group of this name and a topic's has committed, for each tier, the offset below which all of
+that topic has been purged. It is looked at whenever a record leaves a tier, that is more often
+than such offsets expire."""
 
 MOVERS = 3
 LOOK = 5.0
@@ -64,6 +71,7 @@ class Delays:
     def __init__(self, clients: Clients, topology: Topology, publisher: Publisher) -> None:
         self._clients = clients
         self._topology = topology
+        self._groups = Groups(topology)
         self._publisher = publisher
         self._made = False
         self._hurry = asyncio.Event()
@@ -93,6 +101,14 @@ class Delays:
     def forget(self) -> None:
         """The topics are not there, it was said."""
         self._made = False
+
+    async def purge(self, native: str) -> None:
+        """Drop all that waits for this topic."""
+        if await self._topology.missing(TOPICS):
+            return
+        async with reader(self._clients) as consumer:
+            ends = await consumer.end_offsets(_QUEUES)
+        await self._groups.commit(PURGED + native, ends)
 
     async def aclose(self) -> None:
         """Take no more part; bounded."""
@@ -125,12 +141,12 @@ class Delays:
     async def _is_needed(self) -> bool:
         if await self._topology.missing(TOPICS):
             return False
-        group = await self._topology.group(GROUP)
+        group = await self._groups.describe(GROUP)
         return group is None or len(group.members) < MOVERS
 
     async def _move(self) -> None:
         """Move what is due, until something fails."""
-        reader = Reader(
+        member = Reader(
             GROUP,
             TOPICS,
             TOPICS,
@@ -140,16 +156,19 @@ class Delays:
             window_bytes=WINDOW_BYTES,
         )
         try:
-            await reader.join()
+            await member.join()
             while True:
-                if received := await reader.receive(READ, WAIT):
+                if received := await member.receive(READ, WAIT):
                     async with self._forwarding:
-                        await self._forward(reader, received)
+                        await self._forward(member, received)
         finally:
-            await reader.aclose(CLOSE_COMMIT, CLOSE_GRACE)
+            await member.aclose(CLOSE_COMMIT, CLOSE_GRACE)
 
-    async def _forward(self, reader: Reader, received: Sequence[Received]) -> None:
+    async def _forward(self, member: Reader, received: Sequence[Received]) -> None:
         """Copy each to where it belongs now, and settle what was confirmed."""
+        dropped = await self._dropped(received)
+        member.done([item.token for item in dropped])
+        received = [item for item in received if item not in dropped]
         outcomes = await self._publisher.publish([_next(item) for item in received])
         refused = [number for number, outcome in enumerate(outcomes) if _is_final(outcome)]
         if refused:
@@ -165,10 +184,28 @@ class Delays:
                 failed.append(item)
             else:
                 stored.append(item.token)
-        reader.done(stored)
+        member.done(stored)
         if failed:
-            reader.give_back(failed)
+            member.give_back(failed)
             await asyncio.sleep(AGAIN)
+
+    async def _dropped(self, received: Sequence[Received]) -> list[Received]:
+        """Return those that were purged, and what is none of ours."""
+        targets = {item.headers.get(TARGET, "") for item in received}
+        purged = {
+            target: await self._groups.committed(PURGED + target, _QUEUES)
+            for target in targets
+            if target
+        }
+
+        def gone(item: Received) -> bool:
+            target = item.headers.get(TARGET)
+            if not target:
+                return True
+            mark = purged[target].get(TopicPartition(item.native.topic, item.native.partition))
+            return mark is not None and item.native.offset < mark.offset
+
+        return [item for item in received if gone(item)]
 
 
 def delayed(native: str, record: Record) -> Item:
@@ -177,7 +214,7 @@ def delayed(native: str, record: Record) -> Item:
     # Rounded up: never early.
     at = math.ceil(record.deliver_at * 1000)
     tier, due = _wait_until(at)
-    extra = {TARGET: native, AT: str(at), SINCE: str(int(now_ms())), DUE: str(due)}
+    extra = {TARGET: native, AT: str(at), DUE: str(due)}
     return tier, replace(record, headers={**record.headers, **extra}, deliver_at=None)
 
 
@@ -196,7 +233,7 @@ def _next(item: Received) -> Item:
     at = _number(item, AT)
     if at > now_ms():
         return _waiting(item, *_wait_until(at))
-    return item.headers[TARGET], _record(item, without=(TARGET, AT, SINCE))
+    return item.headers[TARGET], _record(item, without=(TARGET, AT))
 
 
 def _waiting(item: Received, tier: str, due: int) -> Item:

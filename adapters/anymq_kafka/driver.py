@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar, Self
 
 from anymq.capabilities import Capabilities
-from anymq.driver import Binding, Driver, Outcome, Record, Source, SubscribeSpec, TopicSpec
+from anymq.driver import (
+    Binding,
+    Driver,
+    Outcome,
+    Received,
+    Record,
+    Source,
+    Start,
+    SubscribeSpec,
+    TopicSpec,
+)
 from anymq.errors import ConfigurationError, ErrorTable
+from anymq.info import GroupInfo, TopicInfo
 from anymq.url import URL
 
+from . import describe, operate
 from .aio import AIOKafkaProducer, kafka
 from .broadcast import BroadcastSource
 from .capabilities import CAPABILITIES
@@ -21,7 +33,7 @@ from .held import now_ms
 from .options import KafkaOptions
 from .publisher import Item, Publisher
 from .source import GroupSource
-from .topology import Plan, Topology, settings
+from .topology import Plan, Topology, settings, size_bound
 
 MIB = 1024 * 1024
 
@@ -87,12 +99,11 @@ class KafkaDriver(Driver):
     async def _create(self, topic: TopicSpec) -> None:
         options = self._clients.options
         retention = options.retention if topic.retention is None else topic.retention
-        plan = Plan(
-            topic.native,
-            topic.partitions or options.partitions,
-            options.replication,
-            settings(body=options.max_body, retention=retention),
-        )
+        partitions = topic.partitions or options.partitions
+        config = settings(body=options.max_body, retention=retention)
+        if topic.retention_bytes is not None:
+            config |= size_bound(topic.retention_bytes, partitions)
+        plan = Plan(topic.native, partitions, options.replication, config)
         await self._topology.create([plan])
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
@@ -120,6 +131,35 @@ class KafkaDriver(Driver):
         if spec.group is None:
             return await BroadcastSource.open(spec, self._clients, self._topology)
         return await GroupSource.open(spec, self._clients, self._topology, self._publisher)
+
+    def browse(
+        self, topic: TopicSpec, start: Start = "earliest"
+    ) -> AsyncIterator[Sequence[Received]]:
+        return operate.browse(self._clients, self._topology, topic.native, start)
+
+    async def topics(self) -> Sequence[str]:
+        return await describe.topics(self._topology)
+
+    async def groups(self, topic: TopicSpec) -> Sequence[str]:
+        return await describe.groups(self._topology, topic.native)
+
+    async def describe_topic(self, topic: TopicSpec) -> TopicInfo:
+        return await describe.describe_topic(self._clients, self._topology, topic)
+
+    async def describe_group(self, topic: TopicSpec, native_group: str) -> GroupInfo:
+        return await describe.describe_group(self._clients, self._topology, topic, native_group)
+
+    async def seek(self, topic: TopicSpec, native_group: str, to: Start) -> None:
+        await operate.seek(self._clients, self._topology, topic.native, native_group, to)
+
+    async def delete_topic(self, topic: TopicSpec) -> None:
+        await operate.delete_topic(self._topology, self._delays, topic.native)
+
+    async def delete_group(self, topic: TopicSpec, native_group: str) -> None:
+        await operate.delete_group(self._topology, native_group)
+
+    async def purge(self, topic: TopicSpec) -> None:
+        await operate.purge(self._topology, self._delays, topic.native)
 
     async def aclose(self) -> None:
         # Not side by side: a task that is cancelled before it has begun closes nothing.

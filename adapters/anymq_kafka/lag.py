@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from anymq.offsets import decode, decode_counts
 
-from .aio import TopicPartition, committed
+from .aio import TopicPartition
 from .clients import Clients
+from .groups import Groups
 from .places import reader
 from .topology import Topology
 
@@ -36,8 +37,9 @@ async def remaining(
     tps = [TopicPartition(topic, n) for topic, count in counts.items() for n in range(count)]
     if not tps:
         return {}
-    async with reader(clients, group) as consumer:
-        places = await committed(consumer, tps)
+    # First: what is settled meanwhile must not lie beyond the end.
+    places = await Groups(topology).committed(group, tps)
+    async with reader(clients) as consumer:
         begins = await consumer.beginning_offsets(tps)
         ends = await consumer.end_offsets(tps)
     found: dict[TopicPartition, Remaining] = {}

@@ -8,6 +8,7 @@ from anymq.errors import ConfigurationError
 from . import retry
 from .balance import ORDERED, UNORDERED
 from .clients import Clients
+from .groups import Groups
 from .lag import remaining
 from .topology import Topology
 
@@ -18,7 +19,7 @@ async def check_mode(spec: SubscribeSpec, clients: Clients, topology: Topology) 
     Kafka serves both; but not at the same time, and an ordered member does not read the copies that
     the nacks of an unordered life have left in the retry topics.
     """
-    group = await topology.group(spec.native_group)
+    group = await Groups(topology).describe(spec.native_group)
     other = UNORDERED if spec.ordered else ORDERED
     if group is not None and group.members and group.protocol == other:
         raise ConfigurationError(

@@ -78,7 +78,7 @@ async def places_for(
     offset = int(match[2])
     if offset > ends.get(tp, -1):
         raise ConfigurationError(f"there is no position {start!r} in {tp.topic}")
-    moment = await _time_at(clients, tp, offset) if offset < ends[tp] else None
+    moment = (await times_at(clients, {tp: offset})).get(tp) if offset < ends[tp] else None
     places = ends if moment is None else await _since(consumer, ends, moment)
     return places | {tp: offset}
 
@@ -89,16 +89,21 @@ async def _since(consumer: AIOKafkaConsumer, ends: Places, moment: int) -> Place
     return {tp: found[tp].offset if found.get(tp) else end for tp, end in ends.items()}
 
 
-async def _time_at(clients: Clients, tp: TopicPartition, offset: int) -> int | None:
-    """Return the time of the record at `offset`, or of the next one; None if there is none."""
+async def times_at(clients: Clients, places: Places) -> dict[TopicPartition, int]:
+    """Return the time of the record at each place, or of the next one there; in milliseconds."""
+    found: dict[TopicPartition, int] = {}
+    if not places:
+        return found
+    wait = round(clients.options.request_timeout * 500)
     async with reader(clients) as consumer:
-        consumer.assign([tp])
-        consumer.seek(tp, offset)
-        found = await consumer.getmany(
-            timeout_ms=round(clients.options.request_timeout * 500), max_records=1
-        )
-        records = found.get(tp)
-        return records[0].timestamp if records else None
+        consumer.assign(list(places))
+        for tp, offset in places.items():
+            consumer.seek(tp, offset)
+        for tp in places:
+            records = (await consumer.getmany(tp, timeout_ms=wait, max_records=1)).get(tp)
+            if records:
+                found[tp] = records[0].timestamp
+    return found
 
 
 async def place_group(

@@ -10,27 +10,29 @@ from typing import Any, TypeVar
 
 from .aio import (
     AIOKafkaAdminClient,
-    MemberAssignment,
+    ConfigResource,
+    ConfigResourceType,
+    DescribeLogDirsRequest,
     NewTopic,
     RecordsToDelete,
     TopicPartition,
     abandon_admin,
+    check,
     kafka,
+    send,
 )
 from .clients import Clients, stop_admin
 
 log = logging.getLogger("anymq.kafka")
 
 CLOSE_GRACE = 1.0
+# Of what a topic keeps, this share at most is kept longer: segments are deleted as a whole.
+SEGMENTS = 4
+SEGMENT_MS = (10_000, 7 * 86_400_000)
+SEGMENT_BYTES = (1024 * 1024, 1024 * 1024 * 1024)
 LEADER_PAUSE = 0.05
 
 _NOT_ALLOWED = (kafka.TopicAuthorizationFailedError, kafka.ClusterAuthorizationFailedError)
-
-_COORDINATOR = (
-    kafka.GroupCoordinatorNotAvailableError,
-    kafka.NotCoordinatorForGroupError,
-    kafka.GroupLoadInProgressError,
-)
 
 T = TypeVar("T")
 
@@ -45,23 +47,6 @@ class Plan:
     config: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Member:
-    """A live member of a group."""
-
-    name: str
-    host: str
-    partitions: tuple[TopicPartition, ...]
-
-
-@dataclass(frozen=True)
-class Group:
-    """A group. `protocol` is the name of its members' assignor, empty while there are none."""
-
-    protocol: str
-    members: tuple[Member, ...]
-
-
 class Topology:
     """Every call ends within about the request timeout."""
 
@@ -73,7 +58,7 @@ class Topology:
 
     async def ping(self) -> None:
         """Return after one answered request."""
-        await self._call(lambda admin: admin.describe_topics([]))
+        await self.call(lambda admin: admin.describe_topics([]))
 
     async def create(self, plans: Iterable[Plan]) -> None:
         """Make the topics that do not exist, and return when every one of them has its leaders."""
@@ -91,15 +76,12 @@ class Topology:
             )
             for plan in wanted.values()
         ]
-        answer: Any = await self._call(lambda admin: admin.create_topics(new))
+        answer: Any = await self.call(lambda admin: admin.create_topics(new))
         for topic, code, *rest in answer.topic_errors:
             error = kafka.for_code(code)
             if error in (kafka.NoError, kafka.TopicAlreadyExistsError):
                 continue
-            if error in (
-                kafka.TopicAuthorizationFailedError,
-                kafka.ClusterAuthorizationFailedError,
-            ):
+            if error in _NOT_ALLOWED:
                 # Fine where an operator has made it: without the right to create, too.
                 if await self.partitions(topic) is not None:
                     continue
@@ -122,21 +104,67 @@ class Topology:
         found = await self.counts(wanted)
         return [topic for topic in wanted if topic not in found]
 
-    async def group(self, name: str) -> Group | None:
-        """Return the group as its coordinator knows it; None where that knows of none."""
-        answer = await self._call(lambda admin: _coordinated(admin, name))
-        code, _, state, _, protocol, members, *_ = answer.groups[0]
-        error = kafka.for_code(code)
-        if error is kafka.GroupIdNotFound or state == "Dead":
-            return None
-        if error is not kafka.NoError:
-            raise error(name)
-        return Group(protocol, tuple(_member(member) for member in members))
+    async def names(self) -> list[str]:
+        """Return the names of all topics that are not the broker's own."""
+        answer = await self.call(lambda admin: admin.describe_topics(None))
+        return [item["topic"] for item in answer if not item["is_internal"]]
+
+    async def delete(self, topics: Iterable[str]) -> None:
+        """Delete those of `topics` that exist."""
+        wanted = list(topics)
+        answer: Any = await self.call(lambda admin: admin.delete_topics(wanted))
+        for _, code in answer.topic_error_codes:
+            if kafka.for_code(code) is not kafka.UnknownTopicOrPartitionError:
+                check(code)
+
+    async def settings(self, topic: str) -> dict[str, str]:
+        """Return the settings of `topic` that are in force."""
+        resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+        (answer,) = await self.call(lambda admin: admin.describe_configs([resource]))
+        ((code, _, _, _, entries),) = answer.resources
+        check(code)
+        return {name: value for name, value, *_ in entries if value is not None}
+
+    async def sizes(self, topic: str, partitions: int) -> list[int] | None:
+        """Return the bytes each partition takes on its largest replica; None if that is secret."""
+
+        async def ask(admin: AIOKafkaAdminClient) -> list[Any]:
+            brokers = (await admin.describe_cluster())["brokers"]
+            request = DescribeLogDirsRequest(topic, range(partitions))
+            return [await send(admin, broker["node_id"], request) for broker in brokers]
+
+        sizes = [0] * partitions
+        for answer in await self.call(ask):
+            for code, _, topics in answer.log_dirs:
+                if kafka.for_code(code) in _NOT_ALLOWED:
+                    return None
+                check(code)
+                for _, found in topics:
+                    for number, size, _, is_future in found:
+                        if not is_future:
+                            sizes[number] = max(sizes[number], size)
+        return sizes
 
     async def trim(self, before: Mapping[TopicPartition, int]) -> None:
         """Delete the records below the given offsets."""
         wanted = {tp: RecordsToDelete(offset) for tp, offset in before.items()}
-        await self._call(lambda admin: admin.delete_records(wanted))
+        await self.call(lambda admin: admin.delete_records(wanted))
+
+    async def call(self, call: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+        """Return what `call` returns; tried once more over a new connection."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                try:
+                    return await call(await self._open())
+                except (kafka.NodeNotReadyError, kafka.KafkaConnectionError):
+                    # A connection that had died unnoticed, or one broker of several.
+                    return await call(await self._open())
+                except AttributeError as error:
+                    # aiokafka does not know the controller (yet).
+                    raise kafka.NodeNotReadyError("no controller is known") from error
+        except TimeoutError:
+            await self.aclose()
+            raise kafka.KafkaConnectionError(f"no answer within {self._timeout:g} s") from None
 
     async def aclose(self) -> None:
         """Close the connection, by force if it does not end by itself."""
@@ -159,28 +187,13 @@ class Topology:
         """Return the leader of every partition of those topics that exist."""
         wanted = list(topics)
         found: dict[str, list[int]] = {}
-        for item in await self._call(lambda admin: admin.describe_topics(wanted)):
+        for item in await self.call(lambda admin: admin.describe_topics(wanted)):
             error = kafka.for_code(item["error_code"])
             if error in (kafka.NoError, kafka.LeaderNotAvailableError):
                 found[item["topic"]] = [part["leader"] for part in item["partitions"]]
             elif error is not kafka.UnknownTopicOrPartitionError:
                 raise error(item["topic"])
         return found
-
-    async def _call(self, call: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
-        try:
-            async with asyncio.timeout(self._timeout):
-                try:
-                    return await call(await self._open())
-                except (kafka.NodeNotReadyError, kafka.KafkaConnectionError):
-                    # A connection that had died unnoticed, or one broker of several.
-                    return await call(await self._open())
-                except AttributeError as error:
-                    # aiokafka does not know the controller (yet).
-                    raise kafka.NodeNotReadyError("no controller is known") from error
-        except TimeoutError:
-            await self.aclose()
-            raise kafka.KafkaConnectionError(f"no answer within {self._timeout:g} s") from None
 
     async def _open(self) -> AIOKafkaAdminClient:
         async with self._opening:
@@ -201,23 +214,20 @@ def settings(*, body: int, retention: float | None) -> dict[str, str]:
     config = {"max.message.bytes": str(max(body + 64 * 1024, 1_048_588))}
     if retention is not None:
         config["retention.ms"] = str(-1 if retention < 0 else round(retention * 1000))
+        if retention >= 0:
+            # Only whole segments are deleted.
+            config["segment.ms"] = str(_within(retention * 1000 / SEGMENTS, *SEGMENT_MS))
     return config
 
 
-async def _coordinated(admin: AIOKafkaAdminClient, group: str) -> Any:
-    """Describe `group`; waits for its coordinator, which a new cluster has yet to make."""
-    while True:
-        try:
-            (answer,) = await admin.describe_consumer_groups([group])
-            error = kafka.for_code(answer.groups[0][0])
-            if not issubclass(error, _COORDINATOR):
-                return answer
-        except _COORDINATOR:
-            pass
-        await asyncio.sleep(LEADER_PAUSE)
+def size_bound(total: int, partitions: int) -> dict[str, str]:
+    """Return the settings by which a topic of `partitions` keeps about `total` bytes in all."""
+    each = -(-total // partitions)
+    return {
+        "retention.bytes": str(each),
+        "segment.bytes": str(_within(each / SEGMENTS, *SEGMENT_BYTES)),
+    }
 
 
-def _member(answer: Any) -> Member:
-    name, _, host, _, assignment = answer
-    partitions = MemberAssignment.decode(assignment).partitions() if assignment else ()
-    return Member(name, host.removeprefix("/"), tuple(sorted(partitions)))
+def _within(value: float, least: int, most: int) -> int:
+    return round(min(max(value, least), most))

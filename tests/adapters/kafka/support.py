@@ -121,7 +121,7 @@ async def nothing(source: Source, seconds: float = 1.0) -> bool:
 
 async def until_gone(driver: KafkaDriver, topic: str) -> None:
     """Delete `topic` and return when it is."""
-    await driver._topology._call(lambda admin: admin.delete_topics([topic]))
+    await driver._topology.call(lambda admin: admin.delete_topics([topic]))
 
     async def gone() -> bool:
         return await driver._topology.partitions(topic) is None

@@ -324,6 +324,6 @@ async def _share(first: Source, second: Source, *, until: int) -> tuple[list[Rec
 async def _add_partitions(driver: KafkaDriver, topic: str, count: int) -> None:
     from aiokafka.admin import NewPartitions  # type: ignore[import-untyped]
 
-    await driver._topology._call(
+    await driver._topology.call(
         lambda admin: admin.create_partitions({topic: NewPartitions(count)})
     )

@@ -80,7 +80,7 @@ async def test_what_is_only_too_large_together_is_stored(bench: Bench) -> None:
     """A topic that is not ours may have a limit far below that of our batches."""
     driver = await bench.open(partitions=1)
     limit = _limit(bench.name, 20_000)
-    await driver._topology._call(lambda admin: admin.alter_configs([limit]))
+    await driver._topology.call(lambda admin: admin.alter_configs([limit]))
     outcomes = await driver.publish([bench.record(b"x" * 9000) for _ in range(12)])
     assert all(isinstance(outcome, str) for outcome in outcomes), outcomes
 
