@@ -45,7 +45,8 @@ Delivery semantics
   any trouble a new consumer begins right behind it.
 - ordered: each partition is read with such a consumer by the member that holds its lease.
 - delay: a scheduled message in the topic's own stream, exempt from ``max_age``. The server looks
-  every quarter of a second.
+  every quarter of a second. A topic made with ``retention_bytes`` keeps what waits in another
+  stream, ``orders=later``, from which the server copies it when it is due.
 - start, seek: a position is a stream sequence, one order for all partitions. ``seek`` makes the
   durable consumer anew; killed between the two steps it leaves no group.
 
@@ -58,7 +59,9 @@ Limits
   release counts as an attempt, and delayed publishing is refused. Adding ``orders._retry.*`` and
   ``orders._later.*.*`` to such a stream, with ``allow_msg_schedules`` and ``allow_msg_ttl``, makes
   them as good as anymq's own.
-- Retention deletes what is too old or too much, read or not; by size it also deletes what waits.
+- Retention deletes what is too old or too much, read or not. A ``retention_bytes`` that is asked
+  for when the topic exists already also deletes what waits: the server cannot take its scheduling
+  back from a stream.
 - All members of a group must use the same ``ack_deadline``; the last to subscribe sets it.
 - A consumer made by hand is refused where the delivery contract could not be kept: push delivery,
   another ack policy, a ``max_deliver``, or an ``ack_wait`` below ``ack_deadline``.

@@ -41,7 +41,8 @@ CAPABILITIES = Capabilities(
         "positions are stream sequences; `seek` makes the group's consumer anew, and is not atomic"
     ),
     retention=native(
-        "the stream's max_age and max_bytes: what is older or too much is deleted, read or not"
+        "the stream's max_age and max_bytes: what is older or too much is deleted, read or not; "
+        "delays are exempt, except from a size that was first asked for when the topic existed"
     ),
     admin=native(
         "live members answer over plain NATS; how long deliveries have been in flight, and which "

@@ -101,7 +101,7 @@ async def describe_topic(link: Link, spec: TopicSpec) -> TopicInfo:
         messages=sum(info.messages or 0 for info, _ in partitions),
         bytes=int(state["bytes"]) if stream.alone else None,
         oldest=min(times, default=None),
-        delayed=await count(link, stream.name, waiting) if stream.schedules else 0,
+        delayed=await count(link, stream.later, waiting) if stream.schedules else 0,
         retention=config["max_age"] / NANO or None,
         retention_bytes=config["max_bytes"] if config["max_bytes"] > 0 and stream.alone else None,
     )
@@ -161,7 +161,7 @@ async def _plain(
     undelivered, unsettled = int(info["num_pending"]), int(info["num_ack_pending"])
     # Without schedules the consumer itself keeps what waits among what is in flight.
     waiting = (
-        await count(link, stream.name, [later_pattern(stream.subject, name)])
+        await count(link, stream.later, [later_pattern(stream.subject, name)])
         if stream.schedules
         else None
     )

@@ -115,6 +115,16 @@ def later_subject(subject: str, owner: str, unique: str) -> str:
     return f"{subject}._later.{owner}.{token}"
 
 
+def due_subject(subject: str, target: str) -> str:
+    """Where a copy for `target`, a subject of this topic, is put first when its time has come."""
+    return f"{subject}._due{target.removeprefix(subject)}"
+
+
+def due_patterns(subject: str) -> list[str]:
+    """All subjects on which copies are whose time has come."""
+    return [f"{subject}._due", f"{subject}._due.>"]
+
+
 def is_reserved(subject: str) -> bool:
     """Whether a subject is one of the above, or the server's, and so no topic of its own."""
     return subject.startswith(("$", "_")) or "._" in subject
@@ -123,6 +133,11 @@ def is_reserved(subject: str) -> bool:
 def cells_stream(stream: str) -> str:
     """The stream that keeps the places of the ordered groups of the topic in `stream`."""
     return f"{stream}=cells"  # `=c` is no escape, so no topic's stream is called like this
+
+
+def later_stream(stream: str) -> str:
+    """The stream of what waits for its time, where the topic's own may delete it before."""
+    return f"{stream}=later"
 
 
 def cell_subject(stream: str, consumer: str, epoch: str = "", partition: int | str = "*") -> str:

@@ -16,6 +16,7 @@ from .names import (
     cells_stream,
     consumer_name,
     later_pattern,
+    later_stream,
     private_pattern,
     private_subject,
 )
@@ -59,11 +60,14 @@ async def delete_topic(link: Link, stream: Stream) -> None:
         for info in await consumers(link, stream):
             await _delete_consumer(link, stream, info["name"])
         await purge_topic(link, stream)
-    await _delete_stream(link, cells_stream(stream.name))
+    for name in (later_stream(stream.name), cells_stream(stream.name)):
+        await _delete_stream(link, name)
 
 
 async def purge_topic(link: Link, stream: Stream) -> None:
     """Delete what the topic holds, also what waits."""
+    if stream.apart:
+        await purge(link, stream.later)
     if stream.alone:
         await purge(link, stream.name)
         return
@@ -97,6 +101,6 @@ async def _delete_stream(link: Link, name: str) -> None:
 
 
 async def _purge_group(link: Link, stream: Stream, name: str) -> None:
-    for pattern in (private_subject(stream.subject, name), later_pattern(stream.subject, name)):
-        await purge(link, stream.name, pattern)
+    await purge(link, stream.later, later_pattern(stream.subject, name))
+    await purge(link, stream.name, private_subject(stream.subject, name))
     await purge(link, cells_stream(stream.name), cell_subject(stream.name, name))

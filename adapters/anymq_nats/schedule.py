@@ -32,7 +32,7 @@ def scheduled(
     at = datetime.fromtimestamp(due + link.ahead, UTC)
     extra = (
         ("Nats-Schedule", f"@at {at:%Y-%m-%dT%H:%M:%S.%fZ}"),
-        ("Nats-Schedule-Target", target),
+        ("Nats-Schedule-Target", stream.when_due(target)),
         # Otherwise the stream's max_age could delete it before its time.
         ("Nats-TTL", "never"),
     )

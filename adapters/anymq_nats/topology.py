@@ -16,8 +16,11 @@ from .names import (
     cell_subject,
     cells_stream,
     check_subject,
+    due_patterns,
+    due_subject,
     encode,
     later_pattern,
+    later_stream,
     partition_patterns,
     partition_subject,
     private_pattern,
@@ -28,6 +31,9 @@ NANO = 1_000_000_000
 MARK = "anymq"
 _PARTITIONS = "anymq-partitions"
 _NAME_IN_USE = 10058
+_SCHEDULING: Mapping[str, bool] = {"allow_msg_ttl": True, "allow_msg_schedules": True}
+# Seconds, far longer than the server takes to copy what has become due.
+_COPIED = 24 * 3600
 
 Config = dict[str, Any]
 
@@ -45,27 +51,41 @@ class Stream:
     """Whether it delivers messages at a time."""
     alone: bool
     """Whether it holds nothing else."""
+    apart: bool
+    """Whether what waits for its time is in a stream of its own, and comes from there when due."""
 
     @classmethod
     def of(cls, config: Config, subject: str) -> Stream:
         subjects = config.get("subjects") or []
-        count = _partitions(config)
+        count, name = _partitions(config), str(config["name"])
         copies = private_pattern(subject) in subjects
+        apart = _is_apart(config)
         later = later_pattern(subject) in subjects and bool(config.get("allow_msg_ttl"))
         schedules = bool(config.get("allow_msg_schedules"))
+        mine = {*_subjects(subject, count), later_pattern(subject)}
         return cls(
-            name=str(config["name"]),
+            name=name,
             subject=subject,
             partitions=count,
             copies=copies,
-            schedules=copies and later and schedules,
-            alone=set(subjects) <= set(_subjects(subject, count)),
+            schedules=copies and (apart or (later and schedules)),
+            alone=set(subjects) <= mine,
+            apart=apart,
         )
 
     @property
     def patterns(self) -> list[str]:
         """What covers the subjects of all partitions."""
         return partition_patterns(self.subject, self.partitions)
+
+    @property
+    def later(self) -> str:
+        """The stream that holds what waits for its time."""
+        return later_stream(self.name) if self.apart else self.name
+
+    def when_due(self, target: str) -> str:
+        """Return where the server shall put what is for the subject `target`."""
+        return due_subject(self.subject, target) if self.apart else target
 
     def partition(self, number: int) -> str:
         """Return the subject of a partition."""
@@ -91,7 +111,28 @@ def _partitions(config: Config) -> int:
 
 
 def _subjects(subject: str, count: int) -> list[str]:
-    return [*partition_patterns(subject, count), private_pattern(subject), later_pattern(subject)]
+    return [*partition_patterns(subject, count), private_pattern(subject)]
+
+
+def _is_apart(config: Config) -> bool:
+    apart = later_stream(config["name"])
+    return any(source["name"] == apart for source in config.get("sources") or ())
+
+
+def _together(subject: str, count: int) -> Config:
+    """How a stream keeps what waits itself. Older servers ignore what they do not know."""
+    subjects = [*_subjects(subject, count), later_pattern(subject)]
+    return {"subjects": subjects, **_SCHEDULING}
+
+
+def _apart(name: str, subject: str, count: int) -> Config:
+    """How a stream gets what was waiting from another: the server copies it, each once."""
+    copied = [
+        {"src": due_subject(subject, pattern), "dest": pattern.replace("*", "{{wildcard(1)}}")}
+        for pattern in _subjects(subject, count)
+    ]
+    source = {"name": later_stream(name), "subject_transforms": copied}
+    return {"subjects": _subjects(subject, count), "sources": [source]}
 
 
 async def find_stream(link: Link, spec: TopicSpec) -> Stream:
@@ -118,11 +159,12 @@ async def make_stream(link: Link, spec: TopicSpec, options: NatsOptions) -> Stre
     except nats.js.errors.NotFoundError:
         existing = await _make(link, spec, options)
     found = Stream.of(existing, spec.native).check(spec)
-    changes = _changes(link, existing, spec)
-    if not changes:
-        return found
-    saved = await link.api(f"STREAM.UPDATE.{found.name}", {**existing, **changes})
-    return Stream.of(saved["config"], spec.native)
+    if changes := _changes(link, existing, spec):
+        saved = await link.api(f"STREAM.UPDATE.{found.name}", {**existing, **changes})
+        found = Stream.of(saved["config"], spec.native)
+    if found.apart:
+        await _make_later(link, found, options)
+    return found
 
 
 def _changes(link: Link, existing: Config, spec: TopicSpec) -> Config:
@@ -130,9 +172,10 @@ def _changes(link: Link, existing: Config, spec: TopicSpec) -> Config:
     if MARK not in (existing.get("metadata") or {}):
         return {}
     changes: Config = {}
-    if not existing.get("allow_msg_schedules") and _can_schedule(link):
+    schedules = _is_apart(existing) or existing.get("allow_msg_schedules")
+    if not schedules and _can_schedule(link):
         # Made on a server that could not schedule messages yet.
-        changes |= {"subjects": _subjects(spec.native, _partitions(existing)), **_SCHEDULING}
+        changes |= _together(spec.native, _partitions(existing))
     wanted = _limits(spec, existing["max_age"] / NANO, existing["duplicate_window"] / NANO)
     if spec.retention_bytes is None:
         del wanted["max_bytes"]
@@ -147,31 +190,61 @@ def _can_schedule(link: Link) -> bool:
 
 
 async def _make(link: Link, spec: TopicSpec, options: NatsOptions) -> Config:
-    count = spec.partitions or 1
+    count, name = spec.partitions or 1, encode(spec.native)
+    apart = spec.retention_bytes is not None and _can_schedule(link)
     config: Config = {
-        "name": encode(spec.native),
-        "subjects": _subjects(spec.native, count),
+        "name": name,
         "retention": "limits",
         "storage": "file",
         "discard": "old",
         "num_replicas": options.replicas,
         "metadata": {MARK: "1", **({_PARTITIONS: str(count)} if count > 1 else {})},
         **_limits(spec, options.max_age, options.duplicate_window),
-        **_SCHEDULING,
+        **(_apart(name, spec.native, count) if apart else _together(spec.native, count)),
     }
+    made = await _create(link, config)
+    # Otherwise another process was faster, with other options; or the name is somebody else's.
+    return made or await stream_config(link, spec.native)
+
+
+async def _create(link: Link, config: Config) -> Config | None:
+    """Create a stream, and return its configuration; None if there is one of that name."""
     try:
         made = await link.api(f"STREAM.CREATE.{config['name']}", config)
     except nats.js.errors.BadRequestError as error:
         if error.err_code != _NAME_IN_USE:
             raise
-        # Another process was faster, with other options; or the name is somebody else's.
-        return await stream_config(link, spec.native)
+        return None
     created: Config = made["config"]
     return created
 
 
-# Older servers ignore what they do not know.
-_SCHEDULING: Mapping[str, bool] = {"allow_msg_ttl": True, "allow_msg_schedules": True}
+async def _make_later(link: Link, stream: Stream, options: NatsOptions) -> None:
+    """Make the stream of what waits, if there is none: its topic's bound of bytes is not its own.
+
+    A waiting message never ages; one whose time has come is kept long enough to be copied.
+    """
+    patterns = [later_pattern(stream.subject), *due_patterns(stream.subject)]
+    limits = {"max_age": _COPIED * NANO, "duplicate_window": int(options.duplicate_window * NANO)}
+    await _auxiliary(link, options, stream.later, patterns, {**limits, **_SCHEDULING})
+
+
+async def _auxiliary(
+    link: Link, options: NatsOptions, name: str, subjects: list[str], config: Config
+) -> None:
+    try:
+        await link.api(f"STREAM.INFO.{name}")
+    except nats.js.errors.NotFoundError:
+        common: Config = {
+            "name": name,
+            "subjects": subjects,
+            "retention": "limits",
+            "storage": "file",
+            "discard": "old",
+            "num_replicas": options.replicas,
+            "metadata": {MARK: "1"},
+        }
+        await _create(link, {**common, **config})
 
 
 def _limits(spec: TopicSpec, max_age: float, duplicate_window: float) -> Config:
@@ -189,25 +262,9 @@ async def make_cells(link: Link, stream: Stream, options: NatsOptions) -> None:
 
     It keeps the latest message of each subject, for ever.
     """
-    name = cells_stream(stream.name)
-    config = {
-        "name": name,
-        "subjects": [cell_subject(stream.name, "")],
-        "retention": "limits",
-        "storage": "file",
-        "discard": "old",
-        "max_msgs_per_subject": 1,
-        "num_replicas": options.replicas,
-        "metadata": {MARK: "1"},
-    }
-    try:
-        await link.api(f"STREAM.INFO.{name}")
-    except nats.js.errors.NotFoundError:
-        try:
-            await link.api(f"STREAM.CREATE.{name}", config)
-        except nats.js.errors.BadRequestError as error:
-            if error.err_code != _NAME_IN_USE:
-                raise
+    subjects = [cell_subject(stream.name, "")]
+    latest = {"max_msgs_per_subject": 1}
+    await _auxiliary(link, options, cells_stream(stream.name), subjects, latest)
 
 
 async def purge(link: Link, stream: str, pattern: str | None = None) -> None:

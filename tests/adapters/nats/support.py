@@ -18,7 +18,7 @@ from anymq.message import new_id
 from anymq.ordered import OrderedSource
 from anymq.url import URL
 from anymq_nats import NatsDriver, NatsOptions
-from anymq_nats.names import cells_stream, encode
+from anymq_nats.names import cells_stream, encode, later_stream
 from anymq_nats.source import GroupSource
 from tests.adapters import support
 
@@ -51,7 +51,7 @@ class Bench(support.Bench[NatsDriver]):
     async def clean(self) -> None:
         for driver in self.drivers:
             if driver.native.is_connected:
-                for stream in (self.stream, cells_stream(self.stream)):
+                for stream in [name(self.stream) for name in (str, later_stream, cells_stream)]:
                     with contextlib.suppress(nats.js.errors.NotFoundError):
                         await driver.native.jsm().delete_stream(stream)
                 break

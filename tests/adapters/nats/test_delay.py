@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from anymq.driver import Received
 from anymq.errors import UnsupportedOperation
 from anymq_nats import NatsDriver
 from brokers import Server
@@ -45,6 +46,33 @@ async def test_the_delay_may_be_longer_than_the_retention(bench: Bench) -> None:
     await driver.publish([bench.record(b"later", deliver_at=time.time() + 3.0)])
     group = await bench.join(driver, topic=bench.topic(retention=1.0))
     assert bodies(await take(group, 1)) == [b"later"]
+
+
+async def test_a_topic_bounded_in_size_keeps_what_waits(bench: Bench) -> None:
+    driver = await bench.open(declare=False)
+    topic = bench.topic(partitions=4, retention_bytes=50_000)
+    await driver.declare(topic)
+    group = await bench.join(driver, topic=topic)
+    stored(await driver.publish([bench.record(b"retried")]))
+    (received,) = await take(group, 1)
+    await group.nack([bench.nack(received, 2.0)])
+    due = time.time() + 2.0
+    later = [bench.record(b"later", key=str(number), deliver_at=due) for number in range(20)]
+    assert await driver.publish(later) == [None] * 20
+    assert (await driver.describe_topic(topic)).delayed == 20
+    assert (await driver.describe_group(topic, f"{bench.name}.billing")).waiting == 1
+    for _ in range(3):
+        stored(await driver.publish([bench.record(b"x" * 1000) for _ in range(100)]))
+    bulk = [record async for batch in driver.browse(topic) for record in batch]
+    assert len(bulk) < 50
+    got: list[Received] = []
+    while len(got) < 21:
+        more = await take(group, 1)
+        got += [received for received in more if len(received.body) < 1000]
+    assert time.time() >= due
+    assert sorted(bodies(got)) == [b"later"] * 20 + [b"retried"]
+    partitions = (await driver.describe_topic(topic)).partitions
+    assert all(partition.messages for partition in partitions)
 
 
 async def test_a_repeated_delayed_publish_comes_once(bench: Bench, driver: NatsDriver) -> None:
