@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from .admin import Admin
 from .batch import Batch
@@ -35,6 +36,7 @@ from .names import check_group, check_headers, check_key
 from .options import ConnectOptions
 from .payload import check_payload, encode_payload, type_name
 from .publisher import Publisher
+from .requests import Requests
 from .session import Context
 from .stores import Stores
 from .subscription import Subscription
@@ -48,6 +50,7 @@ _sending: ContextVar[tuple[float, float | None]] = ContextVar("anymq-publish")
 """The timeout and the due time of the publish whose middleware is running."""
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 CLOSE_GRACE = 5.0
 DRIVER_GRACE = 3.0
@@ -97,6 +100,13 @@ class Broker:
             translate=self._translate,
             clock=clock,
             timeout=options.publish_timeout,
+        )
+        self._requests = Requests(
+            self,
+            options.reply_topic,
+            message=self._message,
+            send=self._dispatch,
+            own=self._subscriptions.discard,
         )
         send: Publish = self._send
         self._publish = compose(publish_middleware, send) if publish_middleware else None
@@ -228,6 +238,62 @@ class Broker:
             results.append(outcome)
         return results
 
+    @overload
+    async def request(
+        self,
+        topic: str | Topic[T],
+        payload: T,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 5.0,
+        response: None = None,
+    ) -> Message: ...
+
+    @overload
+    async def request(
+        self,
+        topic: str | Topic[T],
+        payload: T,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 5.0,
+        response: builtins.type[R],
+    ) -> R: ...
+
+    async def request(
+        self,
+        topic: str | Topic[T],
+        payload: T,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 5.0,
+        response: builtins.type[R] | None = None,
+    ) -> Message | R:
+        """Publish `payload` and return the first reply that a handler gives with `Delivery.reply`.
+
+        With `response`, a payload type, the reply's payload is returned, otherwise its `Message`.
+        All groups of the topic get the request; the first reply wins. Replies travel over the topic
+        that the URL's `reply_topic` names (default `anymq.replies`), kept there for an hour, and
+        read by every process that makes requests: give services that make many one of their own.
+
+        Raises `RequestTimeout` when none has come after `timeout` seconds: the request may have
+        been handled all the same. Raises `RequestFailed` when the handler's group has rejected the
+        request, with its reason, or when the reply is not a `response`; and what `publish` raises.
+        """
+        self._check_open()
+        reply: Message | R = await self._requests.request(
+            topic, payload, key=key, headers=headers, timeout=timeout, response=response
+        )
+        return reply
+
+    @property
+    def late_replies(self) -> int:
+        """How many replies to this connection's requests came when nobody waited any more."""
+        return self._requests.late
+
     def subscribe(
         self,
         topic: str | Topic[Any],
@@ -328,6 +394,7 @@ class Broker:
                 auto_extend=auto_extend,
                 clock=self._clock,
                 stores=self._stores,
+                requests=self._requests,
                 translate=self._translate,
                 declare=self._topics.declare,
                 ordered=ordered,
@@ -363,6 +430,7 @@ class Broker:
         for outcome in await asyncio.gather(*closing, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 log.error("closing a subscription failed", exc_info=outcome)
+        await self._requests.aclose()
         await self._publisher.aclose(CLOSE_GRACE)
         await self._stores.aclose()
         try:

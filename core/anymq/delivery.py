@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
 from .cloudevents import attempt_of, decode
 from .errors import AlreadySettled, StateError
-from .message import Message
+from .message import Message, Receipt
 
 if TYPE_CHECKING:
     from .clock import Clock
@@ -157,6 +158,25 @@ class Delivery:
             raise StateError("only an ordered subscription has lanes that can be stopped")
         if self._settle("stop"):
             self._session.stop(self, reason)
+
+    async def reply(
+        self,
+        payload: Any,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Receipt:
+        """Answer a request: whoever awaits `Broker.request` gets `payload`.
+
+        Replying is not settling. A request that is delivered again may be answered again; the
+        first answer wins. Raises `StateError` for a message that is not a request, and what
+        `Broker.publish` raises.
+        """
+        return await self._session.requests.reply(self, payload, headers=headers, timeout=timeout)
+
+    async def refuse(self, reason: str) -> None:
+        """The middleware's: if this is a request, tell whoever asked that it was rejected."""
+        await self._session.requests.refuse(self, reason)
 
     def restart(self) -> None:
         """The engine's: take back a `stop`."""

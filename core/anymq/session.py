@@ -19,6 +19,7 @@ from .message import new_id
 from .stores import Stores
 
 if TYPE_CHECKING:
+    from .requests import Requests
     from .subscription import Subscription
 
 log = logging.getLogger("anymq.consumer")
@@ -42,6 +43,7 @@ class Context:
     auto_extend: bool
     clock: Clock
     stores: Stores
+    requests: Requests
     translate: Callable[[BaseException, str], BaseException]
     declare: Callable[[str], Awaitable[None]]
     ordered: bool = False
@@ -76,6 +78,7 @@ class Session:
         """Something could not be settled and no lease will bring it back: open another source."""
         self.clock = context.clock
         self.stores = context.stores
+        self.requests = context.requests
         self._context = context
         self.subscription = context.subscription
         self.ordered = context.ordered

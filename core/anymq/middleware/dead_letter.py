@@ -21,7 +21,7 @@ class DeadLetter:
     """Send a rejected delivery to `topic`, by default `{topic}.{group}.dlq`, and say so in the log.
 
     A delivery is rejected by `raise Reject("why")`, by a payload that does not validate, or when
-    `Retry` gives up.
+    `Retry` gives up. Whoever awaits the reply to a rejected request gets `RequestFailed`.
     """
 
     topic: str | None = None
@@ -45,5 +45,6 @@ class DeadLetter:
                 )
                 if not delivery.settled:
                     await delivery.reject(signal.reason, error=signal.__cause__, topic=self.topic)
+                    await delivery.refuse(signal.reason)
 
         return dead_letter

@@ -1,13 +1,20 @@
 """The conformance suite, one part a file."""
 
+from .batches import Batches
+from .delays import Delays
 from .drivers import Drivers
 from .durability import Durability
 from .faults import Faults
+from .flow import Flow
 from .groups import Groups
 from .handlers import Handlers
 from .lifecycle import Lifecycle
 from .limits import Limits
+from .operating import Operating
 from .ordered import Ordered
+from .redrive import Redrive
+from .replay import Replay
+from .requests import Requests
 from .round_trip import RoundTrip
 from .settlement import Settlement
 
@@ -17,7 +24,14 @@ class Conformance(
     Groups,
     Settlement,
     Handlers,
+    Batches,
+    Flow,
+    Requests,
     Ordered,
+    Delays,
+    Replay,
+    Redrive,
+    Operating,
     Durability,
     Lifecycle,
     Limits,

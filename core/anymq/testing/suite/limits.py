@@ -101,7 +101,8 @@ class Limits(Base):
 
     async def test_bad_subscriptions_are_refused(self, broker: Broker, topic: str) -> None:
         bad: list[dict[str, Any]] = [
-            {"start": "middle"},
+            {"start": ""},
+            {"start": 3},
             {"concurrency": 0},
             {"prefetch": 0},
             {"ack_deadline": 0},

@@ -1,4 +1,4 @@
-"""Requests and replies: each finds its way back, or the requester learns in time that it will not."""
+"""Requests and replies: each finds its way back, or the requester learns that it will not."""
 
 from __future__ import annotations
 
