@@ -80,6 +80,18 @@ async def test_a_delivery_that_was_given_back_is_not_counted() -> None:
         await member.source.aclose()
 
 
+async def test_the_next_source_of_a_subscription_goes_on_at_once_and_counts_nothing() -> None:
+    broker = Broker(1)
+    broker.publish(0, 2)
+    first = await joined(broker, "process-1")
+    assert len(await first.receive()) == 2
+    first.crash()
+    other = await joined(broker, "another-2")
+    assert await other.receive() == []
+    second = await joined(broker, "process-2")
+    assert counts(await second.receive()) == {"0-0": 0, "0-1": 0}
+
+
 async def test_only_what_was_handed_out_is_counted() -> None:
     broker = Broker(1)
     broker.publish(0, 6)

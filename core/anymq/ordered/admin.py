@@ -18,7 +18,7 @@ class PartitionState:
 
     Everything up to the place `cursor` is done, and `done` above it: what lies behind the cursor,
     less `done`, is the lag. `in_flight` counts what its owner was handed and has not settled.
-    `attempts` gives, by place, how often a record was tried, for those tried more than once.
+    `attempts` gives, by place, how often a record was tried, for those that came back.
     `owner` is None while nobody alive reads the partition; `renewed` is when the owner last said
     it lives, by its wall clock, in seconds since the epoch.
     """
@@ -75,6 +75,12 @@ def _lives(content: Content, clock: Clock) -> bool:
     return bool(content.owner) and abs(clock.now() - content.time) < content.lease
 
 
+def _tries(content: Content) -> dict[str, int]:
+    under_way = bool(content.delivered)
+    tries = {place: shown + under_way for place, shown in content.attempts.items()}
+    return {place: number for place, number in (tries | content.kept).items() if number}
+
+
 def _described(cell: Cell, clock: Clock) -> PartitionState:
     content = Content.decode(cell.value)
     owned = _lives(content, clock)
@@ -83,6 +89,6 @@ def _described(cell: Cell, clock: Clock) -> PartitionState:
         cursor=content.cursor,
         done=tuple(content.done),
         in_flight=max(0, content.ahead - len(content.done)) if owned else 0,
-        attempts=dict(content.attempts),
+        attempts=_tries(content),
         renewed=content.time or None,
     )

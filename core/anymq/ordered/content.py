@@ -20,8 +20,8 @@ class Content:
     Everything up to `cursor`, a place, is done, and so are the places in `done` above it.
     `delivered` is the last place that was handed out by somebody who may have died with it: empty
     if everybody left cleanly. `ahead` counts the places from the cursor to the last one handed out.
-    `attempts` says how many earlier deliveries the next one of a place is to show; without an entry
-    it is 1 up to `delivered` and 0 above.
+    `attempts` says how many earlier deliveries the last one of a place has shown, if any: the next
+    one shows one more up to `delivered`. For those in `kept` it shows just what that says.
     """
 
     cursor: str
@@ -35,6 +35,7 @@ class Content:
     ahead: int = 0
     done: list[str] = field(default_factory=list)
     attempts: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, int] = field(default_factory=dict)
 
     def encode(self) -> str:
         """Return it as text; what is empty is left out."""

@@ -25,6 +25,7 @@ class Holding:
         "_counting",
         "_delivered",
         "_done",
+        "_exact",
         "_inherited",
         "_kept",
         "_open",
@@ -58,6 +59,7 @@ class Holding:
         self._counting = bool(before.delivered) and before.ahead > 0
         self._skip = dict.fromkeys(before.done)
         self._attempts = dict(before.attempts)
+        self._exact = dict(before.kept)
         # What we have read, in order; each place is open or done.
         self._order: deque[str] = deque()
         self._open: set[str] = set()
@@ -89,7 +91,7 @@ class Holding:
         if done:
             self._done[place] = None
         else:
-            shown = self._attempts.get(place, int(self._counting)) if self._inherited else 0
+            shown = self._earlier(place) if self._inherited else 0
             record.redeliveries = shown
             record.token = self, place
             self._open.add(place)
@@ -136,31 +138,36 @@ class Holding:
             delivered=delivered,
             ahead=len(self._order) + self._inherited,
             done=[*self._done, *self._skip],
-            attempts=self._numbers(),
+            attempts={**self._attempts, **self._shown},
+            kept={**self._exact, **self._given_back(), **self._kept},
         )
 
-    def _numbers(self) -> dict[str, int]:
-        """What the next delivery of each place would show: had we died, or left cleanly."""
-        if self.left:
-            shown = {place: self._shown.get(place, 0) for place in self._open}
-            numbers = {p: n for p, n in shown.items() if n or self._counting}
-        else:
-            numbers = {place: number + 1 for place, number in self._shown.items()}
-        return {**self._attempts, **numbers, **self._kept}
+    def _earlier(self, place: str) -> int:
+        """How many deliveries of `place`, inherited, there have been."""
+        exact = self._exact.get(place)
+        return self._attempts.get(place, 0) + self._counting if exact is None else exact
+
+    def _given_back(self) -> dict[str, int]:
+        """What we leave unsettled, where the next owner would count it as delivered."""
+        if not (self.left and self._counting):
+            return {}
+        return {place: self._shown.get(place, 0) for place in self._open}
 
     def _inherit(self, place: str) -> None:
         """One place less of what members before us handed out; then nothing of theirs is left."""
         self._inherited -= 1
         self._skip.pop(place, None)
         self._attempts.pop(place, None)
+        self._exact.pop(place, None)
         if place == self._delivered:
             self._counting = False
-            if not (self._skip or self._attempts):
+            if not (self._skip or self._attempts or self._exact):
                 self._inherited = 0  # some were trimmed and never came
         if self._inherited == 0:
             self._counting = False
             self._skip.clear()
             self._attempts.clear()
+            self._exact.clear()
 
     def _advance(self) -> None:
         order, done = self._order, self._done

@@ -255,15 +255,28 @@ class Keeper:
         if not content.owner:
             reserved = content.wanted == self._me or still < RESERVED * self._pause
             return Seat("", content.wanted if reserved else "")
-        if content.owner == self._me or still >= content.lease:
+        if self._was_ours(content.owner) or still >= content.lease:
             return Seat()
         return Seat(content.owner, content.wanted)
 
     def _taken(self, number: int, content: Content, revision: int) -> Holding:
+        if content.owner != self._me and self._was_ours(content.owner):
+            content.delivered = ""  # its handlers were cancelled: that is not an attempt
         holding = Holding(number, content, revision, self._clock.monotonic())
         holding.epoch += 1
         holding.wanted = ""
         return holding
+
+    def _was_ours(self, owner: str) -> bool:
+        """Whether `owner` is this source, or an earlier one of the same subscription.
+
+        The engine closes one before it opens the next, and numbers them: nobody reads for the
+        earlier one any more, even if it could not say so.
+        """
+        if owner == self._me:
+            return True
+        (mine, _, number), (theirs, _, earlier) = self._me.rpartition("-"), owner.rpartition("-")
+        return bool(mine) and mine == theirs and number.isdecimal() and earlier.isdecimal()
 
     def _asked(self, content: Content, revision: int) -> Cell:
         content.wanted = self._me
