@@ -341,8 +341,9 @@ class Broker:
             )
         if ack_deadline <= 0:
             raise ConfigurationError("ack_deadline must be positive")
-        chosen = start or ("earliest" if group is not None else "latest")
-        self._check_start(chosen)
+        if start is None:
+            start = "earliest" if group is not None else "latest"
+        self._check_start(start)
         if ordered and not (support := self.capabilities.ordered):
             raise UnsupportedOperation(f"{self._url} cannot keep order: {support.note}")
         if ordered and not auto_extend:
@@ -370,7 +371,7 @@ class Broker:
                 topic=self._topics.spec(target.name),
                 group=group,
                 native_group=native_group,
-                start=chosen,
+                start=start,
                 ack_deadline=ack_deadline,
                 prefetch=prefetch or max(100, 2 * concurrency * (batch.size if batch else 1)),
                 member=f"{member}-{generation}",
