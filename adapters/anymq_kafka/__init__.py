@@ -14,7 +14,10 @@ Topic ``orders`` is the Kafka topic ``orders``; group ``billing`` on it is the c
 partitioner places it; headers are record headers, the CloudEvents attributes with the prefix
 ``ce_`` (the CloudEvents Kafka binding). The group's own retry topics are
 ``orders.billing._retry.5s``, ``.1m``, ``.15m`` and ``.long`` (`anymq_kafka.retry` tells the
-exceptions). Kafka refuses a topic whose name differs from an existing one only in ``.`` and ``_``.
+exceptions). What is published with a delay waits in topics that the whole cluster shares,
+``_anymq.delay.soon``, ``.2s`` … ``.5d``, made on first use, and is moved by the consumer group
+``_anymq.delay``. Kafka refuses a topic whose name differs from an existing one only in ``.`` and
+``_``.
 
 ``Broker.native`` is the `aiokafka.AIOKafkaProducer` in use; ``Delivery.native`` is the
 `aiokafka.ConsumerRecord`.
@@ -34,6 +37,12 @@ Delivery semantics
 - nack: a copy with its due time is stored in a retry topic of the group and confirmed, then the
   original is marked as done; the partition goes on. The group's consumer reads the retry topics
   ahead and holds what is not due in memory. Nothing is delivered early, by the wall clock.
+- delayed publish: stored and confirmed in the topic of a waiting time, which is a queue: its head
+  is always the next. From there it hops down until it is due within seconds, is held in memory
+  then, and published to its own topic in the order of due times. Up to three of the processes that
+  use anymq do this; each may die at any time. What its topic refuses is tried again every minute.
+- ordered: all members of a group are, or none is. A partition in use moves only when its handlers
+  have come to an end; attempts are noted in the commit metadata, and nothing is copied.
 - release: delivered again by the same member; on close not committed, so the next owner has it.
 - reject: the dead letter is stored and confirmed, then the record is marked as done.
 - rebalances: a partition with messages in flight stays with its member, is read no further if it
@@ -46,9 +55,11 @@ Limits
 All members of a group must use this adapter: they share an assignor of its own. Attempts are
 counted by a header on the copies: a delivery whose process died comes back with the same number, so
 a message that kills its process is not counted. A retried message leaves its place in the order of
-its key. The clocks of a group's members should agree. A group that has been away for longer than
-the broker's ``offsets.retention.minutes`` (7 days) is a new group. ``retry_window`` messages of a
-retry topic are held at a time: with more, one may come late, by no more than its topic's range.
+its key. The clocks of all who retry or delay should agree. Retention deletes what no group has
+read, too. A group that has been away for longer than the broker's ``offsets.retention.minutes`` (7
+days) is a new group. ``retry_window`` messages of a retry topic are held at a time: with more, one
+may come late, by no more than its topic's range (that of ``.long`` has no end: for waits of many
+messages over 15 minutes, publish with a delay instead).
 Bodies over ``max_body`` need topics made for them. Batches compressed with snappy, lz4 or zstd need
 aiokafka's extras. No transactions; what others write in transactions is read once it is committed.
 """

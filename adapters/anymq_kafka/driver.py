@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import ClassVar, Self
 
 from anymq.capabilities import Capabilities
@@ -107,24 +107,46 @@ class KafkaDriver(Driver):
         await self._topology.create([plan])
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
-        items: list[Item] = []
-        waiting: list[int] = []
-        for number, record in enumerate(records):
-            spec = self._topics.get(record.topic)
-            native = spec.native if spec is not None else record.topic
-            if record.deliver_at is None or record.deliver_at * 1000 <= now_ms():
-                items.append((native, record))
-            else:
-                await self._delays.make(create=spec is None or spec.create)
-                waiting.append(number)
-                items.append(delayed(native, record))
-        outcomes: list[Outcome] = await self._publisher.publish(items)
-        for number in waiting:
-            if isinstance(outcomes[number], kafka.UnknownTopicOrPartitionError):
-                self._delays.forget()
-            elif isinstance(outcomes[number], str):
-                outcomes[number] = None
+        now = now_ms()
+        waiting = [
+            number
+            for number, record in enumerate(records)
+            if record.deliver_at is not None and record.deliver_at * 1000 > now
+        ]
+        if not waiting:
+            return await self._publisher.publish(
+                [(self._native(record.topic), record) for record in records]
+            )
+        refusal = await self._make_delays(records[number].topic for number in waiting)
+        delays = frozenset(waiting)
+        chosen = [n for n in range(len(records)) if refusal is None or n not in delays]
+        outcomes: list[Outcome] = [refusal] * len(records)
+        items = [self._item(records[n], waits=n in delays) for n in chosen]
+        for number, outcome in zip(chosen, await self._publisher.publish(items), strict=True):
+            outcomes[number] = outcome
+            if number in delays:
+                if isinstance(outcome, kafka.UnknownTopicOrPartitionError):
+                    self._delays.forget()
+                elif not isinstance(outcome, BaseException):
+                    outcomes[number] = None
         return outcomes
+
+    def _native(self, topic: str) -> str:
+        spec = self._topics.get(topic)
+        return spec.native if spec is not None else topic
+
+    def _item(self, record: Record, *, waits: bool) -> Item:
+        native = self._native(record.topic)
+        return delayed(native, record) if waits else (native, record)
+
+    async def _make_delays(self, topics: Iterable[str]) -> BaseException | None:
+        """Return why nothing can be delayed: that must not cost the other records."""
+        specs = [self._topics.get(topic) for topic in topics]
+        try:
+            await self._delays.make(create=all(spec is None or spec.create for spec in specs))
+        except (kafka.KafkaError, OSError) as error:
+            return error
+        return None
 
     async def subscribe(self, spec: SubscribeSpec) -> Source:
         self._delays.wake()
