@@ -308,7 +308,8 @@ class Verdict:
 
     queue: Queue
     effects: Effects
-    order: Order
+    order: Order | None
+    """None where no order was asked for."""
     calls: Calls
     recovery: Recovery
     delays: Delays
@@ -326,12 +327,12 @@ def percentiles(values: Sequence[float], *ranks: float) -> tuple[float | None, .
     return tuple(round(ordered[place], 3) for place in places)
 
 
-def judge(events: Sequence[Event], rows: Sequence[str] = ()) -> Verdict:
-    """Judge a whole run; `events` are in the order of time."""
+def judge(events: Sequence[Event], rows: Sequence[str] = (), *, ordered: bool = False) -> Verdict:
+    """Judge a whole run; `events` are in the order of time, `rows` as in `effects`."""
     return Verdict(
         queue(events),
         effects(events, rows),
-        order(events),
+        order(events) if ordered else None,
         calls(events),
         recovery(events),
         delays(events),

@@ -64,7 +64,7 @@ class Outcome:
             str(queue.duplicated),
             str(queue.recovered),
             twice if effects.committed else "-",
-            str(len(order.inversions)) if SCENARIOS[self.scenario].needs == "ordered" else "-",
+            "-" if order is None else str(len(order.inversions) + len(order.overlaps)),
             str(len(verdict.calls.overdue)),
             _seconds(verdict.recovery.p50, verdict.recovery.p95, verdict.recovery.longest),
             self._besides(),

@@ -173,16 +173,16 @@ class Run:
 
     async def drained(self) -> None:
         """Return when everything that was confirmed has been handled to the end."""
-        last = "noted" if any(self._stores()) else "done"
+        last = "noted" if any(item.store for item in self._consumers()) else "done"
 
         def done() -> bool:
             return self.ids["confirmed"] <= self.ids[last] | self.ids["letter"]
 
         await self.until(done, what="everything confirmed is handled")
 
-    def _stores(self) -> list[bool]:
+    def _consumers(self) -> list[ConsumerSettings]:
         settings = (process.settings for process in self.processes)
-        return [isinstance(item, ConsumerSettings) and item.store is not None for item in settings]
+        return [item for item in settings if isinstance(item, ConsumerSettings)]
 
     async def stopped(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ask all that run to end, and see that they do within grace + 5 s and some for Python."""
@@ -204,4 +204,6 @@ class Run:
     def verdict(self) -> Verdict:
         """Judge what the journals hold now."""
         rows = committed(self.folder / "inbox.db")
-        return replace(judge(read(self.folder), rows), problems=self.problems)
+        ordered = any(item.ordered for item in self._consumers())
+        found = judge(read(self.folder), rows, ordered=ordered)
+        return replace(found, problems=self.problems)

@@ -100,6 +100,8 @@ def nothing_lost(verdict: Verdict, run: Run) -> list[str]:
 def applied_once(verdict: Verdict, run: Run) -> list[str]:
     """No effect twice."""
     effects = verdict.effects
+    if not effects.committed:
+        return ["no effect was applied"]
     twice = [*effects.twice, *effects.committed_twice, *effects.missing]
     return [f"effects twice or missing: {len(twice)}, first {twice[:3]}"] if twice else []
 
@@ -107,7 +109,9 @@ def applied_once(verdict: Verdict, run: Run) -> list[str]:
 def in_order(verdict: Verdict, run: Run) -> list[str]:
     """First deliveries of each key in publish order, one at a time."""
     order = verdict.order
-    found = []
+    if order is None:
+        return ["nothing was consumed in order"]
+    found: list[str] = []
     if order.inversions:
         found.append(f"inversions: {len(order.inversions)}, first {order.inversions[:3]}")
     if order.overlaps:
