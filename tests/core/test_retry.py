@@ -1,0 +1,177 @@
+"""`Retry` with a marker and with lanes to stop; `Idempotency` with a handler that settles."""
+
+from __future__ import annotations
+
+import pytest
+
+from anymq import (
+    App,
+    ConfigurationError,
+    Delivery,
+    Handler,
+    Idempotency,
+    Message,
+    Retry,
+    RetryAfter,
+    StopLane,
+)
+from anymq.store import State, Store
+from anymq.testing import TestBroker
+from anymq_memory import MemoryStore
+
+
+class Marks(MemoryStore):
+    """Starts as another process would have left them: `died` of them without an end."""
+
+    def __init__(self, died: int = 0) -> None:
+        super().__init__()
+        self.died = died
+        self.starts: dict[str, int] = {}
+
+    async def mark(self, key: str, keep: float) -> int:
+        self.starts.setdefault(key, self.died)
+        self.starts[key] += 1
+        return self.starts[key]
+
+    async def unmark(self, key: str) -> None:
+        self.starts.pop(key, None)
+
+
+async def attempts_seen(store: Store, *errors: Exception | None) -> tuple[list[int], list[str]]:
+    """Run a handler of at most three attempts that raises `errors`; return attempts and letters."""
+    app = App()
+    seen: list[int] = []
+    outcomes = iter(errors)
+
+    @app.subscriber(
+        "t", group="g", retry=Retry(attempts=3, marker=store, initial=100, jitter=False)
+    )
+    async def handle(delivery: Delivery) -> None:
+        seen.append(delivery.attempt)
+        if error := next(outcomes, None):
+            raise error
+
+    async with TestBroker(app) as broker:
+        await broker.publish("t", "x")
+        for _ in range(2):
+            await broker.advance(500)
+        letters = broker.dead_letters("t", group="g")
+        return seen, [letter.headers["anymq-dlq-reason"] for letter in letters]
+
+
+@pytest.mark.parametrize(
+    ("errors", "seen"),
+    [
+        ((), [1]),
+        ((ValueError(), ValueError()), [1, 2, 3]),
+        ((RetryAfter(1, counted=False), RetryAfter(1)), [1, 1, 2]),
+    ],
+)
+async def test_whatever_ends_removes_its_mark(errors: tuple[Exception], seen: list[int]) -> None:
+    store = Marks()
+    assert await attempts_seen(store, *errors) == (seen, [])
+    assert store.starts == {}
+
+
+async def test_starts_without_an_end_are_attempts() -> None:
+    store = Marks(died=2)
+    seen, letters = await attempts_seen(store, ValueError("the third"))
+    assert seen == [3]
+    assert letters == ["gave up after 3 attempts: ValueError: the third"]
+
+
+async def test_too_many_starts_without_an_end_are_not_tried_again() -> None:
+    store = Marks(died=3)
+    seen, letters = await attempts_seen(store)
+    assert seen == []
+    assert letters == ["gave up: attempt 4 of 3; the earlier ones never came to an end"]
+    assert store.starts == {}
+
+
+async def test_a_marker_that_cannot_be_reached_postpones() -> None:
+    class Broken(Marks):
+        async def mark(self, key: str, keep: float) -> int:
+            self.died += 1
+            if self.died < 5:
+                raise OSError("no store")
+            return 1
+
+    assert await attempts_seen(Broken()) == ([1], [])
+
+
+async def test_a_stopped_lane_is_no_dead_letter() -> None:
+    app = App()
+    seen: list[str] = []
+
+    @app.subscriber(
+        "t",
+        group="g",
+        ordered=True,
+        retry=Retry(attempts=2, initial=10, jitter=False, exhausted="stop"),
+    )
+    async def handle(body: str, delivery: Delivery) -> None:
+        seen.append(f"{body} {delivery.attempt}")
+        if body == "bad":
+            raise ValueError("no")
+        if body == "stop":
+            raise StopLane("by hand")
+
+    async with TestBroker(app) as broker:
+        for body, key in (("bad", "a"), ("behind", "a"), ("stop", "b"), ("free", "c")):
+            await broker.publish("t", body, key=key)
+        await broker.broker.ping()
+        (subscription,) = app.subscriptions
+        while len(subscription.stopped) < 2:
+            await broker._virtual().advance(1)
+        assert subscription.stopped == {
+            "a": "gave up after 2 attempts: ValueError: no",
+            "b": "by hand",
+        }
+        assert sorted(seen) == ["bad 1", "bad 2", "free 1", "stop 1"]
+        assert broker.dead_letters("t", group="g") == []
+
+
+def test_only_ordered_subscriptions_have_lanes_to_stop() -> None:
+    with pytest.raises(ConfigurationError, match="ordered"):
+        App().subscriber("t", group="g", retry=Retry(exhausted="stop"))
+    with pytest.raises(ConfigurationError, match="exhausted"):
+        Retry(exhausted="never")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("verb", "state"),
+    [("ack", State.DONE), ("nack", State.NEW), ("reject", State.NEW), ("release", State.NEW)],
+)
+async def test_only_what_was_done_by_hand_is_remembered_as_done(verb: str, state: State) -> None:
+    store = MemoryStore()
+    seen: list[str] = []
+    states: list[State] = []
+
+    async def handle(message: Message, delivery: Delivery) -> None:
+        seen.append(message.id)
+        if len(seen) == 1:
+            await getattr(delivery, verb)()
+        else:
+            await delivery.ack()
+
+    def look(handler: Handler) -> Handler:
+        async def looking(delivery: Delivery) -> None:
+            await handler(delivery)
+            key = f"g|{delivery.message.source}|{delivery.message.id}"
+            claim = await store.begin(key, "another", 10)
+            await store.abandon(key, "another")
+            states.append(claim.state)
+
+        return looking
+
+    class Looked(Idempotency):
+        def __call__(self, handler: Handler) -> Handler:
+            return look(super().__call__(handler))
+
+    app = App()
+    app.subscriber("t", group="g", idempotency=Looked(store))(handle)
+    async with TestBroker(app) as broker:
+        await broker.publish("t", "x")
+        await broker.advance(10)
+    assert states[0] is state
+    assert len(seen) == (2 if verb in ("nack", "release") else 1)
