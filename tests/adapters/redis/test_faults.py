@@ -227,3 +227,23 @@ async def test_a_cancelled_close_leaves_nothing_open(faulty: Server) -> None:
         finally:
             await asyncio.to_thread(faulty.resume)
         assert asyncio.all_tasks() <= before
+
+
+async def test_a_delayed_record_survives_a_kill_of_server_and_publisher(faulty: Server) -> None:
+    async with Bench(faulty.url) as bench:
+        driver = await bench.open()
+        record = bench.record(b"x")
+        begun = time.time()
+        record.deliver_at = begun + 3.0
+        assert await driver.publish([record]) == [None]
+        await asyncio.to_thread(faulty.kill)
+        name = bench.name
+    await asyncio.to_thread(faulty.up)
+    async with Bench(faulty.url) as again:
+        again.name = name
+        driver = await again.open(declare=False)
+        reader = await again.join(driver, None)
+        (item,) = await take_through(reader, 1)
+        assert item.body == b"x"
+        assert item.time is not None
+        assert item.time >= begun + 3.0
