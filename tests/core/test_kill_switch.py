@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -171,6 +172,13 @@ async def test_a_hand_settled_nack_is_a_failure() -> None:
 
 
 def test_bad_settings() -> None:
-    for bad in ({"threshold": 0}, {"threshold": 1.1}, {"window": 0}, {"pause": 0}, {"minimum": 0}):
+    settings: list[dict[str, Any]] = [
+        {"threshold": 0},
+        {"threshold": 1.1},
+        {"window": 0},
+        {"pause": 0},
+        {"minimum": 0},
+    ]
+    for bad in settings:
         with pytest.raises(ConfigurationError, match="KillSwitch"):
             KillSwitch(**bad)
