@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -88,13 +89,14 @@ class Process:
 
     def kill(self) -> None:
         """SIGKILL; its journal has all that it noted."""
-        if self.running:
-            self._process.kill()
+        self.stop(signal.SIGKILL)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ask it to end."""
+        # Not by its own method, which would reap one that has just ended, behind asyncio's back.
         if self.running:
-            self._process.send_signal(number)
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
 
     async def wait(self, timeout: float) -> bool:
         """Return whether it ended within `timeout` seconds."""
