@@ -11,19 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from . import convert
 from .consumer import Delivery
 from .link import Link
 from .log import Log
 from .publisher import Publisher
-
-ARGUMENTS: dict[str, Any] = {
-    "x-queue-type": "stream",
-    "x-max-length-bytes": 16_000_000,
-    "x-stream-max-segment-size-bytes": 4_000_000,
-}
 
 
 class Note(NamedTuple):

@@ -43,5 +43,17 @@ CAPABILITIES = Capabilities(
         "through durable delay queues shared by all topics, then published by whichever process "
         "of anymq is connected: what is due while there is none enters its topic with the next"
     ),
+    replay=emulated(
+        "from the topic's log, a stream: it is copied into the group's queues; an offset in the "
+        "log is a place, and so is the id of a message, which is looked for"
+    ),
+    retention=native(
+        "of the topic's log, which drops whole segments when the next one begins; queues of groups "
+        "are never trimmed"
+    ),
+    admin=emulated(
+        "lists what anymq made, by a stream of names; AMQP tells nothing of how many messages a "
+        "topic keeps or delays, nor of what members hold: these are None"
+    ),
     publish_dedup=unsupported("RabbitMQ stores what it is sent; idempotency belongs to the group"),
 )

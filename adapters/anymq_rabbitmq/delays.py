@@ -46,6 +46,10 @@ def address(queue: str, delay: float) -> tuple[int, str]:
     return steps.bit_length() - 1, f"{digits}.{_word(queue)}"
 
 
+def _named(queue: str, life: int) -> str:
+    return f"{queue}\n{life}" if life else queue
+
+
 def _word(queue: str) -> str:
     # One word, however long the name and whatever dots it has: keys are 255 bytes at most.
     return hashlib.sha256(queue.encode()).hexdigest()[:32]
@@ -67,24 +71,29 @@ class Delays:
         self._complete = False
         self._queues.clear()
 
-    async def route(self, queue: str, delay: float) -> tuple[str, str]:
-        """The exchange and routing key from which a message reaches `queue` after `delay` s."""
-        await self.prepare(queue)
-        level, key = address(queue, delay)
+    async def route(self, queue: str, delay: float, *, life: int = 0) -> tuple[str, str]:
+        """The exchange and routing key from which a message reaches `queue` after `delay` s.
+
+        `life` tells a queue from the one of the same name that was deleted: what still waits for
+        that does not come.
+        """
+        await self.prepare(queue, life=life)
+        level, key = address(_named(queue, life), delay)
         return level_name(level), key
 
-    async def prepare(self, queue: str) -> None:
+    async def prepare(self, queue: str, *, life: int = 0) -> None:
         """Return when the ladder is there and leads to `queue`."""
-        if self._complete and queue in self._queues:
+        name = _named(queue, life)
+        if self._complete and name in self._queues:
             return
         async with self._building:
             if not self._complete:
                 await self._build()
-            if queue not in self._queues:
+            if name not in self._queues:
                 async with self._link.scratch() as channel:
-                    pattern = _ANY * LEVELS + _word(queue)
+                    pattern = _ANY * LEVELS + _word(name)
                     await self._link.call(requests.bind_queue(channel, queue, PREFIX, pattern))
-                self._queues.add(queue)
+                self._queues.add(name)
 
     async def _build(self) -> None:
         if not await exists(self._link, level_name(LEVELS - 1)):

@@ -5,28 +5,38 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Self
 
 import aio_pika
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 
 from anymq.capabilities import Capabilities
-from anymq.driver import Binding, Driver, Outcome, Record, Source, SubscribeSpec, TopicSpec
+from anymq.driver import (
+    Binding,
+    Driver,
+    Outcome,
+    Received,
+    Record,
+    Source,
+    Start,
+    SubscribeSpec,
+    TopicSpec,
+)
 from anymq.errors import (
     BrokerError,
-    ConfigurationError,
     ErrorTable,
     NotFound,
     StateError,
     TransientError,
     UnsupportedOperation,
 )
+from anymq.info import GroupInfo, TopicInfo
 from anymq.partitions import partition_of
 from anymq.url import URL
 
 from . import convert, topology
-from .attempts import ARGUMENTS as ATTEMPTS_ARGUMENTS
 from .attempts import Attempts
 from .capabilities import CAPABILITIES
 from .consumer import Consumer
@@ -38,6 +48,8 @@ from .group import Group
 from .lane import Lane
 from .link import Link
 from .log import Log
+from .names import Names
+from .operating import describe_group, describe_topic, present
 from .options import RabbitMQOptions, tls_context
 from .ordered import OrderedQueueSource
 from .publisher import Outgoing, Publisher
@@ -66,11 +78,13 @@ class RabbitMQDriver(Driver):
         self._publisher = Publisher(
             publishing, timeout=options.confirm_timeout, check=self._check_log
         )
+        self._names = Names(link, self._publisher)
         self._delays = Delays(link, settle=options.settle_time)
         self._due = Due(
             link,
             publishing,
             self._delays,
+            self._names,
             settle=options.settle_time,
             timeout=options.confirm_timeout,
         )
@@ -148,10 +162,12 @@ class RabbitMQDriver(Driver):
         if spec.ordered:
             source = await self._join_ordered(spec, group, filling)
         else:
+            life = await group.claim(self._link) if spec.create else 0
             consumer = await Consumer.open(self._link, group.queue, prefetch=spec.prefetch)
             source = QueueSource(
                 consumer,
                 queue=group.queue,
+                life=life,
                 link=self._link,
                 publisher=self._publisher,
                 delays=self._delays,
@@ -183,6 +199,133 @@ class RabbitMQDriver(Driver):
         attempts = Attempts(group.attempts, self._link, self._publisher)
         return OrderedQueueSource(lanes, attempts=attempts, revoke=spec.revoke, filling=filling)
 
+    async def browse(
+        self, topic: TopicSpec, start: Start = "earliest"
+    ) -> AsyncIterator[Sequence[Received]]:
+        """See `Driver`. Reads the topic's log."""
+        await self._find(topic)
+        log = self._log(topology.exchange_of(topic))
+        async for records in log.between(await log.place(start)):
+            yield records
+
+    async def seek(self, topic: TopicSpec, native_group: str, to: Start) -> None:
+        """See `Driver`. The group is made anew: its queues are deleted, and filled from the log.
+
+        The job of filling is there before: whoever comes in between goes on with it.
+        """
+        group = await self._existing(topic, native_group)
+        place = None if to == "latest" else await self._log(group.exchange).place(to)
+        await self._require_idle(group)
+        await self._renew(group, place)
+
+    async def topics(self) -> Sequence[str]:
+        """See `Driver`. Those that anymq made."""
+        known = await self._names.read()
+        return await present(known.groups, self._require_topic)
+
+    async def groups(self, topic: TopicSpec) -> Sequence[str]:
+        """See `Driver`. Those that anymq made."""
+        await self._find(topic)
+        known = await self._names.read()
+        return await present(known.groups.get(topic.native, ()), self._require_group)
+
+    async def describe_topic(self, topic: TopicSpec) -> TopicInfo:
+        """See `Driver`."""
+        return await describe_topic(self._link, topic, await self._find(topic))
+
+    async def describe_group(self, topic: TopicSpec, native_group: str) -> GroupInfo:
+        """See `Driver`."""
+        group = await self._existing(topic, native_group)
+        return await describe_group(self._link, topic, native_group, group)
+
+    async def delete_topic(self, topic: TopicSpec) -> None:
+        """See `Driver`."""
+        exchange = topology.exchange_of(topic)
+        if not await topology.exchange_exists(self._link, exchange):
+            return
+        for group in await self._groups(topic):
+            await group.delete(self._link)
+        await self._names.add_purge(exchange)
+        await topology.delete_topic(self._link, exchange)
+        await self._names.drop_topic(topic.native)
+        self._partitions.pop(exchange, None)
+
+    async def delete_group(self, topic: TopicSpec, native_group: str) -> None:
+        """See `Driver`."""
+        with suppress(NotFound, ChannelNotFoundEntity):
+            group = await self._existing(topic, native_group)
+            await self._require_idle(group)
+            await group.delete(self._link)
+
+    async def purge(self, topic: TopicSpec) -> None:
+        """See `Driver`. The log and the groups' queues are made anew: their readers come back."""
+        count = await self._find(topic)
+        if not topic.create:
+            raise UnsupportedOperation(f"{topic.name!r} is not anymq's to purge")
+        exchange = topology.exchange_of(topic)
+        await self._names.add_purge(exchange)
+        retention = await topology.log_arguments(self._link, exchange)
+        await topology.delete_queue(self._link, topology.log_of(exchange))
+        await topology.make_log(self._link, exchange, retention)
+        self._partitions[exchange] = count
+        for group in await self._groups(topic):
+            await self._renew(group, None)
+
+    async def _require_topic(self, native: str) -> None:
+        await topology.require_exchange(self._link, topology.escaped(native))
+
+    async def _require_group(self, native: str) -> None:
+        await topology.require(self._link, topology.escaped(native))
+
+    async def _groups(self, topic: TopicSpec) -> list[Group]:
+        known = await self._names.read()
+        natives = await present(known.groups.get(topic.native, ()), self._require_group)
+        return [await self._existing(topic, native) for native in natives]
+
+    async def _renew(self, group: Group, place: int | None) -> None:
+        """Make the group anew, to begin at `place` of the log, or now."""
+        life = await group.claim(self._link)
+        await group.delete(self._link)
+        if place is not None:
+            fill = Fill(self._link, self._publisher, group, settle=self._options.settle_time)
+            await fill.order(place)
+        await group.make(self._link, with_history=place is not None, life=life + 1)
+        if place is None:
+            await group.bind(self._link)
+            await asyncio.sleep(self._options.settle_time)
+
+    def _log(self, exchange: str) -> Log:
+        return Log(topology.log_of(exchange), self._link, self._publisher)
+
+    async def _existing(self, topic: TopicSpec, native_group: str) -> Group:
+        """The group, as it is on the server. Raises `NotFound` if it is not there."""
+        await self._find(topic)
+        group = self._group(topic, native_group, ordered=False, create=topic.create)
+        if not await topology.exists(self._link, group.queue):
+            raise NotFound(f"the topic {topic.name!r} has no group {native_group!r}")
+        if not topic.create:
+            return group
+        found = await topology.adopt(self._link, group.queue, group.arguments())
+        ordered = bool(found.get(topology.SINGLE))
+        return self._group(topic, native_group, ordered=ordered)
+
+    async def _find(self, topic: TopicSpec) -> int:
+        """The number of partitions. Raises the server's error if the topic is not there."""
+        exchange = topology.exchange_of(topic)
+        await topology.require_exchange(self._link, exchange)
+        if exchange not in self._partitions:
+            count = topic.partitions or 1
+            if topic.create:
+                count = await topology.partitions(self._link, exchange, topic)
+            self._partitions[exchange] = count
+        return self._partitions[exchange]
+
+    async def _require_idle(self, group: Group) -> None:
+        for queue in [*group.live, *group.histories]:
+            with suppress(ChannelNotFoundEntity):
+                if (await topology.counts(self._link, queue))[1]:
+                    raise StateError(f"the group {group.queue!r} has live members")
+
     async def aclose(self) -> None:
         """See `Driver`."""
         await self._due.aclose()
@@ -206,7 +349,10 @@ class RabbitMQDriver(Driver):
         if not self._has_streams:
             await topology.ensure_streams(self._link, self._options.settle_time)
             self._has_streams = True
-        self._partitions[topology.exchange_of(topic)] = await topology.declare_topic(
+        exchange = topology.exchange_of(topic)
+        if not await topology.exchange_exists(self._link, exchange):
+            await self._names.add_topic(topic.native)
+        self._partitions[exchange] = await topology.declare_topic(
             self._link, topic, self._options.retention
         )
 
@@ -267,12 +413,14 @@ class RabbitMQDriver(Driver):
             return None
         is_new = not await topology.exists(self._link, group.queue)
         if not is_new:
-            await self._claim(group)
+            await group.claim(self._link)
+        else:
+            await self._names.add_group(spec.topic.native, spec.native_group)
         fill = Fill(self._link, self._publisher, group, settle=self._options.settle_time)
         if is_new and spec.start != "latest":
             await fill.order(await self._place(spec, group))
-        # The first queue after the job and all others: whoever finds it finds them as well.
-        await self._make(group, with_history=is_new and spec.start != "latest")
+        # The queues after the job: whoever finds the first of them finds the job, or it is done.
+        await group.make(self._link, with_history=is_new and spec.start != "latest")
         if await topology.exists(self._link, group.jobs):
             return Filling(fill)
         await group.bind(self._link)
@@ -280,29 +428,12 @@ class RabbitMQDriver(Driver):
             await asyncio.sleep(self._options.settle_time)
         return None
 
-    async def _make(self, group: Group, *, with_history: bool) -> None:
-        if group.partitions is not None:
-            await topology.ensure_queue(self._link, group.attempts, ATTEMPTS_ARGUMENTS)
-        others = [queue for queue in group.live if queue != group.queue]
-        for queue in [*(group.histories if with_history else ()), *others]:
-            await topology.ensure_queue(self._link, queue, group.arguments())
-        await self._claim(group)
-
-    async def _claim(self, group: Group) -> None:
-        """Make the group's first queue, which says whether it is ordered; it may be there."""
-        found = await topology.adopt(self._link, group.queue, group.arguments())
-        if bool(found.get(topology.SINGLE)) != (group.partitions is not None):
-            mode = "ordered" if group.partitions is None else "not ordered"
-            raise ConfigurationError(
-                f"the group {group.queue!r} is {mode}: it stays so from its first subscription on"
-            )
-
     async def _place(self, spec: SubscribeSpec, group: Group) -> int:
         """Where in the log a new group begins."""
         if not await topology.exists(self._link, group.log):
             what = f"start={spec.start!r} of a new group"
             raise UnsupportedOperation(_no_log(spec, group.log, what))
-        return await Log(group.log, self._link, self._publisher).place(spec.start)
+        return await self._log(group.exchange).place(spec.start)
 
 
 def _no_log(spec: SubscribeSpec, log: str, what: str) -> str:

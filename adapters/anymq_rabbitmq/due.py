@@ -36,6 +36,7 @@ from . import convert, topology
 from .consumer import Consumer, Delivery
 from .delays import LOST, PREFIX, STEP, Delays, address, level_name
 from .link import Link
+from .names import Names
 from .publisher import Outgoing, Publisher
 
 QUEUE = f"{PREFIX}.due"
@@ -86,15 +87,23 @@ class _Held:
     sent: int
     number: int
     delivery: Delivery = field(compare=False)
-    destination: Destination = field(compare=False)
+    to: Destination = field(compare=False)
 
 
 class Due:
     """This process's part in delayed publishes."""
 
     def __init__(
-        self, link: Link, publishing: Link, delays: Delays, *, settle: float, timeout: float
+        self,
+        link: Link,
+        publishing: Link,
+        delays: Delays,
+        names: Names,
+        *,
+        settle: float,
+        timeout: float,
     ) -> None:
+        self._names = names
         self._link = link
         self._delays = delays
         self._settle = settle
@@ -142,18 +151,20 @@ class Due:
         while True:
             try:
                 await topology.ensure_queue(self._link, QUEUE, ARGUMENTS)
+                names = await self._names.follow()
                 consumer = await Consumer.open(self._link, QUEUE, prefetch=WINDOW)
                 try:
-                    await self._serve(consumer)
+                    await self._serve(consumer, names)
                 finally:
-                    await consumer.aclose()
+                    await asyncio.gather(consumer.aclose(), names.aclose())
             except Exception as error:
                 # Nobody waits for this job, so nobody else can repeat it.
                 _log.debug("publishing what is due: %r", error)
                 await asyncio.sleep(PAUSE)
 
-    async def _serve(self, consumer: Consumer) -> None:
+    async def _serve(self, consumer: Consumer, names: Consumer) -> None:
         held: list[_Held] = []
+        known = await self._names.read()
         numbers = itertools.count()
         wait = PATIENCE
         while True:
@@ -170,6 +181,12 @@ class Due:
                 held.remove(last)
                 heapq.heapify(held)
                 await self._move(consumer, [last.delivery], *_way(last.at))
+            while said := await names.take(WINDOW, 0):
+                known.learn([one for one in said if convert.marker(one) is None])
+                await names.ack([one.tag for one in said])
+            purged = [one for one in ready if one.sent <= known.purged.get(one.to.exchange, 0)]
+            await consumer.ack([one.delivery.tag for one in purged])
+            ready = [one for one in ready if one not in purged]
             for one in await self._enter(consumer, ready):
                 heapq.heappush(held, one)
             wait = min(PATIENCE, max(0.0, held[0].at - time.time())) if held else PATIENCE
@@ -178,7 +195,7 @@ class Due:
         """Publish messages to their topics; return those to try once more at once."""
         if not ready:
             return []
-        self._logs.update({one.destination.exchange: one.destination.log for one in ready})
+        self._logs.update({one.to.exchange: one.to.log for one in ready})
         outcomes = await self._publisher.publish([_due(one) for one in ready])
         done: list[Delivery] = []
         gone: list[Delivery] = []
@@ -225,5 +242,5 @@ def _way(at: float) -> tuple[str, str]:
 
 
 def _due(held: _Held) -> Outgoing:
-    to = held.destination
+    to = held.to
     return convert.forward(held.delivery, to.exchange, to.key, entering=HEADER)

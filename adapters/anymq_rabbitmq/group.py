@@ -5,9 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from anymq.errors import ConfigurationError
+
 from . import convert, topology
 from .consumer import Delivery
 from .link import Link
+
+LIMIT = "x-delivery-limit"
+ATTEMPTS: dict[str, Any] = {
+    "x-queue-type": "stream",
+    "x-max-length-bytes": 16_000_000,
+    "x-stream-max-segment-size-bytes": 4_000_000,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +78,49 @@ class Group:
         number = 0 if self.partitions == 1 else convert.partition(delivery)
         return None if number is None or number >= self.partitions else self.history(number)
 
-    def arguments(self) -> dict[str, Any]:
-        """What the queues of this group are declared with."""
-        if self.partitions is None:
-            return topology.GROUP_ARGUMENTS
-        return {**topology.GROUP_ARGUMENTS, topology.SINGLE: True}
+    def arguments(self, life: int = 0) -> dict[str, Any]:
+        """What the queues of this group are declared with.
+
+        `life` counts how often the group was made anew. It is kept in the limit of deliveries,
+        which is as good as none whatever the count: so the queue itself tells whoever declares it.
+        """
+        limit = {LIMIT: topology.DELIVERY_LIMIT - life}
+        single = {} if self.partitions is None else {topology.SINGLE: True}
+        return {**topology.GROUP_ARGUMENTS, **limit, **single}
+
+    async def claim(self, link: Link, life: int = 0) -> int:
+        """Make the group's first queue, which says whether it is ordered; return its life.
+
+        It may be there: then `life` is not applied.
+        """
+        found = await topology.adopt(link, self.queue, self.arguments(life))
+        if bool(found.get(topology.SINGLE)) != (self.partitions is not None):
+            mode = "ordered" if self.partitions is None else "not ordered"
+            raise ConfigurationError(
+                f"the group {self.queue!r} is {mode}: it stays so from its first subscription on"
+            )
+        return topology.DELIVERY_LIMIT - int(found.get(LIMIT, topology.DELIVERY_LIMIT))
+
+    async def make(self, link: Link, *, with_history: bool, life: int = 0) -> int:
+        """Make the group's queues, where they are not there yet; return its life.
+
+        The first one comes last: whoever finds that finds the others as well.
+        """
+        if self.partitions is not None:
+            await topology.ensure_queue(link, self.attempts, ATTEMPTS)
+        others = [queue for queue in self.live if queue != self.queue]
+        for queue in [*(self.histories if with_history else ()), *others]:
+            await topology.ensure_queue(link, queue, self.arguments())
+        return await self.claim(link, life)
+
+    async def delete(self, link: Link) -> None:
+        """Delete all there is of it."""
+        await topology.delete_seam(link, self.seam)
+        queues = [self.jobs, *self.histories, *self.live]
+        if self.partitions is not None:
+            queues.append(self.attempts)
+        for queue in queues:
+            await topology.delete_queue(link, queue)
 
     async def bind(self, link: Link) -> None:
         """Let the queues have what is published."""

@@ -41,6 +41,7 @@ class QueueSource(Source):
         consumer: Consumer,
         *,
         queue: str,
+        life: int,
         link: Link,
         publisher: Publisher,
         delays: Delays,
@@ -48,6 +49,7 @@ class QueueSource(Source):
     ) -> None:
         self._consumer = consumer
         self._queue = queue
+        self._life = life
         self._link = link
         self._publisher = publisher
         self._delays = delays
@@ -130,7 +132,7 @@ class QueueSource(Source):
     async def _copy(self, nack: Nack) -> Outgoing:
         if nack.delay <= 0:
             return self._straight(nack)
-        exchange, key = await self._delays.route(self._queue, nack.delay)
+        exchange, key = await self._delays.route(self._queue, nack.delay, life=self._life)
         return convert.outgoing(nack.copy, exchange=exchange, routing_key=key)
 
     async def _move(self, originals: Sequence[Received], copies: Sequence[Outgoing]) -> None:

@@ -34,6 +34,8 @@ _DIFFERENT = re.compile(
 START_TIMEOUT, START_POLL = 5.0, 0.2
 LONGEST_STREAM = 205
 STREAMS = "anymq._streams"
+SEGMENT = "x-stream-max-segment-size-bytes"
+SEGMENTS, SMALLEST_SEGMENT, LARGEST_SEGMENT = 4, 65_536, 50_000_000
 
 
 def escaped(name: str) -> str:
@@ -78,15 +80,49 @@ async def declare_topic(link: Link, topic: TopicSpec, retention: float) -> int:
     Return the number of partitions. Raises `ConfigurationError` if that is not what `topic` says.
     """
     exchange = exchange_of(topic)
-    log = log_of(exchange)
-    count = await _declare_exchange(link, exchange, topic)
-    seconds = max(1, int(topic.retention if topic.retention is not None else retention))
-    await ensure_queue(link, log, {"x-queue-type": "stream", "x-max-age": f"{seconds}s"})
-    await bind(link, log, exchange)
+    count = await partitions(link, exchange, topic)
+    await make_log(link, exchange, _retained(topic, retention))
     return count
 
 
-async def _declare_exchange(link: Link, exchange: str, topic: TopicSpec) -> int:
+def _retained(topic: TopicSpec, retention: float) -> dict[str, Any]:
+    """The arguments of the log of a topic.
+
+    The log drops whole segments, when the next one begins: the less it may keep, the smaller they
+    are.
+    """
+    seconds = max(1, int(topic.retention if topic.retention is not None else retention))
+    arguments: dict[str, Any] = {"x-max-age": f"{seconds}s"}
+    if topic.retention is not None:
+        arguments[SEGMENT] = LARGEST_SEGMENT
+    if topic.retention_bytes is not None:
+        arguments["x-max-length-bytes"] = topic.retention_bytes
+        part = topic.retention_bytes // SEGMENTS
+        arguments[SEGMENT] = min(LARGEST_SEGMENT, max(SMALLEST_SEGMENT, part))
+    return arguments
+
+
+async def make_log(link: Link, exchange: str, arguments: dict[str, Any]) -> None:
+    """Make the log of a topic, and bind it."""
+    log = log_of(exchange)
+    await ensure_queue(link, log, {"x-queue-type": "stream", **arguments})
+    await bind(link, log, exchange)
+
+
+async def log_arguments(link: Link, exchange: str) -> dict[str, Any]:
+    """What the log of a topic was made with; nothing if it is not there."""
+    log = log_of(exchange)
+    return await adopt(link, log, {"x-queue-type": "stream"}) if await exists(link, log) else {}
+
+
+async def delete_topic(link: Link, exchange: str) -> None:
+    """Delete the exchange and its log."""
+    async with link.scratch() as channel:
+        await link.call(requests.delete_exchange(channel, exchange))
+    await delete_queue(link, log_of(exchange))
+
+
+async def partitions(link: Link, exchange: str, topic: TopicSpec) -> int:
     """Make the exchange, or find it; return its number of partitions.
 
     The number is in the name of its alternate exchange, which never is there nor needed, as the log
@@ -206,6 +242,13 @@ async def exists(link: Link, queue: str) -> bool:
     return True
 
 
+async def counts(link: Link, queue: str) -> tuple[int, int]:
+    """How many messages are ready in the queue, and how many consumers it has."""
+    async with link.scratch() as channel:
+        answer = await link.call(channel.queue_declare(queue, passive=True))
+    return answer.message_count or 0, answer.consumer_count or 0
+
+
 async def require(link: Link, queue: str) -> None:
     """Raise the server's error unless there is a queue of this name."""
     await _when_up(lambda: look(link, queue))
@@ -221,6 +264,15 @@ async def require_exchange(link: Link, exchange: str) -> None:
     """Raise the server's error unless there is an exchange of this name."""
     async with link.scratch() as channel:
         await link.call(channel.exchange_declare(exchange, passive=True))
+
+
+async def exchange_exists(link: Link, exchange: str) -> bool:
+    """Whether there is an exchange of this name."""
+    try:
+        await require_exchange(link, exchange)
+    except ChannelNotFoundEntity:
+        return False
+    return True
 
 
 async def delete_queue(link: Link, queue: str) -> None:
