@@ -179,12 +179,13 @@ async def commit(
 
 async def send(admin: AIOKafkaAdminClient, node: int, request: Any) -> Any:
     """Send any request to one broker, and return its answer."""
-    return await admin._send_request_to_node(node, request)
+    parts: Any = admin
+    return await parts._send_request_to_node(node, request)
 
 
 class _LogDirsAnswer(Response):  # type: ignore[misc]
-    API_KEY = 35
-    API_VERSION = 1
+    API_KEY = 35  # pyright: ignore
+    API_VERSION = 1  # pyright: ignore
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
         (

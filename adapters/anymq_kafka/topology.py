@@ -120,7 +120,8 @@ class Topology:
     async def settings(self, topic: str) -> dict[str, str]:
         """Return the settings of `topic` that are in force."""
         resource = ConfigResource(ConfigResourceType.TOPIC, topic)
-        (answer,) = await self.call(lambda admin: admin.describe_configs([resource]))
+        answers: Any = await self.call(lambda admin: admin.describe_configs([resource]))
+        (answer,) = answers
         ((code, _, _, _, entries),) = answer.resources
         check(code)
         return {name: value for name, value, *_ in entries if value is not None}

@@ -113,7 +113,7 @@ async def test_what_has_been_given_up_unfinished_is_repeated_by_its_next_owner(
     assert again.body == held[again.partition].body
     await first.ack([held[again.partition]])
     await second.ack([again])
-    await first.ack(held.values())
+    await first.ack(list(held.values()))
     assert await nothing(second, 0.5)
 
 
@@ -144,7 +144,8 @@ async def test_who_has_been_lost_is_told(bench: Bench, driver: KafkaDriver) -> N
     source = await member.join(bench, driver)
     held = await take(source, 3)
     assert isinstance(source, GroupSource)
-    source._reader.consumer._coordinator.reset_generation()
+    parts: Any = source._reader.consumer
+    parts._coordinator.reset_generation()
     await _until(source, lambda: member.revoked)
     assert member.revoked == [(frozenset({0, 1, 2}), True)]
     await source.ack(held)
