@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from anymq.driver import Nack, Received, Source, SourceLost, SubscribeSpec
 from anymq.errors import NotFound, UnsupportedOperation
 
-from . import log
+from . import delays, log
 from .records import stored
 from .source import RECEIVE_BYTES
 
@@ -53,7 +53,7 @@ class SqliteBroadcast(Source):
         messages = log.after(db, topic, self._cursor, limit=limit, max_bytes=RECEIVE_BYTES)
         if not messages and log.last_seq(db) < self._cursor:
             raise SourceLost("the file was replaced by an older one")
-        return messages, log.next_ripe(db, topic)
+        return messages, delays.next_ripe(db, topic)
 
     async def ack(self, records: Sequence[Received]) -> None:
         """Do nothing: there is nothing to settle."""

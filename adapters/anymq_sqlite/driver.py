@@ -30,7 +30,7 @@ from anymq.info import GroupInfo, TopicInfo
 from anymq.ordered import OrderedSource
 from anymq.url import URL
 
-from . import admin, log, members, pending
+from . import admin, delays, log, members, pending
 from .broadcast import SqliteBroadcast
 from .capabilities import CAPABILITIES
 from .database import Database
@@ -89,7 +89,7 @@ class SqliteDriver(Driver):
         """
         while await self._database.read(lambda db: _is_ripe(db, topic)):
             await self._database.write(
-                lambda db: log.ripen(db, log.find(db, topic).id, time.time())
+                lambda db: delays.ripen(db, log.find(db, topic).id, time.time())
             )
             self.watch.wake((topic,))
 
@@ -191,7 +191,7 @@ class SqliteDriver(Driver):
 
 
 def _is_ripe(db: sqlite3.Connection, topic: str) -> bool:
-    due = log.next_ripe(db, log.find(db, topic).id)
+    due = delays.next_ripe(db, log.find(db, topic).id)
     return due is not None and due <= time.time()
 
 

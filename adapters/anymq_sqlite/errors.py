@@ -16,6 +16,9 @@ from anymq.errors import (
     TransientError,
 )
 
+RECORD_ERRORS = (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, UnicodeError)
+"""Errors of one record's contents; any other error is the database's."""
+
 _BY_CODE: dict[int, type[AnymqError]] = {
     sqlite3.SQLITE_BUSY: Throttled,
     sqlite3.SQLITE_LOCKED: Throttled,

@@ -16,21 +16,13 @@ from anymq.driver import Outcome, Start, TopicSpec
 from anymq.errors import ConfigurationError, NotFound
 from anymq.partitions import partition_of
 
-# Errors of one record's contents; any other error is the database's.
-_RECORD_ERRORS = (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, UnicodeError)
+from . import delays
+from .errors import RECORD_ERRORS
 
 _INSERT = """
 INSERT INTO messages (seq, topic, part, uniq, key, body, headers, time)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uniq, topic) WHERE uniq IS NOT NULL DO NOTHING
 """
-_HOLD = """
-INSERT INTO delayed (due, topic, part, uniq, key, body, headers) SELECT ?, ?, ?, ?, ?, ?, ?
-WHERE NOT EXISTS (SELECT 1 FROM messages WHERE uniq = ? AND topic = ?)
-ON CONFLICT (uniq, topic) WHERE uniq IS NOT NULL DO NOTHING
-"""
-_DUE = "FROM delayed WHERE topic = ? AND due <= ? ORDER BY due, id LIMIT ?"
-# Let in by one transaction at most.
-_RIPE = 500
 _LARGEST = (1 << 63) - 1
 
 
@@ -127,7 +119,7 @@ def append(db: sqlite3.Connection, entries: Sequence[Entry]) -> list[Outcome]:
             continue
         row = (topic.id, topic.part(entry), entry.uniq, entry.key, entry.body, entry.headers)
         if entry.due is not None and entry.due > now:
-            outcomes.append(_hold(db, entry.due, row))
+            outcomes.append(delays.hold(db, entry.due, row))
         else:
             seq += 1
             rows.append((seq, *row, now))
@@ -143,38 +135,8 @@ def _find(db: sqlite3.Connection, name: str, now: float) -> Topic | NotFound:
         topic = find(db, name)
     except NotFound as error:
         return error
-    ripen(db, topic.id, now)
+    delays.ripen(db, topic.id, now)
     return topic
-
-
-def _hold(db: sqlite3.Connection, due: float, row: tuple[object, ...]) -> BaseException | None:
-    topic, _, uniq = row[:3]
-    try:
-        db.execute(_HOLD, (due, *row, uniq, topic))
-    except _RECORD_ERRORS as error:
-        return error
-    return None
-
-
-def next_ripe(db: sqlite3.Connection, topic: int) -> float | None:
-    """Return when the next delayed message of `topic` is due, None if there is none."""
-    query = "SELECT due FROM delayed WHERE topic = ? ORDER BY due LIMIT 1"
-    row = db.execute(query, (topic,)).fetchone()
-    return row[0] if row else None
-
-
-def ripen(db: sqlite3.Connection, topic: int, now: float) -> None:
-    """Let in the delayed messages of `topic` that are due at `now`, or as many as fit for once."""
-    due = next_ripe(db, topic)
-    if due is None or due > now:
-        return
-    insert = f"""
-    INSERT OR IGNORE INTO messages (topic, part, uniq, key, body, headers, time)
-    SELECT topic, part, uniq, key, body, headers, due {_DUE}
-    """
-    db.execute(insert, (topic, now, _RIPE))
-    delete = f"DELETE FROM delayed WHERE id IN (SELECT id {_DUE})"  # noqa: S608
-    db.execute(delete, (topic, now, _RIPE))
 
 
 def _insert_all(db: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> bool:
@@ -182,7 +144,7 @@ def _insert_all(db: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> b
     db.execute("SAVEPOINT append")
     try:
         complete = db.executemany(_INSERT, rows).rowcount == len(rows)
-    except _RECORD_ERRORS:
+    except RECORD_ERRORS:
         complete = False
     if not complete:
         db.execute("ROLLBACK TO append")
@@ -196,7 +158,7 @@ def _insert_one(db: sqlite3.Connection, row: tuple[object, ...]) -> Outcome:
         if not db.execute(_INSERT, row).rowcount:
             query = "SELECT seq FROM messages WHERE uniq = ? AND topic = ?"
             (seq,) = db.execute(query, (uniq, topic)).fetchone()
-    except _RECORD_ERRORS as error:
+    except RECORD_ERRORS as error:
         return error
     return str(seq)
 

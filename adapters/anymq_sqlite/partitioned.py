@@ -11,7 +11,7 @@ from anymq.driver import Received, Start
 from anymq.ordered import cursor_of
 from anymq.partitioned_log import Cell, PartitionedLog
 
-from . import log, members, pending
+from . import delays, log, members, pending
 from .members import Membership
 from .pending import Group
 from .records import stored
@@ -88,7 +88,7 @@ class SqliteLog(PartitionedLog):
             )
             size += sum(len(message.body) for message in new)
             found += new
-        return found, log.next_ripe(db, self._topic.id)
+        return found, delays.next_ripe(db, self._topic.id)
 
     async def load(self) -> Mapping[int, Cell]:
         if self._membership is not None:

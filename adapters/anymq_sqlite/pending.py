@@ -16,7 +16,7 @@ from typing import NamedTuple
 from anymq.driver import SourceLost, SubscribeSpec
 from anymq.errors import ConfigurationError, NotFound
 
-from . import log
+from . import delays, log
 
 
 class Group(NamedTuple):
@@ -93,7 +93,9 @@ def next_due(db: sqlite3.Connection, group: Group) -> float | None:
         return 0.0
     query = "SELECT due FROM pending WHERE grp = ? ORDER BY due LIMIT 1"
     row = db.execute(query, (group.id,)).fetchone()
-    dues = [due for due in (log.next_ripe(db, topic), row[0] if row else None) if due is not None]
+    dues = [
+        due for due in (delays.next_ripe(db, topic), row[0] if row else None) if due is not None
+    ]
     return min(dues, default=None)
 
 
@@ -103,7 +105,7 @@ def take(
     """Take up to `limit` messages for `owner`: those that are due, then new ones."""
     topic, cursor = place(db, group)
     now = time.time()
-    log.ripen(db, topic, now)
+    delays.ripen(db, topic, now)
     fence = random.getrandbits(62) + 1
     taken = _due(db, group, fence=fence, now=now, limit=limit, max_bytes=max_bytes)
     if taken:
