@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 from collections import defaultdict
 from collections.abc import Callable
@@ -154,17 +155,19 @@ class Run:
         return len(self.ids["confirmed"])
 
     async def until(
-        self, condition: Callable[[], bool], *, what: str, standstill: float = STANDSTILL
+        self, condition: Callable[[], bool], *, what: str, within: float = math.inf
     ) -> None:
-        """Return when `condition` holds; raise `Stuck` if nothing moves for `standstill` s."""
-        moved = now()
+        """Return when `condition` holds; raise `Stuck` after `within` s, or if nothing moves."""
+        started = moved = now()
         while True:
             if self.look():
                 moved = now()
             if condition():
                 return
-            if now() - moved > standstill:
-                raise Stuck(f"nothing moved for {standstill:g} s: {what}")
+            if now() - moved > STANDSTILL:
+                raise Stuck(f"nothing moved for {STANDSTILL:g} s: {what}")
+            if now() - started > within:
+                raise Stuck(f"not within {within:g} s: {what}")
             await asyncio.sleep(TICK)
 
     async def produced(self, *producers: Process) -> None:

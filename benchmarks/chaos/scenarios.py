@@ -20,6 +20,7 @@ NOTICED = 30.0
 RECOVERED, RECOVERED_KAFKA = 5.0, 10.0
 GROWTH = 50 * 1024 * 1024
 KEYS, PARTITIONS = 64, 8
+HANDED_OVER = 60.0
 ENDLESS = 10**9
 
 Check = Callable[[Verdict, Run], list[str]]
@@ -206,7 +207,7 @@ async def ordered_churn(run: Run) -> None:
     size, nemesis = run.size, run.nemesis
     run.partitions = PARTITIONS
     consumers = [await run.consume(ordered=True, work=0.002) for _ in range(3)]
-    producer = await run.produce(size.messages, keys=KEYS, tasks=KEYS)
+    producer = await run.produce(ENDLESS, keys=KEYS, tasks=KEYS, rate=size.rate / 2)
     moves = ["join", "leave", "kill"] * size.kills
     nemesis.random.shuffle(moves)
     for place, move in zip(nemesis.thresholds(len(moves), size.messages), moves, strict=True):
@@ -216,6 +217,7 @@ async def ordered_churn(run: Run) -> None:
         )
         if move == "join" or len(consumers) == 1:
             consumers.append(await run.again(consumers[0]))
+            await _has_work(run, consumers[-1])
         if move == "join":
             continue
         victim = consumers.pop(nemesis.random.randrange(len(consumers)))
@@ -223,8 +225,17 @@ async def ordered_churn(run: Run) -> None:
             nemesis.kill(victim)
         else:
             victim.stop()
-    await run.produced(producer)
-    await run.finish()
+    await run.until(lambda: run.confirmed >= size.messages, what="enough is confirmed")
+    await _end(run, producer)
+
+
+async def _has_work(run: Run, consumer: Process) -> None:
+    """Return when a member that joined has been given its share."""
+    await run.until(
+        lambda: bool(run.counts[consumer.name, "delivered"]),
+        what=f"{consumer.name}, which joined, is given work",
+        within=HANDED_OVER,
+    )
 
 
 async def server_stops(run: Run) -> None:
