@@ -86,6 +86,8 @@ class SimulatedLog(PartitionedLog):
         self.closed = False
         self.failing: list[str] = []
         """Calls that are to fail next."""
+        self.slow: list[str] = []
+        """Calls that are to take a second next."""
 
     async def place(self, partition: int, start: Start) -> str:
         await self._travel("place")
@@ -146,6 +148,9 @@ class SimulatedLog(PartitionedLog):
         if call in self.failing:
             self.failing.remove(call)
             raise OSError(f"{call} failed")
+        if call in self.slow:
+            self.slow.remove(call)
+            await broker.clock.sleep(1.0)
         if self.process.cut_off:
             await broker.clock.sleep(1.0)
             raise OSError(f"{call} timed out")

@@ -332,6 +332,34 @@ async def test_a_handover_waits_for_the_handlers() -> None:
     assert len(following.source.held) == len(owner.source.held) == 1
 
 
+async def test_a_handover_during_a_write_is_written_too() -> None:
+    broker = Broker(2)
+    asked, ended = asyncio.Event(), asyncio.Event()
+    owner = Joined(broker, "owner")
+    broker.publish(0)
+    broker.publish(1)
+
+    async def handlers_end(partitions: frozenset[int], gone: bool) -> None:
+        owner.revoked.append((set(partitions), gone))
+        asked.set()
+        await ended.wait()
+
+    spec = spec_of(broker, "owner", revoke=handlers_end)
+    owner.source = OrderedSource(owner.log, spec, ProcessClock(owner.process))
+    await owner.source.start()
+    records = await owner.receive()
+    following = await joined(broker, "following")
+    await passing(broker, asked.wait())
+    owner.log.slow.append("answer")
+    acking = asyncio.ensure_future(owner.source.ack(records))
+    await broker.clock.advance(0.5)
+    ended.set()
+    await passing(broker, acking)
+    await broker.clock.advance(2.0)
+    assert len(following.source.held) == len(owner.source.held) == 1
+    assert len(owner.revoked) == 1
+
+
 async def test_a_deleted_group_is_a_lost_source() -> None:
     broker = Broker(1)
     member = await joined(broker)

@@ -141,6 +141,7 @@ class Keeper:
             cells[holding.number] = self._cell(holding)
         if not cells:
             return {}
+        given_up = [holding for holding in ours if holding.left]
         begun = self._clock.monotonic()
         answers: Mapping[int, int | None] = {}
         try:
@@ -151,18 +152,14 @@ class Keeper:
                 if revision is None:
                     holding.dirty = True
                 else:
-                    self._saved(holding, revision, begun)
+                    holding.revision, holding.renewed = revision, begun
+                    if holding in given_up:
+                        self._drop(holding)
         return answers
 
     def _cell(self, holding: Holding) -> Cell:
         content = holding.content(self._me, lease=self._lease, now=self._clock.now())
         return Cell(content.encode(), holding.revision)
-
-    def _saved(self, holding: Holding, revision: int, begun: float) -> None:
-        holding.revision = revision
-        holding.renewed = begun
-        if holding.left:
-            self._drop(holding)
 
     def _written(self, task: asyncio.Task[None]) -> None:
         self._rounds.discard(task)
