@@ -42,6 +42,8 @@ class Known:
                     self.groups.setdefault(topic, set()).add(group)
                 case {"topic": str(topic)}:
                     self.groups.setdefault(topic, set())
+                case _:  # What a later version may have to say.
+                    continue
 
 
 class Names:

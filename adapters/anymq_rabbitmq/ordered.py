@@ -73,8 +73,9 @@ class OrderedQueueSource(Source):
             while True:
                 self._changed.clear()
                 await self._advance()
-                if limit < 1 or (records := await self._collect(limit)):
-                    return records if limit > 0 else ()
+                records = await self._collect(limit) if limit > 0 else []
+                if records or limit < 1:
+                    return records
                 if loop.time() >= until:
                     return ()
                 await self._changed.wait()

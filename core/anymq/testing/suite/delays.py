@@ -125,14 +125,15 @@ class Delays(Base):
 
     async def test_bad_delays_are_refused(self, broker: Broker, topic: str) -> None:
         now = datetime.now(UTC)
-        for options in (
-            {"delay": -1},
-            {"delay": math.nan},
-            {"delay": timedelta(days=400)},
-            {"delay": 1, "deliver_at": now},
-            {"deliver_at": datetime(2030, 1, 1)},
-        ):
+        bad: list[tuple[float | timedelta | None, datetime | None]] = [
+            (-1, None),
+            (math.nan, None),
+            (timedelta(days=400), None),
+            (1, now),
+            (None, datetime(2030, 1, 1)),
+        ]
+        for delay, at in bad:
             with pytest.raises(ConfigurationError):
-                await broker.publish(topic, "x", **options)
+                await broker.publish(topic, "x", delay=delay, deliver_at=at)
             with pytest.raises(ConfigurationError):
-                await broker.publish_many(topic, ["x"], **options)
+                await broker.publish_many(topic, ["x"], delay=delay, deliver_at=at)
