@@ -1,4 +1,4 @@
-"""What the server knows of topics and groups."""
+"""What the server knows of a topic and of a group."""
 
 from __future__ import annotations
 
@@ -14,66 +14,22 @@ from anymq.driver import TopicSpec
 from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
 from anymq.ordered import PartitionState
 
-from .groups import GROUP, Marker, is_ordered, subjects_of
+from .groups import Marker, is_ordered, subjects_of
 from .link import Link
 from .log import StreamLog
 from .members import Member, members
 from .names import (
     EVERYONE,
     consumer_name,
-    decode,
-    is_reserved,
     later_pattern,
 )
 from .places import count
 from .publisher import Publisher
 from .reader import Reader
-from .topology import MARK, NANO, Config, Stream, stream_config
+from .topology import NANO, Config, Stream, stream_config
 
 _MOST_POISON = 100
 _WAIT = 2.0
-
-
-async def topic_names(link: Link) -> list[str]:
-    """Return the subjects of all streams that could be topics."""
-    configs = [item["config"] for item in await _all(link, "STREAM.LIST", "streams")]
-    subjects = {subject for config in configs for subject in config.get("subjects") or ()}
-    return sorted(subject for subject in subjects if _is_topic(subject))
-
-
-def _is_topic(subject: str) -> bool:
-    return not (is_reserved(subject) or "*" in subject or ">" in subject)
-
-
-async def _all(link: Link, verb: str, what: str) -> list[Config]:
-    """Return all pages of a list."""
-    found: list[Config] = []
-    while True:
-        page = await link.api(verb, {"offset": len(found)})
-        items = page.get(what) or []
-        found += items
-        if not items or len(found) >= int(page.get("total", 0)):
-            return found
-
-
-async def consumers(link: Link, stream: Stream) -> list[Config]:
-    """Return what the server says of the durable consumers that receive the topic."""
-    found = await _all(link, f"CONSUMER.LIST.{stream.name}", "consumers")
-    return [info for info in found if _receives(info["config"], stream)]
-
-
-def _receives(config: Config, stream: Stream) -> bool:
-    filters = subjects_of(config)
-    return bool(config.get("durable_name")) and (not filters or stream.subject in filters)
-
-
-def group_name(config: Config) -> str:
-    """Return the native name of the group whose durable consumer this is."""
-    metadata = config.get("metadata") or {}
-    if GROUP in metadata:
-        return str(metadata[GROUP])
-    name = str(config["name"])
-    return decode(name) if MARK in metadata else name
 
 
 async def describe_topic(link: Link, spec: TopicSpec) -> TopicInfo:

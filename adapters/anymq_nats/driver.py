@@ -32,10 +32,11 @@ from .broadcast import BroadcastSource
 from .browse import browse
 from .capabilities import CAPABILITIES
 from .connect import Target
-from .describe import consumers, describe_group, describe_topic, group_name, topic_names
+from .describe import describe_group, describe_topic
 from .errors import ERRORS
 from .groups import make_consumer, make_marker
 from .link import Link
+from .listing import consumers, group_name, topic_names
 from .log import StreamLog
 from .members import Presence
 from .names import check_subject

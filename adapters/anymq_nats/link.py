@@ -27,6 +27,16 @@ _SILENCE = 30.0
 T = TypeVar("T")
 
 
+async def woken(event: asyncio.Event, wait: float) -> bool:
+    """Return whether `event` was set within `wait` seconds."""
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait((waiting,), timeout=wait)
+    finally:
+        waiting.cancel()
+    return event.is_set()
+
+
 class Watcher:
     """Somebody who waits for the server and must hear when there is nothing to wait for."""
 
@@ -98,11 +108,7 @@ class Link:
         if client.is_closed:
             await self._replace(wait)
             return self.client
-        waiting = asyncio.ensure_future(self._restored.wait())
-        try:
-            await asyncio.wait((waiting,), timeout=wait)
-        finally:
-            waiting.cancel()
+        await woken(self._restored, wait)
         if not self.client.is_connected:
             raise nats.errors.ConnectionReconnectingError
         return self.client

@@ -11,11 +11,10 @@ from anymq.partitioned_log import Cell, PartitionedLog
 
 from .cells import Cells
 from .groups import Marker
-from .link import Link
+from .link import Link, woken
 from .members import Presence
 from .places import first_sequence
 from .publisher import Publisher
-from .pull import woken
 from .reader import Reader
 
 # The least that is asked for of each partition, however many share the credit.

@@ -8,9 +8,8 @@ import socket
 from dataclasses import dataclass
 from time import monotonic
 
-from .link import Link, Listener
+from .link import Link, Listener, woken
 from .names import member_subject
-from .pull import woken
 from .wire import status
 
 # Seconds for the first answer, and for more after each.

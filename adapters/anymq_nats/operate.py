@@ -7,9 +7,9 @@ import nats.js.errors
 from anymq.driver import Start
 from anymq.errors import StateError
 
-from .describe import consumers
 from .groups import save
 from .link import Link
+from .listing import consumers
 from .members import members
 from .names import (
     cell_subject,

@@ -13,7 +13,7 @@ import nats.js.errors
 
 from anymq.driver import SourceLost
 
-from .link import Link, Listener, Watcher
+from .link import Link, Listener, Watcher, woken
 from .wire import status
 
 # A request that was under way when a server died is answered by nobody (nats-py #504), and a
@@ -34,16 +34,6 @@ class Raw:
     body: bytes
     block: bytes | None
     taken: float
-
-
-async def woken(event: asyncio.Event, wait: float) -> bool:
-    """Return whether `event` was set within `wait` seconds."""
-    waiting = asyncio.ensure_future(event.wait())
-    try:
-        await asyncio.wait((waiting,), timeout=wait)
-    finally:
-        waiting.cancel()
-    return event.is_set()
 
 
 @dataclass(slots=True)
