@@ -15,15 +15,22 @@ Native names
 
 ====================  =============================================================================
 topic ``orders``      the durable topic exchange ``orders``; messages have their key as routing
-                      key, or the topic where they have none (or one over 255 bytes)
+                      key, or the topic where they have none (or one over 255 bytes). With several
+                      partitions it is ``p3.key`` or ``p3``, and the alternate exchange of
+                      ``orders``, ``anymq._partitions.8``, which is never made, says how many
 its log               the stream ``orders._log``, bound to it with ``#``: what new groups begin
-                      with, and what broadcast reads. Kept for the topic's ``retention``
+                      with, and what broadcast and browsing read
 group ``billing``     the durable quorum queue ``orders.billing``, bound with ``#``
+an ordered one        for each partition a quorum queue with a single active consumer, bound with
+                      ``p3.#``: ``orders.billing`` for the first, ``orders.billing._p1`` and so on;
+                      and the stream ``orders.billing._attempts``
 while it is filled    the queue ``orders.billing._fill``, the exchange and stream
-                      ``orders.billing._seam``, gone when it is done
+                      ``orders.billing._seam``, of an ordered one the queues ``orders.billing._h0``
+                      and so on, gone when it is done
 delays                ``anymq._delay.v1``, ``anymq._delay.v1.00`` to ``.27`` (exchanges and quorum
-                      queues) and ``anymq._delay.v1.lost``: one set for all topics
-streams in general    ``anymq._streams``, an empty stream
+                      queues), ``anymq._delay.v1.due`` and ``.lost``: one set for all topics
+in general            ``anymq._streams``, an empty stream, and ``anymq._names``, one of the names
+                      of topics and groups
 ====================  =============================================================================
 
 A name that would begin with ``amq.``, which is RabbitMQ's own, begins with ``_amq.``; a stream's
@@ -39,9 +46,17 @@ Delivery semantics
 
 - ``publish``: persistent, mandatory, and confirmed by the log and by every group's queue. It says
   of each message what became of it; no position is known. Nothing is deduplicated.
+- ``deliver_at``: through the delay queues into one of what is due, from where a process that
+  subscribes or delays, one at a time, publishes it to its topic (see `due`). It needs the
+  right to write to all topics that are delayed to. Messages in the order of their due times.
 - ``ack``: basic.ack, several in one where they are next to each other.
 - ``nack``: a copy to the group's queue alone, confirmed, then the ack. With a delay, the copy goes
   through the delay queues: steps of 0.1 s, never early, 310 days at most, kept over a restart.
+- ``ordered``: see `ordered` and `lane`. A partition goes to another member when its owner has
+  settled what it holds, or is gone: then what was unsettled is delivered again, in order. A message
+  of another publisher whose routing key names no partition does not reach ordered groups of a topic
+  with several.
+- ``keep``: the attempt is written to the group's stream; the message stays where it is.
 - ``release``: basic.nack since RabbitMQ 4.3. Before that RabbitMQ counts what is given back, so a
   copy is put at the end of the queue. Closing does the same with what was fetched and not handled.
 - ``reject``: the letter to its topic, confirmed, then the ack.
@@ -50,7 +65,12 @@ Delivery semantics
   settlement does nothing.
 - ``attempt``: the copy's header and the queue's own count. Before 4.3 the queue counts whatever
   a consumer that is gone had been sent, handled or not.
-- A new group from ``earliest`` is filled from the log, in order and resumably, while its
+- A position is an offset in the log; groups' deliveries have the message's id for one, which is as
+  good a place to begin at, but has to be looked for in the whole log. Times are the publishers', in
+  milliseconds (``anymq-time``), or in seconds of others.
+- ``seek`` deletes the group's queues and makes them anew; ``purge`` also the log. What waits for a
+  retry then leads nowhere, as the limit of deliveries of the new queue differs.
+- A new group that begins in the past is filled from the log, in order and resumably, while its
   members already consume (see `fill`). Messages that came as CloudEvents are not repeated at
   the seam; those of other publishers may be.
 - Broadcast readers follow the log by offset and go on there after a lost connection.
@@ -63,7 +83,7 @@ Limits
 Bodies up to 16 MiB (the default of RabbitMQ 4). Topic and group names together up to 236 bytes.
 The first message of a new topic on a new server, of a new group and of the first delay
 wait for ``settle_time`` (1.5 s): a node that is killed within a second of a quorum queue's creation
-forgets what that queue had confirmed. There is no order between members of a group.
+forgets what that queue had confirmed. Only ordered groups keep an order between members.
 """
 
 from .driver import RabbitMQDriver

@@ -390,9 +390,9 @@ class RabbitMQDriver(Driver):
 
     async def _follow(self, spec: SubscribeSpec) -> LogSource:
         log = topology.log_of(topology.exchange_of(spec.topic))
-        source = LogSource(log, link=self._link, prefetch=spec.prefetch)
+        source = LogSource(log, link=self._link, publisher=self._publisher, prefetch=spec.prefetch)
         try:
-            await source.start(spec.start, self._publisher)
+            await source.start(spec.start)
         except ChannelNotFoundEntity as error:
             raise UnsupportedOperation(_no_log(spec, log, "broadcast")) from error
         return source

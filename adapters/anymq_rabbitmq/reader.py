@@ -21,10 +21,12 @@ class LogSource(Source):
     """Reads a stream from a place that it remembers itself.
 
     A lost connection is reported once; after that `receive` returns nothing until the connection is
-    back, and then goes on behind the last message it returned.
+    back, and then goes on behind the last message it returned. A log that was purged is another
+    one: it is read from its beginning.
     """
 
-    def __init__(self, log: str, *, link: Link, prefetch: int) -> None:
+    def __init__(self, log: str, *, link: Link, publisher: Publisher, prefetch: int) -> None:
+        self._publisher = publisher
         self._log = log
         self._link = link
         self._prefetch = prefetch
@@ -32,9 +34,9 @@ class LogSource(Source):
         self._next = 0
         self._reported = False
 
-    async def start(self, start: Start, publisher: Publisher) -> None:
+    async def start(self, start: Start) -> None:
         """Fix the place to begin at: on return everything published from then on is behind it."""
-        place = await Log(self._log, self._link, publisher).place(start)
+        place = await self._place(start)
         self._next = max(place, 0)
         self._consumer = await self._open("first" if place == START else place)
 
@@ -92,10 +94,23 @@ class LogSource(Source):
             arguments={"x-stream-offset": place},
         )
 
+    async def _place(self, start: Start) -> int:
+        return await Log(self._log, self._link, self._publisher).place(start)
+
+    async def _look_again(self) -> None:
+        """If the server has ended the consumer: has the log moved, or is this a new one?"""
+        consumer = self._consumer
+        if consumer is None or not isinstance(consumer.error, Cancelled):
+            return
+        if await self._place("latest") <= self._next:
+            self._next = 0
+        await consumer.aclose()
+
     async def _reopen(self, wait: float) -> Sequence[Received]:
         loop = asyncio.get_running_loop()
         until = loop.time() + wait
         try:
+            await self._look_again()
             self._consumer = await self._open(self._next)
         except ChannelNotFoundEntity as error:
             raise SourceLost(f"the log {self._log!r} is gone") from error

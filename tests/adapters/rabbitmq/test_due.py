@@ -48,10 +48,10 @@ async def test_on_time_for_every_group_and_reader(
     late = await bench.join(driver, "later")
     for wanted in (source, reader, late):
         assert set(numbers(await take(wanted, 2))) == {2, 6}
-    for number in (1, 4, 3, 5, 0):
+    for number in (1, 4, 3, 5, 0):  # Late by some milliseconds; by seconds on a loaded machine.
         (received,) = await take(source, 1)
         assert numbers([received]) == [number]
-        assert 0 <= time.time() - started - delays[number] < 0.6
+        assert 0 <= time.time() - started - delays[number] < 5
         assert received.time is not None
         assert received.time >= started + delays[number] - 0.001
         assert due.HEADER not in received.headers
@@ -139,7 +139,7 @@ async def test_what_is_too_early_waits_once_more(
     at = time.time() + due.HOLD + 0.5
     await arrive_early(driver, [bench.record(1, deliver_at=at)])
     assert numbers(await take(source, 1)) == [1]
-    assert 0 <= time.time() - at < 1
+    assert 0 <= time.time() - at < 5
 
 
 async def test_what_nobody_wants_holds_nothing_up(

@@ -82,11 +82,14 @@ async def test_the_log_keeps_no_more_than_it_shall(bench: Bench) -> None:
 async def test_a_purge_under_live_readers(bench: Bench, driver: RabbitMQDriver) -> None:
     await store(driver, bench.records(5))
     source = await bench.join(driver)
-    await take(source, 5)
+    reader = await bench.join(driver, None, start="earliest")
+    for each in (source, reader):
+        await take(each, 5)
     await driver.purge(bench.topic())
     assert await browsed(driver, bench) == []
     await store(driver, [bench.record(7)])
     assert numbers(await take(await bench.join(driver), 1)) == [7]
+    assert numbers(await take(reader, 1)) == [7]
 
 
 async def test_a_deleted_topic_leaves_nothing(bench: Bench) -> None:
