@@ -229,9 +229,13 @@ def _wait_until(at: float) -> tuple[str, int]:
 
 
 def _next(item: Received) -> Item:
-    """Where a record that has waited long enough here goes: on, or to its own topic."""
+    """Where a record that has waited long enough here goes: on, or to its own topic.
+
+    That is reached from the last tier only, even by what is late: there it takes its place among
+    all that is due.
+    """
     at = _number(item, AT)
-    if at > now_ms():
+    if at > now_ms() or item.native.topic != TOPICS[0]:
         return _waiting(item, *_wait_until(at))
     return item.headers[TARGET], _record(item, without=(TARGET, AT))
 
