@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=DATA, help="a CSV file of order lines")
     parser.add_argument("--limit", type=natural, help="only the first so many invoices")
     parser.add_argument("--processes", action="store_true", help="each service as a process")
+    parser.add_argument("--mend", action="store_true", help="mend and put back dead letters")
     parser.add_argument("--json", action="store_true", help="the figures as one JSON object")
     return parser
 
@@ -95,6 +96,7 @@ async def _run(arguments: argparse.Namespace, intervene: Observe | None) -> Outc
         arguments.url,
         invoices,
         processes=arguments.processes,
+        mend=arguments.mend,
         observe=observe,
         note=console.note,
     )
@@ -102,7 +104,9 @@ async def _run(arguments: argparse.Namespace, intervene: Observe | None) -> Outc
 
 def _report(arguments: argparse.Namespace, outcome: Outcome) -> int:
     figures = outcome.figures
-    differences = figures.differences(figures_of_file(arguments.data, arguments.limit))
+    differences = figures.differences(
+        figures_of_file(arguments.data, arguments.limit, mended=arguments.mend)
+    )
     if outcome.missing is not None:
         print(f"orders: {outcome.missing}", file=sys.stderr)
     judgement = verdict(differences, arguments.data)

@@ -30,7 +30,8 @@ class Console:
             return
         text = (
             f"{elapsed:5.1f} s  {now.settled:,} of {now.expected:,} invoices settled: "
-            f"{now.shipped:,} shipped, {now.rejected:,} rejected, {now.cancelled:,} cancelled"
+            f"{now.shipped:,} shipped, {now.rejected:,} rejected ({now.expired:,} expired), "
+            f"{now.cancelled:,} cancelled"
         )
         if self._live:
             print(CLEAR + text, end="\n" if done else "", file=sys.stderr, flush=True)

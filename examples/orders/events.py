@@ -45,6 +45,17 @@ class OrderPlaced(Event):
     lines: tuple[Line, ...]
 
 
+class PaymentDue(Event):
+    """Sent when an order is placed, delivered when it should have been paid."""
+
+
+class OrderExpired(Event):
+    """Nobody will pay for this order: what was reserved for it is free again."""
+
+    lines: tuple[Line, ...]
+    reason: str
+
+
 class OrderCancelled(Event):
     """Money goes back: `refund` is negative."""
 

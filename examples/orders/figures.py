@@ -16,6 +16,7 @@ class Figures:
     orders_cancelled: int
     payments_captured: int
     orders_shipped: int
+    orders_expired: int
     dead_letters: int
     retries: int
     duplicates_filtered: int
@@ -49,6 +50,7 @@ class Figures:
             "orders_cancelled": self.orders_cancelled,
             "payments_captured": self.payments_captured,
             "orders_shipped": self.orders_shipped,
+            "orders_expired": self.orders_expired,
             "dead_letters": self.dead_letters,
             "retries": self.retries,
             "duplicates_filtered": self.duplicates_filtered,

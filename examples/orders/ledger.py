@@ -7,6 +7,7 @@ from anymq import App, Message
 from .events import (
     Event,
     OrderCancelled,
+    OrderExpired,
     OrderPlaced,
     OrderShipped,
     PaymentCaptured,
@@ -27,6 +28,7 @@ CREATE TABLE IF NOT EXISTS orders (
   reserved INTEGER DEFAULT 0,
   shipped INTEGER DEFAULT 0,
   rejected INTEGER DEFAULT 0,
+  expired INTEGER DEFAULT 0,
   reason TEXT,
   country TEXT,
   amount TEXT,
@@ -37,13 +39,15 @@ CREATE TABLE IF NOT EXISTS events (
 ) WITHOUT ROWID;
 """
 
-AnyEvent = OrderPlaced | OrderCancelled | PaymentCaptured | StockReserved | OrderShipped
+AnyEvent = (
+    OrderPlaced | OrderExpired | OrderCancelled | PaymentCaptured | StockReserved | OrderShipped
+)
 
 
 def ledger(app: App, run: Run) -> State:
     """Add the service to `app`, and return its state.
 
-    One handler takes the five kinds of event, one the dead letters.
+    One handler takes the six kinds of event, one the dead letters.
     """
     state = State(run.file("ledger"), SCHEMA)
 
@@ -89,6 +93,8 @@ def columns(event: AnyEvent) -> dict[str, str | int]:
     match event:
         case OrderPlaced():
             return {"placed": 1}
+        case OrderExpired():
+            return {"expired": 1}
         case OrderCancelled(country=country, refund=refund):
             return {"cancelled": 1, "country": country, "amount": str(refund)}
         case PaymentCaptured(country=country, amount=amount, attempts=attempts):

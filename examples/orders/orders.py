@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from anymq import App, Delivery, Idempotency, Message
 
-from .events import InvoiceReceived, OrderCancelled, OrderPlaced, event_id, total
-from .run import CONCURRENCY, LEASE, RETRY, Run
+from .events import (
+    InvoiceReceived,
+    OrderCancelled,
+    OrderPlaced,
+    PaymentDue,
+    event_id,
+    total,
+)
+from .run import CONCURRENCY, DUE, LEASE, RETRY, Run
 from .serve import serve
 from .state import State
 
@@ -38,6 +45,8 @@ def orders(app: App, run: Run) -> State:
         else:
             placed = OrderPlaced(invoice=number, country=country, lines=lines)
             await app.publish(run.placed, placed, key=number, id=event_id(message, OrderPlaced))
+            due, id = PaymentDue(invoice=number), event_id(message, PaymentDue)
+            await app.publish(run.due, due, key=number, id=id, delay=DUE)
 
     return state
 

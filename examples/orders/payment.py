@@ -1,27 +1,56 @@
-"""payment: captures the money of every order that is fit to be paid."""
+"""payment: captures the money of every order fit to be paid, and lets the hopeless ones expire."""
 
 from __future__ import annotations
 
-from anymq import App, Delivery, Idempotency, Message, Reject
+from collections.abc import Iterable
 
-from .events import OrderPlaced, PaymentCaptured, event_id, total
-from .gateway import SCHEMA, Gateway
-from .run import CONCURRENCY, LEASE, RETRY, Run
+from pydantic import TypeAdapter
+
+from anymq import App, Delivery, Idempotency, Message, Reject, RetryAfter
+
+from .events import (
+    Line,
+    OrderExpired,
+    OrderPlaced,
+    PaymentCaptured,
+    PaymentDue,
+    event_id,
+    total,
+)
+from .gateway import SCHEMA as CHARGES
+from .gateway import Gateway
+from .run import CONCURRENCY, DUE, LEASE, RETRY, Run
 from .serve import serve
 from .state import State
+
+# What payment has made of an order: `reason` says why it is hopeless, if it is.
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS verdicts (invoice TEXT PRIMARY KEY, reason TEXT, lines TEXT)
+WITHOUT ROWID;
+"""
+
+NO_CUSTOMER = "there is no customer"
+LINES = TypeAdapter(tuple[Line, ...])
 
 
 def payment(app: App, run: Run) -> State:
     """Add the service to `app`, and return its state.
 
-    An order that can never be paid is rejected, to the dead letters. A decline is an error like
-    any other: the handler does not deal with it, `Retry` does.
+    An order that cannot be paid is rejected, to the dead letters. A decline is an error like
+    any other: the handler does not deal with it, `Retry` does. When its payment is due, a hopeless
+    order expires; one that only lacks its customer waits for somebody to mend it.
     """
-    state = State(run.file("payment"), SCHEMA)
+    state = State(run.file("payment"), CHARGES + SCHEMA)
     gateway = Gateway(state)
 
     def duplicate(delivery: Delivery) -> None:
         state.count_duplicate(delivery.message.id)
+
+    def judge(order: OrderPlaced, reason: str | None = None) -> None:
+        lines = LINES.dump_json(order.lines).decode() if reason else None
+        with state.transaction() as db:
+            insert = "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)"
+            db.execute(insert, (order.invoice, reason, lines))
 
     @app.subscriber(
         run.placed,
@@ -31,8 +60,15 @@ def payment(app: App, run: Run) -> State:
         retry=RETRY,
         idempotency=Idempotency(run.seen("payment"), lease=LEASE, on_duplicate=duplicate),
     )
-    async def capture(order: OrderPlaced, message: Message) -> None:
-        check(order)
+    async def capture(order: OrderPlaced | OrderExpired, message: Message) -> None:
+        if isinstance(order, OrderExpired):
+            return
+        if reason := hopeless(order.lines):
+            judge(order, reason)
+            raise Reject(reason)
+        if not all(line.customer for line in order.lines):
+            judge(order)
+            raise Reject(NO_CUSTOMER)
         attempts = gateway.charge(order.invoice)
         captured = PaymentCaptured(
             invoice=order.invoice,
@@ -43,19 +79,33 @@ def payment(app: App, run: Run) -> State:
         await app.publish(
             run.captured, captured, key=order.invoice, id=event_id(message, PaymentCaptured)
         )
+        judge(order)
+
+    @app.subscriber(run.due, group="payment", ack_deadline=LEASE, concurrency=CONCURRENCY)
+    async def due(event: PaymentDue, message: Message) -> None:
+        query = "SELECT reason, lines FROM verdicts WHERE invoice = ?"
+        verdict = state.db.execute(query, (event.invoice,)).fetchone()
+        if verdict is None:
+            raise RetryAfter(DUE.total_seconds(), "it is still being paid", counted=False)
+        reason, lines = verdict
+        if reason is not None:
+            expired = OrderExpired(
+                invoice=event.invoice, reason=reason, lines=LINES.validate_json(lines)
+            )
+            id = event_id(message, OrderExpired)
+            await app.publish(run.placed, expired, key=event.invoice, id=id)
 
     return state
 
 
-def check(order: OrderPlaced) -> None:
-    """Raise `Reject` if the order cannot be paid."""
-    for line in order.lines:
+def hopeless(lines: Iterable[Line]) -> str | None:
+    """Return why nobody can ever pay for `lines`; None if somebody can."""
+    for line in lines:
         if line.quantity <= 0:
-            raise Reject(f"{line.stock_code}: the quantity is {line.quantity}")
+            return f"{line.stock_code}: the quantity is {line.quantity}"
         if line.price <= 0:
-            raise Reject(f"{line.stock_code}: the price is {line.price}")
-        if not line.customer:
-            raise Reject(f"{line.stock_code}: there is no customer")
+            return f"{line.stock_code}: the price is {line.price}"
+    return None
 
 
 if __name__ == "__main__":

@@ -12,19 +12,22 @@ from .figures import Figures
 from .gateway import DECLINES, is_moody
 
 
-def figures_of_file(file: Path, limit: int | None = None) -> Figures:
-    """Return what the first `limit` invoices of `file` must come to."""
+def figures_of_file(file: Path, limit: int | None = None, *, mended: bool = False) -> Figures:
+    """Return what the first `limit` invoices of `file` must come to.
+
+    `mended`: orders that only lack a customer are sold to a guest.
+    """
     invoices: dict[str, list[dict[str, str]]] = {}
     with file.open(encoding="utf-8-sig", newline="") as rows:
         for row in csv.DictReader(rows):
             invoices.setdefault(row["InvoiceNo"], []).append(row)
     with localcontext() as exact:
         exact.prec = 100
-        return _figures(dict(islice(invoices.items(), limit)))
+        return _figures(dict(islice(invoices.items(), limit)), mended)
 
 
-def _figures(invoices: dict[str, list[dict[str, str]]]) -> Figures:
-    cancelled = retries = 0
+def _figures(invoices: dict[str, list[dict[str, str]]], mended: bool) -> Figures:
+    cancelled = expired = retries = 0
     refunds = Decimal(0)
     captured: list[Decimal] = []
     by_country: defaultdict[str, Decimal] = defaultdict(Decimal)
@@ -33,7 +36,9 @@ def _figures(invoices: dict[str, list[dict[str, str]]]) -> Figures:
         if invoice[0] == "C":
             cancelled += 1
             refunds += amount
-        elif all(map(_can_be_paid, rows)):
+        elif not all(map(_has_a_value, rows)):
+            expired += 1
+        elif mended or all(row["CustomerID"].strip() for row in rows):
             captured.append(amount)
             by_country[rows[0]["Country"]] += amount
             retries += DECLINES if is_moody(invoice) else 0
@@ -43,6 +48,7 @@ def _figures(invoices: dict[str, list[dict[str, str]]]) -> Figures:
         orders_cancelled=cancelled,
         payments_captured=len(captured),
         orders_shipped=len(captured),
+        orders_expired=expired,
         dead_letters=placed - len(captured),
         retries=retries,
         duplicates_filtered=0,
@@ -52,6 +58,5 @@ def _figures(invoices: dict[str, list[dict[str, str]]]) -> Figures:
     )
 
 
-def _can_be_paid(row: dict[str, str]) -> bool:
-    known = bool(row["CustomerID"].strip())
-    return known and int(row["Quantity"]) > 0 and Decimal(row["UnitPrice"]) > 0
+def _has_a_value(row: dict[str, str]) -> bool:
+    return int(row["Quantity"]) > 0 and Decimal(row["UnitPrice"]) > 0

@@ -13,9 +13,11 @@ from .events import (
     Event,
     InvoiceReceived,
     OrderCancelled,
+    OrderExpired,
     OrderPlaced,
     OrderShipped,
     PaymentCaptured,
+    PaymentDue,
     StockReserved,
 )
 
@@ -26,6 +28,12 @@ CONCURRENCY = 32
 
 LEASE = 5.0
 """Seconds after which what a crashed service held is given to another."""
+
+DUE = timedelta(seconds=1)
+"""How long after it was placed an order has to be paid: a shop gives days."""
+
+PARTITIONS = 4
+"""How many members of an ordered group can share what happens to orders."""
 
 RETRY = Retry(attempts=10)
 """More attempts than usual: every crash counts as one."""
@@ -39,7 +47,14 @@ class Run:
         self.id = id
         self.folder = folder
         self.received = self._topic("received", InvoiceReceived)
-        self.placed = self._topic("placed", OrderPlaced)
+        # What begins and ends an order is on one topic: stock needs the two in this order.
+        self.placed = Topic[OrderPlaced | OrderExpired](
+            f"orders-{id}.placed",
+            OrderPlaced | OrderExpired,
+            partitions=PARTITIONS,
+            retention=timedelta(days=1),
+        )
+        self.due = self._topic("due", PaymentDue)
         self.cancelled = self._topic("cancelled", OrderCancelled)
         self.captured = self._topic("captured", PaymentCaptured)
         self.reserved = self._topic("reserved", StockReserved)

@@ -6,7 +6,7 @@ import sqlite3
 
 from anymq import App, Message
 
-from .events import Line, OrderPlaced, StockReserved, event_id
+from .events import Line, OrderExpired, OrderPlaced, StockReserved, event_id
 from .run import CONCURRENCY, LEASE, RETRY, Run
 from .serve import serve
 from .state import State
@@ -16,7 +16,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS shelves (
   stock_code TEXT PRIMARY KEY,
   delivered INTEGER NOT NULL,
-  reserved INTEGER NOT NULL CHECK (reserved <= delivered)
+  reserved INTEGER NOT NULL CHECK (reserved BETWEEN 0 AND delivered)
 ) WITHOUT ROWID;
 """
 
@@ -26,19 +26,30 @@ REFILL = 1000
 def stock(app: App, run: Run) -> State:
     """Add the service to `app`, and return its state.
 
-    The order is: state, event, ack. After a crash in between, the state is not changed a second
-    time, and the event that is published again has the same id.
+    It hears of an order's beginning before its end: the subscription is `ordered`, and the key of
+    both is the invoice. In a handler the order is: state, event, ack. After a crash in between, the
+    state is not changed a second time, and the event that is published again has the same id.
     """
     state = State(run.file("stock"), SCHEMA)
 
     @app.subscriber(
-        run.placed, group="stock", concurrency=CONCURRENCY, ack_deadline=LEASE, retry=RETRY
+        run.placed,
+        group="stock",
+        ordered=True,
+        concurrency=CONCURRENCY,
+        ack_deadline=LEASE,
+        retry=RETRY,
     )
-    async def reserve(order: OrderPlaced, message: Message) -> None:
+    async def reserve(order: OrderPlaced | OrderExpired, message: Message) -> None:
         with state.transaction() as db:
             if state.first_time(message.id):
                 for line in order.lines:
-                    take(db, line)
+                    if isinstance(order, OrderPlaced):
+                        take(db, line)
+                    else:
+                        give_back(db, line)
+        if isinstance(order, OrderExpired):
+            return
         reserved = StockReserved(invoice=order.invoice)
         await app.publish(
             run.reserved, reserved, key=order.invoice, id=event_id(message, StockReserved)
@@ -57,6 +68,12 @@ def take(db: sqlite3.Connection, line: Line) -> None:
       delivered = max(delivered, reserved + :wanted + :refill)
     """
     db.execute(upsert, {"code": line.stock_code, "wanted": wanted, "refill": REFILL})
+
+
+def give_back(db: sqlite3.Connection, line: Line) -> None:
+    """Free what `line` had reserved; the shelf refuses to go below zero."""
+    update = "UPDATE shelves SET reserved = reserved - ? WHERE stock_code = ?"
+    db.execute(update, (max(line.quantity, 0), line.stock_code))
 
 
 if __name__ == "__main__":

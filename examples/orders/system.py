@@ -15,6 +15,7 @@ from anymq import URL, ConfigurationError, connect
 from .events import InvoiceReceived
 from .feed import feed
 from .figures import Figures
+from .mend import mend as mend_letters
 from .processes import Processes
 from .run import Run
 from .serve import application
@@ -44,11 +45,13 @@ async def run_orders(
     invoices: Sequence[InvoiceReceived],
     *,
     processes: bool,
+    mend: bool = False,
     observe: Observe,
     note: Callable[[str], None],
 ) -> Outcome:
     """Run `invoices` through the services on the broker at `url`, until all of them are settled.
 
+    `mend` puts back the orders that only lack a customer, once all is settled, and waits for them.
     Raises what anymq raises, `ServiceFailed`, or a group of these. `note` is told of services that
     die.
     """
@@ -72,14 +75,21 @@ async def run_orders(
             settling = tasks.create_task(
                 settle(view, lambda progress: observe(progress, supervisor))
             )
-        return Outcome(await view.figures(), settling.result())
+        outcome = settling.result()
+        if mend and outcome is None:
+            mended = await mend_letters(broker, run)
+            outcome = await settle(view, lambda progress: observe(progress, supervisor), mended)
+        return Outcome(await view.figures(), outcome)
 
 
-async def settle(view: View, observe: Callable[[Progress], None]) -> str | None:
-    """Return once every invoice is settled, or what is missing when nothing moves any more."""
+async def settle(view: View, observe: Callable[[Progress], None], mended: int = 0) -> str | None:
+    """Return once every invoice is settled, and `mended` ones shipped after all.
+
+    When nothing moves any more, return what is missing.
+    """
     loop = asyncio.get_running_loop()
     last, moved = view.progress(), loop.time()
-    while last.settled < last.expected:
+    while last.settled < last.expected or last.mended < mended:
         observe(last)
         await asyncio.sleep(LOOK)
         now = view.progress()

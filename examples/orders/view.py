@@ -10,13 +10,15 @@ from typing import Self
 from .figures import Figures
 from .ledger import SCHEMA
 from .money import EXACT
+from .payment import NO_CUSTOMER
 from .run import Run
 from .services import SERVICES
 from .state import State
 
 # An order is settled when the ledger has heard all that will be said of it.
-SETTLED = """
-(cancelled OR (placed AND rejected) OR (placed AND captured AND reserved AND shipped))
+SETTLED = f"""
+(cancelled OR (placed AND (expired OR reason = '{NO_CUSTOMER}') AND rejected AND reserved)
+OR (placed AND captured AND reserved AND shipped))
 """
 
 
@@ -33,6 +35,8 @@ class Progress:
     reserved: int
     shipped: int
     rejected: int
+    expired: int
+    mended: int
     settled: int
 
 
@@ -56,7 +60,8 @@ class View:
         query = f"""
         SELECT (SELECT count(*) FROM events), count(*),
           total(placed), total(cancelled), total(captured), total(reserved), total(shipped),
-          total(rejected), total({SETTLED})
+          total(rejected), total(expired), total(rejected AND captured AND shipped),
+          total({SETTLED})
         FROM orders
         """
         return Progress(self._expected, *map(int, self._state.db.execute(query).fetchone()))
@@ -85,7 +90,8 @@ class View:
             orders_cancelled=now.cancelled,
             payments_captured=now.captured,
             orders_shipped=now.shipped,
-            dead_letters=now.rejected,
+            orders_expired=now.expired,
+            dead_letters=now.rejected - now.mended,
             retries=int(retries),
             duplicates_filtered=await self._duplicates(),
             revenue=revenue,

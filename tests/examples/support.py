@@ -27,6 +27,7 @@ KEYS = {
     "orders_cancelled",
     "payments_captured",
     "orders_shipped",
+    "orders_expired",
     "dead_letters",
     "retries",
     "duplicates_filtered",

@@ -17,7 +17,7 @@ from examples.orders.serve import application
 from examples.orders.services import SERVICES
 from examples.orders.system import settle
 from examples.orders.view import View
-from tests.examples.support import KEYS, as_object, program
+from tests.examples.support import KEYS, as_object, program, row, write
 
 LIMIT = 150
 
@@ -43,6 +43,20 @@ def test_the_figures_are_the_same_on(url: str) -> None:
     assert result.out.count("\n") == 1
     duplicates = result.figures["duplicates_filtered"]
     assert result.figures == as_object(figures_of_file(DATA, LIMIT), duplicates=duplicates)
+
+
+@pytest.mark.parametrize("url", ["memory", "sqlite", *SERVERS], indirect=True)
+def test_orders_expire_and_are_mended_and_put_back_on(url: str, tmp_path: Path) -> None:
+    rows = [row(str(number), 2) for number in range(30)]
+    rows += [row(f"h{number}", number - 2, "2.50") for number in range(3)]
+    rows += [row(f"g{number}", 3, customer="") for number in range(4)]
+    file = write(tmp_path / "some.csv", [*rows, row("C9", -1)])
+    result = program("--url", url, "--data", str(file), "--json", "--mend")
+    assert result.code == 0, result.err
+    duplicates = result.figures["duplicates_filtered"]
+    assert result.figures == as_object(figures_of_file(file, mended=True), duplicates=duplicates)
+    assert (result.figures["orders_expired"], result.figures["dead_letters"]) == (3, 3)
+    assert result.figures["orders_shipped"] == 34
 
 
 @pytest.mark.parametrize("url", SERVERS, indirect=True)

@@ -41,8 +41,15 @@ def test_the_figures_of_the_sample() -> None:
     figures = figures_of_file(DATA)
     assert (figures.orders_placed, figures.orders_cancelled) == (2189, 104)
     assert (figures.payments_captured, figures.dead_letters) == (2022, 167)
+    assert figures.orders_expired == 6
     assert (pence(figures.revenue), pence(figures.refunds)) == ("109316.08", "-5241.78")
     assert len(figures.revenue_by_country) == 27
+
+
+def test_the_figures_of_the_sample_once_it_is_mended() -> None:
+    figures = figures_of_file(DATA, mended=True)
+    assert (figures.orders_placed, figures.payments_captured) == (2189, 2189 - 6)
+    assert (figures.orders_expired, figures.dead_letters) == (6, 6)
 
 
 def test_the_figures_of_a_file(tmp_path: Path) -> None:
@@ -65,6 +72,7 @@ def test_the_figures_of_a_file(tmp_path: Path) -> None:
         "orders_cancelled": 1,
         "payments_captured": 3,
         "orders_shipped": 3,
+        "orders_expired": 3,
         "dead_letters": 4,
         "retries": 2 + 2 * is_moody("c2"),
         "duplicates_filtered": 0,

@@ -53,12 +53,13 @@ def test_other_data_as_a_table(tmp_path: Path) -> None:
     assert ["orders", "placed", "5"] in lines
     assert ["orders", "cancelled", "1"] in lines
     assert ["payments", "captured", "2"] in lines
+    assert ["orders", "expired", "2"] in lines
     assert ["dead", "letters", "3"] in lines
     assert ["revenue", "0.42"] in lines
     assert ["refunds", "-0.01"] in lines
     assert ["France", "0.42"] in lines
     assert "\x1b" not in result.out
-    assert "6 of 6 invoices settled: 2 shipped, 3 rejected, 1 cancelled" in result.err
+    assert "6 of 6 invoices settled: 2 shipped, 3 rejected (2 expired), 1 cancelled" in result.err
 
 
 def test_no_orders_at_all(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ from anymq.testing import TestBroker
 from examples.orders.events import (
     InvoiceReceived,
     OrderCancelled,
+    OrderExpired,
     OrderPlaced,
     OrderShipped,
     PaymentCaptured,
+    PaymentDue,
     StockReserved,
     event_id,
 )
@@ -24,7 +26,7 @@ from examples.orders.gateway import DECLINES, is_moody
 from examples.orders.ledger import ledger
 from examples.orders.orders import orders
 from examples.orders.payment import payment
-from examples.orders.run import Run
+from examples.orders.run import DUE, Run
 from examples.orders.serve import application
 from examples.orders.shipping import shipping
 from examples.orders.state import State
@@ -78,7 +80,7 @@ async def test_orders_tells_orders_from_cancellations(run: Run) -> None:
         (line(quantity=-1), "A: the quantity is -1"),
         (line(price="0.00"), "A: the price is 0.00"),
         (line(price="-11062.06"), "A: the price is -11062.06"),
-        (line(customer=""), "A: there is no customer"),
+        (line(customer=""), "there is no customer"),
     ],
 )
 async def test_payment_rejects_what_cannot_be_paid(run: Run, bad: Any, reason: str) -> None:
@@ -114,7 +116,7 @@ async def test_payment_is_retried_until_the_bank_is_in_the_mood(
 
 async def test_a_charge_is_made_once(run: Run) -> None:
     app = application(run, payment)
-    (subscriber,) = app.subscribers
+    subscriber = app.subscribers[0]
     async with TestBroker(app) as broker:
         for _ in range(3):
             await subscriber.function(placed(STEADY), message(run.placed.name, "one"))
@@ -138,6 +140,34 @@ async def test_stock_is_never_short_and_reserves_once(run: Run) -> None:
     assert delivered >= reserved
     async with State(run.file("stock")) as state:
         assert state.duplicates == 1
+
+
+async def test_a_hopeless_order_expires_when_its_payment_is_due(run: Run) -> None:
+    app = application(run, orders, payment, stock, ledger)
+    async with TestBroker(app) as broker, View(run, 1) as view:
+        await broker.publish(run.received, invoice("1", line(7), line(0)), id="test/1", key="1")
+        await broker.drain()
+        await broker.drain()
+        assert view.progress().expired == 0
+        assert await rows(run, "stock", "SELECT reserved FROM shelves") == [(7,)]
+        await broker.advance(DUE.total_seconds())
+        await broker.drain()
+        (_, expired) = broker.published(run.placed.name)
+        assert expired.id == "test/1/OrderExpired"
+        assert OrderExpired.model_validate_json(expired.body).reason == "A: the quantity is 0"
+        assert await rows(run, "stock", "SELECT reserved FROM shelves") == [(0,)]
+        assert (view.progress().expired, view.progress().settled) == (1, 1)
+
+
+async def test_what_is_due_before_payment_has_heard_of_it_waits(run: Run) -> None:
+    async with TestBroker(application(run, payment)) as broker:
+        await broker.publish(run.due, PaymentDue(invoice="1"), id="x/PaymentDue", key="1")
+        await broker.drain()
+        await broker.publish(run.placed, placed("1", line(0)), key="1")
+        await broker.drain()
+        await broker.advance(DUE.total_seconds())
+        await broker.drain()
+        assert len(broker.published(run.placed.name)) == 2
 
 
 @pytest.mark.parametrize("paid_first", [True, False])
@@ -181,7 +211,7 @@ async def test_the_ledger_applies_each_event_once_and_in_any_order(run: Run) -> 
 
 
 async def test_a_rejected_order_is_settled_by_its_dead_letter(run: Run) -> None:
-    app = application(run, payment, ledger)
+    app = application(run, payment, stock, ledger)
     async with TestBroker(app) as broker, View(run, 1) as view:
         await broker.publish(run.placed, placed("1", line(customer="")))
         await broker.drain()
@@ -190,7 +220,7 @@ async def test_a_rejected_order_is_settled_by_its_dead_letter(run: Run) -> None:
         figures = await view.figures()
     assert (figures.orders_placed, figures.dead_letters, int(figures.revenue)) == (1, 1, 0)
     query = "SELECT reason FROM orders"
-    assert await rows(run, "ledger", query) == [("A: there is no customer",)]
+    assert await rows(run, "ledger", query) == [("there is no customer",)]
 
 
 async def test_what_is_done_is_undone_if_a_part_of_it_fails(run: Run) -> None:
