@@ -1,0 +1,126 @@
+"""`python -m benchmarks.speed.check`: every contestant publishes and consumes, and loses nothing.
+
+Says nothing about speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from secrets import token_hex
+from tempfile import TemporaryDirectory
+
+from brokers import server
+
+from .contestant import Contestant, Place
+from .contestants import BACKENDS, contestants
+from .contestants.anymq import STORE_VARIABLE
+from .payload import Bodies, head_of
+
+MESSAGES = 2000
+SIZE = 256
+PATIENCE = 120.0
+TASKS = 64
+
+
+async def check(
+    kind: type[Contestant], url: str, messages: int = MESSAGES, *, typed: bool = False
+) -> Counter[int]:
+    """Publish and consume so many messages; return how often each one was handled.
+
+    The first half is published one by one from many tasks, the second at a time. Raises
+    `TimeoutError` if not all have come within two minutes.
+    """
+    topic = f"check-{kind.backend}-{token_hex(6)}"
+    contestant = kind(Place(url=url, topic=topic))
+    bodies = Bodies(1, SIZE, typed=typed)
+    handled: Counter[int] = Counter()
+
+    def handle(body: bytes) -> None:
+        handled[head_of(body, typed=typed)[1]] += 1
+
+    async with asyncio.timeout(PATIENCE):
+        await contestant.prepare()
+        async with contestant.publishing() as publishing:
+            single = iter(bodies.items(0, messages // 2))
+
+            async def some() -> None:
+                for item in single:
+                    await publishing.one(item)
+
+            await asyncio.gather(*[some() for _ in range(TASKS)])
+            await publishing.many(bodies.items(messages // 2, messages - messages // 2))
+            await contestant.consume(handle, lambda: len(handled) == messages, typed=typed)
+    return handled
+
+
+def url_of(backend: str, folder: Path) -> str:
+    """Start the backend's server, where it has one, and return its URL."""
+    if backend == "memory":
+        return "memory://check"
+    if backend == "sqlite":
+        return f"sqlite:///{folder}/check.db"
+    started = server(backend, "bench")
+    started.up()
+    return started.url
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check the contestants; the exit code is 1 if one lost something or failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.check", description=__doc__)
+    parser.add_argument("--backend", choices=BACKENDS, action="append")
+    parser.add_argument("--messages", type=int, default=MESSAGES)
+    parser.add_argument("--contestant", help="only the one of this name")
+    options = parser.parse_args(arguments)
+    code = 0
+    with TemporaryDirectory() as folder:
+        for backend in options.backend or BACKENDS:
+            url = url_of(backend, Path(folder))
+            os.environ.setdefault(STORE_VARIABLE, url_of("redis", Path(folder)))
+            for kind in contestants(backend):
+                if options.contestant in (None, kind.name):
+                    code |= _report(kind, url, options.messages)
+    return code
+
+
+def _report(kind: type[Contestant], url: str, messages: int) -> int:
+    label = f"{kind.backend:9} {kind.name:24}"
+    if reason := kind.missing():
+        print(f"{label} not here: needs {reason}")
+        return 0
+    code = 0
+    for typed in (False, True) if "typed" in kind.can else (False,):
+        begun = time.monotonic()
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                handled = runner.run(check(kind, url, messages, typed=typed))
+        except Exception as error:
+            print(f"{label} failed: {error!r}")
+            return 1
+        lost = sum(1 for number in range(messages) if not handled[number])
+        more = sum(handled.values()) - messages + lost
+        words = "typed" if typed else "bytes"
+        spent = time.monotonic() - begun
+        print(f"{label} {words}: {lost} of {messages} lost, {more} repeated; {spent:.1f} s")
+        code |= bool(lost)
+    return code
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        factory: Callable[[], asyncio.AbstractEventLoop]
+        factory = importlib.import_module("uvloop").new_event_loop
+    except ImportError:
+        return asyncio.new_event_loop
+    return factory
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""anymq, as its guide shows it: the default chain, also with idempotency."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar
+
+from anymq import App, Broker, Idempotency, Topic, connect
+
+from ..contestant import Contestant, Handle, Item, Place, Publishing
+from ..payload import Order
+from .durability import DURABILITY
+
+STORE_VARIABLE = "ANYMQ_BENCH_STORE"
+"""The environment's URL of the Redis that `anymq+idempotency redis` keeps its notes in."""
+
+EVERYWHERE = frozenset({"publish", "publish_many", "consume", "typed", "latency", "ordered"})
+
+
+class _Publishing(Publishing):
+    def __init__(self, broker: Broker, topic: Topic[bytes]) -> None:
+        self._broker = broker
+        self._topic = topic
+
+    async def one(self, item: Item) -> None:
+        await self._broker.publish(self._topic, item.body, key=item.key)
+
+    async def many(self, items: Sequence[Item]) -> None:
+        bodies = [item.body for item in items]
+        keys = iter([item.key for item in items])
+        keyed = any(item.key is not None for item in items)
+
+        def key(_: bytes) -> str:
+            return next(keys) or ""
+
+        outcomes = await self._broker.publish_many(self._topic, bodies, key=key if keyed else None)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+
+class Anymq(Contestant):
+    """The default chain: ack, retry, dead letters."""
+
+    name = "anymq"
+    how = "anymq: publish(), publish_many(); an App's subscriber with the default chain"
+    can = EVERYWHERE
+    concurrency: ClassVar[int] = 1
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self._topic: Topic[bytes] = Topic(place.topic, partitions=place.partitions)
+
+    def idempotency(self) -> Idempotency | None:
+        """What of the chain is not there by default."""
+        return None
+
+    async def prepare(self) -> None:
+        async with connect(self.place.url) as broker:
+            place = self.place
+            async with broker.subscribe(self._topic, group=place.group, ordered=place.ordered):
+                pass
+
+    @asynccontextmanager
+    async def publishing(self) -> AsyncIterator[Publishing]:
+        async with connect(self.place.url) as broker:
+            yield _Publishing(broker, self._topic)
+
+    async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
+        app = App(self.place.url)
+        enough = asyncio.Event()
+
+        def take(body: bytes) -> None:
+            handle(body)
+            if done():
+                enough.set()
+
+        async def on_body(body: bytes) -> None:
+            take(body)
+
+        async def on_order(order: Order) -> None:
+            take(order.head)
+
+        register: Callable[[Any], Any] = app.subscriber(
+            self._topic,
+            group=self.place.group,
+            ordered=self.place.ordered,
+            concurrency=self.concurrency,
+            idempotency=self.idempotency(),
+        )
+        register(on_order if typed else on_body)
+        async with app:
+            await enough.wait()
+
+
+class Idempotent(Anymq):
+    """The default chain with an idempotency store in memory."""
+
+    name = "anymq+idempotency"
+    how = f"{Anymq.how} and Idempotency('memory://')"
+    can = frozenset({"consume"})
+
+    def idempotency(self) -> Idempotency | None:
+        return Idempotency("memory://")
+
+
+class IdempotentRedis(Anymq):
+    """The default chain with an idempotency store that all processes share."""
+
+    name = "anymq+idempotency redis"
+    how = f"{Anymq.how} and Idempotency('redis://…')"
+    can = frozenset({"consume"})
+    concurrency = 64
+
+    @classmethod
+    def missing(cls) -> str | None:
+        if cls.backend == "redis" or STORE_VARIABLE in os.environ:
+            return None
+        return f"the URL of a Redis server, in {STORE_VARIABLE}"
+
+    def idempotency(self) -> Idempotency | None:
+        return Idempotency(os.environ.get(STORE_VARIABLE, self.place.url))
+
+
+def anymq_on(backend: str) -> list[type[Contestant]]:
+    """Return anymq's contestants on `backend`."""
+    families = [Anymq, Idempotent]
+    if backend != "memory":
+        families.append(IdempotentRedis)
+    durability = DURABILITY[backend]
+    if backend == "rabbitmq":
+        durability = f"{durability}; and the topic's log, a stream"
+    values = {"backend": backend, "durability": durability, "__doc__": None}
+    made: list[Any] = [
+        type(f"{one.__name__}On{backend.title()}", (one,), dict(values)) for one in families
+    ]
+    return made

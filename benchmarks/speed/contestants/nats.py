@@ -1,0 +1,244 @@
+"""nats-py on JetStream, as usual and by its best technique."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig, StorageType, StreamConfig
+
+from ..contestant import Contestant, Handle, Item, Place, Publishing
+from .address import plain
+from .body import reader
+from .durability import DURABILITY
+from .headers import Headers
+
+FETCH = 500
+FETCH_WAIT = 1.0
+AHEAD = 1000
+EXPIRES = 30.0
+TIMEOUT = 30.0
+
+
+def stream_of(place: Place) -> str:
+    """The stream of the topic; its name cannot have dots."""
+    return place.topic.replace(".", "-")
+
+
+class _Usual(Publishing):
+    def __init__(self, client: Client, place: Place) -> None:
+        self._stream = client.jetstream(timeout=TIMEOUT)
+        self._subject = place.topic
+        self._inbox = _Inbox(client, place)
+
+    async def one(self, item: Item) -> None:
+        await self._stream.publish(self._subject, item.body)
+
+    async def many(self, items: Sequence[Item]) -> None:
+        await self._inbox.many(items)
+
+
+class _Inbox(Publishing):
+    """Has the server's answers come to an inbox of its own: one future for all of a call."""
+
+    def __init__(self, client: Client, place: Place) -> None:
+        self._client = client
+        self._subject = place.topic
+        self._inbox = client.new_inbox()
+        self._headers = Headers(
+            place.topic, prefix="ce-", content_type="ce-datacontenttype", keyed=True
+        )
+        self._subscribing: asyncio.Task[Any] | None = None
+        self._calls: dict[str, _Call] = {}
+        self._count = 0
+
+    async def one(self, item: Item) -> None:
+        await self.many([item])
+
+    async def many(self, items: Sequence[Item]) -> None:
+        if self._subscribing is None:
+            subscribe = self._client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
+            self._subscribing = asyncio.create_task(subscribe)
+        await self._subscribing
+        self._count += 1
+        reply = f"{self._inbox}.{self._count}"
+        call = self._calls[reply] = _Call(len(items))
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                for item, id, headers in self._headers.of(items):
+                    headers["Nats-Msg-Id"] = id
+                    await self._client.publish(self._subject, item.body, reply, headers)
+                await call.answered
+        finally:
+            del self._calls[reply]
+
+    async def _on_answer(self, message: Msg) -> None:
+        call = self._calls.get(message.subject)
+        if call is not None:
+            call.take(message)
+
+
+class _Call:
+    """Waits for the answers to all that one call publishes."""
+
+    def __init__(self, count: int) -> None:
+        self._missing = count
+        self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def take(self, message: Msg) -> None:
+        """Note one answer."""
+        self._missing -= 1
+        if self.answered.done():
+            return
+        if b'"seq"' not in message.data or b'"error"' in message.data:
+            refusal = RuntimeError(f"not stored: {message.data!r} {message.headers}")
+            self.answered.set_exception(refusal)
+        elif not self._missing:
+            self.answered.set_result(None)
+
+
+class Raw(Contestant):
+    """One awaited call a message."""
+
+    name = "raw"
+    backend = "nats"
+    durability = DURABILITY["nats"]
+    how = (
+        "nats-py: js.publish(), body only; pull_subscribe(), fetch(500), ack() each, of messages "
+        "that carry the headers that anymq sends"
+    )
+    can = frozenset({"publish", "consume", "typed", "latency"})
+
+    async def prepare(self) -> None:
+        async with _connected(self.place) as client:
+            manager = client.jsm()
+            stream = stream_of(self.place)
+            await manager.add_stream(
+                StreamConfig(name=stream, subjects=[self.place.topic], storage=StorageType.FILE)
+            )
+            await manager.add_consumer(
+                stream,
+                ConsumerConfig(
+                    durable_name=self.place.group,
+                    ack_policy=AckPolicy.EXPLICIT,
+                    max_ack_pending=10 * AHEAD,
+                ),
+            )
+
+    @asynccontextmanager
+    async def publishing(self) -> AsyncIterator[Publishing]:
+        async with _connected(self.place) as client:
+            yield _Usual(client, self.place)
+
+    async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
+        take = reader(handle, typed=typed)
+        async with _connected(self.place) as client:
+            pull = await client.jetstream().pull_subscribe_bind(
+                durable=self.place.group, stream=stream_of(self.place)
+            )
+            while True:
+                try:
+                    messages = await pull.fetch(FETCH, timeout=FETCH_WAIT)
+                except nats.errors.TimeoutError:
+                    continue
+                for at, message in enumerate(messages):
+                    take(message.data)
+                    await message.ack()
+                    if done():
+                        for left in messages[at + 1 :]:
+                            await left.nak()
+                        return
+
+
+class RawBest(Raw):
+    """Answers and requests of its own instead of one wait a message."""
+
+    name = "raw best"
+    how = (
+        "nats-py: publish() with an inbox of its own for the answers, with the headers that anymq "
+        "sends; requests for the next messages ahead of need, one +ACK each"
+    )
+    can = frozenset({"publish_many", "consume", "typed"})
+
+    @asynccontextmanager
+    async def publishing(self) -> AsyncIterator[Publishing]:
+        async with _connected(self.place) as client:
+            yield _Inbox(client, self.place)
+
+    async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
+        async with _connected(self.place) as client:
+            pull = _Pull(client, self.place, reader(handle, typed=typed), done)
+            await pull.run()
+
+
+class _Pull:
+    """Keeps between half of `AHEAD` and twice as many messages asked for."""
+
+    def __init__(
+        self, client: Client, place: Place, take: Handle, done: Callable[[], bool]
+    ) -> None:
+        self._client = client
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream_of(place)}.{place.group}"
+        self._inbox = client.new_inbox()
+        self._take = take
+        self._done = done
+        self._asked = 0
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Handle until done."""
+        subscription = await self._client.subscribe(self._inbox, cb=self._arrived)
+        try:
+            await self._ask()
+            await self._ended
+        finally:
+            await subscription.unsubscribe()
+
+    async def _ask(self) -> None:
+        self._asked += AHEAD
+        request = {"batch": AHEAD, "expires": int(EXPIRES * 1e9)}
+        await self._client.publish(self._next, json.dumps(request).encode(), self._inbox)
+
+    async def _arrived(self, message: Msg) -> None:
+        if self._ended.done():
+            return
+        if not message.reply:
+            return await self._refused(message)
+        self._asked -= 1
+        try:
+            self._take(message.data)
+        except Exception as error:
+            self._ended.set_exception(error)
+            return
+        await self._client.publish(message.reply, b"+ACK")
+        if self._done():
+            self._ended.set_result(None)
+        elif self._asked <= AHEAD // 2:
+            await self._ask()
+
+    async def _refused(self, message: Msg) -> None:
+        """A request ended unfilled: ask again."""
+        headers = message.headers or {}
+        if headers.get("Status") not in ("404", "408", "409"):
+            return
+        self._asked -= int(headers.get("Nats-Pending-Messages", AHEAD))
+        if self._asked <= AHEAD // 2:
+            await self._ask()
+
+
+@asynccontextmanager
+async def _connected(place: Place) -> AsyncIterator[Client]:
+    options: dict[str, Any] = {"servers": plain(place.url).split(",")}
+    client = await nats.connect(**options)
+    try:
+        yield client
+        await client.flush()
+    finally:
+        await client.close()

@@ -1,0 +1,214 @@
+"""aio-pika as usual, and aiormq, which is under it, by its best technique."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import aio_pika
+import aiormq
+from aio_pika import DeliveryMode, Message
+from aio_pika.abc import AbstractExchange
+from aiormq.abc import DeliveredMessage
+from aiormq.channel import Channel
+from pamqp.commands import Basic
+
+from ..contestant import Contestant, Handle, Item, Place, Publishing
+from .address import plain
+from .body import reader
+from .durability import DURABILITY
+from .headers import CONTENT_TYPE, Headers
+
+PREFETCH = 500
+ACK_EVERY = 100
+ACK_WITHIN = 0.02
+TIMEOUT = 30.0
+
+
+def queue_of(place: Place) -> str:
+    """The group's queue; messages go to it through the default exchange."""
+    return f"{place.topic}.{place.group}"
+
+
+class _Usual(Publishing):
+    def __init__(self, exchange: AbstractExchange, channel: Channel, place: Place) -> None:
+        self._exchange = exchange
+        self._queue = queue_of(place)
+        self._many = _Pipelined(channel, place)
+
+    async def one(self, item: Item) -> None:
+        message = Message(item.body, delivery_mode=DeliveryMode.PERSISTENT)
+        await self._exchange.publish(message, routing_key=self._queue)
+
+    async def many(self, items: Sequence[Item]) -> None:
+        await self._many.many(items)
+
+
+class _Pipelined(Publishing):
+    """Writes all, then waits for all confirmations."""
+
+    def __init__(self, channel: Channel, place: Place) -> None:
+        self._channel = channel
+        self._queue = queue_of(place)
+        self._headers = Headers(place.topic, prefix="ce-", content_type=None, keyed=True)
+
+    async def one(self, item: Item) -> None:
+        await self.many([item])
+
+    async def many(self, items: Sequence[Item]) -> None:
+        now = datetime.now(UTC)
+        async with asyncio.timeout(TIMEOUT):
+            answers = await asyncio.gather(
+                *[
+                    self._channel.basic_publish(
+                        item.body,
+                        routing_key=self._queue,
+                        properties=_properties(id, headers, now),
+                        mandatory=True,
+                        wait=False,
+                    )
+                    for item, id, headers in self._headers.of(items)
+                ]
+            )
+        refused = [answer for answer in answers if not isinstance(answer, Basic.Ack)]
+        if refused:
+            raise RuntimeError(f"RabbitMQ did not take {len(refused)} messages: {refused[0]}")
+
+
+def _properties(id: str, headers: dict[str, str], now: datetime) -> Basic.Properties:
+    return Basic.Properties(
+        content_type=CONTENT_TYPE,
+        headers={**headers},
+        delivery_mode=2,
+        message_id=id,
+        timestamp=now,
+    )
+
+
+class Raw(Contestant):
+    """One awaited call a message."""
+
+    name = "raw"
+    backend = "rabbitmq"
+    durability = DURABILITY["rabbitmq"]
+    how = (
+        "aio-pika: exchange.publish(), body only; queue.iterator() with process(), prefetch 500, "
+        "of messages that carry the headers that anymq sends"
+    )
+    can = frozenset({"publish", "consume", "typed", "latency"})
+
+    async def prepare(self) -> None:
+        async with await aio_pika.connect(plain(self.place.url)) as connection:
+            channel = await connection.channel()
+            await channel.declare_queue(
+                queue_of(self.place), durable=True, arguments={"x-queue-type": "quorum"}
+            )
+
+    @asynccontextmanager
+    async def publishing(self) -> AsyncIterator[Publishing]:
+        async with await aio_pika.connect_robust(plain(self.place.url)) as connection:
+            channel = await connection.channel(publisher_confirms=True)
+            async with _low_channel(self.place) as low:
+                yield _Usual(channel.default_exchange, low, self.place)
+
+    async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
+        take = reader(handle, typed=typed)
+        async with await aio_pika.connect_robust(plain(self.place.url)) as connection:
+            channel = await connection.channel()
+            await channel.set_qos(prefetch_count=PREFETCH)
+            queue = await channel.get_queue(queue_of(self.place))
+            async with queue.iterator() as messages:
+                async for message in messages:
+                    async with message.process():
+                        take(message.body)
+                    if done():
+                        break
+
+
+class RawBest(Raw):
+    """Confirmations and acknowledgements many at a time."""
+
+    name = "raw best"
+    how = (
+        "aiormq: basic_publish() of all, then their confirmations, with the headers that anymq "
+        "sends; basic_consume(), prefetch 500, basic_ack(multiple=True) every 100 or 20 ms"
+    )
+    can = frozenset({"publish_many", "consume", "typed"})
+
+    @asynccontextmanager
+    async def publishing(self) -> AsyncIterator[Publishing]:
+        async with _low_channel(self.place) as channel:
+            yield _Pipelined(channel, self.place)
+
+    async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
+        async with _low_channel(self.place) as channel:
+            await channel.basic_qos(prefetch_count=PREFETCH)
+            bulk = _Bulk(channel, reader(handle, typed=typed), done)
+            tag = await channel.basic_consume(queue_of(self.place), bulk.take)
+            try:
+                await bulk.until_done()
+            finally:
+                bulk.stop()
+                await channel.basic_cancel(tag.consumer_tag or "")
+                await bulk.ack()
+
+
+class _Bulk:
+    """Handles deliveries as they come, and acknowledges them many at a time."""
+
+    def __init__(self, channel: Channel, take: Handle, done: Callable[[], bool]) -> None:
+        self._channel = channel
+        self._take = take
+        self._done = done
+        self._ended = asyncio.Event()
+        self._tag = self._acked = 0
+        self._error: Exception | None = None
+
+    async def take(self, message: DeliveredMessage) -> None:
+        """Handle one message, unless enough have been: those go back when the channel closes."""
+        if self._ended.is_set():
+            return
+        try:
+            self._take(message.body)
+        except Exception as error:
+            self._error = error
+            self._ended.set()
+            return
+        self._tag = message.delivery_tag or self._tag
+        if self._done():
+            self._ended.set()
+        elif self._tag - self._acked >= ACK_EVERY:
+            await self.ack()
+
+    async def ack(self) -> None:
+        """Acknowledge all that was handled."""
+        if self._tag > self._acked:
+            self._acked = self._tag
+            await self._channel.basic_ack(self._tag, multiple=True, wait=False)
+
+    async def until_done(self) -> None:
+        """Return when enough was handled; acknowledge meanwhile what does not fill a batch."""
+        while not self._ended.is_set():
+            await self.ack()
+            await asyncio.sleep(ACK_WITHIN)
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Handle nothing more."""
+        self._ended.set()
+
+
+@asynccontextmanager
+async def _low_channel(place: Place) -> AsyncIterator[Any]:
+    """A channel of aiormq, with confirmations."""
+    connection = await aiormq.connect(plain(place.url))
+    try:
+        channel = await connection.channel(publisher_confirms=True)
+        yield channel
+        await channel.close()
+    finally:
+        await connection.close()

@@ -1,0 +1,159 @@
+"""redis-py on streams, as usual and by its best technique."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from secrets import token_hex
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from ..contestant import Contestant, Handle, Item, Place, Publishing
+from .address import plain
+from .body import reader
+from .durability import DURABILITY
+from .headers import Headers
+
+BATCH = 500
+BLOCK_MS = 200
+
+Entry = tuple[bytes, dict[bytes, bytes]]
+Entries = list[Entry]
+
+
+class _Usual(Publishing):
+    def __init__(self, client: Redis, topic: str) -> None:
+        self._client = client
+        self._topic = topic
+        self._headers = Headers(topic, prefix="ce-", content_type="content-type", keyed=True)
+
+    async def one(self, item: Item) -> None:
+        await self._client.xadd(self._topic, {"data": item.body})
+
+    async def many(self, items: Sequence[Item]) -> None:
+        for first in range(0, len(items), BATCH):
+            pipeline = self._client.pipeline(transaction=False)
+            for item, _, headers in self._headers.of(items[first : first + BATCH]):
+                fields: dict[Any, Any] = {**headers, "data": item.body}
+                pipeline.xadd(self._topic, fields)
+            await pipeline.execute()
+
+
+class _Best(_Usual):
+    async def one(self, item: Item) -> None:
+        await self.many([item])
+
+
+class Raw(Contestant):
+    """One awaited call a message."""
+
+    name = "raw"
+    backend = "redis"
+    durability = DURABILITY["redis"]
+    how = (
+        "redis-py: xadd(), body only; xreadgroup(count=500), xack() each, of messages that carry "
+        "the headers that anymq sends"
+    )
+    can = frozenset({"publish", "consume", "typed", "latency"})
+
+    async def prepare(self) -> None:
+        async with _connected(self.place) as client:
+            try:
+                await client.xgroup_create(
+                    self.place.topic, self.place.group, id="0", mkstream=True
+                )
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+
+    @asynccontextmanager
+    async def publishing(self) -> AsyncIterator[Publishing]:
+        async with _connected(self.place) as client:
+            yield _Usual(client, self.place.topic)
+
+    async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
+        take = reader(handle, typed=typed)
+        topic, group = self.place.topic, self.place.group
+        async with _connected(self.place) as client:
+            handled = None
+            try:
+                async for id, fields in _entries(client, self.place):
+                    take(fields[b"data"])
+                    handled = id
+                    await client.xack(topic, group, id)
+                    handled = None
+                    if done():
+                        return
+            finally:
+                if handled is not None:  # the call may have been cut off
+                    await client.xack(topic, group, handled)
+
+
+class RawBest(Raw):
+    """Pipelines, and one XACK for all that was read."""
+
+    name = "raw best"
+    how = (
+        "redis-py: pipelines of 500 xadd() with the headers that anymq sends; "
+        "xreadgroup(count=500), one xack() of them all"
+    )
+    can = frozenset({"publish_many", "consume", "typed"})
+
+    @asynccontextmanager
+    async def publishing(self) -> AsyncIterator[Publishing]:
+        async with _connected(self.place) as client:
+            yield _Best(client, self.place.topic)
+
+    async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
+        take = reader(handle, typed=typed)
+        topic, group = self.place.topic, self.place.group
+        async with _connected(self.place) as client:
+            handled: list[bytes] = []
+            try:
+                async for entries in _batches(client, self.place):
+                    ended = _handle(entries, take, done, handled)
+                    await client.xack(topic, group, *handled)
+                    handled.clear()
+                    if ended:
+                        return
+            finally:
+                if handled:
+                    await client.xack(topic, group, *handled)
+
+
+def _handle(entries: Entries, take: Handle, done: Callable[[], bool], handled: list[bytes]) -> bool:
+    """Handle the entries, and note which; return whether that was enough."""
+    for id, fields in entries:
+        take(fields[b"data"])
+        handled.append(id)
+        if done():
+            return True
+    return False
+
+
+async def _entries(client: Redis, place: Place) -> AsyncIterator[Entry]:
+    async for entries in _batches(client, place):
+        for entry in entries:
+            yield entry
+
+
+async def _batches(client: Redis, place: Place) -> AsyncIterator[Entries]:
+    consumer = f"bench-{token_hex(6)}"
+    while True:
+        answer: Any = await client.xreadgroup(
+            place.group, consumer, {place.topic: ">"}, count=BATCH, block=BLOCK_MS
+        )
+        if answer:
+            _, entries = answer[0]
+            yield entries
+
+
+@asynccontextmanager
+async def _connected(place: Place) -> AsyncIterator[Redis]:
+    client = Redis.from_url(plain(place.url))
+    try:
+        yield client
+    finally:
+        await client.aclose()
