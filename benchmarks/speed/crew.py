@@ -1,0 +1,157 @@
+"""The workers of a run, seen from outside: start them, give them jobs, end them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from .job import Command, Done, Event, Job
+from .worker import LONGEST_LINE
+
+ROOT = Path(__file__).parents[2]
+START = 60.0
+END = 5.0
+
+
+class JobFailed(Exception):
+    """A job raised, was not done in time, or its worker died; says why."""
+
+
+class Assignment:
+    """A job that a worker has been given."""
+
+    def __init__(self, worker: WorkerProcess, number: int) -> None:
+        self._worker = worker
+        self._number = number
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+        self.handled = 0
+
+    def go(self) -> None:
+        """Let it begin."""
+        self._worker.send(Command(number=self._number, verb="go"))
+
+    def stop(self) -> None:
+        """Have it end and report."""
+        self._worker.send(Command(number=self._number, verb="stop"))
+
+    def take(self, event: Event) -> None:
+        """Note what the worker says of it."""
+        if event.kind == "progress":
+            self.handled = event.handled
+        elif event.kind == "ready" and not self.ready.done():
+            self.ready.set_result(None)
+        elif event.kind == "done" and event.done is not None:
+            if not self.ready.done():
+                self.ready.set_result(None)
+            self.done.set_result(event.done)
+        elif event.kind == "failed":
+            self.fail(event.error)
+
+    def fail(self, why: str) -> None:
+        """Have everybody who waits for it know."""
+        for future in (self.ready, self.done):
+            if not future.done():
+                future.set_exception(JobFailed(why))
+                future.exception()  # whoever waits for the other one is told
+
+
+class WorkerProcess:
+    """One worker; `name` is its log's."""
+
+    def __init__(self, name: str, folder: Path, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self._log = folder / f"{name}.log"
+        self._environment = {**os.environ, **environment}
+        self._numbers = itertools.count()
+        self._jobs: dict[int, Assignment] = {}
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the process."""
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "benchmarks.speed.worker",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                limit=LONGEST_LINE,
+                cwd=ROOT,
+                env=self._environment,
+                start_new_session=True,
+            )
+        self._reading = asyncio.create_task(self._read(self._process))
+
+    async def give(self, job: Job) -> Assignment:
+        """Have it begin `job`; returns at once."""
+        if self._process is None or self._process.returncode is not None:
+            await self.start()
+        number = next(self._numbers)
+        assignment = self._jobs[number] = Assignment(self, number)
+        self.send(Command(number=number, verb="begin", job=job))
+        return assignment
+
+    async def do(self, job: Job, timeout: float = START) -> Done:
+        """Have it do `job` at once, and wait for it."""
+        assignment = await self.give(job)
+        assignment.go()
+        try:
+            async with asyncio.timeout(timeout):
+                return await assignment.done
+        except TimeoutError:
+            await self.kill()
+            raise JobFailed(f"{job.task} took more than {timeout:g} s") from None
+
+    def forget(self) -> None:
+        """Have it let go of what the runs so far have left in it."""
+        if self._process is not None:
+            self.send(Command(number=0, verb="forget"))
+
+    def send(self, command: Command) -> None:
+        """Write one line; a worker that has died is told nothing."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with suppress(ConnectionError, RuntimeError):
+            self._process.stdin.write(command.model_dump_json(exclude_none=True).encode() + b"\n")
+
+    async def aclose(self) -> None:
+        """Let it end, and make it end."""
+        if self._process is None or self._process.stdin is None:
+            return
+        self._process.stdin.close()
+        try:
+            async with asyncio.timeout(END):
+                await self._process.wait()
+        except TimeoutError:
+            pass
+        await self.kill()
+
+    async def kill(self) -> None:
+        """End it by force; the next job starts another."""
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
+            await self._process.wait()
+        if self._reading is not None:
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            event = Event.model_validate_json(line)
+            assignment = self._jobs[event.number]
+            assignment.take(event)
+            if event.kind in ("done", "failed"):
+                del self._jobs[event.number]
+        for assignment in self._jobs.values():
+            assignment.fail(f"{self.name} died; see {self._log}")
+        self._jobs.clear()

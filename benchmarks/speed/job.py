@@ -1,0 +1,81 @@
+"""What a worker is told to do, and what it reports: JSON lines on its standard input and output."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from .contestant import Place
+from .counting import Seen
+
+Task = Literal["prepare", "publish", "pace", "consume", "connect"]
+
+
+class Job(BaseModel):
+    """One task of one contestant.
+
+    `prepare` makes the topic. `publish` publishes `count` messages as fast as it can, and `pace` at
+    `rate` a second, at times fixed beforehand. `consume` consumes those of all `producers`; with
+    `timed`, the latency of those from number `skip` on is noted. `connect` opens a producer,
+    and closes it again.
+    """
+
+    task: Task
+    backend: str
+    contestant: str
+    place: Place
+    producer: int = 0
+    producers: int = 1
+    count: int = 0
+    size: int = 256
+    typed: bool = False
+    keys: int = 0
+    many: bool = False
+    tasks: int = 256
+    batch: int = 1000
+    rate: float = 0.0
+    skip: int = 0
+    timed: bool = False
+
+
+class Done(BaseModel):
+    """The report of a job. Times are in seconds, memory in bytes of resident set, of this process.
+
+    `cpu` is what all threads of the process took while the job ran. Histograms are HdrHistograms,
+    encoded, in microseconds: `latency` from the intended time to the handler, `confirm` to the
+    confirmation, `delay` to the call.
+    """
+
+    messages: int = 0
+    seconds: float = 0.0
+    cpu: float = 0.0
+    rss_before: int = 0
+    rss_early: int = 0
+    """When a tenth of the job was done."""
+    rss_peak: int = 0
+    rss_after: int = 0
+    marks: list[int] = []
+    """Producers: the monotonic clock (ns) at each hundredth."""
+    seen: Seen | None = None
+    latency: str | None = None
+    confirm: str | None = None
+    delay: str | None = None
+
+
+class Command(BaseModel):
+    """A line to a worker: begin `job` and say when ready; `go`; or `stop` and report."""
+
+    number: int
+    verb: Literal["begin", "go", "stop", "forget"]
+    job: Job | None = None
+
+
+class Event(BaseModel):
+    """A line from a worker, on the job of that number."""
+
+    number: int
+    kind: Literal["ready", "progress", "done", "failed"]
+    handled: int = 0
+    done: Done | None = None
+    error: str = ""

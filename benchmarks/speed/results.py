@@ -1,0 +1,150 @@
+"""What was measured: the content of `report.json`."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from pydantic import BaseModel
+
+from .counting import Account
+
+SCHEMA = 1
+"""Grows when a field changes its meaning or goes."""
+
+
+class Sample(BaseModel):
+    """One measurement: one contestant on one workload in one round."""
+
+    round: int
+    rate: float
+    """Messages a second: what was timed, or the rate that was offered."""
+    messages: int
+    account: Account
+    cpu: float
+    """CPU seconds a million messages, of the processes that were timed."""
+    server_cpu: float | None = None
+    """The same of the server, for publishing and consuming together."""
+    rss_growth: int = 0
+    """Bytes, from a tenth of the work on to the highest."""
+    rss_peak: int = 0
+    latency: str | None = None
+    """HdrHistograms, encoded, in microseconds: from the intended time to the handler,"""
+    confirm: str | None = None
+    """to the confirmation of the publish,"""
+    delay: str | None = None
+    """and to its call."""
+    void: str = ""
+    """Why this does not count."""
+
+
+class Cell(BaseModel):
+    """One contestant on one workload of one backend, over all rounds."""
+
+    backend: str
+    workload: str
+    contestant: str
+    durability: str
+    how: str
+    load: float | None = None
+    """The share of the capacity that was offered, in latency workloads."""
+    samples: list[Sample] = []
+    failures: list[str] = []
+
+    @property
+    def valid(self) -> list[Sample]:
+        """The samples that count."""
+        return [sample for sample in self.samples if not sample.void]
+
+    @property
+    def rate(self) -> float | None:
+        """The median, messages a second."""
+        return median(sample.rate for sample in self.valid) if self.valid else None
+
+    @property
+    def spread(self) -> tuple[float, float] | None:
+        """The lowest and the highest."""
+        rates = [sample.rate for sample in self.valid]
+        return (min(rates), max(rates)) if rates else None
+
+
+class Backend(BaseModel):
+    """A server, or what takes its place, and what it is good for."""
+
+    name: str
+    version: str
+    where: str
+    """Its URL, without password."""
+    durability: str
+    capabilities: dict[str, tuple[str, str]]
+    """Level and note of each ability that anymq declares."""
+    memory: int | None = None
+    """Bytes of resident set of the server's processes when all was done."""
+    idle_memory: int | None = None
+    """The same before the first message."""
+
+
+class Machine(BaseModel):
+    """Where it ran."""
+
+    system: str
+    processor: str
+    cores: int
+    memory: int
+    python: str
+    loop: str
+    load: float
+    """The load average before the run began: what else was going on."""
+    packages: dict[str, str]
+
+
+class Own(BaseModel):
+    """Small measurements that are no workload, by name; medians."""
+
+    values: dict[str, float] = {}
+    missing: dict[str, str] = {}
+
+
+class LeftOut(BaseModel):
+    """Something that was not measured, and why."""
+
+    what: str
+    why: str
+
+
+class Report(BaseModel):
+    """A whole run."""
+
+    schema_version: int = SCHEMA
+    started: str
+    seconds: float
+    command: str
+    mode: str
+    rounds: int
+    anymq: str
+    commit: str
+    machine: Machine
+    backends: list[Backend]
+    cells: list[Cell]
+    own: Own
+    left_out: list[LeftOut]
+
+    def cell(
+        self, backend: str, workload: str, contestant: str, load: float | None = None
+    ) -> Cell | None:
+        """Return one cell, or None where it was not measured."""
+        for cell in self.cells:
+            key = (cell.backend, cell.workload, cell.contestant, cell.load)
+            if key == (backend, workload, contestant, load):
+                return cell
+        return None
+
+
+def ratio(one: Cell | None, other: Cell | None) -> float | None:
+    """Return the median of the ratios of both in each round; None where either is missing."""
+    if one is None or other is None:
+        return None
+    others = {sample.round: sample.rate for sample in other.valid}
+    ratios = [
+        sample.rate / others[sample.round] for sample in one.valid if others.get(sample.round)
+    ]
+    return median(ratios) if ratios else None

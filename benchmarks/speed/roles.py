@@ -1,0 +1,188 @@
+"""What a worker does for a job: publish, at full speed or at fixed times, or consume."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from array import array
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from .contestant import Contestant, Item, Publishing
+from .counting import Tally
+from .job import Done, Job, Task
+from .latencies import encoded
+from .pace import Ticker
+from .payload import Bodies, head_of
+from .usage import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """How a job and who gave it speak to each other."""
+
+    begin: Callable[[], Awaitable[None]]
+    """Says that all is ready, and returns when the clock shall start."""
+    progress: Callable[[int], None]
+    """Says how many have been handled so far."""
+    stop: asyncio.Event
+    """Set when the job shall end and report."""
+
+
+WARM = 20
+"""Messages, the first of a producer, that are published before the clock starts."""
+CHUNK = 100_000
+"""How many messages are made at a time."""
+EVERY = 0.1
+"""Seconds between two words on the progress."""
+
+
+async def prepare(contestant: Contestant, job: Job, control: Control) -> Done:
+    """Make the topic and the group."""
+    await contestant.prepare()
+    return Done()
+
+
+async def connect(contestant: Contestant, job: Job, control: Control) -> Done:
+    """Measure how long opening a producer takes."""
+    began = time.perf_counter()
+    async with contestant.publishing():
+        seconds = time.perf_counter() - began
+    return Done(seconds=seconds)
+
+
+async def publish(contestant: Contestant, job: Job, control: Control) -> Done:
+    """Publish all as fast as the contestant can. Making the messages is not timed."""
+    bodies = Bodies(job.producer, job.size, typed=job.typed, keys=job.keys)
+    warm = min(WARM, job.count)
+    marks = Marks(job.count - warm)
+    async with contestant.publishing() as publishing:
+        await _send(publishing, bodies.items(0, warm), job, Marks(warm))
+        chunk = bodies.items(warm, min(CHUNK, job.count - warm))
+        await control.begin()
+        seconds = 0.0
+        async with Usage(marks.share) as usage:
+            first = warm
+            while chunk:
+                began = time.perf_counter()
+                await _send(publishing, chunk, job, marks)
+                seconds += time.perf_counter() - began
+                first += len(chunk)
+                chunk = bodies.items(first, min(CHUNK, job.count - first))
+    done = usage.report(job.count - warm)
+    return done.model_copy(update={"marks": marks.times, "seconds": seconds})
+
+
+class Marks:
+    """Notes the time at each hundredth of `count` confirmed messages."""
+
+    def __init__(self, count: int) -> None:
+        self.times: list[int] = []
+        self._count = count
+        self._step = max(1, count // 100)
+        self._confirmed = 0
+
+    def add(self, confirmed: int) -> None:
+        """Note that so many more are confirmed."""
+        before = self._confirmed // self._step
+        self._confirmed += confirmed
+        passed = self._confirmed // self._step - before
+        if passed:
+            self.times += [time.monotonic_ns()] * passed
+
+    def share(self) -> float:
+        """Return the share that is confirmed, from 0 to 1."""
+        return self._confirmed / max(1, self._count)
+
+
+async def _send(publishing: Publishing, items: Sequence[Item], job: Job, marks: Marks) -> None:
+    if job.many:
+        for start in range(0, len(items), job.batch):
+            batch = items[start : start + job.batch]
+            await publishing.many(batch)
+            marks.add(len(batch))
+        return
+    rest = iter(items)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(job.tasks, len(items))):
+            group.create_task(_one_by_one(publishing, rest, marks))
+
+
+async def _one_by_one(publishing: Publishing, items: Iterator[Item], marks: Marks) -> None:
+    for item in items:
+        await publishing.one(item)
+        marks.add(1)
+
+
+async def pace(contestant: Contestant, job: Job, control: Control) -> Done:
+    """Publish each message at its time, whatever has become of those before it.
+
+    The first ones are sent beforehand, to see that the consumer is there.
+    """
+    bodies = Bodies(job.producer, job.size, typed=job.typed, keys=job.keys)
+    delays, confirms = array("q"), array("q")
+
+    async def send(publishing: Publishing, number: int, intended: int) -> None:
+        if number >= job.skip:
+            delays.append(time.monotonic_ns() - intended)
+        await publishing.one(bodies.item(number, intended))
+        if number >= job.skip:
+            confirms.append(time.monotonic_ns() - intended)
+
+    warm = min(WARM, job.count)
+    async with contestant.publishing() as publishing:
+        await _send(publishing, bodies.items(0, warm), job, Marks(warm))
+        await control.begin()
+        async with Usage(lambda: len(confirms) / job.count) as usage:
+            first = warm
+            async with asyncio.TaskGroup() as group, Ticker(job.rate, job.count - warm) as ticks:
+                async for intended, due in ticks:
+                    for number in range(first, first + due):
+                        group.create_task(send(publishing, number, intended))
+                    first += due
+    done = usage.report(job.count - warm)
+    return done.model_copy(update={"delay": encoded(delays), "confirm": encoded(confirms)})
+
+
+async def consume(contestant: Contestant, job: Job, control: Control) -> Done:
+    """Handle and ack until everything has come, or until told to stop."""
+    tally = Tally(producers=job.producers, count=job.count, keys=job.keys, typed=job.typed)
+    latencies = array("q")
+
+    def timed(body: bytes) -> None:
+        _, number, intended = head_of(body, typed=job.typed)
+        if number >= job.skip:
+            latencies.append(time.monotonic_ns() - intended)
+        tally.handle(body)
+
+    handle = timed if job.timed else tally.handle
+    await control.begin()
+    async with Usage(lambda: tally.handled / max(1, tally.expected)) as usage:
+        consuming = asyncio.ensure_future(contestant.consume(handle, tally.done, typed=job.typed))
+        watching = asyncio.create_task(_watch(tally, control))
+        stopping = asyncio.create_task(control.stop.wait())
+        await asyncio.wait({consuming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        watching.cancel()
+        consuming.cancel()
+        with suppress(asyncio.CancelledError):
+            await consuming
+    done = usage.report(tally.handled)
+    found = {"seen": tally.seen(), "latency": encoded(latencies) if job.timed else None}
+    return done.model_copy(update=found)
+
+
+async def _watch(tally: Tally, control: Control) -> None:
+    while True:
+        await asyncio.sleep(EVERY)
+        control.progress(tally.handled)
+
+
+ROLES: dict[Task, Callable[[Contestant, Job, Control], Awaitable[Done]]] = {
+    "prepare": prepare,
+    "publish": publish,
+    "pace": pace,
+    "consume": consume,
+    "connect": connect,
+}

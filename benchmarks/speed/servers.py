@@ -1,0 +1,124 @@
+"""Where a run takes place: servers of the instance `bench`, a file, memory, or somebody's URL."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from anymq.registry import load_driver
+from anymq.url import URL
+from brokers import NAMES, BrokersError, Server, down, server
+
+from .contestants import BACKENDS
+from .results import Backend, LeftOut
+
+INSTANCE = "bench"
+OWN = ("sqlite", "memory")
+STORE_VARIABLE = "ANYMQ_BENCH_STORE"
+"""Tells contestants which Redis their idempotency store is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A backend at a URL. `server` is ours to look into; None where it is not."""
+
+    backend: str
+    url: str
+    server: Server | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes can use it."""
+        return self.backend != "memory"
+
+    def described(self) -> Backend:
+        """Return what is known of it before the first message."""
+        driver = load_driver(URL.parse(self.url).scheme)
+        items = driver.capabilities.items()
+        return Backend(
+            name=self.backend,
+            version=self._version(),
+            where=str(URL.parse(self.url)),
+            durability=driver.capabilities.durability,
+            capabilities={name: (one.level.value, one.note) for name, one in items},
+            idle_memory=self.memory(),
+        )
+
+    def cpu(self) -> float | None:
+        """Return the CPU seconds that the server's processes have taken so far."""
+        used = [process.cpu_times() for process in self._processes()]
+        return sum(times.user + times.system for times in used) if used else None
+
+    def memory(self) -> int | None:
+        """Return the resident set of the server's processes, in bytes."""
+        used = [process.memory_info().rss for process in self._processes()]
+        return sum(used) if used else None
+
+    def _version(self) -> str:
+        if self.backend == "sqlite":
+            return sqlite3.sqlite_version
+        return "" if self.server is None else self.server.status().version
+
+    def _processes(self) -> list[psutil.Process]:
+        pid = None if self.server is None else self.server.status().pid
+        try:
+            found = [] if pid is None else [psutil.Process(pid)]
+            return [*found, *(child for one in found for child in one.children(recursive=True))]
+        except psutil.Error:
+            return []
+
+
+@contextmanager
+def targets(
+    backends: Sequence[str], urls: Sequence[str], folder: Path
+) -> Iterator[tuple[list[Target], list[LeftOut]]]:
+    """Start what is needed, and give all that could be started; ends them again."""
+    found = [Target(backend=_backend_of(url), url=url) for url in urls]
+    found += [Target(backend=one, url=_embedded(one, folder)) for one in backends if one in OWN]
+    servers = [server(backend, INSTANCE) for backend in backends if backend in NAMES]
+    left_out: list[LeftOut] = []
+    try:
+        with ThreadPoolExecutor(max(1, len(servers))) as pool:
+            for one, failure in zip(servers, pool.map(_start, servers), strict=True):
+                if failure:
+                    left_out.append(LeftOut(what=one.name, why=failure))
+                else:
+                    found.append(Target(backend=one.name, url=one.url, server=one))
+        _name_the_store(found)
+        yield sorted(found, key=lambda target: BACKENDS.index(target.backend)), left_out
+    finally:
+        down([one.name for one in servers], INSTANCE)
+
+
+def _start(one: Server) -> str:
+    """Start it, empty; return why that was not possible, or nothing."""
+    try:
+        one.reset()
+    except (BrokersError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def _backend_of(url: str) -> str:
+    driver = load_driver(URL.parse(url).scheme)
+    backend = driver.__module__.partition(".")[0].removeprefix("anymq_")
+    if backend not in BACKENDS:
+        raise SystemExit(f"there are no contestants for {URL.parse(url)}")
+    return backend
+
+
+def _embedded(backend: str, folder: Path) -> str:
+    return f"sqlite:///{folder}/bench.db" if backend == "sqlite" else "memory://bench"
+
+
+def _name_the_store(found: Iterable[Target]) -> None:
+    for target in found:
+        if target.backend == "redis":
+            os.environ.setdefault(STORE_VARIABLE, target.url)

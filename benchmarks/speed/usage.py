@@ -1,0 +1,69 @@
+"""What a process uses while a job runs: CPU seconds and resident memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from .job import Done
+
+EVERY = 0.05
+
+
+class Usage:
+    """Measures this process inside its context; `share` is how much of the job is done."""
+
+    def __init__(self, share: Callable[[], float]) -> None:
+        self._share = share
+        self._process = psutil.Process()
+        self._early = 0
+
+    async def __aenter__(self) -> Self:
+        gc.collect()
+        self._before = self._peak = self._rss()
+        self._began = time.perf_counter()
+        self._cpu = time.process_time()
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._seconds = time.perf_counter() - self._began
+        self._cpu = time.process_time() - self._cpu
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._after = self._rss()
+        self._peak = max(self._peak, self._after)
+
+    def report(self, messages: int) -> Done:
+        """Return what was measured."""
+        return Done(
+            messages=messages,
+            seconds=self._seconds,
+            cpu=self._cpu,
+            rss_before=self._before,
+            rss_early=self._early or self._before,
+            rss_peak=self._peak,
+            rss_after=self._after,
+        )
+
+    async def _watch(self) -> None:
+        while True:
+            rss = self._rss()
+            self._peak = max(self._peak, rss)
+            if not self._early and self._share() >= 0.1:
+                self._early = rss
+            await asyncio.sleep(EVERY)
+
+    def _rss(self) -> int:
+        return int(self._process.memory_info().rss)

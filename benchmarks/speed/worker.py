@@ -1,0 +1,132 @@
+"""`python -m benchmarks.speed.worker`: a process that plays the roles it is told to play.
+
+It lives through all rounds of one contestant, so that no start of an interpreter is measured, and
+reads one `Command` a line. A job says when it is ready, and begins when told so. Producers and
+consumers have workers of their own, except where a backend is shared by one process alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import traceback
+from typing import Any, TextIO
+
+from anymq import Broker, connect
+
+from .contestant import Contestant, Place
+from .contestants import contestants
+from .job import Command, Done, Event, Job
+from .roles import ROLES, Control
+
+LONGEST_LINE = 64 * 1024 * 1024
+
+
+class Worker:
+    """The jobs of this process."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._contestants: dict[tuple[str, str, Place], Contestant] = {}
+        self._go: dict[int, asyncio.Event] = {}
+        self._stop: dict[int, asyncio.Event] = {}
+        self._jobs: dict[int, asyncio.Task[None]] = {}
+        self._held: list[Broker] = []
+
+    def obey(self, command: Command) -> None:
+        """Begin a job, or pass on what it is waiting for."""
+        number = command.number
+        match command.verb:
+            case "begin":
+                assert command.job is not None
+                self._go[number], self._stop[number] = asyncio.Event(), asyncio.Event()
+                self._jobs[number] = asyncio.create_task(self._run(number, command.job))
+            case "go" | "stop" if number in self._jobs:
+                self._go[number].set()
+                if command.verb == "stop":
+                    self._stop[number].set()
+            case "forget":
+                self._contestants.clear()
+                self._forget()
+            case _:
+                pass  # the job has ended by itself
+
+    async def _run(self, number: int, job: Job) -> None:
+        async def begin() -> None:
+            self._say(Event(number=number, kind="ready"))
+            await self._go[number].wait()
+
+        def progress(handled: int) -> None:
+            self._say(Event(number=number, kind="progress", handled=handled))
+
+        control = Control(begin=begin, progress=progress, stop=self._stop[number])
+        try:
+            await self._hold(job)
+            done: Done = await ROLES[job.task](self._contestant(job), job, control)
+            self._say(Event(number=number, kind="done", done=done))
+        except Exception as error:
+            traceback.print_exc()
+            self._say(Event(number=number, kind="failed", error=_first(error)))
+        finally:
+            del self._go[number], self._stop[number], self._jobs[number]
+
+    def _contestant(self, job: Job) -> Contestant:
+        key = (job.backend, job.contestant, job.place)
+        if key not in self._contestants:
+            (kind,) = (one for one in contestants(job.backend) if one.name == job.contestant)
+            self._contestants[key] = kind(job.place)
+        return self._contestants[key]
+
+    async def _hold(self, job: Job) -> None:
+        """Keep what lives only as long as somebody uses it, until told to forget."""
+        if job.backend == "memory" and not self._held:
+            self._held.append(await connect(job.place.url))
+
+    def _forget(self) -> None:
+        while self._held:
+            self._closing = asyncio.create_task(self._held.pop().aclose())
+
+    def _say(self, event: Event) -> None:
+        self._out.write(event.model_dump_json(exclude_defaults=True) + "\n")
+        self._out.flush()
+
+
+def _first(error: BaseException) -> str:
+    """Return what the error says; of a group, what the first of it says."""
+    while isinstance(error, BaseExceptionGroup):
+        group: BaseExceptionGroup[Any] = error
+        error = group.exceptions[0]
+    return f"{type(error).__name__}: {error}"
+
+
+async def _main(out: TextIO) -> None:
+    reader = asyncio.StreamReader(limit=LONGEST_LINE)
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    worker = Worker(out)
+    while line := await reader.readline():
+        worker.obey(Command.model_validate_json(line))
+
+
+def _private_output() -> TextIO:
+    """Keep the standard output for events: what libraries print goes to the log."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return out
+
+
+def main() -> None:
+    """Run until the standard input ends."""
+    out = _private_output()
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(_main(out))
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_main(out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""The workloads: what is done, with what, by whom. Every contestant does exactly the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["publish", "drain", "flow", "latency"]
+"""`publish`: the publishing is timed, the rest only counted. `drain`: a backlog is published, and
+then consumed. `flow`: both at once. `latency`: both at once, at rates fixed beforehand."""
+
+EVERYBODY = frozenset(
+    {"anymq", "anymq+idempotency", "anymq+redis", "raw", "raw best", "faststream", "mq-bridge"}
+)
+USUAL = frozenset({"anymq", "raw"})
+WELL = frozenset({"anymq", "raw", "raw best"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """One line of the table.
+
+    `ability` is what a contestant must be able to do (`Contestant.can`). `many`: published by the
+    fastest way, `batch` messages a call, else one by one from `tasks` tasks. `seconds` is how long
+    one measurement aims to take, `most` the most messages it may use. `priority` says what is
+    left out first where time is short: the highest.
+    """
+
+    name: str
+    kind: Kind
+    ability: str
+    title: str
+    size: int = 256
+    many: bool = False
+    typed: bool = False
+    ordered: bool = False
+    keys: int = 0
+    partitions: int = 1
+    consumers: int = 1
+    tasks: int = 256
+    batch: int = 1000
+    contestants: frozenset[str] = EVERYBODY
+    seconds: float = 1.0
+    most: int = 400_000
+    loads: tuple[float, ...] = ()
+    priority: int = 0
+    rounds: int = 5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "most", min(self.most, max(200, 96 * 1024 * 1024 // self.size)))
+
+
+_BOTH: tuple[tuple[str, Kind], ...] = (("publish", "publish"), ("consume", "drain"))
+
+WORKLOADS: tuple[Workload, ...] = (
+    Workload(
+        name="publish",
+        kind="publish",
+        ability="publish",
+        title="publish, one awaited call a message, from 256 tasks",
+    ),
+    Workload(
+        name="publish-many",
+        kind="publish",
+        ability="publish_many",
+        title="publish by the fastest way that confirms each message",
+        many=True,
+    ),
+    Workload(
+        name="consume",
+        kind="drain",
+        ability="consume",
+        title="consume a backlog and ack each message, with a trivial handler",
+        many=True,
+    ),
+    Workload(
+        name="latency",
+        kind="latency",
+        ability="latency",
+        title="end to end, at 50, 70 and 90 % of what the slower one carries",
+        contestants=USUAL,
+        loads=(0.5, 0.7, 0.9),
+        seconds=3.0,
+        priority=1,
+    ),
+    Workload(
+        name="typed",
+        kind="drain",
+        ability="typed",
+        title="consume JSON as a pydantic model",
+        many=True,
+        typed=True,
+        contestants=WELL | {"faststream"},
+        priority=2,
+    ),
+    Workload(
+        name="backlog",
+        kind="drain",
+        ability="consume",
+        title="drain a long backlog",
+        many=True,
+        contestants=USUAL,
+        seconds=4.0,
+        most=1_000_000,
+        priority=3,
+        rounds=1,
+    ),
+    Workload(
+        name="ordered",
+        kind="drain",
+        ability="consume",
+        title="consume in the order of 64 keys, over 4 partitions",
+        many=True,
+        ordered=True,
+        keys=64,
+        partitions=4,
+        contestants=frozenset({"anymq"}),
+        priority=4,
+        rounds=3,
+    ),
+    Workload(
+        name="unordered",
+        kind="drain",
+        ability="consume",
+        title="the same 64 keys and 4 partitions, without order",
+        many=True,
+        keys=64,
+        partitions=4,
+        contestants=frozenset({"anymq"}),
+        priority=4,
+        rounds=3,
+    ),
+    *(
+        Workload(
+            name=f"consumers-{count}",
+            kind="drain",
+            ability="consume",
+            title=f"consume with {count} processes, over 4 partitions",
+            many=True,
+            keys=64,
+            partitions=4,
+            consumers=count,
+            contestants=USUAL,
+            priority=5,
+            rounds=3,
+        )
+        for count in (1, 2, 4)
+    ),
+    *(
+        Workload(
+            name=f"{ability}-{label}",
+            kind=kind,
+            ability=ability,
+            title=f"{ability}, bodies of {label.replace('-', ' ')}",
+            size=size,
+            many=ability == "consume",
+            contestants=WELL,
+            priority=6,
+            rounds=3,
+        )
+        for size, label in ((4096, "4-KiB"), (65536, "64-KiB"))
+        for ability, kind in _BOTH
+    ),
+)
+"""All, the most important first."""
+
+NAMES = tuple(workload.name for workload in WORKLOADS)
+QUICK = frozenset({"publish", "publish-many", "consume", "latency", "typed"})
+
+
+def chosen(names: Iterable[str]) -> list[Workload]:
+    """Return these, in the order of the table."""
+    wanted = frozenset(names)
+    return [workload for workload in WORKLOADS if workload.name in wanted]
