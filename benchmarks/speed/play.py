@@ -167,14 +167,14 @@ class _Run:
         assignment = await self._ready(self.producer, self.job("publish"))
         assignment.go()
         done = await assignment.done
-        consumed = await _supervised(await self._consume(), self._count)
+        consumed = await supervised(await self._consume(), self._count)
         return self._sample(done.messages / done.seconds, [done], consumed)
 
     async def drain(self) -> Sample:
         """Fill up; then consume with the clock running."""
         await self.producer.do(self.job("publish", many=True), LONGEST)
         began = time.perf_counter()
-        consumed = await _supervised(await self._consume(), self._count)
+        consumed = await supervised(await self._consume(), self._count)
         rate = steady_rate(_seen(consumed)) or self._count / (time.perf_counter() - began)
         return self._sample(rate, consumed, consumed)
 
@@ -186,7 +186,7 @@ class _Run:
         producer = await self._ready(self.producer, self.job(task, rate=rate, skip=skip))
         await _until(lambda: sum(one.handled for one in consumers) >= WARM)
         producer.go()
-        done, consumed = await asyncio.gather(producer.done, _supervised(consumers, self._count))
+        done, consumed = await asyncio.gather(producer.done, supervised(consumers, self._count))
         reached = rate or steady_rate(_seen(consumed)) or done.messages / done.seconds
         sample = self._sample(reached, [done, *consumed], consumed)
         found = {
@@ -236,7 +236,7 @@ def _seen(consumed: Sequence[Done]) -> list[Seen]:
     return [done.seen for done in consumed if done.seen is not None]
 
 
-async def _supervised(consumers: Sequence[Assignment], count: int) -> list[Done]:
+async def supervised(consumers: Sequence[Assignment], count: int) -> list[Done]:
     """Wait until everything has come, or nothing comes any more; then have them report."""
     loop = asyncio.get_running_loop()
     shared = len(consumers) > 1

@@ -119,6 +119,8 @@ class Report(BaseModel):
     seconds: float
     command: str
     mode: str
+    chosen: list[str]
+    """The backends that were to be measured."""
     rounds: int
     anymq: str
     commit: str

@@ -11,7 +11,15 @@ Kind = Literal["publish", "drain", "flow", "latency"]
 then consumed. `flow`: both at once. `latency`: both at once, at rates fixed beforehand."""
 
 EVERYBODY = frozenset(
-    {"anymq", "anymq+idempotency", "anymq+redis", "raw", "raw best", "faststream", "mq-bridge"}
+    {
+        "anymq",
+        "anymq+idempotency",
+        "anymq+redis",
+        "raw",
+        "raw best",
+        "faststream",
+        "mq-bridge",
+    }
 )
 USUAL = frozenset({"anymq", "raw"})
 WELL = frozenset({"anymq", "raw", "raw best"})
@@ -23,8 +31,8 @@ class Workload:
 
     `ability` is what a contestant must be able to do (`Contestant.can`). `many`: published by the
     fastest way, `batch` messages a call, else one by one from `tasks` tasks. `seconds` is how long
-    one measurement aims to take, `most` the most messages it may use. `priority` says what is
-    left out first where time is short: the highest.
+    one measurement aims to take, `most` the most messages it may use. Those of one `priority` are
+    measured together, the lowest first; `weight` is their share of the time.
     """
 
     name: str
@@ -41,10 +49,12 @@ class Workload:
     tasks: int = 256
     batch: int = 1000
     contestants: frozenset[str] = EVERYBODY
+    backends: frozenset[str] | None = None
     seconds: float = 1.0
     most: int = 400_000
     loads: tuple[float, ...] = ()
     priority: int = 0
+    weight: float = 1.0
     rounds: int = 5
 
     def __post_init__(self) -> None:
@@ -59,6 +69,7 @@ WORKLOADS: tuple[Workload, ...] = (
         kind="publish",
         ability="publish",
         title="publish, one awaited call a message, from 256 tasks",
+        weight=4.0,
     ),
     Workload(
         name="publish-many",
@@ -66,6 +77,7 @@ WORKLOADS: tuple[Workload, ...] = (
         ability="publish_many",
         title="publish by the fastest way that confirms each message",
         many=True,
+        weight=3.0,
     ),
     Workload(
         name="consume",
@@ -73,6 +85,17 @@ WORKLOADS: tuple[Workload, ...] = (
         ability="consume",
         title="consume a backlog and ack each message, with a trivial handler",
         many=True,
+        weight=5.0,
+    ),
+    Workload(
+        name="through",
+        kind="flow",
+        ability="consume",
+        title="publish and handle at once, in one process",
+        many=True,
+        backends=frozenset({"memory"}),
+        contestants=USUAL,
+        weight=2.0,
     ),
     Workload(
         name="latency",
@@ -83,6 +106,7 @@ WORKLOADS: tuple[Workload, ...] = (
         loads=(0.5, 0.7, 0.9),
         seconds=3.0,
         priority=1,
+        weight=4.0,
     ),
     Workload(
         name="typed",
@@ -166,7 +190,7 @@ WORKLOADS: tuple[Workload, ...] = (
 """All, the most important first."""
 
 NAMES = tuple(workload.name for workload in WORKLOADS)
-QUICK = frozenset({"publish", "publish-many", "consume", "latency", "typed"})
+QUICK = frozenset({"publish", "publish-many", "consume", "through", "latency"})
 
 
 def chosen(names: Iterable[str]) -> list[Workload]:

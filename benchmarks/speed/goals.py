@@ -1,0 +1,222 @@
+"""What must be reached, and how each figure comes from the report. Ratios are of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from .latencies import percentiles
+from .results import Cell, Report, ratio
+
+Figure = Callable[[Report], float | None]
+
+FLAT = 16.0
+"""MiB that may come between a tenth of a long backlog and its end: caches and fragmentation."""
+MEBIBYTE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """One goal. `backend` is empty where it is the same for all; `optional` ones may be unmeasured.
+
+    The figure must be at least `limit`, or at most where `most` is set.
+    """
+
+    what: str
+    backend: str
+    limit: float
+    figure: Figure
+    most: bool = False
+    unit: str = "x"
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of a goal; `figure` is None where it was not measured."""
+
+    goal: Goal
+    figure: float | None
+
+    @property
+    def met(self) -> bool:
+        """Whether it was reached; what is optional and was not measured does not fall short."""
+        if self.figure is None:
+            return self.goal.optional
+        if self.goal.most:
+            return self.figure <= self.goal.limit
+        return self.figure >= self.goal.limit
+
+    @property
+    def words(self) -> str:
+        """Return one word for the table."""
+        if self.figure is None:
+            return "not measured"
+        return "met" if self.met else "falls short"
+
+
+def _against(workload: str, other: str, backend: str, one: str = "anymq") -> Figure:
+    def figure(report: Report) -> float | None:
+        return ratio(report.cell(backend, workload, one), report.cell(backend, workload, other))
+
+    return figure
+
+
+def _rate(workload: str, backend: str) -> Figure:
+    def figure(report: Report) -> float | None:
+        cell = report.cell(backend, workload, "anymq")
+        return None if cell is None else cell.rate
+
+    return figure
+
+
+def _own(name: str) -> Figure:
+    return lambda report: report.own.values.get(name)
+
+
+def _latency(backend: str, percent: str) -> Figure:
+    def figure(report: Report) -> float | None:
+        cells = [report.cell(backend, "latency", name, 0.5) for name in ("anymq", "raw")]
+        one, other = (None if cell is None else _each_round(cell, percent) for cell in cells)
+        if not one or not other:
+            return None
+        ratios = [one[round] / other[round] for round in one if other.get(round)]
+        return median(ratios) if ratios else None
+
+    return figure
+
+
+def _each_round(cell: Cell, percent: str) -> dict[int, float]:
+    found: dict[int, float] = {}
+    for sample in cell.valid:
+        if sample.latency is not None:
+            value = getattr(percentiles([sample.latency]), percent)
+            if value is not None:
+                found[sample.round] = value
+    return found
+
+
+def _growth(backend: str) -> Figure:
+    def figure(report: Report) -> float | None:
+        cell = report.cell(backend, "backlog", "anymq")
+        if cell is None or not cell.valid:
+            return None
+        return max(sample.rss_growth for sample in cell.valid) / MEBIBYTE
+
+    return figure
+
+
+def _publish() -> Iterator[Goal]:
+    raw = {"kafka": 1.2, "rabbitmq": 1.2, "nats": 1.3, "redis": 2.0}
+    for backend, limit in raw.items():
+        what = "publish, against the raw client as usual"
+        yield Goal(
+            what=what, backend=backend, limit=limit, figure=_against("publish", "raw", backend)
+        )
+    best = {"kafka": 0.7, "rabbitmq": 0.9, "nats": 0.9, "redis": 0.9}
+    for backend, limit in best.items():
+        figure = _against("publish-many", "raw best", backend)
+        what = "publish_many, against the raw client's best"
+        yield Goal(what=what, backend=backend, limit=limit, figure=figure)
+
+
+def _consume() -> Iterator[Goal]:
+    raw = {"kafka": 1.0, "rabbitmq": 2.0, "nats": 1.0, "redis": 5.0}
+    for backend, limit in raw.items():
+        what = "consume, against the raw client as usual"
+        yield Goal(
+            what=what, backend=backend, limit=limit, figure=_against("consume", "raw", backend)
+        )
+    for backend in (*raw, "sqlite"):
+        for name, store, limit in (
+            ("anymq+idempotency", "memory", 0.9),
+            ("anymq+redis", "redis", 0.6),
+        ):
+            if (backend, store) == ("sqlite", "redis"):
+                continue
+            figure = _against("consume", "anymq", backend, name)
+            what = f"idempotency with a {store} store, against the default chain"
+            yield Goal(what=what, backend=backend, limit=limit, figure=figure)
+
+
+def _faststream() -> Iterator[Goal]:
+    limits = {"kafka": (8, 30), "rabbitmq": (1.5, 2.5), "nats": (2, 4), "redis": (3, 10)}
+    for backend, pair in limits.items():
+        for workload, limit in zip(("publish", "consume"), pair, strict=True):
+            figure = _against(workload, "faststream", backend)
+            what = f"{workload}, against FastStream"
+            yield Goal(what=what, backend=backend, limit=limit, figure=figure)
+
+
+def _native() -> Iterator[Goal]:
+    for backend in ("kafka", "rabbitmq", "nats", "redis"):
+        for workload, compared, limit in (
+            ("publish", "publish-many", 0.5),
+            ("consume", "consume", 0.25),
+        ):
+            figure = _against(compared, "native", backend)
+            what = f"{workload}, against the native tool"
+            yield Goal(what=what, backend=backend, limit=limit, figure=figure, optional=True)
+
+
+def _latencies() -> Iterator[Goal]:
+    for backend in ("kafka", "rabbitmq", "nats", "redis"):
+        for percent, limit in (("p50", 1.2), ("p99", 1.5)):
+            what = f"end to end at 50 % load, {percent}, against the raw client"
+            figure = _latency(backend, percent)
+            yield Goal(what=what, backend=backend, limit=limit, most=True, figure=figure)
+
+
+def _absolute() -> Iterator[Goal]:
+    def rate(what: str, backend: str, workload: str, limit: float) -> Goal:
+        figure = _rate(workload, backend)
+        return Goal(what=what, backend=backend, limit=limit, figure=figure, unit="/s")
+
+    yield rate("durable publishes in batches", "sqlite", "publish-many", 30_000)
+    yield rate("consumed and acked", "sqlite", "consume", 20_000)
+    yield Goal(
+        what="the slower of two publishing processes, when the faster one is done",
+        backend="sqlite",
+        limit=0.5,
+        figure=_own("fairness sqlite"),
+    )
+    yield rate("publish to handler", "memory", "through", 300_000)
+
+
+def _footprint() -> Iterator[Goal]:
+    for backend in ("kafka", "rabbitmq", "nats", "redis", "sqlite"):
+        what = "resident memory gained over a long backlog"
+        figure = _growth(backend)
+        yield Goal(what=what, backend=backend, limit=FLAT, most=True, unit="MiB", figure=figure)
+    yield Goal(
+        what="import anymq",
+        backend="",
+        limit=150.0,
+        most=True,
+        unit="ms",
+        figure=_own("import anymq"),
+    )
+    for backend in ("kafka", "rabbitmq", "nats", "redis"):
+        what = "connect, beyond the raw client"
+        figure = _own(f"connect {backend}")
+        yield Goal(what=what, backend=backend, limit=20.0, most=True, unit="ms", figure=figure)
+
+
+GOALS: tuple[Goal, ...] = (
+    *_publish(),
+    *_consume(),
+    *_faststream(),
+    *_native(),
+    *_latencies(),
+    *_absolute(),
+    *_footprint(),
+)
+
+
+def verdicts(report: Report, goals: Sequence[Goal] = GOALS) -> list[Verdict]:
+    """Judge the goals of the backends that the run was to measure."""
+    chosen = {"", *report.chosen}
+    return [
+        Verdict(goal=goal, figure=goal.figure(report)) for goal in goals if goal.backend in chosen
+    ]

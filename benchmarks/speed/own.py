@@ -1,0 +1,116 @@
+"""Small measurements that are no workload: starting up, and two processes on one SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from statistics import median
+
+from .contestant import Contestant
+from .contestants import contestants
+from .counting import Account, account
+from .crew import Assignment, JobFailed
+from .job import Done, Job
+from .play import Stage, supervised
+from .results import Own
+from .workloads import Workload
+
+IMPORTS = 9
+CONNECTS = 7
+PUBLISHERS = 2
+EACH = 20_000
+"""Messages of each of the two publishers."""
+
+_IMPORT = (
+    "import time; began = time.perf_counter(); import anymq; print(time.perf_counter() - began)"
+)
+
+
+def import_time() -> float:
+    """Return the median of what `import anymq` takes in a new interpreter, in milliseconds."""
+
+    def once() -> float:
+        command = [sys.executable, "-c", _IMPORT]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return float(done.stdout) * 1000
+
+    once()  # compiles what has not been compiled, reads the files
+    return median(once() for _ in range(IMPORTS))
+
+
+async def connect_time(stage: Stage, own: Own) -> None:
+    """Note what opening a producer takes, in ms, with anymq and beyond the raw client."""
+    backend = stage.target.backend
+    found = {one.name: one for one in contestants(backend)}
+    times: dict[str, list[float]] = {"anymq": [], "raw": []}
+    try:
+        for turn in range(CONNECTS + 1):
+            for name in times:
+                if name in found and not found[name].missing():
+                    done = await _connect(stage, found[name])
+                    times[name] += [done.seconds * 1000] if turn else []
+    except JobFailed as error:
+        own.missing[f"connect {backend}"] = str(error)
+        return
+    medians = {name: median(taken) for name, taken in times.items() if taken}
+    for name, value in medians.items():
+        own.values[f"connect {backend} {name}"] = value
+    if len(medians) == len(times):
+        own.values[f"connect {backend}"] = medians["anymq"] - medians["raw"]
+
+
+async def _connect(stage: Stage, contestant: type[Contestant]) -> Done:
+    place = stage.place(Workload(name="", kind="publish", ability="publish", title=""))
+    job = Job(task="connect", backend=contestant.backend, contestant=contestant.name, place=place)
+    return await stage.worker(contestant, "producer").do(job)
+
+
+async def fairness(stage: Stage, own: Own) -> None:
+    """Note how far the slower of two publishing processes had come when the faster one was done.
+
+    1 is a tie. Both publish the same number to the same topic; nothing may be lost.
+    """
+    contestant = contestants(stage.target.backend)[0]
+    try:
+        share, result = await _side_by_side(stage, contestant)
+    except JobFailed as error:
+        own.missing[f"fairness {stage.target.backend}"] = str(error)
+        return
+    if result.lost:
+        own.missing[f"fairness {stage.target.backend}"] = f"lost {result.lost}"
+    else:
+        own.values[f"fairness {stage.target.backend}"] = share
+
+
+async def _side_by_side(stage: Stage, contestant: type[Contestant]) -> tuple[float, Account]:
+    place = stage.place(Workload(name="", kind="publish", ability="publish", title=""))
+    settings = {
+        "backend": contestant.backend,
+        "contestant": contestant.name,
+        "place": place,
+        "count": EACH,
+    }
+    workers = [stage.worker(contestant, f"producer-{number}") for number in range(PUBLISHERS)]
+    await workers[0].do(Job.model_validate({"task": "prepare", **settings}))
+    given: list[Assignment] = []
+    for number, worker in enumerate(workers):
+        job = Job.model_validate({"task": "publish", "producer": number, **settings})
+        given.append(await worker.give(job))
+    await asyncio.gather(*(one.ready for one in given))
+    for one in given:
+        one.go()
+    done = await asyncio.gather(*(one.done for one in given))
+    consume = Job.model_validate({"task": "consume", "producers": PUBLISHERS, **settings})
+    consumer = await stage.worker(contestant, "consumer-0").give(consume)
+    consumer.go()
+    (consumed,) = await supervised([consumer], PUBLISHERS * EACH)
+    await stage.clear(contestant, place)
+    assert consumed.seen is not None
+    return share_of_the_slower([one.marks for one in done]), account([consumed.seen], count=EACH)
+
+
+def share_of_the_slower(marks: list[list[int]]) -> float:
+    """Return how much of its work the slower one had done when the faster one had done all."""
+    ended = min(times[-1] for times in marks)
+    return min(sum(time <= ended for time in times) / len(times) for times in marks)

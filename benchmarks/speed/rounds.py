@@ -1,0 +1,207 @@
+"""The order of a run: warm-up, then rounds in which the contestants take turns."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from .contestant import Contestant
+from .contestants import contestants
+from .crew import JobFailed
+from .play import Stage, play
+from .results import Cell, LeftOut, Sample
+from .workloads import Workload
+
+PROBE = 1000
+"""Messages of a first warm-up."""
+TOO_SHORT = 0.05
+"""Seconds a warm-up must have taken at least to say how fast the contestant is."""
+SHORTEST = 0.1
+"""Seconds a measurement aims to take at the least."""
+LEAST = 500
+"""Messages of a measurement, at the least."""
+SEED = 20261121
+
+Tell = Callable[[str], None]
+"""Says what is being done now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much is measured. `seconds` is for all backends together; `rounds` at the most."""
+
+    name: str
+    seconds: float
+    rounds: int
+    loads: int = 3
+    everybody: bool = True
+
+
+QUICK = Scale(name="quick", seconds=85.0, rounds=3, loads=1, everybody=False)
+FULL = Scale(name="full", seconds=1110.0, rounds=5)
+FIRST = frozenset({"anymq", "raw", "raw best", "faststream"})
+"""Who takes part where time is short."""
+
+
+@dataclass
+class Entry:
+    """A cell in the making: who does what, with how many messages, at what rate if any."""
+
+    workload: Workload
+    contestant: type[Contestant]
+    cell: Cell
+    speed: float = 0.0
+    overhead: float = 0.0
+    offered: float = 0.0
+    count: int = 0
+    failed: int = 0
+
+
+@dataclass
+class Session:
+    """What has been measured on one backend so far."""
+
+    stage: Stage
+    scale: Scale
+    tell: Tell
+    cells: list[Cell] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    async def measure(self, workloads: Sequence[Workload], seconds: float) -> None:
+        """Measure these within about so many seconds, those of one priority together."""
+        ordered = sorted(workloads, key=lambda one: one.priority)
+        groups = [list(group) for _, group in itertools.groupby(ordered, lambda w: w.priority)]
+        end = time.monotonic() + seconds
+        for number, group in enumerate(groups):
+            weights = [sum(one.weight for one in each) for each in groups[number:]]
+            remaining = end - time.monotonic()
+            if remaining < 1.0:
+                self._leave_out(", ".join(one.name for one in group), "there was no time left")
+                continue
+            await self._group(group, remaining * weights[0] / sum(weights))
+            await self.stage.dismiss()
+
+    async def _group(self, workloads: Sequence[Workload], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        entries: list[Entry] = []
+        for workload in workloads:
+            entries += await self._warmed_up(workload)
+        rounds = min(self.scale.rounds, max((one.rounds for one in workloads), default=0))
+        self._size(entries, (end - time.monotonic()) / max(1, rounds))
+        for round in range(rounds):
+            if round and time.monotonic() + seconds / (rounds + 1) / 2 > end:
+                what = ", ".join(workload.name for workload in workloads)
+                self._leave_out(f"{what}: rounds from {round + 1} on", "there was no time left")
+                break
+            await self._round([one for one in entries if round < one.workload.rounds], round)
+        self.cells += [entry.cell for entry in entries]
+
+    async def _warmed_up(self, workload: Workload) -> list[Entry]:
+        """Let everybody do it once, to know how fast each is; nothing of it is kept."""
+        entries: list[Entry] = []
+        for contestant in self._contestants(workload):
+            entry = Entry(workload, contestant, self._cell(workload, contestant))
+            self.tell(f"{workload.name}: {contestant.name} warms up")
+            began = time.monotonic()
+            try:
+                entry.speed = await self._speed(entry)
+            except JobFailed as error:
+                self._leave_out(f"{workload.name}, {contestant.name}", str(error))
+                continue
+            entry.overhead = time.monotonic() - began
+            entries.append(entry)
+        return self._at_all_loads(entries) if workload.kind == "latency" else entries
+
+    async def _speed(self, entry: Entry) -> float:
+        workload = entry.workload
+        if workload.kind == "latency":
+            workload = replace(workload, kind="flow")
+        count = min(PROBE, workload.most)
+        while True:
+            sample = await self._play(entry, workload, count)
+            if sample.void:
+                raise JobFailed(sample.void)
+            if count / sample.rate > TOO_SHORT or count * 8 > workload.most:
+                return sample.rate
+            count *= 8
+
+    def _at_all_loads(self, entries: Sequence[Entry]) -> list[Entry]:
+        """The same rates for all: shares of what the slowest of them carries."""
+        capacity = min((entry.speed for entry in entries), default=0.0)
+        return [
+            replace(
+                entry,
+                offered=load * capacity,
+                cell=entry.cell.model_copy(update={"load": load, "samples": [], "failures": []}),
+            )
+            for load in (entries[0].workload.loads[: self.scale.loads] if entries else ())
+            for entry in entries
+        ]
+
+    def _size(self, entries: Sequence[Entry], seconds: float) -> None:
+        """Choose how many messages each measurement takes, so that a round takes so long."""
+        wanted = sum(entry.workload.seconds for entry in entries)
+        free = seconds - sum(min(entry.overhead, 2.0) for entry in entries)
+        share = min(1.0, max(0.0, free / 2 / wanted)) if wanted else 0.0
+        for entry in entries:
+            speed = entry.offered or entry.speed
+            count = int(speed * max(SHORTEST, entry.workload.seconds * share))
+            entry.count = min(max(count, LEAST), entry.workload.most)
+
+    async def _round(self, entries: Sequence[Entry], round: int) -> None:
+        turns = list(entries)
+        random.Random(SEED + round).shuffle(turns)
+        # The same workload of all contestants as close together as can be.
+        turns.sort(key=lambda entry: (entry.workload.name, entry.cell.load or 0.0))
+        for entry in turns:
+            if entry.failed > 1:
+                continue
+            name = f"{entry.workload.name}: {entry.contestant.name}"
+            self.tell(f"{name}, round {round + 1}")
+            try:
+                sample = await self._play(
+                    entry, entry.workload, entry.count, round=round, rate=entry.offered
+                )
+            except JobFailed as error:
+                entry.failed += 1
+                entry.cell.failures.append(str(error))
+            else:
+                entry.cell.samples.append(sample)
+
+    async def _play(
+        self, entry: Entry, workload: Workload, count: int, round: int = -1, rate: float = 0.0
+    ) -> Sample:
+        return await play(
+            self.stage, workload, entry.contestant, count=count, round=round, rate=rate
+        )
+
+    def _contestants(self, workload: Workload) -> list[type[Contestant]]:
+        found: list[type[Contestant]] = []
+        backend = self.stage.target.backend
+        if workload.backends is not None and backend not in workload.backends:
+            return found
+        for one in contestants(backend):
+            if one.name not in workload.contestants or workload.ability not in one.can:
+                continue
+            if not self.scale.everybody and one.name not in FIRST:
+                continue
+            if missing := one.missing():
+                self._leave_out(f"{workload.name}, {one.name}", f"not installed: {missing}")
+                continue
+            found.append(one)
+        return found
+
+    def _cell(self, workload: Workload, contestant: type[Contestant]) -> Cell:
+        return Cell(
+            backend=self.stage.target.backend,
+            workload=workload.name,
+            contestant=contestant.name,
+            durability=contestant.durability,
+            how=contestant.how,
+        )
+
+    def _leave_out(self, what: str, why: str) -> None:
+        self.left_out.append(LeftOut(what=f"{self.stage.target.backend}: {what}", why=why))
