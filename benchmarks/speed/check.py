@@ -61,13 +61,13 @@ async def check(
     return handled
 
 
-def url_of(backend: str, folder: Path) -> str:
+def url_of(backend: str, folder: Path, instance: str = "bench") -> str:
     """Start the backend's server, where it has one, and return its URL."""
     if backend == "memory":
         return "memory://check"
     if backend == "sqlite":
         return f"sqlite:///{folder}/check.db"
-    started = server(backend, "bench")
+    started = server(backend, instance)
     started.up()
     return started.url
 
@@ -78,12 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--backend", choices=BACKENDS, action="append")
     parser.add_argument("--messages", type=int, default=MESSAGES)
     parser.add_argument("--contestant", help="only the one of this name")
+    parser.add_argument("--instance", default="bench", help="of the servers (bench)")
     options = parser.parse_args(arguments)
     code = 0
     with TemporaryDirectory() as folder:
         for backend in options.backend or BACKENDS:
-            url = url_of(backend, Path(folder))
-            os.environ.setdefault(STORE_VARIABLE, url_of("redis", Path(folder)))
+            url = url_of(backend, Path(folder), options.instance)
+            store = url_of("redis", Path(folder), options.instance)
+            os.environ.setdefault(STORE_VARIABLE, store)
             for kind in contestants(backend):
                 if options.contestant in (None, kind.name):
                     code |= _report(kind, url, options.messages)

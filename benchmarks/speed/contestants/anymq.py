@@ -15,7 +15,7 @@ from ..payload import Order
 from .durability import DURABILITY
 
 STORE_VARIABLE = "ANYMQ_BENCH_STORE"
-"""The environment's URL of the Redis that `anymq+idempotency redis` keeps its notes in."""
+"""The environment's URL of the Redis that `anymq+redis` keeps its notes in."""
 
 EVERYWHERE = frozenset({"publish", "publish_many", "consume", "typed", "latency", "ordered"})
 
@@ -110,7 +110,7 @@ class Idempotent(Anymq):
 class IdempotentRedis(Anymq):
     """The default chain with an idempotency store that all processes share."""
 
-    name = "anymq+idempotency redis"
+    name = "anymq+redis"
     how = f"{Anymq.how} and Idempotency('redis://…')"
     can = frozenset({"consume"})
     concurrency = 64

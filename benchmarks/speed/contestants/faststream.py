@@ -1,0 +1,255 @@
+"""FastStream on its four brokers, as its documentation shows it."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from secrets import token_hex
+from typing import Any
+
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.nats import JStream, NatsBroker, PullSub
+from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitQueue
+from faststream.redis import RedisBroker, StreamSub
+
+from ..contestant import Contestant, Handle, Item, Place, Publishing
+from ..payload import Order
+from . import kafka, nats, rabbitmq, redis
+from .address import hosts, plain
+from .durability import DURABILITY
+from .headers import CONTENT_TYPE
+
+Send = Callable[[Item], Awaitable[object]]
+Handler = Callable[..., Awaitable[None]]
+
+AT_ONCE = 256
+"""How many publishes are under way where there is no call for many."""
+
+
+class _Publishing(Publishing):
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def one(self, item: Item) -> None:
+        await self._send(item)
+
+    async def many(self, items: Sequence[Item]) -> None:
+        rest = iter(items)
+
+        async def some() -> None:
+            for item in rest:
+                await self._send(item)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(AT_ONCE, len(items))):
+                group.create_task(some())
+
+
+class FastStream(Contestant):
+    """A subscriber that takes one message at a time and acks it after its handler."""
+
+    name = "faststream"
+    can = frozenset({"publish", "consume", "typed"})
+
+    @abstractmethod
+    def broker(self) -> Any:
+        """Make a broker; without a logger, which would write two lines a message."""
+
+    @abstractmethod
+    def sender(self, broker: Any) -> Send:
+        """Return what publishes one message and waits for its confirmation."""
+
+    @abstractmethod
+    def subscribe(self, broker: Any, handler: Handler) -> None:
+        """Register the handler."""
+
+    @asynccontextmanager
+    async def publishing(self) -> AsyncIterator[Publishing]:
+        broker = self.broker()
+        await broker.start()
+        try:
+            yield _Publishing(self.sender(broker))
+        finally:
+            await broker.stop()
+
+    async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
+        enough = asyncio.Event()
+
+        def take(body: bytes) -> None:
+            handle(body)
+            if done():
+                enough.set()
+
+        async def on_body(body: bytes) -> None:
+            take(body)
+
+        async def on_order(order: Order) -> None:
+            take(order.head)
+
+        broker = self.broker()
+        self.subscribe(broker, on_order if typed else on_body)
+        await broker.start()
+        try:
+            await enough.wait()
+        finally:
+            await broker.stop()
+
+
+class OnKafka(FastStream):
+    """The offset is committed after each handler."""
+
+    backend = "kafka"
+    durability = DURABILITY["kafka"]
+    how = "FastStream: publish(); subscriber with AckPolicy.ACK, a commit a message"
+
+    async def prepare(self) -> None:
+        await kafka.make_topic(self.place)
+
+    def broker(self) -> KafkaBroker:
+        return KafkaBroker(
+            hosts(self.place.url, kafka.PORT),
+            acks="all",
+            enable_idempotence=True,
+            max_batch_size=kafka.BATCH_BYTES,
+            max_request_size=2 * kafka.BATCH_BYTES,
+            graceful_timeout=10.0,
+            logger=None,
+        )
+
+    def sender(self, broker: KafkaBroker) -> Send:
+        def send(item: Item) -> Awaitable[object]:
+            key = None if item.key is None else item.key.encode()
+            return broker.publish(item.body, self.place.topic, key=key, headers=_headers(item))
+
+        return send
+
+    def subscribe(self, broker: KafkaBroker, handler: Handler) -> None:
+        broker.subscriber(
+            self.place.topic,
+            group_id=_group(self.place),
+            auto_offset_reset="earliest",
+            ack_policy=AckPolicy.ACK,
+        )(handler)
+
+
+class OnRabbitMQ(FastStream):
+    """A channel with confirmations, a quorum queue."""
+
+    backend = "rabbitmq"
+    durability = DURABILITY["rabbitmq"]
+    how = "FastStream: publish(persist=True); subscriber with prefetch 500, acked after its handler"
+
+    async def prepare(self) -> None:
+        await rabbitmq.Raw(self.place).prepare()
+
+    def broker(self) -> RabbitBroker:
+        return RabbitBroker(
+            plain(self.place.url),
+            default_channel=Channel(prefetch_count=rabbitmq.PREFETCH),
+            graceful_timeout=10.0,
+            logger=None,
+        )
+
+    def sender(self, broker: RabbitBroker) -> Send:
+        queue = self._queue()
+
+        def send(item: Item) -> Awaitable[object]:
+            return broker.publish(item.body, queue, persist=True, content_type=_kind(item))
+
+        return send
+
+    def subscribe(self, broker: RabbitBroker, handler: Handler) -> None:
+        broker.subscriber(self._queue(), ack_policy=AckPolicy.NACK_ON_ERROR)(handler)
+
+    def _queue(self) -> RabbitQueue:
+        return RabbitQueue(rabbitmq.queue_of(self.place), queue_type=QueueType.QUORUM, durable=True)
+
+
+class OnNATS(FastStream):
+    """A pull consumer on JetStream."""
+
+    backend = "nats"
+    durability = DURABILITY["nats"]
+    how = "FastStream: publish(stream=…); subscriber with PullSub(500), acked after its handler"
+
+    async def prepare(self) -> None:
+        await nats.Raw(self.place).prepare()
+
+    def broker(self) -> NatsBroker:
+        servers = plain(self.place.url).split(",")
+        return NatsBroker(servers, graceful_timeout=10.0, logger=None)
+
+    def sender(self, broker: NatsBroker) -> Send:
+        stream = nats.stream_of(self.place)
+
+        def send(item: Item) -> Awaitable[object]:
+            return broker.publish(
+                item.body,
+                self.place.topic,
+                headers=_headers(item),
+                stream=stream,
+                timeout=nats.TIMEOUT,
+            )
+
+        return send
+
+    def subscribe(self, broker: NatsBroker, handler: Handler) -> None:
+        broker.subscriber(
+            self.place.topic,
+            stream=JStream(nats.stream_of(self.place), declare=False),
+            durable=self.place.group,
+            pull_sub=PullSub(batch_size=nats.FETCH, timeout=nats.FETCH_WAIT),
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+        )(handler)
+
+
+class OnRedis(FastStream):
+    """A consumer group on a stream."""
+
+    backend = "redis"
+    durability = DURABILITY["redis"]
+    how = "FastStream: publish(stream=…); StreamSub(max_records=500), acked after its handler"
+
+    async def prepare(self) -> None:
+        await redis.Raw(self.place).prepare()
+
+    def broker(self) -> RedisBroker:
+        options: dict[str, Any] = {"graceful_timeout": 10.0, "logger": None}
+        return RedisBroker(plain(self.place.url), **options)
+
+    def sender(self, broker: RedisBroker) -> Send:
+        connections = asyncio.Semaphore(redis.CONNECTIONS)
+
+        async def send(item: Item) -> None:
+            async with connections:
+                await broker.publish(item.body, stream=self.place.topic, headers=_headers(item))
+
+        return send
+
+    def subscribe(self, broker: RedisBroker, handler: Handler) -> None:
+        broker.subscriber(
+            stream=StreamSub(
+                self.place.topic,
+                group=self.place.group,
+                consumer=f"bench-{token_hex(6)}",
+                max_records=redis.BATCH,
+                polling_interval=redis.BLOCK_MS,
+                last_id=">",
+            ),
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+        )(handler)
+
+
+def _group(place: Place) -> str:
+    return f"{place.topic}.{place.group}"
+
+
+def _kind(item: Item) -> str:
+    return "application/json" if item.body.startswith(b"{") else CONTENT_TYPE
+
+
+def _headers(item: Item) -> dict[str, str]:
+    return {"content-type": _kind(item)}
