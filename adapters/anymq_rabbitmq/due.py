@@ -184,7 +184,7 @@ class Due:
             while said := await names.take(WINDOW, 0):
                 known.learn([one for one in said if convert.marker(one) is None])
                 await names.ack([one.tag for one in said])
-            purged = [one for one in ready if one.sent <= known.purged.get(one.to.exchange, 0)]
+            purged = [one for one in ready if one.sent <= known.purged.get(one.to.exchange, -1)]
             await consumer.ack([one.delivery.tag for one in purged])
             ready = [one for one in ready if one not in purged]
             for one in await self._enter(consumer, ready):

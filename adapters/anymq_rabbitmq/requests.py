@@ -42,6 +42,11 @@ def declare_exchange(
     return channel.rpc(request)
 
 
+def find_exchange(channel: Channel, name: str) -> Reply:
+    """Raise `ChannelNotFoundEntity` unless there is an exchange of this name."""
+    return channel.rpc(_Declare(exchange=name, passive=True))
+
+
 def delete_exchange(channel: Channel, name: str) -> Reply:
     """Delete an exchange; fine if it is not there."""
     return channel.rpc(_Delete(exchange=name))

@@ -263,7 +263,7 @@ async def look(link: Link, queue: str) -> None:
 async def require_exchange(link: Link, exchange: str) -> None:
     """Raise the server's error unless there is an exchange of this name."""
     async with link.scratch() as channel:
-        await link.call(channel.exchange_declare(exchange, passive=True))
+        await link.call(requests.find_exchange(channel, exchange))
 
 
 async def exchange_exists(link: Link, exchange: str) -> bool:
