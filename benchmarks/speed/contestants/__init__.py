@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ..contestant import Contestant
-from . import faststream, kafka, nats, rabbitmq, redis
+from . import faststream, kafka, mq_bridge, nats, rabbitmq, redis
 from .anymq import anymq_on
 
 _OTHERS: dict[str, list[type[Contestant]]] = {
-    "kafka": [kafka.Raw, kafka.RawBest, faststream.OnKafka],
-    "rabbitmq": [rabbitmq.Raw, rabbitmq.RawBest, faststream.OnRabbitMQ],
-    "nats": [nats.Raw, nats.RawBest, faststream.OnNATS],
-    "redis": [redis.Raw, redis.RawBest, faststream.OnRedis],
+    "kafka": [kafka.Raw, kafka.RawBest, faststream.OnKafka, mq_bridge.OnKafka],
+    "rabbitmq": [rabbitmq.Raw, rabbitmq.RawBest, faststream.OnRabbitMQ, mq_bridge.OnRabbitMQ],
+    "nats": [nats.Raw, nats.RawBest, faststream.OnNATS, mq_bridge.OnNATS],
+    "redis": [redis.Raw, redis.RawBest, faststream.OnRedis, mq_bridge.OnRedis],
     "sqlite": [],
     "memory": [],
 }

@@ -32,6 +32,13 @@ def stream_of(place: Place) -> str:
     return place.topic.replace(".", "-")
 
 
+async def make_stream(place: Place) -> None:
+    """Make the stream."""
+    config = StreamConfig(name=stream_of(place), subjects=[place.topic], storage=StorageType.FILE)
+    async with _connected(place) as client:
+        await client.jsm().add_stream(config)
+
+
 class _Usual(Publishing):
     def __init__(self, client: Client, place: Place) -> None:
         self._stream = client.jetstream(timeout=TIMEOUT)
@@ -117,20 +124,14 @@ class Raw(Contestant):
     can = frozenset({"publish", "consume", "typed", "latency"})
 
     async def prepare(self) -> None:
+        await make_stream(self.place)
+        config = ConsumerConfig(
+            durable_name=self.place.group,
+            ack_policy=AckPolicy.EXPLICIT,
+            max_ack_pending=10 * AHEAD,
+        )
         async with _connected(self.place) as client:
-            manager = client.jsm()
-            stream = stream_of(self.place)
-            await manager.add_stream(
-                StreamConfig(name=stream, subjects=[self.place.topic], storage=StorageType.FILE)
-            )
-            await manager.add_consumer(
-                stream,
-                ConsumerConfig(
-                    durable_name=self.place.group,
-                    ack_policy=AckPolicy.EXPLICIT,
-                    max_ack_pending=10 * AHEAD,
-                ),
-            )
+            await client.jsm().add_consumer(stream_of(self.place), config)
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:
