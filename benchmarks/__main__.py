@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks chaos …`."""
+"""The command line: `python -m benchmarks [speed] …`, `… profile URL`, `… chaos …`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,23 @@ import sys
 from collections.abc import Sequence
 
 from .chaos.cli import add_to as add_chaos
+from .speed.cli import add_to as add_speed
+from .speed.profile import add_to as add_profile
+
+DEFAULT = "speed"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code is 0, or 1 when what must hold did not."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_speed(commands)
+    add_profile(commands)
     add_chaos(commands)
-    options = parser.parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
+        given.insert(0, DEFAULT)
+    options = parser.parse_args(given)
     code: int = options.run(options)
     return code
 

@@ -7,7 +7,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -63,12 +63,12 @@ class Assignment:
 
 
 class WorkerProcess:
-    """One worker; `name` is its log's."""
+    """One worker; `name` is its log's. `within` is a command that runs others: a profiler."""
 
-    def __init__(self, name: str, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, folder: Path, within: Sequence[str] = ()) -> None:
         self.name = name
         self._log = folder / f"{name}.log"
-        self._environment = {**os.environ, **environment}
+        self._command = [*within, sys.executable, "-m", "benchmarks.speed.worker"]
         self._numbers = itertools.count()
         self._jobs: dict[int, Assignment] = {}
         self._process: asyncio.subprocess.Process | None = None
@@ -78,15 +78,12 @@ class WorkerProcess:
         """Start the process."""
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "benchmarks.speed.worker",
+                *self._command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 limit=LONGEST_LINE,
                 cwd=ROOT,
-                env=self._environment,
                 start_new_session=True,
             )
         self._reading = asyncio.create_task(self._read(self._process))
@@ -147,6 +144,8 @@ class WorkerProcess:
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         while line := await process.stdout.readline():
+            if not line.startswith(b"{"):
+                continue  # said by what it runs within
             event = Event.model_validate_json(line)
             assignment = self._jobs[event.number]
             assignment.take(event)

@@ -67,7 +67,7 @@ class Stage:
         name = f"{self.target.backend}-{contestant.name}-{role if self.target.shared else 'both'}"
         name = name.replace(" ", "-")
         if name not in self._workers:
-            self._workers[name] = WorkerProcess(name, self._folder, {})
+            self._workers[name] = WorkerProcess(name, self._folder)
         return self._workers[name]
 
     def place(self, workload: Workload) -> Place:

@@ -140,6 +140,13 @@ class Report(BaseModel):
                 return cell
         return None
 
+    def against_raw(self, cell: Cell) -> float | None:
+        """Return the ratio to the raw client as usual, or by its best technique where only that."""
+        for name in ("raw", "raw best"):
+            if other := self.cell(cell.backend, cell.workload, name, cell.load):
+                return ratio(cell, other)
+        return None
+
 
 def ratio(one: Cell | None, other: Cell | None) -> float | None:
     """Return the median of the ratios of both in each round; None where either is missing."""

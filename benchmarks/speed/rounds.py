@@ -23,6 +23,8 @@ SHORTEST = 0.1
 """Seconds a measurement aims to take at the least."""
 LEAST = 500
 """Messages of a measurement, at the least."""
+TIMED = 1500
+"""The same where latencies are taken: their percentiles need so many."""
 SEED = 20261121
 
 Tell = Callable[[str], None]
@@ -78,11 +80,10 @@ class Session:
         for number, group in enumerate(groups):
             weights = [sum(one.weight for one in each) for each in groups[number:]]
             remaining = end - time.monotonic()
-            if remaining < 1.0:
+            if remaining < 0 and group[0].priority > 1:
                 self._leave_out(", ".join(one.name for one in group), "there was no time left")
                 continue
             await self._group(group, remaining * weights[0] / sum(weights))
-            await self.stage.dismiss()
 
     async def _group(self, workloads: Sequence[Workload], seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -92,7 +93,7 @@ class Session:
         rounds = min(self.scale.rounds, max((one.rounds for one in workloads), default=0))
         self._size(entries, (end - time.monotonic()) / max(1, rounds))
         for round in range(rounds):
-            if round and time.monotonic() + seconds / (rounds + 1) / 2 > end:
+            if round and time.monotonic() > end:
                 what = ", ".join(workload.name for workload in workloads)
                 self._leave_out(f"{what}: rounds from {round + 1} on", "there was no time left")
                 break
@@ -105,27 +106,29 @@ class Session:
         for contestant in self._contestants(workload):
             entry = Entry(workload, contestant, self._cell(workload, contestant))
             self.tell(f"{workload.name}: {contestant.name} warms up")
-            began = time.monotonic()
             try:
-                entry.speed = await self._speed(entry)
+                await self._try(entry)
             except JobFailed as error:
                 self._leave_out(f"{workload.name}, {contestant.name}", str(error))
                 continue
-            entry.overhead = time.monotonic() - began
             entries.append(entry)
         return self._at_all_loads(entries) if workload.kind == "latency" else entries
 
-    async def _speed(self, entry: Entry) -> float:
+    async def _try(self, entry: Entry) -> None:
+        """Find out how fast it is, and how long a measurement takes beyond its messages."""
         workload = entry.workload
         if workload.kind == "latency":
             workload = replace(workload, kind="flow")
         count = min(PROBE, workload.most)
         while True:
+            began = time.monotonic()
             sample = await self._play(entry, workload, count)
             if sample.void:
                 raise JobFailed(sample.void)
+            entry.speed = sample.rate
+            entry.overhead = max(0.0, time.monotonic() - began - 2 * count / sample.rate)
             if count / sample.rate > TOO_SHORT or count * 8 > workload.most:
-                return sample.rate
+                return
             count *= 8
 
     def _at_all_loads(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -144,12 +147,13 @@ class Session:
     def _size(self, entries: Sequence[Entry], seconds: float) -> None:
         """Choose how many messages each measurement takes, so that a round takes so long."""
         wanted = sum(entry.workload.seconds for entry in entries)
-        free = seconds - sum(min(entry.overhead, 2.0) for entry in entries)
+        free = seconds - sum(entry.overhead for entry in entries)
         share = min(1.0, max(0.0, free / 2 / wanted)) if wanted else 0.0
         for entry in entries:
             speed = entry.offered or entry.speed
             count = int(speed * max(SHORTEST, entry.workload.seconds * share))
-            entry.count = min(max(count, LEAST), entry.workload.most)
+            least = TIMED if entry.offered else LEAST
+            entry.count = min(max(count, least), entry.workload.most)
 
     async def _round(self, entries: Sequence[Entry], round: int) -> None:
         turns = list(entries)

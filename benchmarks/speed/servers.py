@@ -80,7 +80,7 @@ def targets(
     backends: Sequence[str], urls: Sequence[str], folder: Path
 ) -> Iterator[tuple[list[Target], list[LeftOut]]]:
     """Start what is needed, and give all that could be started; ends them again."""
-    found = [Target(backend=_backend_of(url), url=url) for url in urls]
+    found = [Target(backend=backend_of(url), url=url) for url in urls]
     found += [Target(backend=one, url=_embedded(one, folder)) for one in backends if one in OWN]
     servers = [server(backend, INSTANCE) for backend in backends if backend in NAMES]
     left_out: list[LeftOut] = []
@@ -106,7 +106,8 @@ def _start(one: Server) -> str:
     return ""
 
 
-def _backend_of(url: str) -> str:
+def backend_of(url: str) -> str:
+    """Return the name of the backend that serves `url`."""
     driver = load_driver(URL.parse(url).scheme)
     backend = driver.__module__.partition(".")[0].removeprefix("anymq_")
     if backend not in BACKENDS:

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from anymq import Broker, connect
 
 from .contestant import Contestant, Place
-from .contestants import contestants
+from .contestants import contestant
 from .job import Command, Done, Event, Job
 from .roles import ROLES, Control
 
@@ -74,8 +74,7 @@ class Worker:
     def _contestant(self, job: Job) -> Contestant:
         key = (job.backend, job.contestant, job.place)
         if key not in self._contestants:
-            (kind,) = (one for one in contestants(job.backend) if one.name == job.contestant)
-            self._contestants[key] = kind(job.place)
+            self._contestants[key] = contestant(job.backend, job.contestant)(job.place)
         return self._contestants[key]
 
     async def _hold(self, job: Job) -> None:

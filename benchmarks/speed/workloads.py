@@ -190,7 +190,7 @@ WORKLOADS: tuple[Workload, ...] = (
 """All, the most important first."""
 
 NAMES = tuple(workload.name for workload in WORKLOADS)
-QUICK = frozenset({"publish", "publish-many", "consume", "through", "latency"})
+QUICKLY = frozenset({"publish", "publish-many", "consume", "through", "latency"})
 
 
 def chosen(names: Iterable[str]) -> list[Workload]:

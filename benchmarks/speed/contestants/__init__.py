@@ -1,23 +1,58 @@
-"""The contestants, by backend."""
+"""The contestants, by backend. A worker loads the one it plays, and no other's libraries."""
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from ..contestant import Contestant
-from . import faststream, kafka, mq_bridge, nats, rabbitmq, redis
 from .anymq import anymq_on
 
-_OTHERS: dict[str, list[type[Contestant]]] = {
-    "kafka": [kafka.Raw, kafka.RawBest, faststream.OnKafka, mq_bridge.OnKafka],
-    "rabbitmq": [rabbitmq.Raw, rabbitmq.RawBest, faststream.OnRabbitMQ, mq_bridge.OnRabbitMQ],
-    "nats": [nats.Raw, nats.RawBest, faststream.OnNATS, mq_bridge.OnNATS],
-    "redis": [redis.Raw, redis.RawBest, faststream.OnRedis, mq_bridge.OnRedis],
-    "sqlite": [],
-    "memory": [],
+_OTHERS: dict[str, dict[str, str]] = {
+    "kafka": {
+        "raw": "kafka:Raw",
+        "raw best": "kafka:RawBest",
+        "faststream": "faststream:OnKafka",
+        "mq-bridge": "mq_bridge:OnKafka",
+    },
+    "rabbitmq": {
+        "raw": "rabbitmq:Raw",
+        "raw best": "rabbitmq:RawBest",
+        "faststream": "faststream:OnRabbitMQ",
+        "mq-bridge": "mq_bridge:OnRabbitMQ",
+    },
+    "nats": {
+        "raw": "nats:Raw",
+        "raw best": "nats:RawBest",
+        "faststream": "faststream:OnNATS",
+        "mq-bridge": "mq_bridge:OnNATS",
+    },
+    "redis": {
+        "raw": "redis:Raw",
+        "raw best": "redis:RawBest",
+        "faststream": "faststream:OnRedis",
+        "mq-bridge": "mq_bridge:OnRedis",
+    },
+    "sqlite": {},
+    "memory": {},
 }
+"""Module and class of each, by name."""
 
 BACKENDS = tuple(_OTHERS)
 
 
 def contestants(backend: str) -> list[type[Contestant]]:
     """Return all contestants on `backend`, those that are not installed too; anymq is the first."""
-    return [*anymq_on(backend), *_OTHERS[backend]]
+    return [*anymq_on(backend), *map(_load, _OTHERS[backend].values())]
+
+
+def contestant(backend: str, name: str) -> type[Contestant]:
+    """Return the contestant of that name on `backend`."""
+    if place := _OTHERS[backend].get(name):
+        return _load(place)
+    return next(one for one in anymq_on(backend) if one.name == name)
+
+
+def _load(place: str) -> type[Contestant]:
+    module, _, name = place.partition(":")
+    found: type[Contestant] = getattr(import_module(f".{module}", __name__), name)
+    return found

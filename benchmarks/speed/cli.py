@@ -1,0 +1,127 @@
+"""`python -m benchmarks [speed]`: compare brokers and clients, and write a report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from anymq.url import URL
+
+from .contestants import BACKENDS
+from .goals import verdicts
+from .history import append
+from .html import page
+from .plots import overview
+from .results import Report
+from .rounds import FULL, QUICK
+from .run import Plan, run, seconds_of
+from .table import print_goals, print_report, showing
+from .workloads import NAMES, QUICKLY, chosen
+
+HISTORY = "history.jsonl"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command to a parser."""
+    parser.add_argument(
+        "--quick", action="store_true", help="two minutes instead of twenty: fewer rounds, peers"
+    )
+    parser.add_argument(
+        "--backend",
+        action="append",
+        choices=BACKENDS,
+        help="a server of its own; all by default; repeatable",
+    )
+    parser.add_argument(
+        "--url",
+        action="append",
+        default=[],
+        help="any broker instead; what is made there is deleted again; repeatable",
+    )
+    parser.add_argument(
+        "--workload", action="append", choices=NAMES, help="all by default; repeatable"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("build/benchmarks"),
+        metavar="FOLDER",
+        help="for report.html, report.json, overview.svg, history.jsonl (build/benchmarks)",
+    )
+    parser.add_argument(
+        "--goals", action="store_true", help="judge the goals; exit code 1 if one falls short"
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: show an earlier report.json again",
+    )
+    parser.set_defaults(run=main)
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parsers of `python -m benchmarks`."""
+    text = "compare brokers and clients, and write a report (what is done without a command)"
+    add_options(commands.add_parser("speed", help=text, description=__doc__))
+
+
+def main(options: argparse.Namespace) -> int:
+    """Measure, show, write; 1 if a goal falls short and `--goals` was given."""
+    console = Console()
+    if options.source is not None:
+        report = Report.model_validate_json(options.source.read_text())
+    else:
+        report = _measured(options)
+    _write(report, options.output, history=options.source is None)
+    if options.json:
+        print(report.model_dump_json(indent=2))
+    else:
+        print_report(report, console)
+    found = verdicts(report)
+    if options.goals:
+        print_goals(found, Console(stderr=options.json))
+    print(f"report: {options.output / 'report.html'}", file=sys.stderr)
+    return int(options.goals and not all(one.met for one in found))
+
+
+def _measured(options: argparse.Namespace) -> Report:
+    scale = QUICK if options.quick else FULL
+    backends = options.backend or ([] if options.url else BACKENDS)
+    names = options.workload or (QUICKLY if options.quick else NAMES)
+    with tempfile.TemporaryDirectory(prefix="anymq-bench-") as folder:
+        plan = Plan(
+            backends=backends,
+            urls=options.url,
+            workloads=chosen(names),
+            scale=scale,
+            folder=Path(folder),
+            command=_command(options),
+        )
+        with showing(seconds_of(plan)) as show:
+            return run(plan, show.at)
+
+
+def _command(options: argparse.Namespace) -> str:
+    """Return the command that repeats this run, without passwords."""
+    words = ["python -m benchmarks", *(["--quick"] if options.quick else [])]
+    words += [f"--backend {name}" for name in options.backend or ()]
+    words += [f"--url {URL.parse(url)}" for url in options.url]
+    words += [f"--workload {name}" for name in options.workload or ()]
+    return " ".join(words)
+
+
+def _write(report: Report, folder: Path, *, history: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(report.model_dump_json(indent=1) + "\n")
+    (folder / "report.html").write_text(page(report))
+    (folder / "overview.svg").write_text(overview(report))
+    if history:
+        append(report, folder / HISTORY)

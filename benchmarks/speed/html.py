@@ -1,0 +1,204 @@
+"""`report.html`: one file that needs nothing else, on a screen or on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from .advice import comparison
+from .goals import Verdict, verdicts
+from .latencies import percentiles
+from .machine import CAVEATS
+from .method import METHOD
+from .plots import latency, overview, throughput
+from .results import Cell, Report
+from .style import STYLE
+from .summary import summary
+from .words import count, figure, limit, mebibytes, milliseconds, spread
+from .workloads import WORKLOADS
+
+
+def page(report: Report) -> str:
+    """Return the whole report."""
+    sections = [
+        _section("Summary", _list(summary(report)) + overview(report)),
+        _section("Which broker for me?", _comparison(report), "page wide"),
+        *(_section(one.name, _backend(report, one.name), "page") for one in report.backends),
+        _section("Goals", _goals(verdicts(report)), "page"),
+        _section("Method", _list(METHOD) + _workloads(), "page"),
+        _section("Machine and caveats", _machine(report) + _list(CAVEATS)),
+        _section("Not measured", _list(f"{one.what}: {one.why}" for one in report.left_out)),
+    ]
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>anymq {escape(report.anymq)}: benchmark</title><style>{STYLE}</style></head>"
+        f"<body><h1>anymq {escape(report.anymq)}: benchmark</h1>{_head(report)}"
+        f"{''.join(sections)}</body></html>\n"
+    )
+
+
+def _head(report: Report) -> str:
+    minutes = f"{report.seconds / 60:.0f} min" if report.seconds > 90 else f"{report.seconds:.0f} s"
+    parts = [report.started, f"{report.mode} run", minutes, report.command]
+    if report.commit:
+        parts.insert(1, f"commit {report.commit}")
+    return f"<p class='faint'>{escape(' · '.join(parts))}</p>"
+
+
+def _section(title: str, content: str, kind: str = "") -> str:
+    return f"<section class='{kind}'><h2>{escape(title)}</h2>{content}</section>"
+
+
+def _list(items: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>"
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[str]], *, text: int) -> str:
+    """Return a table whose first `text` columns are words; cells are HTML."""
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        marked = (
+            f"<{tag} class='{'words' if place < text else 'number'}'>{cell}</{tag}>"
+            for place, cell in enumerate(cells)
+        )
+        return f"<tr>{''.join(marked)}</tr>"
+
+    body = "".join(row(cells, "td") for cells in rows)
+    return (
+        f"<div class='scroll'><table><thead>{row(names, 'th')}</thead>"
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _comparison(report: Report) -> str:
+    rows = [
+        [
+            escape(line.name),
+            *(
+                f"<span class='{'best' if place in line.best else ''}'>{escape(text)}</span>"
+                + (f"<small>{escape(note)}</small>" if note else "")
+                for place, (text, note) in enumerate(zip(line.texts, line.notes, strict=True))
+            ),
+        ]
+        for line in comparison(report)
+    ]
+    names = ["", *(escape(f"{one.name} {one.version}".strip()) for one in report.backends)]
+    words = (
+        "<p>What anymq reached on each backend in this run, and what it declares of each: "
+        "<i>native</i>, the broker does it; <i>emulated</i>, anymq does it on top; <i>no</i>, it "
+        "is not there. The highest rates and the lowest latencies are bold. Durabilities differ: "
+        "compare speed only where you could live with either.</p>"
+    )
+    return words + _table(names, rows, text=len(names))
+
+
+def _backend(report: Report, backend: str) -> str:
+    cells = [cell for cell in report.cells if cell.backend == backend]
+    hows = {cell.contestant: f"{cell.how}. Durability: {cell.durability}" for cell in cells}
+    return (
+        throughput(report, backend)
+        + _rates(report, [cell for cell in cells if cell.load is None])
+        + (f"<h3>Latency</h3>{latency(report, backend)}" if any(c.load for c in cells) else "")
+        + _latencies([cell for cell in cells if cell.load is not None])
+        + "<h3>What each does</h3>"
+        + _table(
+            ["contestant", "how"],
+            ([escape(name), escape(how)] for name, how in hows.items()),
+            text=2,
+        )
+    )
+
+
+def _rates(report: Report, cells: Sequence[Cell]) -> str:
+    names = ["workload", "contestant", "durability", "messages/s", "lowest to highest", "rounds"]
+    names += ["against raw", "CPU s a million", "server's", "peak memory", "duplicates"]
+    names += ["reordered", "void"]
+    return _table(names, (_row(report, cell) for cell in cells), text=3)
+
+
+def _row(report: Report, cell: Cell) -> list[str]:
+    valid = cell.valid
+    void = [sample.void for sample in cell.samples if sample.void] + cell.failures
+    servers = [one.server_cpu for one in valid if one.server_cpu is not None]
+    shown = [
+        cell.workload,
+        cell.contestant,
+        cell.durability,
+        count(cell.rate),
+        spread(cell.spread),
+        str(len(valid)),
+        figure(report.against_raw(cell), "x"),
+        figure(_middle([one.cpu for one in valid]), ""),
+        figure(_middle(servers), ""),
+        mebibytes(max((one.rss_peak for one in valid), default=None)),
+        str(sum(one.account.duplicates for one in valid)),
+        str(sum(one.account.reorders for one in valid)),
+        "; ".join(void),
+    ]
+    return [escape(one) for one in shown]
+
+
+def _middle(values: Sequence[float]) -> float | None:
+    return sorted(values)[len(values) // 2] if values else None
+
+
+def _latencies(cells: Sequence[Cell]) -> str:
+    if not cells:
+        return ""
+    names = ["contestant", "load", "messages/s", "p50 ms", "p90", "p99", "p99.9", "highest"]
+    names += ["samples", "sent late p50", "p99", "confirmed p50", "p99"]
+    return _table(names, (_latency_row(cell) for cell in cells if cell.valid), text=1)
+
+
+def _latency_row(cell: Cell) -> list[str]:
+    whole = percentiles(one.latency for one in cell.valid if one.latency)
+    late = percentiles(one.delay for one in cell.valid if one.delay)
+    confirmed = percentiles(one.confirm for one in cell.valid if one.confirm)
+    figures = (whole.p50, whole.p90, whole.p99, whole.p999, whole.highest)
+    more = (late.p50, late.p99, confirmed.p50, confirmed.p99)
+    return [
+        escape(cell.contestant),
+        f"{cell.load:.0%}",
+        count(cell.rate),
+        *map(milliseconds, figures),
+        f"{whole.samples:,}",
+        *map(milliseconds, more),
+    ]
+
+
+def _goals(found: Sequence[Verdict]) -> str:
+    rows = (
+        [
+            escape(one.goal.backend),
+            escape(one.goal.what),
+            escape(limit(one.goal)),
+            escape(figure(one.figure, one.goal.unit)),
+            f"<span class='{'met' if one.met else 'missed'}'>{one.words}</span>",
+        ]
+        for one in found
+    )
+    return _table(["backend", "goal", "wanted", "figure", "verdict"], rows, text=2)
+
+
+def _workloads() -> str:
+    rows = ([escape(one.name), escape(one.title), f"{one.size:,}"] for one in WORKLOADS)
+    return _table(["workload", "what is done", "bytes of a body"], rows, text=2)
+
+
+def _machine(report: Report) -> str:
+    where = report.machine
+    facts = {
+        "system": where.system,
+        "processor": f"{where.processor}, {where.cores} cores",
+        "memory": mebibytes(where.memory),
+        "Python": f"{where.python}, {where.loop}",
+        "load average before the run": f"{where.load:.2f}",
+        "packages": ", ".join(f"{name} {number}" for name, number in where.packages.items()),
+        **{one.name: f"{one.version} at {one.where}" for one in report.backends},
+        **{
+            name: f"{value:.2f}" if name.startswith("fairness") else f"{value:.1f} ms"
+            for name, value in report.own.values.items()
+        },
+    }
+    return _table(["", ""], ([escape(name), escape(text)] for name, text in facts.items()), text=2)

@@ -1,0 +1,121 @@
+"""`python -m benchmarks profile URL`: flame graphs of publishing and of consuming."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from anymq import AnymqError, connect
+
+from .contestant import Contestant, Place
+from .contestants import contestants
+from .crew import JobFailed, WorkerProcess
+from .job import Job
+from .play import supervised
+from .servers import backend_of
+from .sweep import sweep
+
+LONG = 600.0
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parsers of `python -m benchmarks`."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "profile", help="write flame graphs of publish and consume", description=__doc__
+    )
+    parser.add_argument("url", metavar="URL", help="any broker; what is made there is deleted")
+    parser.add_argument("--messages", type=int, default=100_000, help="of each (100000)")
+    parser.add_argument("--contestant", default="anymq", help="another than anymq")
+    parser.add_argument("--rate", type=int, default=200, help="samples a second (200)")
+    parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), metavar="FOLDER")
+    parser.set_defaults(run=main)
+
+
+def main(options: argparse.Namespace) -> int:
+    """Write the flame graphs; 1 if that was not possible."""
+    profiler = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or "py-spy"
+    options.output.mkdir(parents=True, exist_ok=True)
+    within = [profiler, "record", "--rate", str(options.rate), "--function", "--output"]
+    with tempfile.TemporaryDirectory(prefix="anymq-bench-") as folder:
+        profile = _Profile(options, Path(folder), within)
+        try:
+            written = asyncio.run(profile.run())
+        except (AnymqError, JobFailed, OSError) as error:
+            print(f"profile: {error}", file=sys.stderr)
+            for log in Path(folder).glob("*.log"):
+                print(log.read_text()[-2000:], file=sys.stderr)
+            return 1
+    for path in written:
+        print(path)
+    return 0
+
+
+class _Profile:
+    def __init__(self, options: argparse.Namespace, folder: Path, within: Sequence[str]) -> None:
+        self._options = options
+        self._folder = folder
+        self._within = within
+        self._place = Place(url=options.url, topic=f"bench-{uuid4().hex[:8]}")
+
+    async def run(self) -> list[Path]:
+        """Publish, then consume, each in a process of its own where the backend can be shared."""
+        contestant = self._contestant()
+        alone = contestant.backend == "memory"
+        names = ["both", "both"] if alone else ["publish", "consume"]
+        paths = {name: self._options.output / f"{contestant.backend}-{name}.svg" for name in names}
+        workers = {
+            name: WorkerProcess(name, self._folder, [*self._within, str(path), "--"])
+            for name, path in paths.items()
+        }
+        producer, consumer = (workers[name] for name in names)
+        try:
+            await self._publish(contestant, producer, consumer if alone else None)
+            await self._consume(contestant, consumer)
+        finally:
+            await asyncio.gather(*(worker.aclose() for worker in workers.values()))
+            if not alone:
+                async with connect(self._options.url) as broker:
+                    await sweep(broker, contestant.backend, self._place)
+        return list(paths.values())
+
+    async def _publish(
+        self, contestant: type[Contestant], producer: WorkerProcess, alone: WorkerProcess | None
+    ) -> None:
+        # What is not to be in the picture is done by a worker that nobody looks at.
+        helper = alone or WorkerProcess("prepare", self._folder)
+        await helper.do(self._job(contestant, "prepare"))
+        if alone is None:
+            await helper.aclose()
+        await producer.do(self._job(contestant, "publish"), LONG)
+        if alone is None:
+            await producer.aclose()
+
+    async def _consume(self, contestant: type[Contestant], consumer: WorkerProcess) -> None:
+        assignment = await consumer.give(self._job(contestant, "consume"))
+        assignment.go()
+        (done,) = await supervised([assignment], self._options.messages)
+        if done.messages < self._options.messages:
+            raise JobFailed(f"only {done.messages} of {self._options.messages} messages came")
+
+    def _job(self, contestant: type[Contestant], task: str) -> Job:
+        settings = {
+            "task": task,
+            "backend": contestant.backend,
+            "contestant": contestant.name,
+            "place": self._place,
+            "count": self._options.messages,
+        }
+        return Job.model_validate(settings)
+
+    def _contestant(self) -> type[Contestant]:
+        found = {one.name: one for one in contestants(backend_of(self._options.url))}
+        if self._options.contestant not in found:
+            raise JobFailed(f"{self._options.contestant!r} is none of {', '.join(found)}")
+        return found[self._options.contestant]

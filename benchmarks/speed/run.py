@@ -1,0 +1,119 @@
+"""A whole run: start the servers, measure one backend after the other, describe where it was."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anymq
+
+from .crew import ROOT
+from .machine import commit, machine
+from .own import connect_time, fairness, import_time
+from .play import Stage
+from .results import Backend, LeftOut, Machine, Own, Report
+from .rounds import Scale, Session
+from .servers import Target, backend_of, targets
+from .workloads import Workload
+
+SHARES = {"kafka": 1.0, "rabbitmq": 1.0, "nats": 1.0, "redis": 1.0, "sqlite": 0.6, "memory": 0.4}
+"""How the time is shared out; those without peers need less."""
+
+At = Callable[[float, str], None]
+"""Is told how many seconds have passed, and what is being done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run is to measure, and where its logs go."""
+
+    backends: Sequence[str]
+    urls: Sequence[str]
+    workloads: Sequence[Workload]
+    scale: Scale
+    folder: Path
+    command: str
+
+
+def seconds_of(plan: Plan) -> float:
+    """Return about how long `plan` takes: less than the whole time with less than all backends."""
+    backends = [*plan.backends, *map(backend_of, plan.urls)]
+    share = sum(SHARES[name] for name in backends) / sum(SHARES.values())
+    return plan.scale.seconds * min(1.0, share)
+
+
+class Run:
+    """Does what a `Plan` says."""
+
+    def __init__(self, plan: Plan, at: At) -> None:
+        self._plan = plan
+        self._at = at
+        self._began = time.monotonic()
+        self._own = Own()
+        self._backends: list[Backend] = []
+        self._sessions: list[Session] = []
+
+    async def measure(self, found: Sequence[Target]) -> None:
+        """Measure all of these, in the time that is there."""
+        self._own.values["import anymq"] = import_time()
+        shares = [SHARES[target.backend] for target in found]
+        end = time.monotonic() + seconds_of(self._plan)
+        for number, target in enumerate(found):
+            left = end - time.monotonic()
+            await self._backend(target, left * shares[number] / sum(shares[number:]))
+
+    async def _backend(self, target: Target, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        described = target.described()
+
+        def tell(text: str) -> None:
+            self._at(time.monotonic() - self._began, f"{target.backend}: {text}")
+
+        async with Stage(target, self._plan.folder) as stage:
+            session = Session(stage, self._plan.scale, tell)
+            self._sessions.append(session)
+            tell("connecting")
+            await connect_time(stage, self._own)
+            if target.backend == "sqlite":
+                tell("two processes at once")
+                await fairness(stage, self._own)
+            await session.measure(self._plan.workloads, end - time.monotonic())
+        self._backends.append(described.model_copy(update={"memory": target.memory()}))
+
+    def report(self, where: Machine, started: datetime, left_out: Sequence[LeftOut]) -> Report:
+        """Put together what was measured."""
+        plan = self._plan
+        failed = [LeftOut(what=name, why=why) for name, why in self._own.missing.items()]
+        return Report(
+            started=started.isoformat(timespec="seconds"),
+            seconds=time.monotonic() - self._began,
+            command=plan.command,
+            mode=plan.scale.name,
+            chosen=[*plan.backends, *(one.name for one in self._backends)],
+            rounds=plan.scale.rounds,
+            anymq=anymq.__version__,
+            commit=commit(ROOT),
+            machine=where,
+            backends=self._backends,
+            cells=[cell for session in self._sessions for cell in session.cells],
+            own=self._own,
+            left_out=[
+                *left_out,
+                *(one for session in self._sessions for one in session.left_out),
+                *failed,
+            ],
+        )
+
+
+def run(plan: Plan, at: At) -> Report:
+    """Run `plan`, with servers of its own where it names backends."""
+    where, started = machine(), datetime.now(UTC)
+    whole = Run(plan, at)
+    at(0.0, "starting the servers")
+    with targets(plan.backends, plan.urls, plan.folder) as (found, left_out):
+        asyncio.run(whole.measure(found))
+    return whole.report(where, started, left_out)

@@ -1,0 +1,54 @@
+"""The first sentences of the report, each from its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .goals import verdicts
+from .results import Report, ratio
+from .words import count, figure
+
+PEERS = (("raw", "the raw client"), ("faststream", "FastStream"))
+
+
+def summary(report: Report) -> list[str]:
+    """Return what a reader should know who reads nothing else."""
+    found = verdicts(report)
+    met = sum(one.met for one in found)
+    return [*_backends(report), *_fastest(report), f"{met} of {len(found)} goals are met."]
+
+
+def _backends(report: Report) -> Iterator[str]:
+    for backend in report.backends:
+        parts = [
+            f"{verb}es {count(cell.rate)} messages/s{_compared(report, backend.name, verb)}"
+            if verb == "publish"
+            else f"consumes {count(cell.rate)}{_compared(report, backend.name, verb)}"
+            for verb in ("publish", "consume")
+            if (cell := report.cell(backend.name, verb, "anymq")) and cell.rate
+        ]
+        if parts:
+            yield f"On {backend.name} anymq {' and '.join(parts)}."
+
+
+def _compared(report: Report, backend: str, workload: str) -> str:
+    ours = report.cell(backend, workload, "anymq")
+    ratios = [
+        f"{figure(value, 'x')} {words}"
+        for name, words in PEERS
+        if (value := ratio(ours, report.cell(backend, workload, name))) is not None
+    ]
+    return f" ({', '.join(ratios)})" if ratios else ""
+
+
+def _fastest(report: Report) -> Iterator[str]:
+    servers = [one for one in report.backends if one.name not in ("memory", "sqlite")]
+    for workload, words in (("publish", "publish to"), ("consume", "consume from")):
+        rates = {
+            one.name: cell.rate
+            for one in servers
+            if (cell := report.cell(one.name, workload, "anymq")) and cell.rate
+        }
+        if len(rates) > 1:
+            order = sorted(rates, key=lambda name: rates[name], reverse=True)
+            yield f"Of these servers, the fastest to {words}, first to last: {', '.join(order)}."

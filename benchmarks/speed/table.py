@@ -1,0 +1,137 @@
+"""What a run shows in the terminal: how far it is, then a table, then the goals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .goals import Verdict
+from .latencies import percentiles
+from .results import Cell, Report
+from .words import count, figure, limit, milliseconds, swing
+from .workloads import WORKLOADS
+
+
+class Show:
+    """The progress of a run: a bar in a terminal, lines elsewhere."""
+
+    def __init__(self, console: Console, progress: Progress | None, seconds: float) -> None:
+        self._console = console
+        self._progress = progress
+        self._task = None if progress is None else progress.add_task("starting", total=seconds)
+
+    def at(self, seconds: float, text: str) -> None:
+        """Say what is being done, so many seconds into the run."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=seconds, description=text)
+        else:
+            self._console.print(f"{seconds:5.0f} s  {text}", highlight=False)
+
+
+@contextmanager
+def showing(seconds: float) -> Iterator[Show]:
+    """Show progress on the standard error, for a run that takes about so long."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Show(console, None, seconds)
+        return
+    columns = (SpinnerColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Show(console, progress, seconds)
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print one table a backend, and what was left out."""
+    for backend in report.backends:
+        title = f"{backend.name} {backend.version}".strip()
+        console.print(_rates(report, backend.name, title))
+        if any(cell.load for cell in report.cells if cell.backend == backend.name):
+            console.print(_latencies(report, backend.name))
+    console.print("messages/s are medians of the rounds; CPU s are those of a million messages.")
+    for one in report.left_out:
+        console.print(f"not measured: {one.what}: {one.why}", style="yellow", highlight=False)
+
+
+def _rates(report: Report, backend: str, title: str) -> Table:
+    here = [cell for cell in report.cells if cell.backend == backend and cell.load is None]
+    durability, others = _durabilities(here)
+    table = Table(title=f"{title}: {durability}", title_justify="left", caption_justify="left")
+    table.caption = "".join(f"{name}: {words}\n" for name, words in others.items()).rstrip()
+    for name in ("workload", "contestant"):
+        table.add_column(name, no_wrap=True)
+    for name in ("messages/s", "spread", "to raw", "CPU s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for workload in WORKLOADS:
+        cells = [cell for cell in here if cell.workload == workload.name]
+        for cell in cells:
+            table.add_row(*_row(report, cell))
+        if cells:
+            table.add_section()
+    return table
+
+
+def _durabilities(cells: Sequence[Cell]) -> tuple[str, dict[str, str]]:
+    """Return the durability that most have, and those of the contestants that have another."""
+    found = {cell.contestant: cell.durability for cell in cells}
+    usual = Counter(found.values()).most_common(1)[0][0] if found else ""
+    return usual, {name: words for name, words in found.items() if words != usual}
+
+
+def _row(report: Report, cell: Cell) -> tuple[str, ...]:
+    valid = cell.valid
+    cpu = sorted(sample.cpu for sample in valid)
+    duplicates = sum(sample.account.duplicates for sample in valid)
+    notes = [sample.void for sample in cell.samples if sample.void] + cell.failures
+    notes += [f"{duplicates} duplicates"] if duplicates else []
+    return (
+        cell.workload,
+        cell.contestant,
+        count(cell.rate),
+        swing(cell.rate, cell.spread),
+        figure(report.against_raw(cell), "x"),
+        figure(cpu[len(cpu) // 2] if cpu else None, ""),
+        "; ".join(notes),
+    )
+
+
+def _latencies(report: Report, backend: str) -> Table:
+    table = Table(title=f"{backend}: end to end, from the intended time of sending, in ms")
+    for name in ("load", "messages/s", "contestant"):
+        table.add_column(name, no_wrap=True)
+    for name in ("p50", "p90", "p99", "p99.9", "sent late, p99", "confirmed, p99"):
+        table.add_column(name, justify="right")
+    for cell in report.cells:
+        if cell.backend != backend or cell.load is None or not cell.valid:
+            continue
+        whole = percentiles(one.latency for one in cell.valid if one.latency)
+        late = percentiles(one.delay for one in cell.valid if one.delay)
+        confirmed = percentiles(one.confirm for one in cell.valid if one.confirm)
+        shown = (whole.p50, whole.p90, whole.p99, whole.p999, late.p99, confirmed.p99)
+        figures = [milliseconds(value) for value in shown]
+        table.add_row(f"{cell.load:.0%}", count(cell.rate), cell.contestant, *figures)
+    return table
+
+
+def print_goals(found: Sequence[Verdict], console: Console) -> None:
+    """Print each goal, its figure, and whether it was reached."""
+    table = Table(title="goals")
+    for name in ("backend", "goal"):
+        table.add_column(name)
+    for name in ("wanted", "figure", "verdict"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in found:
+        style = "green" if one.met else "red"
+        table.add_row(
+            one.goal.backend,
+            one.goal.what,
+            limit(one.goal),
+            figure(one.figure, one.goal.unit),
+            f"[{style}]{one.words}[/]",
+        )
+    console.print(table)
