@@ -52,7 +52,7 @@ def comparison(report: Report) -> list[Line]:
 def _rates(report: Report, name: str, workload: str) -> Line:
     cells = [report.cell(one.name, workload, "anymq") for one in report.backends]
     values = [None if cell is None else cell.rate for cell in cells]
-    return Line(name, tuple(map(count, values)), _blank(report), _highest(values))
+    return Line(name, tuple(map(count, values)), _blank(report), _highest(report, values))
 
 
 def _latency(report: Report, percent: str) -> Line:
@@ -63,7 +63,7 @@ def _latency(report: Report, percent: str) -> Line:
         values.append(_percentile(cell, percent))
         notes.append("" if cell is None else f"at {count(cell.rate)} messages/s")
     texts = tuple(map(milliseconds, values))
-    lowest = _highest([None if value is None else -value for value in values])
+    lowest = _highest(report, [None if value is None else -value for value in values])
     return Line(f"end to end at 50 % load, {percent}, ms", texts, tuple(notes), lowest)
 
 
@@ -121,6 +121,12 @@ def _blank(report: Report) -> tuple[str, ...]:
     return ("",) * len(report.backends)
 
 
-def _highest(values: list[float | None]) -> frozenset[int]:
-    known = [value for value in values if value is not None]
-    return frozenset(n for n, value in enumerate(values) if known and value == max(known))
+def _highest(report: Report, values: list[float | None]) -> frozenset[int]:
+    """Return where the highest value is, of the backends that survive a restart."""
+    lasting = [one.capabilities["persistent"][0] != "unsupported" for one in report.backends]
+    known = {
+        place: value
+        for place, (value, lasts) in enumerate(zip(values, lasting, strict=True))
+        if lasts and value is not None
+    }
+    return frozenset(place for place, value in known.items() if value == max(known.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -77,7 +78,7 @@ def _comparison(report: Report) -> str:
             escape(line.name),
             *(
                 f"<span class='{'best' if place in line.best else ''}'>{escape(text)}</span>"
-                + (f"<small>{escape(note)}</small>" if note else "")
+                + (f"<small>{_prose(note)}</small>" if note else "")
                 for place, (text, note) in enumerate(zip(line.texts, line.notes, strict=True))
             ),
         ]
@@ -87,10 +88,15 @@ def _comparison(report: Report) -> str:
     words = (
         "<p>What anymq reached on each backend in this run, and what it declares of each: "
         "<i>native</i>, the broker does it; <i>emulated</i>, anymq does it on top; <i>no</i>, it "
-        "is not there. The highest rates and the lowest latencies are bold. Durabilities differ: "
+        "is not there. Of those that survive a restart, the highest rates and the lowest latencies "
+        "are bold. Durabilities differ: "
         "compare speed only where you could live with either.</p>"
     )
     return words + _table(names, rows, text=len(names))
+
+
+def _prose(text: str) -> str:
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _backend(report: Report, backend: str) -> str:
@@ -112,9 +118,11 @@ def _backend(report: Report, backend: str) -> str:
 
 def _rates(report: Report, cells: Sequence[Cell]) -> str:
     names = ["workload", "contestant", "durability", "messages/s", "lowest to highest", "rounds"]
-    names += ["against raw", "CPU s a million", "server's", "peak memory", "duplicates"]
-    names += ["reordered", "void"]
-    return _table(names, (_row(report, cell) for cell in cells), text=3)
+    names += ["to raw", "CPU s", "server's", "peak memory", "duplicates", "reordered", "void"]
+    words = (
+        "<p class='faint'>Medians of the rounds. CPU seconds are those of a million messages.</p>"
+    )
+    return _table(names, (_row(report, cell) for cell in cells), text=3) + words
 
 
 def _row(report: Report, cell: Cell) -> list[str]:

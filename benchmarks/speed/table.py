@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -28,9 +29,9 @@ class Show:
     def at(self, seconds: float, text: str) -> None:
         """Say what is being done, so many seconds into the run."""
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=seconds, description=text)
+            self._progress.update(self._task, completed=seconds, description=escape(text))
         else:
-            self._console.print(f"{seconds:5.0f} s  {text}", highlight=False)
+            self._console.print(f"{seconds:5.0f} s  {escape(text)}", highlight=False)
 
 
 @contextmanager
@@ -54,7 +55,7 @@ def print_report(report: Report, console: Console) -> None:
             console.print(_latencies(report, backend.name))
     console.print("messages/s are medians of the rounds; CPU s are those of a million messages.")
     for one in report.left_out:
-        console.print(f"not measured: {one.what}: {one.why}", style="yellow", highlight=False)
+        console.print(f"not measured: {one.what}: {one.why}", style="yellow", markup=False)
 
 
 def _rates(report: Report, backend: str, title: str) -> Table:
@@ -96,7 +97,7 @@ def _row(report: Report, cell: Cell) -> tuple[str, ...]:
         swing(cell.rate, cell.spread),
         figure(report.against_raw(cell), "x"),
         figure(cpu[len(cpu) // 2] if cpu else None, ""),
-        "; ".join(notes),
+        escape("; ".join(notes)),
     )
 
 

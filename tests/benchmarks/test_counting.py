@@ -1,0 +1,95 @@
+"""The account of a run finds what was lost, repeated and overtaken, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+
+import pytest
+
+from benchmarks.speed.counting import Seen, Tally, account, steady_rate
+from benchmarks.speed.payload import Bodies, Order, head_of
+
+
+def handled(numbers: Iterable[int], *, count: int, producer: int = 0, keys: int = 0) -> Tally:
+    tally = Tally(producers=producer + 1, count=count, keys=keys)
+    bodies = Bodies(producer, 64)
+    for number in numbers:
+        tally.handle(bodies.item(number).body)
+    return tally
+
+
+def test_nothing_happened() -> None:
+    tally = handled(range(100), count=100)
+    assert tally.done()
+    result = account([tally.seen()], count=100)
+    assert (result.messages, result.lost, result.duplicates, result.reorders) == (100, 0, 0, 0)
+
+
+def test_what_is_missing_is_lost() -> None:
+    tally = handled(range(5, 100), count=100)
+    assert not tally.done()
+    assert account([tally.seen()], count=100).lost == 5
+
+
+def test_a_duplicate_does_not_stand_for_what_is_missing() -> None:
+    tally = handled([0, 1, 1, 2], count=4)
+    assert not tally.done()
+    tally.handle(Bodies(0, 64).item(3).body)
+    assert tally.done()
+    result = account([tally.seen()], count=4)
+    assert (result.lost, result.duplicates) == (0, 1)
+
+
+def test_a_repetition_is_no_reorder_and_an_overtaken_one_is() -> None:
+    result = account([handled([0, 1, 0, 3, 2], count=4).seen()], count=4)
+    assert (result.reorders, result.duplicates) == (1, 1)
+
+
+def test_keys_have_an_order_each() -> None:
+    turns = [1, 0, 3, 2, 5, 4]
+    assert account([handled(turns, count=6, keys=2).seen()], count=6).reorders == 0
+    assert account([handled(turns, count=6).seen()], count=6).reorders == 3
+
+
+def test_consumers_share_the_messages() -> None:
+    one, other = handled(range(0, 100, 2), count=100), handled(range(1, 100, 2), count=100)
+    result = account([one.seen(), other.seen()], count=100)
+    assert (result.lost, result.duplicates) == (0, 0)
+    result = account([one.seen(), other.seen(), other.seen()], count=100)
+    assert (result.lost, result.duplicates) == (0, 50)
+
+
+def test_producers_have_numbers_of_their_own() -> None:
+    tally = Tally(producers=2, count=3)
+    for item in chain(Bodies(0, 64).items(0, 3), Bodies(1, 64).items(0, 2)):
+        tally.handle(item.body)
+    result = account([tally.seen()], count=3)
+    assert (result.messages, result.lost) == (6, 1)
+
+
+def test_typed_messages_are_counted_by_their_field() -> None:
+    tally = Tally(producers=1, count=3, typed=True)
+    for item in Bodies(0, 256, typed=True).items(0, 3):
+        tally.handle(Order.model_validate_json(item.body).head)
+    assert tally.done()
+    assert account([tally.seen()], count=3).lost == 0
+
+
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize("size", [256, 4096, 65536])
+def test_bodies_have_the_size_and_the_head(size: int, typed: bool) -> None:
+    body = Bodies(7, size, typed=typed).item(41, 12345).body
+    assert len(body) == size
+    head = Order.model_validate_json(body).head if typed else body
+    assert head_of(head, typed=typed) == (7, 41, 12345)
+
+
+def test_the_rate_is_that_between_a_tenth_and_nine_tenths() -> None:
+    second = 1_000_000_000
+    # Ten messages a mark: slow to begin with, then a mark a second, at last a burst.
+    marks = [50 * second, *(second * (50 + n) for n in range(1, 9)), 58 * second + 1]
+    seen = Seen(counts=[], reorders=0, marks=marks, step=10)
+    assert steady_rate([seen]) == pytest.approx(10.0)
+    assert steady_rate([seen, seen]) == pytest.approx(20.0)
+    assert steady_rate([Seen(counts=[], reorders=0, marks=[], step=10)]) is None

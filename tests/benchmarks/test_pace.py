@@ -1,0 +1,29 @@
+"""Messages are due at fixed moments, all of them, and none early."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from benchmarks.speed.pace import TICK, Ticker, schedule
+
+
+@pytest.mark.parametrize(("rate", "count"), [(1000.0, 500), (333.0, 100), (90_000.0, 10_000)])
+def test_the_schedule_is_even(rate: float, count: int) -> None:
+    moments = list(schedule(rate, count))
+    assert sum(due for _, due in moments) == count
+    sent = 0
+    for after, due in moments:
+        sent += due
+        assert abs(sent - (after + TICK) * rate) < 1.01 or sent == count
+
+
+async def test_nothing_is_sent_early_and_nothing_is_left_out() -> None:
+    sent = 0
+    began = time.monotonic_ns()
+    async with Ticker(5000.0, 250) as ticks:
+        async for intended, due in ticks:
+            assert began < intended <= time.monotonic_ns()
+            sent += due
+    assert sent == 250

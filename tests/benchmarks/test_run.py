@@ -1,0 +1,92 @@
+"""A measurement: workers publish and consume, everything is counted, nothing is left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import anymq
+from benchmarks.speed.contestants import contestant
+from benchmarks.speed.crew import JobFailed
+from benchmarks.speed.job import Job
+from benchmarks.speed.latencies import percentiles
+from benchmarks.speed.play import Stage, play
+from benchmarks.speed.rounds import Scale, Session
+from benchmarks.speed.servers import Target
+from benchmarks.speed.workloads import WORKLOADS, chosen
+
+TINY = Scale(name="tiny", seconds=1.0, rounds=2, loads=1)
+BY_NAME = {workload.name: workload for workload in WORKLOADS}
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
+    backend: str = request.param
+    url = f"sqlite:///{tmp_path}/bench.db" if backend == "sqlite" else "memory://bench"
+    return Target(backend=backend, url=url)
+
+
+@pytest.mark.parametrize("name", ["publish", "publish-many", "consume", "typed", "ordered"])
+async def test_everything_is_counted(target: Target, name: str, tmp_path: Path) -> None:
+    async with Stage(target, tmp_path) as stage:
+        anymq_here = contestant(target.backend, "anymq")
+        sample = await play(stage, BY_NAME[name], anymq_here, count=300, round=0)
+    assert not sample.void
+    assert (sample.account.messages, sample.account.lost) == (300, 0)
+    assert sample.rate > 0
+
+
+async def test_latency_counts_from_the_intended_time(target: Target, tmp_path: Path) -> None:
+    async with Stage(target, tmp_path) as stage:
+        sample = await play(
+            stage,
+            BY_NAME["latency"],
+            contestant(target.backend, "anymq"),
+            count=400,
+            round=0,
+            rate=800.0,
+        )
+    assert sample.account.lost == 0
+    for histogram in (sample.latency, sample.confirm, sample.delay):
+        assert histogram is not None
+        assert 300 < percentiles([histogram]).samples <= 400
+
+
+async def test_a_topic_is_deleted_after_its_run(tmp_path: Path) -> None:
+    target = Target(backend="sqlite", url=f"sqlite:///{tmp_path}/bench.db")
+    async with Stage(target, tmp_path) as stage:
+        await play(stage, BY_NAME["consume"], contestant("sqlite", "anymq"), count=100, round=0)
+    async with anymq.connect(target.url) as broker:
+        assert await broker.admin.topics() == []
+
+
+async def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
+    target = Target(backend="sqlite", url=f"sqlite:///{tmp_path}/bench.db")
+    async with Stage(target, tmp_path) as stage:
+        anymq_here = contestant("sqlite", "anymq")
+        place = stage.place(BY_NAME["publish"])
+        broken = Job(
+            task="prepare",
+            backend="sqlite",
+            contestant="anymq",
+            place=type(place)(url="sqlite:////nowhere/at/all.db", topic="orders"),
+        )
+        with pytest.raises(JobFailed, match="nowhere"):
+            await stage.worker(anymq_here, "producer").do(broken)
+
+
+async def test_rounds_take_turns_and_make_cells(tmp_path: Path) -> None:
+    target = Target(backend="memory", url="memory://bench")
+    said: list[str] = []
+    async with Stage(target, tmp_path) as stage:
+        session = Session(stage, TINY, said.append)
+        await session.measure(chosen(["consume", "latency"]), 1.0)
+    cells = {(cell.workload, cell.contestant, cell.load): cell for cell in session.cells}
+    assert set(cells) == {
+        ("consume", "anymq", None),
+        ("consume", "anymq+idempotency", None),
+        ("latency", "anymq", 0.5),
+    }
+    assert all(cell.valid and not cell.failures for cell in cells.values())
+    assert any("warms up" in line for line in said)
