@@ -7,7 +7,7 @@ PY := .venv/bin/python
 SOURCES = $(wildcard core adapters brokers tests examples benchmarks docs) .ci
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance check up down build lock clean
+.PHONY: help setup demo test conformance bench check up down build lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: setup ## start the real servers, run every test, stop them; ARGS='tests/co
 
 conformance: setup ## the conformance suite alone, on every backend
 	@$(PY) -m tests.run tests/conformance $(ARGS)
+
+bench: setup ## compare brokers and clients, into build/benchmarks; ARGS='--quick --goals'
+	@$(PY) -m benchmarks $(ARGS)
 
 check: setup ## lint, formatting and types
 	$(PY) -m ruff check $(SOURCES)

@@ -1,0 +1,172 @@
+"""What a message costs, counted rather than timed: it may become less, and never more.
+
+A ceiling that is passed is a regression to be found, or a change that is worth it and says so here.
+Where the code has become better, lower the ceiling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from types import FrameType
+
+import pytest
+
+import anymq
+from anymq import App
+from anymq.driver import Binding
+from anymq_kafka import KafkaDriver
+from anymq_nats import NatsDriver
+from anymq_rabbitmq import RabbitMQDriver
+from anymq_redis import RedisDriver
+from benchmarks.speed.payload import Bodies
+from tests.benchmarks.counting_driver import SCHEME, CountingDriver, serve
+
+N = 2000
+BODY = Bodies(0, 256).item(0).body
+
+PUBLISH_CALLS = 4
+"""Driver calls for `N` concurrent publishes."""
+RECEIVE_CALLS, ACK_CALLS = 16, 10
+"""Driver calls to consume `N` messages."""
+FUNCTIONS_TO_PUBLISH, FUNCTIONS_TO_CONSUME = 120.0, 102.0
+"""Calls of Python and C functions a message, the memory driver's own included."""
+BLOCKS_IN_FLIGHT = 4.5
+"""Memory blocks that a message takes from when it was fetched until it is settled."""
+BLOCKS_KEPT = 0.1
+"""Memory blocks that stay for a message that has been settled."""
+ENVELOPE = {"kafka": 155, "rabbitmq": 138, "nats": 180, "redis": 174}
+"""Bytes of all header names and values beside a body of bytes with a key."""
+
+
+class Calls:
+    """Counts the calls of functions within its context, those of C too."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> Calls:
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _note(self, frame: FrameType, event: str, argument: object) -> None:
+        if event in ("call", "c_call"):
+            self.count += 1
+
+
+@pytest.fixture(autouse=True)
+def counting() -> None:
+    serve()
+
+
+def consuming(url: str, count: int) -> tuple[App, asyncio.Event]:
+    """Return an app that handles messages by the default chain, and what says that all came."""
+    app, done = App(url), asyncio.Event()
+    left = iter(range(count - 1))
+
+    @app.subscriber("orders", group="billing")
+    async def handle(body: bytes) -> None:
+        if next(left, None) is None:
+            done.set()
+
+    return app, done
+
+
+async def publish_one_by_one(broker: anymq.Broker, count: int) -> None:
+    async with asyncio.TaskGroup() as group:
+        for _ in range(count):
+            group.create_task(broker.publish("orders", BODY))
+
+
+async def test_concurrent_publishes_become_few_driver_calls() -> None:
+    async with anymq.connect(f"{SCHEME}://publishes") as broker:
+        await publish_one_by_one(broker, N)
+    assert len(CountingDriver.records) == N
+    assert CountingDriver.calls["publish"] <= PUBLISH_CALLS
+
+
+async def test_messages_are_fetched_and_settled_in_bulk() -> None:
+    url = f"{SCHEME}://settled"
+    async with anymq.connect(url) as broker:
+        await broker.publish_many("orders", [BODY] * N)
+        app, done = consuming(url, N)
+        async with app:
+            await done.wait()
+    assert CountingDriver.calls["receive"] <= RECEIVE_CALLS
+    assert CountingDriver.calls["ack"] <= ACK_CALLS
+    assert set(CountingDriver.calls) <= {"publish", "receive", "ack"}
+
+
+async def test_function_calls_to_publish() -> None:
+    async with anymq.connect("memory://calls-to-publish") as broker:
+        await publish_one_by_one(broker, 100)
+        with Calls() as calls:
+            await publish_one_by_one(broker, N)
+    assert calls.count / N <= FUNCTIONS_TO_PUBLISH
+
+
+async def test_function_calls_to_consume() -> None:
+    url = "memory://calls-to-consume"
+    async with anymq.connect(url) as broker:
+        await broker.publish_many("orders", [BODY] * N)
+        app, done = consuming(url, N)
+        async with app:
+            with Calls() as calls:
+                await done.wait()
+    assert calls.count / N <= FUNCTIONS_TO_CONSUME
+
+
+def blocks() -> int:
+    gc.collect()
+    return sys.getallocatedblocks()
+
+
+async def test_memory_of_a_message_in_flight() -> None:
+    url = "memory://in-flight"
+    async with anymq.connect(url) as broker:
+        await broker.publish_many("orders", [BODY] * N)
+        before = blocks()
+        async with broker.subscribe("orders", group="billing", prefetch=N) as deliveries:
+            held = [await anext(deliveries) for _ in range(N)]
+            taken = blocks() - before
+            while held:
+                await held.pop().ack()
+    assert taken / N <= BLOCKS_IN_FLIGHT
+
+
+async def test_memory_of_a_message_that_is_done() -> None:
+    url = "memory://done"
+    after: list[int] = []
+    async with anymq.connect(url) as broker:
+        for _ in range(3):
+            await broker.publish_many("orders", [BODY] * N)
+            app, done = consuming(url, N)
+            async with app:
+                await done.wait()
+            await broker.admin.purge("orders")
+            after.append(blocks())
+    assert (after[-1] - after[-2]) / N <= BLOCKS_KEPT
+
+
+@pytest.mark.parametrize(
+    ("name", "binding"),
+    [
+        ("kafka", KafkaDriver.binding),
+        ("rabbitmq", RabbitMQDriver.binding),
+        ("nats", NatsDriver.binding),
+        ("redis", RedisDriver.binding),
+    ],
+)
+async def test_bytes_of_the_envelope(
+    name: str, binding: Binding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CountingDriver, "binding", binding)
+    async with anymq.connect(f"{SCHEME}://envelope") as broker:
+        await broker.publish("orders", BODY, key="k-17")
+    (record,) = CountingDriver.records
+    size = sum(len(key) + len(value) for key, value in record.headers.items())
+    assert size <= ENVELOPE[name]
