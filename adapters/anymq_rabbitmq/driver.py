@@ -112,6 +112,11 @@ class RabbitMQDriver(Driver):
         assert connection is not None
         return connection
 
+    @property
+    def obstacle(self) -> BaseException | None:
+        """See `Driver`."""
+        return self._publisher.obstacle
+
     async def ping(self) -> None:
         """See `Driver`."""
         async with self._link.scratch():
@@ -143,7 +148,7 @@ class RabbitMQDriver(Driver):
     async def subscribe(self, spec: SubscribeSpec) -> Source:
         """See `Driver`."""
         if spec.topic.create:
-            self._due.start()
+            await self._due.take_part()
         else:
             await topology.require_exchange(self._link, topology.exchange_of(spec.topic))
         if spec.group is None:

@@ -108,6 +108,7 @@ class Due:
         self._delays = delays
         self._settle = settle
         self._prepared = False
+        self._making = asyncio.Lock()
         # On a channel of its own: what is refused here closes nobody else's.
         self._publisher = Publisher(publishing, timeout=timeout, check=self._check)
         self._logs: dict[str, str | None] = {}
@@ -117,17 +118,26 @@ class Due:
         """Return when delayed messages can be published; take part from now on."""
         if self._prepared:
             return
-        if not await topology.exists(self._link, QUEUE):
-            await topology.ensure_queue(self._link, QUEUE, ARGUMENTS)
-            await asyncio.sleep(self._settle)
+        await self.take_part()
         await self._delays.prepare(QUEUE)
-        self.start()
         self._prepared = True
 
-    def start(self) -> None:
-        """Take part in publishing what is due."""
+    async def take_part(self) -> None:
+        """Publish what is due from now on, should it be this process's turn.
+
+        Returns when the queue is one to rely on: a server that is killed within a second of making
+        it would leave it dead, until somebody deletes it.
+        """
+        if self._task is None:
+            await self._make_queue()
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="anymq-due")
+
+    async def _make_queue(self) -> None:
+        async with self._making:
+            if not await topology.exists(self._link, QUEUE):
+                await topology.ensure_queue(self._link, QUEUE, ARGUMENTS)
+                await asyncio.sleep(self._settle)
 
     def forget(self) -> None:
         """Look again what is there: something was not."""
@@ -150,7 +160,7 @@ class Due:
     async def _run(self) -> None:
         while True:
             try:
-                await topology.ensure_queue(self._link, QUEUE, ARGUMENTS)
+                await self._make_queue()
                 names = await self._names.follow()
                 consumer = await Consumer.open(self._link, QUEUE, prefetch=WINDOW)
                 try:

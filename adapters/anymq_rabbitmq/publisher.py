@@ -170,6 +170,12 @@ class Publisher:
         self._opening = asyncio.Lock()
         self._lane: _Lane | None = None
 
+    @property
+    def obstacle(self) -> Throttled | None:
+        """The alarm for which the server takes no publishes now."""
+        blocked = self._link.blocked
+        return Throttled(f"RabbitMQ blocks publishers: {blocked}") if blocked else None
+
     async def publish(self, messages: Sequence[Outgoing]) -> list[BaseException | None]:
         """Publish persistently and return, for each, None or the error that kept it out.
 
@@ -227,8 +233,8 @@ class Publisher:
         ]
 
     async def _ready(self) -> _Lane:
-        if blocked := self._link.blocked:
-            raise Throttled(f"RabbitMQ blocks publishers: {blocked}")
+        if obstacle := self.obstacle:
+            raise obstacle
         lane = self._lane
         if lane is not None and lane.channel.is_open:
             return lane

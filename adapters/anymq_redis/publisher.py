@@ -162,18 +162,15 @@ class Publisher:
         create = b"1" if topic.spec.create else b"0"
         count = b"%d" % topic.partitions
         args = [b"%d" % lane.number, self._window_argument(), create, count]
+        now = self._now()  # One for all: what is due at the same time keeps its order.
         for index, partition in zip(batch.indexes, batch.partitions, strict=True):
             record = records[index]
             flat = fields(record)
-            delay = b"0" if record.deliver_at is None else b"%d" % self._delay(record.deliver_at)
+            delay = b"0" if record.deliver_at is None else b"%d" % _wait(record.deliver_at - now)
             args += (b"%d" % (partition + 1), delay, b"%d" % len(flat))
             args += flat
         keys = topic.keys
         return PUBLISH, [lane.fence, keys.about, keys.delayed, keys.payloads, *keys.streams], args
-
-    def _delay(self, deliver_at: float) -> int:
-        """Return the milliseconds until then, 0 if it has come."""
-        return max(0, math.ceil((deliver_at - self._now()) * 1000))
 
     def _announce(self, batch: Batch, records: Sequence[Record]) -> None:
         due = [at for index in batch.indexes if (at := records[index].deliver_at) is not None]
@@ -182,6 +179,11 @@ class Publisher:
 
     def _window_argument(self) -> bytes:
         return b"%d" % max(1, round(self._window * 1000))
+
+
+def _wait(seconds: float) -> int:
+    """Return whole milliseconds that are not shorter, 0 if the time has come."""
+    return max(0, math.ceil(seconds * 1000))
 
 
 def outcome(reply: object, topic: RedisTopic, partition: int) -> Outcome:

@@ -356,6 +356,12 @@ class Driver(ABC):
     def native(self) -> Any:
         """The client library's own object, for what anymq does not cover."""
 
+    @property
+    def obstacle(self) -> BaseException | None:
+        """Why the broker takes no messages now, where it has said so: what a publish that times out
+        meanwhile gives as its cause."""
+        return None
+
     @abstractmethod
     async def ping(self) -> None:
         """Return after one answered round trip; raise if the broker does not answer."""

@@ -173,11 +173,12 @@ class Publisher:
             if pending.deadline > now:
                 waiting = True
                 continue
-            last = f"; the last error was: {pending.error}" if pending.error else ""
+            cause = pending.error or self._driver.obstacle
+            last = f"; the last error was: {cause}" if cause else ""
             timeout = PublishTimeout(
                 f"publish to {pending.record.topic} was not confirmed in time; "
                 f"the message may have been stored all the same{last}"
             )
-            timeout.__cause__ = pending.error
+            timeout.__cause__ = cause
             pending.future.set_exception(timeout)
         self._sweep = self._loop.call_later(SWEEP, self._expire) if waiting else None

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 import pytest_asyncio
 
-from anymq import Broker, Closed, NotFound, PermanentError, PublishTimeout, Receipt
+from anymq import Broker, Closed, NotFound, PermanentError, PublishTimeout, Receipt, Throttled
 from anymq.driver import Outcome, Record
 
 from .scripted import Lost, Missing, Refused, ScriptedDriver, scripted
@@ -111,6 +111,26 @@ async def test_the_timeout_names_the_last_error(both: Both) -> None:
         await broker.publish("t", "x", timeout=0.4)
     assert len(driver.batches) > 1
     assert caught.value.__cause__ is not None
+
+
+async def test_the_timeout_names_what_the_broker_says_is_in_the_way(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, driver = both
+    full = Throttled("the disk is full")
+    monkeypatch.setattr(ScriptedDriver, "obstacle", full)
+    hang = asyncio.Event()
+
+    async def script(records: Sequence[Record]) -> Sequence[Outcome]:
+        await hang.wait()
+        return await driver.confirm(records)
+
+    driver.script = script
+    for payload in ("in the call", "in the queue"):
+        with pytest.raises(PublishTimeout, match="the disk is full") as caught:
+            await broker.publish("t", payload, timeout=0.2)
+        assert caught.value.__cause__ is full
+    hang.set()
 
 
 async def test_a_vanished_topic_is_declared_again_once(both: Both) -> None:
