@@ -195,12 +195,14 @@ class _Pull:
 
     async def run(self) -> None:
         """Handle until done."""
-        subscription = await self._client.subscribe(self._inbox, cb=self._arrived)
+        subscription: Any = await self._client.subscribe(self._inbox, cb=self._arrived)
         try:
             await self._ask()
             await self._ended
         finally:
-            await subscription.unsubscribe()
+            if not self._ended.done():
+                self._ended.cancel()
+            await subscription.drain()
 
     async def _ask(self) -> None:
         self._asked += AHEAD
@@ -209,6 +211,8 @@ class _Pull:
 
     async def _arrived(self, message: Msg) -> None:
         if self._ended.done():
+            if message.reply:
+                await self._client.publish(message.reply, b"-NAK")
             return
         if not message.reply:
             return await self._refused(message)

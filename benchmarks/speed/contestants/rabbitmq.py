@@ -153,7 +153,7 @@ class RawBest(Raw):
             finally:
                 bulk.stop()
                 await channel.basic_cancel(tag.consumer_tag or "")
-                await bulk.ack()
+                await bulk.ack(wait=True)
 
 
 class _Bulk:
@@ -183,11 +183,11 @@ class _Bulk:
         elif self._tag - self._acked >= ACK_EVERY:
             await self.ack()
 
-    async def ack(self) -> None:
-        """Acknowledge all that was handled."""
+    async def ack(self, *, wait: bool = False) -> None:
+        """Acknowledge all that was handled; with `wait`, return when it is on its way."""
         if self._tag > self._acked:
             self._acked = self._tag
-            await self._channel.basic_ack(self._tag, multiple=True, wait=False)
+            await self._channel.basic_ack(self._tag, multiple=True, wait=wait)
 
     async def until_done(self) -> None:
         """Return when enough was handled; acknowledge meanwhile what does not fill a batch."""
@@ -208,7 +208,9 @@ async def _low_channel(place: Place) -> AsyncIterator[Any]:
     connection = await aiormq.connect(plain(place.url))
     try:
         channel = await connection.channel(publisher_confirms=True)
-        yield channel
-        await channel.close()
+        try:
+            yield channel
+        finally:
+            await channel.close()
     finally:
         await connection.close()

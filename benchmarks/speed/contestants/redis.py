@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from secrets import token_hex
@@ -80,13 +81,16 @@ class Raw(Contestant):
         topic, group = self.place.topic, self.place.group
         async with _connected(self.place) as client:
             handled = None
+            ended = False
             try:
-                async for id, fields in _entries(client, self.place):
-                    take(fields[b"data"])
-                    handled = id
-                    await client.xack(topic, group, id)
-                    handled = None
-                    if done():
+                async for entries in _batches(client, self.place):
+                    for id, fields in entries:
+                        take(fields[b"data"])
+                        handled = id
+                        await client.xack(topic, group, id)
+                        handled = None
+                        ended |= done()
+                    if ended:  # the rest of the batch is with this consumer, so handled too
                         return
             finally:
                 if handled is not None:  # the call may have been cut off
@@ -127,23 +131,21 @@ class RawBest(Raw):
 
 def _handle(entries: Entries, take: Handle, done: Callable[[], bool], handled: list[bytes]) -> bool:
     """Handle the entries, and note which; return whether that was enough."""
+    ended = False
     for id, fields in entries:
         take(fields[b"data"])
         handled.append(id)
-        if done():
-            return True
-    return False
-
-
-async def _entries(client: Redis, place: Place) -> AsyncIterator[Entry]:
-    async for entries in _batches(client, place):
-        for entry in entries:
-            yield entry
+        ended |= done()
+    return ended
 
 
 async def _batches(client: Redis, place: Place) -> AsyncIterator[Entries]:
     consumer = f"bench-{token_hex(6)}"
+    task = asyncio.current_task()
     while True:
+        # Before Python 3.12 a cancellation can get lost in redis-py's calls: wait_for swallows it.
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
         answer: Any = await client.xreadgroup(
             place.group, consumer, {place.topic: ">"}, count=BATCH, block=BLOCK_MS
         )
