@@ -75,7 +75,9 @@ class WorkerProcess:
         self._reading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start the process."""
+        """Start the process, unless it runs already."""
+        if self._process is not None and self._process.returncode is None:
+            return
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -90,8 +92,7 @@ class WorkerProcess:
 
     async def give(self, job: Job) -> Assignment:
         """Have it begin `job`; returns at once."""
-        if self._process is None or self._process.returncode is not None:
-            await self.start()
+        await self.start()
         number = next(self._numbers)
         assignment = self._jobs[number] = Assignment(self, number)
         self.send(Command(number=number, verb="begin", job=job))

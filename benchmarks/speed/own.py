@@ -16,19 +16,15 @@ from .play import Stage, supervised
 from .results import Own
 from .workloads import Workload
 
-IMPORTS = 9
-CONNECTS = 7
 PUBLISHERS = 2
-EACH = 20_000
-"""Messages of each of the two publishers."""
 
 _IMPORT = (
     "import time; began = time.perf_counter(); import anymq; print(time.perf_counter() - began)"
 )
 
 
-def import_time() -> float:
-    """Return the median of what `import anymq` takes in a new interpreter, in milliseconds."""
+def import_time(times: int) -> float:
+    """Return what `import anymq` takes in a new interpreter, in ms: the median of so many times."""
 
     def once() -> float:
         command = [sys.executable, "-c", _IMPORT]
@@ -36,16 +32,16 @@ def import_time() -> float:
         return float(done.stdout) * 1000
 
     once()  # compiles what has not been compiled, reads the files
-    return median(once() for _ in range(IMPORTS))
+    return median(once() for _ in range(times))
 
 
-async def connect_time(stage: Stage, own: Own) -> None:
+async def connect_time(stage: Stage, own: Own, turns: int) -> None:
     """Note what opening a producer takes, in ms, with anymq and beyond the raw client."""
     backend = stage.target.backend
     found = {one.name: one for one in contestants(backend)}
     times: dict[str, list[float]] = {"anymq": [], "raw": []}
     try:
-        for turn in range(CONNECTS + 1):
+        for turn in range(turns + 1):
             for name in times:
                 if name in found and not found[name].missing():
                     done = await _connect(stage, found[name])
@@ -66,14 +62,14 @@ async def _connect(stage: Stage, contestant: type[Contestant]) -> Done:
     return await stage.worker(contestant, "producer").do(job)
 
 
-async def fairness(stage: Stage, own: Own) -> None:
+async def fairness(stage: Stage, own: Own, each: int) -> None:
     """Note how far the slower of two publishing processes had come when the faster one was done.
 
-    1 is a tie. Both publish the same number to the same topic; nothing may be lost.
+    1 is a tie. Both publish `each` messages to the same topic; nothing may be lost.
     """
     contestant = contestants(stage.target.backend)[0]
     try:
-        share, result = await _side_by_side(stage, contestant)
+        share, result = await _side_by_side(stage, contestant, each)
     except JobFailed as error:
         own.missing[f"fairness {stage.target.backend}"] = str(error)
         return
@@ -83,13 +79,15 @@ async def fairness(stage: Stage, own: Own) -> None:
         own.values[f"fairness {stage.target.backend}"] = share
 
 
-async def _side_by_side(stage: Stage, contestant: type[Contestant]) -> tuple[float, Account]:
+async def _side_by_side(
+    stage: Stage, contestant: type[Contestant], each: int
+) -> tuple[float, Account]:
     place = stage.place(Workload(name="", kind="publish", ability="publish", title=""))
     settings = {
         "backend": contestant.backend,
         "contestant": contestant.name,
         "place": place,
-        "count": EACH,
+        "count": each,
     }
     workers = [stage.worker(contestant, f"producer-{number}") for number in range(PUBLISHERS)]
     await workers[0].do(Job.model_validate({"task": "prepare", **settings}))
@@ -104,10 +102,10 @@ async def _side_by_side(stage: Stage, contestant: type[Contestant]) -> tuple[flo
     consume = Job.model_validate({"task": "consume", "producers": PUBLISHERS, **settings})
     consumer = await stage.worker(contestant, "consumer-0").give(consume)
     consumer.go()
-    (consumed,) = await supervised([consumer], PUBLISHERS * EACH)
+    (consumed,) = await supervised([consumer], PUBLISHERS * each)
     await stage.clear(contestant, place)
     assert consumed.seen is not None
-    return share_of_the_slower([one.marks for one in done]), account([consumed.seen], count=EACH)
+    return share_of_the_slower([one.marks for one in done]), account([consumed.seen], count=each)
 
 
 def share_of_the_slower(marks: list[list[int]]) -> float:

@@ -70,6 +70,11 @@ class Stage:
             self._workers[name] = WorkerProcess(name, self._folder)
         return self._workers[name]
 
+    def workers(self, contestant: type[Contestant], consumers: int) -> list[WorkerProcess]:
+        """Return the producer's process, then those of the consumers."""
+        roles = ["producer", *(f"consumer-{number}" for number in range(consumers))]
+        return [self.worker(contestant, role) for role in roles]
+
     def place(self, workload: Workload) -> Place:
         """Return a topic that nobody has used before."""
         self._runs += 1
@@ -136,10 +141,7 @@ class _Run:
         self._contestant = contestant
         self._place = place
         self._count = count
-        self.producer = stage.worker(contestant, "producer")
-        self._consumers = [
-            stage.worker(contestant, f"consumer-{number}") for number in range(workload.consumers)
-        ]
+        self.producer, *self._consumers = stage.workers(contestant, workload.consumers)
 
     def job(self, task: str, **more: object) -> Job:
         workload = self._workload
@@ -168,15 +170,16 @@ class _Run:
         assignment.go()
         done = await assignment.done
         consumed = await supervised(await self._consume(), self._count)
-        return self._sample(done.messages / done.seconds, [done], consumed)
+        busy = done.seconds + self._count / (steady_rate(_seen(consumed)) or self._count)
+        return self._sample(done.messages / done.seconds, [done], consumed, busy)
 
     async def drain(self) -> Sample:
         """Fill up; then consume with the clock running."""
-        await self.producer.do(self.job("publish", many=True), LONGEST)
+        filled = await self.producer.do(self.job("publish", many=True), LONGEST)
         began = time.perf_counter()
         consumed = await supervised(await self._consume(), self._count)
         rate = steady_rate(_seen(consumed)) or self._count / (time.perf_counter() - began)
-        return self._sample(rate, consumed, consumed)
+        return self._sample(rate, consumed, consumed, filled.seconds + self._count / rate)
 
     async def flow(self, rate: float) -> Sample:
         """Publish and consume at once; at `rate` messages a second, if there is one."""
@@ -188,7 +191,7 @@ class _Run:
         producer.go()
         done, consumed = await asyncio.gather(producer.done, supervised(consumers, self._count))
         reached = rate or steady_rate(_seen(consumed)) or done.messages / done.seconds
-        sample = self._sample(reached, [done, *consumed], consumed)
+        sample = self._sample(reached, [done, *consumed], consumed, self._count / reached)
         found = {
             "latency": consumed[0].latency,
             "confirm": done.confirm,
@@ -208,7 +211,9 @@ class _Run:
         await assignment.ready
         return assignment
 
-    def _sample(self, rate: float, timed: Sequence[Done], consumed: Sequence[Done]) -> Sample:
+    def _sample(
+        self, rate: float, timed: Sequence[Done], consumed: Sequence[Done], busy: float
+    ) -> Sample:
         result = account(_seen(consumed), count=self._count)
         used = [done.cpu for done in timed]
         cpu = max(used) if self._contestant.backend == "memory" else sum(used)
@@ -216,6 +221,7 @@ class _Run:
             round=0,
             rate=rate,
             messages=self._count,
+            busy=busy,
             account=result,
             cpu=cpu / self._count * 1e6,
             rss_growth=max(done.rss_peak - done.rss_early for done in timed),

@@ -19,6 +19,8 @@ class Sample(BaseModel):
     rate: float
     """Messages a second: what was timed, or the rate that was offered."""
     messages: int
+    busy: float = 0.0
+    """Seconds of publishing and of consuming, also of the one that was not timed."""
     account: Account
     cpu: float
     """CPU seconds a million messages, of the processes that were timed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import time
@@ -19,6 +20,8 @@ PROBE = 1000
 """Messages of a first warm-up."""
 TOO_SHORT = 0.05
 """Seconds a warm-up must have taken at least to say how fast the contestant is."""
+LONG_ENOUGH = 0.5
+"""Seconds after which a warm-up is not repeated with more messages."""
 SHORTEST = 0.1
 """Seconds a measurement aims to take at the least."""
 LEAST = 500
@@ -40,9 +43,22 @@ class Scale:
     rounds: int
     loads: int = 3
     everybody: bool = True
+    imports: int = 9
+    connects: int = 7
+    publishes: int = 20_000
+    """How often, how many: the small measurements."""
 
 
-QUICK = Scale(name="quick", seconds=85.0, rounds=3, loads=1, everybody=False)
+QUICK = Scale(
+    name="quick",
+    seconds=80.0,
+    rounds=3,
+    loads=1,
+    everybody=False,
+    imports=3,
+    connects=3,
+    publishes=3000,
+)
 FULL = Scale(name="full", seconds=1110.0, rounds=5)
 FIRST = frozenset({"anymq", "raw", "raw best", "faststream"})
 """Who takes part where time is short."""
@@ -56,6 +72,8 @@ class Entry:
     contestant: type[Contestant]
     cell: Cell
     speed: float = 0.0
+    unit: float = 0.0
+    """Seconds a message, for publishing and consuming it."""
     overhead: float = 0.0
     offered: float = 0.0
     count: int = 0
@@ -87,6 +105,7 @@ class Session:
 
     async def _group(self, workloads: Sequence[Workload], seconds: float) -> None:
         end = time.monotonic() + seconds
+        await self._started(workloads)
         entries: list[Entry] = []
         for workload in workloads:
             entries += await self._warmed_up(workload)
@@ -99,6 +118,16 @@ class Session:
                 break
             await self._round([one for one in entries if round < one.workload.rounds], round)
         self.cells += [entry.cell for entry in entries]
+
+    async def _started(self, workloads: Sequence[Workload]) -> None:
+        """Start all processes at once: most of what they do then is to wait for the disk."""
+        workers = {
+            id(worker): worker
+            for workload in workloads
+            for contestant in self._contestants(workload)
+            for worker in self.stage.workers(contestant, workload.consumers)
+        }
+        await asyncio.gather(*(worker.start() for worker in workers.values()))
 
     async def _warmed_up(self, workload: Workload) -> list[Entry]:
         """Let everybody do it once, to know how fast each is; nothing of it is kept."""
@@ -125,9 +154,12 @@ class Session:
             sample = await self._play(entry, workload, count)
             if sample.void:
                 raise JobFailed(sample.void)
+            taken = time.monotonic() - began
             entry.speed = sample.rate
-            entry.overhead = max(0.0, time.monotonic() - began - 2 * count / sample.rate)
-            if count / sample.rate > TOO_SHORT or count * 8 > workload.most:
+            entry.unit = sample.busy / count
+            entry.overhead = max(0.0, taken - sample.busy)
+            short = count / sample.rate < TOO_SHORT and sample.busy < LONG_ENOUGH
+            if not short or count * 8 > workload.most:
                 return
             count *= 8
 
@@ -146,11 +178,18 @@ class Session:
 
     def _size(self, entries: Sequence[Entry], seconds: float) -> None:
         """Choose how many messages each measurement takes, so that a round takes so long."""
-        wanted = sum(entry.workload.seconds for entry in entries)
+        # Who publishes fast and consumes slowly gets fewer messages than fit the time.
+        speeds = [
+            entry.offered or min(entry.speed, 3 / entry.unit if entry.unit else entry.speed)
+            for entry in entries
+        ]
+        wanted = sum(
+            speed * entry.workload.seconds * max(entry.unit, 1 / speed)
+            for entry, speed in zip(entries, speeds, strict=True)
+        )
         free = seconds - sum(entry.overhead for entry in entries)
-        share = min(1.0, max(0.0, free / 2 / wanted)) if wanted else 0.0
-        for entry in entries:
-            speed = entry.offered or entry.speed
+        share = min(1.0, max(0.0, free / wanted)) if wanted else 0.0
+        for entry, speed in zip(entries, speeds, strict=True):
             count = int(speed * max(SHORTEST, entry.workload.seconds * share))
             least = TIMED if entry.offered else LEAST
             entry.count = min(max(count, least), entry.workload.most)
@@ -193,7 +232,7 @@ class Session:
             if not self.scale.everybody and one.name not in FIRST:
                 continue
             if missing := one.missing():
-                self._leave_out(f"{workload.name}, {one.name}", f"not installed: {missing}")
+                self._leave_out(f"{workload.name}, {one.name}", f"needs {missing}")
                 continue
             found.append(one)
         return found
@@ -208,4 +247,6 @@ class Session:
         )
 
     def _leave_out(self, what: str, why: str) -> None:
-        self.left_out.append(LeftOut(what=f"{self.stage.target.backend}: {what}", why=why))
+        one = LeftOut(what=f"{self.stage.target.backend}: {what}", why=why)
+        if one not in self.left_out:
+            self.left_out.append(one)

@@ -59,7 +59,7 @@ class Run:
 
     async def measure(self, found: Sequence[Target]) -> None:
         """Measure all of these, in the time that is there."""
-        self._own.values["import anymq"] = import_time()
+        self._own.values["import anymq"] = import_time(self._plan.scale.imports)
         shares = [SHARES[target.backend] for target in found]
         end = time.monotonic() + seconds_of(self._plan)
         for number, target in enumerate(found):
@@ -77,10 +77,10 @@ class Run:
             session = Session(stage, self._plan.scale, tell)
             self._sessions.append(session)
             tell("connecting")
-            await connect_time(stage, self._own)
+            await connect_time(stage, self._own, self._plan.scale.connects)
             if target.backend == "sqlite":
                 tell("two processes at once")
-                await fairness(stage, self._own)
+                await fairness(stage, self._own, self._plan.scale.publishes)
             await session.measure(self._plan.workloads, end - time.monotonic())
         self._backends.append(described.model_copy(update={"memory": target.memory()}))
 

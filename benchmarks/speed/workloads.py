@@ -106,7 +106,7 @@ WORKLOADS: tuple[Workload, ...] = (
         loads=(0.5, 0.7, 0.9),
         seconds=3.0,
         priority=1,
-        weight=4.0,
+        weight=6.0,
     ),
     Workload(
         name="typed",
@@ -128,6 +128,7 @@ WORKLOADS: tuple[Workload, ...] = (
         seconds=4.0,
         most=1_000_000,
         priority=3,
+        weight=4.0,
         rounds=1,
     ),
     Workload(
