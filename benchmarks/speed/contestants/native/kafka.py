@@ -1,0 +1,70 @@
+"""Kafka's own performance tools."""
+
+from __future__ import annotations
+
+import csv
+import re
+
+from ...contestant import Place
+from .. import kafka
+from ..address import hosts
+from ..durability import DURABILITY
+from . import java
+from .tool import Native, ToolFailed, report_of
+
+_NAME = "kafka-tools-4.2.0"
+_ARTIFACTS = {"org.apache.kafka:kafka-tools": "4.2.0", "org.slf4j:slf4j-simple": "1.7.36"}
+_RATE = re.compile(r"^\d+ records sent, ([\d.]+) records/sec", re.MULTILINE)
+_COLUMN = "fetch.nMsg.sec"
+
+
+class KafkaTools(Native):
+    """One producer, one consumer, in Java."""
+
+    backend = "kafka"
+    durability = DURABILITY["kafka"]
+    how = "kafka-producer-perf-test, no headers; kafka-consumer-perf-test, committed automatically"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return java.missing()
+
+    def install(self) -> None:
+        java.fetch(_NAME, _ARTIFACTS)
+
+    async def prepare(self, place: Place) -> None:
+        await kafka.make_topic(place)
+
+    async def publish(self, place: Place, *, count: int, size: int) -> float:
+        argv = java.command(_NAME, "org.apache.kafka.tools.ProducerPerformance")
+        argv += ["--topic", place.topic, "--num-records", str(count), "--record-size", str(size)]
+        argv += ["--throughput", "-1", "--bootstrap-server", _servers(place)]
+        argv += ["--command-property", "acks=all", "enable.idempotence=true"]
+        return sent(await report_of(argv))
+
+    async def consume(self, place: Place, *, count: int) -> float:
+        argv = java.command(_NAME, "org.apache.kafka.tools.ConsumerPerformance")
+        argv += ["--topic", place.topic, "--num-records", str(count)]
+        argv += ["--group", f"{place.topic}.{place.group}", "--bootstrap-server", _servers(place)]
+        return fetched(await report_of(argv))
+
+
+def sent(report: str) -> float:
+    """Return the rate that the producer's last line tells."""
+    found = _RATE.findall(report)
+    if not found:
+        raise ToolFailed(f"kafka-producer-perf-test told no rate: {report[-300:]}")
+    return float(found[-1])
+
+
+def fetched(report: str) -> float:
+    """Return the rate of the consumer's table, without the time it took to join the group."""
+    lines = [line for line in report.splitlines() if line.count(",") > 5]
+    for row in csv.DictReader(lines, skipinitialspace=True):
+        if rate := row.get(_COLUMN):
+            return float(rate)
+    raise ToolFailed(f"kafka-consumer-perf-test told no rate: {report[-300:]}")
+
+
+def _servers(place: Place) -> str:
+    return ",".join(hosts(place.url, kafka.PORT))

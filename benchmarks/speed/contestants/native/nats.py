@@ -1,0 +1,81 @@
+"""A small program on nats.go, built from `nats_go/`."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from brokers import state
+from brokers.errors import say
+from brokers.tools import output, run, version, which
+
+from ...contestant import Place
+from .. import nats
+from ..address import plain
+from ..durability import DURABILITY
+from .tool import Native, ToolFailed, report_of
+
+_SOURCE = Path(__file__).parent / "nats_go"
+# The first Go that fetches the Go that a module asks for.
+_LEAST_GO = (1, 21)
+_RATE = re.compile(r"([\d.]+) messages/s")
+
+
+class NatsGo(Native):
+    """One producer, one consumer, in Go."""
+
+    backend = "nats"
+    durability = DURABILITY["nats"]
+    how = "nats.go: PublishAsync(), at most 4000 unconfirmed, no headers; Messages(), Ack() each"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        go = which("go")
+        if go is None or version(output([go, "version"])) < _LEAST_GO:
+            return f"Go {'.'.join(map(str, _LEAST_GO))} or newer"
+        return None
+
+    def install(self) -> None:
+        """Build it, where the source is newer than what was built."""
+        with state.locked(state.installing("nats-go"), "nats-go") as lock:
+            if _is_new():
+                return
+            say("nats-go: building it")
+            _binary().parent.mkdir(parents=True, exist_ok=True)
+            run(
+                [which("go") or "go", "build", "-trimpath", "-o", str(_binary()), "."],
+                what="building nats-go",
+                log=state.home() / "logs" / "nats-go.log",
+                env={**os.environ, "GOTOOLCHAIN": "auto", "GOFLAGS": "-mod=readonly"},
+                cwd=_SOURCE,
+                lock=lock,
+            )
+
+    async def prepare(self, place: Place) -> None:
+        await nats.Raw(place).prepare()
+
+    async def publish(self, place: Place, *, count: int, size: int) -> float:
+        argv = [str(_binary()), "publish", plain(place.url), place.topic, str(count), str(size)]
+        return told(await report_of(argv))
+
+    async def consume(self, place: Place, *, count: int) -> float:
+        argv = [str(_binary()), "consume", plain(place.url), nats.stream_of(place), place.group]
+        return told(await report_of([*argv, str(count)]))
+
+
+def told(report: str) -> float:
+    """Return the rate that the program printed."""
+    found = _RATE.findall(report)
+    if not found:
+        raise ToolFailed(f"nats-go told no rate: {report[-300:]}")
+    return float(found[-1])
+
+
+def _binary() -> Path:
+    return state.home() / "nats-go" / "nats-go"
+
+
+def _is_new() -> bool:
+    files = [path.stat().st_mtime for path in _SOURCE.iterdir()]
+    return _binary().exists() and _binary().stat().st_mtime > max(files)

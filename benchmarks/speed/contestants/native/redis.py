@@ -1,0 +1,86 @@
+"""redis-benchmark, which stands beside redis-server."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from pathlib import Path
+
+from anymq.url import URL
+from brokers import state
+from brokers.debian import HOST_ROOT, SUITE, Root
+from brokers.tools import which
+
+from ...contestant import Place
+from .. import redis
+from ..durability import DURABILITY
+from .tool import Native, ToolFailed, report_of
+
+_PROGRAM = "redis-benchmark"
+_PORT = 6379
+
+
+class RedisBenchmark(Native):
+    """One connection, in C; it cannot consume, since an XACK needs what an XREADGROUP said."""
+
+    backend = "redis"
+    durability = DURABILITY["redis"]
+    how = f"redis-benchmark: one connection, pipelines of {redis.BATCH} XADD without headers"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None if _program() else _PROGRAM
+
+    def install(self) -> None:
+        """Do nothing: it comes with the server."""
+
+    async def prepare(self, place: Place) -> None:
+        await redis.Raw(place).prepare()
+
+    async def publish(self, place: Place, *, count: int, size: int) -> float:
+        argv = [*_options(place), "-n", str(count), "-c", "1", "-P", str(redis.BATCH), "--csv"]
+        argv += ["XADD", place.topic, "*", "data", "x" * size]
+        return requests(await _run(argv))
+
+    async def consume(self, place: Place, *, count: int) -> None:
+        return None
+
+
+def requests(report: str) -> float:
+    """Return the requests a second in the table."""
+    lines = [line for line in report.splitlines() if line.startswith('"')]
+    for row in csv.DictReader(lines):
+        if rate := row.get("rps"):
+            return float(rate)
+    raise ToolFailed(f"{_PROGRAM} told no rate: {report[-300:]}")
+
+
+def _program() -> tuple[Root, str] | None:
+    """Return where it is: on the host, or in the tree that the server runs from."""
+    if path := which(_PROGRAM):
+        return HOST_ROOT, path
+    tree = Root(state.home() / "trees" / f"{SUITE}-servers")
+    inside = f"/usr/bin/{_PROGRAM}"
+    return (tree, inside) if tree.path(inside).exists() else None
+
+
+async def _run(argv: list[str]) -> str:
+    found = _program()
+    if found is None:
+        raise ToolFailed(f"{_PROGRAM} is not here")
+    root, path = found
+    with tempfile.TemporaryDirectory() as folder:
+        return await report_of(root.command([path, *argv], shared=Path(folder)))
+
+
+def _options(place: Place) -> list[str]:
+    url = URL.parse(place.url)
+    host, port = url.hosts[0]
+    options = ["-h", host, "-p", str(port or _PORT)]
+    if url.username:
+        options += ["--user", url.username]
+    if url.password:
+        options += ["-a", url.password]
+    if database := url.path.strip("/"):
+        options += ["--dbnum", database]
+    return options
