@@ -66,18 +66,21 @@ class OrderedQueueSource(Source):
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         """See `Source`. Whatever ends one partition's channel ends them all: `SourceLost`."""
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(wait, self._changed.set)
-        until = loop.time() + wait
+        over = False
+
+        def end() -> None:  # Not by the clock: a timer may ring a little before its time.
+            nonlocal over
+            over = True
+            self._changed.set()
+
+        timer = asyncio.get_running_loop().call_later(wait, end)
         try:
             while True:
                 self._changed.clear()
                 await self._advance()
                 records = await self._collect(limit) if limit > 0 else []
-                if records or limit < 1:
+                if records or over or limit < 1:
                     return records
-                if loop.time() >= until:
-                    return ()
                 await self._changed.wait()
         finally:
             timer.cancel()

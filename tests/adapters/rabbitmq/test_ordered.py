@@ -273,3 +273,11 @@ async def test_the_order_through_a_killed_server(faulty: Server) -> None:
         await store(driver, keyed(bench, range(200, 300)))
         await reader.read(300)
         reader.check(300)
+
+
+async def test_every_wait_ends(bench: Bench) -> None:
+    driver = await opened(bench, 2)
+    source = await bench.join(driver, topic=bench.topic(partitions=2), ordered=True)
+    async with asyncio.timeout(60):
+        for _ in range(1000):
+            assert not await source.receive(10, 0.001)
