@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 
 from .latencies import percentiles
 from .results import Backend, Cell, Report
@@ -108,9 +107,7 @@ def _cpu(report: Report, backend: str, *, server: bool) -> float | None:
     cell = report.cell(backend, "consume", "anymq")
     if cell is None:
         return None
-    taken = [sample.server_cpu if server else sample.cpu for sample in cell.valid]
-    known = [value for value in taken if value is not None]
-    return median(known) if known else None
+    return cell.server_cpu if server else cell.cpu
 
 
 def _seconds(values: list[float | None]) -> tuple[str, ...]:

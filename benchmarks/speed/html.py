@@ -128,7 +128,6 @@ def _rates(report: Report, cells: Sequence[Cell]) -> str:
 def _row(report: Report, cell: Cell) -> list[str]:
     valid = cell.valid
     void = [sample.void for sample in cell.samples if sample.void] + cell.failures
-    servers = [one.server_cpu for one in valid if one.server_cpu is not None]
     shown = [
         cell.workload,
         cell.contestant,
@@ -137,18 +136,14 @@ def _row(report: Report, cell: Cell) -> list[str]:
         spread(cell.spread),
         str(len(valid)),
         figure(report.against_raw(cell), "x"),
-        figure(_middle([one.cpu for one in valid]), ""),
-        figure(_middle(servers), ""),
-        mebibytes(max((one.rss_peak for one in valid), default=None)),
-        str(sum(one.account.duplicates for one in valid)),
-        str(sum(one.account.reorders for one in valid)),
+        figure(cell.cpu, ""),
+        figure(cell.server_cpu, ""),
+        mebibytes(max((one.rss_peak for one in valid), default=0) or None),
+        str(cell.duplicates),
+        str(cell.reorders),
         "; ".join(void),
     ]
     return [escape(one) for one in shown]
-
-
-def _middle(values: Sequence[float]) -> float | None:
-    return sorted(values)[len(values) // 2] if values else None
 
 
 def _latencies(cells: Sequence[Cell]) -> str:

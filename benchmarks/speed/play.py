@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -19,8 +20,8 @@ from .crew import Assignment, JobFailed, WorkerProcess
 from .job import Done, Job
 from .results import Sample
 from .roles import WARM
-from .servers import Target
-from .sweep import sweep
+from .servers import STORE_VARIABLE, Target
+from .sweep import STORED, sweep, sweep_store
 from .workloads import Workload
 
 PATIENCE = 15.0
@@ -81,16 +82,23 @@ class Stage:
         return Place(
             url=self.target.url,
             topic=f"bench-{self._token}-{self._runs}",
+            group=f"bench-{self._token}-{self._runs}-group",
             partitions=workload.partitions,
             ordered=workload.ordered,
         )
 
     async def clear(self, contestant: type[Contestant], place: Place) -> None:
         """Remove what a run has left."""
+        await self.sweep(place)
+        if contestant.name == STORED:
+            await sweep_store(os.environ[STORE_VARIABLE], place)
+        if not self.target.shared:
+            self.worker(contestant, "both").forget()
+
+    async def sweep(self, place: Place) -> None:
+        """Remove what is left at the broker."""
         if self._broker is not None:
             await sweep(self._broker, self.target.backend, place)
-        else:
-            self.worker(contestant, "both").forget()
 
 
 async def play(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from statistics import median
 
 from pydantic import BaseModel
@@ -21,8 +22,9 @@ class Sample(BaseModel):
     messages: int
     busy: float = 0.0
     """Seconds of publishing and of consuming, also of the one that was not timed."""
-    account: Account
-    cpu: float
+    account: Account | None = None
+    """None where nobody could count."""
+    cpu: float | None = None
     """CPU seconds a million messages, of the processes that were timed."""
     server_cpu: float | None = None
     """The same of the server, for publishing and consuming together."""
@@ -56,6 +58,26 @@ class Cell(BaseModel):
     def valid(self) -> list[Sample]:
         """The samples that count."""
         return [sample for sample in self.samples if not sample.void]
+
+    @property
+    def cpu(self) -> float | None:
+        """The median of the CPU seconds a million messages."""
+        return middle(sample.cpu for sample in self.valid)
+
+    @property
+    def server_cpu(self) -> float | None:
+        """The same of the server."""
+        return middle(sample.server_cpu for sample in self.valid)
+
+    @property
+    def duplicates(self) -> int:
+        """Over all rounds that count."""
+        return sum(sample.account.duplicates for sample in self.valid if sample.account)
+
+    @property
+    def reorders(self) -> int:
+        """Over all rounds that count."""
+        return sum(sample.account.reorders for sample in self.valid if sample.account)
 
     @property
     def rate(self) -> float | None:
@@ -148,6 +170,12 @@ class Report(BaseModel):
             if other := self.cell(cell.backend, cell.workload, name, cell.load):
                 return ratio(cell, other)
         return None
+
+
+def middle(values: Iterable[float | None]) -> float | None:
+    """Return the median of what is known."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def ratio(one: Cell | None, other: Cell | None) -> float | None:

@@ -12,10 +12,15 @@ from dataclasses import dataclass, field, replace
 from .contestant import Contestant
 from .contestants import contestants
 from .crew import JobFailed
+from .natives import ROUNDS as NATIVE_ROUNDS
+from .natives import Tool, tools
+from .natives import play as play_native
 from .play import Stage, play
 from .results import Cell, LeftOut, Sample
 from .workloads import Workload
 
+NATIVE_SECONDS = 25.0
+"""What all rounds of a native tool take, about."""
 PROBE = 1000
 """Messages of a first warm-up."""
 TOO_SHORT = 0.05
@@ -89,10 +94,14 @@ class Session:
     tell: Tell
     cells: list[Cell] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+    _tools: list[Tool] = field(default_factory=list)
 
     async def measure(self, workloads: Sequence[Workload], seconds: float) -> None:
         """Measure these within about so many seconds, those of one priority together."""
         ordered = sorted(workloads, key=lambda one: one.priority)
+        if self.scale.everybody:
+            self.tell("the native tools")
+            self._tools = await tools(self.stage, workloads, self.left_out)
         groups = [list(group) for _, group in itertools.groupby(ordered, lambda w: w.priority)]
         end = time.monotonic() + seconds
         for number, group in enumerate(groups):
@@ -102,6 +111,8 @@ class Session:
                 self._leave_out(", ".join(one.name for one in group), "there was no time left")
                 continue
             await self._group(group, remaining * weights[0] / sum(weights))
+        natives = [cell for tool in self._tools for cell in tool.cells.values()]
+        self.cells += [cell for cell in natives if cell.samples or cell.failures]
 
     async def _group(self, workloads: Sequence[Workload], seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -110,13 +121,16 @@ class Session:
         for workload in workloads:
             entries += await self._warmed_up(workload)
         rounds = min(self.scale.rounds, max((one.rounds for one in workloads), default=0))
-        self._size(entries, (end - time.monotonic()) / max(1, rounds))
+        natives = len(self._tools) * NATIVE_SECONDS if workloads[0].priority == 0 else 0.0
+        self._size(entries, (end - time.monotonic() - natives) / max(1, rounds))
         for round in range(rounds):
             if round and time.monotonic() > end:
                 what = ", ".join(workload.name for workload in workloads)
                 self._leave_out(f"{what}: rounds from {round + 1} on", "there was no time left")
                 break
             await self._round([one for one in entries if round < one.workload.rounds], round)
+            if workloads[0].priority == 0 and round < NATIVE_ROUNDS:
+                await self._native(entries, round)
         self.cells += [entry.cell for entry in entries]
 
     async def _started(self, workloads: Sequence[Workload]) -> None:
@@ -213,6 +227,12 @@ class Session:
                 entry.cell.failures.append(str(error))
             else:
                 entry.cell.samples.append(sample)
+
+    async def _native(self, entries: Sequence[Entry], round: int) -> None:
+        for tool in self._tools:
+            self.tell(f"the native tool, round {round + 1}")
+            tool.size(entry.speed for entry in entries)
+            await play_native(self.stage, tool, round)
 
     async def _play(
         self, entry: Entry, workload: Workload, count: int, round: int = -1, rate: float = 0.0

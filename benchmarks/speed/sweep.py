@@ -9,10 +9,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+from redis.asyncio import Redis
+
 import anymq
 from anymq.url import URL
 
 from .contestant import Place
+
+STORED = "anymq+redis"
+"""The contestant that leaves notes in `STORE_VARIABLE`."""
 
 
 async def sweep(broker: anymq.Broker, backend: str, place: Place) -> None:
@@ -21,6 +26,12 @@ async def sweep(broker: anymq.Broker, backend: str, place: Place) -> None:
         await broker.admin.delete(place.topic)
     if backend in _REST:
         await _REST[backend](broker.native, place)
+
+
+async def sweep_store(url: str, place: Place) -> None:
+    """Delete what the group of `place` has noted in an idempotency store in Redis."""
+    async with Redis.from_url(url.partition("?")[0]) as client:
+        await _redis(client, place)
 
 
 async def _kafka(native: Any, place: Place) -> None:
@@ -47,8 +58,8 @@ async def _nats(native: Any, place: Place) -> None:
 
 async def _redis(native: Any, place: Place) -> None:
     names = [name async for name in native.scan_iter(match=f"*{place.topic}*", count=1000)]
-    if names:
-        await native.unlink(*names)
+    for start in range(0, len(names), 1000):
+        await native.unlink(*names[start : start + 1000])
 
 
 async def _rabbitmq(native: Any, place: Place) -> None:

@@ -85,18 +85,15 @@ def _durabilities(cells: Sequence[Cell]) -> tuple[str, dict[str, str]]:
 
 
 def _row(report: Report, cell: Cell) -> tuple[str, ...]:
-    valid = cell.valid
-    cpu = sorted(sample.cpu for sample in valid)
-    duplicates = sum(sample.account.duplicates for sample in valid)
     notes = [sample.void for sample in cell.samples if sample.void] + cell.failures
-    notes += [f"{duplicates} duplicates"] if duplicates else []
+    notes += [f"{cell.duplicates} duplicates"] if cell.duplicates else []
     return (
         cell.workload,
         cell.contestant,
         count(cell.rate),
         swing(cell.rate, cell.spread),
         figure(report.against_raw(cell), "x"),
-        figure(cpu[len(cpu) // 2] if cpu else None, ""),
+        figure(cell.cpu, ""),
         escape("; ".join(notes)),
     )
 
