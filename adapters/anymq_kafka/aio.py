@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
+from traceback import walk_tb
 from typing import Any, TypeAlias
 
 from aiokafka import (  # type: ignore[import-untyped]
@@ -91,6 +92,7 @@ __all__ = [
     "refresh",
     "rejoin",
     "send",
+    "start_client",
 ]
 
 RETRY_PAUSE = 0.1
@@ -279,6 +281,19 @@ def abandon_consumer(consumer: AIOKafkaConsumer) -> None:
     parts: Any = consumer
     parts._closed = True
     _abandon(consumer, parts._client, parts._coordinator, parts._fetcher)
+
+
+async def start_client(client: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient) -> None:
+    """Start `client`. Given up meanwhile, the connection it had just made is closed: aiokafka has
+    that in a local variable only, and would leave it open."""
+    try:
+        await client.start()
+    except BaseException as error:
+        for frame, _ in walk_tb(error.__traceback__):
+            connection = frame.f_locals.get("bootstrap_conn")
+            if isinstance(connection, AIOKafkaConnection):
+                connection.close()
+        raise
 
 
 def abandon_admin(admin: AIOKafkaAdminClient) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from anymq.driver import Nack, Received, Source, SourceLost, SubscribeSpec
 
-from .aio import AIOKafkaConsumer, TopicPartition, has_ended, kafka
+from .aio import AIOKafkaConsumer, TopicPartition, has_ended, kafka, start_client
 from .clients import Clients, stop_consumer
 from .places import check, partitions_of, places_for
 from .records import received
@@ -60,7 +60,7 @@ class BroadcastSource(Source):
         consumer = clients.consumer(None)
         try:
             async with asyncio.timeout(clients.options.request_timeout):
-                await consumer.start()
+                await start_client(consumer)
                 places = await places_for(clients, consumer, tps, spec.start)
             return cls(topic, consumer, places, clients, topology)
         except BaseException:
@@ -142,7 +142,7 @@ class BroadcastSource(Source):
         consumer = self._clients.consumer(None)
         try:
             async with asyncio.timeout(self._clients.options.request_timeout):
-                await consumer.start()
+                await start_client(consumer)
         except BaseException:
             await stop_consumer(consumer, 0)
             raise

@@ -21,7 +21,7 @@ from anymq.driver import Outcome, Record
 from anymq.errors import PublishTimeout
 from anymq.partitions import partition_of
 
-from .aio import AIOKafkaProducer, abandon_producer, forget_topic, kafka
+from .aio import AIOKafkaProducer, abandon_producer, forget_topic, kafka, start_client
 from .clients import Clients, stop_producer
 from .records import wire_headers, wire_key
 
@@ -93,7 +93,7 @@ class Publisher:
                 producer = self._clients.producer()
                 try:
                     async with asyncio.timeout(self._timeout):
-                        await producer.start()
+                        await start_client(producer)
                 except BaseException as error:
                     abandon_producer(producer)
                     if isinstance(error, TimeoutError):

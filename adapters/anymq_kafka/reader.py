@@ -10,7 +10,7 @@ from typing import Any
 
 from anymq.driver import Received, Revoke, SourceLost
 
-from .aio import Consumed, TopicPartition, has_ended, kafka, refresh
+from .aio import Consumed, TopicPartition, has_ended, kafka, refresh, start_client
 from .assignment import Assignment, Partition
 from .balance import Balancer
 from .clients import Clients, stop_consumer
@@ -90,7 +90,7 @@ class Reader:
         """
         try:
             async with asyncio.timeout(self._options.request_timeout):
-                await self.consumer.start()
+                await start_client(self.consumer)
         except BaseException:
             await self.aclose(grace=0.0)
             raise

@@ -20,6 +20,7 @@ from .aio import (
     check,
     kafka,
     send,
+    start_client,
 )
 from .clients import Clients, stop_admin
 
@@ -201,7 +202,7 @@ class Topology:
             if self._admin is None:
                 admin = self._clients.admin()
                 try:
-                    await admin.start()
+                    await start_client(admin)
                 except BaseException:
                     abandon_admin(admin)
                     raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from anymq_kafka import aio
 from anymq_kafka.aio import TopicPartition, committed, kafka
 from tests.adapters.kafka.support import Bench
+from tests.adapters.support import Proxy
 
 TP = TopicPartition("orders", 0)
 NOT_COORDINATOR = kafka.NotCoordinatorForGroupError.errno
@@ -84,3 +86,40 @@ async def test_the_private_parts_are_where_they_were(bench: Bench) -> None:
         assert aio.has_ended(consumer)
     assert driver.native is not None
     aio.forget_topic(driver.native, bench.name)
+
+
+class Silent(Proxy):
+    """Lets the server answer once on each connection, and then no more."""
+
+    def pumps(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        there_reader: asyncio.StreamReader,
+        there_writer: asyncio.StreamWriter,
+    ) -> Iterable[Coroutine[Any, Any, None]]:
+        async def up() -> None:
+            while data := await reader.read(65536):
+                there_writer.write(data)
+            self.left.set()
+
+        async def down() -> None:
+            writer.write(await there_reader.read(65536))
+
+        return up(), down()
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.left = asyncio.Event()
+
+
+@pytest.mark.kafka
+async def test_a_start_that_is_given_up_leaves_no_connection_open(server_url: str) -> None:
+    async with Silent(int(server_url.rpartition(":")[2].strip("/"))) as proxy:
+        consumer = aio.AIOKafkaConsumer(bootstrap_servers=proxy.address)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await aio.start_client(consumer)
+        async with asyncio.timeout(5):
+            await proxy.left.wait()
+        aio.abandon_consumer(consumer)

@@ -139,7 +139,7 @@ async def test_partitions_spread_and_are_handed_over(bench: Bench) -> None:
     await store(driver, keyed(bench, range(200, 400)))
     await reader.read(400)
     reader.check(400)
-    assert len(set(reader.read_by)) >= 3
+    assert len(set(reader.read_by)) >= 2  # By a hash: one of them may have none.
     for source in reader.sources[1:]:
         await source.aclose()
     del reader.sources[1:]
