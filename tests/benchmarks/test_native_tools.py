@@ -1,0 +1,69 @@
+"""What the brokers' own tools print is read right, and what cannot be read is an error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from benchmarks.speed.contestants import BACKENDS
+from benchmarks.speed.contestants.native import ToolFailed, kafka, natives, nats, rabbitmq, redis
+from benchmarks.speed.contestants.native.tool import report_of
+
+PRODUCER = """\
+24577 records sent, 4914.4 records/sec (1.20 MB/sec), 30.9 ms avg latency, 71.0 ms max latency.
+50000 records sent, 7387.706856 records/sec (1.80 MB/sec), 28.33 ms avg latency, 81.00 ms max.
+"""
+CONSUMER = """\
+start.time, end.time, data.consumed.in.MB, MB.sec, data.consumed.in.nMsg, nMsg.sec, \
+rebalance.time.ms, fetch.time.ms, fetch.MB.sec, fetch.nMsg.sec
+2026-11-21 17:10:41:050, 2026-11-21 17:10:44:350, 12.2070, 3.6991, 50000, 15151.5152, 2600, 700, \
+17.4386, 71428.5714
+"""
+PERF_TEST = """\
+id: test-171046-101, time 1.000 s, sent: 9000 msg/s, returned: 0 msg/s, confirmed: 8000 msg/s
+id: test-171046-101, sending rate avg: 9165 msg/s
+id: test-171046-101, receiving rate avg: 0 msg/s
+"""
+BENCHMARK = """\
+"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms"
+"XADD topic * data xxx","227272.73","1.913","0.704","1.895"
+"""
+
+
+def test_kafka_producer() -> None:
+    assert kafka.sent(PRODUCER) == 7387.706856
+
+
+def test_kafka_consumer_without_the_time_to_join() -> None:
+    assert kafka.fetched(f"WARNING: an option is deprecated, soon.\n{CONSUMER}") == 71428.5714
+
+
+def test_perf_test() -> None:
+    assert rabbitmq.average("sending", PERF_TEST) == 9165
+    assert rabbitmq.average("receiving", PERF_TEST) == 0
+
+
+def test_redis_benchmark() -> None:
+    assert redis.requests(BENCHMARK) == 227272.73
+
+
+def test_nats_go() -> None:
+    assert nats.told("66635.4 messages/s\n") == 66635.4
+
+
+@pytest.mark.parametrize("read", [kafka.sent, kafka.fetched, redis.requests, nats.told])
+def test_no_figure_is_made_up(read: Callable[[str], float]) -> None:
+    with pytest.raises(ToolFailed, match="told no rate"):
+        read("connection refused")
+
+
+async def test_a_tool_that_fails_says_why() -> None:
+    with pytest.raises(ToolFailed, match="no such topic"):
+        await report_of([sys.executable, "-c", "raise SystemExit('no such topic')"])
+
+
+def test_each_server_has_a_tool() -> None:
+    found = {backend: len(natives(backend)) for backend in BACKENDS}
+    servers = {name: ["native"] for name in ("kafka", "rabbitmq", "nats", "redis")}
