@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
@@ -22,12 +23,14 @@ from brokers import server
 from .contestant import Contestant, Place
 from .contestants import BACKENDS, contestants
 from .contestants.anymq import STORE_VARIABLE
+from .contestants.native import Native, natives
 from .payload import Bodies, head_of
 
 MESSAGES = 2000
 SIZE = 256
 PATIENCE = 120.0
 TASKS = 64
+NATIVE_PATIENCE = 20.0
 
 
 async def check(
@@ -61,6 +64,32 @@ async def check(
     return handled
 
 
+async def check_native(tool: Native, url: str, messages: int = MESSAGES) -> tuple[int, str]:
+    """Publish with a broker's own tool, and consume with it; return how many were lost.
+
+    What it published is counted by the raw client, which reads one more topic. Also returns the
+    rates that the tool told.
+    """
+    (counter,) = (one for one in contestants(tool.backend) if one.name == "raw best")
+    consumed_place, counted = (Place(url=url, topic=f"check-{token_hex(6)}") for _ in range(2))
+    came = 0
+
+    def handle(body: bytes) -> None:
+        nonlocal came
+        came += len(body) == SIZE
+
+    async with asyncio.timeout(PATIENCE):
+        for place in (consumed_place, counted):
+            await tool.prepare(place)
+        published = await tool.publish(consumed_place, count=messages, size=SIZE)
+        consumed = await tool.consume(consumed_place, count=messages)
+        await tool.publish(counted, count=messages, size=SIZE)
+        counting = counter(counted).consume(handle, lambda: came >= messages, typed=False)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(counting, NATIVE_PATIENCE)
+    return messages - came, f"told {published} and {consumed} messages/s"
+
+
 def url_of(backend: str, folder: Path, instance: str = "bench") -> str:
     """Start the backend's server, where it has one, and return its URL."""
     if backend == "memory":
@@ -89,6 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for kind in contestants(backend):
                 if options.contestant in (None, kind.name):
                     code |= _report(kind, url, options.messages)
+            for tool in natives(backend):
+                if options.contestant in (None, tool.name):
+                    code |= _report_native(tool, url, options.messages)
     return code
 
 
@@ -113,6 +145,22 @@ def _report(kind: type[Contestant], url: str, messages: int) -> int:
         print(f"{label} {words}: {lost} of {messages} lost, {more} repeated; {spent:.1f} s")
         code |= bool(lost)
     return code
+
+
+def _report_native(kind: type[Native], url: str, messages: int) -> int:
+    label = f"{kind.backend:9} {kind.name:24}"
+    if reason := kind.missing():
+        print(f"{label} not here: needs {reason}")
+        return 0
+    tool = kind()
+    try:
+        tool.install()
+        lost, told = asyncio.run(check_native(tool, url, messages))
+    except Exception as error:
+        print(f"{label} failed: {error!r}")
+        return 1
+    print(f"{label} tool : {lost} of {messages} lost; {told}")
+    return int(lost > 0)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

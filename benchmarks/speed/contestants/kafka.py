@@ -120,8 +120,8 @@ class Raw(Contestant):
     backend = "kafka"
     durability = DURABILITY["kafka"]
     how = (
-        "aiokafka: send_and_wait(), body and key only; async for, commit() every 500 messages, "
-        "which carry the headers that anymq sends"
+        "aiokafka: send_and_wait(), body and key only, batches of up to 1 MB; async for, commit() "
+        "every 500 messages, which carry the headers that anymq sends"
     )
     can = frozenset({"publish", "consume", "typed", "latency", "ordered"})
     _publishing: ClassVar[type[_Usual]] = _Usual
