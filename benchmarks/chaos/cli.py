@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .journal import now
-from .report import Outcome, markdown, table
+from .report import Outcome, from_json, markdown, table
 from .run import Run, Size
 from .scenarios import SCENARIOS, Scenario
 from .target import BACKENDS, Target, of_backend, of_url
@@ -35,6 +35,9 @@ def add_to(commands: Any) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--backend", choices=(*BACKENDS, "all"), help="a server of its own")
     where.add_argument("--url", help="any broker: only producers and consumers are broken")
+    where.add_argument(
+        "--read", type=Path, nargs="+", help="play nothing: put together what --json printed"
+    )
     parser.add_argument(
         "--scenario", action="append", choices=sorted(SCENARIOS), help="all by default; repeatable"
     )
@@ -64,13 +67,10 @@ def main(options: argparse.Namespace) -> int:
         pauses=tuple(options.pauses),
         backlog=options.backlog,
     )
-    names = options.scenario or list(SCENARIOS)
-    backends = BACKENDS if options.backend == "all" else (options.backend,)
-    outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory(prefix="anymq-chaos-") as temporary:
-        folder = (options.folder or Path(temporary)).absolute()
-        for backend in backends:
-            outcomes += _backend(backend, options, names, size, folder)
+    if options.read:
+        outcomes = [one for file in options.read for one in from_json(file.read_bytes())]
+    else:
+        outcomes = _play_all(options, size)
     if options.json:
         print(json.dumps([outcome.as_json() for outcome in outcomes], indent=2))
     else:
@@ -78,6 +78,17 @@ def main(options: argparse.Namespace) -> int:
     if options.report:
         options.report.write_text(markdown(outcomes))
     return int(any(outcome.failures for outcome in outcomes))
+
+
+def _play_all(options: argparse.Namespace, size: Size) -> list[Outcome]:
+    names = options.scenario or list(SCENARIOS)
+    backends = BACKENDS if options.backend == "all" else (options.backend,)
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory(prefix="anymq-chaos-") as temporary:
+        folder = (options.folder or Path(temporary)).absolute()
+        for backend in backends:
+            outcomes += _backend(backend, options, names, size, folder)
+    return outcomes
 
 
 def _backend(

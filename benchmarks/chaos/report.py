@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from .judge import Verdict
 from .run import Size
 from .scenarios import SCENARIOS
@@ -88,6 +90,11 @@ class Outcome:
             f"--rate {size.rate:g} --outage {size.outage:g} --backlog {size.backlog} "
             f"--pauses {' '.join(f'{seconds:g}' for seconds in size.pauses)}"
         )
+
+
+def from_json(text: bytes) -> list[Outcome]:
+    """Return the outcomes that `as_json` made a list of."""
+    return TypeAdapter(list[Outcome]).validate_json(text)
 
 
 def _seconds(*values: float | None) -> str:
