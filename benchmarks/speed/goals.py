@@ -13,6 +13,8 @@ Figure = Callable[[Report], float | None]
 
 FLAT = 16.0
 """MiB that may come between a tenth of a long backlog and its end: caches and fragmentation."""
+LONG = 50_000
+"""Messages that a backlog must have to say anything; a million, where there is time for them."""
 MEBIBYTE = 1024 * 1024
 
 
@@ -100,9 +102,8 @@ def _each_round(cell: Cell, percent: str) -> dict[int, float]:
 def _growth(backend: str) -> Figure:
     def figure(report: Report) -> float | None:
         cell = report.cell(backend, "backlog", "anymq")
-        if cell is None or not cell.valid:
-            return None
-        return max(sample.rss_growth for sample in cell.valid) / MEBIBYTE
+        long = [] if cell is None else [one for one in cell.valid if one.messages >= LONG]
+        return max(one.rss_growth for one in long) / MEBIBYTE if long else None
 
     return figure
 

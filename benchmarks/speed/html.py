@@ -117,7 +117,7 @@ def _backend(report: Report, backend: str) -> str:
 
 
 def _rates(report: Report, cells: Sequence[Cell]) -> str:
-    names = ["workload", "contestant", "durability", "messages/s", "lowest to highest", "rounds"]
+    names = ["workload", "contestant", "durability", "messages/s", "lowest to highest", "rounds of"]
     names += ["to raw", "CPU s", "server's", "peak memory", "duplicates", "reordered", "void"]
     words = (
         "<p class='faint'>Medians of the rounds. CPU seconds are those of a million messages.</p>"
@@ -134,7 +134,7 @@ def _row(report: Report, cell: Cell) -> list[str]:
         cell.durability,
         count(cell.rate),
         spread(cell.spread),
-        str(len(valid)),
+        f"{len(valid)} x {valid[0].messages:,}" if valid else "",
         figure(report.against_raw(cell), "x"),
         figure(cell.cpu, ""),
         figure(cell.server_cpu, ""),

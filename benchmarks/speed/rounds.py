@@ -25,6 +25,8 @@ PROBE = 1000
 """Messages of a first warm-up."""
 TOO_SHORT = 0.05
 """Seconds a warm-up must have taken at least to say how fast the contestant is."""
+CAPACITY = 0.4
+"""The same where that decides the load of others."""
 LONG_ENOUGH = 0.5
 """Seconds after which a warm-up is not repeated with more messages."""
 SHORTEST = 0.1
@@ -172,10 +174,11 @@ class Session:
             entry.speed = sample.rate
             entry.unit = sample.busy / count
             entry.overhead = max(0.0, taken - sample.busy)
-            short = count / sample.rate < TOO_SHORT and sample.busy < LONG_ENOUGH
-            if not short or count * 8 > workload.most:
+            wanted = CAPACITY if entry.workload.loads else TOO_SHORT
+            short = count / sample.rate < wanted and sample.busy < LONG_ENOUGH
+            if not short or count == workload.most:
                 return
-            count *= 8
+            count = min(workload.most, max(2 * count, int(1.5 * wanted * sample.rate)))
 
     def _at_all_loads(self, entries: Sequence[Entry]) -> list[Entry]:
         """The same rates for all: shares of what the slowest of them carries."""

@@ -50,8 +50,10 @@ def print_report(report: Report, console: Console) -> None:
     """Print one table a backend, and what was left out."""
     for backend in report.backends:
         title = f"{backend.name} {backend.version}".strip()
-        console.print(_rates(report, backend.name, title))
-        if any(cell.load for cell in report.cells if cell.backend == backend.name):
+        here = [cell for cell in report.cells if cell.backend == backend.name]
+        if any(cell.load is None for cell in here):
+            console.print(_rates(report, backend.name, title))
+        if any(cell.load is not None for cell in here):
             console.print(_latencies(report, backend.name))
     console.print("messages/s are medians of the rounds; CPU s are those of a million messages.")
     for one in report.left_out:
