@@ -12,12 +12,16 @@ from .words import count, figure, mebibytes, milliseconds
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the comparison: a text for each backend, and which of them are the best."""
+    """One line of the comparison: a text for each backend, and which of them are the best.
+
+    `notes` belong beside the texts, `behind` is what has to be known before relying on them.
+    """
 
     name: str
     texts: tuple[str, ...]
     notes: tuple[str, ...]
     best: frozenset[int] = frozenset()
+    behind: tuple[str, ...] = ()
 
 
 ABILITIES = {
@@ -78,7 +82,7 @@ def _ability(report: Report, key: str, name: str) -> Line:
     found = [one.capabilities.get(key, ("", "")) for one in report.backends]
     words = {"unsupported": "no"}
     texts = tuple(words.get(level, level) for level, _ in found)
-    return Line(name, texts, tuple(note for _, note in found))
+    return Line(name, texts, _blank(report), behind=tuple(note for _, note in found))
 
 
 def _words(name: str, report: Report, text: Callable[[Backend], str]) -> Line:

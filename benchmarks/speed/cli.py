@@ -89,7 +89,7 @@ def main(options: argparse.Namespace) -> int:
     if options.goals:
         print_goals(found, Console(stderr=options.json))
     print(f"report: {options.output / 'report.html'}", file=sys.stderr)
-    return int(options.goals and not all(one.met for one in found))
+    return int(options.goals and not all(one.passed for one in found))
 
 
 def _measured(options: argparse.Namespace) -> Report:

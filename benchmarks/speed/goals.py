@@ -43,12 +43,17 @@ class Verdict:
 
     @property
     def met(self) -> bool:
-        """Whether it was reached; what is optional and was not measured does not fall short."""
+        """Whether it was measured and reached."""
         if self.figure is None:
-            return self.goal.optional
+            return False
         if self.goal.most:
             return self.figure <= self.goal.limit
         return self.figure >= self.goal.limit
+
+    @property
+    def passed(self) -> bool:
+        """Whether it was met, or need not have been measured and was not."""
+        return self.met or (self.goal.optional and self.figure is None)
 
     @property
     def words(self) -> str:

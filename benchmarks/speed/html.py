@@ -73,26 +73,32 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[str]], *, text: int) ->
 
 
 def _comparison(report: Report) -> str:
+    lines = comparison(report)
     rows = [
         [
             escape(line.name),
             *(
                 f"<span class='{'best' if place in line.best else ''}'>{escape(text)}</span>"
-                + (f"<small>{_prose(note)}</small>" if note else "")
+                + (f"<small>{escape(note)}</small>" if note else "")
                 for place, (text, note) in enumerate(zip(line.texts, line.notes, strict=True))
             ),
         ]
-        for line in comparison(report)
+        for line in lines
+    ]
+    notes = [
+        [escape(line.name), *(f"<small>{_prose(note)}</small>" for note in line.behind)]
+        for line in lines
+        if any(line.behind)
     ]
     names = ["", *(escape(f"{one.name} {one.version}".strip()) for one in report.backends)]
     words = (
         "<p>What anymq reached on each backend in this run, and what it declares of each: "
         "<i>native</i>, the broker does it; <i>emulated</i>, anymq does it on top; <i>no</i>, it "
         "is not there. Of those that survive a restart, the highest rates and the lowest latencies "
-        "are bold. Durabilities differ: "
-        "compare speed only where you could live with either.</p>"
+        "are bold. Durabilities differ: compare speed only where you could live with either.</p>"
     )
-    return words + _table(names, rows, text=len(names))
+    table = words + _table(names, rows, text=len(names))
+    return table + "<h3>Behind the words</h3>" + _table(names, notes, text=len(names))
 
 
 def _prose(text: str) -> str:
@@ -177,11 +183,15 @@ def _goals(found: Sequence[Verdict]) -> str:
             escape(one.goal.what),
             escape(limit(one.goal)),
             escape(figure(one.figure, one.goal.unit)),
-            f"<span class='{'met' if one.met else 'missed'}'>{one.words}</span>",
+            f"<span class='{_kind(one)}'>{one.words}</span>",
         ]
         for one in found
     )
     return _table(["backend", "goal", "wanted", "figure", "verdict"], rows, text=2)
+
+
+def _kind(one: Verdict) -> str:
+    return "met" if one.met else "faint" if one.passed else "missed"
 
 
 def _workloads() -> str:

@@ -29,9 +29,9 @@ CAPACITY = 0.4
 """The same where that decides the load of others."""
 LONG_ENOUGH = 0.5
 """Seconds after which a warm-up is not repeated with more messages."""
-SHORTEST = 0.1
+SHORTEST = 0.2
 """Seconds a measurement aims to take at the least."""
-LEAST = 500
+LEAST = 1000
 """Messages of a measurement, at the least."""
 TIMED = 1500
 """The same where latencies are taken: their percentiles need so many."""

@@ -17,6 +17,8 @@ th, td { text-align: left; vertical-align: top; padding: .22rem .5rem;
 th { font-weight: 600; border-bottom: 1px solid #afb8c1; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 small { display: block; color: #656d76; font-size: 11px; line-height: 1.35; }
+td.words:first-child { white-space: nowrap; }
+.wide td.words:first-child { white-space: normal; }
 .wide table { table-layout: fixed; width: 100%; }
 .wide td { overflow-wrap: anywhere; }
 code { font-size: .95em; }
@@ -29,6 +31,8 @@ svg { display: block; margin: .6rem 0; }
   body { max-width: none; margin: 0; padding: 0; font-size: 10pt; }
   table { font-size: 7.5pt; }
   small { font-size: 6.5pt; }
+  .wide table { font-size: 7pt; }
+  .wide h3 { break-before: page; }
   .scroll { overflow: visible; }
   section.page { break-before: page; }
   h2, h3 { break-after: avoid; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from .goals import verdicts
@@ -14,8 +15,10 @@ PEERS = (("raw", "the raw client"), ("faststream", "FastStream"))
 def summary(report: Report) -> list[str]:
     """Return what a reader should know who reads nothing else."""
     found = verdicts(report)
-    met = sum(one.met for one in found)
-    return [*_backends(report), *_fastest(report), f"{met} of {len(found)} goals are met."]
+    words = Counter(one.words for one in found)
+    goals = f"Of {len(found)} goals {words['met']} are met, {words['falls short']} fall short, and "
+    goals += f"{words['not measured']} were not measured."
+    return [*_backends(report), *_fastest(report), goals]
 
 
 def _backends(report: Report) -> Iterator[str]:

@@ -126,7 +126,7 @@ def print_goals(found: Sequence[Verdict], console: Console) -> None:
     for name in ("wanted", "figure", "verdict"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in found:
-        style = "green" if one.met else "red"
+        style = "green" if one.met else "yellow" if one.passed else "red"
         table.add_row(
             one.goal.backend,
             one.goal.what,

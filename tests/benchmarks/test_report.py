@@ -123,7 +123,8 @@ def test_what_was_not_measured_is_not_met_unless_it_is_optional() -> None:
     for one in found:
         assert one.figure is None
         assert one.words == "not measured"
-        assert one.met is one.goal.optional
+        assert not one.met
+        assert one.passed is one.goal.optional
     assert {one.goal.what for one in found if one.goal.optional} == {
         "publish, against the native tool",
         "consume, against the native tool",
@@ -155,6 +156,25 @@ def test_percentiles_need_enough_samples() -> None:
     assert few.p999 is None
     both = percentiles([encoded([1_000_000] * 9000), encoded([5_000_000] * 1000)])
     assert both.p999 == pytest.approx(5.0, rel=0.01)
+
+
+@pytest.mark.parametrize(("messages", "expected"), [(1_000_000, 8.0), (1000, None)])
+def test_only_a_long_backlog_tells_of_memory(messages: int, expected: float | None) -> None:
+    long = cell("redis", "backlog", "anymq", 1000.0)
+    long.samples[0].messages = messages
+    long.samples[0].rss_growth = 8 * 1024 * 1024
+    figure, met = verdict(report(long), "resident memory gained over a long backlog", "redis")
+    assert figure == expected
+    assert met is (expected is not None)
+
+
+def test_a_tool_that_nobody_counts_for_is_compared_by_its_rate() -> None:
+    ours = cell("redis", "publish-many", "anymq", 60.0)
+    tool = cell("redis", "publish-many", "native")
+    tool.samples = [Sample(round=0, rate=100.0, messages=1000)]
+    found = report(ours, tool)
+    assert verdict(found, "publish, against the native tool", "redis") == (0.6, True)
+    assert "native" in page(found)
 
 
 def test_a_goal_may_be_a_ceiling() -> None:
