@@ -15,12 +15,13 @@ from uuid import uuid4
 import anymq
 
 from .contestant import Contestant, Place
+from .contestants.anymq import STORE_VARIABLE
 from .counting import Account, Seen, account, steady_rate
 from .crew import Assignment, JobFailed, WorkerProcess
 from .job import Done, Job
 from .results import Sample
 from .roles import WARM
-from .servers import STORE_VARIABLE, Target
+from .servers import Target
 from .sweep import STORED, sweep, sweep_store
 from .workloads import Workload
 
@@ -33,7 +34,10 @@ LOOK = 0.05
 
 
 class Stage:
-    """A backend with the workers that play on it; use it as a context."""
+    """A backend with the workers that play on it; use it as a context.
+
+    `token` is in the names of everything that is made there.
+    """
 
     def __init__(self, target: Target, folder: Path) -> None:
         self.target = target
@@ -41,7 +45,7 @@ class Stage:
         self._workers: dict[str, WorkerProcess] = {}
         self._stack = AsyncExitStack()
         self._broker: anymq.Broker | None = None
-        self._token = uuid4().hex[:8]
+        self.token = f"bench-{uuid4().hex[:8]}"
         self._runs = 0
 
     async def __aenter__(self) -> Self:
@@ -81,8 +85,8 @@ class Stage:
         self._runs += 1
         return Place(
             url=self.target.url,
-            topic=f"bench-{self._token}-{self._runs}",
-            group=f"bench-{self._token}-{self._runs}-group",
+            topic=f"{self.token}-{self._runs}",
+            group=f"{self.token}-{self._runs}-group",
             partitions=workload.partitions,
             ordered=workload.ordered,
         )
@@ -91,7 +95,7 @@ class Stage:
         """Remove what a run has left."""
         await self.sweep(place)
         if contestant.name == STORED:
-            await sweep_store(os.environ[STORE_VARIABLE], place)
+            await sweep_store(os.environ.get(STORE_VARIABLE, self.target.url), place)
         if not self.target.shared:
             self.worker(contestant, "both").forget()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anymq
 
-from .crew import ROOT
+from .crew import ROOT, JobFailed
 from .machine import commit, machine
 from .own import connect_time, fairness, import_time
 from .play import Stage
@@ -64,7 +64,10 @@ class Run:
         end = time.monotonic() + seconds_of(self._plan)
         for number, target in enumerate(found):
             left = end - time.monotonic()
-            await self._backend(target, left * shares[number] / sum(shares[number:]))
+            try:
+                await self._backend(target, left * shares[number] / sum(shares[number:]))
+            except (anymq.AnymqError, JobFailed, OSError) as error:
+                self._own.missing[target.backend] = str(error)
 
     async def _backend(self, target: Target, seconds: float) -> None:
         end = time.monotonic() + seconds

@@ -17,12 +17,11 @@ from anymq.url import URL
 from brokers import NAMES, BrokersError, Server, down, server
 
 from .contestants import BACKENDS
+from .contestants.anymq import STORE_VARIABLE
 from .results import Backend, LeftOut
 
 INSTANCE = "bench"
 OWN = ("sqlite", "memory")
-STORE_VARIABLE = "ANYMQ_BENCH_STORE"
-"""Tells contestants which Redis their idempotency store is."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,9 @@ svg { display: block; margin: .6rem 0; }
   body { max-width: none; margin: 0; padding: 0; font-size: 10pt; }
   table { font-size: 7.5pt; }
   small { font-size: 6.5pt; }
-  .wide table { font-size: 7pt; }
+  h2 { margin-top: 0; }
+  .wide table { font-size: 7pt; margin: .3rem 0; }
+  .wide th, .wide td { padding: .08rem .4rem; }
   .wide h3 { break-before: page; }
   .scroll { overflow: visible; }
   section.page { break-before: page; }
