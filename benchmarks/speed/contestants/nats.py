@@ -70,6 +70,8 @@ class _Inbox(Publishing):
         await self.many([item])
 
     async def many(self, items: Sequence[Item]) -> None:
+        if not items:
+            return
         if self._subscribing is None:
             subscribe = self._client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
             self._subscribing = asyncio.create_task(subscribe)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,16 +34,23 @@ def queue_of(place: Place) -> str:
 
 
 class _Usual(Publishing):
-    def __init__(self, exchange: AbstractExchange, channel: Channel, place: Place) -> None:
+    """Publishes by aio-pika; `many` opens a channel of aiormq, which stays in `stack`."""
+
+    def __init__(self, exchange: AbstractExchange, place: Place, stack: AsyncExitStack) -> None:
         self._exchange = exchange
+        self._place = place
         self._queue = queue_of(place)
-        self._many = _Pipelined(channel, place)
+        self._stack = stack
+        self._many: _Pipelined | None = None
 
     async def one(self, item: Item) -> None:
         message = Message(item.body, delivery_mode=DeliveryMode.PERSISTENT)
         await self._exchange.publish(message, routing_key=self._queue)
 
     async def many(self, items: Sequence[Item]) -> None:
+        if self._many is None:
+            channel = await self._stack.enter_async_context(_low_channel(self._place))
+            self._many = _Pipelined(channel, self._place)
         await self._many.many(items)
 
 
@@ -109,10 +116,11 @@ class Raw(Contestant):
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:
-        async with await aio_pika.connect_robust(plain(self.place.url)) as connection:
+        async with AsyncExitStack() as stack:
+            connection = await aio_pika.connect_robust(plain(self.place.url))
+            await stack.enter_async_context(connection)
             channel = await connection.channel(publisher_confirms=True)
-            async with _low_channel(self.place) as low:
-                yield _Usual(channel.default_exchange, low, self.place)
+            yield _Usual(channel.default_exchange, self.place, stack)
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
         take = reader(handle, typed=typed)

@@ -161,6 +161,7 @@ async def _connected(place: Place) -> AsyncIterator[Redis]:
     )
     client = Redis.from_pool(pool)
     try:
+        await client.ping()  # connects
         yield client
     finally:
         await client.aclose()
