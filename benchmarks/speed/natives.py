@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from brokers import BrokersError
 
 from .contestants.native import Native, ToolFailed, natives
-from .play import Stage
 from .results import Cell, LeftOut, Sample
+from .stage import Stage
 from .workloads import Workload
 
 ROUNDS = 3

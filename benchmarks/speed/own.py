@@ -12,8 +12,9 @@ from .contestants import contestants
 from .counting import Account, account
 from .crew import Assignment, JobFailed
 from .job import Done, Job
-from .play import Stage, supervised
+from .play import supervised
 from .results import Own
+from .stage import Stage
 from .workloads import Workload
 
 PUBLISHERS = 2

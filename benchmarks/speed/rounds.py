@@ -15,8 +15,9 @@ from .crew import JobFailed
 from .natives import ROUNDS as NATIVE_ROUNDS
 from .natives import Tool, tools
 from .natives import play as play_native
-from .play import Stage, play
+from .play import play
 from .results import Cell, LeftOut, Sample
+from .stage import Stage
 from .workloads import Workload
 
 NATIVE_SECONDS = 25.0
@@ -35,6 +36,7 @@ LEAST = 1000
 """Messages of a measurement, at the least."""
 TIMED = 1500
 """The same where latencies are taken: their percentiles need so many."""
+NO_TIME = "there was no time left"
 SEED = 20261121
 
 Tell = Callable[[str], None]
@@ -97,6 +99,7 @@ class Session:
     cells: list[Cell] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     _tools: list[Tool] = field(default_factory=list)
+    _end: float = 0.0
 
     async def measure(self, workloads: Sequence[Workload], seconds: float) -> None:
         """Measure these within about so many seconds, those of one priority together."""
@@ -105,12 +108,12 @@ class Session:
             self.tell("the native tools")
             self._tools = await tools(self.stage, workloads, self.left_out)
         groups = [list(group) for _, group in itertools.groupby(ordered, lambda w: w.priority)]
-        end = time.monotonic() + seconds
+        self._end = time.monotonic() + seconds
         for number, group in enumerate(groups):
             weights = [sum(one.weight for one in each) for each in groups[number:]]
-            remaining = end - time.monotonic()
-            if remaining < 0 and group[0].priority > 1:
-                self._leave_out(", ".join(one.name for one in group), "there was no time left")
+            remaining = self._end - time.monotonic()
+            if remaining < 0:
+                self._leave_out(", ".join(one.name for one in group), NO_TIME)
                 continue
             await self._group(group, remaining * weights[0] / sum(weights))
         natives = [cell for tool in self._tools for cell in tool.cells.values()]
@@ -128,7 +131,7 @@ class Session:
         for round in range(rounds):
             if round and time.monotonic() > end:
                 what = ", ".join(workload.name for workload in workloads)
-                self._leave_out(f"{what}: rounds from {round + 1} on", "there was no time left")
+                self._leave_out(f"{what}: rounds from {round + 1} on", NO_TIME)
                 break
             await self._round([one for one in entries if round < one.workload.rounds], round)
             if workloads[0].priority == 0 and round < NATIVE_ROUNDS:
@@ -149,6 +152,9 @@ class Session:
         """Let everybody do it once, to know how fast each is; nothing of it is kept."""
         entries: list[Entry] = []
         for contestant in self._contestants(workload):
+            if time.monotonic() > self._end:
+                self._leave_out(f"{workload.name}, {contestant.name}", NO_TIME)
+                continue
             entry = Entry(workload, contestant, self._cell(workload, contestant))
             self.tell(f"{workload.name}: {contestant.name} warms up")
             try:

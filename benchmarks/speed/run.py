@@ -14,10 +14,10 @@ import anymq
 from .crew import ROOT, JobFailed
 from .machine import commit, machine
 from .own import connect_time, fairness, import_time
-from .play import Stage
 from .results import Backend, LeftOut, Machine, Own, Report
 from .rounds import Scale, Session
 from .servers import Target, backend_of, targets
+from .stage import Stage
 from .workloads import Workload
 
 SHARES = {"kafka": 1.0, "rabbitmq": 1.0, "nats": 1.0, "redis": 1.0, "sqlite": 0.6, "memory": 0.4}

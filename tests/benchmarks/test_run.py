@@ -11,9 +11,10 @@ from benchmarks.speed.contestants import contestant
 from benchmarks.speed.crew import JobFailed
 from benchmarks.speed.job import Job
 from benchmarks.speed.latencies import percentiles
-from benchmarks.speed.play import Stage, play
+from benchmarks.speed.play import play
 from benchmarks.speed.rounds import Scale, Session
 from benchmarks.speed.servers import Target
+from benchmarks.speed.stage import Stage
 from benchmarks.speed.workloads import WORKLOADS, chosen
 
 TINY = Scale(name="tiny", seconds=1.0, rounds=2, loads=1)

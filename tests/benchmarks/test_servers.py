@@ -15,8 +15,9 @@ import anymq
 from anymq.url import URL
 from benchmarks.speed.contestants import contestant
 from benchmarks.speed.contestants.anymq import STORE_VARIABLE
-from benchmarks.speed.play import Stage, play
+from benchmarks.speed.play import play
 from benchmarks.speed.servers import Target
+from benchmarks.speed.stage import Stage
 from benchmarks.speed.workloads import WORKLOADS
 from brokers import NAMES, server
 
