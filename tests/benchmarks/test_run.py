@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ async def test_everything_is_counted(target: Target, name: str, tmp_path: Path) 
         anymq_here = contestant(target.backend, "anymq")
         sample = await play(stage, BY_NAME[name], anymq_here, count=300, round=0)
     assert not sample.void
+    assert sample.account is not None
     assert (sample.account.messages, sample.account.lost) == (300, 0)
     assert sample.rate > 0
 
@@ -48,6 +50,7 @@ async def test_latency_counts_from_the_intended_time(target: Target, tmp_path: P
             round=0,
             rate=800.0,
         )
+    assert sample.account is not None
     assert sample.account.lost == 0
     for histogram in (sample.latency, sample.confirm, sample.delay):
         assert histogram is not None
@@ -82,7 +85,8 @@ async def test_rounds_take_turns_and_make_cells(tmp_path: Path) -> None:
     said: list[str] = []
     async with Stage(target, tmp_path) as stage:
         session = Session(stage, TINY, said.append)
-        await session.measure(chosen(["consume", "latency"]), 1.0)
+        short = [replace(one, seconds=0.1) for one in chosen(["consume", "latency"])]
+        await session.measure(short, 60.0)
     cells = {(cell.workload, cell.contestant, cell.load): cell for cell in session.cells}
     assert set(cells) == {
         ("consume", "anymq", None),
@@ -91,3 +95,11 @@ async def test_rounds_take_turns_and_make_cells(tmp_path: Path) -> None:
     }
     assert all(cell.valid and not cell.failures for cell in cells.values())
     assert any("warms up" in line for line in said)
+
+
+async def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:
+    async with Stage(Target(backend="memory", url="memory://bench"), tmp_path) as stage:
+        session = Session(stage, TINY, lambda text: None)
+        await session.measure(chosen(["consume"]), -1.0)
+    assert session.cells == []
+    assert [one.what for one in session.left_out] == ["memory: consume"]
