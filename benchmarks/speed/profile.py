@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -49,8 +50,8 @@ def main(options: argparse.Namespace) -> int:
             written = asyncio.run(profile.run())
         except (AnymqError, JobFailed, OSError) as error:
             print(f"profile: {error}", file=sys.stderr)
-            for log in Path(folder).glob("*.log"):
-                print(log.read_text()[-2000:], file=sys.stderr)
+            for log in sorted(Path(folder).glob("*.log")):
+                print(*log.read_text().splitlines()[-3:], sep="\n", file=sys.stderr)
             return 1
     for path in written:
         print(path)
@@ -81,21 +82,29 @@ class _Profile:
         finally:
             await asyncio.gather(*(worker.aclose() for worker in workers.values()))
             if not alone:
-                async with connect(self._options.url) as broker:
-                    await sweep(broker, contestant.backend, self._place)
+                await self._clean(contestant)
         return list(paths.values())
+
+    async def _clean(self, contestant: type[Contestant]) -> None:
+        with suppress(AnymqError):  # who cannot be reached has been named already
+            async with connect(self._options.url) as broker:
+                await sweep(broker, contestant.backend, self._place)
 
     async def _publish(
         self, contestant: type[Contestant], producer: WorkerProcess, alone: WorkerProcess | None
     ) -> None:
+        if alone is not None:
+            await alone.do(self._job(contestant, "prepare"))
+            await alone.do(self._job(contestant, "publish"), LONG)
+            return
         # What is not to be in the picture is done by a worker that nobody looks at.
-        helper = alone or WorkerProcess("prepare", self._folder)
-        await helper.do(self._job(contestant, "prepare"))
-        if alone is None:
+        helper = WorkerProcess("prepare", self._folder)
+        try:
+            await helper.do(self._job(contestant, "prepare"))
+        finally:
             await helper.aclose()
         await producer.do(self._job(contestant, "publish"), LONG)
-        if alone is None:
-            await producer.aclose()
+        await producer.aclose(GRACE)
 
     async def _consume(self, contestant: type[Contestant], consumer: WorkerProcess) -> None:
         assignment = await consumer.give(self._job(contestant, "consume"))
