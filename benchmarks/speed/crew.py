@@ -121,13 +121,13 @@ class WorkerProcess:
         with suppress(ConnectionError, RuntimeError):
             self._process.stdin.write(command.model_dump_json(exclude_none=True).encode() + b"\n")
 
-    async def aclose(self) -> None:
-        """Let it end, and make it end."""
+    async def aclose(self, grace: float = END) -> None:
+        """Let it end within `grace` seconds, or make it end."""
         if self._process is None or self._process.stdin is None:
             return
         self._process.stdin.close()
         try:
-            async with asyncio.timeout(END):
+            async with asyncio.timeout(grace):
                 await self._process.wait()
         except TimeoutError:
             pass

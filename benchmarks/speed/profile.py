@@ -24,6 +24,8 @@ from .servers import backend_of
 from .sweep import sweep
 
 LONG = 600.0
+GRACE = 60.0
+"""Seconds that a profiler may take to draw."""
 
 
 def add_to(commands: Any) -> None:
@@ -80,7 +82,7 @@ class _Profile:
             await self._publish(contestant, producer, consumer if alone else None)
             await self._consume(contestant, consumer)
         finally:
-            await asyncio.gather(*(worker.aclose() for worker in workers.values()))
+            await asyncio.gather(*(worker.aclose(GRACE) for worker in workers.values()))
             if not alone:
                 await self._clean(contestant)
         return list(paths.values())
