@@ -103,7 +103,10 @@ class OnKafka(FastStream):
 
     backend = "kafka"
     durability = DURABILITY["kafka"]
-    how = "FastStream: publish(); subscriber with AckPolicy.ACK, a commit a message"
+    how = (
+        "FastStream: publish(), batches of up to 1 MB; subscriber with AckPolicy.ACK, a commit a "
+        "message"
+    )
 
     async def prepare(self) -> None:
         await kafka.make_topic(self.place)
@@ -211,7 +214,10 @@ class OnRedis(FastStream):
 
     backend = "redis"
     durability = DURABILITY["redis"]
-    how = "FastStream: publish(stream=…); StreamSub(max_records=500), acked after its handler"
+    how = (
+        "FastStream: publish(stream=…), 16 at a time, which is faster than more; "
+        "StreamSub(max_records=500), acked after its handler"
+    )
 
     async def prepare(self) -> None:
         await redis.Raw(self.place).prepare()
