@@ -61,7 +61,7 @@ async def publish(contestant: Contestant, job: Job, control: Control) -> Done:
         await _send(publishing, bodies.items(0, warm), job, Marks(warm))
         chunk = bodies.items(warm, min(CHUNK, job.count - warm))
         await control.begin()
-        seconds = 0.0
+        seconds = making = 0.0
         async with Usage(marks.share) as usage:
             first = warm
             while chunk:
@@ -69,9 +69,12 @@ async def publish(contestant: Contestant, job: Job, control: Control) -> Done:
                 await _send(publishing, chunk, job, marks)
                 seconds += time.perf_counter() - began
                 first += len(chunk)
+                began = time.process_time()
                 chunk = bodies.items(first, min(CHUNK, job.count - first))
+                making += time.process_time() - began
     done = usage.report(job.count - warm)
-    return done.model_copy(update={"marks": marks.times, "seconds": seconds})
+    found = {"marks": marks.times, "seconds": seconds, "cpu": done.cpu - making}
+    return done.model_copy(update=found)
 
 
 class Marks:

@@ -26,6 +26,7 @@ class Usage:
 
     async def __aenter__(self) -> Self:
         gc.collect()
+        gc.freeze()  # the messages made beforehand are not to be looked at again and again
         self._before = self._peak = self._rss()
         self._began = time.perf_counter()
         self._cpu = time.process_time()
@@ -40,6 +41,7 @@ class Usage:
     ) -> None:
         self._seconds = time.perf_counter() - self._began
         self._cpu = time.process_time() - self._cpu
+        gc.unfreeze()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._after = self._rss()
