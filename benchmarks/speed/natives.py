@@ -65,8 +65,9 @@ async def play(stage: Stage, tool: Tool, round: int) -> None:
         rate = await tool.native.publish(place, count=tool.count, size=tool.workload.size)
         _note(tool, doing, rate, round)
         doing = "consume"
-        rate = await tool.native.consume(place, count=tool.count)
-        _note(tool, doing, rate, round)
+        if doing in tool.cells:
+            rate = await tool.native.consume(place, count=tool.count)
+            _note(tool, doing, rate, round)
     except (ToolFailed, OSError) as error:
         if doing in tool.cells:
             tool.cells[doing].failures.append(str(error))

@@ -23,6 +23,9 @@ from .workloads import Workload
 SHARES = {"kafka": 1.0, "rabbitmq": 1.0, "nats": 1.0, "redis": 1.0, "sqlite": 0.6, "memory": 0.4}
 """How the time is shared out; those without peers need less."""
 
+LEAST = 0.6
+"""The part of its share that a backend gets even when those before it took longer than theirs."""
+
 At = Callable[[float, str], None]
 """Is told how many seconds have passed, and what is being done."""
 
@@ -61,11 +64,13 @@ class Run:
         """Measure all of these, in the time that is there."""
         self._own.values["import anymq"] = import_time(self._plan.scale.imports)
         shares = [SHARES[target.backend] for target in found]
-        end = time.monotonic() + seconds_of(self._plan)
+        whole = seconds_of(self._plan)
+        end = time.monotonic() + whole
         for number, target in enumerate(found):
-            left = end - time.monotonic()
+            left = (end - time.monotonic()) * shares[number] / sum(shares[number:])
+            least = LEAST * whole * shares[number] / sum(shares)
             try:
-                await self._backend(target, left * shares[number] / sum(shares[number:]))
+                await self._backend(target, max(left, least))
             except (anymq.AnymqError, JobFailed, OSError) as error:
                 self._own.missing[target.backend] = str(error)
 
