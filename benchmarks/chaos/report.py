@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from .judge import Verdict
 from .run import Size
-from .scenarios import SCENARIOS
+from .scenarios import SCENARIOS, nothing_lost
 
 HEAD = (
     "backend",
@@ -61,7 +61,8 @@ class Outcome:
             self.scenario,
             str(queue.attempted),
             str(queue.acknowledged),
-            str(len(queue.lost)),
+            # A backlog is not read to its end.
+            str(len(queue.lost)) if nothing_lost in SCENARIOS[self.scenario].checks else "-",
             str(len(queue.unexpected)),
             str(queue.duplicated),
             str(queue.recovered),
