@@ -18,7 +18,7 @@ from .capabilities import Capabilities
 from .clock import Clock
 from .cloudevents import encode
 from .delivery import current
-from .driver import Driver, Source, Start, SubscribeSpec
+from .driver import Driver, Record, Source, Start, SubscribeSpec
 from .errors import (
     Closed,
     ConfigurationError,
@@ -28,7 +28,7 @@ from .errors import (
     translate,
 )
 from .handlers import Function, adapt
-from .message import Message, Receipt, new_id
+from .message import NO_HEADERS, Message, Receipt, new_id
 from .middleware import Middleware, Publish, PublishMiddleware, compose
 from .middleware.acknowledge import Acknowledge
 from .middleware.dead_letter import DeadLetter
@@ -79,6 +79,7 @@ class Broker:
         self._driver = driver
         self._url = url
         self._options = options
+        self._max_body = min(options.max_body, driver.max_body)
         self._source = source
         self._names = names
         self._clock = clock
@@ -211,6 +212,7 @@ class Broker:
         """
         target = as_topic(topic)
         due = self._due(delay, deliver_at)
+        now = datetime.now(UTC)
         messages = [
             self._message(
                 target,
@@ -219,18 +221,16 @@ class Broker:
                 headers,
                 id(payload) if id else None,
                 None,
+                now,
             )
             for payload in payloads
         ]
-        pending = [
-            asyncio.ensure_future(self._dispatch(message, timeout, due)) for message in messages
-        ]
-        try:
-            outcomes = await asyncio.gather(*pending, return_exceptions=True)
-        except asyncio.CancelledError:
-            for future in pending:
-                future.cancel()
-            raise
+        if not messages:
+            return []
+        if self._publish is None:
+            outcomes = await self._send_many(messages, timeout, due)
+        else:
+            outcomes = await self._dispatch_many(messages, timeout, due)
         results: list[Receipt | Exception] = []
         for outcome in outcomes:
             if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
@@ -466,14 +466,15 @@ class Broker:
         headers: Mapping[str, str] | None,
         id: str | None,
         type: str | None,
+        now: datetime | None = None,
     ) -> Message:
         self._check_open()
         check_payload(payload, topic)
         body, content_type = encode_payload(payload)
-        if len(body) > min(self._options.max_body, self._driver.max_body):
+        if len(body) > self._max_body:
             raise MessageTooLarge(
-                f"the body is {len(body)} bytes; at most "
-                f"{min(self._options.max_body, self._driver.max_body)} are allowed on {self._url}"
+                f"the body is {len(body)} bytes; "
+                f"at most {self._max_body} are allowed on {self._url}"
             )
         for text in (id, type):
             if text is not None:
@@ -485,11 +486,11 @@ class Broker:
             topic=topic.name,
             body=body,
             key=check_key(key) if key is not None else None,
-            headers=MappingProxyType(check_headers(headers)) if headers else MappingProxyType({}),
+            headers=MappingProxyType(check_headers(headers)) if headers else NO_HEADERS,
             content_type=content_type,
             type=type or type_name(payload, topic.name),
             source=self._source,
-            time=datetime.now(UTC),
+            time=now or datetime.now(UTC),
             correlation_id=(cause.message.correlation_id or cause.message.id) if cause else None,
             causation_id=cause.message.id if cause else None,
         )
@@ -530,13 +531,50 @@ class Broker:
         finally:
             _sending.reset(token)
 
+    async def _dispatch_many(
+        self, messages: Sequence[Message], timeout: float | None, due: float | None
+    ) -> list[Receipt | BaseException]:
+        """Let each message pass through the publish middleware by itself."""
+        pending = [
+            asyncio.ensure_future(self._dispatch(message, timeout, due)) for message in messages
+        ]
+        try:
+            return await asyncio.gather(*pending, return_exceptions=True)
+        except asyncio.CancelledError:
+            for future in pending:
+                future.cancel()
+            raise
+
+    async def _send_many(
+        self, messages: Sequence[Message], timeout: float | None, due: float | None
+    ) -> list[Receipt | BaseException]:
+        """Send messages of one topic together: with no middleware, nobody asks for a task each."""
+        seconds = self._options.publish_timeout if timeout is None else timeout
+        topic = messages[0].topic
+        if not self._topics.is_ready(topic):
+            try:
+                seconds = await self._topics.declare_within(topic, seconds)
+            except Exception as error:
+                return [error] * len(messages)
+        records = [self._record(message, due) for message in messages]
+        outcomes = await self._publisher.submit_many(records, seconds)
+        return [
+            outcome
+            if isinstance(outcome, BaseException)
+            else Receipt(message.id, message.topic, outcome)
+            for message, outcome in zip(messages, outcomes, strict=True)
+        ]
+
+    def _record(self, message: Message, due: float | None) -> Record:
+        record = encode(message, self._driver.binding, unique=message.id)
+        record.deliver_at = due
+        return record
+
     async def _send(
         self, message: Message, sending: tuple[float, float | None] | None = None
     ) -> Receipt:
         seconds, due = sending or _sending.get()
-        record = encode(message, self._driver.binding, unique=message.id)
-        record.deliver_at = due
-        position = await self._publisher.submit(record, seconds)
+        position = await self._publisher.submit(self._record(message, due), seconds)
         return Receipt(message.id, message.topic, position)
 
     def _translate(self, error: BaseException, doing: str) -> BaseException:

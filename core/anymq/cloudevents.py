@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import unquote
 
@@ -29,31 +30,23 @@ def encode(
     message: Message, binding: Binding, *, unique: str, extra: Mapping[str, str] | None = None
 ) -> Record:
     """Return the record that carries `message`; `extra` headers are added as they are."""
+    headers = _constant(binding, message.source, message.type or message.topic).copy()
+    put = _put_percent if binding.percent else _put
     prefix = binding.prefix
-    attributes = {
-        "specversion": "1.0",
-        "id": message.id,
-        "source": message.source or "anymq",
-        "type": message.type or message.topic,
-    }
+    put(headers, prefix + "id", message.id)
     if message.time is not None:
-        attributes["time"] = message.time.isoformat().replace("+00:00", "Z")
+        headers[prefix + "time"] = _stamp(message.time)
     if message.key is not None and not binding.native_key:
-        attributes["partitionkey"] = message.key
+        put(headers, prefix + "partitionkey", message.key)
     if message.correlation_id is not None:
-        attributes["correlationid"] = message.correlation_id
+        put(headers, prefix + "correlationid", message.correlation_id)
     if message.causation_id is not None:
-        attributes["causationid"] = message.causation_id
-    plain: dict[str, str] = {}
+        put(headers, prefix + "causationid", message.causation_id)
     for name, value in message.headers.items():
-        if name.startswith("ce-"):
-            attributes.setdefault(name[3:], value)
-        else:
-            plain[name] = value
-    if binding.percent:
-        attributes = {name: _percent(value) for name, value in attributes.items()}
-    headers = {prefix + name: value for name, value in attributes.items()}
-    headers.update(plain)
+        if not name.startswith("ce-"):
+            headers[name] = value
+        elif prefix + name[3:] not in headers:
+            put(headers, prefix + name[3:], value)
     if binding.content_type is not None and message.content_type is not None:
         headers[binding.content_type] = message.content_type
     if extra:
@@ -67,6 +60,31 @@ def encode(
         headers=headers,
         content_type=message.content_type,
     )
+
+
+@lru_cache(maxsize=512)
+def _constant(binding: Binding, source: str | None, type: str) -> dict[str, str]:
+    """The attributes that most messages of a process have in common."""
+    headers: dict[str, str] = {}
+    put = _put_percent if binding.percent else _put
+    put(headers, binding.prefix + "specversion", "1.0")
+    put(headers, binding.prefix + "source", source or "anymq")
+    put(headers, binding.prefix + "type", type)
+    return headers
+
+
+@lru_cache(maxsize=8)
+def _stamp(time: datetime) -> str:
+    """Return the time as RFC 3339 writes it; the messages of one call have the same."""
+    return time.isoformat().replace("+00:00", "Z")
+
+
+def _put(headers: dict[str, str], name: str, value: str) -> None:
+    headers[name] = value
+
+
+def _put_percent(headers: dict[str, str], name: str, value: str) -> None:
+    headers[name] = _percent(value)
 
 
 def decode(received: Received, binding: Binding, topic: str) -> Message:

@@ -18,17 +18,44 @@ SWEEP = 0.05
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
 
+class Submission:
+    """What one caller awaits: a future of all outcomes, resolved with the last of them."""
+
+    __slots__ = ("future", "left", "outcomes")
+
+    def __init__(self, count: int, future: asyncio.Future[list[Outcome]]) -> None:
+        self.outcomes: list[Outcome] = [None] * count
+        self.left = count
+        self.future = future
+
+
 class Pending:
-    """One publish on its way: its record, its deadline, and the future its caller awaits."""
+    """One publish on its way: its record, its deadline, and its place in what a caller awaits."""
 
-    __slots__ = ("deadline", "error", "future", "record", "redeclared")
+    __slots__ = ("deadline", "error", "index", "record", "redeclared", "settled", "submission")
 
-    def __init__(self, record: Record, deadline: float, future: asyncio.Future[str | None]) -> None:
+    def __init__(self, record: Record, deadline: float, submission: Submission, index: int) -> None:
         self.record = record
         self.deadline = deadline
-        self.future = future
+        self.submission = submission
+        self.index = index
+        self.settled = False
         self.error: BaseException | None = None
         self.redeclared = False
+
+    @property
+    def done(self) -> bool:
+        """Whether it has its outcome, or nobody waits for it any more."""
+        return self.settled or self.submission.future.done()
+
+    def settle(self, outcome: Outcome) -> None:
+        """Give it its outcome; once."""
+        submission = self.submission
+        self.settled = True
+        submission.outcomes[self.index] = outcome
+        submission.left -= 1
+        if not submission.left and not submission.future.done():
+            submission.future.set_result(submission.outcomes)
 
 
 class Publisher:
@@ -62,17 +89,30 @@ class Publisher:
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._run(), name="anymq-publisher")
 
-    def submit(self, record: Record, timeout: float) -> asyncio.Future[str | None]:
-        """Queue `record`; the future yields its position, or raises by `timeout` seconds."""
+    async def submit(self, record: Record, timeout: float) -> str | None:
+        """Publish `record`; return its position, or raise by `timeout` seconds."""
+        (outcome,) = await self.submit_many((record,), timeout)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def submit_many(
+        self, records: Sequence[Record], timeout: float
+    ) -> asyncio.Future[list[Outcome]]:
+        """Queue `records`, at least one; the future yields their outcomes by `timeout` seconds."""
         if self._closed:
             raise Closed("the broker is closed")
-        future: asyncio.Future[str | None] = self._loop.create_future()
-        self._queue.append(Pending(record, self._loop.time() + timeout, future))
+        loop = self._loop
+        submission = Submission(len(records), loop.create_future())
+        deadline = loop.time() + timeout
+        self._queue.extend(
+            [Pending(record, deadline, submission, index) for index, record in enumerate(records)]
+        )
         self._idle.clear()
         self._wake.set()
         if self._sweep is None:
-            self._sweep = self._loop.call_later(SWEEP, self._expire)
-        return future
+            self._sweep = loop.call_later(SWEEP, self._expire)
+        return submission.future
 
     async def aclose(self, grace: float) -> None:
         """Let what is queued finish for `grace` seconds, then fail the rest with `Closed`."""
@@ -89,10 +129,8 @@ class Publisher:
         if self._sweep is not None:
             self._sweep.cancel()
         for pending in [*self._flying, *self._queue]:
-            if not pending.future.done():
-                pending.future.set_exception(
-                    Closed("the broker was closed before the publish was confirmed")
-                )
+            if not pending.done:
+                pending.settle(Closed("the broker was closed before the publish was confirmed"))
 
     async def _run(self) -> None:
         pause = FIRST_PAUSE
@@ -120,7 +158,7 @@ class Publisher:
         queue, limit = self._queue, self._driver.max_batch
         while queue and len(batch) < limit:
             pending = queue[0]
-            if pending.future.done():
+            if pending.done:
                 queue.popleft()
                 continue
             size += len(pending.record.body) + 256
@@ -139,11 +177,10 @@ class Publisher:
         """Answer the callers; return what has to be tried again."""
         again: list[Pending] = []
         for pending, outcome in zip(batch, outcomes, strict=True):
-            future = pending.future
-            if future.done():
+            if pending.done:
                 continue
             if not isinstance(outcome, BaseException):
-                future.set_result(outcome)
+                pending.settle(outcome)
                 continue
             error = self._translate(outcome, f"publish to {pending.record.topic}")
             pending.error = error
@@ -151,7 +188,7 @@ class Publisher:
             if missing or isinstance(error, TransientError):
                 again.append(pending)
             else:
-                future.set_exception(error)
+                pending.settle(error)
         return again
 
     async def _redeclare(self, again: Sequence[Pending]) -> None:
@@ -168,7 +205,7 @@ class Publisher:
         now = self._loop.time()
         waiting = False
         for pending in (*self._flying, *self._queue):
-            if pending.future.done():
+            if pending.done:
                 continue
             if pending.deadline > now:
                 waiting = True
@@ -180,5 +217,5 @@ class Publisher:
                 f"the message may have been stored all the same{last}"
             )
             timeout.__cause__ = cause
-            pending.future.set_exception(timeout)
+            pending.settle(timeout)
         self._sweep = self._loop.call_later(SWEEP, self._expire) if waiting else None
