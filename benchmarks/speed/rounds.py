@@ -36,6 +36,8 @@ LEAST = 1000
 """Messages of a measurement, at the least."""
 TIMED = 1500
 """The same where latencies are taken: their percentiles need so many."""
+LATE = 2.5
+"""How many times its time a backend may take, on a busy machine, to measure all of a priority."""
 NO_TIME = "there was no time left"
 SEED = 20261121
 
@@ -100,6 +102,7 @@ class Session:
     left_out: list[LeftOut] = field(default_factory=list)
     _tools: list[Tool] = field(default_factory=list)
     _end: float = 0.0
+    _late: float = 0.0
 
     async def measure(self, workloads: Sequence[Workload], seconds: float) -> None:
         """Measure these within about so many seconds, those of one priority together."""
@@ -109,6 +112,7 @@ class Session:
             self._tools = await tools(self.stage, workloads, self.left_out)
         groups = [list(group) for _, group in itertools.groupby(ordered, lambda w: w.priority)]
         self._end = time.monotonic() + seconds
+        self._late = time.monotonic() + LATE * seconds
         for number, group in enumerate(groups):
             weights = [sum(one.weight for one in each) for each in groups[number:]]
             remaining = self._end - time.monotonic()
@@ -152,7 +156,7 @@ class Session:
         """Let everybody do it once, to know how fast each is; nothing of it is kept."""
         entries: list[Entry] = []
         for contestant in self._contestants(workload):
-            if time.monotonic() > self._end:
+            if time.monotonic() > self._late:
                 self._leave_out(f"{workload.name}, {contestant.name}", NO_TIME)
                 continue
             entry = Entry(workload, contestant, self._cell(workload, contestant))
