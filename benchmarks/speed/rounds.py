@@ -104,6 +104,17 @@ class Session:
     _end: float = 0.0
     _late: float = 0.0
 
+    async def start(self, workloads: Sequence[Workload]) -> None:
+        """Start all processes of the most important ones side by side."""
+        workers = {
+            id(worker): worker
+            for workload in workloads
+            if workload.priority == 0
+            for contestant in self._contestants(workload)
+            for worker in self.stage.workers(contestant, workload.consumers)
+        }
+        await asyncio.gather(*(worker.start() for worker in workers.values()))
+
     async def measure(self, workloads: Sequence[Workload], seconds: float) -> None:
         """Measure these within about so many seconds, those of one priority together."""
         ordered = sorted(workloads, key=lambda one: one.priority)
@@ -116,7 +127,8 @@ class Session:
         for number, group in enumerate(groups):
             weights = [sum(one.weight for one in each) for each in groups[number:]]
             remaining = self._end - time.monotonic()
-            if remaining < 0:
+            late = time.monotonic() > self._late
+            if late or (remaining < 0 and group[0].priority > 1):
                 self._leave_out(", ".join(one.name for one in group), NO_TIME)
                 continue
             await self._group(group, remaining * weights[0] / sum(weights))
@@ -125,7 +137,6 @@ class Session:
 
     async def _group(self, workloads: Sequence[Workload], seconds: float) -> None:
         end = time.monotonic() + seconds
-        await self._started(workloads)
         entries: list[Entry] = []
         for workload in workloads:
             entries += await self._warmed_up(workload)
@@ -141,16 +152,6 @@ class Session:
             if workloads[0].priority == 0 and round < NATIVE_ROUNDS:
                 await self._native(entries, round)
         self.cells += [entry.cell for entry in entries]
-
-    async def _started(self, workloads: Sequence[Workload]) -> None:
-        """Start all processes at once: most of what they do then is to wait for the disk."""
-        workers = {
-            id(worker): worker
-            for workload in workloads
-            for contestant in self._contestants(workload)
-            for worker in self.stage.workers(contestant, workload.consumers)
-        }
-        await asyncio.gather(*(worker.start() for worker in workers.values()))
 
     async def _warmed_up(self, workload: Workload) -> list[Entry]:
         """Let everybody do it once, to know how fast each is; nothing of it is kept."""

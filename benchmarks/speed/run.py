@@ -85,6 +85,7 @@ class Run:
             session = Session(stage, self._plan.scale, tell)
             self._sessions.append(session)
             tell("connecting")
+            await session.start(self._plan.workloads)
             await connect_time(stage, self._own, self._plan.scale.connects)
             if target.backend == "sqlite":
                 tell("two processes at once")

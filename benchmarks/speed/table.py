@@ -56,8 +56,11 @@ def print_report(report: Report, console: Console) -> None:
         if any(cell.load is not None for cell in here):
             console.print(_latencies(report, backend.name))
     console.print("messages/s are medians of the rounds; CPU s are those of a million messages.")
+    reasons: dict[str, list[str]] = {}
     for one in report.left_out:
-        console.print(f"not measured: {one.what}: {one.why}", style="yellow", markup=False)
+        reasons.setdefault(one.why, []).append(one.what)
+    for why, what in reasons.items():
+        console.print(f"not measured: {'; '.join(what)}: {why}", style="yellow", markup=False)
 
 
 def _rates(report: Report, backend: str, title: str) -> Table:

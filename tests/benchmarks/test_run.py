@@ -100,6 +100,6 @@ async def test_rounds_take_turns_and_make_cells(tmp_path: Path) -> None:
 async def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:
     async with Stage(Target(backend="memory", url="memory://bench"), tmp_path) as stage:
         session = Session(stage, TINY, lambda text: None)
-        await session.measure(chosen(["consume"]), -1.0)
+        await session.measure(chosen(["consume", "typed"]), -1.0)
     assert session.cells == []
-    assert [one.what for one in session.left_out] == ["memory: consume"]
+    assert [one.what for one in session.left_out] == ["memory: consume", "memory: typed"]
