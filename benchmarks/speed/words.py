@@ -23,8 +23,8 @@ def spread(ends: tuple[float, float] | None) -> str:
 
 
 def swing(middle: float | None, ends: tuple[float, float] | None) -> str:
-    """Return how far the lowest and the highest are from the median."""
-    if not middle or ends is None:
+    """Return how far the lowest and the highest are from the median; nothing for one round."""
+    if not middle or ends is None or ends[0] == ends[1]:
         return NONE
     low, high = (round((end / middle - 1) * 100) for end in ends)
     return f"{low:+}/{high:+} %"
