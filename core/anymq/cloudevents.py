@@ -31,22 +31,21 @@ def encode(
 ) -> Record:
     """Return the record that carries `message`; `extra` headers are added as they are."""
     headers = _constant(binding, message.source, message.type or message.topic).copy()
-    put = _put_percent if binding.percent else _put
-    prefix = binding.prefix
-    put(headers, prefix + "id", message.id)
+    prefix, percent = binding.prefix, binding.percent
+    headers[prefix + "id"] = _percent(message.id) if percent else message.id
     if message.time is not None:
         headers[prefix + "time"] = _stamp(message.time)
     if message.key is not None and not binding.native_key:
-        put(headers, prefix + "partitionkey", message.key)
-    if message.correlation_id is not None:
-        put(headers, prefix + "correlationid", message.correlation_id)
-    if message.causation_id is not None:
-        put(headers, prefix + "causationid", message.causation_id)
+        headers[prefix + "partitionkey"] = _percent(message.key) if percent else message.key
+    if (cid := message.correlation_id) is not None:
+        headers[prefix + "correlationid"] = _percent(cid) if percent else cid
+    if (cause := message.causation_id) is not None:
+        headers[prefix + "causationid"] = _percent(cause) if percent else cause
     for name, value in message.headers.items():
         if not name.startswith("ce-"):
             headers[name] = value
         elif prefix + name[3:] not in headers:
-            put(headers, prefix + name[3:], value)
+            headers[prefix + name[3:]] = _percent(value) if percent else value
     if binding.content_type is not None and message.content_type is not None:
         headers[binding.content_type] = message.content_type
     if extra:
@@ -65,26 +64,17 @@ def encode(
 @lru_cache(maxsize=512)
 def _constant(binding: Binding, source: str | None, type: str) -> dict[str, str]:
     """The attributes that most messages of a process have in common."""
-    headers: dict[str, str] = {}
-    put = _put_percent if binding.percent else _put
-    put(headers, binding.prefix + "specversion", "1.0")
-    put(headers, binding.prefix + "source", source or "anymq")
-    put(headers, binding.prefix + "type", type)
-    return headers
+    attributes = {"specversion": "1.0", "source": source or "anymq", "type": type}
+    return {
+        binding.prefix + name: _percent(value) if binding.percent else value
+        for name, value in attributes.items()
+    }
 
 
 @lru_cache(maxsize=8)
 def _stamp(time: datetime) -> str:
     """Return the time as RFC 3339 writes it; the messages of one call have the same."""
     return time.isoformat().replace("+00:00", "Z")
-
-
-def _put(headers: dict[str, str], name: str, value: str) -> None:
-    headers[name] = value
-
-
-def _put_percent(headers: dict[str, str], name: str, value: str) -> None:
-    headers[name] = _percent(value)
 
 
 def decode(received: Received, binding: Binding, topic: str) -> Message:

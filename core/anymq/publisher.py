@@ -105,9 +105,8 @@ class Publisher:
         loop = self._loop
         submission = Submission(len(records), loop.create_future())
         deadline = loop.time() + timeout
-        self._queue.extend(
-            [Pending(record, deadline, submission, index) for index, record in enumerate(records)]
-        )
+        for index, record in enumerate(records):
+            self._queue.append(Pending(record, deadline, submission, index))
         self._idle.clear()
         self._wake.set()
         if self._sweep is None:
@@ -158,7 +157,7 @@ class Publisher:
         queue, limit = self._queue, self._driver.max_batch
         while queue and len(batch) < limit:
             pending = queue[0]
-            if pending.done:
+            if pending.settled or pending.submission.future.done():
                 queue.popleft()
                 continue
             size += len(pending.record.body) + 256
@@ -177,7 +176,7 @@ class Publisher:
         """Answer the callers; return what has to be tried again."""
         again: list[Pending] = []
         for pending, outcome in zip(batch, outcomes, strict=True):
-            if pending.done:
+            if pending.settled or pending.submission.future.done():
                 continue
             if not isinstance(outcome, BaseException):
                 pending.settle(outcome)
