@@ -16,6 +16,7 @@ from anymq.url import URL
 from .connection import Address, Commands, pack
 from .options import RedisOptions
 from .scripts import ABANDON, BEGIN, COMPLETE, RENEW, Script
+from .together import Together
 from .topology import check_server
 
 
@@ -29,14 +30,16 @@ class StoreOptions(RedisOptions):
 class RedisStore(Store):
     """A three-state memory shared by all processes: one key each, which expires by itself.
 
-    Every method is one script or transaction, and time is the server's. What is remembered is as
-    durable as the server's append-only file. The server must not evict keys.
+    Every method is one script or transaction, and time is the server's. Messages that are handled
+    side by side share their round trips. What is remembered is as durable as the server's
+    append-only file. The server must not evict keys.
     """
 
     tls_schemes = frozenset({"rediss"})
 
     def __init__(self, commands: Commands, prefix: str) -> None:
         self._commands = commands
+        self._together = Together(commands)
         self._prefix = prefix
 
     @classmethod
@@ -89,11 +92,12 @@ class RedisStore(Store):
         return f"{self._prefix}\x01{key}".encode()
 
     async def aclose(self) -> None:
+        await self._together.aclose()
         await self._commands.aclose()
 
     async def _run(self, script: Script, key: str, owner: str, *seconds: float) -> Any:
         args = [owner.encode(), *map(_milliseconds, seconds)]
-        return await self._commands.eval(script, [f"{self._prefix}{key}".encode()], args)
+        return await self._together.eval(script, [f"{self._prefix}{key}".encode()], args)
 
 
 def _milliseconds(seconds: float) -> bytes:

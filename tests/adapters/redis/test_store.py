@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from redis.exceptions import ConnectionError
 
 from anymq.errors import InvalidURL
 from anymq.store import Claim, State
@@ -106,3 +108,35 @@ async def test_an_owner_cannot_pass_for_done(store: RedisStore, key: str) -> Non
 async def test_unknown_options_are_refused() -> None:
     with pytest.raises(InvalidURL, match="prefix"):
         await RedisStore.open(URL.parse("redis://127.0.0.1:1/0?prefixx=x"))
+
+
+async def test_what_comes_at_once_goes_in_few_exchanges(
+    store: RedisStore, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchanges = 0
+    run = store._commands.run
+
+    async def counted(*commands: bytes) -> list[Any]:
+        nonlocal exchanges
+        exchanges += 1
+        return await run(*commands)
+
+    await store.begin(key, "first", 30)
+    monkeypatch.setattr(store._commands, "run", counted)
+    claims = await asyncio.gather(*(store.begin(f"{key}{n % 600}", "a", 30) for n in range(1200)))
+    assert claims == [Claim(State.NEW)] * 1200
+    assert exchanges <= 4
+    late = asyncio.create_task(store.begin(f"{key}0", "b", 30))
+    await asyncio.sleep(0)
+    late.cancel()
+    assert (await store.begin(f"{key}1", "b", 30)).state is State.IN_PROGRESS
+
+
+async def test_closing_answers_everyone(server_url: str, key: str) -> None:
+    store = await RedisStore.open(URL.parse(server_url))
+    asking = [asyncio.create_task(store.begin(f"{key}{n}", "a", 30)) for n in range(700)]
+    await asyncio.sleep(0)
+    await store.aclose()
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert all(isinstance(answer, Claim | ConnectionError) for answer in answers)
+    assert any(isinstance(answer, ConnectionError) for answer in answers)

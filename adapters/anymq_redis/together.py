@@ -1,0 +1,76 @@
+"""`Together`: scripts that many callers run at the same time go to the server in one exchange."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import ConnectionError
+
+from .connection import Commands
+from .scripts import Script
+
+MOST = 500
+"""How many scripts one exchange carries: their replies are read before the next one begins."""
+
+_Call = tuple[Script, Sequence[bytes], Sequence[bytes]]
+
+
+class Together:
+    """Runs scripts. What is asked for while an exchange is under way makes up the next one.
+
+    So a lone caller waits for nobody, and a thousand callers cost a few round trips.
+    """
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self._waiting: list[tuple[_Call, asyncio.Future[Any]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def eval(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes]) -> Any:
+        """Run one script and return its reply; raises as `Commands.eval` does.
+
+        A caller that is cancelled leaves it running.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(((script, keys, args), future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="anymq-redis-together")
+        return await future
+
+    async def aclose(self) -> None:
+        """Fail what has not been answered."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        left, self._waiting = self._waiting, []
+        _answer(left, [_closed()] * len(left))
+
+    async def _run(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+            try:
+                replies = await self._commands.evals([call for call, _ in batch])
+            except Exception as error:
+                replies = [error] * len(batch)
+            except asyncio.CancelledError:
+                _answer(batch, [_closed()] * len(batch))
+                raise
+            _answer(batch, replies)
+        self._task = None
+
+
+def _closed() -> ConnectionError:
+    return ConnectionError("the store was closed")
+
+
+def _answer(batch: Sequence[tuple[_Call, asyncio.Future[Any]]], replies: Sequence[Any]) -> None:
+    for (_, future), reply in zip(batch, replies, strict=True):
+        if future.done():
+            continue
+        if isinstance(reply, Exception):
+            future.set_exception(reply)
+        else:
+            future.set_result(reply)
