@@ -48,6 +48,8 @@ class Idempotency:
             raise ConfigurationError("Idempotency: lease and keep must be positive")
 
     def __call__(self, handler: Handler) -> Handler:
+        claims = _Claims(self.lease)
+
         async def idempotency(delivery: Delivery) -> None:
             message = delivery.message
             key = f"{delivery.group}|{message.source}|{message.id}"
@@ -62,14 +64,14 @@ class Idempotency:
             if claim.state is State.IN_PROGRESS:
                 wait = min(claim.remaining, BUSY)
                 raise RetryAfter(wait, "being handled elsewhere", counted=False)
-            renewal = _Renewal(store, key, owner, self.lease)
+            claims.hold(owner, key, store)
             try:
                 await handler(delivery)
             except BaseException:
                 await asyncio.shield(_abandon(store, key, owner))
                 raise
             finally:
-                renewal.stop()
+                claims.drop(owner)
             if delivery.verb in ("nack", "release", "reject", "stop"):
                 await _abandon(store, key, owner)
             else:
@@ -78,32 +80,55 @@ class Idempotency:
         return idempotency
 
 
-class _Renewal:
-    """Renews a claim every third of its lease; costs one timer while the handler is quick."""
+@dataclass(slots=True)
+class _Claim:
+    key: str
+    store: Store
+    renewed: float
 
-    __slots__ = ("_arguments", "_task", "_timer")
 
-    def __init__(self, store: Store, key: str, owner: str, lease: float) -> None:
-        self._arguments = (store, key, owner, lease)
-        self._task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(lease / 3, self._start)
+class _Claims:
+    """The claims whose handlers run, by owner: each is renewed when a third of its lease is over.
 
-    def _start(self) -> None:
-        self._task = asyncio.create_task(self._renew(), name="anymq-idempotency-lease")
+    One timer looks after all of them: one a message would cost more than the claim.
+    """
 
-    async def _renew(self) -> None:
-        store, key, owner, lease = self._arguments
-        while True:
-            try:
-                await store.renew(key, owner, lease)
-            except Exception as error:
-                log.warning("renewing the claim on %s failed: %s", key, error)
-            await asyncio.sleep(lease / 3)
+    def __init__(self, lease: float) -> None:
+        self._lease = lease
+        self._held: dict[str, _Claim] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._renewals: set[asyncio.Task[None]] = set()
 
-    def stop(self) -> None:
-        self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
+    def hold(self, owner: str, key: str, store: Store) -> None:
+        """Look after a claim that was just made, until `drop`."""
+        loop = asyncio.get_running_loop()
+        self._held[owner] = _Claim(key, store, loop.time())
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_later(self._lease / 6, self._look, loop)
+
+    def drop(self, owner: str) -> None:
+        """Leave it alone."""
+        del self._held[owner]
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._held:
+            self._loop = None
+            return
+        now = loop.time()
+        for owner, claim in self._held.items():
+            if now - claim.renewed >= self._lease / 3:
+                claim.renewed = now
+                task = loop.create_task(self._renew(owner, claim), name="anymq-idempotency-lease")
+                self._renewals.add(task)
+                task.add_done_callback(self._renewals.discard)
+        loop.call_later(self._lease / 6, self._look, loop)
+
+    async def _renew(self, owner: str, claim: _Claim) -> None:
+        try:
+            await claim.store.renew(claim.key, owner, self._lease)
+        except Exception as error:
+            log.warning("renewing the claim on %s failed: %s", claim.key, error)
 
 
 async def _abandon(store: Store, key: str, owner: str) -> None:
