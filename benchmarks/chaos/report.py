@@ -121,6 +121,8 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
         f"anymq {version('anymq')}, Python {platform.python_version()}, {platform.system()}, "
         f"{os.cpu_count()} cores; {', '.join(sorted({_server(item) for item in outcomes}))}.",
         "Times are in seconds. What must hold in each scenario is listed below the table.",
+        "What breaks a server is not played against SQLite, which has none, nor `alarm` against "
+        "Kafka and NATS: without disk they end. `delayed` without kills measures how late is late.",
         "",
         "| " + " | ".join(HEAD) + " |",
         "|" + "---|" * len(HEAD),
