@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import unquote
@@ -34,7 +34,7 @@ def encode(
     prefix, percent = binding.prefix, binding.percent
     headers[prefix + "id"] = _percent(message.id) if percent else message.id
     if message.time is not None:
-        headers[prefix + "time"] = _stamp(message.time)
+        headers[prefix + "time"] = _stamp(message.time, message.time.tzinfo)
     if message.key is not None and not binding.native_key:
         headers[prefix + "partitionkey"] = _percent(message.key) if percent else message.key
     if (cid := message.correlation_id) is not None:
@@ -72,8 +72,11 @@ def _constant(binding: Binding, source: str | None, type: str) -> dict[str, str]
 
 
 @lru_cache(maxsize=8)
-def _stamp(time: datetime) -> str:
-    """Return the time as RFC 3339 writes it; the messages of one call have the same."""
+def _stamp(time: datetime, zone: tzinfo | None) -> str:
+    """Return the time as RFC 3339 writes it; the messages of one call have the same.
+
+    `zone` is its own: equal times of two zones are written differently.
+    """
     return time.isoformat().replace("+00:00", "Z")
 
 

@@ -45,7 +45,10 @@ class Pending:
 
     @property
     def done(self) -> bool:
-        """Whether it has its outcome, or nobody waits for it any more."""
+        """Whether it has its outcome, or nobody waits for it any more.
+
+        Written out where every message passes.
+        """
         return self.settled or self.submission.future.done()
 
     def settle(self, outcome: Outcome) -> None:

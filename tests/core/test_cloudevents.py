@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event, to_binary_event
@@ -88,6 +88,18 @@ def test_unknown_attributes_are_kept_and_sent_on() -> None:
     message = decode(Received(b"", headers, position="1", token=None), BINDINGS[0], "t")
     assert dict(message.headers) == {"ce-traceparent": "00-abc", "ce-subject": "s", "x": "y"}
     assert encode(message, BINDINGS[3], unique="u").headers["ce-traceparent"] == "00-abc"
+
+
+def test_equal_times_of_two_zones_are_written_each_in_its_own() -> None:
+    there = datetime(2026, 1, 2, 5, 4, 5, tzinfo=timezone(timedelta(hours=2)))
+    written = [
+        encode(Message(id="1", topic="t", body=b"", time=time), Binding(), unique="1").headers
+        for time in (there.astimezone(UTC), there)
+    ]
+    assert [headers["ce-time"] for headers in written] == [
+        "2026-01-02T03:04:05Z",
+        "2026-01-02T05:04:05+02:00",
+    ]
 
 
 def test_control_headers_are_kept_from_the_application() -> None:
