@@ -113,6 +113,7 @@ class Due:
         self._publisher = Publisher(publishing, timeout=timeout, check=self._check)
         self._logs: dict[str, str | None] = {}
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def prepare(self) -> None:
         """Return when delayed messages can be published; take part from now on."""
@@ -130,7 +131,7 @@ class Due:
         """
         if self._task is None:
             await self._make_queue()
-        if self._task is None:
+        if self._task is None and not self._closed:  # By now somebody may have done either.
             self._task = asyncio.create_task(self._run(), name="anymq-due")
 
     async def _make_queue(self) -> None:
@@ -152,6 +153,7 @@ class Due:
 
     async def aclose(self) -> None:
         """Leave it to the others. What is held goes back to the queue."""
+        self._closed = True
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

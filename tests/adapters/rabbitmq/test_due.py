@@ -158,6 +158,15 @@ async def test_what_nobody_wants_holds_nothing_up(
     assert time.time() - at < 5
 
 
+async def test_who_is_closed_while_joining_takes_no_part(bench: Bench) -> None:
+    driver = await bench.open()
+    taking_part = asyncio.create_task(driver._due.take_part())
+    await asyncio.sleep(0)
+    await driver._due.aclose()
+    await taking_part
+    assert driver._due._task is None
+
+
 @pytest.mark.xdist_group("rabbitmq-faults")
 async def test_nothing_is_lost_or_early_when_the_server_is_killed(faulty: Server) -> None:
     async with bench_on(faulty.url) as bench:
