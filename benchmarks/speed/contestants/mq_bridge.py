@@ -140,6 +140,7 @@ class OnRabbitMQ(MQBridge):
         return {"amqp": {"url": url, "queue": queue, "no_declare_queue": True}}
 
     def input(self) -> dict[str, Any]:
+        """Not asked for: it only publishes, see `consume`."""
         raise NotImplementedError
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
