@@ -17,7 +17,6 @@ import logging
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 
 from anymq.driver import Outcome, Received, Record
 from anymq.message import new_id
@@ -215,7 +214,9 @@ def delayed(native: str, record: Record) -> Item:
     at = math.ceil(record.deliver_at * 1000)
     tier, due = _wait_until(at)
     extra = {TARGET: native, AT: str(at), DUE: str(due)}
-    return tier, replace(record, headers={**record.headers, **extra}, deliver_at=None)
+    item = record.with_headers(extra)
+    item.deliver_at = None
+    return tier, item
 
 
 def _wait_until(at: float) -> tuple[str, int]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from anymq.driver import Nack, Record
@@ -63,4 +62,4 @@ def copy(nack: Nack) -> Record:
     """Return the copy to put into the retry topic, with the time at which it is due."""
     # Rounded up: never early.
     due = int(now_ms() + nack.delay * 1000) + 1
-    return replace(nack.copy, headers={**nack.copy.headers, DUE: str(due)})
+    return nack.copy.with_headers({DUE: str(due)})

@@ -24,7 +24,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiormq.exceptions import ChannelNotFoundEntity
@@ -148,7 +148,7 @@ class Due:
     def outgoing(self, record: Record, to: Destination) -> Outgoing:
         """The message that carries `record` through the delay; after `prepare`."""
         exchange, key = _way(to.at)
-        delayed = replace(record, headers={**record.headers, **to.header()})
+        delayed = record.with_headers(to.header())
         return convert.outgoing(delayed, exchange=exchange, routing_key=key)
 
     async def aclose(self) -> None:

@@ -47,6 +47,8 @@ class Size:
     backlog: int = 20_000
     down: float = 1.0
     """The longest time that a killed server stays down."""
+    patience: float = 1.0
+    """Multiplies what recovery may take, for a machine that does much else meanwhile."""
 
 
 class Run:

@@ -135,12 +135,12 @@ def clear(verdict: Verdict, run: Run) -> list[str]:
 def recovered(verdict: Verdict, run: Run) -> list[str]:
     """Handled again soon after the server answered."""
     limit = RECOVERED_KAFKA if run.target.name == "kafka" else RECOVERED
-    return _within(verdict, verdict.recovery.p95, limit)
+    return _within(verdict, verdict.recovery.p95, limit * run.size.patience)
 
 
 def noticed(verdict: Verdict, run: Run) -> list[str]:
     """Handled again soon after the link broke, or was mended."""
-    return _within(verdict, verdict.recovery.longest, NOTICED)
+    return _within(verdict, verdict.recovery.longest, NOTICED * run.size.patience)
 
 
 def _within(verdict: Verdict, worst: float | None, limit: float) -> list[str]:

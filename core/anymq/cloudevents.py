@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import unquote
@@ -26,57 +26,98 @@ ONLY_GROUP = "anymq-only-group"
 _UNSAFE = re.compile(r'[^!#$&-~]|"|%')
 
 
+class Envelope:
+    """What messages of one source, type and content type have in common: encoded once."""
+
+    __slots__ = ("binding", "common", "content_type", "id", "time")
+
+    def __init__(
+        self, binding: Binding, source: str | None, type: str, content_type: str | None
+    ) -> None:
+        attributes = {"specversion": "1.0", "source": source or "anymq", "type": type}
+        common = {
+            binding.prefix + name: _percent(value) if binding.percent else value
+            for name, value in attributes.items()
+        }
+        if binding.content_type is not None and content_type is not None:
+            common[binding.content_type] = content_type
+        self.binding = binding
+        self.common = common
+        self.content_type = content_type
+        self.id = binding.prefix + "id"
+        self.time = binding.prefix + "time"
+
+    def own(
+        self,
+        id: str,
+        time: str | None,
+        key: str | None,
+        correlation_id: str | None,
+        causation_id: str | None,
+        headers: Mapping[str, str],
+    ) -> dict[str, str]:
+        """Return the headers that one message has besides."""
+        binding = self.binding
+        percent = binding.percent
+        own = {self.id: _percent(id) if percent else id}
+        if time is not None:
+            own[self.time] = time
+        prefix = binding.prefix
+        if key is not None and not binding.native_key:
+            own[prefix + "partitionkey"] = _percent(key) if percent else key
+        if correlation_id is not None:
+            own[prefix + "correlationid"] = _percent(correlation_id) if percent else correlation_id
+        if causation_id is not None:
+            own[prefix + "causationid"] = _percent(causation_id) if percent else causation_id
+        if headers:
+            self._add(own, headers)
+        return own
+
+    def _add(self, own: dict[str, str], headers: Mapping[str, str]) -> None:
+        prefix, percent, common = self.binding.prefix, self.binding.percent, self.common
+        for name, value in headers.items():
+            if not name.startswith("ce-"):
+                if name not in common:
+                    own[name] = value
+            elif (attribute := prefix + name[3:]) not in own and attribute not in common:
+                own[attribute] = _percent(value) if percent else value
+
+
+envelope_of = lru_cache(maxsize=512)(Envelope)
+"""Return the envelope of these; the same one again."""
+
+
 def encode(
     message: Message, binding: Binding, *, unique: str, extra: Mapping[str, str] | None = None
 ) -> Record:
     """Return the record that carries `message`; `extra` headers are added as they are."""
-    headers = _constant(binding, message.source, message.type or message.topic).copy()
-    prefix, percent = binding.prefix, binding.percent
-    headers[prefix + "id"] = _percent(message.id) if percent else message.id
-    if message.time is not None:
-        headers[prefix + "time"] = _stamp(message.time, message.time.tzinfo)
-    if message.key is not None and not binding.native_key:
-        headers[prefix + "partitionkey"] = _percent(message.key) if percent else message.key
-    if (cid := message.correlation_id) is not None:
-        headers[prefix + "correlationid"] = _percent(cid) if percent else cid
-    if (cause := message.causation_id) is not None:
-        headers[prefix + "causationid"] = _percent(cause) if percent else cause
-    for name, value in message.headers.items():
-        if not name.startswith("ce-"):
-            headers[name] = value
-        elif prefix + name[3:] not in headers:
-            headers[prefix + name[3:]] = _percent(value) if percent else value
-    if binding.content_type is not None and message.content_type is not None:
-        headers[binding.content_type] = message.content_type
+    envelope = envelope_of(
+        binding, message.source, message.type or message.topic, message.content_type
+    )
+    own = envelope.own(
+        message.id,
+        None if message.time is None else _stamp(message.time),
+        message.key,
+        message.correlation_id,
+        message.causation_id,
+        message.headers,
+    )
     if extra:
-        headers.update(extra)
+        own.update(extra)
     return Record(
         topic=message.topic,
         id=message.id,
         unique=unique,
         body=message.body,
         key=message.key,
-        headers=headers,
+        headers=own,
+        common=envelope.common,
         content_type=message.content_type,
     )
 
 
-@lru_cache(maxsize=512)
-def _constant(binding: Binding, source: str | None, type: str) -> dict[str, str]:
-    """The attributes that most messages of a process have in common."""
-    attributes = {"specversion": "1.0", "source": source or "anymq", "type": type}
-    return {
-        binding.prefix + name: _percent(value) if binding.percent else value
-        for name, value in attributes.items()
-    }
-
-
-@lru_cache(maxsize=8)
-def _stamp(time: datetime, zone: tzinfo | None) -> str:
-    """Return the time as RFC 3339 writes it; the messages of one call have the same.
-
-    `zone` is its own: equal times of two zones are written differently.
-    """
+def _stamp(time: datetime) -> str:
+    """Return the time as RFC 3339 writes it."""
     return time.isoformat().replace("+00:00", "Z")
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Self
 
@@ -24,6 +24,7 @@ from .capabilities import Capabilities
 from .clock import REAL, Clock
 from .errors import ErrorTable, UnsupportedOperation
 from .info import GroupInfo, TopicInfo
+from .message import NO_HEADERS
 from .url import URL
 
 Start = str | datetime
@@ -116,7 +117,6 @@ class SubscribeSpec:
     revoke: Revoke = _nothing_to_revoke
 
 
-@dataclass(slots=True, kw_only=True)
 class Record:
     """A message on its way to the broker.
 
@@ -127,16 +127,68 @@ class Record:
     read it back. `deliver_at`, seconds since the epoch, keeps the record from every group and
     reader until then: it is stored durably at once, and enters the topic when it is due, never
     earlier. Its outcome is None then.
+
+    `headers` is `common` and `own` together. Most records that a process publishes have the very
+    same `common` object, which is never changed: a driver in a hurry keeps its encoded form, by
+    identity, and encodes only the record's `own` headers, whose names are others.
     """
 
-    topic: str
-    id: str
-    unique: str
-    body: bytes
-    key: str | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    content_type: str | None = None
-    deliver_at: float | None = None
+    __slots__ = (
+        "body",
+        "common",
+        "content_type",
+        "deliver_at",
+        "id",
+        "key",
+        "own",
+        "topic",
+        "unique",
+    )
+
+    def __init__(
+        self,
+        *,
+        topic: str,
+        id: str,
+        unique: str,
+        body: bytes,
+        key: str | None = None,
+        headers: dict[str, str] | None = None,
+        common: Mapping[str, str] = NO_HEADERS,
+        content_type: str | None = None,
+        deliver_at: float | None = None,
+    ) -> None:
+        self.topic = topic
+        self.id = id
+        self.unique = unique
+        self.body = body
+        self.key = key
+        self.own: dict[str, str] = {} if headers is None else headers
+        self.common = common
+        self.content_type = content_type
+        self.deliver_at = deliver_at
+
+    def __repr__(self) -> str:
+        return f"<Record {self.unique} to {self.topic}>"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """All headers."""
+        return {**self.common, **self.own} if self.common else self.own
+
+    def with_headers(self, more: Mapping[str, str]) -> Record:
+        """Return a copy that has `more` headers."""
+        return Record(
+            topic=self.topic,
+            id=self.id,
+            unique=self.unique,
+            body=self.body,
+            key=self.key,
+            headers={**self.own, **more},
+            common=self.common,
+            content_type=self.content_type,
+            deliver_at=self.deliver_at,
+        )
 
 
 Outcome = str | BaseException | None
