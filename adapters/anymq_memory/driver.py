@@ -72,14 +72,17 @@ class MemoryDriver(Driver):
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
         self._check_open()
-        return [self.append(record) for record in records]
+        if len({record.topic for record in records}) > 1:
+            return [outcome for record in records for outcome in self.append([record])]
+        return self.append(records)
 
-    def append(self, record: Record) -> Outcome:
-        """Store one record; also what `reject` uses for its letters."""
-        log = self._space.logs.get(self._names.get(record.topic, record.topic))
+    def append(self, records: Sequence[Record]) -> Sequence[Outcome]:
+        """Store records of one topic, at least one; also what `reject` uses for its letters."""
+        topic = records[0].topic
+        log = self._space.logs.get(self._names.get(topic, topic))
         if log is None:
-            return NotFound(f"the topic {record.topic} does not exist")
-        return log.append(record)
+            return [NotFound(f"the topic {topic} does not exist")] * len(records)
+        return log.extend(records)
 
     async def subscribe(self, spec: SubscribeSpec) -> Source:
         self._check_open()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
+from anymq.driver import ATTEMPT, ONLY_GROUP, Received, Record
 from anymq.errors import StateError
 from anymq.partitioned_log import Cell
 
@@ -15,21 +18,75 @@ if TYPE_CHECKING:
     from .topic import Stored
 
 
-@dataclass(slots=True)
-class Out:
-    """One delivery of a record to one group: in a member's hands, or waiting to come back."""
+class Out(Received):
+    """One delivery of a record to one group: in a member's hands, or waiting to come back.
 
-    stored: Stored
-    attempt: int
-    owner: str | None = None
-    taken: float = 0.0
-    due: float = 0.0
-    """When it may be delivered (waiting), or when its lease ends (owned)."""
+    What a member has in its hands, the core settles: it is the group's as long as it is the one
+    in `Group.out`. What comes back is another one.
+    """
+
+    __slots__ = ("attempt", "due", "number", "owner", "stored", "taken")
+
+    def __init__(
+        self,
+        number: int,
+        stored: Stored,
+        attempt: int,
+        owner: str | None,
+        taken: float,
+        due: float,
+    ) -> None:
+        self.number = number
+        self.stored = stored
+        self.attempt = attempt
+        self.owner = owner
+        self.taken = taken
+        self.due = due
+        """When it may be delivered (waiting), or when its lease ends (owned)."""
+        self.body = stored.record.body
 
     @property
     def tries(self) -> int:
         """How often it was delivered: `attempt` is the next one of what waits."""
         return self.attempt - (self.owner is None)
+
+    @property
+    def fresh(self) -> bool:
+        return self.attempt == 1 and ONLY_GROUP not in self.stored.record.own
+
+    @property
+    def headers(self) -> Mapping[str, str]:  # type: ignore[override]
+        headers = dict(self.stored.record.headers)
+        headers.pop(ATTEMPT, None)
+        return headers
+
+    @property
+    def position(self) -> str:  # type: ignore[override]
+        return str(self.stored.sequence)
+
+    @property
+    def native(self) -> Record:
+        return self.stored.record
+
+    @property
+    def key(self) -> str | None:  # type: ignore[override]
+        return self.stored.record.key
+
+    @property
+    def content_type(self) -> str | None:  # type: ignore[override]
+        return self.stored.record.content_type
+
+    @property
+    def time(self) -> float:  # type: ignore[override]
+        return self.stored.time
+
+    @property
+    def redeliveries(self) -> int:  # type: ignore[override]
+        return self.attempt - 1
+
+    @property
+    def partition(self) -> int:  # type: ignore[override]
+        return self.stored.partition
 
 
 @dataclass(slots=True)
@@ -44,28 +101,33 @@ class Group:
     cursor: int = 0
     deleted: bool = False
     out: dict[int, Out] = field(default_factory=dict)
-    schedule: list[tuple[float, int, int]] = field(default_factory=list)
+    schedule: list[tuple[float, int, Sequence[int]]] = field(default_factory=list)
+    overdue: deque[int] = field(default_factory=deque)
     members: dict[str, asyncio.Event] = field(default_factory=dict)
     cells: dict[int, Cell] = field(default_factory=dict)
     serial: count[int] = field(default_factory=count)
+    number: int = 0
+    """Of the next delivery."""
 
     def wake(self) -> None:
         """Tell every waiting member to look again."""
         for event in self.members.values():
             event.set()
 
-    def plan(self, number: int, out: Out) -> None:
-        """Look at this delivery again when it is due."""
-        heapq.heappush(self.schedule, (out.due, next(self.serial), number))
+    def plan(self, numbers: Sequence[int], due: float) -> None:
+        """Look at these deliveries again when they are due."""
+        heapq.heappush(self.schedule, (due, next(self.serial), numbers))
 
-    def due(self, now: float) -> int | None:
-        """Take and return the number of a delivery that can be handed out at `now`."""
-        while self.schedule and self.schedule[0][0] <= now:
-            _, _, number = heapq.heappop(self.schedule)
-            out = self.out.get(number)
-            if out is not None and out.due <= now:
-                return number
-        return None
+    def due(self, now: float) -> Out | None:
+        """Return a delivery that can be handed out at `now`; it is looked at no more."""
+        while True:
+            while self.overdue:
+                out = self.out.get(self.overdue.popleft())
+                if out is not None and out.due <= now:
+                    return out
+            if not self.schedule or self.schedule[0][0] > now:
+                return None
+            self.overdue.extend(heapq.heappop(self.schedule)[2])
 
     def next_due(self) -> float | None:
         """Return when to look again, None if nothing is scheduled."""
@@ -86,6 +148,7 @@ class Group:
         """Drop what is out; who holds it settles nothing any more."""
         self.out.clear()
         self.schedule.clear()
+        self.overdue.clear()
 
     def check_idle(self) -> None:
         """Raise `StateError` if the group has live members."""

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, cast
 
-from anymq.cloudevents import ATTEMPT
-from anymq.driver import Driver, Nack, Received, Rejected, Source, SourceLost, SubscribeSpec
+from anymq.driver import (
+    ATTEMPT,
+    Driver,
+    Nack,
+    Received,
+    Rejected,
+    Source,
+    SourceLost,
+    SubscribeSpec,
+)
 
 from .group import Group, Out
 from .topic import Log, Stored
@@ -16,22 +24,18 @@ if TYPE_CHECKING:
     from .driver import MemoryDriver
 
 
-def received(stored: Stored, token: object = None, attempt: int | None = None) -> Received:
-    """Return `stored` as the core sees it: as `attempt`, or with the attempt its header says."""
+def received(stored: Stored) -> Received:
+    """Return `stored` as the core sees it where there are no leases."""
     record = stored.record
-    headers = dict(record.headers)
-    if attempt is not None:
-        headers.pop(ATTEMPT, None)
     return Received(
         record.body,
-        headers,
+        dict(record.headers),
         position=str(stored.sequence),
-        token=token,
+        token=None,
         native=record,
         key=record.key,
         content_type=record.content_type,
         time=stored.time,
-        redeliveries=0 if attempt is None else attempt - 1,
         partition=stored.partition,
     )
 
@@ -76,7 +80,7 @@ class BroadcastSource(Source):
 
 
 class GroupSource(Source):
-    """Takes deliveries for one member; a token is the delivery's number and the attempt it was."""
+    """Takes deliveries for one member."""
 
     def __init__(self, driver: MemoryDriver, log: Log, group: Group, spec: SubscribeSpec) -> None:
         self._driver = driver
@@ -102,51 +106,51 @@ class GroupSource(Source):
 
     def _take(self, limit: int) -> list[Received]:
         now = self._driver.clock.now()
-        group, records = self._group, self._log.records
+        group, until = self._group, now + self._lease
         taken: list[Received] = []
-        while len(taken) < limit:
-            number = group.due(now)
-            if number is not None:
-                out = group.out[number]
-                if out.owner is not None:  # its lease ran out
-                    out.attempt += 1
-            elif group.cursor < len(records):
-                stored = records[group.cursor]
-                group.cursor += 1
-                number = next(group.serial)
-                header = stored.record.headers.get(ATTEMPT)
-                out = group.out[number] = Out(stored, int(header) if header else 1)
-            else:
-                break
-            out.owner = self._member
-            out.taken = now
-            out.due = now + self._lease
-            group.plan(number, out)
-            taken.append(received(out.stored, (number, out.attempt), out.attempt))
+        while len(taken) < limit and (waiting := group.due(now)) is not None:
+            # Where it has an owner, the lease ran out.
+            attempt = waiting.attempt + (waiting.owner is not None)
+            out = Out(waiting.number, waiting.stored, attempt, self._member, now, until)
+            group.out[out.number] = out
+            group.plan((out.number,), until)
+            taken.append(out)
+        fresh = self._log.records[group.cursor : group.cursor + limit - len(taken)]
+        if fresh:
+            first = group.number
+            group.cursor += len(fresh)
+            group.number += len(fresh)
+            for number, stored in enumerate(fresh, first):
+                header = stored.record.own.get(ATTEMPT)
+                attempt = int(header) if header else 1
+                out = group.out[number] = Out(number, stored, attempt, self._member, now, until)
+                taken.append(out)
+            group.plan(range(first, group.number), until)
         return taken
 
-    def _owned(self, record: Received) -> int | None:
-        """Return the number of the delivery if it is still ours, this attempt of it."""
-        number, attempt = record.token
-        out = self._group.out.get(number)
-        if out is None or out.owner != self._member or out.attempt != attempt:
-            return None
-        return None if out.due <= self._driver.clock.now() else int(number)
+    def _owned(self, records: Iterable[Received]) -> list[Out]:
+        """Return those that are still ours: no other attempt of them, nobody else's."""
+        now, current = self._driver.clock.now(), self._group.out
+        return [
+            out
+            for out in cast("Iterable[Out]", records)
+            if current.get(out.number) is out and out.due > now
+        ]
 
     async def ack(self, records: Sequence[Received]) -> None:
-        for record in records:
-            number = self._owned(record)
-            if number is not None:
-                del self._group.out[number]
+        for out in self._owned(records):
+            self._group.out.pop(out.number, None)
 
     async def nack(self, nacks: Sequence[Nack]) -> None:
         now = self._driver.clock.now()
-        for nack in nacks:
-            number = self._owned(nack.received)
-            if number is not None:
-                out = self._group.out[number]
-                out.owner, out.attempt, out.due = None, nack.attempt, now + nack.delay
-                self._group.plan(number, out)
+        plans = {id(nack.received): nack for nack in nacks}
+        for out in self._owned([nack.received for nack in nacks]):
+            nack = plans[id(out)]
+            due = now + nack.delay
+            self._group.out[out.number] = Out(
+                out.number, out.stored, nack.attempt, None, out.taken, due
+            )
+            self._group.plan((out.number,), due)
         self._group.wake()
 
     async def release(self, nacks: Sequence[Nack]) -> None:
@@ -154,27 +158,24 @@ class GroupSource(Source):
 
     async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
         for item in rejected:
-            number = self._owned(item.received)
-            if number is None:
-                continue
-            outcome = self._driver.append(item.letter)
-            if isinstance(outcome, BaseException):
-                raise outcome
-            del self._group.out[number]
+            for out in self._owned([item.received]):
+                (outcome,) = self._driver.append([item.letter])
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                del self._group.out[out.number]
 
     async def extend(self, records: Sequence[Received]) -> None:
         until = self._driver.clock.now() + self._lease
-        for record in records:
-            number = self._owned(record)
-            if number is not None:
-                out = self._group.out[number]
-                out.due = until
-                self._group.plan(number, out)
+        owned = self._owned(records)
+        for out in owned:
+            out.due = until
+        self._group.plan([out.number for out in owned], until)
 
     async def aclose(self) -> None:
         self._group.members.pop(self._member, None)
-        for number, out in self._group.out.items():
-            if out.owner == self._member:
-                out.due = self._driver.clock.now()
-                self._group.plan(number, out)
+        now = self._driver.clock.now()
+        left = [out for out in self._group.out.values() if out.owner == self._member]
+        for out in left:
+            out.due = now
+        self._group.plan([out.number for out in left], now)
         self._group.wake()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
@@ -50,7 +50,7 @@ class Log:
         self.readers: set[asyncio.Event] = set()
         self._clock = clock
         self._records: list[Stored] = []
-        self._lanes: list[list[Stored]] = [[] for _ in range(partitions)]
+        self._lanes = [self._records] if partitions == 1 else [[] for _ in range(partitions)]
         self._seen: dict[str, int | None] = {}
         self._delayed: list[tuple[float, int, Record]] = []
         self._serial = count()
@@ -93,19 +93,24 @@ class Log:
         if topic.retention_bytes is not None:
             self.retention_bytes = topic.retention_bytes
 
-    def append(self, record: Record) -> Outcome:
-        """Store `record` and return its position; a repeated one is stored once."""
+    def extend(self, records: Iterable[Record]) -> list[Outcome]:
+        """Store `records` and return their positions; a repeated one is stored once."""
         now = self._clock.now()
         self._refresh(now)
-        if record.unique in self._seen:
-            known = self._seen[record.unique]
-            return None if known is None else str(known)
-        if record.deliver_at is not None and record.deliver_at > now:
-            self._seen[record.unique] = None
-            heapq.heappush(self._delayed, (record.deliver_at, next(self._serial), record))
-            self.wake()
-            return None
-        return str(self._store(record, now))
+        seen = self._seen
+        outcomes: list[Outcome] = []
+        for record in records:
+            if record.unique in seen:
+                known = seen[record.unique]
+                outcomes.append(None if known is None else str(known))
+            elif record.deliver_at is not None and record.deliver_at > now:
+                seen[record.unique] = None
+                heapq.heappush(self._delayed, (record.deliver_at, next(self._serial), record))
+                outcomes.append(None)
+            else:
+                outcomes.append(str(self._store(record, now)))
+        self.wake()
+        return outcomes
 
     def behind(self, start: Start) -> int:
         """Return the sequence of the last record before `start`."""
@@ -174,22 +179,25 @@ class Log:
         while self._delayed and self._delayed[0][0] <= now:
             due, _, record = heapq.heappop(self._delayed)
             self._store(record, due)
+            self.wake()
         if self.retention is not None or self.retention_bytes is not None:
             self._trim(now)
 
     def _store(self, record: Record, now: float) -> int:
-        self.last += 1
-        time = max(now, self._records[-1].time) if self._records else now
-        partition = 0
-        if self.partitions > 1:
+        self.last = sequence = self.last + 1
+        records = self._records
+        if records and records[-1].time > now:
+            now = records[-1].time
+        if self.partitions == 1:
+            records.append(Stored(sequence, record, now, 0))
+        else:
             partition = self._partition(record.key)
-        stored = Stored(self.last, record, time, partition)
-        self._records.append(stored)
-        self._lanes[partition].append(stored)
-        self._seen[record.unique] = self.last
+            stored = Stored(sequence, record, now, partition)
+            records.append(stored)
+            self._lanes[partition].append(stored)
+        self._seen[record.unique] = sequence
         self.bytes += len(record.body)
-        self.wake()
-        return self.last
+        return sequence
 
     def _partition(self, key: str | None) -> int:
         if key is not None:
@@ -217,7 +225,7 @@ class Log:
             self.bytes -= len(stored.record.body)
         del self._records[:number]
         first = self.first
-        for lane in self._lanes:
+        for lane in self._lanes if self.partitions > 1 else ():
             del lane[: bisect_left(lane, first, key=lambda item: item.sequence)]
         for group in self.groups.values():
             group.cursor = max(0, group.cursor - number)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 from .admin import Admin
 from .batch import Batch
@@ -29,11 +29,12 @@ from .errors import (
 )
 from .handlers import Function, adapt
 from .message import NO_HEADERS, Message, Receipt, new_id
-from .middleware import Middleware, Publish, PublishMiddleware, compose
+from .middleware import Middleware, Publish, PublishMiddleware, compose, shorten
 from .middleware.acknowledge import Acknowledge
 from .middleware.dead_letter import DeadLetter
 from .names import check_group, check_headers, check_key
 from .options import ConnectOptions
+from .outlet import Outlet
 from .payload import check_payload, encode_payload, type_name
 from .publisher import Publisher
 from .requests import Requests
@@ -56,6 +57,7 @@ CLOSE_GRACE = 5.0
 DRIVER_GRACE = 3.0
 SUBSCRIBE_TIMEOUT = 60.0
 LONGEST_NATIVE = 240
+MOST_OUTLETS = 1024
 LONGEST_DELAY = timedelta(days=366)
 
 
@@ -109,6 +111,7 @@ class Broker:
             send=self._dispatch,
             own=self._subscriptions.discard,
         )
+        self._outlets: dict[object, Outlet] = {}
         send: Publish = self._send
         self._publish = compose(publish_middleware, send) if publish_middleware else None
 
@@ -188,9 +191,19 @@ class Broker:
         a bad name, key, header or payload and `MessageTooLarge` before anything is sent,
         `AccessDenied` and other `BrokerError` as the broker says, `Closed` after `aclose`.
         """
+        outlet = self._outlet(topic)
         due = self._due(delay, deliver_at)
-        message = self._message(as_topic(topic), payload, key, headers, id, type)
-        return await self._dispatch(message, timeout, due)
+        if self._publish is not None:
+            message = self._message(outlet.topic, payload, key, headers, id, type)
+            return await self._dispatch(message, timeout, due)
+        ids = None if id is None else (id,)
+        (record,) = outlet.records((payload,), key, ids=ids, headers=headers, type=type)
+        record.deliver_at = due
+        seconds = self._options.publish_timeout if timeout is None else timeout
+        if record.topic not in self._topics.ready:
+            seconds = await self._topics.declare_within(record.topic, seconds)
+        position = await self._publisher.submit(record, seconds)
+        return Receipt(record.id, record.topic, position)
 
     async def publish_many(
         self,
@@ -210,33 +223,30 @@ class Broker:
         one. Everything is checked before the first message is sent: bad input raises and publishes
         nothing. The rest is as in `publish`.
         """
-        target = as_topic(topic)
+        outlet = self._outlet(topic)
         due = self._due(delay, deliver_at)
-        now = datetime.now(UTC)
-        messages = [
-            self._message(
-                target,
-                payload,
-                key(payload) if callable(key) else key,
-                headers,
-                id(payload) if id else None,
-                None,
-                now,
-            )
-            for payload in payloads
-        ]
-        if not messages:
+        keys = [key(payload) for payload in payloads] if callable(key) else None
+        ids = [id(payload) for payload in payloads] if id else None
+        if not payloads:
             return []
-        if self._publish is None:
-            outcomes = await self._send_many(messages, timeout, due)
-        else:
-            outcomes = await self._dispatch_many(messages, timeout, due)
-        results: list[Receipt | Exception] = []
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
-                raise outcome
-            results.append(outcome)
-        return results
+        if self._publish is not None:
+            now = datetime.now(UTC)
+            messages = [
+                self._message(
+                    outlet.topic,
+                    payload,
+                    keys[index] if keys is not None else cast("str | None", key),
+                    headers,
+                    ids[index] if ids is not None else None,
+                    None,
+                    now,
+                )
+                for index, payload in enumerate(payloads)
+            ]
+            return await self._dispatch_many(messages, timeout, due)
+        one = None if callable(key) else key
+        records = outlet.records(payloads, one, keys=keys, ids=ids, headers=headers)
+        return await self._send_many(records, timeout, due)
 
     @overload
     async def request(
@@ -358,7 +368,7 @@ class Broker:
             chain: Sequence[Middleware] = middleware or ()
             if middleware is None:
                 chain = (Acknowledge(), DeadLetter())
-            wrapped = compose(chain, adapt(handler, target, batch))
+            wrapped = shorten(chain, adapt(handler, target, batch))
         member = new_id()
         native_group = self._native_group(target.name, group)
 
@@ -458,6 +468,26 @@ class Broker:
 
     # Publishing.
 
+    def _outlet(self, topic: str | Topic[Any]) -> Outlet:
+        if self._closed is not None:
+            raise Closed(f"the broker {self._url} is closed")
+        # By identity, as an outlet keeps its topic: hashing one takes as long as all the rest.
+        key = topic if topic.__class__ is str else id(topic)
+        outlet = self._outlets.get(key)
+        if outlet is None:
+            named = as_topic(topic)
+            self._topics.learn(named)
+            if len(self._outlets) >= MOST_OUTLETS:
+                self._outlets.clear()
+            outlet = self._outlets[key] = Outlet(
+                named,
+                self._driver.binding,
+                source=self._source,
+                max_body=self._max_body,
+                where=str(self._url),
+            )
+        return outlet
+
     def _message(
         self,
         topic: Topic[Any],
@@ -521,7 +551,7 @@ class Broker:
         self, message: Message, timeout: float | None, due: float | None = None
     ) -> Receipt:
         seconds = self._options.publish_timeout if timeout is None else timeout
-        if not self._topics.is_ready(message.topic):
+        if message.topic not in self._topics.ready:
             seconds = await self._topics.declare_within(message.topic, seconds)
         if self._publish is None:
             return await self._send(message, (seconds, due))
@@ -533,37 +563,48 @@ class Broker:
 
     async def _dispatch_many(
         self, messages: Sequence[Message], timeout: float | None, due: float | None
-    ) -> list[Receipt | BaseException]:
+    ) -> list[Receipt | Exception]:
         """Let each message pass through the publish middleware by itself."""
         pending = [
             asyncio.ensure_future(self._dispatch(message, timeout, due)) for message in messages
         ]
         try:
-            return await asyncio.gather(*pending, return_exceptions=True)
+            outcomes = await asyncio.gather(*pending, return_exceptions=True)
         except asyncio.CancelledError:
             for future in pending:
                 future.cancel()
             raise
+        results: list[Receipt | Exception] = []
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
+                raise outcome
+            results.append(outcome)
+        return results
 
     async def _send_many(
-        self, messages: Sequence[Message], timeout: float | None, due: float | None
-    ) -> list[Receipt | BaseException]:
-        """Send messages of one topic together: with no middleware, nobody asks for a task each."""
+        self, records: Sequence[Record], timeout: float | None, due: float | None
+    ) -> list[Receipt | Exception]:
+        """Send records of one topic together: with no middleware, nobody asks for a task each."""
         seconds = self._options.publish_timeout if timeout is None else timeout
-        topic = messages[0].topic
-        if not self._topics.is_ready(topic):
+        topic = records[0].topic
+        if topic not in self._topics.ready:
             try:
                 seconds = await self._topics.declare_within(topic, seconds)
             except Exception as error:
-                return [error] * len(messages)
-        records = [self._record(message, due) for message in messages]
+                return [error] * len(records)
+        if due is not None:
+            for record in records:
+                record.deliver_at = due
+        results: list[Receipt | Exception] = []
         outcomes = await self._publisher.submit_many(records, seconds)
-        return [
-            outcome
-            if isinstance(outcome, BaseException)
-            else Receipt(message.id, message.topic, outcome)
-            for message, outcome in zip(messages, outcomes, strict=True)
-        ]
+        for record, outcome in zip(records, outcomes, strict=True):
+            if not isinstance(outcome, BaseException):
+                results.append(Receipt(record.id, topic, outcome))
+            elif isinstance(outcome, Exception):
+                results.append(outcome)
+            else:
+                raise outcome
+        return results
 
     def _record(self, message: Message, due: float | None) -> Record:
         record = encode(message, self._driver.binding, unique=message.id)

@@ -16,13 +16,10 @@ from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import unquote
 
-from .driver import Binding, Received, Record
+from .driver import ATTEMPT, Binding, Received, Record
 from .message import Message, utc
 from .names import is_control_header
 
-ATTEMPT = "anymq-attempt"
-ONLY_GROUP = "anymq-only-group"
-"""On a message that was put back for one group: the others skip it."""
 _UNSAFE = re.compile(r'[^!#$&-~]|"|%')
 
 

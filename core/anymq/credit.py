@@ -35,15 +35,15 @@ class Credit:
         if not self._fixed:
             self.window = max(self.window, 2 * concurrency)
 
-    def take(self, size: int) -> None:
-        """One message of `size` bytes is held."""
-        self.held += 1
+    def take(self, count: int, size: int) -> None:
+        """So many messages, of `size` bytes together, are held."""
+        self.held += count
         self.bytes += size
-        self._average += (size - self._average) / 64
+        self._average += (size / count - self._average) * min(1.0, count / 64)
 
-    def give(self, size: int) -> None:
-        """One message of `size` bytes is settled."""
-        self.held -= 1
+    def give(self, count: int, size: int) -> None:
+        """So many messages, of `size` bytes together, are settled."""
+        self.held -= count
         self.bytes -= size
 
     @property

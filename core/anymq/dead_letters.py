@@ -19,8 +19,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .clock import Clock
-from .cloudevents import ONLY_GROUP, encode
-from .driver import Binding, TopicSpec
+from .cloudevents import encode
+from .driver import ONLY_GROUP, Binding, TopicSpec
 from .errors import NotFound, StateError
 from .letters import (
     ATTEMPTS,

@@ -33,7 +33,7 @@ class Delivery:
     assignment has gone is dropped: the message is somebody else's by then.
     """
 
-    __slots__ = ("_attempt", "_message", "_session", "fetched", "received", "renewed", "verb")
+    __slots__ = ("_message", "_session", "counted", "fetched", "received", "renewed", "verb")
 
     def __init__(self, received: Received, session: Session, now: float) -> None:
         self.received = received
@@ -42,7 +42,8 @@ class Delivery:
         self.verb: Verb | None = None
         self._session = session
         self._message: Message | None = None
-        self._attempt = 0
+        self.counted = 1 if received.fresh else 0
+        """The engine's: the number of this attempt, 0 until it has been asked for."""
 
     def __repr__(self) -> str:
         state = f" {self.verb}" if self.verb else ""
@@ -68,9 +69,9 @@ class Delivery:
     @property
     def attempt(self) -> int:
         """The number of this attempt, 1 for the first; it survives restarts and moves."""
-        if self._attempt == 0:
-            self._attempt = attempt_of(self.received)
-        return self._attempt
+        if self.counted == 0:
+            self.counted = attempt_of(self.received)
+        return self.counted
 
     @property
     def position(self) -> str:
@@ -116,11 +117,17 @@ class Delivery:
 
     def count_from(self, attempt: int) -> None:
         """Set the number of this attempt: the handler is called again without a redelivery."""
-        self._attempt = attempt
+        self.counted = attempt
 
     async def ack(self) -> None:
         """Done: never delivered to this group again."""
         if self._settle("ack"):
+            self._session.ack(self)
+
+    def done(self) -> None:
+        """The engine's: `ack`, unless a verb has been used."""
+        if self.verb is None:
+            self.verb = "ack"
             self._session.ack(self)
 
     async def nack(self, delay: float = 0.0, *, counted: bool = True) -> None:

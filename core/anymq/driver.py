@@ -35,6 +35,11 @@ partitions with what is as old as that record or younger. A datetime begins with
 of that time or later. A text that is none of these is a `ConfigurationError` of the driver's.
 """
 
+ATTEMPT = "anymq-attempt"
+"""The header of a copy that says which attempt it is."""
+ONLY_GROUP = "anymq-only-group"
+"""On a message that was put back for one group: the others skip it."""
+
 Revoke = Callable[[frozenset[int], bool], Coroutine[Any, Any, None]]
 """See `SubscribeSpec.revoke`."""
 
@@ -245,6 +250,19 @@ class Received:
         self.time = time
         self.redeliveries = redeliveries
         self.partition = partition
+
+    @property
+    def fresh(self) -> bool:
+        """Whether this is a first delivery of what was published for all groups.
+
+        Asked of every message: a driver that sees it faster than by its headers answers itself.
+        """
+        headers = self.headers
+        return (
+            self.redeliveries == 0
+            and headers.get(ATTEMPT) is None
+            and headers.get(ONLY_GROUP) is None
+        )
 
 
 @dataclass(slots=True)

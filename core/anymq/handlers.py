@@ -12,7 +12,7 @@ from .delivery import Delivery
 from .errors import ConfigurationError
 from .message import Message
 from .middleware import Handler
-from .payload import check_annotation, decode_payload
+from .payload import check_annotation, decode_body, decode_payload, is_union
 from .topic import Topic
 
 Function = Callable[..., Awaitable[None]]
@@ -29,7 +29,11 @@ class Wants:
 
     def decode(self, delivery: Delivery) -> Any:
         """Return the payload; raises `Reject` if the body does not validate."""
-        return None if self.payload is None else decode_payload(delivery.message, self.type)
+        if self.payload is None:
+            return None
+        if self.type is Message or is_union(self.type):
+            return decode_payload(delivery.message, self.type)
+        return decode_body(delivery.received.body, self.type)
 
     def arguments(self, delivery: Any, message: Any, payload: Any) -> dict[str, Any]:
         """Return the keyword arguments: of one delivery, or lists of a batch."""
@@ -54,6 +58,8 @@ def adapt(function: Function, topic: Topic[Any], batch: Batch | None = None) -> 
     wants = _wants(function, name, topic, batch)
     if batch is not None:
         return _by_batch(function, wants, batch)
+    if wants.payload is not None and _is_only(function, wants.payload):
+        return _of_payload(function, wants)
 
     async def handler(delivery: Delivery) -> None:
         payload = wants.decode(delivery)
@@ -61,6 +67,19 @@ def adapt(function: Function, topic: Topic[Any], batch: Batch | None = None) -> 
         await function(**wants.arguments(delivery, message, payload))
 
     return handler
+
+
+def _of_payload(function: Function, wants: Wants) -> Handler:
+    """Return a handler for the commonest of all: a function of the payload alone."""
+    if wants.type is bytes:
+        return lambda delivery: function(delivery.received.body)
+    return lambda delivery: function(wants.decode(delivery))
+
+
+def _is_only(function: Function, parameter: str) -> bool:
+    """Whether a function has no other parameter, and takes it by position."""
+    found = list(inspect.signature(function).parameters.values())
+    return len(found) == 1 and found[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
 def _by_batch(function: Function, wants: Wants, batch: Batch) -> Handler:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import lru_cache
 from typing import Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, PydanticUserError, TypeAdapter
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic import PydanticUserError, TypeAdapter
+from pydantic_core import PydanticSerializationError, SchemaSerializer, to_json
 
 from .errors import ConfigurationError, Reject
 from .message import Message
@@ -21,16 +21,35 @@ BINARY = "application/octet-stream"
 
 def encode_payload(payload: Any) -> tuple[bytes, str]:
     """Return the body and content type of `payload`; raises `ConfigurationError` if it has none."""
+    encode, content_type = encoder_of(payload)
+    return payload if encode is None else encode(payload), content_type
+
+
+def encoder_of(payload: Any) -> tuple[Callable[[Any], bytes] | None, str]:
+    """Return what makes bodies of payloads of this class, None if they are some; and their content
+    type."""
     if isinstance(payload, bytes):
-        return payload, BINARY
+        return None, BINARY
     if isinstance(payload, str):
-        return payload.encode(), TEXT
+        return _text, TEXT
     if isinstance(payload, (bytearray, memoryview)):
-        return bytes(payload), BINARY
+        return bytes, BINARY
+    return _json, JSON
+
+
+def _text(payload: str) -> bytes:
     try:
-        if isinstance(payload, BaseModel):
-            return payload.__pydantic_serializer__.to_json(payload), JSON
-        return to_json(payload), JSON
+        return payload.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"a str cannot be published: {error}") from error
+
+
+def _json(payload: Any) -> bytes:
+    try:
+        serializer = getattr(payload, "__pydantic_serializer__", None)
+        if isinstance(serializer, SchemaSerializer):
+            return serializer.to_json(payload)
+        return to_json(payload)
     except (PydanticSerializationError, UnicodeEncodeError) as error:
         raise ConfigurationError(
             f"a {type(payload).__name__} cannot be published: {error}"
@@ -44,14 +63,24 @@ def decode_payload(message: Message, annotation: Any) -> Any:
     Raises `Reject` if the body does not validate: the message can never be handled, whoever
     retries. The reason says what is wrong and where, without quoting the body.
     """
-    if annotation is bytes:
-        return message.body
     if annotation is Message:
         return message
+    return decode_body(message.body, _choose(annotation, message.type))
+
+
+def is_union(annotation: Any) -> bool:
+    """Whether the message's type may have a say in what its body is decoded as."""
+    return get_origin(annotation) in (Union, types.UnionType)
+
+
+def decode_body(body: bytes, annotation: Any) -> Any:
+    """As `decode_payload`, for what is no union."""
+    if annotation is bytes:
+        return body
     try:
         if annotation is str:
-            return message.body.decode()
-        return _adapter(_choose(annotation, message.type)).validate_json(message.body)
+            return body.decode()
+        return _adapter(annotation).validate_json(body)
     except UnicodeDecodeError as error:
         raise Reject(f"invalid payload: not UTF-8 text ({error.reason})") from error
     except ValueError as error:
@@ -62,6 +91,18 @@ def check_annotation(annotation: Any) -> None:
     """Raise `ConfigurationError` if `decode_payload` could never serve `annotation`."""
     if annotation not in (bytes, str, Message):
         _adapter(annotation)
+
+
+def fits_by_class(topic: Topic[Any]) -> bool:
+    """Whether the class of a payload alone says if it is of the topic's type."""
+    expected: Any = topic.payload
+    if expected is None or expected is Any:
+        return True
+    try:
+        isinstance(object(), expected)
+    except TypeError:
+        return False
+    return True
 
 
 def check_payload(payload: Any, topic: Topic[Any]) -> None:
@@ -101,7 +142,7 @@ def _adapter(annotation: Hashable) -> TypeAdapter[Any]:
 
 @lru_cache(maxsize=2048)
 def _choose(annotation: Any, type_: str | None) -> Any:
-    if type_ is not None and get_origin(annotation) in (Union, types.UnionType):
+    if type_ is not None and is_union(annotation):
         for member in get_args(annotation):
             if getattr(member, "__name__", None) == type_:
                 return member

@@ -15,50 +15,113 @@ from .errors import BrokerError, Closed, NotFound, PublishTimeout, TransientErro
 log = logging.getLogger("anymq.publisher")
 
 SWEEP = 0.05
+OVERHEAD = 256
+"""Bytes of a record besides its body, roughly."""
+FINE = frozenset({str, type(None)})
+"""The types of outcomes that are no errors."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
 
-class Submission:
-    """What one caller awaits: a future of all outcomes, resolved with the last of them."""
+class One:
+    """One record on its way, and who awaits its position."""
 
-    __slots__ = ("future", "left", "outcomes")
+    __slots__ = ("deadline", "error", "future", "record", "redeclared")
 
-    def __init__(self, count: int, future: asyncio.Future[list[Outcome]]) -> None:
-        self.outcomes: list[Outcome] = [None] * count
-        self.left = count
-        self.future = future
-
-
-class Pending:
-    """One publish on its way: its record, its deadline, and its place in what a caller awaits."""
-
-    __slots__ = ("deadline", "error", "index", "record", "redeclared", "settled", "submission")
-
-    def __init__(self, record: Record, deadline: float, submission: Submission, index: int) -> None:
+    def __init__(self, record: Record, deadline: float, future: asyncio.Future[str | None]) -> None:
         self.record = record
         self.deadline = deadline
-        self.submission = submission
-        self.index = index
-        self.settled = False
+        self.future = future
         self.error: BaseException | None = None
         self.redeclared = False
 
+    def __len__(self) -> int:
+        return 1
+
     @property
-    def done(self) -> bool:
-        """Whether it has its outcome, or nobody waits for it any more.
+    def topic(self) -> str:
+        """Where to."""
+        return self.record.topic
 
-        Written out where every message passes.
-        """
-        return self.settled or self.submission.future.done()
+    def fail(self, error: BaseException) -> None:
+        """There is no hope for it."""
+        if not self.future.done():
+            self.future.set_exception(error)
 
-    def settle(self, outcome: Outcome) -> None:
-        """Give it its outcome; once."""
-        submission = self.submission
-        self.settled = True
-        submission.outcomes[self.index] = outcome
-        submission.left -= 1
-        if not submission.left and not submission.future.done():
-            submission.future.set_result(submission.outcomes)
+
+class Many:
+    """What a caller of `submit_many` awaits: a future of all outcomes, resolved with the last."""
+
+    __slots__ = ("deadline", "future", "largest", "left", "outcomes", "records")
+
+    def __init__(
+        self, records: Sequence[Record], deadline: float, future: asyncio.Future[list[Outcome]]
+    ) -> None:
+        self.records = records
+        self.deadline = deadline
+        self.future = future
+        self.left = len(records)
+        self.outcomes: list[Outcome] = [None] * self.left
+        self.largest = max(len(record.body) for record in records)
+
+    def settled(self, count: int) -> None:
+        """So many more have their outcomes."""
+        self.left -= count
+        if not self.left and not self.future.done():
+            self.future.set_result(self.outcomes)
+
+
+class Part:
+    """Those records of a `Many` that go the same way: at `indexes`, in their order."""
+
+    __slots__ = ("deadline", "error", "future", "indexes", "many", "redeclared")
+
+    def __init__(self, many: Many, indexes: Sequence[int]) -> None:
+        self.many = many
+        self.indexes = indexes
+        self.deadline = many.deadline
+        self.future = many.future
+        self.error: BaseException | None = None
+        self.redeclared = False
+
+    def __len__(self) -> int:
+        return len(self.indexes)
+
+    @property
+    def topic(self) -> str:
+        """Where to."""
+        return self.many.records[0].topic
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """What to send."""
+        records, indexes = self.many.records, self.indexes
+        if isinstance(indexes, range):
+            return records[indexes.start : indexes.stop]
+        return [records[index] for index in indexes]
+
+    def fail(self, error: BaseException) -> None:
+        """There is no hope for any of them."""
+        for index in self.indexes:
+            self.many.outcomes[index] = error
+        self.many.settled(len(self.indexes))
+
+    def split(self, count: int) -> tuple[Part, Part]:
+        """Return the first `count` of it, and the rest."""
+        first, rest = Part(self.many, self.indexes[:count]), Part(self.many, self.indexes[count:])
+        for part in (first, rest):
+            part.error, part.redeclared = self.error, self.redeclared
+        return first, rest
+
+    def within(self, count: int, size: int) -> int:
+        """Return how many of the first `count` have room in `size` bytes."""
+        count = min(count, len(self.indexes))
+        if count * (self.many.largest + OVERHEAD) <= size:
+            return count
+        for number, record in enumerate(self.records[:count]):
+            size -= len(record.body) + OVERHEAD
+            if size < 0:
+                return number
+        return count
 
 
 class Publisher:
@@ -82,39 +145,43 @@ class Publisher:
         self._translate = translate
         self._declare = declare
         self._clock = clock
-        self._queue: deque[Pending] = deque()
-        self._flying: list[Pending] = []
+        self._queue: deque[One | Part] = deque()
+        self._flying: list[One | Part] = []
+        self._resting = False
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
-        self._idle.set()
         self._closed = False
         self._sweep: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._run(), name="anymq-publisher")
 
-    async def submit(self, record: Record, timeout: float) -> str | None:
-        """Publish `record`; return its position, or raise by `timeout` seconds."""
-        (outcome,) = await self.submit_many((record,), timeout)
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
+    def submit(self, record: Record, timeout: float) -> asyncio.Future[str | None]:
+        """Queue `record`; the future yields its position, or raises, by `timeout` seconds."""
+        loop = self._loop
+        one = One(record, loop.time() + timeout, loop.create_future())
+        self._enqueue(one)
+        return one.future
 
     def submit_many(
         self, records: Sequence[Record], timeout: float
     ) -> asyncio.Future[list[Outcome]]:
-        """Queue `records`, at least one; the future yields their outcomes by `timeout` seconds."""
+        """Queue `records` of one topic, at least one; the future yields their outcomes by `timeout`
+        seconds."""
+        loop = self._loop
+        many = Many(records, loop.time() + timeout, loop.create_future())
+        self._enqueue(Part(many, range(len(records))))
+        return many.future
+
+    def _enqueue(self, item: One | Part) -> None:
         if self._closed:
             raise Closed("the broker is closed")
-        loop = self._loop
-        submission = Submission(len(records), loop.create_future())
-        deadline = loop.time() + timeout
-        for index, record in enumerate(records):
-            self._queue.append(Pending(record, deadline, submission, index))
-        self._idle.clear()
-        self._wake.set()
+        self._queue.append(item)
+        if self._resting:
+            self._resting = False
+            self._idle.clear()
+            self._wake.set()
         if self._sweep is None:
-            self._sweep = loop.call_later(SWEEP, self._expire)
-        return submission.future
+            self._sweep = self._loop.call_later(SWEEP, self._expire)
 
     async def aclose(self, grace: float) -> None:
         """Let what is queued finish for `grace` seconds, then fail the rest with `Closed`."""
@@ -123,29 +190,27 @@ class Publisher:
             async with asyncio.timeout(grace):
                 await self._idle.wait()
         except TimeoutError:
-            log.warning(
-                "closing with %d publishes unconfirmed", len(self._queue) + len(self._flying)
-            )
+            left = sum(map(len, [*self._flying, *self._queue]))
+            log.warning("closing with %d publishes unconfirmed", left)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         if self._sweep is not None:
             self._sweep.cancel()
-        for pending in [*self._flying, *self._queue]:
-            if not pending.done:
-                pending.settle(Closed("the broker was closed before the publish was confirmed"))
+        for item in [*self._flying, *self._queue]:
+            if not item.future.done():
+                item.fail(Closed("the broker was closed before the publish was confirmed"))
 
     async def _run(self) -> None:
         pause = FIRST_PAUSE
         while True:
-            await self._wake.wait()
-            batch = self._take()
-            if not batch:
+            records = self._take()
+            if not records:
+                self._resting = True
                 self._wake.clear()
                 self._idle.set()
+                await self._wake.wait()
                 continue
-            self._flying = batch
-            again = self._resolve(batch, await self._call(batch))
-            self._flying = []
+            again = self._resolve(await self._call(records))
             if again:
                 self._queue.extendleft(reversed(again))
                 await self._redeclare(again)
@@ -154,70 +219,131 @@ class Publisher:
             else:
                 pause = FIRST_PAUSE
 
-    def _take(self) -> list[Pending]:
-        batch: list[Pending] = []
-        size = 0
-        queue, limit = self._queue, self._driver.max_batch
-        while queue and len(batch) < limit:
-            pending = queue[0]
-            if pending.settled or pending.submission.future.done():
+    def _take(self) -> list[Record]:
+        """Take what goes into the next call off the queue: it is flying now."""
+        queue, flying = self._queue, self._flying
+        room, size = self._driver.max_batch, self._driver.max_batch_bytes
+        records: list[Record] = []
+        while queue and room > 0:
+            item = queue[0]
+            if item.future.done():
                 queue.popleft()
                 continue
-            size += len(pending.record.body) + 256
-            if batch and size > self._driver.max_batch_bytes:
-                break
-            batch.append(queue.popleft())
-        return batch
-
-    async def _call(self, batch: Sequence[Pending]) -> Sequence[Outcome]:
-        try:
-            return await self._driver.publish([pending.record for pending in batch])
-        except Exception as error:
-            return [error] * len(batch)
-
-    def _resolve(self, batch: Sequence[Pending], outcomes: Sequence[Outcome]) -> list[Pending]:
-        """Answer the callers; return what has to be tried again."""
-        again: list[Pending] = []
-        for pending, outcome in zip(batch, outcomes, strict=True):
-            if pending.settled or pending.submission.future.done():
-                continue
-            if not isinstance(outcome, BaseException):
-                pending.settle(outcome)
-                continue
-            error = self._translate(outcome, f"publish to {pending.record.topic}")
-            pending.error = error
-            missing = isinstance(error, NotFound) and not pending.redeclared
-            if missing or isinstance(error, TransientError):
-                again.append(pending)
+            if isinstance(item, One):
+                taken = 1
+                size -= len(item.record.body) + OVERHEAD
+                if size < 0 and records:
+                    break
+                queue.popleft()
+                records.append(item.record)
             else:
-                pending.settle(error)
+                taken = item.within(room, size) or int(not records)
+                if not taken:
+                    break
+                queue.popleft()
+                if taken < len(item.indexes):
+                    item, rest = item.split(taken)
+                    queue.appendleft(rest)
+                more = item.records
+                records += more
+                if taken * (item.many.largest + OVERHEAD) <= size:
+                    size -= taken * (item.many.largest + OVERHEAD)
+                else:
+                    size -= sum(len(record.body) + OVERHEAD for record in more)
+            room -= taken
+            flying.append(item)
+        return records
+
+    async def _call(self, records: Sequence[Record]) -> Sequence[Outcome]:
+        try:
+            return await self._driver.publish(records)
+        except Exception as error:
+            return [error] * len(records)
+
+    def _resolve(self, outcomes: Sequence[Outcome]) -> list[One | Part]:
+        """Answer the callers; return what has to be tried again."""
+        again: list[One | Part] = []
+        flying, self._flying = self._flying, []
+        at = 0
+        for item in flying:
+            if isinstance(item, One):
+                outcome = outcomes[at]
+                at += 1
+                if item.future.done():
+                    continue
+                if not isinstance(outcome, BaseException):
+                    item.future.set_result(outcome)
+                elif (error := self._error(item, outcome)) is not None:
+                    item.future.set_exception(error)
+                else:
+                    again.append(item)
+            else:
+                mine = outcomes[at : at + len(item.indexes)]
+                at += len(item.indexes)
+                if not item.future.done() and (rest := self._resolve_part(item, mine)):
+                    again.append(rest)
         return again
 
-    async def _redeclare(self, again: Sequence[Pending]) -> None:
-        missing = [pending for pending in again if isinstance(pending.error, NotFound)]
-        for topic in {pending.record.topic for pending in missing}:
+    def _resolve_part(self, part: Part, outcomes: Sequence[Outcome]) -> Part | None:
+        """Note the outcomes; return those that have to be tried again."""
+        many, indexes = part.many, part.indexes
+        if isinstance(indexes, range) and FINE.issuperset(map(type, outcomes)):
+            many.outcomes[indexes.start : indexes.stop] = outcomes
+            many.settled(len(indexes))
+            return None
+        again: list[int] = []
+        missing = None
+        for index, outcome in zip(indexes, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                error = self._error(part, outcome)
+                if error is None:
+                    again.append(index)
+                    missing = part.error if isinstance(part.error, NotFound) else missing
+                    continue
+                outcome = error
+            many.outcomes[index] = outcome
+        many.settled(len(indexes) - len(again))
+        if not again:
+            return None
+        rest = Part(many, again)
+        rest.error, rest.redeclared = missing or part.error, part.redeclared
+        return rest
+
+    def _error(self, item: One | Part, raw: BaseException) -> BaseException | None:
+        """Return what a record failed with for good; None if it is worth another try."""
+        error = self._translate(raw, f"publish to {item.topic}")
+        item.error = error
+        missing = isinstance(error, NotFound) and not item.redeclared
+        return None if missing or isinstance(error, TransientError) else error
+
+    async def _redeclare(self, again: Sequence[One | Part]) -> None:
+        missing = [item for item in again if isinstance(item.error, NotFound)]
+        for topic in {item.topic for item in missing}:
             try:
                 await self._declare(topic)
             except BrokerError as error:
                 log.debug("declaring %s again failed: %s", topic, error)
-        for pending in missing:
-            pending.redeclared = True
+        for item in missing:
+            item.redeclared = True
 
     def _expire(self) -> None:
         now = self._loop.time()
         waiting = False
-        for pending in (*self._flying, *self._queue):
-            if pending.done:
+        for item in (*self._flying, *self._queue):
+            if item.future.done():
                 continue
-            if pending.deadline > now:
+            if item.deadline > now:
                 waiting = True
                 continue
-            cause = pending.error or self._driver.obstacle
-            last = f"; the last error was: {cause}" if cause else ""
-            timeout = PublishTimeout(
-                f"publish to {pending.record.topic} was not confirmed in time; "
-                f"the message may have been stored all the same{last}"
-            )
-            timeout.__cause__ = cause
-            pending.settle(timeout)
+            item.fail(self._overdue(item))
         self._sweep = self._loop.call_later(SWEEP, self._expire) if waiting else None
+
+    def _overdue(self, item: One | Part) -> PublishTimeout:
+        cause = item.error or self._driver.obstacle
+        last = f"; the last error was: {cause}" if cause else ""
+        timeout = PublishTimeout(
+            f"publish to {item.topic} was not confirmed in time; "
+            f"the message may have been stored all the same{last}"
+        )
+        timeout.__cause__ = cause
+        return timeout

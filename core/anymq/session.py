@@ -10,9 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .clock import Clock
-from .cloudevents import ATTEMPT, attempt_of, encode
+from .cloudevents import attempt_of, encode
 from .delivery import Delivery
-from .driver import Binding, Driver, Nack, Received, Record, Rejected, Source
+from .driver import ATTEMPT, Binding, Driver, Nack, Received, Record, Rejected, Source
 from .errors import TransientError
 from .letters import letter_for
 from .message import new_id
@@ -48,8 +48,8 @@ class Context:
     declare: Callable[[str], Awaitable[None]]
     ordered: bool = False
     subscription: Subscription = field(init=False)
-    settled: Callable[[int], None] = _unset
-    """Called with the body size of every message that is no longer held."""
+    settled: Callable[[int, int], None] = _unset
+    """Called with how many messages are no longer held, and the size of their bodies."""
     redeliver: Callable[[Delivery], None] = _unset
     """Called with a delivery that comes back from memory (broadcast only)."""
     freed: Callable[[Delivery], None] = _unset
@@ -92,6 +92,7 @@ class Session:
         self._wake = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
+        self._flushing = False
         self._timers: dict[asyncio.Task[None], Delivery] = {}
         self._tasks = [asyncio.create_task(self._flusher(), name="anymq-settle")]
         if self.group is not None and not self.ordered:
@@ -101,8 +102,7 @@ class Session:
         """Return deliveries for `records`; each is held until a verb settles it."""
         now = self.clock.monotonic()
         deliveries = [Delivery(record, self, now) for record in records]
-        for delivery in deliveries:
-            self._held[delivery] = None
+        self._held.update(dict.fromkeys(deliveries))
         return deliveries
 
     @property
@@ -113,10 +113,12 @@ class Session:
     # The verbs, called by Delivery at most once each.
 
     def ack(self, delivery: Delivery) -> None:
-        if self._drop(delivery):
+        if self._held.pop(delivery, self) is None:
             self._acks.append(delivery.received)
-            self._pending()
-            self._free(delivery)
+            if not self._flushing:
+                self._pending()
+            if self.ordered:
+                self._context.freed(delivery)
 
     def nack(self, delivery: Delivery, delay: float, attempt: int) -> None:
         if self.ordered:
@@ -174,7 +176,7 @@ class Session:
             if delivery.verb in (None, "stop"):
                 delivery.verb = "lapsed"
             del self._held[delivery]
-            self._context.settled(len(delivery.received.body))
+            self._context.settled(1, len(delivery.received.body))
         for timer, delivery in list(self._timers.items()):
             if unwanted(delivery):
                 timer.cancel()
@@ -214,6 +216,7 @@ class Session:
     # Settling.
 
     def _pending(self) -> None:
+        self._flushing = True
         self._quiet.clear()
         self._wake.set()
 
@@ -242,7 +245,7 @@ class Session:
         """Bring a broadcast delivery back from memory: nobody else is waiting for it."""
         if not self._drop(delivery):
             return
-        self._context.settled(len(delivery.received.body))
+        self._context.settled(1, len(delivery.received.body))
 
         async def back() -> None:
             await self.clock.sleep(delay)
@@ -290,6 +293,7 @@ class Session:
             except Exception:
                 log.exception("settling on %s failed; the messages come back", self.topic)
             if not self._wake.is_set():
+                self._flushing = False
                 self._quiet.set()
 
     async def _flush(self) -> None:
@@ -374,8 +378,9 @@ class Session:
         return False
 
     def _forget(self, records: Sequence[Received], pending: list[Any] | None = None) -> None:
-        for received in records:
-            self._context.settled(len(received.body))
+        if records:
+            size = sum([len(received.body) for received in records])
+            self._context.settled(len(records), size)
         if pending is not None:
             pending.clear()
 

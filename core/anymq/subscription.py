@@ -9,10 +9,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
-from .cloudevents import ONLY_GROUP
 from .credit import Credit
 from .delivery import Delivery, current
-from .driver import Received, Source, SourceLost
+from .driver import ONLY_GROUP, Received, Source, SourceLost
 from .errors import ConfigurationError, StateError, TransientError
 from .lanes import Lanes
 from .session import Context, Session
@@ -27,6 +26,8 @@ HUNG = 30.0
 FAILURES = 5
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 CANCEL_GRACE = 1.0
+TURN = 64
+"""Messages that a worker handles in a row before it lets others run."""
 
 
 class Subscription(AsyncIterator[Delivery]):
@@ -84,10 +85,12 @@ class Subscription(AsyncIterator[Delivery]):
         self._handler = handler
         self._concurrency = concurrency
         self._batch_size = batch_size
+        self._places = concurrency * batch_size
+        """How many workers there are to be."""
         self._drain_timeout = drain_timeout
         self._open_timeout = open_timeout
         self._on_close = on_close
-        self._credit = Credit(concurrency=self._handlers, fixed=prefetch, max_bytes=prefetch_bytes)
+        self._credit = Credit(concurrency=self._places, fixed=prefetch, max_bytes=prefetch_bytes)
         self._lanes = Lanes() if context.ordered else None
         self._buffer: deque[Delivery] | Lanes = deque() if self._lanes is None else self._lanes
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -158,7 +161,8 @@ class Subscription(AsyncIterator[Delivery]):
         if value < 1:
             raise ConfigurationError("concurrency must be at least 1")
         self._concurrency = value
-        self._credit.resize(self._handlers)
+        self._places = value * self._batch_size
+        self._credit.resize(self._places)
         self._room.set()
         if self._state == "open":
             self._employ()
@@ -181,10 +185,6 @@ class Subscription(AsyncIterator[Delivery]):
                 return
         raise StateError(f"the lane of {key!r} is not stopped")
 
-    @property
-    def _handlers(self) -> int:
-        return self._concurrency * self._batch_size
-
     async def __aenter__(self) -> Self:
         if self._state != "new":
             raise StateError("a subscription can be entered once; call subscribe() again")
@@ -202,7 +202,7 @@ class Subscription(AsyncIterator[Delivery]):
 
     def _employ(self) -> None:
         """Have as many workers as handlers may run; surplus ones leave by themselves."""
-        while self._handler is not None and len(self._workers) < self._handlers:
+        while self._handler is not None and len(self._workers) < self._places:
             task = asyncio.create_task(self._work(self._handler), name=f"anymq-worker-{self.topic}")
             self._workers[task] = None
             task.add_done_callback(lambda done: self._workers.pop(done, None))
@@ -292,27 +292,44 @@ class Subscription(AsyncIterator[Delivery]):
     async def _work(self, handler: Handler) -> None:
         me = asyncio.current_task()
         assert me is not None
-        while (delivery := await self._take()) is not None:
-            self._workers[me] = delivery
-            token = current.set(delivery)
+        workers, turn = self._workers, 0
+        while True:
+            turn += 1
+            delivery = self._now() if turn % TURN else None
+            if delivery is None:
+                workers[me] = None
+                current.set(None)
+                if not turn % TURN:
+                    await asyncio.sleep(0)  # the others' turn: handlers may never wait
+                delivery = await self._take()
+                if delivery is None:
+                    break
+            workers[me] = delivery
+            current.set(delivery)
             try:
                 await handler(delivery)
             except asyncio.CancelledError:
                 if not delivery.settled:
                     await delivery.release()
                 if me.cancelling() > (me in self._interrupted):
+                    self._interrupted.discard(me)
                     raise
             except Exception:
                 log.exception("the handler chain of %s failed", self.topic)
                 if not delivery.settled:
                     await delivery.nack(1.0)
-            finally:
-                current.reset(token)
-                self._workers[me] = None
-                if me in self._interrupted:
-                    self._interrupted.discard(me)
-                    me.uncancel()
-        self._workers.pop(me, None)
+            if self._interrupted and me in self._interrupted:
+                self._interrupted.discard(me)
+                me.uncancel()
+        workers.pop(me, None)
+
+    def _now(self) -> Delivery | None:
+        """Return the next delivery of this group if it can be handed out without waiting."""
+        if not self._buffer or self._paused or self._state != "open":
+            return None
+        if len(self._workers) > self._places or not self._buffer[0].counted:
+            return None
+        return self._buffer.popleft()
 
     async def _take(self) -> Delivery | None:
         """Return the next delivery of this group; None when there is no work left for the caller.
@@ -328,7 +345,7 @@ class Subscription(AsyncIterator[Delivery]):
 
     async def _next(self) -> Delivery | None:
         while not self._buffer or self._paused:
-            if self._state != "open" or len(self._workers) > self._handlers:
+            if self._state != "open" or len(self._workers) > self._places:
                 return None
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
@@ -338,7 +355,7 @@ class Subscription(AsyncIterator[Delivery]):
                 if waiter.done() and not waiter.cancelled():
                     self._wake(1)  # pass it on: this one was woken and will not take
                 raise
-        if self._state != "open" or len(self._workers) > self._handlers:
+        if self._state != "open" or len(self._workers) > self._places:
             return None
         return self._buffer.popleft()
 
@@ -350,12 +367,12 @@ class Subscription(AsyncIterator[Delivery]):
                 waiter.set_result(None)
                 count -= 1
 
-    def _settled(self, size: int) -> None:
-        self._credit.give(size)
+    def _settled(self, count: int, size: int) -> None:
+        self._credit.give(count, size)
         self._room.set()
 
     def _redeliver(self, delivery: Delivery) -> None:
-        self._credit.take(len(delivery.received.body))
+        self._credit.take(1, len(delivery.received.body))
         self._buffer.extend((delivery,))
         self._wake(1)
 
@@ -477,8 +494,7 @@ class Subscription(AsyncIterator[Delivery]):
         credit, buffer = self._credit, self._buffer
         starved = not buffer
         if records:
-            for record in records:
-                credit.take(len(record.body))
+            credit.take(len(records), sum([len(record.body) for record in records]))
             buffer.extend(session.hold(records))
             self._wake(len(records))
         oldest = self._clock.monotonic() - buffer[0].fetched if buffer else 0.0

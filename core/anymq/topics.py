@@ -29,7 +29,8 @@ class Topics:
         self._create = create
         self._translate = translate
         self._specs: dict[str, TopicSpec] = {}
-        self._declared: set[str] = set()
+        self.ready: set[str] = set()
+        """The names of the topics that have been declared."""
         self._declaring: dict[str, asyncio.Future[None]] = {}
 
     def learn(self, topic: Topic[Any]) -> None:
@@ -58,11 +59,7 @@ class Topics:
 
     def forget(self, name: str) -> None:
         """The topic has been deleted: make it anew when it is used again."""
-        self._declared.discard(name)
-
-    def is_ready(self, name: str) -> bool:
-        """Whether the topic has been declared."""
-        return name in self._declared
+        self.ready.discard(name)
 
     def spec(self, name: str) -> TopicSpec:
         """Return how the driver shall know the topic."""
@@ -72,7 +69,7 @@ class Topics:
 
     async def declare(self, name: str) -> None:
         """Make the topic ready. Callers of one topic share one call, which is never cancelled."""
-        if name in self._declared:
+        if name in self.ready:
             return
         task = self._declaring.get(name)
         if task is None:
@@ -84,11 +81,11 @@ class Topics:
     def _on_declared(self, name: str, task: asyncio.Future[None]) -> None:
         del self._declaring[name]
         if not task.cancelled() and task.exception() is None:
-            self._declared.add(name)
+            self.ready.add(name)
 
     async def redeclare(self, name: str) -> None:
         """Make the topic ready once more: the broker has forgotten it."""
-        self._declared.discard(name)
+        self.ready.discard(name)
         try:
             await self.declare(name)
         except Exception as raw:

@@ -29,6 +29,50 @@ def compose(middleware: Sequence[Callable[[F], F]], inner: F) -> F:
     return inner
 
 
+def shorten(middleware: Sequence[Middleware], inner: Handler) -> Handler:
+    """Return what `compose` does, without the links that do nothing as long as nothing goes wrong.
+
+    These are the outer ones that call themselves `quiet`: on a first attempt they only pass on what
+    comes, and react to what is raised. When something is raised they are put around it as usual.
+    """
+    count = 0
+    while count < len(middleware) and getattr(middleware[count], "quiet", False):
+        count += 1
+    quiet, loud = middleware[:count], compose(middleware[count:], inner)
+    if not quiet:
+        return loud
+    whole = compose(quiet, loud)
+    acknowledges = any(isinstance(link, Acknowledge) for link in quiet)
+
+    async def handle(delivery: Delivery) -> None:
+        if delivery.counted != 1:
+            await whole(delivery)
+            return
+        try:
+            await loud(delivery)
+        except BaseException as error:
+            raised = error
+        else:
+            if acknowledges:
+                delivery.done()
+            return
+        await compose(quiet, _beginning(raised, loud))(delivery)
+
+    return handle
+
+
+def _beginning(raised: BaseException, handler: Handler) -> Handler:
+    """Return a handler whose first call has been made already, and `raised`."""
+    first = iter((raised,))
+
+    async def resumed(delivery: Delivery) -> None:
+        for error in first:
+            raise error
+        await handler(delivery)
+
+    return resumed
+
+
 from .acknowledge import Acknowledge  # noqa: E402
 from .dead_letter import DeadLetter  # noqa: E402
 from .deadline import Deadline  # noqa: E402
@@ -50,4 +94,5 @@ __all__ = [
     "RateLimit",
     "Retry",
     "compose",
+    "shorten",
 ]

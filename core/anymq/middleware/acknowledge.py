@@ -28,6 +28,11 @@ class Acknowledge:
     when: Literal["success", "receipt", "manual"] = "success"
     delay: float = 1.0
 
+    @property
+    def quiet(self) -> bool:
+        """See `shorten`."""
+        return self.when == "success"
+
     def __call__(self, handler: Handler) -> Handler:
         when, delay = self.when, self.delay
 

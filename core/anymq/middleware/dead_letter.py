@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import Reject
 from ..names import check_topic
@@ -25,6 +25,8 @@ class DeadLetter:
     """
 
     topic: str | None = None
+    quiet: ClassVar[bool] = True
+    """See `shorten`."""
 
     def __post_init__(self) -> None:
         if self.topic is not None:

@@ -65,6 +65,11 @@ class Retry:
         if self.exhausted not in ("dead-letter", "stop"):
             raise ConfigurationError("Retry: exhausted is 'dead-letter' or 'stop'")
 
+    @property
+    def quiet(self) -> bool:
+        """See `shorten`."""
+        return self.marker is None
+
     def delay(self, attempt: int) -> float:
         """Return the seconds to wait after the failure of `attempt`."""
         longest = min(self.cap, self.initial * self.factor ** min(attempt - 1, 64))
