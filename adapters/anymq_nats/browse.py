@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 
-from nats.aio.msg import Msg
-
 from anymq.driver import Received, Start
 
 from .link import Link
@@ -32,8 +30,7 @@ async def browse(
             if not taken:
                 await reader.open()  # what was there may have been trimmed meanwhile
             for record in taken:
-                native: Msg = record.native
-                record.partition = numbers.get(native.subject, 0)
+                record.partition = numbers.get(record.subject.decode(), 0)
             if within := [record for record in taken if int(record.position) <= end]:
                 yield within
     finally:

@@ -15,7 +15,8 @@ from anymq.partitioned_log import Cell
 from .groups import Marker
 from .link import Link
 from .names import cell_subject, cells_stream
-from .publisher import Outgoing, Publisher
+from .outgoing import Outgoing
+from .publisher import Publisher
 from .wire import MESSAGE_ID, parse_headers
 
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -64,7 +65,7 @@ class Cells:
                 self._subjects[number],
                 f"{self._writing(cell.revision)}.{uuid.uuid4().hex}",
                 cell.value.encode(),
-                extra=((_EXPECTED, str(expected[number])),),
+                extra={_EXPECTED: str(expected[number])},
             )
             for number, cell in cells.items()
         ]

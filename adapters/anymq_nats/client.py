@@ -13,10 +13,7 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client, Srv
 
-from .parser import HearingParser
-
-Sink = Callable[[bytes, bytes, bytes, bytes | None], None]
-"""Takes subject, reply, body and header block of a message; must not block."""
+from .parser import Sink, SinkParser
 
 
 class GuardedClient(Client):
@@ -28,10 +25,10 @@ class GuardedClient(Client):
 
     def __init__(self, *, secure: bool, on_lost: Callable[[Exception], None]) -> None:
         super().__init__()
-        self._sinks: dict[int, Sink] = {}
         self._secure = secure
         self._on_lost = on_lost
-        self._parser = self._ps = HearingParser(self)
+        self._parser = self._ps = SinkParser(self, self._sink_failed)
+        self._telling: set[asyncio.Task[None]] = set()
 
     @property
     def heard(self) -> float:
@@ -71,13 +68,13 @@ class GuardedClient(Client):
         nats-py subscribes again by itself when it reconnects. No later `write` overtakes it.
         """
         subscription = await self.subscribe(subject)
-        self._sinks[subscription._id] = sink  # pyright: ignore[reportPrivateUsage]
+        self._parser.sinks[b"%d" % subscription._id] = sink  # pyright: ignore[reportPrivateUsage]
         await self.written()
         return subscription._id  # pyright: ignore[reportPrivateUsage]
 
     def detach(self, sid: int) -> None:
         """Drop what still comes for a subscription, and do not renew it on reconnect."""
-        self._sinks.pop(sid, None)
+        self._parser.sinks.pop(b"%d" % sid, None)
         self._remove_sub(sid)
 
     async def written(self) -> None:
@@ -102,6 +99,11 @@ class GuardedClient(Client):
         task = self._reconnection_task
         return not self.is_connected and not self.is_closed and (task is None or task.done())
 
+    def _sink_failed(self, error: Exception) -> None:
+        telling = asyncio.ensure_future(self._error_cb(error))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+
     # What follows overrides nats-py.
 
     async def _connect_to_server(self, s: Srv) -> None:
@@ -120,19 +122,6 @@ class GuardedClient(Client):
         if self._secure and (writer is None or writer.get_extra_info("ssl_object") is None):
             raise nats.errors.SecureConnWantedError
         return super()._connect_command()
-
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
-    ) -> None:
-        sink = self._sinks.get(sid)
-        if sink is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
-            return
-        try:
-            sink(subject, reply, data, headers)
-        except Exception as error:
-            # An exception here would end nats-py's reader for good.
-            await self._error_cb(error)
 
     async def _process_pong(self) -> None:
         # A PONG for somebody who gave up must not end the reader: nats-py sets the result of a

@@ -98,18 +98,22 @@ class NatsDriver(Driver):
         self._routes.learn(topic, stream)
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
-        outcomes: list[Outcome] = [None] * len(records)
+        outgoing = self._routes.outgoing
+        later = any([record.deliver_at is not None for record in records])
         refused = await self._prepare(records)
+        if not later and not refused:
+            return await self._publisher.send([outgoing(record) for record in records])
+        outcomes: list[Outcome] = [None] * len(records)
         known: list[int] = []
         for at, record in enumerate(records):
             if (error := refused.get((record.topic, record.deliver_at is not None))) is not None:
                 outcomes[at] = error
             else:
                 known.append(at)
-        sent = await self._publisher.send([self._routes.outgoing(records[at]) for at in known])
+        sent = await self._publisher.send([outgoing(records[at]) for at in known])
         for at, outcome in zip(known, sent, strict=True):
-            later = records[at].deliver_at is not None
-            outcomes[at] = None if later and isinstance(outcome, str) else outcome
+            waits = records[at].deliver_at is not None
+            outcomes[at] = None if waits and isinstance(outcome, str) else outcome
         return outcomes
 
     async def _prepare(self, records: Sequence[Record]) -> dict[tuple[str, bool], Exception]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -13,9 +14,10 @@ from typing import Any, TypeVar
 
 import nats.errors
 
-from .client import GuardedClient, Sink
+from .client import GuardedClient
 from .connect import Events, Target, close, connect
 from .errors import NotPermitted, api_error
+from .parser import Sink
 
 _log = logging.getLogger("anymq.nats")
 _DENIED = re.compile(
@@ -29,11 +31,10 @@ T = TypeVar("T")
 
 async def woken(event: asyncio.Event, wait: float) -> bool:
     """Return whether `event` was set within `wait` seconds."""
-    waiting = asyncio.ensure_future(event.wait())
-    try:
-        await asyncio.wait((waiting,), timeout=wait)
-    finally:
-        waiting.cancel()
+    if not event.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await event.wait()
     return event.is_set()
 
 

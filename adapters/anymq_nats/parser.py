@@ -1,20 +1,99 @@
-"""nats-py's parser, which also notes when the server was last heard."""
+"""What comes from the server: messages for sinks are read here, all else by nats-py's parser.
+
+nats-py matches up to seven regular expressions and awaits a coroutine for every message. Here one
+piece of bytes is cut into its messages in one go; whatever is not a message for a sink is handed
+on, whole and in its turn.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+import nats.errors
 from nats.protocol.parser import Parser
 
+Sink = Callable[[bytes, bytes, bytes, bytes | None], None]
+"""Takes subject, reply, body and header block of a message; must not block."""
 
-class HearingParser(Parser):
-    """`heard` is when the last bytes came (monotonic)."""
+Failed = Callable[[Exception], Any]
 
-    def __init__(self, client: Any) -> None:
-        super().__init__(client)
+
+class SinkParser(Parser):
+    """`sinks` are by subscription number, as on the wire; `heard` is when the last bytes came.
+
+    `failed` gets what a sink raised: out of `parse` it would end nats-py's reader for good.
+    """
+
+    def __init__(self, client: Any, failed: Failed) -> None:
+        self.sinks: dict[bytes, Sink] = {}
         self.heard = monotonic()
+        self._failed = failed
+        self._kept: list[bytes] = []
+        super().__init__(client)
+
+    def reset(self) -> None:
+        super().reset()
+        # Another list, because a `parse` of the old connection may still be under way.
+        self._kept = []
+        self._missing = 0
 
     async def parse(self, data: bytes = b"") -> None:
         self.heard = monotonic()
-        await super().parse(data)
+        kept = self._kept
+        if kept:
+            kept.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return
+            data = b"".join(kept)
+            kept.clear()
+        at = 0
+        while at < len(data):
+            at, end = self._serve(data, at)
+            if end > len(data):
+                kept.append(data[at:])
+                self._missing = end - len(data)
+                return
+            if end > at:
+                await super().parse(data[at:end])
+                at = end
+
+    def _serve(self, data: bytes, at: int) -> tuple[int, int]:
+        """Give messages from `at` on to their sinks, up to what is not for a sink.
+
+        Return where that begins and ends. An end beyond that of `data` says how much more is
+        needed at least before it makes sense to try again.
+        """
+        sinks, size, find = self.sinks, len(data), data.find
+        while at < size:
+            line = find(b"\r\n", at)
+            if line < 0:
+                return at, size + 1
+            words = data[at:line].split()
+            begin = line + 2
+            operation = words[0] if words else b""
+            if operation not in _MESSAGES:
+                return at, begin
+            try:
+                body = begin + int(words[-2]) if operation == b"HMSG" else begin
+                end = begin + int(words[-1])
+                reply = words[3] if len(words) - (operation == b"HMSG") == 5 else b""
+                sid = words[2]
+            except (ValueError, IndexError) as error:
+                raise nats.errors.ProtocolError from error
+            if end + 2 > size:
+                return at, end + 2
+            sink = sinks.get(sid)
+            if sink is None:
+                return at, end + 2
+            try:
+                sink(words[1], reply, data[body:end], data[begin:body] or None)
+            except Exception as error:
+                self._failed(error)
+            at = end + 2
+        return at, at
+
+
+_MESSAGES = frozenset((b"MSG", b"HMSG"))

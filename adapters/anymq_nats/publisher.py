@@ -1,68 +1,57 @@
-"""Publishing in batches: one write for all, one future for all PubAcks."""
+"""Publishing in batches: one future for all PubAcks of a call."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import nats.errors
 import nats.js.errors
 
 from anymq.driver import Outcome
 
+from .client import GuardedClient
 from .errors import NoPubAck, NotServed, TooLarge, api_error
 from .link import Link, Listener, Watcher
-from .wire import MESSAGE_ID, header_block, publication, status
+from .outgoing import Blocks, Outgoing
+from .wire import status
 
 _SEQUENCE = re.compile(rb'"seq":\s*(\d+)')
+# Bytes that are gathered before they are written: the server begins while the rest is encoded.
+_GATHERED = 64 * 1024
+_SUBJECTS = 512
 
 
-@dataclass(slots=True)
-class Outgoing:
-    """One message: where it goes, its id for the server's deduplication, and what it says.
-
-    `block` is set instead of `headers` where the headers are there already in wire form.
-    """
-
-    subject: str
-    unique: str
-    body: bytes
-    headers: Iterable[tuple[str, str]] = ()
-    extra: tuple[tuple[str, str], ...] = ()
-    block: bytes | None = None
-
-    def encoded(self) -> bytes:
-        """Return the header block; raises `BadHeaderError`."""
-        if self.block is not None:
-            return self.block
-        return header_block(((MESSAGE_ID, self.unique), *self.extra, *self.headers))
-
-
-@dataclass(slots=True, eq=False)
 class _Batch:
-    """Messages on their way, and what has become of those that were answered."""
+    """Messages on their way, numbered from `first`, and what has become of each."""
 
-    outcomes: list[Outcome]
-    subjects: list[str]
-    missing: int
-    done: asyncio.Future[None]
-    answered: list[bool] = field(default_factory=list)
+    __slots__ = ("answered", "done", "failed", "first", "messages", "missing", "outcomes")
 
-    def settle(self, at: int, outcome: Outcome) -> None:
-        if not self.answered[at]:
-            self.answered[at] = True
-            self.outcomes[at] = outcome
-            self.missing -= 1
-            if self.missing == 0 and not self.done.done():
-                self.done.set_result(None)
+    def __init__(self, messages: Sequence[Outgoing], first: int) -> None:
+        self.messages = messages
+        self.first = first
+        self.missing = len(messages)
+        self.outcomes: list[Outcome] = [None] * self.missing
+        self.answered = bytearray(self.missing)
+        self.failed = False
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settle(self, at: int, outcome: str | BaseException) -> None:
+        if self.answered[at]:
+            return
+        self.answered[at] = True
+        self.outcomes[at] = outcome
+        if not isinstance(outcome, str):
+            self.failed = True
+        self.missing -= 1
+        if not self.missing and not self.done.done():
+            self.done.set_result(None)
 
     def fail(self, error: Exception) -> None:
-        for at, answered in enumerate(self.answered):
-            if not answered:
-                self.settle(at, error)
+        for at in range(len(self.answered)):
+            self.settle(at, error)
 
 
 class Publisher(Watcher):
@@ -70,16 +59,19 @@ class Publisher(Watcher):
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._reply = b""
+        self._reply = ""
+        self._cut = 0
         self._count = 0
-        self._waiting: dict[int, tuple[_Batch, int]] = {}
-        self._batches: set[_Batch] = set()
+        self._blocks = Blocks()
+        self._commands: dict[str, bytes] = {}
+        self._batches: list[_Batch] = []
         self._listener: Listener | None = None
 
     async def open(self) -> None:
         """Make the inbox."""
         inbox = self._link.client.new_inbox()
-        self._reply = f"{inbox}.".encode()
+        self._reply = f"{inbox}."
+        self._cut = len(self._reply.encode())
         self._listener = await self._link.listen(f"{inbox}.*", self._confirmed)
         self._link.watch(self)
 
@@ -91,78 +83,88 @@ class Publisher(Watcher):
         if not messages:
             return []
         client = await self._link.ready(self._link.timeout)
-        batch = self._begin(messages)
-        first, limit = self._count, client.max_payload
+        batch = _Batch(messages, self._count)
         self._count += len(messages)
+        self._batches.append(batch)
+        loop = asyncio.get_running_loop()
+        late = loop.call_later(self._link.timeout, batch.fail, NoPubAck())
+        try:
+            self._write(client, batch)
+            await batch.done
+        finally:
+            late.cancel()
+            self._batches.remove(batch)
+        if batch.failed:
+            await self._explain(batch)
+        return batch.outcomes
+
+    def _write(self, client: GuardedClient, batch: _Batch) -> None:
+        limit, number, size = client.max_payload, batch.first, 0
+        block_of, commands = self._blocks.of, self._commands
         chunks: list[bytes] = []
-        for at, message in enumerate(messages):
+        for at, message in enumerate(batch.messages):
+            body = message.body
             try:
-                block = message.encoded()
+                block = block_of(message)
             except nats.errors.BadHeaderError as error:
                 batch.settle(at, error)
                 continue
-            if (size := len(block) + len(message.body)) > limit:
-                batch.settle(at, TooLarge(size, limit))
+            head = len(block)
+            total = head + len(body)
+            if total > limit:
+                batch.settle(at, TooLarge(total, limit))
                 continue
-            reply = b"%b%d" % (self._reply, first + at)
-            chunks.append(publication(message.subject.encode(), reply, block, message.body))
-            self._waiting[first + at] = (batch, at)
-        try:
-            client.write(b"".join(chunks))
-            await asyncio.wait((batch.done,), timeout=self._link.timeout)
-            if not batch.done.done():
-                batch.fail(NoPubAck())
-        finally:
-            self._batches.discard(batch)
-            for token in range(first, first + len(messages)):
-                self._waiting.pop(token, None)
-        await self._explain(batch)
-        return batch.outcomes
+            command = commands.get(message.subject) or self._command(message.subject)
+            chunks.append(
+                b"%b%d %d %d\r\n%b%b\r\n" % (command, number + at, head, total, block, body)
+            )
+            size += total
+            if size > _GATHERED:
+                client.write(b"".join(chunks))
+                chunks.clear()
+                size = 0
+        client.write(b"".join(chunks))
+
+    def _command(self, subject: str) -> bytes:
+        """Return how a publication to `subject` begins, up to its number."""
+        if len(self._commands) >= _SUBJECTS:
+            self._commands.clear()
+        command = self._commands[subject] = f"HPUB {subject} {self._reply}".encode()
+        return command
 
     async def _explain(self, batch: _Batch) -> None:
         """Tell a stream that is not there from one that nobody serves: both say nothing."""
-        unserved = [
-            at
-            for at, outcome in enumerate(batch.outcomes)
-            if isinstance(outcome, nats.js.errors.NoStreamResponseError)
-        ]
-        for subject in {batch.subjects[at] for at in unserved}:
+        unserved: dict[str, list[int]] = {}
+        for at, outcome in enumerate(batch.outcomes):
+            if isinstance(outcome, nats.js.errors.NoStreamResponseError):
+                unserved.setdefault(batch.messages[at].subject, []).append(at)
+        for subject, places in unserved.items():
             try:
                 found = await self._link.api("STREAM.NAMES", {"subject": subject})
                 reason: Exception | None = NotServed(subject) if found.get("streams") else None
             except (nats.errors.Error, OSError) as error:
                 reason = error
-            for at in unserved:
-                if reason is not None and batch.subjects[at] == subject:
+            if reason is not None:
+                for at in places:
                     batch.outcomes[at] = reason
 
-    def _begin(self, messages: Sequence[Outgoing]) -> _Batch:
-        count = len(messages)
-        batch = _Batch(
-            outcomes=[None] * count,
-            subjects=[message.subject for message in messages],
-            missing=count,
-            done=asyncio.get_running_loop().create_future(),
-            answered=[False] * count,
-        )
-        self._batches.add(batch)
-        return batch
-
     def _confirmed(self, subject: bytes, reply: bytes, data: bytes, block: bytes | None) -> None:
-        entry = self._waiting.pop(int(subject[len(self._reply) :]), None)
-        if entry is not None:
-            batch, at = entry
-            batch.settle(at, _outcome(data, block))
+        number = int(subject[self._cut :])
+        for batch in self._batches:
+            at = number - batch.first
+            if 0 <= at < len(batch.messages):
+                batch.settle(at, _outcome(data, block))
+                return
 
     def lost(self, error: Exception) -> None:
         # Their confirmations went to the connection that is gone.
-        for batch in tuple(self._batches):
+        for batch in self._batches:
             batch.fail(error)
 
     def denied(self, subject: str, error: Exception) -> None:
         for batch in self._batches:
-            for at, other in enumerate(batch.subjects):
-                if other.lower() == subject:
+            for at, message in enumerate(batch.messages):
+                if message.subject.lower() == subject:
                     batch.settle(at, error)
 
     def close(self) -> None:
@@ -171,7 +173,7 @@ class Publisher(Watcher):
         self.lost(nats.errors.ConnectionClosedError())
 
 
-def _outcome(data: bytes, block: bytes | None) -> Outcome:
+def _outcome(data: bytes, block: bytes | None) -> str | BaseException:
     if b'"error"' not in data and (found := _SEQUENCE.search(data)):
         return found[1].decode()  # also when the stream had it already: "duplicate": true
     if code := status(block):

@@ -14,6 +14,7 @@ import nats.js.errors
 from anymq.driver import SourceLost
 
 from .link import Link, Listener, Watcher, woken
+from .received import Delivered
 from .wire import status
 
 # A request that was under way when a server died is answered by nobody (nats-py #504), and a
@@ -23,17 +24,6 @@ _EXPIRY = 2.0
 _GRACE = 1.0
 # Reasons to end a request after which the next one may succeed at once.
 _HARMLESS = ("batch completed", "leadership change", "server shutdown")
-
-
-@dataclass(slots=True)
-class Raw:
-    """A message as it came. It was given to us at `taken` (monotonic) or a little before."""
-
-    subject: bytes
-    reply: bytes
-    body: bytes
-    block: bytes | None
-    taken: float
 
 
 @dataclass(slots=True)
@@ -48,7 +38,8 @@ class Pull(Watcher):
 
     Requests overlap: while one is being served the next is on its way. Nothing that has come is
     ever dropped here; what comes after its request has expired is handed out all the same. `wake`
-    is set when something has happened; who shares it among several takes without waiting.
+    is set when something has happened; who shares it among several takes without waiting. What is
+    not settled after `lease` seconds goes to somebody else.
     """
 
     def __init__(
@@ -59,8 +50,10 @@ class Pull(Watcher):
         max_batch: int = 0,
         *,
         wake: asyncio.Event | None = None,
+        lease: float = 0.0,
     ) -> None:
         self._link = link
+        self._lease = lease
         self._path = f"{stream}.{consumer}"
         self._next = f"{link.prefix}.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._max_batch = max_batch
@@ -71,7 +64,7 @@ class Pull(Watcher):
         self._wake = wake or asyncio.Event()
         self._error: Exception | None = None
         self._gone: SourceLost | None = None
-        self.buffer: deque[Raw] = deque()
+        self.buffer: deque[Delivered] = deque()
 
     async def open(self) -> None:
         """Make the inbox that messages are sent to."""
@@ -80,7 +73,7 @@ class Pull(Watcher):
         self._listener = await self._link.listen(f"{inbox}.*", self._arrived)
         self._link.watch(self)
 
-    async def take(self, limit: int, wait: float) -> list[Raw]:
+    async def take(self, limit: int, wait: float) -> list[Delivered]:
         """Return up to `limit` messages, waiting at most `wait` seconds for the first."""
         until = monotonic() + wait
         while not self.buffer:
@@ -93,7 +86,11 @@ class Pull(Watcher):
         else:
             # Asked before it runs dry, so that the server need not wait for us.
             self._ask_ahead(limit - len(self.buffer))
-        return [self.buffer.popleft() for _ in range(min(limit, len(self.buffer)))]
+        if limit < len(self.buffer):
+            return [self.buffer.popleft() for _ in range(limit)]
+        taken = list(self.buffer)
+        self.buffer.clear()
+        return taken
 
     async def _look(self, until: float) -> None:
         """Raise what the server said; wait for a connection while there is none."""
@@ -157,8 +154,9 @@ class Pull(Watcher):
             request.left -= 1
             # It was given to us before the request expired, even if we were not looking then.
             taken = min(now, request.expires)
-        self.buffer.append(Raw(subject, reply, data, block, taken))
-        self._signal()
+        expires = taken + self._lease
+        self.buffer.append(Delivered(self._link, subject, reply, data, block, expires))
+        self._wake.set()
 
     def _said(self, number: int, code: int, description: str) -> None:
         """The server ended a request without, or before, filling it."""

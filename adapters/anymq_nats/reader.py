@@ -9,13 +9,12 @@ from typing import Any
 
 import nats.js.errors
 
-from anymq.driver import Received, SourceLost
+from anymq.driver import SourceLost
 
-from . import wire
 from .link import Link, Watcher
 from .places import starting
-from .pull import Pull, Raw
-from .received import received
+from .pull import Pull
+from .received import Delivered
 
 # Seconds after which the server forgets a reader that asks for nothing.
 _FORGOTTEN = 60.0
@@ -56,7 +55,7 @@ class Reader(Watcher):
         """Be ready to take; raises what keeps it from that."""
         await self._begin()
 
-    async def take(self, limit: int, wait: float) -> list[Received]:
+    async def take(self, limit: int, wait: float) -> list[Delivered]:
         """Return what follows, up to `limit`, waiting at most `wait` seconds for the first."""
         pull = self._pull
         if pull is None or self._broken:
@@ -70,18 +69,18 @@ class Reader(Watcher):
             return []
         return self._continuous(taken)
 
-    def _continuous(self, taken: Sequence[Raw]) -> list[Received]:
+    def _continuous(self, taken: Sequence[Delivered]) -> list[Delivered]:
         """Keep what follows without a gap; a gap means that some were sent while nobody heard."""
-        found: list[Received] = []
-        for raw in taken:
-            place = wire.place(raw.reply)
+        found: list[Delivered] = []
+        for delivered in taken:
+            place = delivered.place()
             if place.consumer_sequence != self._delivered + 1:
                 self._broken = True
                 self._signal()
                 break
             self._delivered = place.consumer_sequence
             self.last, self.pending = place.stream_sequence, place.pending
-            found.append(received(raw, place, self._link.client))
+            found.append(delivered)
         return found
 
     async def _begin(self) -> Pull:

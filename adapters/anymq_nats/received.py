@@ -1,29 +1,119 @@
-"""What the core gets to see of a message."""
+"""What the core gets to see of a message: hardly anything is read before somebody asks for it."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import ItemsView, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from nats.aio.msg import Msg
 
 from anymq.driver import Received
 
-from .client import GuardedClient
-from .pull import Raw
-from .wire import Place, parse_headers
+from .wire import Place, parse_headers, place
+
+if TYPE_CHECKING:
+    from .link import Link
+
+_CONTROL = "anymq-"
+_CONTROL_LINE = b"\nanymq-"
+
+T = TypeVar("T")
 
 
-def received(
-    raw: Raw, place: Place, client: GuardedClient, *, token: Any = None, redeliveries: int = 0
-) -> Received:
-    """Return `raw` as the core wants it; `native` is nats-py's own message."""
-    headers = parse_headers(raw.block) if raw.block else {}
-    return Received(
-        raw.body,
-        headers,
-        position=str(place.stream_sequence),
-        token=token,
-        native=Msg(client, raw.subject.decode(), raw.reply.decode(), raw.body, headers),
-        time=place.time,
-        redeliveries=redeliveries,
-    )
+class Headers(Mapping[str, str]):
+    """The headers of a block. Whether it has one of anymq's own takes no reading of the others."""
+
+    __slots__ = ("_block", "_parsed")
+
+    def __init__(self, block: bytes | None) -> None:
+        self._block = block
+        self._parsed: dict[str, str] | None = None
+
+    def parsed(self) -> dict[str, str]:
+        """Return all of them."""
+        found = self._parsed
+        if found is None:
+            found = self._parsed = parse_headers(self._block) if self._block else {}
+        return found
+
+    def __getitem__(self, name: str) -> str:
+        return self.parsed()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parsed())
+
+    def __len__(self) -> int:
+        return len(self.parsed())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.parsed()
+
+    def __repr__(self) -> str:
+        return repr(self.parsed())
+
+    def items(self) -> ItemsView[str, str]:
+        return self.parsed().items()
+
+    @overload
+    def get(self, key: str, /) -> str | None: ...
+    @overload
+    def get(self, key: str, default: str | T, /) -> str | T: ...
+    def get(self, key: str, default: Any = None, /) -> Any:
+        if self._parsed is None and key.startswith(_CONTROL):
+            block = self._block
+            if not block or _CONTROL_LINE not in block:
+                return default
+        return self.parsed().get(key, default)
+
+
+class Delivered(Received):
+    """A message, and the right to settle it: its own token. What is not set is read when asked for.
+
+    It was given to us `expires` minus the lease ago, or a little before. `settled` says that the
+    server has been told.
+    """
+
+    __slots__ = ("block", "expires", "link", "reply", "settled", "subject")
+
+    def __init__(
+        self,
+        link: Link,
+        subject: bytes,
+        reply: bytes,
+        body: bytes,
+        block: bytes | None,
+        expires: float,
+    ) -> None:
+        self.link = link
+        self.subject = subject
+        self.reply = reply
+        self.body = body
+        self.block = block
+        self.expires = expires
+        self.settled = False
+        self.key = None
+        self.content_type = None
+        self.partition = 0
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "token":
+            return self
+        if name == "headers":
+            self.headers = Headers(self.block)
+        elif name in ("position", "redeliveries", "time"):
+            self.place()
+        elif name == "native":
+            headers = dict(self.headers)
+            subject, reply = self.subject.decode(), self.reply.decode()
+            self.native = Msg(self.link.client, subject, reply, self.body, headers)
+        else:
+            raise AttributeError(name)
+        return getattr(self, name)
+
+    def place(self) -> Place:
+        """Return what the server says of the delivery."""
+        found = place(self.reply)
+        self.position = str(found.stream_sequence)
+        self.time = found.time
+        self.redeliveries = found.delivered - 1
+        return found

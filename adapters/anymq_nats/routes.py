@@ -13,7 +13,7 @@ from anymq.partitions import partition_of
 from .errors import NotPermitted
 from .link import Link
 from .names import EVERYONE, partition_subject
-from .publisher import Outgoing
+from .outgoing import Outgoing
 from .schedule import compare_clocks, scheduled
 from .topology import Stream, find_stream
 
@@ -83,5 +83,5 @@ class Routes:
         target = route.subject(record.key)
         due = record.deliver_at
         if due is None or due <= time() or route.stream is None:
-            return Outgoing(target, record.unique, record.body, record.headers.items())
+            return Outgoing(target, record.unique, record.body, record.own, record.common)
         return scheduled(self._link, route.stream, record, due, owner=EVERYONE, target=target)

@@ -9,7 +9,7 @@ from anymq.driver import Record
 
 from .link import Link
 from .names import later_subject
-from .publisher import Outgoing
+from .outgoing import Outgoing
 from .topology import Stream
 
 # Seconds after which the server's clock is compared with ours again.
@@ -30,11 +30,11 @@ def scheduled(
     `owner` is the consumer that it is for, or `names.EVERYONE`. Call `compare_clocks` before.
     """
     at = datetime.fromtimestamp(due + link.ahead, UTC)
-    extra = (
-        ("Nats-Schedule", f"@at {at:%Y-%m-%dT%H:%M:%S.%fZ}"),
-        ("Nats-Schedule-Target", stream.when_due(target)),
+    extra = {
+        "Nats-Schedule": f"@at {at:%Y-%m-%dT%H:%M:%S.%fZ}",
+        "Nats-Schedule-Target": stream.when_due(target),
         # Otherwise the stream's max_age could delete it before its time.
-        ("Nats-TTL", "never"),
-    )
+        "Nats-TTL": "never",
+    }
     subject = later_subject(stream.subject, owner, record.unique)
-    return Outgoing(subject, record.unique, record.body, record.headers.items(), extra)
+    return Outgoing(subject, record.unique, record.body, record.own, record.common, extra=extra)

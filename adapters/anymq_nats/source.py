@@ -14,24 +14,14 @@ from . import wire
 from .groups import Consumer
 from .link import Link
 from .members import Presence
-from .publisher import Outgoing, Publisher
-from .pull import Pull, Raw
-from .received import received
+from .outgoing import Outgoing
+from .publisher import Publisher
+from .pull import Pull
+from .received import Delivered
 from .schedule import compare_clocks, scheduled
 
 _STALLED = 30.0
 _CLOSING = 1.0
-
-
-class Lease:
-    """The right to settle one delivery: whom to tell, and until when."""
-
-    __slots__ = ("expires", "reply", "settled")
-
-    def __init__(self, reply: bytes, expires: float) -> None:
-        self.reply = reply
-        self.expires = expires
-        self.settled = False
 
 
 class GroupSource(Source):
@@ -48,7 +38,9 @@ class GroupSource(Source):
         self._link = link
         self._publisher = publisher
         self._consumer = consumer
-        self._pull = Pull(link, consumer.stream.name, consumer.name, consumer.max_batch)
+        self._pull = Pull(
+            link, consumer.stream.name, consumer.name, consumer.max_batch, lease=consumer.lease
+        )
         self._presence = Presence(link, consumer.stream.name, consumer.name, member)
         self._progress = _Progress()
         self._closed = False
@@ -71,13 +63,7 @@ class GroupSource(Source):
             self._progress.moved(now)
         elif self._progress.due(now):
             self._progress.judge(await self._pull.check(), now)
-        return [self._received(raw) for raw in taken if now < raw.taken + self._consumer.lease]
-
-    def _received(self, raw: Raw) -> Received:
-        place = wire.place(raw.reply)
-        lease = Lease(raw.reply, raw.taken + self._consumer.lease)
-        client, before = self._link.client, place.delivered - 1
-        return received(raw, place, client, token=lease, redeliveries=before)
+        return [item for item in taken if now < item.expires]
 
     async def ack(self, records: Sequence[Received]) -> None:
         await self._settle(wire.ACK, records)
@@ -86,7 +72,7 @@ class GroupSource(Source):
         leases = _live(records)
         if leases:
             begun = monotonic()
-            await self._link.flush(b"".join([wire.PROGRESS % lease.reply for lease in leases]))
+            await self._link.flush(wire.answers(wire.PROGRESS, [x.reply for x in leases]))
             for lease in leases:
                 lease.expires = begun + self._consumer.lease
 
@@ -140,7 +126,7 @@ class GroupSource(Source):
         """Tell the server, and return when it has read it."""
         leases = _live(records)
         if leases:
-            await self._link.flush(b"".join([verb % lease.reply for lease in leases]))
+            await self._link.flush(wire.answers(verb, [lease.reply for lease in leases]))
             for lease in leases:
                 lease.settled = True
 
@@ -172,7 +158,7 @@ class GroupSource(Source):
         private = self._consumer.private or ""
         copy = item.copy
         if item.delay <= 0:
-            return Outgoing(private, copy.unique, copy.body, copy.headers.items())
+            return Outgoing(private, copy.unique, copy.body, copy.own, copy.common)
         consumer, due = self._consumer, time() + item.delay
         return scheduled(
             self._link, consumer.stream, copy, due, owner=consumer.name, target=private
@@ -191,26 +177,27 @@ class GroupSource(Source):
             undone = [raw for raw in left if self._can_undo(raw)]
             kept = [raw for raw in left if not self._can_undo(raw)]
             await self._publisher.send([self._again(raw) for raw in undone])
-            data = [wire.ACK % raw.reply for raw in undone] + [wire.NAK % raw.reply for raw in kept]
+            data = wire.answers(wire.ACK, [x.reply for x in undone])
+            data += wire.answers(wire.NAK, [x.reply for x in kept])
             if data:
-                await self._link.flush(b"".join(data), timeout=_CLOSING)
+                await self._link.flush(data, timeout=_CLOSING)
         except (nats.errors.Error, OSError):
             return  # they come back when their leases end
 
-    def _can_undo(self, raw: Raw) -> bool:
+    def _can_undo(self, raw: Delivered) -> bool:
         named = b"\nce-id:" in (raw.block or b"")
-        return self._consumer.private is not None and named and wire.place(raw.reply).delivered == 1
+        return self._consumer.private is not None and named and not raw.redeliveries
 
-    def _again(self, raw: Raw) -> Outgoing:
+    def _again(self, raw: Delivered) -> Outgoing:
         unique = str(uuid.uuid4())
         headers = wire.parse_headers(raw.block or b"").items()
         mine = [(name, value) for name, value in headers if not name.lower().startswith("nats-")]
-        return Outgoing(self._consumer.private or "", unique, raw.body, mine)
+        return Outgoing(self._consumer.private or "", unique, raw.body, dict(mine))
 
 
-def _live(records: Iterable[Received]) -> list[Lease]:
+def _live(records: Iterable[Received]) -> list[Delivered]:
     now = monotonic()
-    leases: list[Lease] = [record.token for record in records]
+    leases: list[Delivered] = [record.token for record in records]
     return [lease for lease in leases if not lease.settled and now < lease.expires]
 
 

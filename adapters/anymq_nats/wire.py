@@ -6,19 +6,24 @@ ASCII-safe; here whole batches become one buffer and values arrive as they were 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import nats.errors
 
-ACK = b"PUB %b 4\r\n+ACK\r\n"
-NAK = b"PUB %b 4\r\n-NAK\r\n"
-TERM = b"PUB %b 5\r\n+TERM\r\n"
-PROGRESS = b"PUB %b 4\r\n+WPI\r\n"
-PING = b"PING\r\n"
+ACK = b"+ACK"
+NAK = b"-NAK"
+TERM = b"+TERM"
+PROGRESS = b"+WPI"
 MESSAGE_ID = "Nats-Msg-Id"
 
-_VERSION = b"NATS/1.0"
+
+def answers(verb: bytes, replies: Sequence[bytes]) -> bytes:
+    """Return the publications that say `verb` to all of `replies`."""
+    if not replies:
+        return b""
+    rest = b" %d\r\n%b\r\n" % (len(verb), verb)
+    return b"PUB " + (rest + b"PUB ").join(replies) + rest
 
 
 def nak_later(reply: bytes, delay: float) -> bytes:
@@ -27,28 +32,17 @@ def nak_later(reply: bytes, delay: float) -> bytes:
     return b"PUB %b %d\r\n%b\r\n" % (reply, len(body), body)
 
 
-def header_block(headers: Iterable[tuple[str, str]]) -> bytes:
-    """Return the headers as they go over the wire; raises `BadHeaderError` for a line break."""
-    lines = [f"{name}: {value}\r\n" for name, value in headers]
+def header_block(lines: str, count: int) -> bytes:
+    """Return `count` header lines as they go over the wire.
+
+    Raises `BadHeaderError` where a header holds a line break, or what is not Unicode.
+    """
+    if lines.count("\n") != count or lines.count("\r") != count:
+        raise nats.errors.BadHeaderError("a line break")
     try:
-        text = "".join(lines).encode()
+        return f"NATS/1.0\r\n{lines}\r\n".encode()
     except UnicodeEncodeError as error:
         raise nats.errors.BadHeaderError("not valid Unicode") from error
-    if text.count(b"\n") != len(lines) or text.count(b"\r") != len(lines):
-        raise nats.errors.BadHeaderError("a line break")
-    return b"%b\r\n%b\r\n" % (_VERSION, text)
-
-
-def publication(subject: bytes, reply: bytes, block: bytes, body: bytes) -> bytes:
-    """Return one message with headers, ready for the socket."""
-    return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (
-        subject,
-        reply,
-        len(block),
-        len(block) + len(body),
-        block,
-        body,
-    )
 
 
 def status(block: bytes | None) -> tuple[int, str] | None:

@@ -21,7 +21,7 @@ from anymq.url import URL
 from anymq_nats import NatsDriver, NatsOptions, link
 from anymq_nats.client import GuardedClient
 from anymq_nats.errors import NotPermitted
-from anymq_nats.parser import HearingParser
+from anymq_nats.parser import SinkParser
 from tests.adapters.nats.support import FakeServer
 from tests.adapters.support import eventually
 
@@ -53,15 +53,15 @@ async def client(fake: FakeServer) -> AsyncIterator[NatsDriver]:
 
 
 def test_nats_py_still_has_what_the_guards_override() -> None:
-    pairs = [(GuardedClient, Client), (HearingParser, Parser)]
+    pairs = [(GuardedClient, Client), (SinkParser, Parser)]
     for mine, theirs in pairs:
         for name, method in vars(mine).items():
             if inspect.isfunction(method) and name in vars(theirs) and name != "__init__":
                 original = inspect.signature(vars(theirs)[name])
                 assert list(inspect.signature(method).parameters) == list(original.parameters)
-    overridden = {"_connect_to_server", "_connect_command", "_process_msg", "_process_pong"}
-    overridden |= {"_process_op_err"}
+    overridden = {"_connect_to_server", "_connect_command", "_process_pong", "_process_op_err"}
     assert overridden <= vars(GuardedClient).keys() & vars(Client).keys()
+    assert {"parse", "reset"} <= vars(SinkParser).keys() & vars(Parser).keys()
 
 
 async def test_nothing_is_said_to_a_plaintext_server_behind_tls(fake: FakeServer) -> None:

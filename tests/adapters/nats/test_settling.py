@@ -13,7 +13,8 @@ from nats.js import api
 from anymq.driver import Received, Source
 from anymq_nats import NatsDriver
 from anymq_nats.names import encode
-from anymq_nats.source import GroupSource, Lease
+from anymq_nats.received import Delivered
+from anymq_nats.source import GroupSource
 from brokers import Server
 from tests.adapters.nats.support import Bench, Proxy, stored
 from tests.adapters.support import attempt, bodies, eventually, nothing, take
@@ -192,7 +193,7 @@ async def test_a_lease_begins_when_the_request_could_have_been_served(
 
     await eventually(arrived)
     raw = source._pull.buffer[0]
-    raw.taken -= 100.0
+    raw.expires -= 100.0
     assert await source.receive(1, 0.1) == []
     (received,) = await take(source, 1)
     assert received.redeliveries == 1
@@ -251,7 +252,7 @@ async def test_a_settlement_that_cannot_be_told_raises_and_can_be_repeated(
         with pytest.raises(nats.errors.TimeoutError):
             await source.ack([received])
         assert time.monotonic() - begun < 2
-        assert isinstance(received.token, Lease)
+        assert isinstance(received.token, Delivered)
         assert not received.token.settled
         proxy.cut()
         proxy.flowing.set()

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anymq_nats import wire
+from anymq_nats.outgoing import Blocks, Outgoing
 
 _TOKEN = string.ascii_letters + string.digits + "!#$&'*+.^_`|~-"
 _NAMES = st.text(_TOKEN, min_size=1, max_size=12)
@@ -16,13 +17,17 @@ _VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_s
 
 @given(st.dictionaries(_NAMES, _VALUES, max_size=8))
 def test_headers_arrive_as_they_were_sent(headers: dict[str, str]) -> None:
-    assert wire.parse_headers(wire.header_block(headers.items())) == headers
+    message = Outgoing("subject", "1", b"", headers)
+    assert wire.parse_headers(Blocks().of(message)) == {wire.MESSAGE_ID: "1", **headers}
 
 
 @pytest.mark.parametrize("value", ["a\r\nNats-Rollup: all", "a\nb", "a\rb", "\ud800"])
 def test_what_would_break_the_header_block_is_refused(value: str) -> None:
+    for headers in ({"own": {"x": value}}, {"common": {"x": value}}, {"extra": {"x": value}}):
+        with pytest.raises(nats.errors.BadHeaderError):
+            Blocks().of(Outgoing("subject", "1", b"", **headers))
     with pytest.raises(nats.errors.BadHeaderError):
-        wire.header_block([("x", value)])
+        Blocks().of(Outgoing("subject", value, b""))
 
 
 @pytest.mark.parametrize(
