@@ -3,13 +3,13 @@
 The backend is a URL; `sqlite:///` and `memory://` need no server. Delivery means the same on all.
 """
 
-from .admin import Admin, Stored
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .app import App, Subscriber
-from .batch import Batch, BatchError
 from .broker import Broker
 from .capabilities import Capabilities, Level, Support
 from .connect import connect
-from .dead_letters import DeadLetters, Letter
 from .delivery import Delivery
 from .errors import (
     AccessDenied,
@@ -36,25 +36,27 @@ from .errors import (
     UnknownScheme,
     UnsupportedOperation,
 )
-from .info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
 from .message import Message, Receipt
 from .middleware import (
     Acknowledge,
     DeadLetter,
-    Deadline,
     Handler,
-    Idempotency,
-    KillSwitch,
     Middleware,
     Publish,
     PublishMiddleware,
-    RateLimit,
     Retry,
 )
 from .registry import register
 from .subscription import Subscription
 from .topic import Topic
 from .url import URL
+
+if TYPE_CHECKING:
+    from .admin import Admin, Stored
+    from .batch import Batch, BatchError
+    from .dead_letters import DeadLetters, Letter
+    from .info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
+    from .middleware import Deadline, Idempotency, KillSwitch, RateLimit
 
 __version__ = "0.1.0"
 
@@ -119,3 +121,30 @@ __all__ = [
     "connect",
     "register",
 ]
+
+_LATER = {
+    "Admin": "admin",
+    "Stored": "admin",
+    "Batch": "batch",
+    "BatchError": "batch",
+    "DeadLetters": "dead_letters",
+    "Letter": "dead_letters",
+    "GroupInfo": "info",
+    "MemberInfo": "info",
+    "PartitionInfo": "info",
+    "PoisonInfo": "info",
+    "TopicInfo": "info",
+    "Deadline": "middleware.deadline",
+    "Idempotency": "middleware.idempotency",
+    "KillSwitch": "middleware.kill_switch",
+    "RateLimit": "middleware.rate_limit",
+}
+"""What is imported when it is first asked for: not every program operates, or limits rates."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    globals()[name] = value
+    return value

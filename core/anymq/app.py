@@ -10,9 +10,8 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from .batch import Batch
 from .broker import Broker
 from .clock import REAL, Clock
 from .connect import connect
@@ -20,19 +19,13 @@ from .driver import Start
 from .errors import ConfigurationError, StateError
 from .handlers import Function, adapt
 from .message import Receipt
-from .middleware import (
-    Acknowledge,
-    DeadLetter,
-    Deadline,
-    Idempotency,
-    KillSwitch,
-    Middleware,
-    PublishMiddleware,
-    RateLimit,
-    Retry,
-)
+from .middleware import Acknowledge, DeadLetter, Middleware, PublishMiddleware, Retry
 from .subscription import Subscription
 from .topic import Topic, as_topic
+
+if TYPE_CHECKING:
+    from .batch import Batch
+    from .middleware import Deadline, Idempotency, KillSwitch, RateLimit
 
 log = logging.getLogger("anymq")
 

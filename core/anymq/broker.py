@@ -10,10 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from .admin import Admin
-from .batch import Batch
 from .capabilities import Capabilities
 from .clock import Clock
 from .cloudevents import encode
@@ -44,6 +42,10 @@ from .subscription import Subscription
 from .topic import Topic, as_topic, dead_letter_topic
 from .topics import Topics
 from .url import URL
+
+if TYPE_CHECKING:
+    from .admin import Admin
+    from .batch import Batch
 
 log = logging.getLogger("anymq")
 
@@ -94,16 +96,7 @@ class Broker:
         self._publisher = Publisher(
             driver, translate=self._translate, declare=self._topics.redeclare, clock=clock
         )
-        self._admin = Admin(
-            driver,
-            topics=self._topics,
-            publisher=self._publisher,
-            group_name=self._native_group,
-            check_start=self._check_start,
-            translate=self._translate,
-            clock=clock,
-            timeout=options.publish_timeout,
-        )
+        self._admin: Admin | None = None
         self._requests = Requests(
             self,
             options.reply_topic,
@@ -136,6 +129,19 @@ class Broker:
     def admin(self) -> Admin:
         """Topics, groups, lag, replay, dead letters: looking and operating."""
         self._check_open()
+        if self._admin is None:
+            from .admin import Admin
+
+            self._admin = Admin(
+                self._driver,
+                topics=self._topics,
+                publisher=self._publisher,
+                group_name=self._native_group,
+                check_start=self._check_start,
+                translate=self._translate,
+                clock=self._clock,
+                timeout=self._options.publish_timeout,
+            )
         return self._admin
 
     @property

@@ -57,6 +57,16 @@ class Delivery:
         return self._message
 
     @property
+    def identity(self) -> tuple[str | None, str]:
+        """The message's source and id, which together name it; cheaper than the whole message."""
+        if self._message is None:
+            headers, binding = self.received.headers, self._session.binding
+            source, id = headers.get(binding.source), headers.get(binding.id)
+            if source and id and "%" not in source and "%" not in id:
+                return source, id
+        return self.message.source, self.message.id
+
+    @property
     def topic(self) -> str:
         """The topic the message was published to."""
         return self._session.topic

@@ -16,16 +16,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from .capabilities import Capabilities
 from .clock import REAL, Clock
 from .errors import ErrorTable, UnsupportedOperation
-from .info import GroupInfo, TopicInfo
 from .message import NO_HEADERS
 from .url import URL
+
+if TYPE_CHECKING:
+    from .info import GroupInfo, TopicInfo
 
 Start = str | datetime
 """`"earliest"`, `"latest"`, a position, or an aware datetime.
@@ -63,6 +65,14 @@ class Binding:
     content_type: str | None = "content-type"
     percent: bool = False
     native_key: bool = False
+    id: str = field(init=False)
+    """The name of the header of the attribute `id`."""
+    source: str = field(init=False)
+    """The same of `source`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", self.prefix + "id")
+        object.__setattr__(self, "source", self.prefix + "source")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

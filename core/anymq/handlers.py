@@ -5,15 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from .batch import Batch, Collector
 from .delivery import Delivery
 from .errors import ConfigurationError
 from .message import Message
 from .middleware import Handler
 from .payload import check_annotation, decode_body, decode_payload, is_union
 from .topic import Topic
+
+if TYPE_CHECKING:
+    from .batch import Batch
 
 Function = Callable[..., Awaitable[None]]
 
@@ -86,6 +88,8 @@ def _by_batch(function: Function, wants: Wants, batch: Batch) -> Handler:
     async def run(deliveries: Sequence[Delivery], payloads: Sequence[Any]) -> None:
         messages = [delivery.message for delivery in deliveries] if wants.messages else None
         await function(**wants.arguments(deliveries, messages, payloads))
+
+    from .batch import Collector
 
     collector = Collector(batch, run)
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TypeVar
-
-from pydantic import TypeAdapter, ValidationError
 
 from .errors import ConfigurationError, InvalidURL
 from .names import check_topic
@@ -43,6 +40,8 @@ def split_options(url: URL, adapter: type[T]) -> tuple[ConnectOptions, T]:
     for key in url.query:
         if key not in common and key not in own:
             valid = sorted(common | own)
+            import difflib
+
             close = difflib.get_close_matches(key, valid, n=1)
             raise InvalidURL(
                 f"unknown option {key!r} in {url.scheme}://…"
@@ -56,6 +55,11 @@ def split_options(url: URL, adapter: type[T]) -> tuple[ConnectOptions, T]:
 
 
 def _build(cls: type[T], values: Mapping[str, str], url: URL) -> T:
+    if not values:
+        return cls()
+    # Takes longer than all the rest of connecting.
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         return TypeAdapter[T](cls).validate_python(dict(values))
     except ValidationError as error:

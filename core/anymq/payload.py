@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Hashable
-from functools import lru_cache
-from typing import Any, Union, get_args, get_origin
-
-from pydantic import PydanticUserError, TypeAdapter
-from pydantic_core import PydanticSerializationError, SchemaSerializer, to_json
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 from .errors import ConfigurationError, Reject
 from .message import Message
 from .topic import Topic
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
@@ -34,7 +34,7 @@ def encoder_of(payload: Any) -> tuple[Callable[[Any], bytes] | None, str]:
         return _text, TEXT
     if isinstance(payload, (bytearray, memoryview)):
         return bytes, BINARY
-    return _json, JSON
+    return _json_encoder(), JSON
 
 
 def _text(payload: str) -> bytes:
@@ -44,16 +44,23 @@ def _text(payload: str) -> bytes:
         raise ConfigurationError(f"a str cannot be published: {error}") from error
 
 
-def _json(payload: Any) -> bytes:
-    try:
-        serializer = getattr(payload, "__pydantic_serializer__", None)
-        if isinstance(serializer, SchemaSerializer):
-            return serializer.to_json(payload)
-        return to_json(payload)
-    except (PydanticSerializationError, UnicodeEncodeError) as error:
-        raise ConfigurationError(
-            f"a {type(payload).__name__} cannot be published: {error}"
-        ) from error
+@cache
+def _json_encoder() -> Callable[[Any], bytes]:
+    # Imported when first needed, as below: it takes longer than all of anymq.
+    from pydantic_core import PydanticSerializationError, SchemaSerializer, to_json
+
+    def encode(payload: Any) -> bytes:
+        try:
+            serializer = getattr(payload, "__pydantic_serializer__", None)
+            if isinstance(serializer, SchemaSerializer):
+                return serializer.to_json(payload)
+            return to_json(payload)
+        except (PydanticSerializationError, UnicodeEncodeError) as error:
+            raise ConfigurationError(
+                f"a {type(payload).__name__} cannot be published: {error}"
+            ) from error
+
+    return encode
 
 
 def decode_payload(message: Message, annotation: Any) -> Any:
@@ -133,6 +140,8 @@ def type_name(payload: Any, topic: str) -> str:
 
 @lru_cache(maxsize=512)
 def _adapter(annotation: Hashable) -> TypeAdapter[Any]:
+    from pydantic import PydanticUserError, TypeAdapter
+
     kind: Any = annotation
     try:
         return TypeAdapter(kind)

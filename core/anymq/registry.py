@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .driver import Driver
 from .errors import ConfigurationError, MissingDependency, UnknownScheme
 from .store import Store
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint, EntryPoints
 
 ADAPTERS = "anymq.adapters"
 STORES = "anymq.stores"
@@ -48,7 +49,7 @@ def load_store(scheme: str) -> type[Store]:
 
 def schemes(group: str = ADAPTERS) -> list[str]:
     """Return the URL schemes that are served, sorted."""
-    installed = {point.name for point in entry_points(group=group)}
+    installed = {point.name for point in _entry_points(group=group)}
     return sorted(installed | {scheme for kind, scheme in _registered if kind == group})
 
 
@@ -57,7 +58,7 @@ def _load(scheme: str, group: str) -> Any:
     if target is not None:
         module, _, name = target.partition(":")
         return getattr(import_module(module), name)
-    points = _distinct(entry_points(group=group, name=scheme))
+    points = _distinct(_entry_points(group=group, name=scheme))
     if not points:
         raise UnknownScheme(_unknown(scheme, group))
     if len(points) > 1:
@@ -74,12 +75,21 @@ def _load(scheme: str, group: str) -> Any:
         ) from error
 
 
+def _entry_points(group: str, name: str | None = None) -> EntryPoints:
+    from importlib.metadata import entry_points
+
+    found = entry_points(group=group)
+    return found if name is None else found.select(name=name)
+
+
 def _distinct(points: Any) -> list[EntryPoint]:
     # The same distribution may be seen twice on sys.path (an editable install beside a wheel).
     return list({point.value: point for point in points}.values())
 
 
 def _unknown(scheme: str, group: str) -> str:
+    import difflib
+
     known = schemes(group)
     close = difflib.get_close_matches(scheme, known, n=1, cutoff=0.6)
     kind = "an adapter" if group == ADAPTERS else "an idempotency store"

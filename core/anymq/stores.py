@@ -20,13 +20,14 @@ class Stores:
         self._open: dict[str, Store] = {}
         self._lock = asyncio.Lock()
 
+    def ready(self, store: str | Store) -> Store | None:
+        """Return `store` if it is open."""
+        return store if isinstance(store, Store) else self._open.get(store)
+
     async def get(self, store: str | Store) -> Store:
         """Return `store`, opened; raises what opening it raises."""
         if isinstance(store, Store):
             return store
-        found = self._open.get(store)
-        if found is not None:
-            return found
         async with self._lock:
             if store not in self._open:
                 url = URL.parse(store)

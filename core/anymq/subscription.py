@@ -26,7 +26,7 @@ HUNG = 30.0
 FAILURES = 5
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 CANCEL_GRACE = 1.0
-TURN = 64
+TURN = 250
 """Messages that a worker handles in a row before it lets others run."""
 
 

@@ -9,7 +9,8 @@ subscribing. The same shape wraps publishing. Those with settings are frozen dat
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..delivery import Delivery
 from ..message import Message, Receipt
@@ -75,11 +76,13 @@ def _beginning(raised: BaseException, handler: Handler) -> Handler:
 
 from .acknowledge import Acknowledge  # noqa: E402
 from .dead_letter import DeadLetter  # noqa: E402
-from .deadline import Deadline  # noqa: E402
-from .idempotency import Idempotency  # noqa: E402
-from .kill_switch import KillSwitch  # noqa: E402
-from .rate_limit import RateLimit  # noqa: E402
 from .retry import Retry  # noqa: E402
+
+if TYPE_CHECKING:
+    from .deadline import Deadline
+    from .idempotency import Idempotency
+    from .kill_switch import KillSwitch
+    from .rate_limit import RateLimit
 
 __all__ = [
     "Acknowledge",
@@ -96,3 +99,19 @@ __all__ = [
     "compose",
     "shorten",
 ]
+
+_LATER = {
+    "Deadline": "deadline",
+    "Idempotency": "idempotency",
+    "KillSwitch": "kill_switch",
+    "RateLimit": "rate_limit",
+}
+"""What is imported when it is first asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    globals()[name] = value
+    return value

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError, RetryAfter
 from ..message import new_id
-from ..store import State, Store
-from .stored import tried
+from ..store import Claim, State, Store
+from .stored import again, tried
 
 if TYPE_CHECKING:
     from ..delivery import Delivery
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("anymq.idempotency")
 
 BUSY = 2.0
+LOOKS = 9
+"""How often within a lease the claims are looked at: who was there four times is renewed."""
+OTHERWISE = frozenset({"nack", "release", "reject", "stop"})
+"""The verbs that do not say that a message is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,41 +54,55 @@ class Idempotency:
     def __call__(self, handler: Handler) -> Handler:
         claims = _Claims(self.lease)
 
-        async def idempotency(delivery: Delivery) -> None:
-            message = delivery.message
-            key = f"{delivery.group}|{message.source}|{message.id}"
-            owner = new_id()
+        return lambda delivery: self._once(handler, claims, delivery)
+
+    async def _once(self, handler: Handler, claims: _Claims, delivery: Delivery) -> None:
+        store = delivery.stores.ready(self.store)
+        if store is None:
             store = await tried(lambda: delivery.stores.get(self.store))
-            claim = await tried(lambda: store.begin(key, owner, self.lease))
-            if claim.state is State.DONE:
-                log.info("duplicate of %s from %s skipped", message.id, delivery.topic)
-                if self.on_duplicate is not None:
-                    self.on_duplicate(delivery)
-                return
-            if claim.state is State.IN_PROGRESS:
-                wait = min(claim.remaining, BUSY)
-                raise RetryAfter(wait, "being handled elsewhere", counted=False)
-            claims.hold(owner, key, store)
-            try:
-                await handler(delivery)
-            except BaseException:
-                await asyncio.shield(_abandon(store, key, owner))
-                raise
-            finally:
-                claims.drop(owner)
-            if delivery.verb in ("nack", "release", "reject", "stop"):
-                await _abandon(store, key, owner)
-            else:
-                await tried(lambda: store.complete(key, owner, self.keep))
+        source, id = delivery.identity
+        key = f"{delivery.group}|{source}|{id}"
+        owner = new_id()
+        try:
+            claim = await store.begin(key, owner, self.lease)
+        except Exception as error:
+            claim = await again(lambda: store.begin(key, owner, self.lease), error)
+        if claim.state is not State.NEW:
+            self._not_ours(delivery, claim)
+            return
+        claims.hold(owner, key, store)
+        try:
+            await handler(delivery)
+        except BaseException:
+            await asyncio.shield(_abandon(store, key, owner))
+            raise
+        finally:
+            claims.drop(owner)
+        if delivery.verb in OTHERWISE:
+            await _abandon(store, key, owner)
+            return
+        try:
+            await store.complete(key, owner, self.keep)
+        except Exception as error:
+            await again(lambda: store.complete(key, owner, self.keep), error)
 
-        return idempotency
+    def _not_ours(self, delivery: Delivery, claim: Claim) -> None:
+        if claim.state is State.IN_PROGRESS:
+            wait = min(claim.remaining, BUSY)
+            raise RetryAfter(wait, "being handled elsewhere", counted=False)
+        log.info("duplicate of %s from %s skipped", delivery.message.id, delivery.topic)
+        if self.on_duplicate is not None:
+            self.on_duplicate(delivery)
 
 
-@dataclass(slots=True)
 class _Claim:
-    key: str
-    store: Store
-    renewed: float
+    __slots__ = ("age", "key", "store")
+
+    def __init__(self, key: str, store: Store) -> None:
+        self.key = key
+        self.store = store
+        self.age = 0
+        """How often it has been looked at since it was made or renewed."""
 
 
 class _Claims:
@@ -101,11 +119,11 @@ class _Claims:
 
     def hold(self, owner: str, key: str, store: Store) -> None:
         """Look after a claim that was just made, until `drop`."""
+        self._held[owner] = _Claim(key, store)
         loop = asyncio.get_running_loop()
-        self._held[owner] = _Claim(key, store, loop.time())
         if self._loop is not loop:
             self._loop = loop
-            loop.call_later(self._lease / 6, self._look, loop)
+            loop.call_later(self._lease / LOOKS, self._look, loop)
 
     def drop(self, owner: str) -> None:
         """Leave it alone."""
@@ -115,14 +133,14 @@ class _Claims:
         if not self._held:
             self._loop = None
             return
-        now = loop.time()
         for owner, claim in self._held.items():
-            if now - claim.renewed >= self._lease / 3:
-                claim.renewed = now
+            claim.age += 1
+            if claim.age > LOOKS // 3:
+                claim.age = 0
                 task = loop.create_task(self._renew(owner, claim), name="anymq-idempotency-lease")
                 self._renewals.add(task)
                 task.add_done_callback(self._renewals.discard)
-        loop.call_later(self._lease / 6, self._look, loop)
+        loop.call_later(self._lease / LOOKS, self._look, loop)
 
     async def _renew(self, owner: str, claim: _Claim) -> None:
         try:

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from aiolimiter import AsyncLimiter
-
 from ..clock import REAL
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from aiolimiter import AsyncLimiter
+
     from ..delivery import Delivery
     from . import Handler
 
-Limiters = WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncLimiter]
+Limiters = WeakKeyDictionary[asyncio.AbstractEventLoop, "AsyncLimiter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ class RateLimit:
         return rate_limit
 
     def _limiter(self) -> AsyncLimiter:
+        from aiolimiter import AsyncLimiter
+
         loop = asyncio.get_running_loop()
         limiter = self._limiters.get(loop)
         if limiter is None:
