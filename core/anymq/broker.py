@@ -55,6 +55,9 @@ _sending: ContextVar[tuple[float, float | None]] = ContextVar("anymq-publish")
 T = TypeVar("T")
 R = TypeVar("R")
 
+# What `Receipt(…)` and `id(…)` do, where every message passes, and where `id` is a parameter.
+_new, _identity = tuple.__new__, builtins.id
+
 CLOSE_GRACE = 5.0
 DRIVER_GRACE = 3.0
 SUBSCRIBE_TIMEOUT = 60.0
@@ -197,19 +200,23 @@ class Broker:
         a bad name, key, header or payload and `MessageTooLarge` before anything is sent,
         `AccessDenied` and other `BrokerError` as the broker says, `Closed` after `aclose`.
         """
-        outlet = self._outlet(topic)
-        due = self._due(delay, deliver_at)
+        outlet = self._outlets.get(topic if topic.__class__ is str else _identity(topic))
+        if outlet is None or self._closed is not None:
+            outlet = self._outlet(topic)
+        due = None
+        if delay is not None or deliver_at is not None:
+            due = self._due(delay, deliver_at)
         if self._publish is not None:
             message = self._message(outlet.topic, payload, key, headers, id, type)
             return await self._dispatch(message, timeout, due)
-        ids = None if id is None else (id,)
-        (record,) = outlet.records((payload,), key, ids=ids, headers=headers, type=type)
+        checked = check_headers(headers) if headers else NO_HEADERS
+        record = outlet.record(payload, key, id, checked, type)
         record.deliver_at = due
         seconds = self._options.publish_timeout if timeout is None else timeout
         if record.topic not in self._topics.ready:
             seconds = await self._topics.declare_within(record.topic, seconds)
         position = await self._publisher.submit(record, seconds)
-        return Receipt(record.id, record.topic, position)
+        return _new(Receipt, (record.id, record.topic, position))
 
     async def publish_many(
         self,
@@ -251,7 +258,16 @@ class Broker:
             ]
             return await self._dispatch_many(messages, timeout, due)
         one = None if callable(key) else key
-        records = outlet.records(payloads, one, keys=keys, ids=ids, headers=headers)
+        checked = check_headers(headers) if headers else NO_HEADERS
+        records = [
+            outlet.record(
+                payload,
+                keys[index] if keys is not None else one,
+                ids[index] if ids is not None else None,
+                checked,
+            )
+            for index, payload in enumerate(payloads)
+        ]
         return await self._send_many(records, timeout, due)
 
     @overload
@@ -478,7 +494,7 @@ class Broker:
         if self._closed is not None:
             raise Closed(f"the broker {self._url} is closed")
         # By identity, as an outlet keeps its topic: hashing one takes as long as all the rest.
-        key = topic if topic.__class__ is str else id(topic)
+        key = topic if topic.__class__ is str else _identity(topic)
         outlet = self._outlets.get(key)
         if outlet is None:
             named = as_topic(topic)
@@ -605,7 +621,7 @@ class Broker:
         outcomes = await self._publisher.submit_many(records, seconds)
         for record, outcome in zip(records, outcomes, strict=True):
             if not isinstance(outcome, BaseException):
-                results.append(Receipt(record.id, topic, outcome))
+                results.append(_new(Receipt, (record.id, topic, outcome)))
             elif isinstance(outcome, Exception):
                 results.append(outcome)
             else:

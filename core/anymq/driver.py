@@ -162,7 +162,6 @@ class Record:
 
     def __init__(
         self,
-        *,
         topic: str,
         id: str,
         unique: str,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,8 +11,8 @@ from .cloudevents import Envelope, envelope_of
 from .delivery import current
 from .driver import Binding, Record
 from .errors import MessageTooLarge
-from .message import NO_HEADERS, new_id
-from .names import check_headers, check_key
+from .message import new_id
+from .names import check_key
 from .payload import check_payload, encoder_of, fits_by_class, type_name
 from .topic import Topic
 
@@ -46,58 +46,40 @@ class Outlet:
         self._where = where
         self._kinds: dict[type, Kind] = {}
 
-    def records(
+    def record(
         self,
-        payloads: Iterable[Any],
-        key: str | None = None,
-        *,
-        keys: Sequence[str] | None = None,
-        ids: Sequence[str] | None = None,
-        headers: Mapping[str, str] | None = None,
+        payload: Any,
+        key: str | None,
+        id: str | None,
+        headers: Mapping[str, str],
         type: str | None = None,
-    ) -> list[Record]:
-        """Return a record for each payload, with the key of all or its own among `keys`.
+    ) -> Record:
+        """Return a record for `payload`; `headers` have been checked.
 
         Raises `ConfigurationError` or `MessageTooLarge` for what cannot be published.
         """
-        kinds, name, most = self._kinds, self.topic.name, self._max_body
-        checked = check_headers(headers) if headers else NO_HEADERS
-        cause = current.get()
-        plain = cause is None and not checked and (self._native_key or (key is None and not keys))
+        kind = self._kinds.get(payload.__class__) or self._kind(payload)
+        body = payload if kind.encode is None else kind.encode(payload)
+        if len(body) > self._max_body:
+            raise MessageTooLarge(
+                f"the body is {len(body)} bytes; "
+                f"at most {self._max_body} are allowed on {self._where}"
+            )
+        envelope = kind.envelope if not type else self._typed(kind, type)
         if key is not None:
             check_key(key)
-        stamp = _now()
-        found: list[Record] = []
-        for index, payload in enumerate(payloads):
-            kind = kinds.get(payload.__class__) or self._kind(payload)
-            body = payload if kind.encode is None else kind.encode(payload)
-            if len(body) > most:
-                raise MessageTooLarge(
-                    f"the body is {len(body)} bytes; at most {most} are allowed on {self._where}"
-                )
-            envelope = kind.envelope if not type else self._typed(kind, type)
-            if keys is not None:
-                key = check_key(keys[index])
-            id = new_id() if ids is None else check_key(ids[index]) or new_id()
-            if plain and ids is None:
-                own = {envelope.id: id, envelope.time: stamp}
-            else:
-                flow = (cause.message.correlation_id or cause.message.id) if cause else None
-                caused = cause.message.id if cause else None
-                own = envelope.own(id, stamp, key, flow, caused, checked)
-            found.append(
-                Record(
-                    topic=name,
-                    id=id,
-                    unique=id,
-                    body=body,
-                    key=key,
-                    headers=own,
-                    common=envelope.common,
-                    content_type=envelope.content_type,
-                )
-            )
-        return found
+        cause = current.get()
+        if id or headers or cause is not None or (key is not None and not self._native_key):
+            id = check_key(id) if id else new_id()
+            flow = (cause.message.correlation_id or cause.message.id) if cause else None
+            caused = cause.message.id if cause else None
+            own = envelope.own(id, _now(), key, flow, caused, headers)
+        else:
+            id = new_id()
+            own = {envelope.id: id, envelope.time: _now()}
+        return Record(
+            self.topic.name, id, id, body, key, own, envelope.common, envelope.content_type
+        )
 
     def _kind(self, payload: Any) -> Kind:
         topic = self.topic

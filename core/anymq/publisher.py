@@ -7,6 +7,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
 
 from .clock import Clock
 from .driver import Driver, Outcome, Record
@@ -158,9 +159,13 @@ class Publisher:
     def submit(self, record: Record, timeout: float) -> asyncio.Future[str | None]:
         """Queue `record`; the future yields its position, or raises, by `timeout` seconds."""
         loop = self._loop
-        one = One(record, loop.time() + timeout, loop.create_future())
-        self._enqueue(one)
-        return one.future
+        future: asyncio.Future[str | None] = loop.create_future()
+        item = One(record, loop.time() + timeout, future)
+        if self._resting or self._closed or self._sweep is None:
+            self._enqueue(item)
+        else:
+            self._queue.append(item)
+        return future
 
     def submit_many(
         self, records: Sequence[Record], timeout: float
@@ -228,31 +233,35 @@ class Publisher:
             item = queue[0]
             if item.future.done():
                 queue.popleft()
-                continue
-            if isinstance(item, One):
-                taken = 1
-                size -= len(item.record.body) + OVERHEAD
+            elif item.__class__ is One:
+                record = item.record
+                size -= len(record.body) + OVERHEAD
                 if size < 0 and records:
                     break
                 queue.popleft()
-                records.append(item.record)
+                records.append(record)
+                flying.append(item)
+                room -= 1
             else:
-                taken = item.within(room, size) or int(not records)
-                if not taken:
+                part = self._cut(cast("Part", item), room, size, alone=not records)
+                if part is None:
                     break
-                queue.popleft()
-                if taken < len(item.indexes):
-                    item, rest = item.split(taken)
-                    queue.appendleft(rest)
-                more = item.records
-                records += more
-                if taken * (item.many.largest + OVERHEAD) <= size:
-                    size -= taken * (item.many.largest + OVERHEAD)
-                else:
-                    size -= sum(len(record.body) + OVERHEAD for record in more)
-            room -= taken
-            flying.append(item)
+                flying.append(part)
+                records += part.records
+                room -= len(part.indexes)
+                size -= sum([len(record.body) + OVERHEAD for record in part.records])
         return records
+
+    def _cut(self, part: Part, count: int, size: int, *, alone: bool) -> Part | None:
+        """Take what has room of the part that is next; one record at least if it is `alone`."""
+        taken = part.within(count, size) or int(alone)
+        if not taken:
+            return None
+        self._queue.popleft()
+        if taken < len(part.indexes):
+            part, rest = part.split(taken)
+            self._queue.appendleft(rest)
+        return part
 
     async def _call(self, records: Sequence[Record]) -> Sequence[Outcome]:
         try:
@@ -266,22 +275,24 @@ class Publisher:
         flying, self._flying = self._flying, []
         at = 0
         for item in flying:
-            if isinstance(item, One):
-                outcome = outcomes[at]
-                at += 1
-                if item.future.done():
-                    continue
-                if not isinstance(outcome, BaseException):
-                    item.future.set_result(outcome)
-                elif (error := self._error(item, outcome)) is not None:
-                    item.future.set_exception(error)
-                else:
-                    again.append(item)
-            else:
-                mine = outcomes[at : at + len(item.indexes)]
-                at += len(item.indexes)
-                if not item.future.done() and (rest := self._resolve_part(item, mine)):
+            if item.__class__ is not One:
+                part = cast("Part", item)
+                mine = outcomes[at : at + len(part.indexes)]
+                at += len(part.indexes)
+                if not item.future.done() and (rest := self._resolve_part(part, mine)):
                     again.append(rest)
+                continue
+            outcome = outcomes[at]
+            at += 1
+            future = item.future
+            if future.done():
+                continue
+            if not isinstance(outcome, BaseException):
+                future.set_result(outcome)
+            elif (error := self._error(item, outcome)) is not None:
+                future.set_exception(error)
+            else:
+                again.append(item)
         return again
 
     def _resolve_part(self, part: Part, outcomes: Sequence[Outcome]) -> Part | None:
