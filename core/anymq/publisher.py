@@ -7,7 +7,6 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import cast
 
 from .clock import Clock
 from .driver import Driver, Outcome, Record
@@ -233,7 +232,7 @@ class Publisher:
             item = queue[0]
             if item.future.done():
                 queue.popleft()
-            elif item.__class__ is One:
+            elif isinstance(item, One):
                 record = item.record
                 size -= len(record.body) + OVERHEAD
                 if size < 0 and records:
@@ -243,7 +242,7 @@ class Publisher:
                 flying.append(item)
                 room -= 1
             else:
-                part = self._cut(cast("Part", item), room, size, alone=not records)
+                part = self._cut(item, room, size, alone=not records)
                 if part is None:
                     break
                 flying.append(part)
@@ -275,11 +274,10 @@ class Publisher:
         flying, self._flying = self._flying, []
         at = 0
         for item in flying:
-            if item.__class__ is not One:
-                part = cast("Part", item)
-                mine = outcomes[at : at + len(part.indexes)]
-                at += len(part.indexes)
-                if not item.future.done() and (rest := self._resolve_part(part, mine)):
+            if isinstance(item, Part):
+                mine = outcomes[at : at + len(item.indexes)]
+                at += len(item.indexes)
+                if not item.future.done() and (rest := self._resolve_part(item, mine)):
                     again.append(rest)
                 continue
             outcome = outcomes[at]
