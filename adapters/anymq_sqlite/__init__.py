@@ -34,6 +34,9 @@ Delivery semantics
 - ack deletes the pending row. nack, release and extend set its time; reject deletes it and stores
   the dead letter in the same transaction. Every take and every return changes the row's fence, and
   a settlement must show the current one: a stale one changes nothing.
+- takes, extensions and acks are committed without waiting for the disk: a power cut may undo the
+  last of them, and those messages come again. The end of a process undoes nothing. Everything else
+  is forced, and with it what came before.
 - attempts are counted in the row when it is taken, so deliveries whose consumer died count too.
 - delay: what is not due is a row of ``delayed``. Whoever publishes to the topic or reads it when it
   is due moves it into the log, in one transaction; until somebody does, nobody misses it. The order
@@ -61,7 +64,8 @@ A file of an older version gets the tables and columns it lacks when it is opene
 version that have it open go on.
 
 Beside ``app.db`` there are SQLite's ``app.db-wal`` and ``app.db-shm``, and ``app.db-lock``, which
-anymq's processes hold while they write: up to SQLite 3.51.2, a commit at the wrong instant of
+anymq's processes hold while they write, and ``app.db-turn``, which says who is next, so that busy
+processes take turns. Up to SQLite 3.51.2, a commit at the wrong instant of
 another process's checkpoint may corrupt the file (https://sqlite.org/wal.html#walresetbug). Another
 program that writes with such a SQLite should leave the checkpoints to anymq:
 ``PRAGMA wal_autocheckpoint = 0``.

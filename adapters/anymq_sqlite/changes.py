@@ -9,6 +9,7 @@ seconds from one to the next.
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 import time
 from collections.abc import Callable
@@ -70,7 +71,8 @@ class Changes:
         now = time.monotonic()
         self._awake_until = now + _AWAKE
         self._interval = min(_SHORTEST, self._longest)
-        self._due = now + self._interval
+        # A look that is due stays so, however often the file is written meanwhile.
+        self._due = min(self._due or math.inf, now + self._interval)
 
     # In the thread.
 
@@ -80,6 +82,7 @@ class Changes:
 
     def look(self, db: sqlite3.Connection) -> bool:
         """Return whether others may have committed since the last look."""
+        self._due = math.inf  # until the end of this look, unless the loop stirs meanwhile
         (version,) = db.execute("PRAGMA data_version").fetchone()
         changed: bool = version != self._version
         self._version = version

@@ -19,6 +19,8 @@ _JOURNAL_BYTES = 64 * 1024 * 1024
 # Errors after which the connection is made anew.
 _BROKEN = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
+_UNFORCED = {"FULL": "NORMAL", "EXTRA": "NORMAL"}
+
 # Closing any descriptor of a file drops all locks that this process holds on it (POSIX), so no
 # thread may be making the file while another one opens it.
 _creating = threading.Lock()
@@ -34,6 +36,7 @@ class Connection:
         self.path = path
         self.generation = 0
         self._synchronous = synchronous
+        self._forced = True
         self._open: sqlite3.Connection | None = None
         self._lock: WriteLock | None = None
         self._identity: tuple[int, int] | None = None
@@ -49,8 +52,21 @@ class Connection:
         if self._open is None:
             self._open = _connect(self.path, self._synchronous)
             self._identity = _identity(self.path)
+            self._forced = True
             self.generation += 1
         return self._open
+
+    def force(self, forced: bool) -> None:
+        """Let the next commits be forced to disk, as far as the file's user wants that, or not.
+
+        What is not forced survives the end of this process all the same, and is on the disk with
+        the next commit that is: the log is in the order of commits.
+        """
+        if forced is not self._forced and self._open is not None:
+            mode = self._synchronous if forced else _UNFORCED.get(self._synchronous)
+            if mode is not None:
+                self._open.execute(f"PRAGMA synchronous = {mode}")
+            self._forced = forced
 
     def peek(self) -> sqlite3.Connection | None:
         """Return the connection if it is open; it may be to a file that was deleted."""
@@ -61,6 +77,11 @@ class Connection:
         if self._lock is None:
             self._lock = WriteLock(self.path)
         return self._lock
+
+    def give_up(self) -> None:
+        """Wait for the lock no more."""
+        if self._lock is not None:
+            self._lock.give_up()
 
     def check(self, error: BaseException) -> None:
         """Drop the connection if `error` says that it is of no more use."""

@@ -72,22 +72,35 @@ class Database:
         """Return `job(connection)`, run outside of a transaction."""
         return await self.submit(job, writes=False)
 
-    async def write(self, job: Job[T]) -> T:
-        """Return `job(connection)` once its transaction is committed, or raise what it raised."""
-        return await self.submit(job, writes=True)
+    async def write(self, job: Job[T], *, durable: bool = True) -> T:
+        """Return `job(connection)` once its transaction is committed, or raise what it raised.
 
-    def submit(self, job: Job[T], *, writes: bool) -> asyncio.Future[T]:
-        """Queue `job` and return its future. Cancelling that does not stop the job."""
+        Without `durable`, nobody waits for the disk: a power cut may undo it.
+        """
+        return await self.submit(job, writes=True, durable=durable)
+
+    def submit(
+        self,
+        job: Job[T],
+        *,
+        writes: bool,
+        durable: bool = True,
+        unless: Job[T | None] | None = None,
+    ) -> asyncio.Future[T]:
+        """Queue `job` and return its future. Cancelling that does not stop the job.
+
+        Where `unless`, which only reads, returns something but None, that is the result.
+        """
         if self._closed:
             raise Closed(f"{self.path} has been closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._worker.put(Task(job, future, writes=writes))
+        self._worker.put(Task(job, future, writes=writes, durable=durable, unless=unless))
         return future
 
     def post(self, job: Job[object], *, writes: bool) -> None:
         """Queue `job`; nobody waits for it, and nothing happens once the file is closed."""
         if not self._closed:
-            self._worker.put(Task(job, None, writes=writes))
+            self._worker.put(Task(job, None, writes=writes, durable=False))
 
     def watch(self, on_change: Callable[[], None]) -> None:
         """From now on call `on_change` after commits of others."""

@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import NamedTuple
 
 from anymq.driver import Outcome, Start, TopicSpec
@@ -21,8 +22,13 @@ from .errors import RECORD_ERRORS
 
 _INSERT = """
 INSERT INTO messages (seq, topic, part, uniq, key, body, headers, time)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uniq, topic) WHERE uniq IS NOT NULL DO NOTHING
+VALUES {} ON CONFLICT (uniq, topic) WHERE uniq IS NOT NULL DO NOTHING
 """
+_VALUES = "(?, ?, ?, ?, ?, ?, ?, ?)"
+_ONE = _INSERT.format(_VALUES)
+# Python's lock changes hands with every step of a statement: one step for many rows.
+_ROWS = 50
+_MANY = _INSERT.format(", ".join([_VALUES] * _ROWS))
 _LARGEST = (1 << 63) - 1
 
 
@@ -143,7 +149,7 @@ def _insert_all(db: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> b
     """Insert all `rows`, or none and return False: one was there already, or is at fault."""
     db.execute("SAVEPOINT append")
     try:
-        complete = db.executemany(_INSERT, rows).rowcount == len(rows)
+        complete = _insert(db, rows) == len(rows)
     except RECORD_ERRORS:
         complete = False
     if not complete:
@@ -152,10 +158,20 @@ def _insert_all(db: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> b
     return complete
 
 
+def _insert(db: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> int:
+    """Insert `rows` and return how many were not there."""
+    many = len(rows) - len(rows) % _ROWS
+    count = 0
+    for at in range(0, many, _ROWS):
+        values = list(chain.from_iterable(rows[at : at + _ROWS]))
+        count += db.execute(_MANY, values).rowcount
+    return count + db.executemany(_ONE, rows[many:]).rowcount if rows[many:] else count
+
+
 def _insert_one(db: sqlite3.Connection, row: tuple[object, ...]) -> Outcome:
     seq, topic, _, uniq = row[:4]
     try:
-        if not db.execute(_INSERT, row).rowcount:
+        if not db.execute(_ONE, row).rowcount:
             query = "SELECT seq FROM messages WHERE uniq = ? AND topic = ?"
             (seq,) = db.execute(query, (uniq, topic)).fetchone()
     except RECORD_ERRORS as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from anymq.driver import SourceLost, SubscribeSpec
@@ -113,11 +113,11 @@ def take(
         UPDATE pending SET due = ?, taken = ?, owner = ?, fence = ?, redeliveries = ?
         WHERE grp = ? AND seq = ?
         """
-        values = [
+        again = [
             (now + lease, now, owner, fence, item.redeliveries, group.id, item.token.seq)
             for item in taken
         ]
-        db.executemany(update, values)
+        db.executemany(update, again)
     limit -= len(taken)
     max_bytes -= sum(len(item.message.body) for item in taken)
     if limit > 0 and max_bytes > 0:
@@ -125,11 +125,12 @@ def take(
         if new:
             insert = """
             INSERT INTO pending (grp, seq, due, taken, owner, fence, redeliveries)
-            VALUES (?, ?, ?, ?, ?, ?, 0)
+            SELECT ?, seq, ?, ?, ?, ?, 0 FROM messages WHERE topic = ? AND seq > ? AND seq <= ?
             """
-            due = now + lease
-            db.executemany(insert, [(group.id, m.seq, due, now, owner, fence) for m in new])
-            db.execute("UPDATE groups SET cursor = ? WHERE id = ?", (new[-1].seq, group.id))
+            last = new[-1].seq
+            values = (group.id, now + lease, now, owner, fence, topic, cursor, last)
+            db.execute(insert, values)
+            db.execute("UPDATE groups SET cursor = ? WHERE id = ?", (last, group.id))
             taken += [Taken(message, Token(message.seq, fence), 0) for message in new]
     return taken
 
@@ -161,8 +162,23 @@ def _due(
 
 def settle(db: sqlite3.Connection, group: Group, tokens: Iterable[Token]) -> int:
     """Forget what `tokens` stand for: it is done. Return how many were still good."""
-    delete = "DELETE FROM pending WHERE grp = ? AND seq = ? AND fence = ?"
-    return db.executemany(delete, [(group.id, seq, fence) for seq, fence in tokens]).rowcount
+    delete = "DELETE FROM pending WHERE grp = ? AND seq BETWEEN ? AND ? AND fence = ?"
+    rows = [(group.id, *run) for run in _runs(tokens)]
+    return db.executemany(delete, rows).rowcount
+
+
+def _runs(tokens: Iterable[Token]) -> Iterator[tuple[int, int, int]]:
+    """Yield first, last and fence of each run of consecutive `seq`s that have one fence."""
+    first = last = fence = -1
+    for seq, shown in sorted(set(tokens)):
+        if seq == last + 1 and shown == fence:
+            last = seq
+            continue
+        if last >= 0:
+            yield first, last, fence
+        first, last, fence = seq, seq, shown
+    if last >= 0:
+        yield first, last, fence
 
 
 def bury(db: sqlite3.Connection, group: Group, letters: Iterable[tuple[Token, log.Entry]]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from typing import Any
 
 from anymq.driver import Received, Record
 
+from .headers import Headers, dump
 from .log import Entry, Message
 from .pending import Taken, Token
 
@@ -15,49 +16,51 @@ ATTEMPT = "anymq-attempt"
 
 def entry(record: Record, topic: str, turn: int) -> Entry:
     """Return the row for `record`, which is the `turn`-th of its topic."""
-    headers = json.dumps(record.headers)
+    headers = dump(record.common, record.own)
     due = record.deliver_at
     return Entry(topic, record.unique, record.key, record.body, headers, due, turn)
 
 
+class Stored(Received):
+    """A row of the log. Its headers are read when somebody asks for them."""
+
+    __slots__ = ("_text",)
+
+    headers: Mapping[str, str]
+
+    def __init__(self, message: Message, token: Token, redeliveries: int) -> None:
+        seq, self.key, self.body, self._text, self.time, self.partition = message
+        self.native = seq
+        self.token = token
+        self.redeliveries = redeliveries
+        self.content_type = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "position":
+            self.position = str(self.native)
+        elif name == "headers":
+            self.headers = Headers(self._text)
+        else:
+            raise AttributeError(name)
+        return getattr(self, name)
+
+
 def stored(message: Message) -> Received:
     """Return the record of a row that nobody takes."""
-    return received(Taken(message, Token(message.seq, 0), 0))
+    return Stored(message, Token(message.seq, 0), 0)
 
 
 def received(taken: Taken) -> Received:
     """Return the record of a row that was taken."""
     message, token, redeliveries = taken
-    headers = _headers(message.headers)
-    if redeliveries < 0:
-        # Set back below what its own header says, so the header has to change.
-        headers[ATTEMPT] = str(max(1, _attempt(headers) + redeliveries))
-        redeliveries = 0
-    return Received(
-        message.body,
-        headers,
-        position=str(message.seq),
-        token=token,
-        native=message.seq,
-        key=message.key,
-        time=message.time,
-        redeliveries=redeliveries,
-        partition=message.part,
-    )
-
-
-def _headers(text: str) -> dict[str, str]:
-    """Return the headers in `text`; none if it is not a JSON object."""
-    try:
-        headers: Any = json.loads(text)
-    except ValueError:
-        return {}
-    if not isinstance(headers, dict):
-        return {}
-    for name, value in headers.items():
-        if not isinstance(value, str):
-            headers[name] = json.dumps(value)
-    return headers
+    if redeliveries >= 0:
+        return Stored(message, token, redeliveries)
+    # Set back below what its own header says, so the header has to change.
+    item = Stored(message, token, 0)
+    headers = dict(item.headers)
+    headers[ATTEMPT] = str(max(1, _attempt(headers) + redeliveries))
+    item.headers = headers
+    return item
 
 
 def _attempt(headers: dict[str, str]) -> int:

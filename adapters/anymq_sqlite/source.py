@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from anymq.driver import Driver, Nack, Received, Rejected, Source, SubscribeSpec
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 RECEIVE_BYTES = 4 * 1024 * 1024
 
 
+class _Idle(NamedTuple):
+    """There is nothing to take before `due`; without it, before the next publish."""
+
+    due: float | None
+
+
 class SqliteSource(Source):
     """A member of a group. Tokens are `pending.Token`s."""
 
@@ -34,7 +40,6 @@ class SqliteSource(Source):
         self._lease = spec.ack_deadline
         self._changed = driver.watch.add(self._topic)
         self._membership = Membership(self._database, group, spec.member)
-        self._flowing = False
         self._closed = False
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
@@ -42,31 +47,22 @@ class SqliteSource(Source):
         self._membership.renew()
         while limit > 0:
             self._changed.clear()
-            # Without much hope of a message, look before asking for a turn to write.
-            due = 0.0 if self._flowing else await self._database.read(self._next_due)
-            if due is not None and due <= time.time():
-                taken = await self._take(limit)
-                self._flowing = bool(taken)
-                if taken:
-                    return [received(item) for item in taken]
-            if not await self._driver.watch.wait(self._changed, deadline, due):
+            taken = await self._take(limit)
+            if isinstance(taken, list):
+                return [received(item) for item in taken]
+            if not await self._driver.watch.wait(self._changed, deadline, taken.due):
                 break
         return []
 
-    def _next_due(self, db: sqlite3.Connection) -> float | None:
-        return pending.next_due(db, self._group)
+    def _idle(self, db: sqlite3.Connection) -> _Idle | None:
+        """Look before asking for a turn to write."""
+        due = pending.next_due(db, self._group)
+        return _Idle(due) if due is None or due > time.time() else None
 
-    async def _take(self, limit: int) -> list[Taken]:
+    async def _take(self, limit: int) -> list[Taken] | _Idle:
+        # What a power cut undoes of it is delivered again.
         taking = self._database.submit(
-            lambda db: pending.take(
-                db,
-                self._group,
-                owner=self._owner,
-                lease=self._lease,
-                limit=limit,
-                max_bytes=RECEIVE_BYTES,
-            ),
-            writes=True,
+            lambda db: self._try_take(db, limit), writes=True, durable=False, unless=self._idle
         )
         try:
             return await asyncio.shield(taking)
@@ -74,16 +70,34 @@ class SqliteSource(Source):
             taking.add_done_callback(self._untake)
             raise
 
-    def _untake(self, taking: asyncio.Future[list[Taken]]) -> None:
+    def _try_take(self, db: sqlite3.Connection, limit: int) -> list[Taken] | _Idle:
+        taken = pending.take(
+            db,
+            self._group,
+            owner=self._owner,
+            lease=self._lease,
+            limit=limit,
+            max_bytes=RECEIVE_BYTES,
+        )
+        # Nothing, if another member was faster.
+        return taken or _Idle(pending.next_due(db, self._group))
+
+    def _untake(self, taking: asyncio.Future[list[Taken] | _Idle]) -> None:
         """Give back, uncounted, what a cancelled `receive` took: nobody has seen it."""
         if taking.cancelled() or taking.exception() is not None:
             return
-        returns = [Return(item.token, 0.0, -1) for item in taking.result()]
+        taken = taking.result()
+        if isinstance(taken, _Idle):
+            return
+        returns = [Return(item.token, 0.0, -1) for item in taken]
         self._database.post(lambda db: pending.give_back(db, self._group, returns), writes=True)
 
     async def ack(self, records: Sequence[Received]) -> None:
         tokens = [record.token for record in records]
-        await self._database.write(lambda db: pending.settle(db, self._group, tokens))
+        # What a power cut undoes of it is delivered again.
+        await self._database.write(
+            lambda db: pending.settle(db, self._group, tokens), durable=False
+        )
 
     async def nack(self, nacks: Sequence[Nack]) -> None:
         # The next take adds one to the count, which makes `native_attempt`; it shall be `attempt`.
@@ -105,7 +119,8 @@ class SqliteSource(Source):
     async def extend(self, records: Sequence[Received]) -> None:
         tokens = [record.token for record in records]
         await self._database.write(
-            lambda db: pending.extend(db, self._group, tokens, lease=self._lease)
+            lambda db: pending.extend(db, self._group, tokens, lease=self._lease),
+            durable=False,
         )
 
     async def aclose(self) -> None:

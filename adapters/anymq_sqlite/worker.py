@@ -17,16 +17,17 @@ from .errors import is_busy
 
 # A transaction takes in what is queued meanwhile, but ends after this long: others wait for it.
 _LONGEST = 0.02
-# Between two such, so that others find their turn: nobody queues for SQLite's lock. Measured with
-# two busy processes, a third gets twice as much done, and the busy ones gain as well.
-_GAP = 0.001
-_FIRST_RETRY, _LAST_RETRY = 0.0005, 0.005
+_FIRST_RETRY, _LAST_RETRY = 0.0002, 0.002
 
 
 class Task:
-    """A job on its way through the thread, then what became of it."""
+    """A job on its way through the thread, then what became of it.
 
-    __slots__ = ("error", "future", "job", "queued", "result", "writes")
+    It runs in a transaction if it `writes`, which is forced to disk if the task is `durable`. Where
+    `unless` returns something, that is the result, and nothing is written.
+    """
+
+    __slots__ = ("durable", "error", "future", "job", "queued", "result", "unless", "writes")
 
     def __init__(
         self,
@@ -34,17 +35,27 @@ class Task:
         future: asyncio.Future[Any] | None,
         *,
         writes: bool,
+        durable: bool = True,
+        unless: Callable[[sqlite3.Connection], Any] | None = None,
     ) -> None:
         self.job = job
         self.future = future
         self.writes = writes
+        self.durable = durable
+        self.unless = unless
         self.queued = time.monotonic()
         self.result: Any = None
         self.error: BaseException | None = None
 
+    def is_idle(self, db: sqlite3.Connection) -> bool:
+        """Whether there is nothing to write; that is the result then."""
+        self.result = None if self.unless is None else self.unless(db)
+        return self.result is not None
+
     def run(self, db: sqlite3.Connection) -> None:
         """Run the job and keep its result."""
-        self.result = self.job(db)
+        if not self.is_idle(db):
+            self.result = self.job(db)
 
 
 class Worker:
@@ -73,6 +84,7 @@ class Worker:
         self._opened = opened
         self._finished = finished
         self._queue: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._held: Task | None = None
         self._stopping = threading.Event()
         self._generation = 0
         name = f"anymq {connection.path.name}"
@@ -96,15 +108,15 @@ class Worker:
     def _main(self) -> None:
         try:
             while (task := self._next()) is not None:
-                tasks = self._transaction(task) if task.writes else [self._read(task)]
-                self._done(tasks)
-                if len(tasks) > 1 and not self._queue.empty():
-                    time.sleep(_GAP)
+                self._done(self._perform(task))
         finally:
             self._connection.drop()
             self._finished()
 
     def _next(self) -> Task | None:
+        held, self._held = self._held, None
+        if held is not None:
+            return held
         while True:
             wait = self._changes.wait()
             if wait is not None and wait <= 0:
@@ -135,28 +147,46 @@ class Worker:
             self._opened()
         return db
 
-    def _read(self, task: Task) -> Task:
-        """Run a task that does not write."""
-        task.error = self._try(task, lambda: task.run(self._connect()))
-        return task
+    def _perform(self, task: Task) -> Sequence[Task]:
+        """Run a task, and perhaps others with it; return all of them."""
+        if task.writes and task.unless is None:
+            return self._transaction(task)
+        idle = False
+
+        def read() -> None:
+            nonlocal idle
+            db = self._connect()
+            if not task.writes:
+                task.run(db)
+            else:
+                idle = task.is_idle(db)
+
+        task.error = self._try(task, read)
+        if task.writes and not idle and task.error is None:
+            return self._transaction(task)
+        return [task]
 
     def _transaction(self, first: Task) -> Sequence[Task]:
         """Run `first`, and what is queued meanwhile, in one transaction; return all of them."""
         tasks = [first]
-        error = self._try(first, partial(self._commit, tasks, more=True))
-        if error is None:
+        try:
+            error = self._try(first, partial(self._commit, tasks, more=True))
+            if error is None:
+                return tasks
+            for task in tasks:
+                task.error = error
+                if len(tasks) > 1 and not is_busy(error):
+                    task.error = self._try(task, partial(self._commit, [task], more=False))
             return tasks
-        for task in tasks:
-            task.error = error
-            if len(tasks) > 1 and not is_busy(error):
-                task.error = self._try(task, partial(self._commit, [task], more=False))
-        return tasks
+        finally:
+            self._connection.give_up()
 
     def _commit(self, tasks: list[Task], *, more: bool) -> None:
         db = self._connect()
         lock = self._connection.lock()
         lock.acquire()
         try:
+            self._connection.force(tasks[0].durable)
             db.execute("BEGIN IMMEDIATE")
             try:
                 self._run(db, tasks, more=more)
@@ -171,13 +201,25 @@ class Worker:
         end = time.monotonic() + _LONGEST
         for task in tasks:
             task.run(db)
-        while more and not self._queue.empty() and time.monotonic() < end:
-            following = self._queue.get()
+        while more and time.monotonic() < end:
+            following = self._following(durable=tasks[0].durable)
             if following is None:
-                self._queue.put(None)
                 return
             tasks.append(following)
             following.run(db)
+
+    def _following(self, *, durable: bool) -> Task | None:
+        """Return a task that may share the transaction, if one is queued."""
+        if self._held is not None or self._queue.empty():
+            return None
+        following = self._queue.get()
+        if following is None:
+            self._queue.put(None)
+        elif following.writes and following.durable and not durable:
+            self._held = following
+        else:
+            return following
+        return None
 
     def _try(self, task: Task, action: Callable[[], None]) -> BaseException | None:
         """Run `action`, again while the file is busy; return its error.

@@ -16,11 +16,11 @@ import pytest
 
 from anymq.driver import SourceLost
 from anymq.errors import Closed, ConfigurationError, NotFound
-from anymq_sqlite import Database, SqliteDriver
+from anymq_sqlite import Database, SqliteDriver, lock
 from anymq_sqlite import connection as connection_module
 from anymq_sqlite.lock import WriteLock
 from anymq_sqlite.notify import Notifier
-from tests.adapters.sqlite.support import Bench, record, records, spec, topic
+from tests.adapters.sqlite.support import Bench, nack, record, records, spec, topic
 from tests.adapters.support import bodies, drain
 
 
@@ -41,7 +41,7 @@ async def test_only_the_owner_may_read_the_files(bench: Bench) -> None:
         os.umask(before)
     files = sorted(bench.path.parent.iterdir())
     assert [file.name for file in files] == [
-        "broker.db", "broker.db-lock", "broker.db-shm", "broker.db-wal"
+        "broker.db", "broker.db-lock", "broker.db-shm", "broker.db-turn", "broker.db-wal"
     ]  # fmt: skip
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
@@ -53,6 +53,61 @@ async def test_a_commit_is_forced_to_disk_unless_told_otherwise(bench: Bench) ->
         assert await driver.native.read(lambda db: db.execute("PRAGMA synchronous").fetchone()) == (
             level,
         )
+
+
+async def test_takes_and_acks_alone_do_not_wait_for_the_disk(
+    bench: Bench, driver: SqliteDriver
+) -> None:
+    async def level() -> int:
+        query = "PRAGMA synchronous"
+        (found,) = await driver.native.read(lambda db: db.execute(query).fetchone())
+        return int(found)
+
+    source = await driver.subscribe(spec())
+    await driver.publish(records(2))
+    assert await level() == 2
+    first, second = await source.receive(2, 1.0)
+    assert await level() == 1
+    await source.nack([nack(first)])
+    assert await level() == 2
+    await source.extend([second])
+    await source.ack([second])
+    assert await level() == 1
+    await driver.publish(records(1))
+    assert await level() == 2
+    await source.aclose()
+
+
+async def test_what_must_be_on_the_disk_begins_its_own_transaction(driver: SqliteDriver) -> None:
+    database = driver.native
+    said: list[str] = []
+    held = threading.Event()
+    first = database.submit(lambda db: held.wait(10), writes=True, durable=False)
+    tracing = database.submit(lambda db: db.set_trace_callback(said.append), writes=False)
+    rest = [
+        database.submit(lambda db, n=n: insert(db, f"t{n}"), writes=True, durable=n == 1)  # type: ignore[misc]
+        for n in range(3)
+    ]
+    held.set()
+    await asyncio.gather(first, tracing, *rest)
+    await database.read(lambda db: db.set_trace_callback(None))
+    assert await database.read(names) == ["orders", "t0", "t1", "t2"]
+    forced = said.index("PRAGMA synchronous = FULL")
+    assert sum("INSERT" in statement for statement in said[:forced]) == 1
+    assert sum("INSERT" in statement for statement in said[forced:]) == 2
+
+
+async def test_what_has_nothing_to_write_asks_for_no_turn(driver: SqliteDriver) -> None:
+    database = driver.native
+    other = WriteLock(database.path)
+    other.acquire()
+    idle: asyncio.Future[str] = database.submit(
+        lambda db: "written", writes=True, unless=lambda db: "idle"
+    )
+    assert await idle == "idle"
+    other.close()
+    written = database.submit(lambda db: "written", writes=True, unless=lambda db: None)
+    assert await written == "written"
 
 
 async def test_a_failing_job_harms_no_other(bench: Bench, driver: SqliteDriver) -> None:
@@ -129,6 +184,42 @@ async def test_one_writer_at_a_time_with_its_checkpoint(bench: Bench) -> None:
     other.release()
     assert await waiting == ["1"]
     other.close()
+
+
+def test_who_finds_it_taken_is_the_next(tmp_path: Path) -> None:
+    first, second, third = (WriteLock(tmp_path / "broker.db") for _ in range(3))
+    first.acquire()
+    with pytest.raises(BlockingIOError):
+        second.acquire()
+    first.release()
+    for other in (first, third):
+        with pytest.raises(BlockingIOError):
+            other.acquire()
+    second.acquire()
+    second.release()
+    first.acquire()
+    with pytest.raises(BlockingIOError):
+        second.acquire()
+    second.give_up()
+    first.release()
+    third.acquire()
+    for one in (first, second, third):
+        one.close()
+
+
+def test_the_next_is_not_waited_for_if_it_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = WriteLock(tmp_path / "broker.db"), WriteLock(tmp_path / "broker.db")
+    first.acquire()
+    with pytest.raises(BlockingIOError):
+        second.acquire()
+    first.release()
+    monkeypatch.setattr(lock, "_PATIENCE", 0.0)
+    first.acquire()
+    first.release()
+    first.close()
+    second.close()
 
 
 async def test_closing_does_not_wait_for_a_busy_file(bench: Bench) -> None:

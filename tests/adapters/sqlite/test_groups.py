@@ -74,6 +74,21 @@ async def test_acked_out_of_order_then_reopened(bench: Bench) -> None:
     await source.aclose()
 
 
+async def test_acks_of_many_touch_no_others(driver: SqliteDriver) -> None:
+    source = await driver.subscribe(spec())
+    await driver.publish(records(120))
+    taken = [*await take(source, 50), *await take(source, 70)]
+    assert [item.body for item in taken] == [b"%d" % number for number in range(120)]
+    kept = {3, 49, 50, 77, 119}
+    done = [item for number, item in enumerate(taken) if number not in kept]
+    await source.ack([*reversed(done), *done[:5]])
+    assert await pending(driver) == len(kept)
+    await source.aclose()
+    again = await driver.subscribe(spec())
+    assert {int(item.body) for item in await take(again, 5)} == kept
+    await again.aclose()
+
+
 async def test_a_silent_member_loses_its_lease(driver: SqliteDriver) -> None:
     dead = await driver.subscribe(spec(lease=0.2))
     heir = await driver.subscribe(spec())

@@ -77,6 +77,18 @@ async def test_a_repeated_publish_is_stored_once(driver: SqliteDriver) -> None:
     await source.aclose()
 
 
+async def test_a_repetition_among_many_moves_no_other(driver: SqliteDriver) -> None:
+    many = records(120)
+    (first,) = await driver.publish([many[70]])
+    outcomes = [int(str(outcome)) for outcome in await driver.publish(many)]
+    assert outcomes.pop(70) == int(str(first))
+    assert outcomes == sorted(set(outcomes))
+    source = await driver.subscribe(spec())
+    order = [70, *range(70), *range(71, 120)]
+    assert bodies(await drain(source, 120)) == [b"%d" % number for number in order]
+    await source.aclose()
+
+
 async def test_plain_sql_publishes_and_subscribers_are_woken(bench: Bench) -> None:
     driver = await bench.open()
     source = await driver.subscribe(spec())
