@@ -403,6 +403,7 @@ class Driver(ABC):
     name, validated by the core before `open`. `errors` maps every exception the client library
     exports to anymq's classes. `binding` names the wire headers. `max_batch` and `max_batch_bytes`
     bound one `publish` call; a single larger record still comes, alone, up to `max_body` bytes.
+    `overlap` is how many calls of `publish` may be under way at a time.
     `tls_schemes` are those of its URL schemes that encrypt: credentials over any other are refused
     off loopback. A driver whose `capabilities.extend` is native has leases of its own; for the
     others the core gives back what is neither settled nor extended in time.
@@ -413,6 +414,7 @@ class Driver(ABC):
     binding: ClassVar[Binding] = Binding()
     options: ClassVar[type[Any]]
     max_batch: ClassVar[int] = 500
+    overlap: ClassVar[int] = 1
     max_batch_bytes: ClassVar[int] = 4 * 1024 * 1024
     max_body: ClassVar[float] = math.inf
     tls_schemes: ClassVar[frozenset[str]] = frozenset()
@@ -459,9 +461,9 @@ class Driver(ABC):
 
         Return when the broker has confirmed (or refused) every one as durably as it can. Records of
         one topic and key keep their order. An error of one record is returned in its place; raise
-        only when the fate of all is the same. The core calls this one call at a time, sources may
-        add calls of their own for copies. The core may stop waiting (its deadline), but does not
-        cancel the call.
+        only when the fate of all is the same. The core makes at most `overlap` calls at a time, of
+        which no two have a key in common; sources may add calls of their own for copies. The core
+        may stop waiting (its deadline), but does not cancel the call.
         """
 
     @abstractmethod

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from .clock import Clock
 from .driver import Driver, Outcome, Record
@@ -15,6 +15,8 @@ from .errors import BrokerError, Closed, NotFound, PublishTimeout, TransientErro
 log = logging.getLogger("anymq.publisher")
 
 SWEEP = 0.05
+SMALLEST = 32
+"""Records that go together in any case."""
 OVERHEAD = 256
 """Bytes of a record besides its body, roughly."""
 FINE = frozenset({str, type(None)})
@@ -51,7 +53,7 @@ class One:
 class Many:
     """What a caller of `submit_many` awaits: a future of all outcomes, resolved with the last."""
 
-    __slots__ = ("deadline", "future", "largest", "left", "outcomes", "records")
+    __slots__ = ("deadline", "future", "keyed", "largest", "left", "outcomes", "records")
 
     def __init__(
         self, records: Sequence[Record], deadline: float, future: asyncio.Future[list[Outcome]]
@@ -61,7 +63,8 @@ class Many:
         self.future = future
         self.left = len(records)
         self.outcomes: list[Outcome] = [None] * self.left
-        self.largest = max(len(record.body) for record in records)
+        self.largest = max([len(record.body) for record in records])
+        self.keyed = any([record.key is not None for record in records])
 
     def settled(self, count: int) -> None:
         """So many more have their outcomes."""
@@ -124,13 +127,27 @@ class Part:
         return count
 
 
-class Publisher:
-    """Gathers what is published while the driver is busy into its next call.
+class Flight:
+    """One call of the driver: what is in it, and the keys that no other may have meanwhile."""
 
-    One call is under way at a time, so publishes are stored in the order they were made. What fails
-    with a transient error is repeated, with the same ids, until its deadline; every caller
-    has its answer by then, also when the driver hangs. A caller that is cancelled after the
-    record has been handed to the driver cannot take it back.
+    __slots__ = ("items", "keys", "records", "task")
+
+    task: asyncio.Task[None]
+
+    def __init__(self) -> None:
+        self.items: list[One | Part] = []
+        self.records: list[Record] = []
+        self.keys: set[str] = set()
+
+
+class Publisher:
+    """Gathers what is published while the driver is busy into its next calls.
+
+    As many calls are under way at a time as the driver can take, and none has a key that another
+    has: so messages of one key are stored in the order in which they were published, also when a
+    call fails. What fails with a transient error is repeated, with the same ids, until its
+    deadline; every caller has its answer by then, also when the driver hangs. A caller that is
+    cancelled after the record has been handed to the driver cannot take it back.
     """
 
     def __init__(
@@ -146,8 +163,12 @@ class Publisher:
         self._declare = declare
         self._clock = clock
         self._queue: deque[One | Part] = deque()
-        self._flying: list[One | Part] = []
+        self._waiting = 0
+        """How many records are in the queue."""
+        self._flights: list[Flight] = []
         self._resting = False
+        """Whether the next publish begins a call."""
+        self._pause, self._longest = 0.0, FIRST_PAUSE
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._closed = False
@@ -164,6 +185,7 @@ class Publisher:
             self._enqueue(item)
         else:
             self._queue.append(item)
+            self._waiting += 1
         return future
 
     def submit_many(
@@ -180,6 +202,7 @@ class Publisher:
         if self._closed:
             raise Closed("the broker is closed")
         self._queue.append(item)
+        self._waiting += len(item)
         if self._resting:
             self._resting = False
             self._idle.clear()
@@ -194,86 +217,110 @@ class Publisher:
             async with asyncio.timeout(grace):
                 await self._idle.wait()
         except TimeoutError:
-            left = sum(map(len, [*self._flying, *self._queue]))
-            log.warning("closing with %d publishes unconfirmed", left)
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+            log.warning("closing with %d publishes unconfirmed", sum(map(len, self._all())))
+        left = self._all()
+        tasks = [self._task, *(flight.task for flight in self._flights)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._sweep is not None:
             self._sweep.cancel()
-        for item in [*self._flying, *self._queue]:
+        for item in left:
             if not item.future.done():
                 item.fail(Closed("the broker was closed before the publish was confirmed"))
 
-    async def _run(self) -> None:
-        pause = FIRST_PAUSE
-        while True:
-            records = self._take()
-            if not records:
-                self._resting = True
-                self._wake.clear()
-                self._idle.set()
-                await self._wake.wait()
-                continue
-            again = self._resolve(await self._call(records))
-            if again:
-                self._queue.extendleft(reversed(again))
-                await self._redeclare(again)
-                await asyncio.sleep(pause * random.uniform(0.5, 1))
-                pause = min(pause * 2, LONGEST_PAUSE)
-            else:
-                pause = FIRST_PAUSE
+    def _all(self) -> list[One | Part]:
+        flying = [item for flight in self._flights for item in flight.items]
+        return [*flying, *self._queue]
 
-    def _take(self) -> list[Record]:
-        """Take what goes into the next call off the queue: it is flying now."""
-        queue, flying = self._queue, self._flying
-        room, size = self._driver.max_batch, self._driver.max_batch_bytes
-        records: list[Record] = []
+    async def _run(self) -> None:
+        """Begin calls as long as there is something to send, and room for another."""
+        flights = self._flights
+        while True:
+            if self._pause:
+                await asyncio.sleep(self._pause * random.uniform(0.5, 1))
+                self._pause = 0.0
+            room = len(flights) < self._driver.overlap
+            if room and (flight := self._take()).records:
+                flight.task = self._loop.create_task(self._fly(flight), name="anymq-publish")
+                flights.append(flight)
+                continue
+            self._wake.clear()
+            self._resting = room
+            if not flights and not self._queue:
+                self._idle.set()
+            await self._wake.wait()
+
+    async def _fly(self, flight: Flight) -> None:
+        try:
+            again = self._resolve(flight, await self._call(flight.records))
+            if again:
+                # Until they are in the queue, before all else, the flight keeps their keys.
+                await self._redeclare(again)
+                self._queue.extendleft(reversed(again))
+                self._waiting += sum(map(len, again))
+                self._pause = self._longest
+            self._longest = min(self._longest * 2, LONGEST_PAUSE) if again else FIRST_PAUSE
+        finally:
+            self._flights.remove(flight)
+            self._wake.set()
+
+    async def _call(self, records: Sequence[Record]) -> Sequence[Outcome]:
+        try:
+            outcomes = await self._driver.publish(records)
+            if len(outcomes) != len(records):
+                raise RuntimeError(f"{len(outcomes)} outcomes for {len(records)} records")
+        except Exception as error:
+            return [error] * len(records)
+        return outcomes
+
+    def _take(self) -> Flight:
+        """Take what goes into the next call off the queue."""
+        driver, queue, flight = self._driver, self._queue, Flight()
+        records, keys, size = flight.records, flight.keys, driver.max_batch_bytes
+        busy = frozenset[str]().union(*[other.keys for other in self._flights])
+        # With room for more calls each gets its share: one is answered while another is sent.
+        shares = driver.overlap - len(self._flights)
+        room = min(driver.max_batch, max(SMALLEST, -(-self._waiting // shares)))
         while queue and room > 0:
             item = queue[0]
             if item.future.done():
                 queue.popleft()
+                self._waiting -= len(item)
             elif isinstance(item, One):
                 record = item.record
                 size -= len(record.body) + OVERHEAD
-                if size < 0 and records:
+                if (size < 0 and records) or record.key in busy:
                     break
+                if record.key is not None:
+                    keys.add(record.key)
                 queue.popleft()
                 records.append(record)
-                flying.append(item)
+                flight.items.append(item)
                 room -= 1
             else:
-                part = self._cut(item, room, size, alone=not records)
-                if part is None:
+                taken = item.within(room, size) or int(not records)
+                part, rest = item.split(taken)
+                more = part.records
+                its_keys = _keys(more) if part.many.keyed else ()
+                if not taken or not busy.isdisjoint(its_keys):
                     break
-                flying.append(part)
-                records += part.records
-                room -= len(part.indexes)
-                size -= sum([len(record.body) + OVERHEAD for record in part.records])
-        return records
+                keys.update(its_keys)
+                queue.popleft()
+                if rest.indexes:
+                    queue.appendleft(rest)
+                records += more
+                flight.items.append(part)
+                room -= taken
+                size -= sum([len(record.body) + OVERHEAD for record in more])
+        self._waiting -= len(records)
+        return flight
 
-    def _cut(self, part: Part, count: int, size: int, *, alone: bool) -> Part | None:
-        """Take what has room of the part that is next; one record at least if it is `alone`."""
-        taken = part.within(count, size) or int(alone)
-        if not taken:
-            return None
-        self._queue.popleft()
-        if taken < len(part.indexes):
-            part, rest = part.split(taken)
-            self._queue.appendleft(rest)
-        return part
-
-    async def _call(self, records: Sequence[Record]) -> Sequence[Outcome]:
-        try:
-            return await self._driver.publish(records)
-        except Exception as error:
-            return [error] * len(records)
-
-    def _resolve(self, outcomes: Sequence[Outcome]) -> list[One | Part]:
+    def _resolve(self, flight: Flight, outcomes: Sequence[Outcome]) -> list[One | Part]:
         """Answer the callers; return what has to be tried again."""
         again: list[One | Part] = []
-        flying, self._flying = self._flying, []
         at = 0
-        for item in flying:
+        for item in flight.items:
             if isinstance(item, Part):
                 mine = outcomes[at : at + len(item.indexes)]
                 at += len(item.indexes)
@@ -338,7 +385,7 @@ class Publisher:
     def _expire(self) -> None:
         now = self._loop.time()
         waiting = False
-        for item in (*self._flying, *self._queue):
+        for item in self._all():
             if item.future.done():
                 continue
             if item.deadline > now:
@@ -356,3 +403,7 @@ class Publisher:
         )
         timeout.__cause__ = cause
         return timeout
+
+
+def _keys(records: Iterable[Record]) -> set[str]:
+    return {record.key for record in records if record.key is not None}

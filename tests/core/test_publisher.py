@@ -150,6 +150,42 @@ async def test_a_vanished_topic_is_declared_again_once(both: Both) -> None:
         await broker.publish("t", "y")
 
 
+async def test_calls_that_overlap_have_no_key_in_common(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, driver = both
+    monkeypatch.setattr(ScriptedDriver, "overlap", 2)
+    await broker._topics.declare("t")
+    under_way: list[set[str | None]] = []
+    most, failures = 0, iter(range(6))
+    stored: list[tuple[str | None, bytes]] = []
+
+    async def script(records: Sequence[Record]) -> Sequence[Outcome]:
+        nonlocal most
+        keys = {record.key for record in records} - {None}
+        assert all(keys.isdisjoint(others) for others in under_way)
+        under_way.append(keys)
+        most = max(most, len(under_way))
+        await asyncio.sleep(0.001)
+        under_way.remove(keys)
+        if next(failures, None) is not None:
+            return [Lost("gone")] * len(records)
+        stored.extend((record.key, record.body) for record in records)
+        return ["1"] * len(records)
+
+    driver.script = script
+    sent = [(f"k{n % 61}" if n % 3 else None, f"{n:03}".encode()) for n in range(200)]
+    publishing = [broker.publish("t", body, key=key, timeout=60) for key, body in sent[:150]]
+    many = broker.publish_many("t", [body for _, body in sent[150:]], key=lambda _: "k1")
+    results = await asyncio.gather(*publishing, many)
+    assert len(results) == 151
+    assert most == 2
+    for key in {f"k{n}" for n in range(61)}:
+        bodies = [body for one, body in stored if one == key]
+        assert bodies == sorted(bodies)
+    assert len(stored) == 200
+
+
 async def test_an_unmapped_error_is_seen_as_it_is(both: Both) -> None:
     broker, driver = both
 
