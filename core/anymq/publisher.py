@@ -312,7 +312,7 @@ class Publisher:
                 records += more
                 flight.items.append(part)
                 room -= taken
-                size -= sum([len(record.body) + OVERHEAD for record in more])
+                size -= taken * (part.many.largest + OVERHEAD)
         self._waiting -= len(records)
         return flight
 
