@@ -65,6 +65,8 @@ class Contestant(ABC):
     """Which calls it makes, in some words for the report."""
     can: ClassVar[frozenset[str]]
     """The workloads it takes part in: `publish`, `publish_many`, `consume`, `typed`, `latency`…"""
+    counted_by: ClassVar[str] = ""
+    """Who reads what it publishes where consuming is not timed; itself, unless that takes long."""
 
     def __init__(self, place: Place) -> None:
         self.place = place

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from .job import Command, Done, Event, Job
+from .nursery import Forked, Nursery
 from .worker import LONGEST_LINE
 
 ROOT = Path(__file__).parents[2]
@@ -63,15 +62,25 @@ class Assignment:
 
 
 class WorkerProcess:
-    """One worker; `name` is its log's. `within` is a command that runs others: a profiler."""
+    """One worker; `name` is its log's. `within` is a command that runs others: a profiler.
 
-    def __init__(self, name: str, folder: Path, within: Sequence[str] = ()) -> None:
+    It comes out of the nursery, where there is one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        within: Sequence[str] = (),
+        nursery: Nursery | None = None,
+    ) -> None:
         self.name = name
+        self._nursery = nursery
         self._log = folder / f"{name}.log"
         self._command = [*within, sys.executable, "-m", "benchmarks.speed.worker"]
         self._numbers = itertools.count()
         self._jobs: dict[int, Assignment] = {}
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | Forked | None = None
         self._reading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -79,15 +88,18 @@ class WorkerProcess:
         if self._process is not None and self._process.returncode is None:
             return
         with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                limit=LONGEST_LINE,
-                cwd=ROOT,
-                start_new_session=True,
-            )
+            if self._nursery is not None:
+                self._process = await self._nursery.fork(log.fileno())
+            else:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=log,
+                    limit=LONGEST_LINE,
+                    cwd=ROOT,
+                    start_new_session=True,
+                )
         self._reading = asyncio.create_task(self._read(self._process))
 
     async def give(self, job: Job) -> Assignment:
@@ -137,12 +149,12 @@ class WorkerProcess:
         """End it by force; the next job starts another."""
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
-                os.kill(self._process.pid, signal.SIGKILL)
+                self._process.kill()
             await self._process.wait()
         if self._reading is not None:
             await asyncio.gather(self._reading, return_exceptions=True)
 
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
+    async def _read(self, process: asyncio.subprocess.Process | Forked) -> None:
         assert process.stdout is not None
         while line := await process.stdout.readline():
             if not line.startswith(b"{"):

@@ -11,6 +11,8 @@ from .results import Cell, Report, ratio
 
 Figure = Callable[[Report], float | None]
 
+FULL = "full"
+"""The mode of a run that measures all."""
 FLAT = 16.0
 """MiB that may come between a tenth of a long backlog and its end: caches and fragmentation."""
 LONG = 50_000
@@ -22,7 +24,8 @@ MEBIBYTE = 1024 * 1024
 class Goal:
     """One goal. `backend` is empty where it is the same for all; `optional` ones may be unmeasured.
 
-    The figure must be at least `limit`, or at most where `most` is set.
+    The figure must be at least `limit`, or at most where `most` is set. `quickly` is whether a
+    quick run measures it, too.
     """
 
     what: str
@@ -32,14 +35,16 @@ class Goal:
     most: bool = False
     unit: str = "x"
     optional: bool = False
+    quickly: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What became of a goal; `figure` is None where it was not measured."""
+    """What became of a goal; `figure` is None where it was not measured, in a run of that mode."""
 
     goal: Goal
     figure: float | None
+    mode: str = FULL
 
     @property
     def met(self) -> bool:
@@ -52,14 +57,16 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether it was met, or need not have been measured and was not."""
-        return self.met or (self.goal.optional and self.figure is None)
+        """Whether it was met, or was not measured where that need not be."""
+        needless = self.goal.optional or self.mode != FULL
+        return self.met or (needless and self.figure is None)
 
     @property
     def words(self) -> str:
         """Return one word for the table."""
         if self.figure is None:
-            return "not measured"
+            later = self.mode != FULL and not self.goal.quickly
+            return "full run only" if later else "not measured"
         return "met" if self.met else "falls short"
 
 
@@ -143,7 +150,8 @@ def _consume() -> Iterator[Goal]:
                 continue
             figure = _against("consume", "anymq", backend, name)
             what = f"idempotency with a {store} store, against the default chain"
-            yield Goal(what=what, backend=backend, limit=limit, figure=figure)
+            quickly = backend == "redis"
+            yield Goal(what=what, backend=backend, limit=limit, figure=figure, quickly=quickly)
 
 
 def _faststream() -> Iterator[Goal]:
@@ -162,8 +170,14 @@ def _native() -> Iterator[Goal]:
             ("consume", "consume", 0.25),
         ):
             figure = _against(compared, "native", backend)
-            what = f"{workload}, against the native tool"
-            yield Goal(what=what, backend=backend, limit=limit, figure=figure, optional=True)
+            yield Goal(
+                what=f"{workload}, against the native tool",
+                backend=backend,
+                limit=limit,
+                figure=figure,
+                optional=True,
+                quickly=False,
+            )
 
 
 def _latencies() -> Iterator[Goal]:
@@ -194,7 +208,15 @@ def _footprint() -> Iterator[Goal]:
     for backend in ("kafka", "rabbitmq", "nats", "redis", "sqlite"):
         what = "resident memory gained over a long backlog"
         figure = _growth(backend)
-        yield Goal(what=what, backend=backend, limit=FLAT, most=True, unit="MiB", figure=figure)
+        yield Goal(
+            what=what,
+            backend=backend,
+            limit=FLAT,
+            most=True,
+            unit="MiB",
+            figure=figure,
+            quickly=False,
+        )
     yield Goal(
         what="import anymq",
         backend="",
@@ -224,5 +246,7 @@ def verdicts(report: Report, goals: Sequence[Goal] = GOALS) -> list[Verdict]:
     """Judge the goals of the backends that the run was to measure."""
     chosen = {"", *report.chosen}
     return [
-        Verdict(goal=goal, figure=goal.figure(report)) for goal in goals if goal.backend in chosen
+        Verdict(goal=goal, figure=goal.figure(report), mode=report.mode)
+        for goal in goals
+        if goal.backend in chosen
     ]

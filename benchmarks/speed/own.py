@@ -104,7 +104,7 @@ async def _side_by_side(
     consumer = await stage.worker(contestant, "consumer-0").give(consume)
     consumer.go()
     (consumed,) = await supervised([consumer], PUBLISHERS * each)
-    await stage.clear(contestant, place)
+    stage.leave(contestant, place)
     assert consumed.seen is not None
     return share_of_the_slower([one.marks for one in done]), account([consumed.seen], count=each)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from .contestant import Contestant, Place
+from .contestants import contestant
 from .counting import Account, Seen, account, steady_rate
 from .crew import Assignment, JobFailed, WorkerProcess
 from .job import Done, Job
@@ -20,7 +22,7 @@ PATIENCE = 15.0
 QUIET = 0.5
 """Seconds to wait for more, where nobody alone can tell that everything has come."""
 LONGEST = 180.0
-LOOK = 0.05
+LOOK = 0.02
 
 
 async def play(
@@ -33,19 +35,41 @@ async def play(
     rate: float = 0.0,
 ) -> Sample:
     """Measure once, with `count` messages; raises `JobFailed`. `rate` is for latency workloads."""
-    place = stage.place(workload)
-    run = _Run(stage, workload, contestant, place, count)
+    played = await perform(stage, workload, contestant, count=count, round=round, rate=rate)
+    return played.published if workload.kind == "publish" else played.consumed
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What one measurement tells of the two sides."""
+
+    published: Sample
+    consumed: Sample
+
+
+async def perform(
+    stage: Stage,
+    workload: Workload,
+    contestant: type[Contestant],
+    *,
+    count: int,
+    round: int,
+    rate: float = 0.0,
+    quiet: Callable[[], None] = lambda: None,
+) -> Played:
+    """Measure both sides once; raises `JobFailed`.
+
+    Calls `quiet` when all has been handled, and only closing is left.
+    """
+    place = await stage.ready(contestant, workload)
+    run = _Run(stage, workload, contestant, place, count, quiet)
     try:
         async with asyncio.timeout(LONGEST):
-            await run.producer.do(run.job("prepare"))
-            began = stage.target.cpu()
-            if workload.kind == "publish":
-                sample = await run.publish()
-            elif workload.kind == "drain":
-                sample = await run.drain()
+            if workload.kind in ("publish", "drain"):
+                played = await run.both()
             else:
-                sample = await run.flow(rate)
-            ended = stage.target.cpu()
+                flown = await run.flow(rate)
+                played = Played(flown, flown)
     except TimeoutError:
         await run.kill()
         raise JobFailed(f"took more than {LONGEST:g} s") from None
@@ -53,9 +77,11 @@ async def play(
         await run.kill()
         raise
     finally:
-        await stage.clear(contestant, place)
-    server = None if began is None or ended is None else (ended - began) / count * 1e6
-    return sample.model_copy(update={"round": round, "server_cpu": server})
+        stage.leave(contestant, place)
+    found = {"round": round, "server_cpu": run.server_cpu}
+    return Played(
+        played.published.model_copy(update=found), played.consumed.model_copy(update=found)
+    )
 
 
 class _Run:
@@ -66,12 +92,26 @@ class _Run:
         contestant: type[Contestant],
         place: Place,
         count: int,
+        quiet: Callable[[], None],
     ) -> None:
+        self._target = stage.target
         self._workload = workload
         self._contestant = contestant
+        self._reader = _reader(workload, contestant)
         self._place = place
         self._count = count
-        self.producer, *self._consumers = stage.workers(contestant, workload.consumers)
+        self._quiet = quiet
+        self._cpu = self._target.cpu()
+        self.server_cpu: float | None = None
+        """CPU seconds of the server a million messages, up to when all had been handled."""
+        self.producer = stage.worker(contestant, "producer")
+        self._consumers = stage.workers(self._reader, workload.consumers)[1:]
+
+    def _ended(self) -> None:
+        cpu = self._target.cpu()
+        if cpu is not None and self._cpu is not None:
+            self.server_cpu = (cpu - self._cpu) / self._count * 1e6
+        self._quiet()
 
     def job(self, task: str, **more: object) -> Job:
         workload = self._workload
@@ -94,22 +134,19 @@ class _Run:
         for worker in (self.producer, *self._consumers):
             await worker.kill()
 
-    async def publish(self) -> Sample:
-        """Publish with the clock running; then count what there is."""
+    async def both(self) -> Played:
+        """Publish with the clock running, and then consume with the clock running."""
         assignment = await self._ready(self.producer, self.job("publish"))
         assignment.go()
         done = await assignment.done
-        consumed = await supervised(await self._consume(), self._count)
-        busy = done.seconds + self._count / (steady_rate(_seen(consumed)) or self._count)
-        return self._sample(done.messages / done.seconds, [done], consumed, busy)
-
-    async def drain(self) -> Sample:
-        """Fill up; then consume with the clock running."""
-        filled = await self.producer.do(self.job("publish", many=True), LONGEST)
         began = time.perf_counter()
-        consumed = await supervised(await self._consume(), self._count)
-        rate = steady_rate(_seen(consumed)) or self._count / (time.perf_counter() - began)
-        return self._sample(rate, consumed, consumed, filled.seconds + self._count / rate)
+        consumed = await supervised(await self._consume(), self._count, self._ended)
+        emptied = steady_rate(_seen(consumed)) or self._count / (time.perf_counter() - began)
+        busy = done.seconds + self._count / emptied
+        return Played(
+            self._sample(done.messages / done.seconds, [done], consumed, busy),
+            self._sample(emptied, consumed, consumed, busy),
+        )
 
     async def flow(self, rate: float) -> Sample:
         """Publish and consume at once; at `rate` messages a second, if there is one."""
@@ -119,7 +156,9 @@ class _Run:
         producer = await self._ready(self.producer, self.job(task, rate=rate, skip=skip))
         await _until(lambda: sum(one.handled for one in consumers) >= WARM)
         producer.go()
-        done, consumed = await asyncio.gather(producer.done, supervised(consumers, self._count))
+        done, consumed = await asyncio.gather(
+            producer.done, supervised(consumers, self._count, self._ended)
+        )
         reached = rate or steady_rate(_seen(consumed)) or done.messages / done.seconds
         sample = self._sample(reached, [done, *consumed], consumed, self._count / reached)
         found = {
@@ -130,7 +169,7 @@ class _Run:
         return sample.model_copy(update=found)
 
     async def _consume(self, **more: object) -> list[Assignment]:
-        job = self.job("consume", **more)
+        job = self.job("consume", contestant=self._reader.name, **more)
         assignments = [await self._ready(worker, job) for worker in self._consumers]
         for assignment in assignments:
             assignment.go()
@@ -160,6 +199,13 @@ class _Run:
         )
 
 
+def _reader(workload: Workload, played: type[Contestant]) -> type[Contestant]:
+    """Return who reads what is published: somebody else only where nobody times it."""
+    if workload.kind == "publish" and played.counted_by:
+        return contestant(played.backend, played.counted_by)
+    return played
+
+
 def _void(result: Account, *, ordered: bool) -> str:
     if result.lost:
         return f"lost {result.lost} of {result.messages}"
@@ -172,18 +218,29 @@ def _seen(consumed: Sequence[Done]) -> list[Seen]:
     return [done.seen for done in consumed if done.seen is not None]
 
 
-async def supervised(consumers: Sequence[Assignment], count: int) -> list[Done]:
-    """Wait until everything has come, or nothing comes any more; then have them report."""
+async def supervised(
+    consumers: Sequence[Assignment], count: int, ended: Callable[[], None] = lambda: None
+) -> list[Done]:
+    """Wait until everything has come, or nothing comes any more; then have them report.
+
+    Calls `ended` once, as soon as that is known.
+    """
     loop = asyncio.get_running_loop()
     shared = len(consumers) > 1
     handled, changed = -1, loop.time()
+    told = False
     while not all(one.done.done() for one in consumers):
         now = sum(one.handled for one in consumers)
+        if now >= count and not told:
+            told = True
+            ended()
         if now != handled:
             handled, changed = now, loop.time()
         if loop.time() - changed > (QUIET if shared and handled >= count else PATIENCE):
             break
         await asyncio.sleep(LOOK)
+    if not told:
+        ended()
     for one in consumers:
         one.stop()
     return [await one.done for one in consumers]

@@ -36,6 +36,8 @@ CHUNK = 100_000
 """How many messages are made at a time."""
 EVERY = 0.1
 """Seconds between two words on the progress."""
+LOOK = 0.02
+"""Seconds after which, at most, it is said that all has come."""
 
 
 async def prepare(contestant: Contestant, job: Job, control: Control) -> Done:
@@ -177,9 +179,15 @@ async def consume(contestant: Contestant, job: Job, control: Control) -> Done:
 
 
 async def _watch(tally: Tally, control: Control) -> None:
+    loop = asyncio.get_running_loop()
+    said = loop.time()
+    whole = False
     while True:
-        await asyncio.sleep(EVERY)
-        control.progress(tally.handled)
+        await asyncio.sleep(LOOK)
+        came = tally.handled >= tally.expected
+        if came > whole or loop.time() - said >= EVERY:
+            whole, said = came, loop.time()
+            control.progress(tally.handled)
 
 
 ROLES: dict[Task, Callable[[Contestant, Job, Control], Awaitable[Done]]] = {

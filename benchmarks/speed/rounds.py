@@ -9,33 +9,30 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from .acts import Act, Entry, paired, size
 from .contestant import Contestant
 from .contestants import contestants
 from .crew import JobFailed
 from .natives import ROUNDS as NATIVE_ROUNDS
 from .natives import Tool, tools
 from .natives import play as play_native
-from .play import play
-from .results import Cell, LeftOut, Sample
-from .stage import Stage
-from .workloads import Workload
+from .play import perform
+from .results import Cell, LeftOut
+from .stage import Stage, Turn
+from .workloads import DECIDING, Workload
 
 NATIVE_SECONDS = 25.0
 """What all rounds of a native tool take, about."""
-PROBE = 1000
-"""Messages of a first warm-up."""
 TOO_SHORT = 0.05
 """Seconds a warm-up must have taken at least to say how fast the contestant is."""
 CAPACITY = 0.4
 """The same where that decides the load of others."""
 LONG_ENOUGH = 0.5
 """Seconds after which a warm-up is not repeated with more messages."""
-SHORTEST = 0.2
-"""Seconds a measurement aims to take at the least."""
-LEAST = 1000
-"""Messages of a measurement, at the least."""
-TIMED = 1500
-"""The same where latencies are taken: their percentiles need so many."""
+ENOUGH = 3
+"""Rounds that mean something: once there are so many behind the warm-up, it does not count."""
+PEER_ROUNDS = frozenset({1, ENOUGH + 1})
+"""When those take part that are not asked for in every round."""
 LATE = 2.5
 """How many times its time a backend may take, on a busy machine, to measure all of a priority."""
 NO_TIME = "there was no time left"
@@ -47,13 +44,17 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How much is measured. `seconds` is for all backends together; `rounds` at the most."""
+    """How much is measured. `seconds` is for all backends together; `rounds` at the most.
+
+    With `hasty` the warm-up is the first of the rounds; peers take part in some rounds alone;
+    workers are forked; and what was made on servers of its own is left there.
+    """
 
     name: str
     seconds: float
     rounds: int
     loads: int = 3
-    everybody: bool = True
+    hasty: bool = False
     imports: int = 9
     connects: int = 7
     publishes: int = 20_000
@@ -62,10 +63,10 @@ class Scale:
 
 QUICK = Scale(
     name="quick",
-    seconds=80.0,
-    rounds=3,
+    seconds=88.0,
+    rounds=5,
     loads=1,
-    everybody=False,
+    hasty=True,
     imports=3,
     connects=3,
     publishes=3000,
@@ -73,22 +74,8 @@ QUICK = Scale(
 FULL = Scale(name="full", seconds=1110.0, rounds=5)
 FIRST = frozenset({"anymq", "raw", "raw best", "faststream"})
 """Who takes part where time is short."""
-
-
-@dataclass
-class Entry:
-    """A cell in the making: who does what, with how many messages, at what rate if any."""
-
-    workload: Workload
-    contestant: type[Contestant]
-    cell: Cell
-    speed: float = 0.0
-    unit: float = 0.0
-    """Seconds a message, for publishing and consuming it."""
-    overhead: float = 0.0
-    offered: float = 0.0
-    count: int = 0
-    failed: int = 0
+ONCE = {"redis": frozenset({"anymq+idempotency", "anymq+redis"})}
+"""Who else does so, on one backend and for one round."""
 
 
 @dataclass
@@ -117,13 +104,18 @@ class Session:
 
     async def measure(self, workloads: Sequence[Workload], seconds: float) -> None:
         """Measure these within about so many seconds, those of one priority together."""
-        ordered = sorted(workloads, key=lambda one: one.priority)
-        if self.scale.everybody:
+        began = time.monotonic()
+        if self.scale.hasty:
+            self.tell("making topics and groups")
+            await self.stage.prepare(self._all_turns(workloads))
+        else:
             self.tell("the native tools")
             self._tools = await tools(self.stage, workloads, self.left_out)
+            began = time.monotonic()  # installing them takes its time, once
+        self._end = began + seconds
+        self._late = began + LATE * seconds
+        ordered = sorted(workloads, key=lambda one: one.priority)
         groups = [list(group) for _, group in itertools.groupby(ordered, lambda w: w.priority)]
-        self._end = time.monotonic() + seconds
-        self._late = time.monotonic() + LATE * seconds
         for number, group in enumerate(groups):
             weights = [sum(one.weight for one in each) for each in groups[number:]]
             remaining = self._end - time.monotonic()
@@ -135,125 +127,183 @@ class Session:
         natives = [cell for tool in self._tools for cell in tool.cells.values()]
         self.cells += [cell for cell in natives if cell.samples or cell.failures]
 
+    def _all_turns(self, workloads: Sequence[Workload]) -> list[Turn]:
+        """Return who needs how many places, should there be time for most of the rounds."""
+        return [
+            (act.contestant, act.workload)
+            for act in self._acts(workloads)
+            for _ in range(len(act.rounds) if act.rounds <= PEER_ROUNDS else ENOUGH + 1)
+        ]
+
     async def _group(self, workloads: Sequence[Workload], seconds: float) -> None:
         end = time.monotonic() + seconds
-        entries: list[Entry] = []
-        for workload in workloads:
-            entries += await self._warmed_up(workload)
+        acts = await self._warmed_up(self._acts(workloads))
         rounds = min(self.scale.rounds, max((one.rounds for one in workloads), default=0))
         natives = len(self._tools) * NATIVE_SECONDS if workloads[0].priority == 0 else 0.0
-        self._size(entries, (end - time.monotonic() - natives) / max(1, rounds))
-        for round in range(rounds):
-            if round and time.monotonic() > end:
-                what = ", ".join(workload.name for workload in workloads)
-                self._leave_out(f"{what}: rounds from {round + 1} on", NO_TIME)
-                break
-            await self._round([one for one in entries if round < one.workload.rounds], round)
-            if workloads[0].priority == 0 and round < NATIVE_ROUNDS:
-                await self._native(entries, round)
-        self.cells += [entry.cell for entry in entries]
+        made, last = 0, 0.0
+        while made < rounds and not (made and self._must_end(made, end, last)):
+            round = made + 1
+            began = time.monotonic()
+            playing = [act for act in acts if round in act.rounds]
+            if left := self._rounds_left(rounds, made):
+                size(playing, (end - began - natives) / left)
+            await self._round(playing, round)
+            last = time.monotonic() - began
+            if workloads[0].priority == 0 and made < NATIVE_ROUNDS:
+                await self._native(acts, round)
+                natives *= 1 - 1 / (NATIVE_ROUNDS - made)
+            made += 1
+        if made + self.scale.hasty < min(ENOUGH, rounds):
+            what = ", ".join(workload.name for workload in workloads)
+            self._leave_out(f"{what}: rounds from {made + 1} on", NO_TIME)
+        if made >= ENOUGH:
+            _without_warm_up(acts)
+        self.cells += [entry.cell for act in acts for entry in act.entries]
 
-    async def _warmed_up(self, workload: Workload) -> list[Entry]:
-        """Let everybody do it once, to know how fast each is; nothing of it is kept."""
-        entries: list[Entry] = []
-        for contestant in self._contestants(workload):
+    def _rounds_left(self, rounds: int, made: int) -> int:
+        """Return among how many rounds the time is shared out; in haste, some more may fit."""
+        return max(0, (min(ENOUGH, rounds) if self.scale.hasty else rounds) - made)
+
+    def _must_end(self, made: int, end: float, last: float) -> bool:
+        """Whether so many rounds must do; `last` is how long the last one took."""
+        now = time.monotonic()
+        if not self.scale.hasty:
+            return now > end
+        if made + 1 < ENOUGH:  # the warm-up counts as one
+            return now > self._late
+        return now + last > end
+
+    def _acts(self, workloads: Sequence[Workload]) -> list[Act]:
+        """Return whose turns there are, in which rounds."""
+        entries = [
+            (contestant, Entry(workload, self._cell(workload, contestant)))
+            for workload in workloads
+            for contestant in self._contestants(workload)
+        ]
+        acts = paired(entries)
+        for act in acts:
+            act.rounds = frozenset(range(1, 1 + max(one.workload.rounds for one in act.entries)))
+            if self.scale.hasty:
+                if act.contestant.name in ONCE.get(self.stage.target.backend, ()):
+                    act.rounds &= {1}
+                elif not any(_decides(act.contestant, one.workload) for one in act.entries):
+                    act.rounds &= PEER_ROUNDS
+        return acts
+
+    async def _warmed_up(self, acts: Sequence[Act]) -> list[Act]:
+        """Let everybody do it once, to know how fast each is. Peers in haste are not asked to."""
+        found: list[Act] = []
+        for act in acts:
+            if self.scale.hasty and act.rounds <= PEER_ROUNDS:
+                found.append(act)
+                continue
             if time.monotonic() > self._late:
-                self._leave_out(f"{workload.name}, {contestant.name}", NO_TIME)
+                self._leave_out(act.name.replace(": ", ", "), NO_TIME)
                 continue
-            entry = Entry(workload, contestant, self._cell(workload, contestant))
-            self.tell(f"{workload.name}: {contestant.name} warms up")
+            self.tell(f"{act.name} warms up")
             try:
-                await self._try(entry)
+                await self._try(act)
             except JobFailed as error:
-                self._leave_out(f"{workload.name}, {contestant.name}", str(error))
+                self._leave_out(act.name.replace(": ", ", "), str(error))
                 continue
-            entries.append(entry)
-        return self._at_all_loads(entries) if workload.kind == "latency" else entries
+            found.append(act)
+        await self.stage.clear()
+        return self._at_all_loads(found) if acts and acts[0].workload.loads else found
 
-    async def _try(self, entry: Entry) -> None:
-        """Find out how fast it is, and how long a measurement takes beyond its messages."""
-        workload = entry.workload
+    async def _try(self, act: Act) -> None:
+        """Find out how fast it is. In haste the first try counts as the first round."""
+        workload = act.workload
         if workload.kind == "latency":
             workload = replace(workload, kind="flow")
-        count = min(PROBE, workload.most)
+        count = act.count
         while True:
             began = time.monotonic()
-            sample = await self._play(entry, workload, count)
-            if sample.void:
-                raise JobFailed(sample.void)
-            taken = time.monotonic() - began
-            entry.speed = sample.rate
-            entry.unit = sample.busy / count
-            entry.overhead = max(0.0, taken - sample.busy)
-            wanted = CAPACITY if entry.workload.loads else TOO_SHORT
-            short = count / sample.rate < wanted and sample.busy < LONG_ENOUGH
+            done = asyncio.Event()
+            playing = asyncio.create_task(
+                perform(self.stage, workload, act.contestant, count=count, round=0, quiet=done.set)
+            )
+            taken = await self._quiet(playing, done, began)
+            played = await playing
+            if void := played.published.void or played.consumed.void:
+                raise JobFailed(void)
+            act.note(played, count, taken)
+            wanted = CAPACITY if workload.loads else TOO_SHORT
+            rate = max(entry.speed for entry in act.entries)
+            short = count / rate < wanted and played.consumed.busy < LONG_ENOUGH
+            if not short and self.scale.hasty and not workload.loads:
+                for entry in act.entries:
+                    entry.cell.samples.append(entry.sample_of(played))
             if not short or count == workload.most:
                 return
-            count = min(workload.most, max(2 * count, int(1.5 * wanted * sample.rate)))
+            count = min(workload.most, max(2 * count, int(1.5 * wanted * rate)))
 
-    def _at_all_loads(self, entries: Sequence[Entry]) -> list[Entry]:
+    async def _quiet(
+        self, playing: asyncio.Task[object], done: asyncio.Event, began: float
+    ) -> float:
+        """Wait until nothing goes on but closing; return how long that took."""
+        waiting = asyncio.create_task(done.wait())
+        await asyncio.wait((playing, waiting), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if not self.stage.target.shared:
+            await asyncio.wait((playing,))
+        return time.monotonic() - began
+
+    def _at_all_loads(self, acts: Sequence[Act]) -> list[Act]:
         """The same rates for all: shares of what the slowest of them carries."""
-        capacity = min((entry.speed for entry in entries), default=0.0)
+        capacity = min((act.speed for act in acts), default=0.0)
         return [
             replace(
-                entry,
+                act,
                 offered=load * capacity,
-                cell=entry.cell.model_copy(update={"load": load, "samples": [], "failures": []}),
+                entries=[replace(entry, cell=_at(entry.cell, load)) for entry in act.entries],
             )
-            for load in (entries[0].workload.loads[: self.scale.loads] if entries else ())
-            for entry in entries
+            for load in (acts[0].workload.loads[: self.scale.loads] if acts else ())
+            for act in acts
         ]
 
-    def _size(self, entries: Sequence[Entry], seconds: float) -> None:
-        """Choose how many messages each measurement takes, so that a round takes so long."""
-        # Who publishes fast and consumes slowly gets fewer messages than fit the time.
-        speeds = [
-            entry.offered or min(entry.speed, 3 / entry.unit if entry.unit else entry.speed)
-            for entry in entries
-        ]
-        wanted = sum(
-            speed * entry.workload.seconds * max(entry.unit, 1 / speed)
-            for entry, speed in zip(entries, speeds, strict=True)
-        )
-        free = seconds - sum(entry.overhead for entry in entries)
-        share = min(1.0, max(0.0, free / wanted)) if wanted else 0.0
-        for entry, speed in zip(entries, speeds, strict=True):
-            count = int(speed * max(SHORTEST, entry.workload.seconds * share))
-            least = TIMED if entry.offered else LEAST
-            entry.count = min(max(count, least), entry.workload.most)
-
-    async def _round(self, entries: Sequence[Entry], round: int) -> None:
-        turns = list(entries)
+    async def _round(self, acts: Sequence[Act], round: int) -> None:
+        turns = list(acts)
         random.Random(SEED + round).shuffle(turns)
         # The same workload of all contestants as close together as can be.
-        turns.sort(key=lambda entry: (entry.workload.name, entry.cell.load or 0.0))
-        for entry in turns:
-            if entry.failed > 1:
-                continue
-            name = f"{entry.workload.name}: {entry.contestant.name}"
-            self.tell(f"{name}, round {round + 1}")
-            try:
-                sample = await self._play(
-                    entry, entry.workload, entry.count, round=round, rate=entry.offered
-                )
-            except JobFailed as error:
-                entry.failed += 1
+        turns.sort(key=lambda act: (act.workload.name, act.load))
+        turns = [act for act in turns if act.failed < 2]
+        if not self.scale.hasty:
+            await self.stage.prepare([(act.contestant, act.workload) for act in turns])
+        closing: list[asyncio.Task[object]] = []
+        for act in turns:
+            self.tell(f"{act.name}, round {round}")
+            done = asyncio.Event()
+            playing = asyncio.create_task(self._play(act, round, done))
+            closing.append(playing)
+            await self._quiet(playing, done, 0.0)
+        await asyncio.gather(*closing)
+        await self.stage.clear()
+
+    async def _play(self, act: Act, round: int, done: asyncio.Event) -> None:
+        try:
+            played = await perform(
+                self.stage,
+                act.workload,
+                act.contestant,
+                count=act.count,
+                round=round,
+                rate=act.offered,
+                quiet=done.set,
+            )
+        except JobFailed as error:
+            act.failed += 1
+            for entry in act.entries:
                 entry.cell.failures.append(str(error))
-            else:
-                entry.cell.samples.append(sample)
+        else:
+            for entry in act.entries:
+                entry.cell.samples.append(entry.sample_of(played))
+                entry.speed = entry.speed or entry.sample_of(played).rate
 
-    async def _native(self, entries: Sequence[Entry], round: int) -> None:
+    async def _native(self, acts: Sequence[Act], round: int) -> None:
         for tool in self._tools:
-            self.tell(f"the native tool, round {round + 1}")
-            tool.size(entry.speed for entry in entries)
+            self.tell(f"the native tool, round {round}")
+            tool.size(entry.speed for act in acts for entry in act.entries)
             await play_native(self.stage, tool, round)
-
-    async def _play(
-        self, entry: Entry, workload: Workload, count: int, round: int = -1, rate: float = 0.0
-    ) -> Sample:
-        return await play(
-            self.stage, workload, entry.contestant, count=count, round=round, rate=rate
-        )
 
     def _contestants(self, workload: Workload) -> list[type[Contestant]]:
         found: list[type[Contestant]] = []
@@ -263,7 +313,7 @@ class Session:
         for one in contestants(backend):
             if one.name not in workload.contestants or workload.ability not in one.can:
                 continue
-            if not self.scale.everybody and one.name not in FIRST:
+            if self.scale.hasty and one.name not in FIRST | ONCE.get(backend, frozenset()):
                 continue
             if missing := one.missing():
                 self._leave_out(f"{workload.name}, {one.name}", f"needs {missing}")
@@ -284,3 +334,18 @@ class Session:
         one = LeftOut(what=f"{self.stage.target.backend}: {what}", why=why)
         if one not in self.left_out:
             self.left_out.append(one)
+
+
+def _at(cell: Cell, load: float) -> Cell:
+    return cell.model_copy(update={"load": load, "samples": [], "failures": []})
+
+
+def _without_warm_up(acts: Sequence[Act]) -> None:
+    """Let the warm-up not count where there is something better."""
+    for entry in (entry for act in acts for entry in act.entries):
+        later = [sample for sample in entry.cell.samples if sample.round]
+        entry.cell.samples = later or entry.cell.samples
+
+
+def _decides(contestant: type[Contestant], workload: Workload) -> bool:
+    return contestant.name in DECIDING.get(workload.name, workload.contestants)

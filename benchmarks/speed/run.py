@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ import anymq
 
 from .crew import ROOT, JobFailed
 from .machine import commit, machine
+from .nursery import Nursery
 from .own import connect_time, fairness, import_time
 from .results import Backend, LeftOut, Machine, Own, Report
 from .rounds import Scale, Session
@@ -20,7 +22,7 @@ from .servers import Target, backend_of, targets
 from .stage import Stage
 from .workloads import Workload
 
-SHARES = {"kafka": 1.0, "rabbitmq": 1.0, "nats": 1.0, "redis": 1.0, "sqlite": 0.6, "memory": 0.4}
+SHARES = {"kafka": 1.0, "rabbitmq": 1.0, "nats": 1.0, "redis": 1.0, "sqlite": 0.5, "memory": 0.3}
 """How the time is shared out; those without peers need less."""
 
 LEAST = 0.6
@@ -52,13 +54,19 @@ def seconds_of(plan: Plan) -> float:
 class Run:
     """Does what a `Plan` says."""
 
-    def __init__(self, plan: Plan, at: At) -> None:
+    def __init__(self, plan: Plan, at: At, nursery: Nursery | None = None) -> None:
         self._plan = plan
+        self._nursery = nursery
         self._at = at
         self._began = time.monotonic()
         self._own = Own()
         self._backends: list[Backend] = []
         self._sessions: list[Session] = []
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been at work."""
+        return time.monotonic() - self._began
 
     async def measure(self, found: Sequence[Target]) -> None:
         """Measure all of these, in the time that is there."""
@@ -79,17 +87,19 @@ class Run:
         described = target.described()
 
         def tell(text: str) -> None:
-            self._at(time.monotonic() - self._began, f"{target.backend}: {text}")
+            self._at(self.seconds, f"{target.backend}: {text}")
 
-        async with Stage(target, self._plan.folder) as stage:
-            session = Session(stage, self._plan.scale, tell)
+        scale, folder = self._plan.scale, self._plan.folder
+        tidy = not scale.hasty or target.server is None
+        async with Stage(target, folder, nursery=self._nursery, tidy=tidy) as stage:
+            session = Session(stage, scale, tell)
             self._sessions.append(session)
             tell("connecting")
             await session.start(self._plan.workloads)
-            await connect_time(stage, self._own, self._plan.scale.connects)
+            await connect_time(stage, self._own, scale.connects)
             if target.backend == "sqlite":
                 tell("two processes at once")
-                await fairness(stage, self._own, self._plan.scale.publishes)
+                await fairness(stage, self._own, scale.publishes)
             await session.measure(self._plan.workloads, end - time.monotonic())
         self._backends.append(described.model_copy(update={"memory": target.memory()}))
 
@@ -99,10 +109,10 @@ class Run:
         failed = [LeftOut(what=name, why=why) for name, why in self._own.missing.items()]
         return Report(
             started=started.isoformat(timespec="seconds"),
-            seconds=time.monotonic() - self._began,
+            seconds=self.seconds,
             command=plan.command,
             mode=plan.scale.name,
-            chosen=[*plan.backends, *(one.name for one in self._backends)],
+            chosen=list(dict.fromkeys([*plan.backends, *(one.name for one in self._backends)])),
             rounds=plan.scale.rounds,
             anymq=anymq.__version__,
             commit=commit(ROOT),
@@ -121,8 +131,12 @@ class Run:
 def run(plan: Plan, at: At) -> Report:
     """Run `plan`, with servers of its own where it names backends."""
     where, started = machine(), datetime.now(UTC)
-    whole = Run(plan, at)
-    at(0.0, "starting the servers")
-    with targets(plan.backends, plan.urls, plan.folder) as (found, left_out):
+    with ExitStack() as stack:
+        # Gets ready while the servers start.
+        nursery = stack.enter_context(Nursery()) if plan.scale.hasty else None
+        whole = Run(plan, at, nursery)
+        at(0.0, "starting the servers")
+        found, left_out = stack.enter_context(targets(plan.backends, plan.urls, plan.folder))
         asyncio.run(whole.measure(found))
+        at(whole.seconds, "stopping the servers")
     return whole.report(where, started, left_out)

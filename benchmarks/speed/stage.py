@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import AsyncExitStack
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,26 +16,42 @@ import anymq
 
 from .contestant import Contestant, Place
 from .contestants.anymq import STORE_VARIABLE
-from .crew import WorkerProcess
+from .crew import JobFailed, WorkerProcess
+from .job import Job
+from .nursery import Nursery
 from .servers import Target
 from .sweep import STORED, sweep, sweep_store
 from .workloads import Workload
+
+AT_ONCE = 16
+"""Places that are made or cleared side by side."""
+
+Turn = tuple[type[Contestant], Workload]
+Kind = tuple[str, int, bool]
+"""What a place is good for: who made it, its partitions, whether it is ordered."""
 
 
 class Stage:
     """A backend with the workers that play on it; use it as a context.
 
-    `token` is in the names of everything that is made there.
+    `token` is in the names of everything that is made there. With `tidy` that is deleted again;
+    nobody misses it on a server that is wiped afterwards.
     """
 
-    def __init__(self, target: Target, folder: Path) -> None:
+    def __init__(
+        self, target: Target, folder: Path, *, nursery: Nursery | None = None, tidy: bool = True
+    ) -> None:
         self.target = target
         self._folder = folder
+        self._nursery = nursery
+        self._tidy = tidy
         self._workers: dict[str, WorkerProcess] = {}
         self._stack = AsyncExitStack()
         self._broker: anymq.Broker | None = None
         self.token = f"bench-{uuid4().hex[:8]}"
         self._runs = 0
+        self._prepared: dict[Kind, list[tuple[type[Contestant], Place]]] = defaultdict(list)
+        self._left: list[tuple[type[Contestant], Place]] = []
 
     async def __aenter__(self) -> Self:
         if self.target.shared:
@@ -46,20 +64,18 @@ class Stage:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.dismiss()
-        await self._stack.aclose()
-
-    async def dismiss(self) -> None:
-        """End all workers; the next job starts new ones."""
         await asyncio.gather(*(worker.aclose() for worker in self._workers.values()))
         self._workers.clear()
+        self._left += [one for unused in self._prepared.values() for one in unused]
+        await self.clear()
+        await self._stack.aclose()
 
     def worker(self, contestant: type[Contestant], role: str) -> WorkerProcess:
         """Return the process for a role of a contestant; where only one can be, always that."""
         name = f"{self.target.backend}-{contestant.name}-{role if self.target.shared else 'both'}"
         name = name.replace(" ", "-")
         if name not in self._workers:
-            self._workers[name] = WorkerProcess(name, self._folder)
+            self._workers[name] = WorkerProcess(name, self._folder, nursery=self._nursery)
         return self._workers[name]
 
     def workers(self, contestant: type[Contestant], consumers: int) -> list[WorkerProcess]:
@@ -78,15 +94,62 @@ class Stage:
             ordered=workload.ordered,
         )
 
-    async def clear(self, contestant: type[Contestant], place: Place) -> None:
-        """Remove what a run has left."""
-        await self.sweep(place)
-        if contestant.name == STORED:
-            await sweep_store(os.environ.get(STORE_VARIABLE, self.target.url), place)
+    async def prepare(self, turns: Sequence[Turn]) -> None:
+        """Make topics and groups for these side by side, so that nobody has to wait for his."""
+        if self.target.shared:
+            limit = asyncio.Semaphore(AT_ONCE)
+            await asyncio.gather(*(self._prepare(turn, limit) for turn in turns))
+
+    async def _prepare(self, turn: Turn, limit: asyncio.Semaphore) -> None:
+        async with limit:
+            with suppress(JobFailed):  # whose turn it is meets with the same, and says so
+                place = await self._made(*turn)
+                self._prepared[_kind(*turn)].append((turn[0], place))
+
+    async def ready(self, contestant: type[Contestant], workload: Workload) -> Place:
+        """Return a place of which topic and group are made."""
+        if unused := self._prepared[_kind(contestant, workload)]:
+            return unused.pop()[1]
+        return await self._made(contestant, workload)
+
+    async def _made(self, contestant: type[Contestant], workload: Workload) -> Place:
+        place = self.place(workload)
+        job = Job(
+            task="prepare", backend=contestant.backend, contestant=contestant.name, place=place
+        )
+        try:
+            await self.worker(contestant, "producer").do(job)
+        except JobFailed:
+            self.leave(contestant, place)
+            raise
+        return place
+
+    def leave(self, contestant: type[Contestant], place: Place) -> None:
+        """Say that nobody needs it any more."""
+        self._left.append((contestant, place))
         if not self.target.shared:
             self.worker(contestant, "both").forget()
+
+    async def clear(self) -> None:
+        """Remove what was left so far."""
+        left, self._left = self._left, []
+        if self._tidy:
+            limit = asyncio.Semaphore(AT_ONCE)
+            await asyncio.gather(*(self._clear(*one, limit) for one in left))
+
+    async def _clear(
+        self, contestant: type[Contestant], place: Place, limit: asyncio.Semaphore
+    ) -> None:
+        async with limit:
+            await self.sweep(place)
+            if contestant.name == STORED:
+                await sweep_store(os.environ.get(STORE_VARIABLE, self.target.url), place)
 
     async def sweep(self, place: Place) -> None:
         """Remove what is left at the broker."""
         if self._broker is not None:
             await sweep(self._broker, self.target.backend, place)
+
+
+def _kind(contestant: type[Contestant], workload: Workload) -> Kind:
+    return contestant.name, workload.partitions, workload.ordered

@@ -198,3 +198,11 @@ def chosen(names: Iterable[str]) -> list[Workload]:
     """Return these, in the order of the table."""
     wanted = frozenset(names)
     return [workload for workload in WORKLOADS if workload.name in wanted]
+
+
+DECIDING = {
+    "publish": frozenset({"anymq", "raw"}),
+    "publish-many": frozenset({"anymq", "raw best"}),
+    "consume": frozenset({"anymq", "raw"}),
+}
+"""Whom the goals compare most closely: these take part in every round, whatever the time."""

@@ -17,6 +17,9 @@ from .durability import DURABILITY
 STORE_VARIABLE = "ANYMQ_BENCH_STORE"
 """The environment's URL of the Redis that `anymq+redis` keeps its notes in."""
 
+FILLED_WITHIN = 5.0
+FILLING = 0.1
+
 EVERYWHERE = frozenset({"publish", "publish_many", "consume", "typed", "latency", "ordered"})
 
 
@@ -62,7 +65,25 @@ class Anymq(Contestant):
         async with connect(self.place.url) as broker:
             place = self.place
             async with broker.subscribe(self._topic, group=place.group, ordered=place.ordered):
-                pass
+                await self._complete(broker)
+
+    async def _complete(self, broker: Broker) -> None:
+        """Wait until a new group on RabbitMQ is in its usual state, as those of users are."""
+        if self.backend != "rabbitmq":
+            return
+        from aiormq.exceptions import ChannelNotFoundEntity
+
+        job = f"{self.place.topic}.{self.place.group}._fill"
+        loop = asyncio.get_running_loop()
+        end = loop.time() + FILLED_WITHIN
+        while loop.time() < end:
+            channel = await broker.native.channel()
+            try:
+                await channel.declare_queue(job, passive=True)
+            except ChannelNotFoundEntity:
+                return
+            await channel.close()
+            await asyncio.sleep(FILLING)
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:

@@ -102,6 +102,7 @@ class OnKafka(FastStream):
     """The offset is committed after each handler."""
 
     backend = "kafka"
+    counted_by = "raw best"
     durability = DURABILITY["kafka"]
     how = (
         "FastStream: publish(), batches of up to 1 MB; subscriber with AckPolicy.ACK, a commit a "
@@ -142,6 +143,7 @@ class OnRabbitMQ(FastStream):
     """A channel with confirmations, a quorum queue."""
 
     backend = "rabbitmq"
+    counted_by = "raw best"
     durability = DURABILITY["rabbitmq"]
     how = "FastStream: publish(persist=True); subscriber with prefetch 500, acked after its handler"
 
@@ -175,6 +177,7 @@ class OnNATS(FastStream):
     """A pull consumer on JetStream."""
 
     backend = "nats"
+    counted_by = "raw best"
     durability = DURABILITY["nats"]
     how = "FastStream: publish(stream=…); subscriber with PullSub(500), acked after its handler"
 

@@ -120,8 +120,8 @@ class Raw(Contestant):
     backend = "kafka"
     durability = DURABILITY["kafka"]
     how = (
-        "aiokafka: send_and_wait(), body and key only, batches of up to 1 MB; async for, commit() "
-        "every 500 messages, which carry the headers that anymq sends"
+        "aiokafka: send_and_wait(), body and key only, without the headers that anymq sends, "
+        "batches of up to 1 MB; async for, commit() every 500 messages, which carry those headers"
     )
     can = frozenset({"publish", "consume", "typed", "latency", "ordered"})
     _publishing: ClassVar[type[_Usual]] = _Usual
@@ -177,8 +177,8 @@ class RawBest(Raw):
 
     name = "raw best"
     how = (
-        "aiokafka: create_batch() and send_batch() with the headers that anymq sends; getmany(), "
-        "one commit() of it all"
+        "aiokafka: create_batch() and send_batch(), a batch of up to 1 MB for each list, with the "
+        "headers that anymq sends; getmany(), one commit() of it all"
     )
     can = frozenset({"publish_many", "consume", "typed", "ordered"})
     _publishing = _Best

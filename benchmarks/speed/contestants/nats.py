@@ -120,8 +120,8 @@ class Raw(Contestant):
     backend = "nats"
     durability = DURABILITY["nats"]
     how = (
-        "nats-py: js.publish(), body only; pull_subscribe(), fetch(500), ack() each, of messages "
-        "that carry the headers that anymq sends"
+        "nats-py: js.publish(), body only, without the headers that anymq sends; "
+        "pull_subscribe_bind(), fetch(500), ack() each, of messages that carry those headers"
     )
     can = frozenset({"publish", "consume", "typed", "latency"})
 

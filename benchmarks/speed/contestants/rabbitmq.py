@@ -100,10 +100,11 @@ class Raw(Contestant):
 
     name = "raw"
     backend = "rabbitmq"
+    counted_by = "raw best"
     durability = DURABILITY["rabbitmq"]
     how = (
-        "aio-pika: exchange.publish(), body only; queue.iterator() with process(), prefetch 500, "
-        "of messages that carry the headers that anymq sends"
+        "aio-pika: exchange.publish(), body only, without the headers that anymq sends; "
+        "queue.iterator() with process(), prefetch 500, of messages that carry those headers"
     )
     can = frozenset({"publish", "consume", "typed", "latency"})
 
@@ -140,6 +141,7 @@ class RawBest(Raw):
     """Confirmations and acknowledgements many at a time."""
 
     name = "raw best"
+    counted_by = ""
     how = (
         "aiormq: basic_publish() of all, then their confirmations, with the headers that anymq "
         "sends; basic_consume(), prefetch 500, basic_ack(multiple=True) every 100 or 20 ms"

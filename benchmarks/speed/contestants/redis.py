@@ -54,10 +54,11 @@ class Raw(Contestant):
 
     name = "raw"
     backend = "redis"
+    counted_by = "raw best"
     durability = DURABILITY["redis"]
     how = (
-        "redis-py: xadd(), body only, from a pool of 16 connections; xreadgroup(count=500), xack() "
-        "each, of messages that carry the headers that anymq sends"
+        "redis-py: xadd(), body only, without the headers that anymq sends, from a pool of 16 "
+        "connections; xreadgroup(count=500), xack() each, of messages that carry those headers"
     )
     can = frozenset({"publish", "consume", "typed", "latency"})
 
@@ -101,6 +102,7 @@ class RawBest(Raw):
     """Pipelines, and one XACK for all that was read."""
 
     name = "raw best"
+    counted_by = ""
     how = (
         "redis-py: pipelines of 500 xadd() with the headers that anymq sends; "
         "xreadgroup(count=500), one xack() of them all"
