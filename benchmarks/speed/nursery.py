@@ -59,6 +59,7 @@ class Forked:
 
     def kill(self) -> None:
         """End it by force."""
+        self.stdin.close()
         self._nursery.kill(self._number)
 
     async def wait(self) -> int:

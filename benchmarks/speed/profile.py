@@ -34,7 +34,7 @@ def add_to(commands: Any) -> None:
         "profile", help="write flame graphs of publish and consume", description=__doc__
     )
     parser.add_argument("url", metavar="URL", help="any broker; what is made there is deleted")
-    parser.add_argument("--messages", type=int, default=100_000, help="of each (100000)")
+    parser.add_argument("--messages", type=int, default=200_000, help="of each (200000)")
     parser.add_argument("--contestant", default="anymq", help="another than anymq")
     parser.add_argument("--rate", type=int, default=200, help="samples a second (200)")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), metavar="FOLDER")
@@ -45,7 +45,7 @@ def main(options: argparse.Namespace) -> int:
     """Write the flame graphs; 1 if that was not possible."""
     profiler = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or "py-spy"
     options.output.mkdir(parents=True, exist_ok=True)
-    within = [profiler, "record", "--rate", str(options.rate), "--function", "--output"]
+    within = [profiler, "record", "--rate", str(options.rate), "--function", "--gil", "--output"]
     with tempfile.TemporaryDirectory(prefix="anymq-bench-") as folder:
         profile = _Profile(options, Path(folder), within)
         try:

@@ -131,6 +131,18 @@ def test_what_was_not_measured_is_not_met_unless_it_is_optional() -> None:
     }
 
 
+def test_a_quick_run_is_judged_by_what_it_measures() -> None:
+    slow = cell("redis", "publish", "anymq", 10.0), cell("redis", "publish", "raw", 10.0)
+    quick = report(*slow).model_copy(update={"mode": "quick"})
+    found = {one.goal.what: one for one in verdicts(quick)}
+    short = found["publish, against the raw client as usual"]
+    assert (short.words, short.passed) == ("falls short", False)
+    later = found["resident memory gained over a long backlog"]
+    assert (later.words, later.passed) == ("full run only", True)
+    failed = found["import anymq"]
+    assert (failed.words, failed.passed) == ("not measured", True)
+
+
 def test_only_the_backends_of_the_run_are_judged() -> None:
     assert {one.goal.backend for one in verdicts(report(chosen=("nats",)))} == {"", "nats"}
     everything = verdicts(report(chosen=(*SERVERS, "sqlite", "memory")))

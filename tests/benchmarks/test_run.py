@@ -97,6 +97,21 @@ async def test_rounds_take_turns_and_make_cells(tmp_path: Path) -> None:
     assert any("warms up" in line for line in said)
 
 
+async def test_in_haste_the_warm_up_counts_until_there_is_better(tmp_path: Path) -> None:
+    target = Target(backend="sqlite", url=f"sqlite:///{tmp_path}/bench.db")
+    short = [replace(one, seconds=0.1) for one in chosen(["publish-many", "consume"])]
+    rounds: list[list[int]] = []
+    for times in (1, 3):
+        scale = replace(TINY, rounds=times, hasty=True)
+        async with Stage(target, tmp_path) as stage:
+            session = Session(stage, scale, lambda text: None)
+            await session.measure(short, 120.0)
+        ours = [cell for cell in session.cells if cell.contestant == "anymq"]
+        assert [cell.workload for cell in ours] == ["publish-many", "consume"]
+        rounds += [[sample.round for sample in cell.valid] for cell in ours]
+    assert rounds == [[0, 1], [0, 1], [1, 2, 3], [1, 2, 3]]
+
+
 async def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:
     async with Stage(Target(backend="memory", url="memory://bench"), tmp_path) as stage:
         session = Session(stage, TINY, lambda text: None)
