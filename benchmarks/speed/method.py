@@ -21,9 +21,9 @@ METHOD = (
     "follow; peers take part in one or two of the others, and idempotency in one, on Redis.",
     f"publish: {_USUAL.tasks} tasks share the messages, each awaits one call a message. publish-"
     f"many: lists of {_USUAL.batch} messages, one call after the other, for everybody: a raw "
-    "client too awaits the confirmation of one list before it begins the next, on Kafka that of one batch "
-    f"of the whole list. The first {WARM} messages are not timed, and neither is making the "
-    "messages. The raw client as usual publishes bodies alone, without the headers that anymq "
+    "client too awaits the confirmation of one list before it begins the next, on Kafka that of "
+    f"one batch of the whole list. The first {WARM} messages are not timed, and neither is making "
+    "the messages. The raw client as usual publishes bodies alone, without the headers that anymq "
     "sends, which is the strictest comparison; its best technique carries those headers.",
     "consume: a backlog is published first; the rate is that between a tenth and nine tenths of "
     f"it, by the clock at every {MARKS}th part: neither joining nor emptying the last buffers "
