@@ -63,7 +63,7 @@ class Scale:
 
 QUICK = Scale(
     name="quick",
-    seconds=88.0,
+    seconds=84.0,
     rounds=5,
     loads=1,
     hasty=True,
