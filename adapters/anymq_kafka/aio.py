@@ -6,7 +6,7 @@ Everything that is not its public interface is here, so that a new release has o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from traceback import walk_tb
 from typing import Any, TypeAlias
 
@@ -28,6 +28,16 @@ from aiokafka.admin.config_resource import (  # type: ignore[import-untyped]
     ConfigResource,
     ConfigResourceType,
 )
+from aiokafka.codec import (  # type: ignore[import-untyped]
+    gzip_decode,
+    gzip_encode,
+    lz4_decode,
+    lz4_encode,
+    snappy_decode,
+    snappy_encode,
+    zstd_decode,
+    zstd_encode,
+)
 from aiokafka.conn import AIOKafkaConnection  # type: ignore[import-untyped]
 from aiokafka.coordinator.protocol import (  # type: ignore[import-untyped]
     ConsumerProtocolMemberAssignment as MemberAssignment,
@@ -47,6 +57,7 @@ from aiokafka.protocol.commit import (  # type: ignore[import-untyped]
     OffsetCommitRequest,
     OffsetFetchRequest,
 )
+from aiokafka.protocol.fetch import FetchRequest  # type: ignore[import-untyped]
 from aiokafka.protocol.types import (  # type: ignore[import-untyped]
     Array,
     Boolean,
@@ -56,18 +67,21 @@ from aiokafka.protocol.types import (  # type: ignore[import-untyped]
     Schema,
     String,
 )
+from aiokafka.record.util import calc_crc32c  # type: ignore[import-untyped]
 
 __all__ = [
     "AIOKafkaAdminClient",
     "AIOKafkaConnection",
     "AIOKafkaConsumer",
     "AIOKafkaProducer",
+    "CODECS",
     "ConfigResource",
     "ConfigResourceType",
     "Consumed",
     "DeleteGroupsRequest",
     "DescribeGroupsRequest",
     "DescribeLogDirsRequest",
+    "FetchRequest",
     "ListGroupsRequest",
     "MemberAssignment",
     "MemberMetadata",
@@ -78,12 +92,14 @@ __all__ = [
     "RebalanceListener",
     "RecordsToDelete",
     "TopicPartition",
+    "UNPACK",
     "abandon_admin",
     "abandon_consumer",
     "abandon_producer",
     "check",
     "commit",
     "committed",
+    "crc32c",
     "forget_topic",
     "generation",
     "has_ended",
@@ -93,11 +109,26 @@ __all__ = [
     "rejoin",
     "send",
     "start_client",
-]
+    ]
 
 RETRY_PAUSE = 0.1
 
 Consumed: TypeAlias = ConsumerRecord[Any, Any]
+
+crc32c: Callable[[bytes], int] = calc_crc32c
+CODECS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
+    "gzip": (1, gzip_encode),
+    "snappy": (2, snappy_encode),
+    "lz4": (3, lz4_encode),
+    "zstd": (4, zstd_encode),
+}
+"""By what name a compression is asked for: its number in a batch, and what does it."""
+UNPACK: dict[int, Callable[[bytes], bytes]] = {
+    1: gzip_decode,
+    2: snappy_decode,
+    3: lz4_decode,
+    4: zstd_decode,
+}
 
 
 class RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -57,6 +57,7 @@ class KafkaDriver(Driver):
         self._topology = Topology(clients)
         self._delays = Delays(clients, self._topology, self._publisher)
         self._topics: dict[str, TopicSpec] = {}
+        self._natives: dict[str, str] = {}
 
     @classmethod
     async def open(cls, url: URL, options: KafkaOptions, *, timeout: float) -> Self:
@@ -85,6 +86,7 @@ class KafkaDriver(Driver):
 
     async def declare(self, topic: TopicSpec) -> None:
         self._topics[topic.name] = topic
+        self._natives[topic.name] = topic.native
         self._delays.wake()
         if topic.create:
             await self._create(topic)
@@ -114,8 +116,9 @@ class KafkaDriver(Driver):
             if record.deliver_at is not None and record.deliver_at * 1000 > now
         ]
         if not waiting:
+            native = self._natives.get
             return await self._publisher.publish(
-                [(self._native(record.topic), record) for record in records]
+                [(native(topic := record.topic, topic), record) for record in records]
             )
         refusal = await self._make_delays(records[number].topic for number in waiting)
         delays = frozenset(waiting)
@@ -131,12 +134,8 @@ class KafkaDriver(Driver):
                     outcomes[number] = None
         return outcomes
 
-    def _native(self, topic: str) -> str:
-        spec = self._topics.get(topic)
-        return spec.native if spec is not None else topic
-
     def _item(self, record: Record, *, waits: bool) -> Item:
-        native = self._native(record.topic)
+        native = self._natives.get(record.topic, record.topic)
         return delayed(native, record) if waits else (native, record)
 
     async def _make_delays(self, topics: Iterable[str]) -> BaseException | None:

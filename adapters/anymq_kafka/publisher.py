@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from anymq.driver import Outcome, Record
@@ -22,8 +22,9 @@ from anymq.errors import PublishTimeout
 from anymq.partitions import partition_of
 
 from .aio import AIOKafkaProducer, abandon_producer, forget_topic, kafka, start_client
-from .clients import Clients, stop_producer
-from .records import wire_headers, wire_key
+from .batches import RecordBatch
+from .clients import MAX_BATCH, Clients, stop_producer
+from .held import now_ms
 
 CLOSE_GRACE = 2.0
 METADATA_WAIT = 1.0
@@ -45,16 +46,32 @@ class Session:
     retired: bool = False
 
 
-@dataclass(slots=True)
 class Batch:
     """Records of one partition that are stored, or refused, together."""
 
-    topic: str
-    partition: int
-    builder: Any
-    turn: int
-    alone: bool
-    indexes: list[int] = field(default_factory=list)
+    __slots__ = ("alone", "indexes", "partition", "records", "topic", "turn")
+
+    def __init__(
+        self, topic: str, partition: int, records: RecordBatch, turn: int, *, alone: bool
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.records = records
+        self.turn = turn
+        self.alone = alone
+        self.indexes: list[int] = []
+
+
+class Call:
+    """What one call of `publish` is about; `again` has the places of what is to be repeated."""
+
+    __slots__ = ("again", "deadline", "items", "outcomes")
+
+    def __init__(self, items: Sequence[Item], deadline: float) -> None:
+        self.items = items
+        self.deadline = deadline
+        self.outcomes: list[Outcome] = [None] * len(items)
+        self.again: list[int] = []
 
 
 class Publisher:
@@ -73,18 +90,17 @@ class Publisher:
 
     async def publish(self, items: Sequence[Item]) -> list[Outcome]:
         """Store `items`; one outcome each. Raises only if no producer could be started."""
-        outcomes: list[Outcome] = [None] * len(items)
-        deadline = asyncio.get_running_loop().time() + self._timeout
-        await self._publish(items, range(len(items)), outcomes, deadline, together=True)
-        again = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, _Again)]
-        if again:
+        call = Call(items, asyncio.get_running_loop().time() + self._timeout)
+        await self._publish(call, range(len(items)), together=True)
+        if again := call.again:
+            call.again = []
             try:
-                await self._publish(items, again, outcomes, deadline, together=False)
+                await self._publish(call, again, together=False)
             except (kafka.KafkaError, OSError) as error:
                 for index in again:
-                    if isinstance(outcomes[index], _Again):
-                        outcomes[index] = error
-        return outcomes
+                    if call.outcomes[index] is None:
+                        call.outcomes[index] = error
+        return call.outcomes
 
     async def open(self) -> Session:
         """Return a session whose producer has been started, making one if need be."""
@@ -109,20 +125,12 @@ class Publisher:
             session.retired = True
             await stop_producer(session.producer, CLOSE_GRACE)
 
-    async def _publish(
-        self,
-        items: Sequence[Item],
-        indexes: Iterable[int],
-        outcomes: list[Outcome],
-        deadline: float,
-        *,
-        together: bool,
-    ) -> None:
+    async def _publish(self, call: Call, indexes: Sequence[int], *, together: bool) -> None:
         session = await self.open()
         session.users += 1
         try:
-            batches = await self._fill(session, items, indexes, outcomes, together=together)
-            await self._send(session, batches, outcomes, deadline)
+            batches = await self._fill(session, call, indexes, together=together)
+            await self._send(session, batches, call)
         finally:
             session.users -= 1
             if session.retired and not session.users:
@@ -134,42 +142,40 @@ class Publisher:
             self._session = None
 
     async def _fill(
-        self,
-        session: Session,
-        items: Sequence[Item],
-        indexes: Iterable[int],
-        outcomes: list[Outcome],
-        *,
-        together: bool,
+        self, session: Session, call: Call, indexes: Sequence[int], *, together: bool
     ) -> list[Batch]:
         """Sort the records into batches; those of a topic that is not there get their outcome."""
         deadline = asyncio.get_running_loop().time() + METADATA_WAIT
+        millis = int(now_ms())
         batches: list[Batch] = []
-        latest: dict[tuple[str, int], Batch] = {}
-        topics: dict[str, _Spread | kafka.KafkaError] = {}
+        spreads: dict[str, _Spread | kafka.KafkaError] = {}
+        spread: _Spread | kafka.KafkaError | None = None
+        current: str | None = None
+        items, compression = call.items, self._clients.options.compression
         for index in indexes:
             topic, record = items[index]
-            spread = topics.get(topic)
-            if spread is None:
-                spread = await self._spread(session.producer, topic, len(items), deadline)
-                topics[topic] = spread
-            if isinstance(spread, kafka.KafkaError):
-                outcomes[index] = spread
+            if topic != current:
+                current, spread = topic, spreads.get(topic)
+                if spread is None:
+                    spread = await self._spread(session.producer, topic, len(items), deadline)
+                    spreads[topic] = spread
+            if not isinstance(spread, _Spread):
+                call.outcomes[index] = spread
                 continue
-            key = wire_key(record)
             partition = spread.place(record.key)
-            batch = latest.get((topic, partition)) if together else None
-            headers = wire_headers(record)
-            if batch is None or not _add(batch, index, key, record.body, headers):
+            batch = spread.latest.get(partition) if together else None
+            if batch is None or not batch.records.add(record):
+                records = RecordBatch(MAX_BATCH, millis, compression)
+                records.add(record)
                 turn = batch.turn + 1 if batch is not None else 0
-                batch = Batch(
-                    topic, partition, session.producer.create_batch(), turn, alone=not together
-                )
-                _add(batch, index, key, record.body, headers)
-                latest[topic, partition] = batch
+                batch = Batch(topic, partition, records, turn, alone=not together)
+                spread.latest[partition] = batch
                 batches.append(batch)
-        # The first of every partition, then the second: aiokafka holds one a partition at a time.
-        batches.sort(key=_turn)
+            batch.indexes.append(index)
+        if len(batches) > 1:
+            # The first of every partition, then the second: aiokafka holds one a partition at a
+            # time.
+            batches.sort(key=_turn)
         return batches
 
     async def _spread(
@@ -180,32 +186,28 @@ class Publisher:
         except kafka.KafkaError as error:
             return error
 
-    async def _send(
-        self, session: Session, batches: list[Batch], outcomes: list[Outcome], deadline: float
-    ) -> None:
+    async def _send(self, session: Session, batches: list[Batch], call: Call) -> None:
         flying: dict[asyncio.Future[Any], Batch] = {}
         missing: list[Batch] = list(batches)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(call.deadline):
                 for batch in batches:
                     try:
                         future = await session.producer.send_batch(
-                            batch.builder, batch.topic, partition=batch.partition
+                            batch.records, batch.topic, partition=batch.partition
                         )
                     except (kafka.KafkaError, AssertionError) as error:
                         # An assertion: the topic has been made anew with fewer partitions.
                         failure = error if isinstance(error, kafka.KafkaError) else None
-                        self._fail(session, batch, failure or _unknown(batch.topic), outcomes)
+                        self._fail(session, batch, failure or _unknown(batch.topic), call)
                         missing.remove(batch)
                     else:
                         flying[future] = batch
                 while flying:
-                    done, _ = await asyncio.wait(
-                        flying, timeout=LOOK_AGAIN, return_when=asyncio.FIRST_COMPLETED
-                    )
+                    done, _ = await asyncio.wait(flying, timeout=LOOK_AGAIN)
                     for future in done or self._vanished(session, flying):
                         batch = flying.pop(future)
-                        self._finish(session, batch, future, outcomes)
+                        self._finish(session, batch, future, call)
                         missing.remove(batch)
         except TimeoutError:
             for batch in missing:
@@ -213,7 +215,7 @@ class Publisher:
                     f"Kafka did not confirm within {self._timeout:g} s; "
                     "the message may have been stored all the same"
                 )
-                self._fail(session, batch, timeout, outcomes)
+                self._fail(session, batch, timeout, call)
         finally:
             for future in flying:
                 future.add_done_callback(_forget)
@@ -230,32 +232,29 @@ class Publisher:
         ]
 
     def _finish(
-        self, session: Session, batch: Batch, future: asyncio.Future[Any], outcomes: list[Outcome]
+        self, session: Session, batch: Batch, future: asyncio.Future[Any], call: Call
     ) -> None:
         if not future.done():
             future.add_done_callback(_forget)
-            self._fail(session, batch, _unknown(batch.topic), outcomes)
+            self._fail(session, batch, _unknown(batch.topic), call)
             return
         error = future.exception()
         if error is not None:
-            self._fail(session, batch, error, outcomes)
+            self._fail(session, batch, error, call)
             return
         first = future.result().offset
-        for number, index in enumerate(batch.indexes):
-            outcomes[index] = f"{batch.partition}:{first + number}" if first >= 0 else None
+        if first >= 0:
+            outcomes, partition = call.outcomes, batch.partition
+            for offset, index in enumerate(batch.indexes, first):
+                outcomes[index] = f"{partition}:{offset}"
 
-    def _fail(
-        self, session: Session, batch: Batch, error: BaseException, outcomes: list[Outcome]
-    ) -> None:
+    def _fail(self, session: Session, batch: Batch, error: BaseException, call: Call) -> None:
         self._retire(session)
         if not batch.alone and _may_pass(error, len(batch.indexes)):
-            error = _Again()
+            call.again += batch.indexes
+            return
         for index in batch.indexes:
-            outcomes[index] = error
-
-
-class _Again(Exception):
-    """Refused because of the others in its batch or before it. Never leaves this module."""
+            call.outcomes[index] = error
 
 
 def _may_pass(error: BaseException, records: int) -> bool:
@@ -270,7 +269,7 @@ def _may_pass(error: BaseException, records: int) -> bool:
 class _Spread:
     """Chooses partitions for one topic during one call."""
 
-    __slots__ = ("_available", "_count", "_placed", "_start", "_ways")
+    __slots__ = ("_available", "_count", "_placed", "_start", "_ways", "latest")
 
     def __init__(self, count: int, available: list[int], records: int) -> None:
         self._count = count
@@ -278,6 +277,8 @@ class _Spread:
         self._ways = min(len(available), 1 + records // RUN)
         self._start = random.randrange(len(available))
         self._placed = 0
+        self.latest: dict[int, Batch] = {}
+        """The batch of each partition that is being filled."""
 
     def place(self, key: str | None) -> int:
         """By the key as every Kafka client does it; without one, on a few partitions in turn."""
@@ -314,15 +315,6 @@ async def _partitions(
             raise kafka.KafkaConnectionError("no broker answers") from None
     available = sorted(cluster.available_partitions_for_topic(topic) or found)
     return len(found), available
-
-
-def _add(
-    batch: Batch, index: int, key: bytes | None, body: bytes, headers: list[tuple[str, bytes]]
-) -> bool:
-    if batch.builder.append(timestamp=None, key=key, value=body, headers=headers) is None:
-        return False
-    batch.indexes.append(index)
-    return True
 
 
 def _turn(batch: Batch) -> int:
