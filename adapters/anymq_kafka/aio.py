@@ -70,11 +70,12 @@ from aiokafka.protocol.types import (  # type: ignore[import-untyped]
 from aiokafka.record.util import calc_crc32c  # type: ignore[import-untyped]
 
 __all__ = [
+    "CODECS",
+    "UNPACK",
     "AIOKafkaAdminClient",
     "AIOKafkaConnection",
     "AIOKafkaConsumer",
     "AIOKafkaProducer",
-    "CODECS",
     "ConfigResource",
     "ConfigResourceType",
     "Consumed",
@@ -92,7 +93,6 @@ __all__ = [
     "RebalanceListener",
     "RecordsToDelete",
     "TopicPartition",
-    "UNPACK",
     "abandon_admin",
     "abandon_consumer",
     "abandon_producer",
@@ -109,7 +109,7 @@ __all__ = [
     "rejoin",
     "send",
     "start_client",
-    ]
+]
 
 RETRY_PAUSE = 0.1
 

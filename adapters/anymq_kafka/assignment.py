@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
-from anymq.driver import Received, Revoke
+from anymq.driver import Revoke
 from anymq.offsets import OffsetTracker
 
 from .aio import (
@@ -20,6 +20,7 @@ from .aio import (
     rejoin,
 )
 from .balance import Balancer, Claim
+from .records import KafkaReceived
 
 log = logging.getLogger("anymq.kafka")
 
@@ -33,6 +34,7 @@ class Partition:
 
     __slots__ = (
         "committed",
+        "counted",
         "dirty",
         "given_up",
         "held",
@@ -53,6 +55,8 @@ class Partition:
         self.retry = retry
         self.prefix = f"{'.'.join(tp.topic.split('.')[-2:])}:" if retry else ""
         self.committed = (begin, metadata)
+        self.counted = bool(metadata)
+        """Whether redeliveries may have been noted."""
         self.dirty = False
         self.paused = False
         self.leaving = False
@@ -63,7 +67,7 @@ class Partition:
         self.held_bytes = 0
         self.local = 0
         """Open, but not in the core's hands: held until due, or given back."""
-        self.withheld: list[Received] = []
+        self.withheld: list[KafkaReceived] = []
         """What could be handed out, were the partition not leaving."""
 
     @property

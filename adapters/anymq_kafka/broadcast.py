@@ -10,15 +10,14 @@ from anymq.driver import Nack, Received, Source, SourceLost, SubscribeSpec
 
 from .aio import AIOKafkaConsumer, TopicPartition, has_ended, kafka, start_client
 from .clients import Clients, stop_consumer
+from .fetched import Fetched
 from .places import check, partitions_of, places_for
-from .records import received
 from .topology import Topology
 from .watch import Progress
 
 log = logging.getLogger("anymq.kafka")
 
 CLOSE_GRACE = 1.5
-READ_GRACE = 1.0
 LOOK_TIMEOUT = 5.0
 
 
@@ -39,6 +38,7 @@ class BroadcastSource(Source):
     ) -> None:
         self._topic = topic
         self._consumer = consumer
+        self._fetched = Fetched(consumer)
         self._places = places
         self._clients = clients
         self._topology = topology
@@ -79,15 +79,12 @@ class BroadcastSource(Source):
                 await self._look()
         self._follow_partitions()
         try:
-            async with asyncio.timeout(wait + READ_GRACE):
-                found = await self._consumer.getmany(
-                    timeout_ms=round(wait * 1000), max_records=limit
-                )
+            found = await self._fetched.read(wait, limit)
         except TimeoutError:
             return ()
         batch: list[Received] = []
-        for tp, records in found.items():
-            batch += [received(record, None) for record in records]
+        for tp, records in found:
+            batch += records
             self._places[tp] = records[-1].offset + 1
         if batch:
             self._moved()
@@ -147,6 +144,7 @@ class BroadcastSource(Source):
             await stop_consumer(consumer, 0)
             raise
         old, self._consumer = self._consumer, consumer
+        self._fetched = Fetched(consumer)
         self._assign()
         self._moved()
         await stop_consumer(old, CLOSE_GRACE)

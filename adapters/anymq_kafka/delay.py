@@ -27,7 +27,7 @@ from .groups import Groups
 from .held import now_ms
 from .places import reader
 from .publisher import Item, Publisher
-from .reader import Reader, Token
+from .reader import Reader
 from .records import DUE
 from .topology import Plan, Topology, settings
 
@@ -166,7 +166,7 @@ class Delays:
     async def _forward(self, member: Reader, received: Sequence[Received]) -> None:
         """Copy each to where it belongs now, and settle what was confirmed."""
         dropped = await self._dropped(received)
-        member.done([item.token for item in dropped])
+        member.done(dropped)
         received = [item for item in received if item not in dropped]
         outcomes = await self._publisher.publish([_next(item) for item in received])
         refused = [number for number, outcome in enumerate(outcomes) if _is_final(outcome)]
@@ -177,12 +177,12 @@ class Delays:
             for number, outcome in zip(refused, await self._publisher.publish(copies), strict=True):
                 outcomes[number] = outcome
         failed: list[Received] = []
-        stored: list[Token] = []
+        stored: list[Received] = []
         for item, outcome in zip(received, outcomes, strict=True):
             if isinstance(outcome, BaseException):
                 failed.append(item)
             else:
-                stored.append(item.token)
+                stored.append(item)
         member.done(stored)
         if failed:
             member.give_back(failed)

@@ -5,12 +5,8 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from .aio import Consumed
-
-if TYPE_CHECKING:
-    from .assignment import Partition
+from .records import KafkaReceived
 
 
 def now_ms() -> float:
@@ -22,21 +18,20 @@ class Held:
     """Records that are not due yet, soonest first; of equal ones the first that was read."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, int, Partition, Consumed]] = []
+        self._heap: list[tuple[int, int, KafkaReceived]] = []
         self._count = 0
 
-    def push(self, due: int, partition: Partition, record: Consumed) -> None:
+    def push(self, due: int, record: KafkaReceived) -> None:
         self._count += 1
-        heapq.heappush(self._heap, (due, self._count, partition, record))
+        heapq.heappush(self._heap, (due, self._count, record))
 
-    def pop_due(self, limit: int) -> Iterator[tuple[Partition, Consumed]]:
+    def pop_due(self, limit: int) -> Iterator[KafkaReceived]:
         """Yield, and forget, up to `limit` records that are due."""
         now = now_ms()
         for _ in range(limit):
             if not self._heap or self._heap[0][0] > now:
                 return
-            _, _, partition, record = heapq.heappop(self._heap)
-            yield partition, record
+            yield heapq.heappop(self._heap)[2]
 
     def wait(self) -> float:
         """How many seconds until the next is due."""
@@ -44,5 +39,5 @@ class Held:
 
     def drop_closed(self) -> None:
         """Forget the records of partitions that are no longer ours."""
-        self._heap = [item for item in self._heap if not item[2].tracker.closed]
+        self._heap = [item for item in self._heap if not item[2].token.tracker.closed]
         heapq.heapify(self._heap)

@@ -38,7 +38,7 @@ async def browse(
             consumer.seek(tp, places[tp])
         while left:
             for tp, records in (await _read(clients, consumer, left)).items():
-                batch = [received(record, None) for record in records if record.offset < ends[tp]]
+                batch = [received(record) for record in records if record.offset < ends[tp]]
                 if batch:
                     yield batch
             # By position: the log may end with what is no record.

@@ -6,17 +6,18 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import cast
 
 from anymq.driver import Received, Revoke, SourceLost
 
-from .aio import Consumed, TopicPartition, has_ended, kafka, refresh, start_client
+from .aio import TopicPartition, has_ended, kafka, refresh, start_client
 from .assignment import Assignment, Partition
 from .balance import Balancer
 from .clients import Clients, stop_consumer
 from .commits import COMMIT_TIMEOUT, Committer
+from .fetched import Fetched, Found
 from .held import Held, now_ms
-from .records import due_of, received, size_of
+from .records import KafkaReceived
 from .topology import Topology
 from .watch import Watch
 
@@ -24,15 +25,11 @@ log = logging.getLogger("anymq.kafka")
 
 # How soon something given back is noticed while reading waits for the broker.
 SLICE = 0.1
-# aiokafka's getmany() waits without a limit while the group rebalances.
-READ_GRACE = 1.0
 JOIN_WAIT = 3.0
 CLOSE_COMMIT, CLOSE_GRACE = 1.0, 1.2
 TRIM_INTERVAL = 30.0
 # What is done above the oldest message of a held topic is in the metadata, so it may go far.
 HELD_SPAN = 100
-
-Token = tuple[Partition, int]
 
 
 class Reader:
@@ -60,7 +57,7 @@ class Reader:
         self._topology = topology
         self._window = window or options.retry_window
         self._window_bytes = window_bytes or options.retry_window_bytes
-        self._given_back: deque[Received] = deque()
+        self._given_back: deque[KafkaReceived] = deque()
         self._held = Held()
         self._closed = False
         self._trims = trim
@@ -69,6 +66,7 @@ class Reader:
         self._trimming: asyncio.Task[None] | None = None
         balancer = Balancer(ordered=revoke is not None)
         self.consumer = clients.consumer(group, balancer)
+        self._fetched: Fetched | None = None
         self.assignment = Assignment(
             self.consumer, balancer, held, handover=options.handover, revoke=revoke
         )
@@ -95,13 +93,14 @@ class Reader:
             await self.aclose(grace=0.0)
             raise
         try:
+            self._fetched = Fetched(self.consumer)
             self.consumer.subscribe(self._topics, listener=self.assignment)
             await self._is_ready(asyncio.get_running_loop().time() + JOIN_WAIT)
         except BaseException:
             await self.aclose()
             raise
 
-    async def receive(self, limit: int, wait: float) -> list[Received]:
+    async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         """As `Source.receive`."""
         if self.assignment.failure is not None:
             raise SourceLost("the group's offsets could not be read") from self.assignment.failure
@@ -109,12 +108,11 @@ class Reader:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         if limit <= 0:
-            if self.assignment.ready.is_set():
-                # A partition that does not exist: only the time of the last poll is noted.
-                await self._read(0, 1, TopicPartition(self._topics[0], -1))
+            if self._fetched is not None:
+                self._fetched.touch()
             return []
         while True:
-            batch: list[Received] = []
+            batch: list[KafkaReceived] = []
             if await self._is_ready(deadline):
                 batch = self._take_local(limit)
                 if len(batch) < limit:
@@ -125,9 +123,11 @@ class Reader:
             if batch or loop.time() >= deadline:
                 return batch
 
-    def done(self, tokens: Iterable[Token]) -> None:
+    def done(self, records: Iterable[Received]) -> None:
         """Settle what is still open; it is committed in the background."""
-        changed = {partition for partition, offset in tokens if partition.tracker.done(offset)}
+        changed = {
+            record.token for record in of_kafka(records) if record.token.tracker.done(record.offset)
+        }
         for partition in changed:
             self.committer.mark(partition)
             self.assignment.settled(partition)
@@ -136,14 +136,14 @@ class Reader:
 
     def give_back(self, records: Iterable[Received]) -> None:
         """Deliver again what is still open: here, or by the partition's next owner."""
-        for item in records:
-            if is_open(item.token):
-                partition: Partition = item.token[0]
+        for item in of_kafka(records):
+            if is_open(item):
+                partition = item.token
                 partition.local += 1
                 self._given_back.append(item)
                 self.assignment.settled(partition)
 
-    async def keep(self, counts: Iterable[tuple[Token, int]]) -> None:
+    async def keep(self, counts: Iterable[tuple[Received, int]]) -> None:
         """Make durable how often open records have been redelivered; they stay as they are.
 
         Raises what may be repeated when that could not be committed.
@@ -151,8 +151,11 @@ class Reader:
         async with asyncio.timeout(COMMIT_TIMEOUT):
             await self.assignment.ready.wait()
         # From here to the request nothing else runs, so it is this call's commit that is awaited.
-        for (partition, offset), count in counts:
-            if partition.tracker.keep(offset, count):
+        for record, count in counts:
+            (item,) = of_kafka((record,))
+            partition = item.token
+            if partition.tracker.keep(item.offset, count):
+                partition.counted = True
                 self.committer.mark(partition)
         if not await self.committer.flush():
             raise kafka.CommitFailedError("the attempts could not be committed")
@@ -189,7 +192,7 @@ class Reader:
                 return False
         return True
 
-    async def _fill(self, batch: list[Received], timeout: float, limit: int) -> None:
+    async def _fill(self, batch: list[KafkaReceived], timeout: float, limit: int) -> None:
         try:
             found = await self._read(timeout, limit)
         except kafka.KafkaError:
@@ -197,44 +200,38 @@ class Reader:
                 raise
             # What is in hand must not be lost; the error will come again.
             return
-        for tp, records in found.items():
+        for tp, records in found:
             self._take(tp, records, batch)
 
-    async def _read(
-        self, timeout: float, limit: int, *partitions: TopicPartition
-    ) -> dict[TopicPartition, list[Consumed]]:
-        timeout = max(0.0, timeout)
+    async def _read(self, timeout: float, limit: int) -> Found:
+        assert self._fetched is not None
         try:
-            async with asyncio.timeout(timeout + READ_GRACE):
-                found: dict[TopicPartition, list[Consumed]] = await self.consumer.getmany(
-                    *partitions, timeout_ms=round(timeout * 1000), max_records=limit
-                )
-                return found
+            return await self._fetched.read(timeout, limit)
         except TimeoutError:
-            return {}
+            return []
         except kafka.KafkaError as error:
             if has_ended(self.consumer):
                 raise SourceLost("the consumer has ended") from error
             raise
 
-    def _take_local(self, limit: int) -> list[Received]:
+    def _take_local(self, limit: int) -> list[KafkaReceived]:
         """What was given back, then what has become due."""
-        batch: list[Received] = []
+        batch: list[KafkaReceived] = []
         while self._given_back and len(batch) < limit:
             item = self._given_back.popleft()
-            if is_open(item.token):
+            if is_open(item):
                 self._hand_out(item, batch)
-        for partition, record in self._held.pop_due(limit - len(batch)):
+        for item in self._held.pop_due(limit - len(batch)):
+            partition = item.token
             if not partition.tracker.closed:
                 partition.held -= 1
-                partition.held_bytes -= size_of(record)
-                token = (partition, record.offset)
-                self._hand_out(received(record, token, prefix=partition.prefix), batch)
+                partition.held_bytes -= item.size
+                self._hand_out(item, batch)
                 self._balance(partition)
         return batch
 
-    def _hand_out(self, item: Received, batch: list[Received]) -> None:
-        partition: Partition = item.token[0]
+    def _hand_out(self, item: KafkaReceived, batch: list[KafkaReceived]) -> None:
+        partition = item.token
         if partition.leaving:
             # Its next owner delivers it; or we do, should the partition stay after all.
             partition.withheld.append(item)
@@ -242,32 +239,30 @@ class Reader:
             partition.local -= 1
             batch.append(item)
 
-    def _take(self, tp: TopicPartition, records: list[Consumed], batch: list[Received]) -> None:
+    def _take(
+        self, tp: TopicPartition, records: Sequence[KafkaReceived], batch: list[KafkaReceived]
+    ) -> None:
         partition = self.assignment.partitions.get(tp)
         if partition is None:
             log.debug("records of %s, which is not assigned, were dropped", tp)
             return
-        now = now_ms()
+        if records[0].offset < partition.tracker.position:
+            partition = self.assignment.rewind(partition, records[0].offset)
+        deliver, counted, now = partition.tracker.deliver, partition.counted, now_ms()
         for record in records:
-            offset = record.offset
-            if offset < partition.tracker.position:
-                partition = self.assignment.rewind(partition, offset)
-            if not partition.tracker.deliver(offset):
+            record.token = partition
+            if not deliver(record.offset):
                 self.committer.mark(partition)
-            elif partition.retry and (due := due_of(record)) > now:
+                continue
+            if counted:
+                record.redeliveries = partition.tracker.count(record.offset)
+            if partition.retry and (due := record.headers.due()) > now:
                 partition.local += 1
                 partition.held += 1
-                partition.held_bytes += size_of(record)
-                self._held.push(due, partition, record)
+                partition.held_bytes += record.size
+                self._held.push(due, record)
             else:
-                batch.append(
-                    received(
-                        record,
-                        (partition, offset),
-                        prefix=partition.prefix,
-                        redeliveries=partition.tracker.count(offset),
-                    )
-                )
+                batch.append(record)
         self._balance(partition)
 
     def _balance(self, partition: Partition) -> None:
@@ -288,7 +283,7 @@ class Reader:
 
     def _reassigned(self) -> None:
         self._held.drop_closed()
-        self._given_back = deque(item for item in self._given_back if is_open(item.token))
+        self._given_back = deque(item for item in self._given_back if is_open(item))
         for partition in self.assignment.partitions.values():
             if not partition.leaving:
                 self._given_back += partition.withheld
@@ -315,8 +310,12 @@ class Reader:
             log.debug("deleting what is done from %s failed: %r", list(before), error)
 
 
-def is_open(token: Any) -> bool:
-    """Whether the record of this token is unsettled, in an assignment that still holds."""
-    partition, offset = token
-    still: bool = partition.tracker.is_open(offset)
+def is_open(record: KafkaReceived) -> bool:
+    """Whether the record is unsettled, in an assignment that still holds."""
+    still: bool = record.token.tracker.is_open(record.offset)
     return still
+
+
+def of_kafka(records: Iterable[Received]) -> Iterable[KafkaReceived]:
+    """The same: what a reader has handed out."""
+    return cast("Iterable[KafkaReceived]", records)

@@ -1,39 +1,55 @@
-"""Between anymq's records and Kafka's."""
+"""Between Kafka's records and anymq's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
-from anymq.driver import Received, Record
+from anymq.driver import Received
 
-from .aio import Consumed
+from .aio import Consumed, TopicPartition
+from .varint import read
 
 DUE = "anymq-due"
 """The header of a copy in a retry topic: when it is due, milliseconds since the epoch."""
+CONTROL = "anymq-"
+_CONTROL, _DUE = CONTROL.encode(), DUE.encode()
 
-
-def wire_key(record: Record) -> bytes | None:
-    return None if record.key is None else record.key.encode()
-
-
-def wire_headers(record: Record) -> list[tuple[str, bytes]]:
-    return [(name, value.encode()) for name, value in record.headers.items()]
+Pairs = Sequence[tuple[str, bytes | None]]
 
 
 class Headers(Mapping[str, str]):
     """The headers of a record, decoded when first asked for. Of repeated ones the last counts."""
 
-    __slots__ = ("_decoded", "_raw")
+    __slots__ = ("_decoded", "_written")
 
-    def __init__(self, raw: Iterable[tuple[str, bytes | None]]) -> None:
-        self._raw = raw
+    def __init__(self, written: bytes) -> None:
+        self._written = written
         self._decoded: dict[str, str] | None = None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        # Asked for with every message, to find that there is none.
+        if self._decoded is None and _CONTROL not in self._written and name.startswith(CONTROL):
+            return default
+        return self._all().get(name, default)
+
+    def due(self) -> int:
+        """When the record may be delivered, milliseconds since the epoch; 0: it does not say."""
+        if _DUE in self._written:
+            for name, value in self.pairs():
+                if name == DUE and value is not None and value.isdigit() and len(value) < 16:
+                    return int(value)
+        return 0
+
+    def pairs(self) -> Pairs:
+        """The headers as they came."""
+        return pairs(self._written)
 
     def _all(self) -> dict[str, str]:
         if self._decoded is None:
             self._decoded = {
                 name: "" if value is None else value.decode("utf-8", "backslashreplace")
-                for name, value in self._raw
+                for name, value in self.pairs()
                 if name != DUE
             }
         return self._decoded
@@ -51,32 +67,133 @@ class Headers(Mapping[str, str]):
         return repr(self._all())
 
 
-def received(
-    record: Consumed, token: object, *, prefix: str = "", redeliveries: int = 0
-) -> Received:
-    """Return `record` as anymq's. Its key and headers may be anything; a tombstone has no body."""
-    key = record.key
-    return Received(
-        record.value if record.value is not None else b"",
-        Headers(record.headers),
-        position=f"{prefix}{record.partition}:{record.offset}",
-        token=token,
-        native=record,
-        key=None if key is None else key.decode("utf-8", "backslashreplace"),
-        time=record.timestamp / 1000 if record.timestamp >= 0 else None,
-        redeliveries=redeliveries,
-        partition=record.partition,
+class ReadHeaders(Headers):
+    """Headers that aiokafka has read."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, pairs: Pairs) -> None:
+        # As if there were control headers: then all of it is looked at.
+        super().__init__(_DUE)
+        self._pairs = pairs
+
+    def pairs(self) -> Pairs:
+        return self._pairs
+
+
+def pairs(written: bytes) -> Pairs:
+    """Return the headers, whose number stands before them."""
+    count, place = read(written, 0)
+    found: list[tuple[str, bytes | None]] = []
+    for _ in range(count):
+        size, place = read(written, place)
+        name = written[place : place + size].decode("utf-8", "backslashreplace")
+        size, place = read(written, place + size)
+        found.append((name, None if size < 0 else written[place : place + size]))
+        place += max(size, 0)
+    return found
+
+
+class KafkaReceived(Received):
+    """A record that knows its offset. What is seldom asked for is made then.
+
+    `value` is the body as Kafka has it: a tombstone has none. `token` is the epoch of the partition
+    that it was handed out in, with which a reader settles it.
+    """
+
+    __slots__ = ("millis", "offset", "stamped", "tp", "value", "written_key")
+
+    headers: Headers
+
+    def __init__(
+        self,
+        tp: TopicPartition,
+        offset: int,
+        value: bytes | None,
+        headers: Headers,
+        key: bytes | None,
+        millis: int,
+        stamped: int,
+    ) -> None:
+        self.tp = tp
+        self.offset = offset
+        self.value = value
+        self.body = b"" if value is None else value
+        self.headers = headers
+        self.written_key = key
+        self.millis = millis
+        self.stamped = stamped
+        self.token = None
+        self.redeliveries = 0
+
+    def __getattr__(self, name: str) -> Any:
+        make = _MADE.get(name)
+        if make is None:
+            raise AttributeError(name)
+        value = make(self)
+        setattr(self, name, value)
+        return value
+
+    @property
+    def size(self) -> int:
+        """About how much memory it holds."""
+        return 200 + len(self.body) + len(self.written_key or b"")
+
+
+def _native(record: KafkaReceived) -> Consumed:
+    key, value, tp = record.written_key, record.value, record.tp
+    return Consumed(
+        tp.topic,
+        tp.partition,
+        record.offset,
+        record.millis,
+        record.stamped,
+        key,
+        value,
+        None,
+        -1 if key is None else len(key),
+        -1 if value is None else len(value),
+        tuple(record.headers.pairs()),
     )
 
 
-def due_of(record: Consumed) -> int:
-    """When `record` may be delivered, milliseconds since the epoch; 0 if it does not say."""
-    for name, value in record.headers:
-        if name == DUE and value is not None and value.isdigit() and len(value) < 16:
-            return int(value)
-    return 0
+def _position(record: KafkaReceived) -> str:
+    prefix = record.token.prefix if record.token is not None else ""
+    return f"{prefix}{record.tp.partition}:{record.offset}"
 
 
-def size_of(record: Consumed) -> int:
-    """About how much memory `record` holds."""
-    return 200 + len(record.value or b"") + len(record.key or b"")
+def _key(record: KafkaReceived) -> str | None:
+    key = record.written_key
+    return None if key is None else key.decode("utf-8", "backslashreplace")
+
+
+def _partition(record: KafkaReceived) -> int:
+    number: int = record.tp.partition
+    return number
+
+
+def _time(record: KafkaReceived) -> float | None:
+    return record.millis / 1000 if record.millis >= 0 else None
+
+
+_MADE: dict[str, Callable[[KafkaReceived], Any]] = {
+    "content_type": lambda _: None,
+    "key": _key,
+    "native": _native,
+    "partition": _partition,
+    "position": _position,
+    "time": _time,
+}
+
+
+def received(record: Consumed) -> KafkaReceived:
+    """Return what aiokafka has read."""
+    return KafkaReceived(
+        TopicPartition(record.topic, record.partition),
+        record.offset,
+        record.value,
+        ReadHeaders(record.headers),
+        record.key,
+        record.timestamp,
+        record.timestamp_type,
+    )

@@ -10,7 +10,7 @@ from anymq.driver import Nack, Received, Source, SubscribeSpec
 from . import ordered, retry
 from .aio import kafka
 from .places import place_group
-from .reader import Reader, Token, is_open
+from .reader import Reader, is_open, of_kafka
 
 if TYPE_CHECKING:
     from .clients import Clients
@@ -72,7 +72,7 @@ class GroupSource(Source):
         return await self._reader.receive(limit, wait)
 
     async def ack(self, records: Sequence[Received]) -> None:
-        self._reader.done([record.token for record in records])
+        self._reader.done(records)
         # What cannot be committed at all must be seen; what cannot just now is repeated by itself.
         committer = self._reader.committer
         if (error := committer.error) is not None:
@@ -95,7 +95,7 @@ class GroupSource(Source):
         await self._reader.keep(
             [
                 # What the next delivery has to add to the attempt that the record itself says.
-                (item.received.token, _redeliveries(item))
+                (item.received, _redeliveries(item))
                 for item in nacks
             ]
         )
@@ -105,17 +105,17 @@ class GroupSource(Source):
 
     async def _put_back(self, nacks: Sequence[Nack]) -> BaseException | None:
         """Copy into the retry topics, then settle what was confirmed; return the last failure."""
-        live = [item for item in nacks if is_open(item.received.token)]
+        live = [item for item in nacks if all(map(is_open, of_kafka((item.received,))))]
         if not live:
             return None
         copies = [(retry.bin_of(self._retry_topics, item.delay), retry.copy(item)) for item in live]
         failure: BaseException | None = None
-        stored: list[Token] = []
+        stored: list[Received] = []
         for item, outcome in zip(live, await self._publisher.publish(copies), strict=True):
             if isinstance(outcome, BaseException):
                 failure = outcome
             else:
-                stored.append(item.received.token)
+                stored.append(item.received)
         self._reader.done(stored)
         return failure
 
