@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from anymq.driver import Received
 
@@ -104,6 +104,7 @@ class KafkaReceived(Received):
     __slots__ = ("millis", "offset", "stamped", "tp", "value", "written_key")
 
     headers: Headers
+    token: Any
 
     def __init__(
         self,
@@ -153,7 +154,7 @@ def _native(record: KafkaReceived) -> Consumed:
         None,
         -1 if key is None else len(key),
         -1 if value is None else len(value),
-        tuple(record.headers.pairs()),
+        cast("Any", tuple(record.headers.pairs())),
     )
 
 

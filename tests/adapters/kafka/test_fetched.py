@@ -1,0 +1,170 @@
+"""What is taken out of aiokafka's fetcher: all of it, once and in order, and its errors."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from anymq_kafka import KafkaDriver
+from anymq_kafka import fetched as module
+from anymq_kafka.aio import AIOKafkaConsumer, TopicPartition, kafka
+from anymq_kafka.fetched import Fetched, Found
+from anymq_kafka.unpack import Chunk
+from tests.adapters.kafka.support import Bench
+from tests.adapters.support import eventually
+
+pytestmark = pytest.mark.kafka
+
+
+async def take(fetched: Fetched, count: int, limit: int = 100) -> list[tuple[int, int, bytes]]:
+    """Read until there are `count` records; where each was, and its body."""
+    found: list[tuple[int, int, bytes]] = []
+    async with asyncio.timeout(20):
+        while len(found) < count:
+            found += flat(await fetched.read(1.0, limit))
+    return found
+
+
+def flat(found: Found) -> list[tuple[int, int, bytes]]:
+    return [(tp.partition, item.offset, item.body) for tp, items in found for item in items]
+
+
+def assign(consumer: AIOKafkaConsumer, name: str, *partitions: int) -> list[TopicPartition]:
+    tps = [TopicPartition(name, number) for number in partitions]
+    consumer.assign(tps)
+    for tp in tps:
+        consumer.seek(tp, 0)
+    return tps
+
+
+async def test_everything_comes_once_and_in_order(bench: Bench, driver: KafkaDriver) -> None:
+    await driver.publish([bench.record(n, key=f"k{n % 20}") for n in range(900)])
+    async with bench.consumer() as consumer:
+        fetched = Fetched(consumer)
+        assign(consumer, bench.name, 0, 1, 2)
+        found = await take(fetched, 900, limit=70)
+        assert await fetched.read(0.3, 70) == []
+    assert sorted(int(body) for *_, body in found) == list(range(900))
+    for partition in range(3):
+        offsets = [offset for number, offset, _ in found if number == partition]
+        assert offsets == list(range(len(offsets)))
+
+
+async def test_nothing_of_it_is_left_to_aiokafka(
+    bench: Bench, driver: KafkaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a release has changed what `fetched` stands on, and everything is merely slow."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("aiokafka has read this")
+
+    monkeypatch.setattr(module, "received", refuse)
+    await driver.publish(bench.records(50))
+    async with bench.consumer() as consumer:
+        fetched = Fetched(consumer)
+        assign(consumer, bench.name, 0, 1, 2)
+        assert len(await take(fetched, 50)) == 50
+        assert fetched._tap.answers == {}
+
+
+async def test_transactions_are_left_to_aiokafka(bench: Bench, driver: KafkaDriver) -> None:
+    """What was aborted is skipped, what was committed comes."""
+    async with bench.producer(transactional_id=f"{bench.name}.t") as producer:
+        for number in range(6):
+            await producer.begin_transaction()
+            await producer.send(bench.name, b"%d" % number, partition=0)
+            if number % 2:
+                await producer.abort_transaction()
+            else:
+                await producer.commit_transaction()
+    async with bench.consumer(isolation_level="read_committed") as consumer:
+        fetched = Fetched(consumer)
+        assign(consumer, bench.name, 0)
+        assert [body for *_, body in await take(fetched, 3, limit=1)] == [b"0", b"2", b"4"]
+        assert await fetched.read(0.3, 9) == []
+
+
+async def test_compressed(bench: Bench) -> None:
+    driver = await bench.open(compression="gzip")
+    await driver.publish([bench.record(b"%03d" % n * 50, key="a") for n in range(100)])
+    async with bench.consumer() as consumer:
+        fetched = Fetched(consumer)
+        assign(consumer, bench.name, 0, 1, 2)
+        found = await take(fetched, 100, limit=33)
+    assert [body[:3] for *_, body in found] == [b"%03d" % n for n in range(100)]
+
+
+async def test_the_next_is_fetched_meanwhile(bench: Bench, driver: KafkaDriver) -> None:
+    async with bench.consumer(max_partition_fetch_bytes=20_000) as consumer:
+        fetched = Fetched(consumer)
+        await driver.publish([bench.record(b"x" * 500, key="a") for _ in range(10)])
+        await driver.publish([bench.record(b"x" * 500, key="a") for _ in range(90)])
+        assign(consumer, bench.name, 0, 1, 2)
+        found = await take(fetched, 1, limit=1)
+        parts: Any = fetched
+
+        async def is_there() -> bool:
+            return bool(parts._fetcher._records)
+
+        await eventually(is_there)
+        assert len(await take(fetched, 99, limit=1)) == 99
+        assert found[0][1] == 0
+
+
+async def test_what_is_paused_waits(bench: Bench, driver: KafkaDriver) -> None:
+    await driver.publish([bench.record(n, key="a") for n in range(10)])
+    async with bench.consumer() as consumer:
+        fetched = Fetched(consumer)
+        tps = assign(consumer, bench.name, 0, 1, 2)
+        await take(fetched, 1, limit=1)
+        consumer.pause(*tps)
+        assert await fetched.read(0.3, 100) == []
+        consumer.resume(*tps)
+        assert [int(body) for *_, body in await take(fetched, 9)] == list(range(1, 10))
+
+
+async def test_a_new_assignment_begins_where_it_says(bench: Bench, driver: KafkaDriver) -> None:
+    await driver.publish([bench.record(n, key="a") for n in range(10)])
+    async with bench.consumer() as consumer:
+        fetched = Fetched(consumer)
+        assign(consumer, bench.name, 0, 1, 2)
+        assert len(await take(fetched, 4, limit=4)) == 4
+        assign(consumer, bench.name, 0, 1, 2)
+        assert [int(body) for *_, body in await take(fetched, 10)] == list(range(10))
+
+
+async def test_a_record_that_is_not_well_formed(
+    bench: Bench, driver: KafkaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is an error, and nothing after it is skipped."""
+    await driver.publish([bench.record(n, key="a") for n in range(5)])
+    async with bench.consumer() as consumer:
+        fetched = Fetched(consumer)
+        assign(consumer, bench.name, 0, 1, 2)
+        whole = Chunk.take
+
+        def damaged(*_: object) -> None:
+            raise kafka.CorruptRecordException("damaged")
+
+        monkeypatch.setattr(Chunk, "take", damaged)
+        with pytest.raises(kafka.CorruptRecordException):
+            await take(fetched, 1)
+        monkeypatch.setattr(Chunk, "take", whole)
+        assert [int(body) for *_, body in await take(fetched, 5)] == list(range(5))
+
+
+async def test_errors_of_the_fetcher_are_raised(bench: Bench, driver: KafkaDriver) -> None:
+    await driver.publish([bench.record(1, key="a")])
+    async with bench.consumer() as consumer:
+        fetched = Fetched(consumer)
+        tp, *_ = assign(consumer, bench.name, 0, 1, 2)
+        error = kafka.TopicAuthorizationFailedError(bench.name)
+        assert len(await take(fetched, 1)) == 1
+        parts: Any = fetched
+        parts._fetcher._set_error(tp, error)
+        with pytest.raises(kafka.TopicAuthorizationFailedError):
+            await fetched.read(1.0, 1)
+    with pytest.raises(kafka.ConsumerStoppedError):
+        await fetched.read(0, 1)
