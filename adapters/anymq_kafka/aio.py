@@ -1,6 +1,7 @@
 """aiokafka: the names used of it, and the private parts of it that have to be reached into.
 
-Everything that is not its public interface is here, so that a new release has one file to break.
+What is not its public interface is here, so that a new release has one file to break; but for what
+`batches` and `fetched` say of themselves.
 """
 
 from __future__ import annotations
