@@ -19,8 +19,8 @@ from .records import KafkaReceived, received
 from .unpack import Chunk, chunk
 
 HURRY_MS = 20
-"""How long the broker may wait for new records while there still are some here: in the meantime
-nothing else can be fetched from it."""
+"""How long the broker may wait for new records while some are coming, or still here: aiokafka asks
+for nothing else meanwhile, not even for a partition that has been read to its end since."""
 
 Found = list[tuple[TopicPartition, Sequence[KafkaReceived]]]
 
@@ -120,7 +120,7 @@ class Fetched:
                     self._raise(tp)
                 break
             limit -= self._begin(tp, limit, found)
-        self._fetcher._fetch_max_wait_ms = HURRY_MS if self._open else self._patience
+        self._fetcher._fetch_max_wait_ms = HURRY_MS if found or self._open else self._patience
         return found
 
     def _go_on(self, tp: TopicPartition, limit: int, found: Found) -> int:
