@@ -120,6 +120,9 @@ class Fetched:
                     self._raise(tp)
                 break
             limit -= self._begin(tp, limit, found)
+        if len(self._tap.answers) > len(fetched):
+            # Of some, aiokafka made nothing: their partition has moved, or its position.
+            self._tap.answers = {tp: it for tp, it in self._tap.answers.items() if tp in fetched}
         self._fetcher._fetch_max_wait_ms = HURRY_MS if found or self._open else self._patience
         return found
 
@@ -135,6 +138,8 @@ class Fetched:
         except kafka.CorruptRecordException:
             del self._open[tp]
             self._fetcher.seek_to(tp, opened.chunk.begin)
+            if found:
+                return 0  # it will come again
             raise
         if not opened.chunk:
             del self._open[tp]
@@ -161,7 +166,15 @@ class Fetched:
 
     def _left_to_aiokafka(self, tp: TopicPartition, limit: int, found: Found) -> int:
         result = self._fetcher._records[tp]
-        records = [received(record) for record in result.getall(limit)]
+        begin = result._assignment.state_value(tp).position
+        try:
+            records = [received(record) for record in result.getall(limit)]
+        except kafka.KafkaError:
+            # It has gone past what it had read before that.
+            self._fetcher.seek_to(tp, begin)
+            if found:
+                return 0
+            raise
         if not result.has_more():
             self._done(tp)
         if records:

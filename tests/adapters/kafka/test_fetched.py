@@ -11,6 +11,7 @@ from anymq_kafka import KafkaDriver
 from anymq_kafka import fetched as module
 from anymq_kafka.aio import AIOKafkaConsumer, TopicPartition, kafka
 from anymq_kafka.fetched import Fetched, Found
+from anymq_kafka.records import KafkaReceived
 from anymq_kafka.unpack import Chunk
 from tests.adapters.kafka.support import Bench
 from tests.adapters.support import eventually
@@ -153,6 +154,78 @@ async def test_a_record_that_is_not_well_formed(
             await take(fetched, 1)
         monkeypatch.setattr(Chunk, "take", whole)
         assert [int(body) for *_, body in await take(fetched, 5)] == list(range(5))
+
+
+async def test_an_error_of_one_partition_loses_nothing_of_another(
+    bench: Bench, driver: KafkaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in hand is handed out; the error comes then, as often as it is asked for."""
+    await driver.publish([bench.record(n, key=f"k{n}") for n in range(30)])
+    async with bench.consumer() as consumer:
+        fetched = Fetched(consumer)
+        assign(consumer, bench.name, 0, 1, 2)
+        whole = Chunk.take
+
+        def damaged(chunk: Chunk, limit: int) -> list[KafkaReceived]:
+            if chunk._tp.partition == 1:
+                raise kafka.CorruptRecordException("damaged")
+            return whole(chunk, limit)
+
+        monkeypatch.setattr(Chunk, "take", damaged)
+        found: list[tuple[int, int, bytes]] = []
+        errors = 0
+        async with asyncio.timeout(20):
+            while errors < 3:
+                try:
+                    found += flat(await fetched.read(0.5, 5))
+                except kafka.CorruptRecordException:
+                    errors += 1
+        assert {partition for partition, *_ in found} == {0, 2}
+        monkeypatch.setattr(Chunk, "take", whole)
+        found += await take(fetched, 30 - len(found))
+    assert sorted(int(body) for *_, body in found) == list(range(30))
+
+
+@pytest.mark.parametrize("before", [0, 1])
+async def test_what_is_damaged_is_an_error_in_aiokafkas_words(
+    bench: Bench, driver: KafkaDriver, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """Its checksum does not fit. What is stored before it is not passed over."""
+    await driver.publish([bench.record(0, key="a")])
+    await driver.publish([bench.record(1, key="a")])
+    note = module.Tap._note
+
+    def damage(tap: module.Tap, request: Any, answer: Any) -> None:
+        for _, partitions in answer.topics:
+            for number, (partition, *rest, data) in enumerate(partitions):
+                if data:
+                    place = len(data) - 1 if before else 70
+                    spoilt = data[:place] + bytes((data[place] ^ 1,)) + data[place + 1 :]
+                    partitions[number] = (partition, *rest, spoilt)
+        note(tap, request, answer)
+
+    async with bench.consumer() as consumer:
+        fetched = Fetched(consumer)
+        with monkeypatch.context() as patch:
+            patch.setattr(module.Tap, "_note", damage)
+            assign(consumer, bench.name, 0, 1, 2)
+            with pytest.raises(kafka.CorruptRecordException, match="CRC"):
+                await take(fetched, 3)
+        assert [int(body) for *_, body in await take(fetched, 2)] == [0, 1]
+
+
+async def test_answers_that_come_to_nothing_are_forgotten(
+    bench: Bench, driver: KafkaDriver
+) -> None:
+    await driver.publish([bench.record(n, key=f"k{n}") for n in range(30)])
+    async with bench.consumer() as consumer:
+        fetched = Fetched(consumer)
+        assign(consumer, bench.name, 0, 1, 2)
+        await take(fetched, 1, limit=1)
+        assign(consumer, bench.name, 0)
+        assert len(await take(fetched, 1, limit=1)) == 1
+        await fetched.read(0, 1)
+        assert all(tp.partition == 0 for tp in fetched._tap.answers)
 
 
 async def test_errors_of_the_fetcher_are_raised(bench: Bench, driver: KafkaDriver) -> None:
