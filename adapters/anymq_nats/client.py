@@ -7,6 +7,7 @@ installed release still calls each of them.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -19,13 +20,21 @@ from .parser import Sink, SinkParser
 class GuardedClient(Client):
     """A client that writes at once or not at all.
 
-    `secure` refuses to say anything to a server before the connection is encrypted. `on_lost` is
-    called as soon as the connection breaks, before the client begins to reconnect.
+    `secure` refuses to say anything to a server before the connection is encrypted. `context` is
+    asked for once a connection is. `on_lost` is called as soon as the connection breaks, before the
+    client begins to reconnect.
     """
 
-    def __init__(self, *, secure: bool, on_lost: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        *,
+        secure: bool,
+        context: Callable[[], ssl.SSLContext],
+        on_lost: Callable[[Exception], None],
+    ) -> None:
         super().__init__()
         self._secure = secure
+        self._context = context
         self._on_lost = on_lost
         self._parser = self._ps = SinkParser(self, self._sink_failed)
         self._telling: set[asyncio.Task[None]] = set()
@@ -105,6 +114,10 @@ class GuardedClient(Client):
         telling.add_done_callback(self._telling.discard)
 
     # What follows overrides nats-py.
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        return self._context()
 
     async def _connect_to_server(self, s: Srv) -> None:
         # A reconnect that failed half-way leaves its socket open and its tasks reading from it,

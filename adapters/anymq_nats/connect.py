@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any
 
 import nats.errors
@@ -43,7 +44,7 @@ class Target:
 
     servers: list[str]
     secure: bool
-    context: ssl.SSLContext | None
+    context: Callable[[], ssl.SSLContext]
     settings: dict[str, Any] = field(repr=False)
 
     @classmethod
@@ -71,7 +72,11 @@ class Target:
         elif url.username is not None:
             settings["token"] = url.username
         # A server may want TLS though the scheme does not ask for it: then nats-py encrypts too.
-        return cls(servers, secure, tls_context(options), settings)
+        # Reading the system's certificates takes longer than all else, so they wait till then.
+        context = cache(partial(tls_context, options))
+        if secure:
+            context()
+        return cls(servers, secure, context, settings)
 
 
 def _need_nkeys() -> None:
@@ -100,7 +105,7 @@ async def connect(target: Target, events: Events, *, timeout: float) -> GuardedC
         if (_refused(error) or len(failures) >= len(target.servers)) and not hopeless.done():
             hopeless.set_result(None)
 
-    client = GuardedClient(secure=target.secure, on_lost=events.lost)
+    client = GuardedClient(secure=target.secure, context=target.context, on_lost=events.lost)
     attempt = loop.create_task(
         client.connect(
             list(target.servers),
@@ -115,7 +120,6 @@ async def connect(target: Target, events: Events, *, timeout: float) -> GuardedC
             max_outstanding_pings=_UNANSWERED_PINGS,
             flush_timeout=_CONNECT_TIMEOUT,
             pending_size=-1,  # nothing waits in the client for a reconnect
-            tls=target.context,
             **target.settings,
         )
     )

@@ -59,6 +59,7 @@ def test_nats_py_still_has_what_the_guards_override() -> None:
             if inspect.isfunction(method) and name in vars(theirs) and name != "__init__":
                 original = inspect.signature(vars(theirs)[name])
                 assert list(inspect.signature(method).parameters) == list(original.parameters)
+    assert isinstance(vars(Client)["ssl_context"], property)
     overridden = {"_connect_to_server", "_connect_command", "_process_pong", "_process_op_err"}
     assert overridden <= vars(GuardedClient).keys() & vars(Client).keys()
     assert {"parse", "reset"} <= vars(SinkParser).keys() & vars(Parser).keys()
@@ -99,6 +100,21 @@ async def test_certificate_and_host_name_are_verified(host: str, ca: str | None)
         assert server.commands == []
     error = translate(raised.value, NatsDriver.errors, doing="connect", where="nats://…")
     assert isinstance(error, AccessDenied)
+
+
+async def test_a_server_that_asks_for_tls_gets_it_whatever_the_scheme() -> None:
+    async with FakeServer(context=context()) as server:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await opened(f"nats://someone:{SECRET}@127.0.0.1:{server.port}")
+        assert server.commands == []
+
+
+async def test_certificates_are_not_read_before_they_are_needed(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(ssl, "create_default_context")
+    driver = await opened(f"nats://127.0.0.1:{fake.port}")
+    await driver.aclose()
 
 
 async def test_refused_credentials_end_the_attempt() -> None:
