@@ -140,8 +140,10 @@ class Session:
         acts = await self._warmed_up(self._acts(workloads))
         rounds = min(self.scale.rounds, max((one.rounds for one in workloads), default=0))
         natives = len(self._tools) * NATIVE_SECONDS if workloads[0].priority == 0 else 0.0
+        # A warm-up at full speed says nothing of latencies.
+        warm = self.scale.hasty and not workloads[0].loads
         made, last = 0, 0.0
-        while made < rounds and not (made and self._must_end(made, end, last)):
+        while made < rounds and not (made and self._must_end(made + warm, end, last)):
             round = made + 1
             began = time.monotonic()
             playing = [act for act in acts if round in act.rounds]
@@ -153,7 +155,7 @@ class Session:
                 await self._native(acts, round)
                 natives *= 1 - 1 / (NATIVE_ROUNDS - made)
             made += 1
-        if made + self.scale.hasty < min(ENOUGH, rounds):
+        if made + warm < min(ENOUGH, rounds):
             what = ", ".join(workload.name for workload in workloads)
             self._leave_out(f"{what}: rounds from {made + 1} on", NO_TIME)
         if made >= ENOUGH:
@@ -169,7 +171,7 @@ class Session:
         now = time.monotonic()
         if not self.scale.hasty:
             return now > end
-        if made + 1 < ENOUGH:  # the warm-up counts as one
+        if made < ENOUGH:  # of these the warm-up is one
             return now > self._late
         return now + last > end
 
