@@ -9,41 +9,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
-from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError
 
 from anymq.url import URL
 
 from .options import RedisOptions, address, encryption
-from .scripts import Script
+from .pipe import Pipe
+from .resp import pack
+from .scripts import Call, Script
 
 # The longest a read blocks on the server, in seconds.
 LONGEST_BLOCK = 2.0
 _HEALTH_CHECK = 15
 _READ_SIZE = 128 * 1024
-
-
-def pack(*args: bytes) -> bytes:
-    """Return one command as it goes over the wire: three times as fast as redis-py's own."""
-    return b"*%d\r\n%b" % (
-        len(args),
-        b"".join([b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in args]),
-    )
+_CLOSE_TIMEOUT = 1.0
 
 
 class Address:
     """How connections to one server are made; the password is in redis-py's hands alone."""
 
     def __init__(self, url: URL, options: RedisOptions) -> None:
-        self._timeout = options.timeout
+        self.timeout = options.timeout
+        self.most = options.connections
+        """How many connections commands may have."""
         self._class = SSLConnection if url.scheme == "rediss" else Connection
-        self._connections = options.connections
         self._settings: dict[str, Any] = {
             **address(url),
             **encryption(url, options),
@@ -60,26 +56,49 @@ class Address:
     def pool(self) -> BlockingConnectionPool:
         """Return a pool whose users wait for a connection rather than fail (redis-py #2517)."""
         return BlockingConnectionPool(
-            max_connections=self._connections,
-            timeout=self._timeout,
+            max_connections=self.most,
+            timeout=self.timeout,
             connection_class=self._class,
-            socket_timeout=self._timeout,
+            socket_timeout=self.timeout,
             **self._settings,
         )
 
-    def reader(self) -> Connection:
-        """Return a connection for reads that block, which must not time out before they do."""
-        return self._class(socket_timeout=LONGEST_BLOCK + self._timeout, **self._settings)
+    async def pipe(self, **watches: Any) -> Pipe:
+        """Connect, in time."""
+        connecting = asyncio.ensure_future(Pipe.open(self._class(**self._settings), **watches))
+        try:
+            # Before Python 3.12 a cancellation can get lost in redis-py's calls.
+            await asyncio.wait((connecting,), timeout=self.timeout)
+        finally:
+            if not connecting.done():
+                connecting.add_done_callback(_discard)
+                connecting.cancel()
+        if not connecting.done():
+            raise TimeoutError("no answer from Redis in time")
+        return connecting.result()
+
+
+def _discard(connecting: asyncio.Future[Pipe]) -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().abort()
 
 
 class Commands:
-    """Commands over a pool: bounded, never repeated, never abandoned half-way."""
+    """Commands over a pool: bounded, never repeated, never abandoned half-way.
 
-    def __init__(self, pool: BlockingConnectionPool, timeout: float) -> None:
-        self.native: Redis = Redis(connection_pool=pool)
-        self._pool = pool
-        self._timeout = timeout
-        self._running: set[asyncio.Task[list[Any]]] = set()
+    Those who find all connections in use wait. redis-py's own client, `native`, has a pool of its
+    own, which opens nothing until it is used.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._native_pool = address.pool()
+        self.native: Redis = Redis(connection_pool=self._native_pool)
+        self._address = address
+        self._pipes: set[Pipe] = set()
+        self._idle: list[Pipe] = []
+        self._opening = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._closed = False
 
     async def run(self, *commands: bytes) -> list[Any]:
         """Send packed `commands` in one go; return their replies, server errors in their place.
@@ -87,95 +106,147 @@ class Commands:
         Raises when the connection fails: any of the commands may have been carried out then.
         A caller that is cancelled leaves them running.
         """
-        task = asyncio.create_task(self._exchange(commands))
-        self._running.add(task)
-        task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
+        data = commands[0] if len(commands) == 1 else b"".join(commands)
+        return await self.exchange(data, len(commands))
+
+    async def exchange(self, commands: bytes, count: int) -> list[Any]:
+        """As `run`, of `count` commands in one piece."""
+        now = asyncio.get_running_loop().time()
+        deadline = now + self._address.timeout
+        idle = self._idle
+        if idle and idle[-1].used + _HEALTH_CHECK > now:
+            pipe = idle.pop()
+        else:
+            async with asyncio.timeout_at(deadline):
+                pipe = await self._take(deadline)
+        return await pipe.ask(commands, count, deadline)
 
     async def call(self, *args: bytes) -> Any:
         """Send one command and return its reply; raises the server's error."""
-        (reply,) = await self.run(pack(*args))
+        (reply,) = await self.exchange(pack(*args), 1)
         if isinstance(reply, ResponseError):
             raise reply
         return reply
 
-    async def evals(
-        self, calls: Sequence[tuple[Script, Sequence[bytes], Sequence[bytes]]]
-    ) -> list[Any]:
-        """Run scripts, given with their keys and arguments; return as `run` does."""
-        replies = await self.run(*(pack(*script.call(keys, args)) for script, keys, args in calls))
+    async def evals(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts; return as `run` does."""
+        replies = await self.run(*[call.packed() for call in calls])
         for index, reply in enumerate(replies):
             if isinstance(reply, NoScriptError):  # the server was restarted, or is another one
-                script, keys, args = calls[index]
-                (replies[index],) = await self.run(pack(*script.source_call(keys, args)))
+                (replies[index],) = await self.run(calls[index].packed(with_text=True))
         return replies
 
     async def eval(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes]) -> Any:
         """Run one script and return its reply; raises the server's error."""
-        (reply,) = await self.evals([(script, keys, args)])
+        (reply,) = await self.evals([script.call(keys, args)])
         if isinstance(reply, ResponseError):
             raise reply
         return reply
 
     async def aclose(self) -> None:
         """Close every connection, also those in use. Harmless when called twice."""
+        self._closed = True
         try:
-            for task in self._running:
-                task.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+            await asyncio.gather(*(pipe.aclose(_CLOSE_TIMEOUT) for pipe in list(self._pipes)))
         finally:
+            for pipe in list(self._pipes):
+                pipe.abort()
+            self._wake()
             with contextlib.suppress(RedisError, OSError):
-                await self._pool.aclose()
+                await self._native_pool.aclose()
 
-    def _finished(self, task: asyncio.Task[list[Any]]) -> None:
-        self._running.discard(task)
-        if not task.cancelled():
-            task.exception()  # its caller may have gone: then nobody else looks at it
+    async def _take(self, deadline: float) -> Pipe:
+        """Take one that nobody uses, or open one; one that was idle for long must answer first."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if self._closed:
+                raise ConnectionError("the connections were closed")
+            if self._idle:
+                pipe = self._idle.pop()
+                if pipe.used + _HEALTH_CHECK > loop.time():
+                    return pipe
+                with contextlib.suppress(RedisError):
+                    await pipe.ask(pack(b"PING"), 1, deadline)
+            elif len(self._pipes) + self._opening < self._address.most:
+                return await self._open()
+            else:
+                await self._wait()
 
-    async def _exchange(self, commands: Sequence[bytes]) -> list[Any]:
-        async with asyncio.timeout(self._timeout):
-            connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
-            try:
-                await connection.send_packed_command(commands)
-                replies = [await _reply(connection) for _ in commands]
-                if any(isinstance(reply, ReadOnlyError) for reply in replies):
-                    # A demoted primary: the name may lead to the new one when it is asked again.
-                    await connection.disconnect()
-                return replies
-            finally:
-                await self._pool.release(connection)
+    async def _open(self) -> Pipe:
+        self._opening += 1
+        try:
+            pipe = await self._address.pipe(on_idle=self._freed, on_lost=self._lost)
+        except BaseException:
+            self._opening -= 1
+            self._wake()
+            raise
+        self._opening -= 1
+        self._pipes.add(pipe)
+        if self._closed:
+            pipe.abort()
+        return pipe
+
+    async def _wait(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self._wake()
+            raise
+
+    def _freed(self, pipe: Pipe) -> None:
+        self._idle.append(pipe)
+        self._wake()
+
+    def _lost(self, pipe: Pipe) -> None:
+        self._pipes.discard(pipe)
+        if pipe in self._idle:
+            self._idle.remove(pipe)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let the next one look again; all of them once it is closed."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                if not self._closed:
+                    return
 
 
 class Reader:
     """A connection for reads that block. A failure breaks it, the next read mends it."""
 
     def __init__(self, address: Address) -> None:
-        self._connection = address.reader()
+        self._address = address
+        self._pipe: Pipe | None = None
+        self._closed = False
 
     async def read(self, command: bytes) -> Any:
         """Send one packed command and return its reply; raises the server's error.
 
         A read that fails, or is cancelled, may leave behind what the server had handed out.
         """
-        connection = self._connection
+        pipe = self._pipe
+        if pipe is None or not pipe.is_open:
+            pipe = self._pipe = await self._address.pipe()
+            if self._closed:
+                pipe.abort()
+        patience = LONGEST_BLOCK + self._address.timeout
+        deadline = asyncio.get_running_loop().time() + patience
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
-            await connection.send_packed_command([command])
-            return await connection.read_response()
-        except ResponseError:
-            raise
+            (reply,) = await pipe.ask(command, 1, deadline)
         except BaseException:
-            await connection.disconnect(nowait=True)
+            pipe.abort()
             raise
+        if isinstance(reply, ResponseError):
+            raise reply
+        return reply
 
     async def aclose(self) -> None:
         """Drop the connection."""
-        with contextlib.suppress(RedisError, OSError):
-            await self._connection.disconnect()
-
-
-async def _reply(connection: AbstractConnection) -> Any:
-    try:
-        return await connection.read_response()
-    except ResponseError as error:
-        return error
+        self._closed = True
+        if self._pipe is not None:
+            await self._pipe.aclose(_CLOSE_TIMEOUT)

@@ -8,10 +8,11 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from .connection import Commands, pack
+from .connection import Commands
 from .janitor import ABSENT
 from .keys import GroupKeys
 from .places import time_of
+from .resp import pack
 from .scripts import COUNT
 
 # How many entries one call counts, for it holds up the server meanwhile; and how many calls.

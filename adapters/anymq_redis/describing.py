@@ -11,13 +11,14 @@ from anymq.errors import NotFound
 from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
 from anymq.ordered import PartitionState, state
 
-from .connection import Commands, pack
+from .connection import Commands
 from .counting import age_of, answers, attendance, count, count_for, inform, pairs
 from .keys import GroupKeys
 from .log import RedisLog
 from .operations import groups
 from .options import RedisOptions
 from .places import id_at, time_of
+from .resp import pack
 from .scripts import POISON
 from .topology import RedisTopic
 

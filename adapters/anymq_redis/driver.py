@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -70,7 +71,7 @@ class RedisDriver(Driver):
     @classmethod
     async def open(cls, url: URL, options: Any, *, timeout: float) -> Self:
         address = Address(url, options)
-        commands = Commands(address.pool(), options.timeout)
+        commands = Commands(address)
         try:
             async with asyncio.timeout(timeout):
                 await check_server(commands, where=str(url))
@@ -94,7 +95,7 @@ class RedisDriver(Driver):
         self._upkeep.hurry(trimmer, 0.0)
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
-        return await self._publisher.publish(records, [self._topic(item.topic) for item in records])
+        return await self._publisher.publish(records, self._topic)
 
     async def subscribe(self, spec: SubscribeSpec) -> Source:
         topic = await look(self._commands, spec.topic, create=spec.topic.create)
@@ -158,18 +159,19 @@ class RedisDriver(Driver):
         await create_groups(self._commands, spec, topic, keys, starts)
         member = Member(self._commands, spec, topic, keys)
         mover = group_mover(keys)
+        attend = await self._attend(attending(keys, spec.member, member.held_for))
         return GroupSource(
             member,
             Reader(self._address),
             settlement=Settlement(member, partial(self._upkeep.hurry, mover), self._topic),
             upkeep=self._upkeep,
-            chores=[mover, sweeping(topic, keys), attending(keys, spec.member, member.held_for)],
+            chores=[mover, sweeping(topic, keys), attend],
         )
 
     async def _ordered(self, spec: SubscribeSpec, topic: RedisTopic) -> Source:
         keys = group_keys(spec.topic.name, spec.topic.native, spec.native_group)
         await create_ordered(self._commands, spec, topic, keys)
-        chore = attending(keys, spec.member)
+        chore = await self._attend(attending(keys, spec.member))
 
         async def leave() -> None:
             await self._upkeep.drop(chore)
@@ -181,6 +183,13 @@ class RedisDriver(Driver):
         self._upkeep.add(chore)
         await source.start()
         return source
+
+    async def _attend(self, chore: Chore) -> Chore:
+        """Whoever deletes the group from now on is told that it has members."""
+        (reply,) = await self._commands.evals([chore.call()])
+        chore.due = math.inf
+        chore.done(reply)
+        return chore
 
     def _topic(self, name: str) -> RedisTopic:
         known = self._topics.get(name)

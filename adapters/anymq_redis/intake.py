@@ -11,9 +11,10 @@ from typing import Any
 
 from anymq.driver import Received
 
-from .connection import LONGEST_BLOCK, Reader, pack
+from .connection import LONGEST_BLOCK, Reader
 from .member import Member
 from .reading import ReadSize
+from .resp import pack
 from .scripts import CLAIM, READ, TAKE, Script
 
 log = logging.getLogger("anymq.redis")
@@ -50,7 +51,11 @@ class Intake:
                 await self._claim(limit)
             if not self.spare:
                 await self._read(limit, wait)
-        records = [self.spare.popleft() for _ in range(min(limit, len(self.spare)))]
+        if limit >= len(self.spare):
+            records = list(self.spare)
+            self.spare.clear()
+        else:
+            records = [self.spare.popleft() for _ in range(limit)]
         for record in records:
             record.token.shown = True
         return records
@@ -98,7 +103,7 @@ class Intake:
         self._read_size.learn(reply)
         for stream, entries in reply or ():
             which = member.which[stream]
-            self.spare += (member.keep(which, entry, 1) for entry in entries)
+            self.spare += member.keep_new(which, entries)
 
     async def _claim(self, limit: int) -> None:
         """Take over what nobody has extended for `ack_deadline`, ourselves included."""

@@ -12,11 +12,12 @@ from anymq.driver import Received, Start
 from anymq.ordered import cursor_of
 from anymq.partitioned_log import Cell, PartitionedLog
 
-from .connection import LONGEST_BLOCK, Commands, Reader, pack
+from .connection import LONGEST_BLOCK, Commands, Reader
 from .counting import inform
 from .keys import GroupKeys
 from .places import END, beginning, id_at
 from .reading import ReadSize
+from .resp import pack
 from .scripts import SAVE
 from .topology import RedisTopic
 from .wire import Place, received

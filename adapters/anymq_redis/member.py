@@ -47,6 +47,16 @@ class Member:
         token = self.held[which][id] = Token(id, which, time.monotonic())
         return received(self.places[which], entry, token, count - 1)
 
+    def keep_new(self, which: int, entries: Iterable[Sequence[Any]]) -> list[Received]:
+        """As `keep`, of entries that are delivered for the first time."""
+        held, place, now = self.held[which], self.places[which], time.monotonic()
+        records: list[Received] = []
+        for entry in entries:
+            id = entry[0]
+            token = held[id] = Token(id, which, now)
+            records.append(received(place, entry, token, 0))
+        return records
+
     def ours(self, records: Iterable[Received]) -> list[tuple[int, list[Token]]]:
         """Return by stream those tokens of `records` that are not stale, each once."""
         tokens: dict[int, Tokens] = {}

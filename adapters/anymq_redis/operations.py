@@ -9,12 +9,13 @@ from anymq.driver import Received, Start, TopicSpec
 from anymq.errors import NotFound, StateError
 from anymq.ordered import seek as seek_ordered
 
-from .connection import Commands, pack
+from .connection import Commands
 from .janitor import ABSENT
 from .keys import GroupKeys, group_keys
 from .log import RedisLog, ends
 from .places import END, beginning
 from .reading import ReadSize
+from .resp import pack
 from .scripts import PURGE, REMOVE_GROUP
 from .topology import RedisTopic, look
 from .wire import Place, received

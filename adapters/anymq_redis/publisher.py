@@ -17,8 +17,9 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from redis.exceptions import ResponseError
 
@@ -26,10 +27,11 @@ from anymq.driver import Outcome, Record
 from anymq.errors import NotFound
 
 from .connection import Commands
+from .encoding import packed
 from .keys import fence_key
-from .scripts import PUBLISH, RESOLVE, Script
+from .resp import bulk
+from .scripts import PUBLISH, RESOLVE, Call
 from .topology import RedisTopic
-from .wire import fields
 
 
 @dataclass(slots=True)
@@ -80,11 +82,12 @@ class Publisher:
         self._lock = asyncio.Lock()
 
     async def publish(
-        self, records: Sequence[Record], topics: Sequence[RedisTopic]
+        self, records: Sequence[Record], find: Callable[[str], RedisTopic]
     ) -> list[Outcome]:
-        """Store `records`, each to its topic; return one outcome for each, in order."""
+        """Store `records`, each to its topic, which `find` knows by its name; return one outcome
+        for each, in order."""
         async with self._lock:
-            batches = self._plan(records, topics)
+            batches = self._plan(records, find)
             await self._resolve([batch.lane for batch in batches if batch.lane.doubt])
             outcomes: list[Outcome] = [None] * len(records)
             for batch in batches:
@@ -94,25 +97,36 @@ class Publisher:
                 await self._send(batches, records, outcomes)
             return outcomes
 
-    def _plan(self, records: Sequence[Record], topics: Sequence[RedisTopic]) -> list[Batch]:
+    def _plan(
+        self, records: Sequence[Record], find: Callable[[str], RedisTopic]
+    ) -> Iterable[Batch]:
         batches: dict[str, Batch] = {}
-        for index, topic in enumerate(topics):
-            native = topic.spec.native
-            batch = batches.get(native)
-            if batch is None:
-                lane = self._lanes.get(native)
-                if lane is None:
-                    lane = self._lanes[native] = Lane(fence_key(native, self._producer))
-                batch = batches[native] = Batch(lane, topic, [])
-            batch.indexes.append(index)
-        return list(batches.values())
+        by_name: dict[str, list[int]] = {}
+        for index, record in enumerate(records):
+            indexes = by_name.get(record.topic)
+            if indexes is None:
+                topic = find(record.topic)
+                # Two names may lead to the same stream.
+                batch = batches.get(topic.spec.native)
+                if batch is None:
+                    batch = batches[topic.spec.native] = Batch(self._lane(topic), topic, [])
+                indexes = by_name[record.topic] = batch.indexes
+            indexes.append(index)
+        return batches.values()
+
+    def _lane(self, topic: RedisTopic) -> Lane:
+        native = topic.spec.native
+        lane = self._lanes.get(native)
+        if lane is None:
+            lane = self._lanes[native] = Lane(fence_key(native, self._producer))
+        return lane
 
     async def _resolve(self, lanes: Sequence[Lane]) -> None:
         if not lanes:
             return
         window = self._window_argument()
         replies = await self._commands.evals(
-            [(RESOLVE, [lane.fence], [b"%d" % lane.number, window]) for lane in lanes]
+            [RESOLVE.call([lane.fence], [b"%d" % lane.number, window]) for lane in lanes]
         )
         for lane, reply in zip(lanes, replies, strict=True):
             if isinstance(reply, ResponseError):
@@ -148,29 +162,38 @@ class Publisher:
         for batch, reply in zip(batches, replies, strict=True):
             batch.lane.doubt = None
             ids = [reply] * len(batch.indexes) if isinstance(reply, ResponseError) else reply
+            alone = batch.topic.partitions == 1
             for index, partition, id in zip(batch.indexes, batch.partitions, ids, strict=True):
-                outcomes[index] = outcome(id, batch.topic, partition)
+                if alone and type(id) is bytes and id:
+                    outcomes[index] = id.decode()
+                else:
+                    outcomes[index] = outcome(id, batch.topic, partition)
             self._announce(batch, records)
 
-    def _call(
-        self, batch: Batch, records: Sequence[Record]
-    ) -> tuple[Script, Sequence[bytes], Sequence[bytes]]:
+    def _call(self, batch: Batch, records: Sequence[Record]) -> Call:
         lane, topic = batch.lane, batch.topic
         lane.number += 1
-        lane.doubt = [records[index].unique for index in batch.indexes]
-        batch.partitions = [topic.partition(records[index]) for index in batch.indexes]
-        create = b"1" if topic.spec.create else b"0"
-        count = b"%d" % topic.partitions
-        args = [b"%d" % lane.number, self._window_argument(), create, count]
-        now = self._now()  # One for all: what is due at the same time keeps its order.
-        for index, partition in zip(batch.indexes, batch.partitions, strict=True):
-            record = records[index]
-            flat = fields(record)
-            delay = b"0" if record.deliver_at is None else b"%d" % _wait(record.deliver_at - now)
-            args += (b"%d" % (partition + 1), delay, b"%d" % len(flat))
-            args += flat
+        chosen = [records[index] for index in batch.indexes]
+        lane.doubt = [record.unique for record in chosen]
+        if topic.partitions == 1:
+            batch.partitions = [0] * len(chosen)
+        else:
+            batch.partitions = [topic.partition(record) for record in chosen]
         keys = topic.keys
-        return PUBLISH, [lane.fence, keys.about, keys.delayed, keys.payloads, *keys.streams], args
+        head = [
+            *(b"%d" % (4 + len(keys.streams)), lane.fence, keys.about, keys.delayed, keys.payloads),
+            *keys.streams,
+            *(b"%d" % lane.number, self._window_argument()),
+            *(b"1" if topic.spec.create else b"0", b"%d" % topic.partitions),
+        ]
+        parts, count = [bulk(head)], len(head)
+        now = self._now()  # One for all: what is due at the same time keeps its order.
+        for record, partition in zip(chosen, batch.partitions, strict=True):
+            size, common, own = packed(record)
+            delay = 0 if record.deliver_at is None else _wait(record.deliver_at - now)
+            parts += (_heads(partition, delay, size), common, own, record.body, b"\r\n")
+            count += 3 + size
+        return Call(PUBLISH, count, parts)
 
     def _announce(self, batch: Batch, records: Sequence[Record]) -> None:
         due = [at for index in batch.indexes if (at := records[index].deliver_at) is not None]
@@ -179,6 +202,11 @@ class Publisher:
 
     def _window_argument(self) -> bytes:
         return b"%d" % max(1, round(self._window * 1000))
+
+
+@lru_cache(maxsize=512)
+def _heads(partition: int, delay: int, size: int) -> bytes:
+    return bulk([b"%d" % (partition + 1), b"%d" % delay, b"%d" % size])
 
 
 def _wait(seconds: float) -> int:

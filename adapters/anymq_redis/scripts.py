@@ -12,6 +12,8 @@ import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 
+from .resp import bulk
+
 _LUA = files("anymq_redis") / "lua"
 
 
@@ -19,16 +21,31 @@ class Script:
     """A script, called by its digest, or by its text where the server does not know it yet."""
 
     def __init__(self, *names: str) -> None:
-        self._text = b"\n".join((_LUA / f"{name}.lua").read_bytes() for name in names)
-        self._digest = hashlib.sha1(self._text, usedforsecurity=False).hexdigest().encode()
+        text = b"\n".join((_LUA / f"{name}.lua").read_bytes() for name in names)
+        digest = hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
+        self.by_digest = bulk([b"EVALSHA", digest])
+        self.by_text = bulk([b"EVAL", text])
 
-    def call(self, keys: Sequence[bytes], args: Sequence[bytes]) -> list[bytes]:
-        """Return the command that runs it if the server knows it."""
-        return [b"EVALSHA", self._digest, b"%d" % len(keys), *keys, *args]
+    def call(self, keys: Sequence[bytes], args: Sequence[bytes]) -> Call:
+        """Return it with its keys and arguments."""
+        count = 1 + len(keys) + len(args)
+        return Call(self, count, [bulk([b"%d" % len(keys), *keys, *args])])
 
-    def source_call(self, keys: Sequence[bytes], args: Sequence[bytes]) -> list[bytes]:
-        """Return the command that runs it in any case."""
-        return [b"EVAL", self._text, b"%d" % len(keys), *keys, *args]
+
+class Call:
+    """A script to run, packed but for its name: `count` parameters in any number of `parts`."""
+
+    __slots__ = ("_count", "_parts", "_script")
+
+    def __init__(self, script: Script, count: int, parts: Sequence[bytes]) -> None:
+        self._script = script
+        self._count = count
+        self._parts = parts
+
+    def packed(self, *, with_text: bool = False) -> bytes:
+        """Return the command; with the text of the script for a server that does not know it."""
+        name = self._script.by_text if with_text else self._script.by_digest
+        return b"".join((b"*%d\r\n" % (2 + self._count), name, *self._parts))
 
 
 DECLARE = Script("declare")

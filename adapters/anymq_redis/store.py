@@ -13,8 +13,9 @@ from anymq.options import split_options
 from anymq.store import Claim, State, Store
 from anymq.url import URL
 
-from .connection import Address, Commands, pack
+from .connection import Address, Commands
 from .options import RedisOptions
+from .resp import pack
 from .scripts import ABANDON, BEGIN, COMPLETE, RENEW, Script
 from .together import Together
 from .topology import check_server
@@ -45,7 +46,7 @@ class RedisStore(Store):
     @classmethod
     async def open(cls, url: URL) -> Self:
         common, options = split_options(url, StoreOptions)
-        commands = Commands(Address(url, options).pool(), options.timeout)
+        commands = Commands(Address(url, options))
         try:
             async with asyncio.timeout(common.connect_timeout):
                 await check_server(commands, where=str(url))

@@ -9,12 +9,10 @@ from typing import Any
 from redis.exceptions import ConnectionError
 
 from .connection import Commands
-from .scripts import Script
+from .scripts import Call, Script
 
 MOST = 500
 """How many scripts one exchange carries: their replies are read before the next one begins."""
-
-_Call = tuple[Script, Sequence[bytes], Sequence[bytes]]
 
 
 class Together:
@@ -25,7 +23,7 @@ class Together:
 
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
-        self._waiting: list[tuple[_Call, asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[Call, asyncio.Future[Any]]] = []
         self._task: asyncio.Task[None] | None = None
 
     async def eval(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes]) -> Any:
@@ -34,7 +32,7 @@ class Together:
         A caller that is cancelled leaves it running.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(((script, keys, args), future))
+        self._waiting.append((script.call(keys, args), future))
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="anymq-redis-together")
         return await future
@@ -66,7 +64,7 @@ def _closed() -> ConnectionError:
     return ConnectionError("the store was closed")
 
 
-def _answer(batch: Sequence[tuple[_Call, asyncio.Future[Any]]], replies: Sequence[Any]) -> None:
+def _answer(batch: Sequence[tuple[Call, asyncio.Future[Any]]], replies: Sequence[Any]) -> None:
     for (_, future), reply in zip(batch, replies, strict=True):
         if future.done():
             continue

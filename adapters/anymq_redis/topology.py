@@ -13,8 +13,9 @@ from anymq.driver import Record, SubscribeSpec, TopicSpec
 from anymq.errors import ConfigurationError, NotFound
 from anymq.partitions import partition_of
 
-from .connection import Commands, pack
+from .connection import Commands
 from .keys import GroupKeys, TopicKeys, topic_keys
+from .resp import pack
 from .scripts import DECLARE, JOIN, JOIN_ORDERED
 
 log = logging.getLogger("anymq.redis")

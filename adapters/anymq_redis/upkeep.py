@@ -14,7 +14,7 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from .connection import Commands
-from .scripts import Script
+from .scripts import Call, Script
 
 log = logging.getLogger("anymq.redis")
 
@@ -36,9 +36,9 @@ class Chore:
     next: Callable[[Any], float] | None = None
     due: float = 0.0
 
-    def call(self) -> tuple[Script, Sequence[bytes], Sequence[bytes]]:
+    def call(self) -> Call:
         """Return what to run now."""
-        return self.script, self.keys, self.args() if callable(self.args) else self.args
+        return self.script.call(self.keys, self.args() if callable(self.args) else self.args)
 
     def done(self, reply: Any) -> None:
         """It has been run."""

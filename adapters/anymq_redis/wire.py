@@ -8,9 +8,10 @@ fields.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from anymq.driver import Received, Record
+from anymq.driver import ATTEMPT, ONLY_GROUP, Received, Record
 
 from .places import time_of
 
@@ -75,9 +76,83 @@ class Place:
         self.prefix = prefix
 
 
+class Entry(Received):
+    """A message as it stands in a topic's stream: decoded where it is asked for.
+
+    What is not there is made by `__getattr__` at the first look.
+    """
+
+    __slots__ = ("_flat", "_id", "_place")
+
+    def __init__(
+        self, place: Place, id: bytes, flat: list[bytes], token: Token | None, redeliveries: int
+    ) -> None:
+        self._place = place
+        self._id = id
+        self._flat = flat
+        self.body = flat[-1]
+        self.token = token
+        self.partition = place.partition
+        self.redeliveries = redeliveries
+        self.key = self.content_type = None
+
+    def __getattr__(self, name: str) -> Any:
+        make = _LATE.get(name)
+        if make is None:
+            raise AttributeError(name)
+        value = make(self)
+        setattr(self, name, value)
+        return value
+
+    @property
+    def fresh(self) -> bool:
+        return self.redeliveries == 0 and _CONTROL.isdisjoint(self._flat[::2])
+
+
+def _entry_headers(entry: Entry) -> Mapping[str, str]:
+    names = iter(entry._flat)
+    headers = {
+        _names[name]: value.decode("utf-8", "backslashreplace")
+        for name, value in zip(names, names, strict=True)
+        if name != _DATA
+    }
+    return headers
+
+
+def _entry_position(entry: Entry) -> str:
+    return _text(entry._place.prefix + entry._id)
+
+
+def _entry_native(entry: Entry) -> tuple[str, str]:
+    return entry._place.name, _text(entry._id)
+
+
+def _entry_time(entry: Entry) -> float | None:
+    return time_of(entry.position)
+
+
+_LATE: dict[str, Callable[[Entry], Any]] = {
+    "headers": _entry_headers,
+    "position": _entry_position,
+    "native": _entry_native,
+    "time": _entry_time,
+}
+_CONTROL = frozenset({ATTEMPT.encode(), ONLY_GROUP.encode()})
+
+
 def received(place: Place, entry: Any, token: Token | None, redeliveries: int) -> Received:
     """Return the message in `entry`, an id and a list of names and values in turn."""
     id, flat = entry
+    if place.which != RETRY and len(flat) > 1 and flat[-2] == _DATA:
+        if token is not None and place.prefix:
+            token.position = place.prefix + id
+        return Entry(place, id, flat, token, redeliveries)
+    return _decoded(place, id, flat, token, redeliveries)
+
+
+def _decoded(
+    place: Place, id: bytes, flat: Sequence[bytes], token: Token | None, redeliveries: int
+) -> Received:
     names = iter(flat)
     content = dict(zip(names, names, strict=True))
     position: bytes = place.prefix + id if place.prefix else id

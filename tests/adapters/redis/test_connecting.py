@@ -36,7 +36,8 @@ from anymq.errors import (
 from anymq.options import split_options
 from anymq.url import URL
 from anymq_redis import RedisDriver, RedisOptions
-from anymq_redis.connection import Address, pack
+from anymq_redis.connection import Address
+from anymq_redis.resp import pack
 from tests.adapters.redis.support import Bench, Proxy
 from tests.adapters.support import eventually, take
 

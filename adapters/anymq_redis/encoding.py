@@ -1,0 +1,58 @@
+"""Records packed for the wire: what most of them have in common is packed once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from anymq.driver import Record
+
+from .resp import bulk
+
+_MOST = 512
+
+_Common = tuple[Mapping[str, str], int, bytes]
+_commons: dict[int, _Common] = {}
+
+
+class _Names(dict[str, str]):
+    """Names of fields, with their lengths, up to where the length of the value comes."""
+
+    def __missing__(self, name: str) -> str:
+        head = f"${len(name.encode())}\r\n{name}\r\n$"
+        if len(self) < _MOST:
+            self[name] = head
+        return head
+
+
+_names = _Names()
+
+
+def packed(record: Record) -> tuple[int, bytes, bytes]:
+    """Return how many names and values the record has, and all of them but for its body: those that
+    it shares, and the others. The body follows, and then the end of a line.
+    """
+    common = record.common
+    found = _commons.get(id(common))
+    if found is None or found[0] is not common:
+        found = _remember(common)
+    own = record.own
+    names = _names
+    texts = [f"{names[name]}{len(value)}\r\n{value}\r\n" for name, value in own.items()]
+    texts.append(f"$4\r\ndata\r\n${len(record.body)}\r\n")
+    text = "".join(texts)
+    data = text.encode() if text.isascii() else _not_ascii(record)
+    return found[1] + 2 * len(own) + 2, found[2], data
+
+
+def _not_ascii(record: Record) -> bytes:
+    flat = [part.encode() for pair in record.own.items() for part in pair]
+    return b"%b$4\r\ndata\r\n$%d\r\n" % (bulk(flat), len(record.body))
+
+
+def _remember(common: Mapping[str, str]) -> _Common:
+    if len(_commons) >= _MOST:
+        _commons.clear()
+    flat = [part.encode() for pair in common.items() for part in pair]
+    # The mapping is kept: its identity must not become another's.
+    found = _commons[id(common)] = (common, len(flat), bulk(flat))
+    return found
