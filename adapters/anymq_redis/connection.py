@@ -36,6 +36,7 @@ class Address:
     """How connections to one server are made; the password is in redis-py's hands alone."""
 
     def __init__(self, url: URL, options: RedisOptions) -> None:
+        self._connecting: set[asyncio.Future[Pipe]] = set()
         self.timeout = options.timeout
         self.most = options.connections
         """How many connections commands may have."""
@@ -66,6 +67,8 @@ class Address:
     async def pipe(self, **watches: Any) -> Pipe:
         """Connect, in time."""
         connecting = asyncio.ensure_future(Pipe.open(self._class(**self._settings), **watches))
+        self._connecting.add(connecting)
+        connecting.add_done_callback(self._connecting.discard)
         try:
             # Before Python 3.12 a cancellation can get lost in redis-py's calls.
             await asyncio.wait((connecting,), timeout=self.timeout)
@@ -76,6 +79,12 @@ class Address:
         if not connecting.done():
             raise TimeoutError("no answer from Redis in time")
         return connecting.result()
+
+    async def settled(self) -> None:
+        """Wait until what was given up on the way has come to its end; bounded."""
+        if self._connecting:
+            await asyncio.wait(set(self._connecting), timeout=_CLOSE_TIMEOUT)
+            await asyncio.sleep(0)
 
 
 def _discard(connecting: asyncio.Future[Pipe]) -> None:
@@ -148,6 +157,7 @@ class Commands:
         self._closed = True
         try:
             await asyncio.gather(*(pipe.aclose(_CLOSE_TIMEOUT) for pipe in list(self._pipes)))
+            await self._address.settled()
         finally:
             for pipe in list(self._pipes):
                 pipe.abort()

@@ -57,8 +57,12 @@ class Pipe(asyncio.Protocol):
         on_lost: Watch = lambda _: None,
     ) -> Pipe:
         """Connect."""
-        await connection.connect()  # type: ignore[no-untyped-call]
-        pipe = cls(connection, on_idle, on_lost)
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+            pipe = cls(connection, on_idle, on_lost)
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
         pipe.used = pipe._loop.time()
         return pipe
 
