@@ -19,6 +19,7 @@ from .link import Channel, Link, bounded
 
 _TAG = struct.Struct(">QB")
 _LARGEST_PREFETCH = 65535
+_SMALLEST = 22  # A header frame with nothing but flags.
 CLOSE_TIMEOUT = 1.0
 DRAIN_TIMEOUT = 5.0
 
@@ -30,17 +31,28 @@ class Cancelled(Exception):
 class Delivery:
     """A message as it came, undecoded: `properties` is as `wire.split` takes it."""
 
-    __slots__ = ("body", "exchange", "properties", "redelivered", "routing_key", "tag")
+    __slots__ = ("body", "consumer", "method", "properties", "redelivered", "tag")
 
-    def __init__(self, payload: bytes) -> None:
-        at = 5 + payload[4]  # Past the consumer's tag: there is one consumer on the channel.
-        self.tag, self.redelivered = _TAG.unpack_from(payload, at)
-        at += 9
-        key = at + 1 + payload[at]
-        self.exchange = payload[at:key]
-        self.routing_key = payload[key : key + 1 + payload[key]]
+    def __init__(self, consumer: Consumer, method: bytes) -> None:
+        self.consumer = consumer
+        self.method = method
+        # Past the consumer's tag: there is one consumer on the channel.
+        self.tag, self.redelivered = _TAG.unpack_from(method, 5 + method[4])
         self.properties = b""
         self.body = b""
+
+    @property
+    def exchange(self) -> bytes:
+        """The exchange that it was published to, as on the wire."""
+        at = 14 + self.method[4]
+        return self.method[at : at + 1 + self.method[at]]
+
+    @property
+    def routing_key(self) -> bytes:
+        """The routing key, as on the wire."""
+        at = 14 + self.method[4]
+        at += 1 + self.method[at]
+        return self.method[at : at + 1 + self.method[at]]
 
 
 class Consumer:
@@ -69,7 +81,7 @@ class Consumer:
         self._switching = asyncio.Lock()
         self.on_change: Callable[[], None] | None = None
         """Called when there may be something to take, or an error."""
-        channel.tap(self._on_frame)
+        channel.tap(self._on_frame, self._sweep)
         channel.closing.add_done_callback(lambda _: self._wake())
 
     @classmethod
@@ -215,10 +227,46 @@ class Consumer:
             del self._unsettled[tag]
         await self._channel.transport.drain(DRAIN_TIMEOUT)
 
+    def _sweep(self, data: bytes, at: int, end: int) -> int:
+        """Take the deliveries that have come whole, one behind the other."""
+        begun = at
+        if self._coming is not None:
+            return at
+        number, deliver = self._channel.number, wire.DELIVER
+        frame, content = wire.FRAME.unpack_from, wire.CONTENT.unpack_from
+        unsettled, buffer = self._unsettled, self._buffer
+        while end - at >= _SMALLEST:
+            kind, channel, size = frame(data, at)
+            head = at + 8 + size
+            if kind != wire.METHOD or channel != number or data[at + 7 : at + 11] != deliver:
+                break
+            if end - head < _SMALLEST:
+                break
+            kind, channel, size, _, _, length = content(data, head)
+            body = head + 8 + size
+            if kind != wire.HEADER or channel != number or end < body:
+                break
+            after = body
+            if length:
+                after += 8 + length
+                # A body of several frames is not for here.
+                if end < after or frame(data, body) != (wire.BODY, number, length):
+                    break
+            delivery = Delivery(self, data[at + 7 : head - 1])
+            delivery.properties = data[head + 19 : body - 1]
+            if length:
+                delivery.body = data[body + 7 : after - 1]
+            unsettled[delivery.tag] = None
+            buffer.append(delivery)
+            at = after
+        if at > begun:
+            self._wake()
+        return at
+
     def _on_frame(self, kind: int, payload: bytes) -> bool:
         if kind == wire.METHOD:
             if payload[:4] == wire.DELIVER:
-                self._coming = Delivery(payload)
+                self._coming = Delivery(self, payload)
                 return True
             if payload[:4] == wire.CANCEL:
                 # Not answered, as new servers allow: the channel will be closed.

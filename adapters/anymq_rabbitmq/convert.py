@@ -12,13 +12,14 @@ from anymq.driver import Received, Record
 from anymq.message import new_id
 
 from . import wire
+from .arrived import arrived
 from .consumer import Delivery
+from .encoding import TIME, TIME_ENTRY, Encoder
 from .publisher import Outgoing
 
 MARKER = "anymq-marker"
 _PARTITION = re.compile(rb"p(\d{1,6})(?:\.|$)")
 REDELIVERIES = "anymq-redeliveries"
-TIME = "anymq-time"
 OFFSET = "x-stream-offset"
 COUNT = "x-delivery-count"
 ACQUIRED = "x-acquired-count"
@@ -26,6 +27,7 @@ ACQUIRED = "x-acquired-count"
 # The server routes by these two headers: an application's are kept apart from them.
 _ROUTES = ("CC", "BCC")
 _ESCAPE = "anymq-header-"
+_ESCAPE_BYTES = _ESCAPE.encode()
 # What the server itself has put on a message, or will.
 _BROKER = (
     "x-death",
@@ -37,30 +39,41 @@ _BROKER = (
 )
 _BROKER_BYTES = tuple(name.encode() for name in _BROKER)
 _NOT_COPIED = frozenset({b"CC", b"BCC", REDELIVERIES.encode()})
-_TIME_ENTRY = b"\x0a" + TIME.encode() + b"S\x00\x00\x00\x0d%013d"
 # The spellings of the AMQP 1.0 binding of CloudEvents.
 _FOREIGN_PREFIXES = ("cloudEvents:", "cloudEvents_")
 
 
 def outgoing(record: Record, *, exchange: str, routing_key: str) -> Outgoing:
     """The message for `record`."""
+    properties = _encoder.properties(record)
+    if properties is None:
+        properties = _escaped(record)
+    return Outgoing(exchange, routing_key, properties, record.body)
+
+
+def _is_plain(name: str) -> bool:
+    return name not in _ROUTES and not name.startswith(_BROKER)
+
+
+def _escaped(record: Record) -> bytes:
     headers: Mapping[str, str] = record.headers
-    if any(name in headers for name in _ROUTES) or any(n.startswith(_BROKER) for n in headers):
-        headers = {
-            _ESCAPE + name if name in _ROUTES else name: value
-            for name, value in headers.items()
-            if not name.startswith(_BROKER)
-        }
+    headers = {
+        _ESCAPE + name if name in _ROUTES else name: value
+        for name, value in headers.items()
+        if not name.startswith(_BROKER)
+    }
     now = time.time_ns() // 1_000_000
-    properties = wire.encode(
+    return wire.encode(
         headers,
         content_type=record.content_type,
         message_id=record.id,
         timestamp=now // 1000,
         # The property has seconds only.
-        more=_TIME_ENTRY % now,
+        more=TIME_ENTRY % now,
     )
-    return Outgoing(exchange, routing_key, properties, record.body)
+
+
+_encoder = Encoder(_is_plain)
 
 
 def routing_key(record: Record, partition: int | None = None) -> str:
@@ -96,6 +109,8 @@ def received(
     Without `position` it is the message's id, as its publisher set it: RabbitMQ gives messages in
     a queue no name of their own.
     """
+    if token is delivery and (quick := arrived(delivery, partition)) is not None:
+        return quick
     fields = wire.split(delivery.properties)
     headers = _headers(fields.get(wire.HEADERS))
     name = position or wire.text(fields.get(wire.MESSAGE_ID)) or headers.get("ce-id") or nameless
@@ -219,6 +234,8 @@ def _properties(
 
 def _headers(table: bytes | None) -> dict[str, str]:
     headers = wire.headers(table)
+    if table is None or (b"cloudEvents" not in table and _ESCAPE_BYTES not in table):
+        return headers
     for name in [n for n in headers if n.startswith((_ESCAPE, *_FOREIGN_PREFIXES))]:
         value = headers.pop(name)
         if name.startswith(_ESCAPE):

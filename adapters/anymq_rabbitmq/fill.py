@@ -203,12 +203,17 @@ class Filling:
             raise SourceLost(f"filling the new group: {error}") from error
 
     def cancel(self) -> None:
-        """Leave the rest to the others."""
-        self._task.cancel()
+        """Leave the rest to the others; but for the last steps, which the next one would have to
+        begin anew, with all that has been published by then."""
+        if not self._fill.live.is_set():
+            self._task.cancel()
 
     async def aclose(self) -> None:
         """Wait until it has left; bounded."""
-        await asyncio.wait((self._task,), timeout=GIVE_UP_TIMEOUT)
+        try:
+            await asyncio.wait((self._task,), timeout=GIVE_UP_TIMEOUT)
+        finally:
+            self._task.cancel()
 
 
 class _Copying:

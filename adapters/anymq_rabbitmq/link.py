@@ -31,7 +31,7 @@ from anymq.url import URL
 
 from . import wire
 from .options import RabbitMQOptions, virtual_host
-from .transport import Tap, Transport
+from .transport import Sweep, Tap, Transport
 
 T = TypeVar("T")
 
@@ -103,14 +103,17 @@ class Channel:
             self.transport.write(wire.close_channel(self.number))
             await asyncio.wait((self.closing,), timeout=timeout)
 
-    def tap(self, tap: Tap) -> None:
-        """Offer the channel's frames to `tap` from now on."""
-        taps, number = self.transport.taps, self.number
+    def tap(self, tap: Tap, sweep: Sweep | None = None) -> None:
+        """Offer the channel's frames to `tap` from now on; before, many in one, to `sweep`."""
+        taps, sweeps, number = self.transport.taps, self.transport.sweeps, self.number
         taps[number] = tap
+        if sweep is not None:
+            sweeps[number] = sweep
 
         def remove(_: object) -> None:
             if taps.get(number) is tap:
                 del taps[number]
+                sweeps.pop(number, None)
 
         self.closing.add_done_callback(remove)
 

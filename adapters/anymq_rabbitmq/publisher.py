@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from itertools import takewhile
+from typing import NamedTuple
 
 from aiormq.exceptions import (
     ChannelAccessRefused,
@@ -23,8 +22,7 @@ _EXCHANGE = re.compile(r"exchange '(.*?)' in vhost")
 _TOO_LARGE = re.compile(r"message size \d+ is larger than .*? size (\d+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """A message to publish; `properties` as `wire.encode` or `wire.join` return them."""
 
     exchange: str
@@ -34,58 +32,87 @@ class Outgoing:
 
 
 class _Batch:
-    """What one call publishes: the outcomes as they come, and a future for when all are there."""
+    """What one call publishes, whose tags begin with `first`: the outcomes as they come, and a
+    future for when all are there.
 
-    __slots__ = ("done", "left", "outcomes", "returned")
+    Confirmed is all before `low`, and of the rest `ahead`: by indexes.
+    """
 
-    def __init__(self, size: int) -> None:
-        self.outcomes: list[BaseException | None] = [None] * size
+    __slots__ = ("ahead", "done", "first", "low", "messages", "outcomes", "returned")
+
+    def __init__(self, messages: Sequence[Outgoing], first: int) -> None:
+        self.messages = messages
+        self.first = first
+        self.outcomes: list[BaseException | None] = [None] * len(messages)
         self.returned: dict[int, BaseException] = {}
-        self.left = size
+        self.low = 0
+        self.ahead: set[int] = set()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def settle(self, index: int, error: BaseException | None) -> None:
-        """The server has spoken about the message at `index`."""
-        self.outcomes[index] = self.returned.get(index, error) if self.returned else error
-        self.left -= 1
-        if not self.left and not self.done.done():
+    def open(self) -> list[int]:
+        """The indexes of those without an answer."""
+        return [index for index in range(self.low, len(self.messages)) if index not in self.ahead]
+
+    def confirm(self, index: int, *, multiple: bool) -> None:
+        """The server has taken the message at `index`, or all up to there."""
+        if multiple:
+            self.low = max(self.low, min(index + 1, len(self.messages)))
+        elif index > self.low:
+            self.ahead.add(index)
+        elif index == self.low:
+            self.low += 1
+        self._advance()
+
+    def fail(self, indexes: Sequence[int], error: Callable[[Outgoing], BaseException]) -> None:
+        """These were not taken, or nobody knows."""
+        for index in indexes:
+            self.outcomes[index] = error(self.messages[index])
+        self.ahead.update(indexes)
+        self._advance()
+
+    def _advance(self) -> None:
+        ahead = self.ahead
+        if ahead:
+            while self.low in ahead:
+                ahead.discard(self.low)
+                self.low += 1
+        if self.low == len(self.messages) and not self.done.done():
+            for index, error in self.returned.items():
+                self.outcomes[index] = error
             self.done.set_result(None)
 
 
 class _Lane:
-    """A channel in confirm mode, and the messages on it that have no answer yet, by their tags."""
+    """A channel in confirm mode, and the batches on it that have not all of their answers yet."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.checked: set[str] = set()
-        self._tag = 0
-        self._pending: dict[int, tuple[_Batch, int, Outgoing]] = {}
+        self._next = 1
+        self._batches: list[_Batch] = []
         self._return: tuple[str, str, str] | None = None
         channel.tap(self._on_frame)
         channel.closing.add_done_callback(lambda _: self._fail())
 
     def send(self, messages: Sequence[Outgoing]) -> _Batch:
         """Write `messages`; the returned batch is done when each has its outcome."""
-        batch = _Batch(len(messages))
+        batch = _Batch(messages, self._next)
         channel = self.channel
         number, frame_max = channel.number, channel.frame_max
         frames = [
-            wire.publish(
-                number, m.exchange, m.routing_key, m.properties, m.body, frame_max=frame_max
-            )
-            for m in messages
+            wire.publish(number, exchange, key, properties, body, frame_max=frame_max)
+            for exchange, key, properties, body in messages
         ]
         channel.transport.write(b"".join(frames))
-        for index, message in enumerate(messages):
-            self._tag += 1
-            self._pending[self._tag] = (batch, index, message)
+        self._next += len(messages)
+        self._batches.append(batch)
         return batch
 
     def give_up(self, batch: _Batch, error: Callable[[], BaseException]) -> None:
         """Settle what is left of `batch`."""
-        for tag in [tag for tag, (owner, _, _) in self._pending.items() if owner is batch]:
-            _, index, _ = self._pending.pop(tag)
-            batch.settle(index, error())
+        if batch in self._batches:
+            self._batches.remove(batch)
+            batch.fail(batch.open(), lambda _: error())
 
     def _on_frame(self, kind: int, payload: bytes) -> bool:
         if kind == wire.METHOD:
@@ -105,20 +132,22 @@ class _Lane:
         return True
 
     def _answered(self, tag: int, *, multiple: bool, refused: bool) -> None:
-        pending = self._pending
-        for one in list(takewhile(lambda one: one <= tag, pending)) if multiple else (tag,):
-            if (found := pending.pop(one, None)) is None:
+        ended = False
+        for batch in self._batches:
+            index = tag - batch.first
+            if index < 0:
+                break
+            if index >= len(batch.messages) and not multiple:
                 continue
-            batch, index, message = found
-            batch.settle(
-                index,
-                Throttled(
-                    f"RabbitMQ refused the message for {message.exchange or message.routing_key!r}:"
-                    " a queue is full or not available"
-                )
-                if refused
-                else None,
-            )
+            if refused:
+                last = min(index, len(batch.messages) - 1)
+                refused_ones = [one for one in batch.open() if one <= last] if multiple else [index]
+                batch.fail(refused_ones, _refusal)
+            else:
+                batch.confirm(index, multiple=multiple)
+            ended |= batch.done.done()
+        if ended:
+            self._batches = [batch for batch in self._batches if not batch.done.done()]
 
     def _mark(self, reason: str, exchange: str, routing_key: str, *, properties: bytes) -> None:
         """Remember that a message came back; that it did is followed by its confirmation.
@@ -126,7 +155,8 @@ class _Lane:
         A return does not say which publish it belongs to. Of several that are equal in all it
         does say, the first without an answer is taken: they went the same way.
         """
-        for batch, index, message in self._pending.values():
+        for batch, index in [(one, index) for one in self._batches for index in one.open()]:
+            message = batch.messages[index]
             if (
                 index not in batch.returned
                 and message.exchange == exchange
@@ -145,14 +175,17 @@ class _Lane:
         """The channel is gone: lay the blame on the message that closed it, if one did."""
         reason = self.channel.error
         blame = _blame(reason)
-        for batch, index, message in self._pending.values():
+
+        def error(message: Outgoing) -> BaseException:
             if blame is not None and blame(message):
-                error: BaseException = reason
-            else:
-                error = ConnectionLost("the channel closed before RabbitMQ confirmed the message")
-                error.__cause__ = reason
-            batch.settle(index, error)
-        self._pending.clear()
+                return reason
+            lost = ConnectionLost("the channel closed before RabbitMQ confirmed the message")
+            lost.__cause__ = reason
+            return lost
+
+        batches, self._batches = self._batches, []
+        for batch in batches:
+            batch.fail(batch.open(), error)
 
 
 class Publisher:
@@ -242,6 +275,13 @@ class Publisher:
             if self._lane is None or not self._lane.channel.is_open:
                 self._lane = _Lane(await self._link.channel(confirms=True))
             return self._lane
+
+
+def _refusal(message: Outgoing) -> BaseException:
+    return Throttled(
+        f"RabbitMQ refused the message for {message.exchange or message.routing_key!r}:"
+        " a queue is full or not available"
+    )
 
 
 def _returned(payload: bytes) -> tuple[str, str, str]:

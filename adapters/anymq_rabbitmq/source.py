@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 
@@ -22,11 +21,6 @@ from .publisher import Outgoing, Publisher
 GIVE_BACK_TIMEOUT = 1.5
 # Since then basic.nack gives a message back without counting that as a failure.
 _UNCOUNTED_NACK = (4, 3)
-
-
-class _Token(NamedTuple):
-    consumer: Consumer
-    tag: int
 
 
 class QueueSource(Source):
@@ -72,8 +66,7 @@ class QueueSource(Source):
         named: list[Delivery] = []
         nameless: list[Delivery] = []
         for delivery in deliveries:
-            token = _Token(self._consumer, delivery.tag)
-            record = convert.received(delivery, token=token)
+            record = convert.received(delivery, token=delivery)
             if record is None:
                 nameless.append(delivery)
             else:
@@ -120,11 +113,13 @@ class QueueSource(Source):
                 await self._filling.aclose()
 
     def _is_live(self, record: Received) -> bool:
-        token: _Token = record.token
-        return token.consumer is self._consumer and self._consumer.holds(token.tag)
+        delivery: Delivery = record.token
+        return delivery.consumer is self._consumer and self._consumer.holds(delivery.tag)
 
     def _tags(self, records: Iterable[Received]) -> list[int]:
-        return [record.token.tag for record in records if self._is_live(record)]
+        consumer = self._consumer
+        deliveries: Iterable[Delivery] = (record.token for record in records)
+        return [one.tag for one in deliveries if one.consumer is consumer]
 
     def _straight(self, nack: Nack) -> Outgoing:
         return convert.outgoing(nack.copy, exchange="", routing_key=self._queue)

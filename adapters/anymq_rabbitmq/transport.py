@@ -16,6 +16,9 @@ from . import wire
 
 Tap = Callable[[int, bytes], bool]
 """Called with the kind and payload of each frame of its channel, in order; True takes the frame."""
+Sweep = Callable[[bytes, int, int], int]
+"""Called with all that has come, and where the first frame of its channel begins and the last
+ends; returns where the first begins that it has not taken. The tap is offered that one."""
 
 _HEADER = wire.FRAME
 _LARGEST = 64 * 1024 * 1024
@@ -24,9 +27,12 @@ _LARGEST = 64 * 1024 * 1024
 class _Splitter(asyncio.StreamReaderProtocol):
     """Cuts the stream into frames, offers them to the taps, and passes the rest on unchanged."""
 
-    def __init__(self, reader: asyncio.StreamReader, taps: dict[int, Tap]) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, taps: dict[int, Tap], sweeps: dict[int, Sweep]
+    ) -> None:
         super().__init__(reader)
         self._taps = taps
+        self._sweeps = sweeps
         self._rest = b""
         self._raw = False
         self._alive = 0.0
@@ -51,6 +57,13 @@ class _Splitter(asyncio.StreamReaderProtocol):
             after = at + 8 + size
             if after > end:
                 break
+            sweep = self._sweeps.get(channel)
+            if sweep is not None and (swept := sweep(data, at, end)) > at:
+                taken = True
+                if begin < at:
+                    passed.append(data[begin:at])
+                begin = at = swept
+                continue
             tap = self._taps.get(channel)
             if tap is not None and tap(kind, data[at + 7 : after - 1]):
                 taken = True
@@ -78,6 +91,7 @@ class Transport(TransportFactory):
 
     def __init__(self, *, close_timeout: float) -> None:
         self.taps: dict[int, Tap] = {0: self._on_connection_frame}
+        self.sweeps: dict[int, Sweep] = {}
         self.blocked: str | None = None
         """Why the server takes no publishes at the moment (an alarm), or None."""
         self.refusal: tuple[int, str] | None = None
@@ -96,7 +110,7 @@ class Transport(TransportFactory):
         reader = asyncio.StreamReader(loop=loop)
         try:
             transport, protocol = await loop.create_connection(
-                lambda: _Splitter(reader, self.taps),
+                lambda: _Splitter(reader, self.taps, self.sweeps),
                 url.host or "",
                 url.port or 0,
                 ssl=context,

@@ -12,6 +12,7 @@ import json
 import struct
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 METHOD, HEADER, BODY = 1, 2, 3
@@ -39,6 +40,7 @@ _FLAGS = (
 
 _TEXT = ord("S")
 _DEEPEST = 16
+_MOST_NAMES = 1000
 _NUMBERS: dict[int, struct.Struct] = {
     ord(kind): struct.Struct(layout)
     for kind, layout in {
@@ -50,7 +52,9 @@ _VALUE_SIZES = {kind: number.size for kind, number in _NUMBERS.items()}
 _VALUE_SIZES |= {ord("t"): 1, ord("D"): 5, ord("T"): 8, ord("V"): 0}
 
 FRAME = struct.Struct(">BHI")
-_CONTENT = struct.Struct(">HHQ")
+CONTENT = struct.Struct(">BHIHHQ")
+"""A frame's head, and what a content header begins with: class, weight, size of the body."""
+_BETWEEN = struct.Struct(">BBHI")
 _ACKNOWLEDGE = struct.Struct(">BHI4sQBB")
 
 
@@ -69,19 +73,22 @@ def publish(
     channel: int, exchange: str, routing_key: str, properties: bytes, body: bytes, *, frame_max: int
 ) -> bytes:
     """The frames of a mandatory basic.publish; `properties` as `encode` returns them."""
-    method = b"".join((b"\x00\x3c\x00\x28\x00\x00", short(exchange), short(routing_key), b"\x01"))
     size = len(body)
-    parts = [
-        frame(METHOD, channel, method),
-        frame(HEADER, channel, _CONTENT.pack(60, 0, size) + properties),
-    ]
+    head = CONTENT.pack(HEADER, channel, 12 + len(properties), 60, 0, size)
+    method = _publish(channel, exchange, routing_key)
     room = frame_max - 8
-    if size <= room:
-        if size:
-            parts.append(frame(BODY, channel, body))
-    else:
-        parts += (frame(BODY, channel, body[at : at + room]) for at in range(0, size, room))
+    if 0 < size <= room:
+        between = _BETWEEN.pack(0xCE, BODY, channel, size)
+        return b"".join((method, head, properties, between, body, b"\xce"))
+    parts = [method, head, properties, b"\xce"]
+    parts += (frame(BODY, channel, body[at : at + room]) for at in range(0, size, room))
     return b"".join(parts)
+
+
+@lru_cache(maxsize=4096)
+def _publish(channel: int, exchange: str, routing_key: str) -> bytes:
+    method = b"".join((b"\x00\x3c\x00\x28\x00\x00", short(exchange), short(routing_key), b"\x01"))
+    return frame(METHOD, channel, method)
 
 
 def acknowledge(channel: int, tag: int, *, multiple: bool) -> bytes:
@@ -196,14 +203,41 @@ def long(value: str) -> tuple[int, bytes]:
 
 def headers(field: bytes | None) -> dict[str, str]:
     """The headers, each value as text."""
+    found: dict[str, str] = {}
     if field is None:
-        return {}
-    return {
-        name.decode("utf-8", "backslashreplace"): value[4:].decode("utf-8", "backslashreplace")
-        if kind == _TEXT
-        else _as_text(_value(kind, value))
-        for name, kind, value in entries(field)
-    }
+        return found
+    names = _names
+    at, end = 4, len(field)
+    while at < end:
+        start = at + 1
+        at = start + field[at]
+        name = names[field[start:at]]
+        kind = field[at]
+        if kind == _TEXT:
+            start = at + 5
+            at = start + int.from_bytes(field[at + 1 : start], "big")
+            found[name] = field[start:at].decode("utf-8", "backslashreplace")
+        else:
+            size = _VALUE_SIZES.get(kind)
+            if size is None:
+                size = 4 + int.from_bytes(field[at + 1 : at + 5], "big")
+            start = at + 1
+            at = start + size
+            found[name] = _as_text(_value(kind, field[start:at]))
+    return found
+
+
+class _Names(dict[bytes, str]):
+    """Names of headers as text: the same few come again and again."""
+
+    def __missing__(self, name: bytes) -> str:
+        text = name.decode("utf-8", "backslashreplace")
+        if len(self) < _MOST_NAMES:
+            self[name] = text
+        return text
+
+
+_names = _Names()
 
 
 def _as_text(value: Any) -> str:
