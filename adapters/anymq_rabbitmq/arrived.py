@@ -29,7 +29,7 @@ class Arrived(Received):
         """`table` is where the headers begin in the properties."""
         self.body = delivery.body
         self.position = position
-        self.token = self.native = delivery
+        self.native = delivery
         self.key = None
         self.redeliveries = 0
         self.partition = partition
@@ -37,7 +37,7 @@ class Arrived(Received):
 
     @property
     def fresh(self) -> bool:
-        return True
+        return self.redeliveries == 0
 
     def __getattr__(self, name: str) -> Any:
         make = _LATE.get(name)
@@ -64,6 +64,7 @@ def arrived(delivery: Delivery, partition: int = 0) -> Arrived | None:
     if (
         begin > end
         or not properties.startswith(_TIME_HEAD, table + 4)
+        or not properties[begin - 13 : begin].isdigit()
         or properties.find(_CONTROL, begin) >= 0
         or properties.find(_ROUTED, begin) >= 0
     ):
@@ -81,12 +82,9 @@ def _headers(properties: bytes, table: int) -> Mapping[str, str]:
     return wire.headers(properties[begin - 4 : end])
 
 
-def _time(properties: bytes, table: int) -> float | None:
+def _time(properties: bytes, table: int) -> float:
     end = table + 4 + _TIME_SIZE
-    text = properties[end - 13 : end]
-    if text.isdigit():
-        return int(text) / 1000
-    return None
+    return int(properties[end - 13 : end]) / 1000
 
 
 def _content_type(properties: bytes, table: int) -> str | None:

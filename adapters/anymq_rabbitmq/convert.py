@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from anymq.driver import Received, Record
@@ -101,21 +101,24 @@ def received(
     token: Any,
     position: str | None = None,
     partition: int = 0,
-    nameless: str | None = None,
+    nameless: Callable[[Delivery], str] | None = None,
 ) -> Received | None:
-    """The record of `delivery`; None for a message that nothing identifies, unless that is to be
-    called `nameless`.
+    """The record of `delivery`; None for a message that nothing identifies, unless `nameless`
+    has a name for it.
 
     Without `position` it is the message's id, as its publisher set it: RabbitMQ gives messages in
     a queue no name of their own.
     """
-    if token is delivery and (quick := arrived(delivery, partition)) is not None:
+    if position is None and (quick := arrived(delivery, partition)) is not None:
+        quick.token = token
         return quick
     fields = wire.split(delivery.properties)
     headers = _headers(fields.get(wire.HEADERS))
-    name = position or wire.text(fields.get(wire.MESSAGE_ID)) or headers.get("ce-id") or nameless
+    name = position or wire.text(fields.get(wire.MESSAGE_ID)) or headers.get("ce-id")
     if name is None:
-        return None
+        if nameless is None:
+            return None
+        name = nameless(delivery)
     return Received(
         delivery.body,
         headers,

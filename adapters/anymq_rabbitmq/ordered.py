@@ -175,9 +175,13 @@ class OrderedQueueSource(Source):
         return records
 
     def _record(self, lane: Lane, delivery: Delivery) -> Received:
-        nameless = convert.fingerprint(delivery)
-        record = convert.received(delivery, token=None, partition=lane.number, nameless=nameless)
+        record = convert.received(
+            delivery, token=None, partition=lane.number, nameless=convert.fingerprint
+        )
         assert record is not None
+        if record.fresh and not delivery.redelivered:
+            record.token = _Token(lane, lane.consumer, delivery.tag, 1, 0)
+            return record
         first = attempt_of(record) - record.redeliveries
         counted = record.redeliveries
         attempt = self._attempts.shown(record.position, counted) if delivery.redelivered else None

@@ -103,6 +103,7 @@ class Commands:
         self._native_pool = address.pool()
         self.native: Redis = Redis(connection_pool=self._native_pool)
         self._address = address
+        self._loop = asyncio.get_running_loop()
         self._pipes: set[Pipe] = set()
         self._idle: list[Pipe] = []
         self._opening = 0
@@ -120,7 +121,7 @@ class Commands:
 
     async def exchange(self, commands: bytes, count: int) -> list[Any]:
         """As `run`, of `count` commands in one piece."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         deadline = now + self._address.timeout
         idle = self._idle
         if idle and idle[-1].used + _HEALTH_CHECK > now:
@@ -167,13 +168,12 @@ class Commands:
 
     async def _take(self, deadline: float) -> Pipe:
         """Take one that nobody uses, or open one; one that was idle for long must answer first."""
-        loop = asyncio.get_running_loop()
         while True:
             if self._closed:
                 raise ConnectionError("the connections were closed")
             if self._idle:
                 pipe = self._idle.pop()
-                if pipe.used + _HEALTH_CHECK > loop.time():
+                if pipe.used + _HEALTH_CHECK > self._loop.time():
                     return pipe
                 with contextlib.suppress(RedisError):
                     await pipe.ask(pack(b"PING"), 1, deadline)

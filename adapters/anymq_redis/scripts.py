@@ -17,8 +17,19 @@ from .resp import bulk
 _LUA = files("anymq_redis") / "lua"
 
 
+class Verb:
+    """A command that is no script: the server knows it in any case."""
+
+    words = 1
+
+    def __init__(self, name: bytes) -> None:
+        self.by_digest = self.by_text = bulk([name])
+
+
 class Script:
     """A script, called by its digest, or by its text where the server does not know it yet."""
+
+    words = 2
 
     def __init__(self, *names: str) -> None:
         text = b"\n".join((_LUA / f"{name}.lua").read_bytes() for name in names)
@@ -33,19 +44,20 @@ class Script:
 
 
 class Call:
-    """A script to run, packed but for its name: `count` parameters in any number of `parts`."""
+    """What to run, packed but for its name: `count` parameters in any number of `parts`."""
 
     __slots__ = ("_count", "_parts", "_script")
 
-    def __init__(self, script: Script, count: int, parts: Sequence[bytes]) -> None:
+    def __init__(self, script: Script | Verb, count: int, parts: Sequence[bytes]) -> None:
         self._script = script
         self._count = count
         self._parts = parts
 
     def packed(self, *, with_text: bool = False) -> bytes:
         """Return the command; with the text of the script for a server that does not know it."""
-        name = self._script.by_text if with_text else self._script.by_digest
-        return b"".join((b"*%d\r\n" % (2 + self._count), name, *self._parts))
+        script = self._script
+        name = script.by_text if with_text else script.by_digest
+        return b"".join((b"*%d\r\n" % (script.words + self._count), name, *self._parts))
 
 
 DECLARE = Script("declare")
@@ -77,6 +89,7 @@ MOVE = Script("_clock", "move")
 SWEEP = Script("_clock", "sweep")
 TRIM = Script("_clock", "trim")
 
+SET = Verb(b"SET")
 ABANDON = Script("abandon")
 BEGIN = Script("begin")
 COMPLETE = Script("complete")

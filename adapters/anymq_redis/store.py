@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 from redis.exceptions import ResponseError
@@ -15,10 +16,12 @@ from anymq.url import URL
 
 from .connection import Address, Commands
 from .options import RedisOptions
-from .resp import pack
-from .scripts import ABANDON, BEGIN, COMPLETE, RENEW, Script
+from .resp import pack, words
+from .scripts import ABANDON, BEGIN, COMPLETE, RENEW, SET, Call, Script
 from .together import Together
 from .topology import check_server
+
+_NEW, _DONE = Claim(State.NEW), Claim(State.DONE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +59,18 @@ class RedisStore(Store):
         return cls(commands, options.prefix)
 
     async def begin(self, key: str, owner: str, lease: float) -> Claim:
+        # Of most keys nothing is known: for these the server need not run a script.
+        call = words(self._prefix + key, f"+{owner}", "NX", "GET", "PX", _milliseconds(lease))
+        held = await self._together.eval(Call(SET, 6, [call]))
+        if held is None:
+            return _NEW
+        if held == b"=":
+            return _DONE
         left: int = await self._run(BEGIN, key, owner, lease)
         if left == -2:
-            return Claim(State.NEW)
+            return _NEW
         if left == -1:
-            return Claim(State.DONE)
+            return _DONE
         return Claim(State.IN_PROGRESS, left / 1000)
 
     async def renew(self, key: str, owner: str, lease: float) -> None:
@@ -77,7 +87,7 @@ class RedisStore(Store):
         replies = await self._commands.run(
             pack(b"MULTI"),
             pack(b"INCR", counter),
-            pack(b"PEXPIRE", counter, _milliseconds(keep)),
+            pack(b"PEXPIRE", counter, _milliseconds(keep).encode()),
             pack(b"EXEC"),
         )
         for reply in replies:
@@ -97,9 +107,11 @@ class RedisStore(Store):
         await self._commands.aclose()
 
     async def _run(self, script: Script, key: str, owner: str, *seconds: float) -> Any:
-        args = [owner.encode(), *map(_milliseconds, seconds)]
-        return await self._together.eval(script, [f"{self._prefix}{key}".encode()], args)
+        args = [owner, *map(_milliseconds, seconds)]
+        call = words("1", self._prefix + key, *args)
+        return await self._together.eval(Call(script, 2 + len(args), [call]))
 
 
-def _milliseconds(seconds: float) -> bytes:
-    return b"%d" % max(1, math.ceil(seconds * 1000))
+@lru_cache(maxsize=64)
+def _milliseconds(seconds: float) -> str:
+    return str(max(1, math.ceil(seconds * 1000)))

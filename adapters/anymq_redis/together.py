@@ -9,7 +9,7 @@ from typing import Any
 from redis.exceptions import ConnectionError
 
 from .connection import Commands
-from .scripts import Call, Script
+from .scripts import Call
 
 MOST = 500
 """How many scripts one exchange carries: their replies are read before the next one begins."""
@@ -23,18 +23,19 @@ class Together:
 
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
+        self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[Call, asyncio.Future[Any]]] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def eval(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes]) -> Any:
-        """Run one script and return its reply; raises as `Commands.eval` does.
+    async def eval(self, call: Call) -> Any:
+        """Run one and return its reply; raises as `Commands.eval` does.
 
         A caller that is cancelled leaves it running.
         """
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((script.call(keys, args), future))
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.append((call, future))
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="anymq-redis-together")
+            self._task = self._loop.create_task(self._run(), name="anymq-redis-together")
         return await future
 
     async def aclose(self) -> None:

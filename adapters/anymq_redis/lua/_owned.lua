@@ -13,6 +13,20 @@ local function count_of(id)
   return nil
 end
 
+-- Which of the ids are pending for us. Mostly they are next to each other, so one look finds all; what it
+-- does not find is looked up by itself.
+local function owned(ids)
+  local known, found = {}, {}
+  if #ids > 3 then
+    local reply = redis.pcall('XPENDING', KEYS[1], ARGV[1], ids[1], ids[#ids], #ids, ARGV[2])
+    for _, entry in ipairs(reply) do known[entry[1]] = true end
+  end
+  for _, id in ipairs(ids) do
+    if known[id] or count_of(id) then found[#found + 1] = id end
+  end
+  return found
+end
+
 local function settle(ids)
   for i = 1, #ids, 1000 do
     local stop = math.min(i + 999, #ids)
