@@ -5,6 +5,8 @@ what a small exchange itself does: so its protocol on the socket is exchanged fo
 writes an exchange as one piece, and has hiredis cut the replies.
 """
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio

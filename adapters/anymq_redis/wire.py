@@ -82,14 +82,14 @@ class Entry(Received):
     What is not there is made by `__getattr__` at the first look.
     """
 
-    __slots__ = ("_flat", "_id", "_place")
+    __slots__ = ("flat", "id", "place")
 
     def __init__(
         self, place: Place, id: bytes, flat: list[bytes], token: Token | None, redeliveries: int
     ) -> None:
-        self._place = place
-        self._id = id
-        self._flat = flat
+        self.place = place
+        self.id = id
+        self.flat = flat
         self.body = flat[-1]
         self.token = token
         self.partition = place.partition
@@ -106,11 +106,11 @@ class Entry(Received):
 
     @property
     def fresh(self) -> bool:
-        return self.redeliveries == 0 and _CONTROL.isdisjoint(self._flat[::2])
+        return self.redeliveries == 0 and _CONTROL.isdisjoint(self.flat[::2])
 
 
 def _entry_headers(entry: Entry) -> Mapping[str, str]:
-    names = iter(entry._flat)
+    names = iter(entry.flat)
     headers = {
         _names[name]: value.decode("utf-8", "backslashreplace")
         for name, value in zip(names, names, strict=True)
@@ -120,11 +120,11 @@ def _entry_headers(entry: Entry) -> Mapping[str, str]:
 
 
 def _entry_position(entry: Entry) -> str:
-    return _text(entry._place.prefix + entry._id)
+    return _text(entry.place.prefix + entry.id)
 
 
 def _entry_native(entry: Entry) -> tuple[str, str]:
-    return entry._place.name, _text(entry._id)
+    return entry.place.name, _text(entry.id)
 
 
 def _entry_time(entry: Entry) -> float | None:

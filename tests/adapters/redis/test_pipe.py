@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from urllib.parse import urlsplit
 
 import pytest
@@ -43,8 +43,7 @@ def soon() -> float:
 async def test_a_connection_of_the_client_has_the_streams_that_are_taken_over(
     connection: Connection,
 ) -> None:
-    assert connection._reader is None
-    assert connection._writer is None
+    assert not connection.is_connected
     await connection.connect()  # type: ignore[no-untyped-call]
     assert isinstance(connection._reader, asyncio.StreamReader)
     assert isinstance(connection._writer, asyncio.StreamWriter)
@@ -55,10 +54,10 @@ async def test_a_connection_of_the_client_has_the_streams_that_are_taken_over(
 
 
 def test_the_client_tells_errors_of_the_server_apart() -> None:
-    error = BaseParser.parse_error("NOSCRIPT No matching script.")
-    assert isinstance(error, NoScriptError)
-    assert isinstance(BaseParser.parse_error("READONLY x"), ReadOnlyError)
-    wrong = BaseParser.parse_error("WRONGTYPE Operation against a key")
+    parse: Callable[[str], Exception] = BaseParser.parse_error
+    assert isinstance(parse("NOSCRIPT No matching script."), NoScriptError)
+    assert isinstance(parse("READONLY x"), ReadOnlyError)
+    wrong = parse("WRONGTYPE Operation against a key")
     assert isinstance(wrong, ResponseError)
     assert str(wrong).startswith("WRONGTYPE")
 

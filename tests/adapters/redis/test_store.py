@@ -125,7 +125,7 @@ async def test_what_comes_at_once_goes_in_few_exchanges(
     monkeypatch.setattr(store._commands, "run", counted)
     claims = await asyncio.gather(*(store.begin(f"{key}{n % 600}", "a", 30) for n in range(1200)))
     assert claims == [Claim(State.NEW)] * 1200
-    assert exchanges <= 4
+    assert exchanges <= 6  # The second claim of a key takes a script.
     late = asyncio.create_task(store.begin(f"{key}0", "b", 30))
     await asyncio.sleep(0)
     late.cancel()
