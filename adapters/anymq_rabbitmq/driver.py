@@ -68,6 +68,8 @@ class RabbitMQDriver(Driver):
     errors: ClassVar[ErrorTable] = ERRORS
     binding: ClassVar[Binding] = Binding(prefix="ce-", content_type=None)
     options: ClassVar[type[Any]] = RabbitMQOptions
+    # The server confirms a batch late, when it is on disk, and takes others meanwhile.
+    overlap: ClassVar[int] = 4
     max_body: ClassVar[float] = 16 * 1024 * 1024
     tls_schemes: ClassVar[frozenset[str]] = frozenset({"amqps"})
 
