@@ -72,13 +72,13 @@ class Address:
         try:
             # Before Python 3.12 a cancellation can get lost in redis-py's calls.
             await asyncio.wait((connecting,), timeout=self.timeout)
-        finally:
-            if not connecting.done():
-                connecting.add_done_callback(_discard)
-                connecting.cancel()
-        if not connecting.done():
+            if connecting.done():
+                return connecting.result()
             raise TimeoutError("no answer from Redis in time")
-        return connecting.result()
+        except BaseException:
+            connecting.cancel()
+            connecting.add_done_callback(_discard)  # Also of one that has succeeded just now.
+            raise
 
     async def settled(self) -> None:
         """Wait until what was given up on the way has come to its end; bounded."""
