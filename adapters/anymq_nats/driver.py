@@ -62,6 +62,7 @@ class NatsDriver(Driver):
     )
     options = NatsOptions
     max_batch = 1000
+    overlap = 4
     max_batch_bytes = 4 * 1024 * 1024
     tls_schemes = frozenset({"tls"})
 
