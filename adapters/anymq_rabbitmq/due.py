@@ -36,7 +36,7 @@ from . import convert, topology
 from .consumer import Consumer, Delivery
 from .delays import LOST, PREFIX, STEP, Delays, address, level_name
 from .link import Link
-from .names import Names
+from .names import Known, Names
 from .publisher import Outgoing, Publisher
 
 QUEUE = f"{PREFIX}.due"
@@ -163,10 +163,11 @@ class Due:
         while True:
             try:
                 await self._make_queue()
-                names = await self._names.follow()
+                known = await self._names.read()
+                names = await self._names.follow(known)
                 consumer = await Consumer.open(self._link, QUEUE, prefetch=WINDOW)
                 try:
-                    await self._serve(consumer, names)
+                    await self._serve(consumer, names, known)
                 finally:
                     await asyncio.gather(consumer.aclose(), names.aclose())
             except Exception as error:
@@ -174,9 +175,8 @@ class Due:
                 _log.debug("publishing what is due: %r", error)
                 await asyncio.sleep(PAUSE)
 
-    async def _serve(self, consumer: Consumer, names: Consumer) -> None:
+    async def _serve(self, consumer: Consumer, names: Consumer, known: Known) -> None:
         held: list[_Held] = []
-        known = await self._names.read()
         numbers = itertools.count()
         wait = PATIENCE
         while True:

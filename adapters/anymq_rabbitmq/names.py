@@ -29,6 +29,8 @@ class Known:
 
     groups: dict[str, set[str]] = field(default_factory=dict)
     purged: dict[str, int] = field(default_factory=dict)
+    behind: int = 0
+    """The offset behind what was read."""
 
     def learn(self, deliveries: Sequence[Delivery]) -> None:
         """Add what these say."""
@@ -74,15 +76,15 @@ class Names:
         """Return all that was written up to now."""
         await self._ensure()
         known = Known()
-        async for deliveries, _ in Log(STREAM, self._link, self._publisher).read("first"):
+        async for deliveries, behind in Log(STREAM, self._link, self._publisher).read("first"):
             known.learn(deliveries)
+            known.behind = behind
         return known
 
-    async def follow(self) -> Consumer:
-        """Read from the beginning, without an end."""
-        await self._ensure()
+    async def follow(self, known: Known) -> Consumer:
+        """Read on behind what is known, without an end."""
         return await Consumer.open(
-            self._link, STREAM, prefetch=WINDOW, arguments={"x-stream-offset": "first"}
+            self._link, STREAM, prefetch=WINDOW, arguments={"x-stream-offset": known.behind}
         )
 
     async def _write(self, entry: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime
 
@@ -105,3 +106,21 @@ async def test_a_deleted_topic_leaves_nothing(bench: Bench) -> None:
     assert bench.name not in await driver.topics()
     for queue in (*natives, f"{natives[0]}._p1", f"{natives[0]}._attempts", f"{bench.name}._log"):
         assert not await topology.exists(driver._link, queue)
+
+
+async def test_names_are_followed_from_where_they_were_read(
+    bench: Bench, driver: RabbitMQDriver
+) -> None:
+    names = driver._names
+    await names.add_topic(f"{bench.name}.before")
+    known = await names.read()
+    following = await names.follow(known)
+    try:
+        await names.add_purge(f"{bench.name}.after")
+        found: list[bytes] = []
+        async with asyncio.timeout(20):
+            while not any(f"{bench.name}.after".encode() in body for body in found):
+                found += [one.body for one in await following.take(10, 1.0)]
+    finally:
+        await following.aclose()
+    assert not any(f"{bench.name}.before".encode() in body for body in found)
