@@ -33,6 +33,13 @@ class Headers(Mapping[str, str]):
             return default
         return self._all().get(name, default)
 
+    @property
+    def plain(self) -> bool:
+        """Whether there is no control header."""
+        if _CONTROL not in self._written:
+            return True
+        return not any(name.startswith(CONTROL) for name, _ in self.pairs())
+
     def due(self) -> int:
         """When the record may be delivered, milliseconds since the epoch; 0: it does not say."""
         if _DUE in self._written:
@@ -134,6 +141,10 @@ class KafkaReceived(Received):
         value = make(self)
         setattr(self, name, value)
         return value
+
+    @property
+    def fresh(self) -> bool:
+        return self.redeliveries == 0 and self.headers.plain
 
     @property
     def size(self) -> int:

@@ -54,6 +54,10 @@ class Out(Received):
     def fresh(self) -> bool:
         return self.attempt == 1 and ONLY_GROUP not in self.stored.record.own
 
+    def header(self, name: str) -> str | None:
+        record = self.stored.record
+        return record.own.get(name) or record.common.get(name)
+
     @property
     def headers(self) -> Mapping[str, str]:  # type: ignore[override]
         headers = dict(self.stored.record.headers)

@@ -60,6 +60,9 @@ class MemoryStore(Store):
         return cls(cls._shared.setdefault(name, Keys()) if name else None)
 
     async def begin(self, key: str, owner: str, lease: float) -> Claim:
+        return self.begin_now(key, owner, lease)
+
+    def begin_now(self, key: str, owner: str, lease: float) -> Claim:
         keys, now = self._keys, time.monotonic()
         if now >= keys.second:
             keys.forget(now)
@@ -77,12 +80,16 @@ class MemoryStore(Store):
             self._hold(key, owner, time.monotonic() + lease)
 
     async def complete(self, key: str, owner: str, keep: float) -> bool:
-        if not self._holds(key, owner):
+        return self.complete_now(key, owner, keep)
+
+    def complete_now(self, key: str, owner: str, keep: float) -> bool:
+        keys, now = self._keys, time.monotonic()
+        holder, until = keys.held.get(key, ("", 0.0))
+        if holder != owner or until <= now:
             return False
-        keys, until = self._keys, time.monotonic() + keep
         del keys.held[key]
-        keys.done[key] = until
-        keys.end(key, until)
+        keys.done[key] = now + keep
+        keys.end(key, now + keep)
         return True
 
     async def abandon(self, key: str, owner: str) -> None:

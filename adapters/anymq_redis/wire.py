@@ -108,6 +108,12 @@ class Entry(Received):
     def fresh(self) -> bool:
         return self.redeliveries == 0 and _CONTROL.isdisjoint(self.flat[::2])
 
+    def header(self, name: str) -> str | None:
+        flat, wanted = self.flat, name.encode()
+        if wanted == _DATA or flat.count(wanted) != 1 or (place := flat.index(wanted)) % 2:
+            return self.headers.get(name)  # There is none; or it is a value as well.
+        return flat[place + 1].decode("utf-8", "backslashreplace")
+
 
 def _entry_headers(entry: Entry) -> Mapping[str, str]:
     names = iter(entry.flat)

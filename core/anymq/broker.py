@@ -34,7 +34,7 @@ from .names import check_group, check_headers, check_key
 from .options import ConnectOptions
 from .outlet import Outlet
 from .payload import check_payload, encode_payload, type_name
-from .publisher import Publisher
+from .publisher import FINE, Publisher
 from .requests import Requests
 from .session import Context
 from .stores import Stores
@@ -259,15 +259,7 @@ class Broker:
             return await self._dispatch_many(messages, timeout, due)
         one = None if callable(key) else key
         checked = check_headers(headers) if headers else NO_HEADERS
-        records = [
-            outlet.record(
-                payload,
-                keys[index] if keys is not None else one,
-                ids[index] if ids is not None else None,
-                checked,
-            )
-            for index, payload in enumerate(payloads)
-        ]
+        records = outlet.records(payloads, one, keys, ids, checked)
         return await self._send_many(records, timeout, due)
 
     @overload
@@ -617,15 +609,17 @@ class Broker:
         if due is not None:
             for record in records:
                 record.deliver_at = due
-        results: list[Receipt | Exception] = []
         outcomes = await self._publisher.submit_many(records, seconds)
-        for record, outcome in zip(records, outcomes, strict=True):
-            if not isinstance(outcome, BaseException):
-                results.append(_new(Receipt, (record.id, topic, outcome)))
-            elif isinstance(outcome, Exception):
-                results.append(outcome)
-            else:
-                raise outcome
+        results: list[Receipt | Exception] = [
+            outcome
+            if isinstance(outcome, Exception)
+            else _new(Receipt, (record.id, topic, outcome))
+            for record, outcome in zip(records, outcomes, strict=True)
+        ]
+        if not FINE.issuperset(map(type, outcomes)):
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
+                    raise outcome
         return results
 
     def _record(self, message: Message, due: float | None) -> Record:

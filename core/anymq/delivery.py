@@ -60,8 +60,8 @@ class Delivery:
     def identity(self) -> tuple[str | None, str]:
         """The message's source and id, which together name it; cheaper than the whole message."""
         if self._message is None:
-            headers, binding = self.received.headers, self._session.binding
-            source, id = headers.get(binding.source), headers.get(binding.id)
+            header, binding = self.received.header, self._session.binding
+            source, id = header(binding.source), header(binding.id)
             if source and id and "%" not in source and "%" not in id:
                 return source, id
         return self.message.source, self.message.id

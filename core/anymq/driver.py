@@ -260,6 +260,10 @@ class Received:
         self.redeliveries = redeliveries
         self.partition = partition
 
+    def header(self, name: str) -> str | None:
+        """Return one header; a driver that finds it without reading the others answers itself."""
+        return self.headers.get(name)
+
     @property
     def fresh(self) -> bool:
         """Whether this is a first delivery of what was published for all groups.

@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import count
+from itertools import count, islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -74,6 +74,13 @@ class _Ids:
             before, counter = self._begin(now)
         return f"{before}{next(counter):012x}"
 
+    def take_many(self, number: int) -> list[str]:
+        now = time.time_ns() // 1_000_000
+        last, before, counter = self._state
+        if now != last:
+            before, counter = self._begin(now)
+        return [f"{before}{one:012x}" for one in islice(counter, number)]
+
     def _begin(self, now: int) -> tuple[str, count[int]]:
         some = int.from_bytes(os.urandom(9))
         at = f"{now:012x}"
@@ -84,8 +91,11 @@ class _Ids:
         return before, counter
 
 
-new_id = _Ids().take
+_ids = _Ids()
+new_id = _ids.take
 """Return a fresh UUIDv7 (RFC 9562 §5.7): unique, and sorted by time of creation."""
+new_ids = _ids.take_many
+"""Return so many of them."""
 
 
 def utc(timestamp: float) -> datetime:

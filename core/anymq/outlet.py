@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any
 
 from .cloudevents import Envelope, envelope_of
 from .delivery import current
 from .driver import Binding, Record
 from .errors import MessageTooLarge
-from .message import new_id
+from .message import new_id, new_ids
 from .names import check_key
 from .payload import check_payload, encoder_of, fits_by_class, type_name
 from .topic import Topic
@@ -61,10 +62,7 @@ class Outlet:
         kind = self._kinds.get(payload.__class__) or self._kind(payload)
         body = payload if kind.encode is None else kind.encode(payload)
         if len(body) > self._max_body:
-            raise MessageTooLarge(
-                f"the body is {len(body)} bytes; "
-                f"at most {self._max_body} are allowed on {self._where}"
-            )
+            raise self._too_large(body)
         envelope = kind.envelope if not type else self._typed(kind, type)
         if key is not None:
             check_key(key)
@@ -79,6 +77,54 @@ class Outlet:
             own = {envelope.id: id, envelope.time: _now()}
         return Record(
             self.topic.name, id, id, body, key, own, envelope.common, envelope.content_type
+        )
+
+    def records(
+        self,
+        payloads: Sequence[Any],
+        key: str | None,
+        keys: Sequence[str] | None,
+        ids: Sequence[str] | None,
+        headers: Mapping[str, str],
+    ) -> list[Record]:
+        """Return a record for each payload, as `record` does; with the key of all, or each its
+        own."""
+        keyed = key is not None or keys is not None
+        if not (ids or headers or (keyed and not self._native_key)) and current.get() is None:
+            return self._plain(payloads, key, keys)
+        return [
+            self.record(
+                payload,
+                key if keys is None else keys[index],
+                None if ids is None else ids[index],
+                headers,
+            )
+            for index, payload in enumerate(payloads)
+        ]
+
+    def _plain(
+        self, payloads: Sequence[Any], key: str | None, keys: Sequence[str] | None
+    ) -> list[Record]:
+        """The same for what has nothing but its payload, and a key that the broker carries."""
+        if key is not None:
+            check_key(key)
+        all_keys = repeat(key) if keys is None else map(check_key, keys)
+        kinds, name, most, stamp = self._kinds, self.topic.name, self._max_body, _now()
+        found: list[Record] = []
+        for payload, id, its_key in zip(payloads, new_ids(len(payloads)), all_keys, strict=False):
+            kind = kinds.get(payload.__class__) or self._kind(payload)
+            body = payload if kind.encode is None else kind.encode(payload)
+            if len(body) > most:
+                raise self._too_large(body)
+            envelope = kind.envelope
+            own = {envelope.id: id, envelope.time: stamp}
+            common, content_type = envelope.common, envelope.content_type
+            found.append(Record(name, id, id, body, its_key, own, common, content_type))
+        return found
+
+    def _too_large(self, body: bytes) -> MessageTooLarge:
+        return MessageTooLarge(
+            f"the body is {len(body)} bytes; at most {self._max_body} are allowed on {self._where}"
         )
 
     def _kind(self, payload: Any) -> Kind:

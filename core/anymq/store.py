@@ -50,6 +50,14 @@ class Store(ABC):
         `remaining` seconds at most. `DONE`: completed, nothing was claimed.
         """
 
+    def begin_now(self, key: str, owner: str, lease: float) -> Claim | None:
+        """As `begin`, where that needs no waiting; None, and nothing done, where it does."""
+        return None
+
+    def complete_now(self, key: str, owner: str, keep: float) -> bool | None:
+        """As `complete`, where that needs no waiting; None, and nothing done, where it does."""
+        return None
+
     @abstractmethod
     async def renew(self, key: str, owner: str, lease: float) -> None:
         """Begin the lease of `owner` anew; nothing happens if `owner` does not hold it."""

@@ -22,7 +22,7 @@ class Stores:
 
     def ready(self, store: str | Store) -> Store | None:
         """Return `store` if it is open."""
-        return store if isinstance(store, Store) else self._open.get(store)
+        return self._open.get(store) if isinstance(store, str) else store
 
     async def get(self, store: str | Store) -> Store:
         """Return `store`, opened; raises what opening it raises."""

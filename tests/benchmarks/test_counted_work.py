@@ -35,7 +35,7 @@ FUNCTIONS_TO_PUBLISH, FUNCTIONS_TO_CONSUME = 80.5, 22.0
 to publish are the event loop's, for a task that publishes one message."""
 BLOCKS_IN_FLIGHT = 10.5
 """Memory blocks that a message takes from when it was fetched until it is settled."""
-FUNCTIONS_TO_PUBLISH_MANY = 20.5
+FUNCTIONS_TO_PUBLISH_MANY = 12.5
 """The same for `publish_many`, which has no task and no future a message."""
 BLOCKS_KEPT = 0.1
 """Memory blocks that stay for a message that has been settled."""

@@ -63,10 +63,12 @@ class Idempotency:
         source, id = delivery.identity
         key = f"{delivery.group}|{source}|{id}"
         owner = new_id()
-        try:
-            claim = await store.begin(key, owner, self.lease)
-        except Exception as error:
-            claim = await again(lambda: store.begin(key, owner, self.lease), error)
+        claim = store.begin_now(key, owner, self.lease)
+        if claim is None:
+            try:
+                claim = await store.begin(key, owner, self.lease)
+            except Exception as error:
+                claim = await again(lambda: store.begin(key, owner, self.lease), error)
         if claim.state is not State.NEW:
             self._not_ours(delivery, claim)
             return
@@ -80,11 +82,11 @@ class Idempotency:
             claims.drop(owner)
         if delivery.verb in OTHERWISE:
             await _abandon(store, key, owner)
-            return
-        try:
-            await store.complete(key, owner, self.keep)
-        except Exception as error:
-            await again(lambda: store.complete(key, owner, self.keep), error)
+        elif store.complete_now(key, owner, self.keep) is None:
+            try:
+                await store.complete(key, owner, self.keep)
+            except Exception as error:
+                await again(lambda: store.complete(key, owner, self.keep), error)
 
     def _not_ours(self, delivery: Delivery, claim: Claim) -> None:
         if claim.state is State.IN_PROGRESS:

@@ -159,6 +159,9 @@ def test_control_headers_are_looked_for_in_the_bytes() -> None:
         return found.headers
 
     plain = item(a="b")
+    assert plain.plain
+    assert not item(**{f"{CONTROL}attempt": "2"}).plain
+    assert item(a=CONTROL).plain
     assert plain.get(f"{CONTROL}attempt") is None
     assert plain._decoded is None
     assert plain.get("a") == "b"

@@ -53,5 +53,8 @@ def test_an_entry_is_decoded_late_as_it_would_be_at_once(
     for name in ("body", "headers", "position", "native", "time", "redeliveries", "partition"):
         assert getattr(late, name) == getattr(soon, name), name
     assert (late.key, late.content_type) == (None, None)
+    parts = [part.decode(errors="ignore") for pair in pairs for part in pair]
+    for text in ("ce-id", "data", *parts):
+        assert late.header(text) == soon.header(text)
     assert tokens[0].position == tokens[1].position
     assert late.headers is late.headers
