@@ -13,7 +13,7 @@ from rich.console import Console
 from anymq.url import URL
 
 from .contestants import BACKENDS
-from .goals import verdicts
+from .goals import faults, verdicts
 from .history import append
 from .html import page
 from .plots import overview
@@ -88,8 +88,11 @@ def main(options: argparse.Namespace) -> int:
     found = verdicts(report)
     if options.goals:
         print_goals(found, Console(stderr=options.json))
+    for fault in faults(report):
+        print(fault, file=sys.stderr)
     print(f"report: {options.output / 'report.html'}", file=sys.stderr)
-    return int(options.goals and not all(one.passed for one in found))
+    passed = all(one.passed for one in found) and not faults(report)
+    return int(options.goals and not passed)
 
 
 def _measured(options: argparse.Namespace) -> Report:

@@ -70,6 +70,16 @@ class Verdict:
         return "met" if self.met else "falls short"
 
 
+def faults(report: Report) -> list[str]:
+    """Return what went wrong with anymq itself: no figure makes up for that."""
+    return [
+        f"{cell.backend}: {cell.workload}: {cell.contestant}: {fault}"
+        for cell in report.cells
+        if cell.contestant.startswith("anymq")
+        for fault in cell.faults
+    ]
+
+
 def _against(workload: str, other: str, backend: str, one: str = "anymq") -> Figure:
     def figure(report: Report) -> float | None:
         return ratio(report.cell(backend, workload, one), report.cell(backend, workload, other))

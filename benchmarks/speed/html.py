@@ -133,7 +133,7 @@ def _rates(report: Report, cells: Sequence[Cell]) -> str:
 
 def _row(report: Report, cell: Cell) -> list[str]:
     valid = cell.valid
-    void = [sample.void for sample in cell.samples if sample.void] + cell.failures
+    void = cell.faults
     shown = [
         cell.workload,
         cell.contestant,

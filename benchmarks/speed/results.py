@@ -60,6 +60,11 @@ class Cell(BaseModel):
         return [sample for sample in self.samples if not sample.void]
 
     @property
+    def faults(self) -> list[str]:
+        """Why rounds of it do not count, or came to no end."""
+        return [sample.void for sample in self.samples if sample.void] + self.failures
+
+    @property
     def cpu(self) -> float | None:
         """The median of the CPU seconds a million messages."""
         return middle(sample.cpu for sample in self.valid)

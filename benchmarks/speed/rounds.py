@@ -63,7 +63,7 @@ class Scale:
 
 QUICK = Scale(
     name="quick",
-    seconds=84.0,
+    seconds=78.0,
     rounds=5,
     loads=1,
     hasty=True,

@@ -90,7 +90,7 @@ def _durabilities(cells: Sequence[Cell]) -> tuple[str, dict[str, str]]:
 
 
 def _row(report: Report, cell: Cell) -> tuple[str, ...]:
-    notes = [sample.void for sample in cell.samples if sample.void] + cell.failures
+    notes = cell.faults
     notes += [f"{cell.duplicates} duplicates"] if cell.duplicates else []
     return (
         cell.workload,

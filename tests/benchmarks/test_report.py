@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmarks.__main__ import main
 from benchmarks.speed.counting import Account
-from benchmarks.speed.goals import GOALS, Goal, verdicts
+from benchmarks.speed.goals import GOALS, Goal, faults, verdicts
 from benchmarks.speed.history import append
 from benchmarks.speed.html import page
 from benchmarks.speed.latencies import encoded, percentiles
@@ -115,6 +115,14 @@ def test_void_rounds_do_not_count() -> None:
     assert ours.rate == 25.0
     raw = cell("redis", "publish", "raw", 10.0, 10.0, 1.0)
     assert ratio(ours, raw) == 2.5
+
+
+def test_what_anymq_lost_is_said_whatever_its_figures() -> None:
+    losing = cell("redis", "consume", "anymq", 100.0)
+    losing.samples.append(sample(1, 900.0, lost=3))
+    peer = cell("redis", "consume", "raw")
+    peer.failures.append("no connection")
+    assert faults(report(losing, peer)) == ["redis: consume: anymq: lost 3 of 1000"]
 
 
 def test_what_was_not_measured_is_not_met_unless_it_is_optional() -> None:
