@@ -118,9 +118,8 @@ class KafkaDriver(Driver):
         ]
         if not waiting:
             native = self._natives.get
-            return await self._publisher.publish(
-                [(native(topic := record.topic, topic), record) for record in records]
-            )
+            topics = [native(record.topic, record.topic) for record in records]
+            return await self._publisher.store(topics, records)
         refusal = await self._make_delays(records[number].topic for number in waiting)
         delays = frozenset(waiting)
         chosen = [n for n in range(len(records)) if refusal is None or n not in delays]

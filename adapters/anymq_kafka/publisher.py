@@ -65,12 +65,13 @@ class Batch:
 class Call:
     """What one call of `publish` is about; `again` has the places of what is to be repeated."""
 
-    __slots__ = ("again", "deadline", "items", "outcomes")
+    __slots__ = ("again", "deadline", "outcomes", "records", "topics")
 
-    def __init__(self, items: Sequence[Item], deadline: float) -> None:
-        self.items = items
+    def __init__(self, topics: Sequence[str], records: Sequence[Record], deadline: float) -> None:
+        self.topics = topics
+        self.records = records
         self.deadline = deadline
-        self.outcomes: list[Outcome] = [None] * len(items)
+        self.outcomes: list[Outcome] = [None] * len(records)
         self.again: list[int] = []
 
 
@@ -89,9 +90,14 @@ class Publisher:
         return self._session.producer if self._session is not None else None
 
     async def publish(self, items: Sequence[Item]) -> list[Outcome]:
-        """Store `items`; one outcome each. Raises only if no producer could be started."""
-        call = Call(items, asyncio.get_running_loop().time() + self._timeout)
-        await self._publish(call, range(len(items)), together=True)
+        """Store `items`, as `store` does."""
+        return await self.store([topic for topic, _ in items], [record for _, record in items])
+
+    async def store(self, topics: Sequence[str], records: Sequence[Record]) -> list[Outcome]:
+        """Store `records`, each in its topic; one outcome each. Raises only if no producer could be
+        started."""
+        call = Call(topics, records, asyncio.get_running_loop().time() + self._timeout)
+        await self._publish(call, range(len(records)), together=True)
         if again := call.again:
             call.again = []
             try:
@@ -151,24 +157,25 @@ class Publisher:
         spreads: dict[str, _Spread | kafka.KafkaError] = {}
         spread: _Spread | kafka.KafkaError | None = None
         current: str | None = None
-        items, compression = call.items, self._clients.options.compression
+        topics, records = call.topics, call.records
         for index in indexes:
-            topic, record = items[index]
+            topic, record = topics[index], records[index]
             if topic != current:
                 current, spread = topic, spreads.get(topic)
                 if spread is None:
-                    spread = await self._spread(session.producer, topic, len(items), deadline)
+                    spread = await self._spread(session.producer, topic, len(records), deadline)
                     spreads[topic] = spread
             if not isinstance(spread, _Spread):
                 call.outcomes[index] = spread
                 continue
-            partition = spread.place(record.key)
+            key = record.key
+            partition = spread.place(key) if key is not None or spread.only < 0 else spread.only
             batch = spread.latest.get(partition) if together else None
             if batch is None or not batch.records.add(record):
-                records = RecordBatch(MAX_BATCH, millis, compression)
-                records.add(record)
+                opened = RecordBatch(MAX_BATCH, millis, self._clients.options.compression)
+                opened.add(record)
                 turn = batch.turn + 1 if batch is not None else 0
-                batch = Batch(topic, partition, records, turn, alone=not together)
+                batch = Batch(topic, partition, opened, turn, alone=not together)
                 spread.latest[partition] = batch
                 batches.append(batch)
             batch.indexes.append(index)
@@ -269,7 +276,7 @@ def _may_pass(error: BaseException, records: int) -> bool:
 class _Spread:
     """Chooses partitions for one topic during one call."""
 
-    __slots__ = ("_available", "_count", "_placed", "_start", "_ways", "latest")
+    __slots__ = ("_available", "_count", "_placed", "_start", "_ways", "latest", "only")
 
     def __init__(self, count: int, available: list[int], records: int) -> None:
         self._count = count
@@ -277,6 +284,8 @@ class _Spread:
         self._ways = min(len(available), 1 + records // RUN)
         self._start = random.randrange(len(available))
         self._placed = 0
+        self.only = available[0] if len(available) == 1 else -1
+        """Where all without a key go; -1 for several."""
         self.latest: dict[int, Batch] = {}
         """The batch of each partition that is being filled."""
 

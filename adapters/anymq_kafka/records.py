@@ -15,6 +15,10 @@ DUE = "anymq-due"
 CONTROL = "anymq-"
 _CONTROL, _DUE = CONTROL.encode(), DUE.encode()
 
+_known: dict[tuple[str, int], tuple[bytes, bytes, int]] = {}
+"""Of a header, and a length of all: what is before its value, its name, where its value ends."""
+_MOST_KNOWN = 256
+
 Pairs = Sequence[tuple[str, bytes | None]]
 
 
@@ -39,6 +43,25 @@ class Headers(Mapping[str, str]):
         if _CONTROL not in self._written:
             return True
         return not any(name.startswith(CONTROL) for name, _ in self.pairs())
+
+    def find(self, name: str) -> str | None:
+        """As `get`, for one that most messages have at the same place as those before them."""
+        written = self._written
+        if self._decoded is None:
+            known = _known.get((name, len(written)))
+            # The same up to where it begins; and it is there once, as of several the last counts.
+            if known and written.startswith(known[0]) and written.count(known[1]) == 1:
+                return written[len(known[0]) : known[2]].decode("utf-8", "backslashreplace")
+            self._learn(name)
+        return self._all().get(name)
+
+    def _learn(self, name: str) -> None:
+        place = _place_of(self._written, name.encode()) if self._written is not _DUE else None
+        if place is not None:
+            if len(_known) >= _MOST_KNOWN:
+                _known.clear()
+            begin, end = place
+            _known[name, len(self._written)] = self._written[:begin], name.encode(), end
 
     def due(self) -> int:
         """When the record may be delivered, milliseconds since the epoch; 0: it does not say."""
@@ -86,6 +109,19 @@ class ReadHeaders(Headers):
 
     def pairs(self) -> Pairs:
         return self._pairs
+
+
+def _place_of(written: bytes, name: bytes) -> tuple[int, int] | None:
+    """Return where the value of the first header of that name begins, and where it ends."""
+    count, place = read(written, 0)
+    for _ in range(count):
+        size, place = read(written, place)
+        found = written[place : place + size] == name
+        size, place = read(written, place + size)
+        if found:
+            return (place, place + size) if size >= 0 else None
+        place += max(size, 0)
+    return None
 
 
 def pairs(written: bytes) -> Pairs:
@@ -145,6 +181,9 @@ class KafkaReceived(Received):
     @property
     def fresh(self) -> bool:
         return self.redeliveries == 0 and self.headers.plain
+
+    def header(self, name: str) -> str | None:
+        return self.headers.find(name)
 
     @property
     def size(self) -> int:

@@ -110,6 +110,14 @@ class Delivered(Received):
             raise AttributeError(name)
         return getattr(self, name)
 
+    def header(self, name: str) -> str | None:
+        block, before = self.block or b"", b"\r\n%b:" % name.encode()
+        if (at := block.find(before)) < 0:
+            return None
+        begin = at + len(before)
+        begin += block.startswith(b" ", begin)
+        return block[begin : block.index(b"\r\n", begin)].decode("utf-8", "backslashreplace")
+
     def place(self) -> Place:
         """Return what the server says of the delivery."""
         found = place(self.reply)

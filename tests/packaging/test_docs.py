@@ -15,5 +15,11 @@ def test_the_capability_tables_are_those_of_the_adapters() -> None:
     assert checked.returncode == 0, "run: python docs/capability_table.py"
 
 
+def test_the_figures_are_those_of_the_report() -> None:
+    command = [sys.executable, str(ROOT / "docs" / "benchmark_table.py"), "--check"]
+    checked = subprocess.run(command, check=False)
+    assert checked.returncode == 0, "run: python docs/benchmark_table.py"
+
+
 def test_the_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 170

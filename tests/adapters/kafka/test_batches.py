@@ -17,8 +17,9 @@ from anymq.driver import Record
 from anymq_kafka import batches, varint
 from anymq_kafka.aio import CODECS, TopicPartition
 from anymq_kafka.batches import RecordBatch
-from anymq_kafka.records import CONTROL, DUE
+from anymq_kafka.records import CONTROL, DUE, Headers
 from anymq_kafka.unpack import Chunk, chunk
+from anymq_kafka.varint import length
 
 TP = TopicPartition("orders", 3)
 NOW = 1_700_000_000_123
@@ -150,6 +151,20 @@ def test_what_is_not_for_here(place: int) -> None:
     data = bytearray(built(Record(topic="", id="", unique="", body=b"a" * 20)))
     data[place] ^= 0x10
     assert chunk(TP, bytes(data), 0) is None
+
+
+NAMES = st.sampled_from(["ce_id", "ce_source", "x"])
+
+
+@given(st.lists(st.lists(st.tuples(NAMES, st.text(max_size=8) | NAMES), max_size=5), max_size=8))
+def test_a_header_is_found_where_it_would_be_read(messages: list[list[tuple[str, str]]]) -> None:
+    def of(pairs: list[tuple[str, str]]) -> Headers:
+        parts = [part.encode() for pair in pairs for part in pair]
+        return Headers(length(len(pairs)) + b"".join(length(len(part)) + part for part in parts))
+
+    for pairs in messages:
+        for name in ("ce_id", "ce_source"):
+            assert of(pairs).find(name) == of(pairs).get(name) == dict(pairs).get(name)
 
 
 def test_control_headers_are_looked_for_in_the_bytes() -> None:

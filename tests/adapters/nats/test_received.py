@@ -67,3 +67,25 @@ def test_control_headers_that_are_not_there_cost_no_reading() -> None:
 def test_no_headers_at_all() -> None:
     assert Headers(None) == {}
     assert Headers(None).get("anymq-attempt") is None
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "ce-id: 7",
+        "ce-id:7",
+        "ce-id:  7",
+        "x: ce-id: 9\r\nce-id: 7",
+        "ce-id: 7\r\nce-id: 8",
+        "ce-id:7\r\nce-id: 8",
+        "Ce-Id: 7",
+        "ce-id: ",
+        "ce-ids: 7",
+    ],
+)
+def test_one_header_is_the_one_that_reading_all_finds(lines: str) -> None:
+    nowhere = cast(Link, None)
+    raw = f"NATS/1.0\r\n{lines}\r\n\r\n".encode()
+    item = Delivered(nowhere, b"orders", _REPLY, b"", raw, 0.0)
+    assert item.header("ce-id") == item.headers.get("ce-id")
+    assert Delivered(nowhere, b"orders", _REPLY, b"", None, 0.0).header("ce-id") is None
