@@ -279,7 +279,8 @@ class Publisher:
         driver, queue, flight = self._driver, self._queue, Flight()
         records, keys, size = flight.records, flight.keys, driver.max_batch_bytes
         busy = frozenset[str]().union(*[other.keys for other in self._flights])
-        # With room for more calls each gets its share: one is answered while another is sent.
+        # With room for more calls each gets its share: one is answered while another is sent. What
+        # was given together stays together: it has no successor that waits for its answer.
         shares = driver.overlap - len(self._flights)
         room = min(driver.max_batch, max(SMALLEST, -(-self._waiting // shares)))
         while queue and room > 0:
@@ -299,7 +300,7 @@ class Publisher:
                 flight.items.append(item)
                 room -= 1
             else:
-                taken = item.within(room, size) or int(not records)
+                taken = item.within(driver.max_batch - len(records), size) or int(not records)
                 part, rest = item.split(taken)
                 more = part.records
                 its_keys = _keys(more) if part.many.keyed else ()
