@@ -65,7 +65,9 @@ class _Profile:
         self._options = options
         self._folder = folder
         self._within = within
-        self._place = Place(url=options.url, topic=f"bench-{uuid4().hex[:8]}")
+        # Without a name, memory is its connection's alone.
+        url = "memory://profile" if options.url == "memory://" else options.url
+        self._place = Place(url=url, topic=f"bench-{uuid4().hex[:8]}")
 
     async def run(self) -> list[Path]:
         """Publish, then consume, each in a process of its own where the backend can be shared."""

@@ -18,6 +18,11 @@ def test_publishing_and_consuming_are_drawn(tmp_path: Path) -> None:
         assert "anymq" in drawing
 
 
+def test_memory_is_drawn_in_one_picture(tmp_path: Path) -> None:
+    assert main(["profile", "memory://", "--messages", "2000", "--output", str(tmp_path)]) == 0
+    assert "</svg>" in (tmp_path / "memory-both.svg").read_text()
+
+
 def test_a_contestant_that_is_not_there_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
