@@ -200,7 +200,7 @@ class Broker:
         a bad name, key, header or payload and `MessageTooLarge` before anything is sent,
         `AccessDenied` and other `BrokerError` as the broker says, `Closed` after `aclose`.
         """
-        outlet = self._outlets.get(topic if topic.__class__ is str else _identity(topic))
+        outlet = self._outlets.get(topic if isinstance(topic, str) else _identity(topic))
         if outlet is None or self._closed is not None:
             outlet = self._outlet(topic)
         due = None
@@ -486,7 +486,7 @@ class Broker:
         if self._closed is not None:
             raise Closed(f"the broker {self._url} is closed")
         # By identity, as an outlet keeps its topic: hashing one takes as long as all the rest.
-        key = topic if topic.__class__ is str else _identity(topic)
+        key = topic if isinstance(topic, str) else _identity(topic)
         outlet = self._outlets.get(key)
         if outlet is None:
             named = as_topic(topic)
