@@ -3,8 +3,7 @@
 The backend is a URL; `sqlite:///` and `memory://` need no server. Delivery means the same on all.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .app import App, Subscriber
 from .broker import Broker
@@ -36,6 +35,7 @@ from .errors import (
     UnknownScheme,
     UnsupportedOperation,
 )
+from .later import later
 from .message import Message, Receipt
 from .middleware import (
     Acknowledge,
@@ -122,29 +122,23 @@ __all__ = [
     "register",
 ]
 
-_LATER = {
-    "Admin": "admin",
-    "Stored": "admin",
-    "Batch": "batch",
-    "BatchError": "batch",
-    "DeadLetters": "dead_letters",
-    "Letter": "dead_letters",
-    "GroupInfo": "info",
-    "MemberInfo": "info",
-    "PartitionInfo": "info",
-    "PoisonInfo": "info",
-    "TopicInfo": "info",
-    "Deadline": "middleware.deadline",
-    "Idempotency": "middleware.idempotency",
-    "KillSwitch": "middleware.kill_switch",
-    "RateLimit": "middleware.rate_limit",
-}
-"""What is imported when it is first asked for: not every program operates, or limits rates."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_LATER[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = later(
+    __name__,
+    {
+        "Admin": "admin",
+        "Stored": "admin",
+        "Batch": "batch",
+        "BatchError": "batch",
+        "DeadLetters": "dead_letters",
+        "Letter": "dead_letters",
+        "GroupInfo": "info",
+        "MemberInfo": "info",
+        "PartitionInfo": "info",
+        "PoisonInfo": "info",
+        "TopicInfo": "info",
+        "Deadline": "middleware.deadline",
+        "Idempotency": "middleware.idempotency",
+        "KillSwitch": "middleware.kill_switch",
+        "RateLimit": "middleware.rate_limit",
+    },
+)

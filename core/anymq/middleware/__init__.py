@@ -9,10 +9,10 @@ subscribing. The same shape wraps publishing. Those with settings are frozen dat
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..delivery import Delivery
+from ..later import later
 from ..message import Message, Receipt
 
 Handler = Callable[[Delivery], Awaitable[None]]
@@ -100,18 +100,12 @@ __all__ = [
     "shorten",
 ]
 
-_LATER = {
-    "Deadline": "deadline",
-    "Idempotency": "idempotency",
-    "KillSwitch": "kill_switch",
-    "RateLimit": "rate_limit",
-}
-"""What is imported when it is first asked for."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_LATER[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = later(
+    __name__,
+    {
+        "Deadline": "deadline",
+        "Idempotency": "idempotency",
+        "KillSwitch": "kill_switch",
+        "RateLimit": "rate_limit",
+    },
+)
