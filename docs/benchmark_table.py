@@ -15,10 +15,10 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.speed.latencies import percentiles  # noqa: E402
 from benchmarks.speed.results import Report  # noqa: E402
 from benchmarks.speed.words import count, milliseconds  # noqa: E402
+from docs.markers import filled  # noqa: E402
 
 REPORT = ROOT / "docs" / "reports" / "speed.json"
 PAGE = ROOT / "README.md"
-BEGIN, END = "<!-- benchmark -->\n", "\n<!-- /benchmark -->"
 BACKENDS = {
     "kafka": "Kafka",
     "rabbitmq": "RabbitMQ",
@@ -65,17 +65,11 @@ def _latency(report: Report, backend: str) -> str:
     return f"{milliseconds(found.p50)} / {milliseconds(found.p99)}"
 
 
-def page(text: str, report: Report) -> str:
-    """Return the page with the report's figures."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{table(report)}{END}{after}"
-
-
 def main() -> int:
     """Write the page, or check it."""
     text = PAGE.read_text(encoding="utf-8")
-    wanted = page(text, Report.model_validate_json(REPORT.read_text(encoding="utf-8")))
+    report = Report.model_validate_json(REPORT.read_text(encoding="utf-8"))
+    wanted = filled(text, "<!-- benchmark -->", "<!-- /benchmark -->", table(report))
     if "--check" in sys.argv[1:]:
         return int(text != wanted)
     PAGE.write_text(wanted, encoding="utf-8")

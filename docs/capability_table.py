@@ -13,6 +13,10 @@ from anymq.capabilities import Capabilities
 from anymq.registry import load_driver
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from docs.markers import filled  # noqa: E402
+
 SCHEMES = {
     "Kafka": "kafka",
     "RabbitMQ": "amqp",
@@ -78,10 +82,7 @@ def notes() -> str:
 def fill(text: str) -> str:
     """Return `text` with the tables between their markers made anew."""
     for kind, table in (("levels", levels()), ("notes", notes())):
-        begin, end = f"<!-- capabilities: {kind} -->\n", "<!-- /capabilities -->"
-        before, found, rest = text.partition(begin)
-        if found:
-            text = f"{before}{begin}{table}\n{end}{rest.partition(end)[2]}"
+        text = filled(text, f"<!-- capabilities: {kind} -->", "<!-- /capabilities -->", table)
     return text
 
 

@@ -21,5 +21,12 @@ def test_the_figures_are_those_of_the_report() -> None:
     assert checked.returncode == 0, "run: python docs/benchmark_table.py"
 
 
+def test_the_readme_goes_on_behind_its_tables() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings[:3] == ["## What is guaranteed", "## What it costs", "## Verbs and middleware"]
+    assert headings[-1] == "## Licence"
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 170
