@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Self
 
 from anymq.store import Claim, State, Store
 from anymq.url import URL
 
 _NEW, _DONE = Claim(State.NEW), Claim(State.DONE)
+NOBODY = "", 0.0
 COUNTER = "\x01"
 """Counters are keys that begin with it; no claim does. The holder is the count."""
 
@@ -26,14 +28,9 @@ class Keys:
         self._ending: dict[int, list[str]] = {}
         self.second = int(time.monotonic())
 
-    def end(self, key: str, until: float) -> None:
-        """Look at `key` again when its time is over."""
-        second = int(until) + 1
-        ending = self._ending.get(second)
-        if ending is None:
-            self._ending[second] = [key]
-        else:
-            ending.append(key)
+    def end(self, keys: Iterable[str], until: float) -> None:
+        """Look at `keys` again when their time is over."""
+        self._ending.setdefault(int(until) + 1, []).extend(keys)
 
     def forget(self, now: float) -> None:
         """Drop what is over; to be called when `second` has passed."""
@@ -60,46 +57,49 @@ class MemoryStore(Store):
         return cls(cls._shared.setdefault(name, Keys()) if name else None)
 
     async def begin(self, key: str, owner: str, lease: float) -> Claim:
-        return self.begin_now(key, owner, lease)
+        return (await self.begin_many((key,), owner, lease)).get(key, _NEW)
 
-    def begin_now(self, key: str, owner: str, lease: float) -> Claim:
-        keys, now = self._keys, time.monotonic()
-        if now >= keys.second:
-            keys.forget(now)
-        if keys.done.get(key, 0.0) > now:
-            return _DONE
-        held = keys.held.get(key)
-        if held is not None and held[1] > now and held[0] != owner:
-            return Claim(State.IN_PROGRESS, held[1] - now)
-        keys.held[key] = owner, now + lease
-        keys.end(key, now + lease)
-        return _NEW
+    async def begin_many(self, keys: Sequence[str], owner: str, lease: float) -> dict[str, Claim]:
+        done, held = self._keys.done, self._keys.held
+        now = self._now()
+        until = now + lease
+        mine = owner, until
+        refused: dict[str, Claim] = {}
+        for key in keys:
+            if key in done and done[key] > now:
+                refused[key] = _DONE
+                continue
+            holder = held.get(key)
+            if holder is not None and holder[1] > now and holder[0] != owner:
+                refused[key] = Claim(State.IN_PROGRESS, holder[1] - now)
+            else:
+                held[key] = mine
+        self._keys.end(keys, until)
+        return refused
 
     async def renew(self, key: str, owner: str, lease: float) -> None:
         if self._holds(key, owner):
             self._hold(key, owner, time.monotonic() + lease)
 
     async def complete(self, key: str, owner: str, keep: float) -> bool:
-        return self.complete_now(key, owner, keep)
-
-    def complete_now(self, key: str, owner: str, keep: float) -> bool:
-        keys, now = self._keys, time.monotonic()
-        holder, until = keys.held.get(key, ("", 0.0))
-        if holder != owner or until <= now:
+        if not self._holds(key, owner):
             return False
-        del keys.held[key]
-        keys.done[key] = now + keep
-        keys.end(key, now + keep)
+        await self.complete_many((key,), owner, keep)
         return True
+
+    async def complete_many(self, keys: Sequence[str], owner: str, keep: float) -> None:
+        held, until = self._keys.held, self._now() + keep
+        for key in keys:
+            held.pop(key, None)
+        self._keys.done.update(dict.fromkeys(keys, until))
+        self._keys.end(keys, until)
 
     async def abandon(self, key: str, owner: str) -> None:
         if self._holds(key, owner):
             del self._keys.held[key]
 
     async def mark(self, key: str, keep: float) -> int:
-        now = time.monotonic()
-        if now >= self._keys.second:
-            self._keys.forget(now)
+        now = self._now()
         count, until = self._keys.held.get(COUNTER + key, ("0", 0.0))
         marks = int(count) + 1 if until > now else 1
         self._hold(COUNTER + key, str(marks), now + keep)
@@ -112,9 +112,16 @@ class MemoryStore(Store):
         """Nothing to release."""
 
     def _holds(self, key: str, owner: str) -> bool:
-        holder, until = self._keys.held.get(key, ("", 0.0))
+        holder, until = self._keys.held.get(key, NOBODY)
         return holder == owner and until > time.monotonic()
 
     def _hold(self, key: str, holder: str, until: float) -> None:
         self._keys.held[key] = holder, until
-        self._keys.end(key, until)
+        self._keys.end((key,), until)
+
+    def _now(self) -> float:
+        """Return the time, and forget what is over."""
+        now = time.monotonic()
+        if now >= self._keys.second:
+            self._keys.forget(now)
+        return now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
@@ -64,7 +65,25 @@ class RedisStore(Store):
         held = await self._together.eval(Call(SET, 6, [call]))
         if held is None:
             return _NEW
-        if held == b"=":
+        return await self._held(held, key, owner, lease)
+
+    async def begin_many(self, keys: Sequence[str], owner: str, lease: float) -> dict[str, Claim]:
+        if len(keys) == 1:
+            claims = [await self.begin(keys[0], owner, lease)]
+        else:
+            end = words(f"+{owner}", "NX", "GET", "PX", _milliseconds(lease))
+            claims = [
+                _NEW if held is None else await self._held(held, key, owner, lease)
+                for key, held in zip(keys, await self._set(7, keys, end), strict=True)
+            ]
+        return {
+            key: claim
+            for key, claim in zip(keys, claims, strict=True)
+            if claim.state is not State.NEW
+        }
+
+    async def _held(self, value: bytes, key: str, owner: str, lease: float) -> Claim:
+        if value == b"=":
             return _DONE
         left: int = await self._run(BEGIN, key, owner, lease)
         if left == -2:
@@ -78,6 +97,9 @@ class RedisStore(Store):
 
     async def complete(self, key: str, owner: str, keep: float) -> bool:
         return bool(await self._run(COMPLETE, key, owner, keep))
+
+    async def complete_many(self, keys: Sequence[str], owner: str, keep: float) -> None:
+        await self._set(5, keys, words("=", "PX", _milliseconds(keep)))
 
     async def abandon(self, key: str, owner: str) -> None:
         await self._run(ABANDON, key, owner)
@@ -105,6 +127,19 @@ class RedisStore(Store):
     async def aclose(self) -> None:
         await self._together.aclose()
         await self._commands.aclose()
+
+    async def _set(self, count: int, keys: Sequence[str], end: bytes) -> list[Any]:
+        """Run a `SET` of `count` words for each of `keys`; return the replies."""
+        if not keys:
+            return []
+        begin = b"*%d\r\n$3\r\nSET\r\n" % count
+        prefix = self._prefix
+        commands = [begin + words(prefix + key) + end for key in keys]
+        replies = await self._commands.exchange(b"".join(commands), len(keys))
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                raise reply
+        return replies
 
     async def _run(self, script: Script, key: str, owner: str, *seconds: float) -> Any:
         args = [owner, *map(_milliseconds, seconds)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Sequence
 from typing import Self
 
 from anymq.options import split_options
@@ -38,20 +39,36 @@ class SqliteStore(Store):
     async def begin(self, key: str, owner: str, lease: float) -> Claim:
         return await self.database.write(lambda db: _begin(db, key, owner, lease))
 
+    async def begin_many(self, keys: Sequence[str], owner: str, lease: float) -> dict[str, Claim]:
+        def begin(db: sqlite3.Connection) -> dict[str, Claim]:
+            claims = {key: _begin(db, key, owner, lease) for key in keys}
+            return {key: claim for key, claim in claims.items() if claim.state is not State.NEW}
+
+        return await self.database.write(begin)
+
     async def renew(self, key: str, owner: str, lease: float) -> None:
         update = "UPDATE claims SET until = ? WHERE key = ? AND owner = ?"
         await self.database.write(lambda db: db.execute(update, (time.time() + lease, key, owner)))
 
     async def complete(self, key: str, owner: str, keep: float) -> bool:
+        return bool(await self._complete((key,), owner, keep))
+
+    async def complete_many(self, keys: Sequence[str], owner: str, keep: float) -> None:
+        await self._complete(keys, owner, keep)
+
+    async def _complete(self, keys: Sequence[str], owner: str, keep: float) -> int:
         update = "UPDATE claims SET owner = NULL, until = ? WHERE key = ? AND owner = ?"
-        count = await self.database.write(
-            lambda db: db.execute(update, (time.time() + keep, key, owner)).rowcount
-        )
-        return bool(count)
+        until = time.time() + keep
+        rows = [(until, key, owner) for key in keys]
+        return await self.database.write(lambda db: db.executemany(update, rows).rowcount)
 
     async def abandon(self, key: str, owner: str) -> None:
+        await self.abandon_many((key,), owner)
+
+    async def abandon_many(self, keys: Sequence[str], owner: str) -> None:
         delete = "DELETE FROM claims WHERE key = ? AND owner = ?"
-        await self.database.write(lambda db: db.execute(delete, (key, owner)))
+        rows = [(key, owner) for key in keys]
+        await self.database.write(lambda db: db.executemany(delete, rows))
 
     async def mark(self, key: str, keep: float) -> int:
         return await self.database.write(lambda db: _mark(db, _COUNTER + key, keep))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from asyncio import gather
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, Self
@@ -50,13 +52,25 @@ class Store(ABC):
         `remaining` seconds at most. `DONE`: completed, nothing was claimed.
         """
 
-    def begin_now(self, key: str, owner: str, lease: float) -> Claim | None:
-        """As `begin`, where that needs no waiting; None, and nothing done, where it does."""
-        return None
+    async def begin_many(self, keys: Sequence[str], owner: str, lease: float) -> dict[str, Claim]:
+        """`begin` each of `keys`, no two of them alike; return the claims that are not `NEW`.
 
-    def complete_now(self, key: str, owner: str, keep: float) -> bool | None:
-        """As `complete`, where that needs no waiting; None, and nothing done, where it does."""
-        return None
+        Each is a step by itself. When it raises, any of them may have been claimed.
+        """
+        claims = await gather(*[self.begin(key, owner, lease) for key in keys])
+        answers = zip(keys, claims, strict=True)
+        return {key: claim for key, claim in answers if claim.state is not State.NEW}
+
+    async def complete_many(self, keys: Sequence[str], owner: str, keep: float) -> None:
+        """Mark `keys` done: `owner` claimed each, and its effect has been applied.
+
+        Where somebody else holds a key by now, this may be marked done, or left to that one.
+        """
+        await gather(*[self.complete(key, owner, keep) for key in keys])
+
+    async def abandon_many(self, keys: Sequence[str], owner: str) -> None:
+        """`abandon` each of `keys`."""
+        await gather(*[self.abandon(key, owner) for key in keys])
 
     @abstractmethod
     async def renew(self, key: str, owner: str, lease: float) -> None:

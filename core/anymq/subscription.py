@@ -7,6 +7,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Self
 
 from .credit import Credit
@@ -26,6 +27,8 @@ HUNG = 30.0
 FAILURES = 5
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 CANCEL_GRACE = 1.0
+LETTING_GO = 0.5
+"""Seconds for middleware to finish; a store may not answer."""
 TURN = 250
 """Messages that a worker handles in a row before it lets others run."""
 
@@ -101,6 +104,7 @@ class Subscription(AsyncIterator[Delivery]):
         self._workers: dict[asyncio.Task[None], Delivery | None] = {}
         self._interrupted: set[asyncio.Task[None]] = set()
         self._stopped: dict[Delivery, str] = {}
+        self._before_letting_go: set[Callable[[], Awaitable[None]]] = set()
         self._paused = False
         self._freeing = asyncio.Event()
         self._state = "new"
@@ -128,6 +132,11 @@ class Subscription(AsyncIterator[Delivery]):
     def closing(self) -> bool:
         """Whether it drains or has been closed."""
         return self._state in ("closing", "closed")
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been closed."""
+        return self._state == "closed"
 
     @property
     def paused(self) -> bool:
@@ -184,6 +193,19 @@ class Subscription(AsyncIterator[Delivery]):
                 delivery.restart()
                 return
         raise StateError(f"the lane of {key!r} is not stopped")
+
+    @property
+    def buffered(self) -> int:
+        """How many messages are here that can be handed out."""
+        return len(self._buffer)
+
+    def ahead(self, count: int) -> list[Delivery]:
+        """The middleware's: up to `count` first attempts that will be handed out next."""
+        return [delivery for delivery in islice(self._buffer, count) if delivery.counted == 1]
+
+    def before_letting_go(self, call: Callable[[], Awaitable[None]]) -> None:
+        """The middleware's: `call` before what is fetched is given back, or is somebody else's."""
+        self._before_letting_go.add(call)
 
     async def __aenter__(self) -> Self:
         if self._state != "new":
@@ -250,6 +272,7 @@ class Subscription(AsyncIterator[Delivery]):
         try:
             self._room.set()
             await self._stop_fetching()
+            await self._tell()
             if self._lanes is not None:
                 self._lanes.drop(lambda _: True)
             else:
@@ -257,6 +280,7 @@ class Subscription(AsyncIterator[Delivery]):
                 self._buffer = deque()
             self._wake(len(self._waiters))
             await self._stop_workers()
+            await self._tell()
             if self._session is not None:
                 if self._lanes is None:
                     await _release(self._session.unsettled)
@@ -265,6 +289,15 @@ class Subscription(AsyncIterator[Delivery]):
             self._state = "closed"
             self._closed.set()
             self._on_close(self)
+
+    async def _tell(self) -> None:
+        """Let middleware finish what concerns the messages that are here."""
+        for call in self._before_letting_go:
+            try:
+                async with asyncio.timeout(LETTING_GO):
+                    await call()
+            except Exception as error:
+                log.warning("%s lets go of messages too early: %r", self.topic, error)
 
     async def _stop_fetching(self) -> None:
         assert self._fetcher is not None
@@ -427,6 +460,7 @@ class Subscription(AsyncIterator[Delivery]):
                 break
             self._freeing.clear()
             await self._clock.wait(self._freeing, min(left, 0.5))
+        await self._tell()
         late = {item for item in self._in_hand() if theirs(item) and not item.settled}
         session.forget(theirs)
         for item in [item for item in lanes.out if theirs(item)]:
@@ -530,6 +564,7 @@ class Subscription(AsyncIterator[Delivery]):
 
     async def _purge(self, session: Session) -> None:
         """Forget what is buffered from a lost source: it will be delivered again."""
+        await self._tell()
         if self._lanes is None:
             kept = [delivery for delivery in self._buffer if not delivery.belongs_to(session)]
             self._buffer = deque(kept)

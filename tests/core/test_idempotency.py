@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 from anymq import App, Idempotency
+from anymq.store import Claim, State
+from anymq.testing.tools import until
 from anymq_memory import MemoryStore
 
 
@@ -78,3 +81,143 @@ async def test_one_timer_looks_after_a_thousand_claims() -> None:
         await everyone.wait()
         assert len(loop._scheduled) - before < 50  # type: ignore[attr-defined]
         await everyone.wait()
+
+
+class Counted(MemoryStore):
+    """Counts the calls; `failing` completions fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[int] = []
+        self.completed: list[int] = []
+        self.failing = 0
+
+    async def begin_many(self, keys: Sequence[str], owner: str, lease: float) -> dict[str, Claim]:
+        self.begun.append(len(keys))
+        await asyncio.sleep(0)
+        return await super().begin_many(keys, owner, lease)
+
+    async def complete_many(self, keys: Sequence[str], owner: str, keep: float) -> None:
+        self.completed.append(len(keys))
+        if self.failing > 0:
+            self.failing -= 1
+            raise ConnectionError("not now")
+        await super().complete_many(keys, owner, keep)
+
+    async def states(self, prefix: str, count: int) -> Counter[State]:
+        """Return what another owner is told of messages `0` to `count`."""
+        keys = [f"{prefix}{number}" for number in range(count)]
+        refused = await super().begin_many(keys, "another", 0.0)
+        found = [refused[key].state if key in refused else State.NEW for key in keys]
+        return Counter(found)
+
+
+async def published(app: App, count: int) -> str:
+    """Publish as many messages, with their numbers as ids; return how their keys begin."""
+    await app.broker.publish_many(
+        "t", [str(number) for number in range(count)], id=lambda body: body
+    )
+    return "g|anymq|"
+
+
+async def becomes(store: Counted, prefix: str, wanted: dict[State, int]) -> None:
+    """Return when another owner is told this of as many messages."""
+    count = sum(wanted.values())
+    async with asyncio.timeout(20):
+        found = await store.states(prefix, count)
+        while found != wanted:
+            await asyncio.sleep(0.02)
+            found = await store.states(prefix, count)
+
+
+async def test_a_fast_handler_costs_few_calls_of_the_store() -> None:
+    store, app = Counted(), App("memory://")
+    handled: list[str] = []
+
+    @app.subscriber("t", group="g", idempotency=Idempotency(store))
+    async def handle(body: str) -> None:
+        handled.append(body)
+
+    async with app:
+        await published(app, 5000)
+        await until(lambda: sum(store.completed) == 5000)
+    assert len(set(handled)) == len(handled) == 5000
+    assert sum(store.begun) == 5000
+    assert len(store.begun) < 250
+    assert len(store.completed) < 250
+
+
+async def test_a_slow_handler_holds_nothing_but_what_it_works_on() -> None:
+    store, app = Counted(), App("memory://")
+    running, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    @app.subscriber("t", group="g", concurrency=4, idempotency=Idempotency(store))
+    async def handle(body: str) -> None:
+        running.release()
+        await go_on.wait()
+
+    async with app:
+        prefix = await published(app, 100)
+        for _ in range(4):
+            await running.acquire()
+        assert (await store.states(prefix, 100))[State.IN_PROGRESS] == 4
+        go_on.set()
+        await until(lambda: sum(store.completed) == 100)
+
+
+async def test_what_is_claimed_ahead_is_abandoned_at_the_end() -> None:
+    store, app = Counted(), App("memory://", drain_timeout=0.0)
+    stuck = asyncio.Event()
+    handled = 0
+
+    @app.subscriber("t", group="g", idempotency=Idempotency(store))
+    async def handle(body: str) -> None:
+        nonlocal handled
+        if handled == 700:
+            stuck.set()
+            await asyncio.Event().wait()
+        handled += 1
+
+    async with app:
+        prefix = await published(app, 5000)
+        await stuck.wait()
+        assert (await store.states(prefix, 5000))[State.IN_PROGRESS] > 1
+    assert await store.states(prefix, 5000) == {State.DONE: 700, State.NEW: 4300}
+
+
+async def test_what_is_claimed_ahead_is_abandoned_when_handlers_stand_still() -> None:
+    store, app = Counted(), App("memory://")
+    stuck, go_on = asyncio.Event(), asyncio.Event()
+    handled = 0
+
+    @app.subscriber("t", group="g", idempotency=Idempotency(store, lease=0.9))
+    async def handle(body: str) -> None:
+        nonlocal handled
+        handled += 1
+        if handled == 701:
+            stuck.set()
+            await go_on.wait()
+
+    async with app:
+        prefix = await published(app, 5000)
+        await stuck.wait()
+        await becomes(store, prefix, {State.DONE: 700, State.IN_PROGRESS: 1, State.NEW: 4299})
+        go_on.set()
+        await until(lambda: sum(store.completed) == 5000)
+    assert handled == 5000
+
+
+async def test_what_is_done_is_noted_however_long_the_store_fails() -> None:
+    store, app = Counted(), App("memory://")
+    store.failing = 3
+    handled: list[str] = []
+
+    @app.subscriber("t", group="g", idempotency=Idempotency(store, lease=0.6))
+    async def handle(body: str) -> None:
+        handled.append(body)
+
+    async with app:
+        prefix = await published(app, 3)
+        await until(lambda: len(handled) == 3 and store.failing == 0)
+        await becomes(store, prefix, {State.DONE: 3})
+    assert sorted(handled) == ["0", "1", "2"]

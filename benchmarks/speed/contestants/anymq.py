@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 from anymq import App, Broker, Idempotency, Topic, connect
 
@@ -51,7 +51,6 @@ class Anymq(Contestant):
     name = "anymq"
     how = "anymq: publish(), publish_many(); an App's subscriber with the default chain"
     can = EVERYWHERE
-    concurrency: ClassVar[int] = 1
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
@@ -109,7 +108,6 @@ class Anymq(Contestant):
             self._topic,
             group=self.place.group,
             ordered=self.place.ordered,
-            concurrency=self.concurrency,
             idempotency=self.idempotency(),
         )
         register(on_order if typed else on_body)
@@ -134,7 +132,6 @@ class IdempotentRedis(Anymq):
     name = "anymq+redis"
     how = f"{Anymq.how} and Idempotency('redis://…')"
     can = frozenset({"consume"})
-    concurrency = 64
 
     @classmethod
     def missing(cls) -> str | None:

@@ -35,31 +35,42 @@ def shorten(middleware: Sequence[Middleware], inner: Handler) -> Handler:
 
     These are the outer ones that call themselves `quiet`: on a first attempt they only pass on what
     comes, and react to what is raised. When something is raised they are put around it as usual.
+    The first of the others may be `paired`: it has a form that acknowledges by itself, later.
     """
     count = 0
     while count < len(middleware) and getattr(middleware[count], "quiet", False):
         count += 1
-    quiet, loud = middleware[:count], compose(middleware[count:], inner)
+    quiet, rest = middleware[:count], middleware[count:]
+    acknowledges = any(isinstance(link, Acknowledge) for link in quiet)
+    paired = getattr(rest[0], "paired", None) if acknowledges and _pairs(rest) else None
+    if paired is None:
+        loud = last = compose(rest, inner)
+    else:
+        loud, last = paired(compose(rest[1:], inner))
     if not quiet:
         return loud
     whole = compose(quiet, loud)
-    acknowledges = any(isinstance(link, Acknowledge) for link in quiet)
 
     async def handle(delivery: Delivery) -> None:
         if delivery.counted != 1:
             await whole(delivery)
             return
         try:
-            await loud(delivery)
+            await last(delivery)
         except BaseException as error:
             raised = error
         else:
-            if acknowledges:
+            if acknowledges and paired is None:
                 delivery.done()
             return
         await compose(quiet, _beginning(raised, loud))(delivery)
 
     return handle
+
+
+def _pairs(middleware: Sequence[Middleware]) -> bool:
+    """Whether the first has two forms; a subclass may have changed the one it is called for."""
+    return bool(middleware) and "paired" in vars(type(middleware[0]))
 
 
 def _beginning(raised: BaseException, handler: Handler) -> Handler:

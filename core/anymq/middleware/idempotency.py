@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError, RetryAfter
-from ..message import new_id
 from ..store import Claim, State, Store
-from .stored import again, tried
+from .claims import BUSY, Claims
 
 if TYPE_CHECKING:
     from ..delivery import Delivery
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("anymq.idempotency")
 
-BUSY = 2.0
-LOOKS = 9
-"""How often within a lease the claims are looked at: who was there four times is renewed."""
 OTHERWISE = frozenset({"nack", "release", "reject", "stop"})
 """The verbs that do not say that a message is done."""
 
@@ -52,41 +48,43 @@ class Idempotency:
             raise ConfigurationError("Idempotency: lease and keep must be positive")
 
     def __call__(self, handler: Handler) -> Handler:
-        claims = _Claims(self.lease)
+        return self.paired(handler)[0]
 
-        return lambda delivery: self._once(handler, claims, delivery)
+    def paired(self, handler: Handler) -> tuple[Handler, Handler]:
+        """Return the handler in two forms, see `shorten`.
 
-    async def _once(self, handler: Handler, claims: _Claims, delivery: Delivery) -> None:
-        store = delivery.stores.ready(self.store)
-        if store is None:
-            store = await tried(lambda: delivery.stores.get(self.store))
-        source, id = delivery.identity
-        key = f"{delivery.group}|{source}|{id}"
-        owner = new_id()
-        claim = store.begin_now(key, owner, self.lease)
-        if claim is None:
-            try:
-                claim = await store.begin(key, owner, self.lease)
-            except Exception as error:
-                claim = await again(lambda: store.begin(key, owner, self.lease), error)
-        if claim.state is not State.NEW:
-            self._not_ours(delivery, claim)
-            return
-        claims.hold(owner, key, store)
+        The first returns when the store knows that the message is done. The second does not wait,
+        and acknowledges the message then.
+        """
+        claims = Claims(self.store, self.lease, self.keep)
+        return (
+            lambda delivery: self._once(handler, claims, delivery, True),
+            lambda delivery: self._once(handler, claims, delivery, False),
+        )
+
+    async def _once(
+        self, handler: Handler, claims: Claims, delivery: Delivery, waits: bool
+    ) -> None:
+        key = claims.begin_now(delivery)
+        if key is None:
+            claim = await claims.begin(delivery)
+            if isinstance(claim, Claim):
+                self._not_ours(delivery, claim)
+                if not waits:
+                    delivery.done()
+                return
+            key = claim
         try:
             await handler(delivery)
         except BaseException:
-            await asyncio.shield(_abandon(store, key, owner))
+            await asyncio.shield(claims.abandon(key))
             raise
-        finally:
-            claims.drop(owner)
         if delivery.verb in OTHERWISE:
-            await _abandon(store, key, owner)
-        elif store.complete_now(key, owner, self.keep) is None:
-            try:
-                await store.complete(key, owner, self.keep)
-            except Exception as error:
-                await again(lambda: store.complete(key, owner, self.keep), error)
+            await claims.abandon(key)
+        elif waits:
+            await claims.completed(key)
+        else:
+            claims.complete(key, delivery.done)
 
     def _not_ours(self, delivery: Delivery, claim: Claim) -> None:
         if claim.state is State.IN_PROGRESS:
@@ -95,65 +93,3 @@ class Idempotency:
         log.info("duplicate of %s from %s skipped", delivery.message.id, delivery.topic)
         if self.on_duplicate is not None:
             self.on_duplicate(delivery)
-
-
-class _Claim:
-    __slots__ = ("age", "key", "store")
-
-    def __init__(self, key: str, store: Store) -> None:
-        self.key = key
-        self.store = store
-        self.age = 0
-        """How often it has been looked at since it was made or renewed."""
-
-
-class _Claims:
-    """The claims whose handlers run, by owner: each is renewed when a third of its lease is over.
-
-    One timer looks after all of them: one a message would cost more than the claim.
-    """
-
-    def __init__(self, lease: float) -> None:
-        self._lease = lease
-        self._held: dict[str, _Claim] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._renewals: set[asyncio.Task[None]] = set()
-
-    def hold(self, owner: str, key: str, store: Store) -> None:
-        """Look after a claim that was just made, until `drop`."""
-        self._held[owner] = _Claim(key, store)
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop = loop
-            loop.call_later(self._lease / LOOKS, self._look, loop)
-
-    def drop(self, owner: str) -> None:
-        """Leave it alone."""
-        del self._held[owner]
-
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._held:
-            self._loop = None
-            return
-        for owner, claim in self._held.items():
-            claim.age += 1
-            if claim.age > LOOKS // 3:
-                claim.age = 0
-                task = loop.create_task(self._renew(owner, claim), name="anymq-idempotency-lease")
-                self._renewals.add(task)
-                task.add_done_callback(self._renewals.discard)
-        loop.call_later(self._lease / LOOKS, self._look, loop)
-
-    async def _renew(self, owner: str, claim: _Claim) -> None:
-        try:
-            await claim.store.renew(claim.key, owner, self._lease)
-        except Exception as error:
-            log.warning("renewing the claim on %s failed: %s", claim.key, error)
-
-
-async def _abandon(store: Store, key: str, owner: str) -> None:
-    try:
-        await store.abandon(key, owner)
-    except Exception as error:
-        # The claim then ends with its lease: the retry is postponed, not eaten.
-        log.warning("abandoning the claim on %s failed: %s", key, error)

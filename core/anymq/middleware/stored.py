@@ -19,24 +19,16 @@ PAUSE = 0.2
 
 async def tried(call: Callable[[], Awaitable[T]]) -> T:
     """Return the store's answer; one that fails repeatedly postpones the delivery, uncounted."""
-    try:
-        return await call()
-    except Exception as error:
-        return await again(call, error)
-
-
-async def again(call: Callable[[], Awaitable[T]], error: Exception) -> T:
-    """As `tried`, for a call that has failed once already."""
-    for attempt in range(1, TRIES):
-        if isinstance(error, ConfigurationError):
-            raise error
-        await asyncio.sleep(PAUSE * attempt)
+    failure: Exception | None = None
+    for attempt in range(TRIES):
+        if attempt:
+            await asyncio.sleep(PAUSE * attempt)
         try:
             return await call()
-        except Exception as another:
-            error = another
-    if isinstance(error, ConfigurationError):
-        raise error
-    reason = f"the store failed: {error}"
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            failure = error
+    reason = f"the store failed: {failure}"
     log.warning("%s", reason)
-    raise RetryAfter(1.0, reason, counted=False) from error
+    raise RetryAfter(1.0, reason, counted=False) from failure

@@ -126,6 +126,28 @@ class StoreConformance:
         for key in odd:
             assert (await second.begin(key, "b", 30)).state is State.IN_PROGRESS
 
+    async def test_many_at_once(self, stores: tuple[Store, Store], key: str) -> None:
+        first, second = stores
+        keys = [f"{key}{number}" for number in range(600)]
+        await second.begin(keys[0], "b", 30)
+        await second.begin(keys[1], "b", 30)
+        await second.complete(keys[1], "b", 60)
+        await first.begin(keys[2], "a", 1)
+        claims = await first.begin_many(keys, "a", 30)
+        assert {name: claim.state for name, claim in claims.items()} == {
+            keys[0]: State.IN_PROGRESS,
+            keys[1]: State.DONE,
+        }
+        assert (await second.begin(keys[2], "b", 30)).remaining > 20
+        await first.complete_many(keys[2:400], "a", 60)
+        await first.abandon_many(keys[400:], "a")
+        claims = await second.begin_many(keys, "b", 30)
+        assert claims.keys() == set(keys[1:400])
+        assert {claim.state for claim in claims.values()} == {State.DONE}
+        assert (await first.begin(keys[500], "a", 30)).state is State.IN_PROGRESS
+        assert await first.begin_many([], "a", 30) == {}
+        await first.complete_many([], "a", 30)
+
     async def test_marks_are_counted_until_they_are_removed(
         self, stores: tuple[Store, Store], key: str
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -157,12 +158,44 @@ class Handlers(Base):
             await until(lambda: len(skipped) >= 4)
         assert sorted(effects) == ["fails first", "plain"]
 
-    async def _publish_copy(self, broker: Broker, topic: str, body: str) -> None:
+    async def test_duplicates_in_a_stream_that_members_share_have_one_effect(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        store = f"memory://{random_name()}"
+        effects: Counter[str] = Counter()
+        ids = [str(number) for number in range(150)]
+
+        def member() -> App:
+            app = App(url)
+
+            @app.subscriber(topic, group="g", idempotency=Idempotency(store))
+            async def handle(body: str) -> None:
+                effects[body] += 1
+
+            return app
+
+        async with member():
+            await broker.publish(topic, "first")
+        await self._publish_copy(broker, topic, *ids, *ids)
+        async with member(), member():
+            await until(lambda: len(effects) >= 75)
+        async with member():
+            await self._publish_copy(broker, topic, "last")
+            await until(lambda: len(effects) == 152)
+        assert set(effects.values()) == {1}
+
+    async def _publish_copy(self, broker: Broker, topic: str, *bodies: str) -> None:
         """Publish with the same logical id, past the broker's own deduplication."""
-        message = Message(id=body, topic=topic, body=body.encode(), source="anymq")
-        record = encode(message, broker.driver.binding, unique=new_id())
-        (outcome,) = await broker.driver.publish([record])
-        assert not isinstance(outcome, BaseException), outcome
+        records = [
+            encode(
+                Message(id=body, topic=topic, body=body.encode(), source="anymq"),
+                broker.driver.binding,
+                unique=new_id(),
+            )
+            for body in bodies
+        ]
+        for outcome in await broker.driver.publish(records):
+            assert not isinstance(outcome, BaseException), outcome
 
     async def test_a_crash_between_effect_and_ack_has_one_effect(
         self, url: str, broker: Broker, topic: str, tmp_path: Path
