@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..message import new_id
 from ..store import Claim, State, Store
@@ -26,6 +26,19 @@ LOOKS = 9
 AHEAD = -1
 BUSY = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+
+
+class Told(Protocol):
+    """Who wants to know that a message has been noted as done: mostly its `Delivery`."""
+
+    def done(self) -> None:
+        """It has been noted."""
+
+
+class _Waiting:
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self.done = self.event.set
 
 
 class Claims:
@@ -59,7 +72,7 @@ class Claims:
         self._refused: dict[Delivery, Claim] = {}
         self._begun = self._begun_when_asked = self._begun_when_looked = 0
         self._asked_at = monotonic()
-        self._handled: list[tuple[str, Callable[[], None]]] = []
+        self._handled: dict[str, Told] = {}
         self._completing: asyncio.Task[None] | None = None
         self._watching: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -70,7 +83,8 @@ class Claims:
         if key is None or monotonic() > self._good_until:
             return None
         del self._ahead[delivery]
-        self._start(key)
+        self._keys[key] = 0
+        self._begun += 1
         left = len(self._ahead)
         if left < self._low and not self._asking and self._store is not None:
             subscription = delivery.subscription
@@ -96,7 +110,7 @@ class Claims:
                 continue
             task = self._asking.get(delivery)
             if task is None:
-                if key_of(delivery) in self._keys:
+                if self._key(delivery) in self._keys:
                     return Claim(State.IN_PROGRESS, BUSY)
                 task = self._ask(self._store, delivery.subscription, delivery)
             error = await self._answered(task, delivery)
@@ -104,15 +118,16 @@ class Claims:
                 raise error
             key = self._ahead.pop(delivery, None)
             if key is not None:
-                self._start(key)
+                self._keys[key] = 0
+                self._begun += 1
                 return key
 
-    def complete(self, key: str, then: Callable[[], None]) -> None:
-        """Have the store remember `key`, and call `then` when it does.
+    def complete(self, key: str, told: Told) -> None:
+        """Have the store remember `key`, and call `told.done()` when it does.
 
         This is repeated as long as the store fails and the subscription is open.
         """
-        self._handled.append((key, then))
+        self._handled[key] = told
         if self._completing is None:
             assert self._store is not None
             self._completing = asyncio.create_task(
@@ -121,9 +136,9 @@ class Claims:
 
     async def completed(self, key: str) -> None:
         """As `complete`; return when the store remembers it."""
-        done = asyncio.Event()
-        self.complete(key, done.set)
-        await done.wait()
+        waiting = _Waiting()
+        self.complete(key, waiting)
+        await waiting.event.wait()
 
     async def abandon(self, *keys: str) -> None:
         """Leave `keys` to whoever asks next."""
@@ -147,10 +162,6 @@ class Claims:
             await asyncio.wait((self._completing,))
 
     # Asking.
-
-    def _start(self, key: str) -> None:
-        self._keys[key] = 0
-        self._begun += 1
 
     def _ask(
         self, store: Store, subscription: Subscription, *first: Delivery
@@ -176,10 +187,15 @@ class Claims:
         for delivery in deliveries:
             if delivery in ahead or delivery in refused:
                 continue
-            key = key_of(delivery)
+            key = self._key(delivery)
             if key not in keys:
                 keys[key] = AHEAD
                 yield delivery, key
+
+    def _key(self, delivery: Delivery) -> str:
+        """Return what a message is known by: its group, source and id."""
+        source, id = delivery.identity
+        return f"{delivery.group}|{source}|{id}"
 
     async def _begin(self, store: Store, asked: dict[Delivery, str]) -> Exception | None:
         keys = list(asked.values())
@@ -234,22 +250,22 @@ class Claims:
     async def _complete(self, store: Store) -> None:
         pause = FIRST_PAUSE
         while self._handled:
-            handled, self._handled = self._handled, []
+            handled, self._handled = self._handled, {}
             try:
-                await store.complete_many([key for key, _ in handled], self._owner, self._keep)
+                await store.complete_many(list(handled), self._owner, self._keep)
             except Exception as error:
                 if self._closed:
                     log.error("%d messages will be handled again: %s", len(handled), error)
                     break
                 log.warning("the store does not take what is done, trying again: %s", error)
-                self._handled = handled + self._handled
+                self._handled = handled | self._handled
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
             pause = FIRST_PAUSE
-            for key, then in handled:
+            for key, told in handled.items():
                 del self._keys[key]
-                then()
+                told.done()
         self._completing = None
 
     # Looking after them.
@@ -289,9 +305,3 @@ class Claims:
         task = asyncio.get_running_loop().create_task(work, name="anymq-idempotency-lease")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def key_of(delivery: Delivery) -> str:
-    """Return what a message is known by: its group, source and id."""
-    source, id = delivery.identity
-    return f"{delivery.group}|{source}|{id}"

@@ -57,34 +57,33 @@ class Idempotency:
         and acknowledges the message then.
         """
         claims = Claims(self.store, self.lease, self.keep)
-        return (
-            lambda delivery: self._once(handler, claims, delivery, True),
-            lambda delivery: self._once(handler, claims, delivery, False),
-        )
 
-    async def _once(
-        self, handler: Handler, claims: Claims, delivery: Delivery, waits: bool
-    ) -> None:
-        key = claims.begin_now(delivery)
-        if key is None:
-            claim = await claims.begin(delivery)
-            if isinstance(claim, Claim):
-                self._not_ours(delivery, claim)
-                if not waits:
-                    delivery.done()
-                return
-            key = claim
-        try:
-            await handler(delivery)
-        except BaseException:
-            await asyncio.shield(claims.abandon(key))
-            raise
-        if delivery.verb in OTHERWISE:
-            await claims.abandon(key)
-        elif waits:
-            await claims.completed(key)
-        else:
-            claims.complete(key, delivery.done)
+        def form(waits: bool) -> Handler:
+            async def once(delivery: Delivery) -> None:
+                key = claims.begin_now(delivery)
+                if key is None:
+                    claim = await claims.begin(delivery)
+                    if isinstance(claim, Claim):
+                        self._not_ours(delivery, claim)
+                        if not waits:
+                            delivery.done()
+                        return
+                    key = claim
+                try:
+                    await handler(delivery)
+                except BaseException:
+                    await asyncio.shield(claims.abandon(key))
+                    raise
+                if delivery.verb in OTHERWISE:
+                    await claims.abandon(key)
+                elif waits:
+                    await claims.completed(key)
+                else:
+                    claims.complete(key, delivery)
+
+            return once
+
+        return form(True), form(False)
 
     def _not_ours(self, delivery: Delivery, claim: Claim) -> None:
         if claim.state is State.IN_PROGRESS:
