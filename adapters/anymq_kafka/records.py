@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from anymq.driver import Received
+from anymq.driver import CONTROL, Received
+from anymq.unread import UnreadHeaders
 
 from .aio import Consumed, TopicPartition
 from .varint import read
 
 DUE = "anymq-due"
 """The header of a copy in a retry topic: when it is due, milliseconds since the epoch."""
-CONTROL = "anymq-"
 _CONTROL, _DUE = CONTROL.encode(), DUE.encode()
 
 _known: dict[tuple[str, int], tuple[bytes, bytes, int]] = {}
@@ -22,24 +22,17 @@ _MOST_KNOWN = 256
 Pairs = Sequence[tuple[str, bytes | None]]
 
 
-class Headers(Mapping[str, str]):
+class Headers(UnreadHeaders):
     """The headers of a record, decoded when first asked for. Of repeated ones the last counts."""
 
-    __slots__ = ("_decoded", "_written")
+    __slots__ = ("_written",)
 
     def __init__(self, written: bytes) -> None:
         self._written = written
-        self._decoded: dict[str, str] | None = None
-
-    def get(self, name: str, default: Any = None) -> Any:
-        # Asked for with every message, to find that there is none.
-        if self._decoded is None and _CONTROL not in self._written and name.startswith(CONTROL):
-            return default
-        return self._all().get(name, default)
+        self._found = None
 
     @property
     def plain(self) -> bool:
-        """Whether there is no control header."""
         if _CONTROL not in self._written:
             return True
         return not any(name.startswith(CONTROL) for name, _ in self.pairs())
@@ -47,13 +40,13 @@ class Headers(Mapping[str, str]):
     def find(self, name: str) -> str | None:
         """As `get`, for one that most messages have at the same place as those before them."""
         written = self._written
-        if self._decoded is None:
+        if self._found is None:
             known = _known.get((name, len(written)))
             # The same up to where it begins; and it is there once, as of several the last counts.
             if known and written.startswith(known[0]) and written.count(known[1]) == 1:
                 return written[len(known[0]) : known[2]].decode("utf-8", "backslashreplace")
             self._learn(name)
-        return self._all().get(name)
+        return self.all.get(name)
 
     def _learn(self, name: str) -> None:
         place = _place_of(self._written, name.encode()) if self._written is not _DUE else None
@@ -75,26 +68,12 @@ class Headers(Mapping[str, str]):
         """The headers as they came."""
         return pairs(self._written)
 
-    def _all(self) -> dict[str, str]:
-        if self._decoded is None:
-            self._decoded = {
-                name: "" if value is None else value.decode("utf-8", "backslashreplace")
-                for name, value in self.pairs()
-                if name != DUE
-            }
-        return self._decoded
-
-    def __getitem__(self, name: str) -> str:
-        return self._all()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
-
-    def __repr__(self) -> str:
-        return repr(self._all())
+    def read(self) -> dict[str, str]:
+        return {
+            name: "" if value is None else value.decode("utf-8", "backslashreplace")
+            for name, value in self.pairs()
+            if name != DUE
+        }
 
 
 class ReadHeaders(Headers):

@@ -2,68 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
 from nats.aio.msg import Msg
 
-from anymq.driver import Received
+from anymq.driver import CONTROL, Received
+from anymq.unread import UnreadHeaders
 
 from .wire import Place, parse_headers, place
 
 if TYPE_CHECKING:
     from .link import Link
 
-_CONTROL = "anymq-"
-_CONTROL_LINE = b"\nanymq-"
-
-T = TypeVar("T")
+_CONTROL_LINE = b"\n" + CONTROL.encode()
 
 
-class Headers(Mapping[str, str]):
-    """The headers of a block. Whether it has one of anymq's own takes no reading of the others."""
+class Headers(UnreadHeaders):
+    """The headers of a block."""
 
-    __slots__ = ("_block", "_parsed")
+    __slots__ = ("_block",)
 
     def __init__(self, block: bytes | None) -> None:
         self._block = block
-        self._parsed: dict[str, str] | None = None
+        self._found = None
 
-    def parsed(self) -> dict[str, str]:
-        """Return all of them."""
-        found = self._parsed
-        if found is None:
-            found = self._parsed = parse_headers(self._block) if self._block else {}
-        return found
+    @property
+    def plain(self) -> bool:
+        return not self._block or _CONTROL_LINE not in self._block
 
-    def __getitem__(self, name: str) -> str:
-        return self.parsed()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.parsed())
-
-    def __len__(self) -> int:
-        return len(self.parsed())
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.parsed()
-
-    def __repr__(self) -> str:
-        return repr(self.parsed())
-
-    def items(self) -> ItemsView[str, str]:
-        return self.parsed().items()
-
-    @overload
-    def get(self, key: str, /) -> str | None: ...
-    @overload
-    def get(self, key: str, default: str | T, /) -> str | T: ...
-    def get(self, key: str, default: Any = None, /) -> Any:
-        if self._parsed is None and key.startswith(_CONTROL):
-            block = self._block
-            if not block or _CONTROL_LINE not in block:
-                return default
-        return self.parsed().get(key, default)
+    def read(self) -> dict[str, str]:
+        return parse_headers(self._block) if self._block else {}
 
 
 class Delivered(Received):

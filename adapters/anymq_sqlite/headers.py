@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import ItemsView, Iterator, Mapping
+from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii as quoted
-from typing import Any, TypeVar, overload
+from typing import Any
 
-_CONTROL = "anymq-"
+from anymq.driver import CONTROL
+from anymq.unread import UnreadHeaders
+
+_CONTROL = f'"{CONTROL}'
 # Envelopes that are remembered; a process uses a handful at a time.
 _MOST = 512
 # By identity. The mapping is kept, too, lest another one gets its number.
 _known: dict[int, tuple[Mapping[str, str], str]] = {}
-
-T = TypeVar("T")
 
 
 def dump(common: Mapping[str, str], own: Mapping[str, str]) -> str:
@@ -46,47 +47,18 @@ def load(text: str) -> dict[str, str]:
     return headers
 
 
-class Headers(Mapping[str, str]):
-    """The headers in `text`. Whether it has one of anymq's own takes no reading of the others."""
+class Headers(UnreadHeaders):
+    """The headers in `text`."""
 
-    __slots__ = ("_loaded", "_text")
+    __slots__ = ("_text",)
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._loaded: dict[str, str] | None = None
+        self._found = None
 
-    def loaded(self) -> dict[str, str]:
-        """Return all of them."""
-        found = self._loaded
-        if found is None:
-            found = self._loaded = load(self._text)
-        return found
+    @property
+    def plain(self) -> bool:
+        return _CONTROL not in self._text and "\\" not in self._text
 
-    def __getitem__(self, name: str) -> str:
-        return self.loaded()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.loaded())
-
-    def __len__(self) -> int:
-        return len(self.loaded())
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.loaded()
-
-    def __repr__(self) -> str:
-        return repr(self.loaded())
-
-    def items(self) -> ItemsView[str, str]:
-        return self.loaded().items()
-
-    @overload
-    def get(self, key: str, /) -> str | None: ...
-    @overload
-    def get(self, key: str, default: str | T, /) -> str | T: ...
-    def get(self, key: str, default: Any = None, /) -> Any:
-        if self._loaded is None and key.startswith(_CONTROL):
-            text = self._text
-            if '"anymq-' not in text and "\\" not in text:
-                return default
-        return self.loaded().get(key, default)
+    def read(self) -> dict[str, str]:
+        return load(self._text)

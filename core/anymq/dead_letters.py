@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .clock import Clock
 from .cloudevents import encode
-from .driver import ONLY_GROUP, Binding, TopicSpec
+from .driver import CONTROL, ONLY_GROUP, Binding, TopicSpec
 from .errors import NotFound, StateError
 from .letters import (
     ATTEMPTS,
@@ -200,7 +200,7 @@ class DeadLetters:
         if key is not None:
             mended = replace(mended, key=check_key(key))
         if headers is not None:
-            kept = {name: v for name, v in mended.headers.items() if name.startswith("anymq-")}
+            kept = {name: v for name, v in mended.headers.items() if name.startswith(CONTROL)}
             mended = replace(mended, headers={**check_headers(headers), **kept})
         await self._put_back([(found, mended)])
 

@@ -37,6 +37,8 @@ partitions with what is as old as that record or younger. A datetime begins with
 of that time or later. A text that is none of these is a `ConfigurationError` of the driver's.
 """
 
+CONTROL = "anymq-"
+"""What the names of the engine's own headers begin with."""
 ATTEMPT = "anymq-attempt"
 """The header of a copy that says which attempt it is."""
 ONLY_GROUP = "anymq-only-group"

@@ -13,11 +13,11 @@ from aiokafka.record.memory_records import MemoryRecords  # type: ignore[import-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anymq.driver import Record
+from anymq.driver import CONTROL, Record
 from anymq_kafka import batches, varint
 from anymq_kafka.aio import CODECS, TopicPartition
 from anymq_kafka.batches import RecordBatch
-from anymq_kafka.records import CONTROL, DUE, Headers
+from anymq_kafka.records import DUE, Headers
 from anymq_kafka.unpack import Chunk, chunk
 from anymq_kafka.varint import length
 
@@ -175,7 +175,7 @@ def test_control_headers_are_looked_for_in_the_bytes() -> None:
     assert not item(**{f"{CONTROL}attempt": "2"}).plain
     assert item(a=CONTROL).plain
     assert plain.get(f"{CONTROL}attempt") is None
-    assert plain._decoded is None
+    assert plain._found is None
     assert plain.get("a") == "b"
     assert plain.get("c", "d") == "d"
     assert item(**{f"{CONTROL}attempt": "3"}).get(f"{CONTROL}attempt") == "3"

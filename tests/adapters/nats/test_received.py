@@ -59,7 +59,7 @@ def test_headers_are_the_same_read_or_not(first: bool) -> None:
 def test_control_headers_that_are_not_there_cost_no_reading() -> None:
     headers: Any = Headers(block(x="anymq-attempt"))
     assert headers.get("anymq-attempt") is None
-    assert headers._parsed is None
+    assert headers._found is None
     assert headers.get("x") == "anymq-attempt"
     assert headers.get("anymq-attempt") is None
 

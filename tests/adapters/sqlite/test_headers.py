@@ -58,4 +58,4 @@ def test_a_control_header_is_found_unread_or_read(text: str, attempt: str | None
 def test_control_headers_that_are_not_there_cost_no_reading() -> None:
     headers: Any = Headers('{"x": "y"}')
     assert headers.get("anymq-attempt") is None
-    assert headers._loaded is None
+    assert headers._found is None
