@@ -42,6 +42,9 @@ METADATA_PAUSE = 0.2
 LOOK_AGAIN = 1.0
 # Records without a key are spread over the partitions in runs of about this many.
 RUN = 16
+# Of records above this one at a time: all that waits goes in one request, and one over the broker's
+# socket.request.max.bytes (100 MiB) costs the connection.
+LARGE = 4 * 1024 * 1024
 
 Item = tuple[str, Record]
 """The native topic, and what goes there."""
@@ -106,6 +109,7 @@ class Publisher:
         self._timeout = clients.options.publish_timeout
         self._session: Session | None = None
         self._opening = asyncio.Lock()
+        self._large = asyncio.Lock()
 
     @property
     def producer(self) -> AIOKafkaProducer | None:
@@ -120,6 +124,20 @@ class Publisher:
         """Store `records`, each in its topic; one outcome each. Raises only if no producer could be
         started."""
         call = Call(topics, records, asyncio.get_running_loop().time() + self._timeout)
+        if len(records) != 1 or len(records[0].body) <= LARGE:
+            return await self._store(call)
+        try:
+            async with asyncio.timeout_at(call.deadline):
+                await self._large.acquire()
+        except TimeoutError:
+            return [self._overdue()]
+        try:
+            return await self._store(call)
+        finally:
+            self._large.release()
+
+    async def _store(self, call: Call) -> list[Outcome]:
+        records = call.records
         await self._publish(call, range(len(records)), together=True)
         if again := call.again:
             call.again = []
@@ -249,11 +267,7 @@ class Publisher:
                 timer.cancel()
             for share in list(call.flying):
                 if loop.time() >= call.deadline:
-                    timeout = PublishTimeout(
-                        f"Kafka did not confirm within {self._timeout:g} s; "
-                        "the message may have been stored all the same"
-                    )
-                    self._fail(session, share, timeout)
+                    self._fail(session, share, self._overdue())
                 elif _vanished(session, share.batch.tp.topic):
                     self._fail(session, share, _unknown(share.batch.tp.topic))
 
@@ -274,6 +288,12 @@ class Publisher:
                 _note(share, stored.result().offset)
             if not call.flying:
                 _wake(call)
+
+    def _overdue(self) -> PublishTimeout:
+        return PublishTimeout(
+            f"Kafka did not confirm within {self._timeout:g} s; "
+            "the message may have been stored all the same"
+        )
 
     def _fail(self, session: Session, share: Share, error: BaseException) -> None:
         self._retire(session)
@@ -322,7 +342,7 @@ def _at(indexes: Sequence[int], records: Sequence[Record]) -> Sequence[Record]:
 
 
 def _by_topic(topics: Sequence[str], indexes: Sequence[int]) -> Iterable[tuple[str, Sequence[int]]]:
-    if topics.count(topics[0]) == len(topics):
+    if len(set(topics)) == 1:
         return ((topics[0], indexes),)
     found: dict[str, list[int]] = {}
     for index in indexes:

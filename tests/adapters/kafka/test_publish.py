@@ -11,7 +11,7 @@ from aiokafka.protocol.produce import ProduceRequest  # type: ignore[import-unty
 
 from anymq.driver import Outcome, Record, TopicSpec
 from anymq.errors import ConfigurationError, MessageTooLarge, NotFound, translate
-from anymq_kafka import KafkaDriver
+from anymq_kafka import KafkaDriver, publisher
 from anymq_kafka.aio import kafka
 from anymq_kafka.errors import ERRORS
 from tests.adapters.kafka.support import Bench, until_gone
@@ -157,6 +157,25 @@ async def test_a_batch_of_several_calls_that_is_too_large(bench: Bench) -> None:
     assert all(isinstance(outcome, str) for outcome in outcomes), outcomes
     found = bodies(await take(await bench.join(driver), 6))
     assert sorted(body[:1] for body in found) == [b"0", b"1", b"2", b"x", b"y", b"z"]
+
+
+async def test_large_records_have_requests_of_their_own(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "LARGE", 1000)
+    driver = await bench.open()
+    await driver.publish([bench.record(0)])
+    gate = Gate(driver)
+    first = await publishing(driver, [[bench.record(1)]])
+    await gate.shut()
+    rest = await publishing(driver, [[bench.record(b"x" * 2000, key=f"k{n}")] for n in range(3)])
+    gate.open()
+    assert all(isinstance(one, str) for (one,) in await asyncio.gather(*first, *rest))
+    assert gate.requests == 4
+
+
+async def test_nothing_is_stored_at_once(driver: KafkaDriver) -> None:
+    assert await driver.publish([]) == []
 
 
 async def test_who_gives_up_a_batch_leaves_it_to_the_others(bench: Bench) -> None:
