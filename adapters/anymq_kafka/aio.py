@@ -308,7 +308,8 @@ def append_batch(producer: AIOKafkaProducer, batch: Any, tp: TopicPartition) -> 
 
     `send_batch()` waits until those before it are on their way.
     """
-    accumulator: Any = producer._message_accumulator
+    parts: Any = producer
+    accumulator = parts._message_accumulator
     if accumulator._closed:
         raise kafka.ProducerClosed
     if accumulator._exception is not None:
