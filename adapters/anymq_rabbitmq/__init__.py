@@ -30,7 +30,7 @@ while it is filled    the queue ``orders.billing._fill``, the exchange and strea
 delays                ``anymq._delay.v1``, ``anymq._delay.v1.00`` to ``.27`` (exchanges and quorum
                       queues), ``anymq._delay.v1.due`` and ``.lost``: one set for all topics
 in general            ``anymq._streams``, an empty stream, and ``anymq._names``, one of the names
-                      of topics and groups
+                      of topics and groups; for a moment exchanges ``anymq._seal.…``
 ====================  =============================================================================
 
 A name that would begin with ``amq.``, which is RabbitMQ's own, begins with ``_amq.``; a stream's

@@ -21,7 +21,7 @@ from typing import Any
 
 from . import requests
 from .link import Link
-from .topology import exists
+from .topology import bind, exists, seal, settled
 
 STEP = 0.1
 LEVELS = 28
@@ -44,6 +44,11 @@ def address(queue: str, delay: float) -> tuple[int, str]:
     steps = min(max(1, math.ceil(delay / STEP)), 2**LEVELS - 1)
     digits = ".".join(f"{steps:0{LEVELS}b}")
     return steps.bit_length() - 1, f"{digits}.{_word(queue)}"
+
+
+def pattern(queue: str) -> str:
+    """What leads from the last exchange to `queue`."""
+    return _ANY * LEVELS + _word(queue)
 
 
 def _named(queue: str, life: int) -> str:
@@ -90,9 +95,8 @@ class Delays:
             if not self._complete:
                 await self._build()
             if name not in self._queues:
-                async with self._link.scratch() as channel:
-                    pattern = _ANY * LEVELS + _word(name)
-                    await self._link.call(requests.bind_queue(channel, queue, PREFIX, pattern))
+                await bind(self._link, queue, PREFIX, pattern(name))
+                await seal(self._link)
                 self._queues.add(name)
 
     async def _build(self) -> None:
@@ -100,7 +104,7 @@ class Delays:
             await self._build_exit()
             for level in range(LEVELS):
                 await self._build_level(level)
-            await asyncio.sleep(self._settle)
+            await settled(self._link, self._settle)
         self._complete = True
 
     async def _build_exit(self) -> None:

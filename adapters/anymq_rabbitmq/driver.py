@@ -254,6 +254,7 @@ class RabbitMQDriver(Driver):
             await group.delete(self._link)
         await self._names.add_purge(exchange)
         await topology.delete_topic(self._link, exchange)
+        await topology.seal(self._link)
         await self._names.drop_topic(topic.native)
         self._partitions.pop(exchange, None)
 
@@ -263,6 +264,7 @@ class RabbitMQDriver(Driver):
             group = await self._existing(topic, native_group)
             await self._require_idle(group)
             await group.delete(self._link)
+            await topology.seal(self._link)
 
     async def purge(self, topic: TopicSpec) -> None:
         """See `Driver`. The log and the groups' queues are made anew: their readers come back."""
@@ -274,6 +276,7 @@ class RabbitMQDriver(Driver):
         retention = await topology.log_arguments(self._link, exchange)
         await topology.delete_queue(self._link, topology.log_of(exchange))
         await topology.make_log(self._link, exchange, retention)
+        await topology.seal(self._link)
         self._partitions[exchange] = count
         for group in await self._groups(topic):
             await self._renew(group, None)
@@ -299,7 +302,7 @@ class RabbitMQDriver(Driver):
         await group.make(self._link, with_history=place is not None, life=life + 1)
         if place is None:
             await group.bind(self._link)
-            await asyncio.sleep(self._options.settle_time)
+            await topology.settled(self._link, self._options.settle_time)
 
     def _log(self, exchange: str) -> Log:
         return Log(topology.log_of(exchange), self._link, self._publisher)
@@ -357,11 +360,14 @@ class RabbitMQDriver(Driver):
             await topology.ensure_streams(self._link, self._options.settle_time)
             self._has_streams = True
         exchange = topology.exchange_of(topic)
-        if not await topology.exchange_exists(self._link, exchange):
+        is_new = not await topology.exchange_exists(self._link, exchange)
+        if is_new:
             await self._names.add_topic(topic.native)
         self._partitions[exchange] = await topology.declare_topic(
             self._link, topic, self._options.retention
         )
+        if is_new:
+            await topology.seal(self._link)
 
     async def _check_log(self, exchange: str) -> None:
         """Raise while the log of a topic is not up: a server that has just started confirms what
@@ -432,7 +438,7 @@ class RabbitMQDriver(Driver):
             return Filling(fill)
         await group.bind(self._link)
         if is_new:
-            await asyncio.sleep(self._options.settle_time)
+            await topology.settled(self._link, self._options.settle_time)
         return None
 
     async def _place(self, spec: SubscribeSpec, group: Group) -> int:

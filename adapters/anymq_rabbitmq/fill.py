@@ -117,7 +117,7 @@ class Fill:
             await jobs.collect(PATIENCE)
         await topology.declare_seam(self._link, self._seam, self._group.live, _WITNESS_ARGUMENTS)
         begin = min(jobs.held.values())
-        await asyncio.sleep(self._settle)
+        await topology.settled(self._link, self._settle)
         log = await self._read(self._group.log, "first" if begin == START else begin)
         witness = await self._read(self._seam, "first")
         try:
@@ -139,6 +139,7 @@ class Fill:
         await self._group.bind(self._link)
         await topology.delete_seam(self._link, self._seam)
         await topology.delete_queue(self._link, self._jobs)
+        await topology.seal(self._link)
         return True
 
     async def _read(self, stream: str, offset: str | int) -> Consumer:

@@ -12,6 +12,7 @@ from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from anymq.driver import TopicSpec
 from anymq.errors import ConfigurationError
+from anymq.message import new_id
 
 from . import requests
 from .link import Link, QueueDown
@@ -34,6 +35,7 @@ _DIFFERENT = re.compile(
 START_TIMEOUT, START_POLL = 5.0, 0.2
 LONGEST_STREAM = 205
 STREAMS = "anymq._streams"
+SEAL = "anymq._seal."
 SEGMENT = "x-stream-max-segment-size-bytes"
 SEGMENTS, SMALLEST_SEGMENT, LARGEST_SEGMENT = 4, 65_536, 50_000_000
 
@@ -150,12 +152,32 @@ async def partitions(link: Link, exchange: str, topic: TopicSpec) -> int:
     return wanted
 
 
+async def seal(link: Link) -> None:
+    """Return when a crash of the server cannot undo what it has confirmed about exchanges, queues
+    and bindings.
+
+    Mnesia, where RabbitMQ keeps those, has a change on disk when that is confirmed, but sometimes
+    not yet the word that it is valid: that comes with the next change, or seconds later, and a
+    node that is killed before forgets the change. So there is a next change.
+    """
+    name = SEAL + new_id()
+    async with link.scratch() as channel:
+        await link.call(requests.declare_exchange(channel, name, "fanout"))
+        await link.call(requests.delete_exchange(channel, name))
+
+
+async def settled(link: Link, seconds: float) -> None:
+    """Return when the queues that have just been made can be relied on."""
+    await seal(link)
+    await asyncio.sleep(seconds)
+
+
 async def ensure_streams(link: Link, settle: float) -> None:
     """Return when the server can be trusted with streams: what coordinates them is a queue of its
     kind, made with the first stream there ever is."""
     if not await exists(link, STREAMS):
         await ensure_queue(link, STREAMS, {"x-queue-type": "stream", "x-max-age": "1h"})
-        await asyncio.sleep(settle)
+        await settled(link, settle)
 
 
 async def ensure_queue(link: Link, name: str, arguments: dict[str, Any]) -> None:
