@@ -12,7 +12,8 @@ leave out a log that is not up yet, a message's key is lost on the way (the ladd
 own), and 32 messages that find no queue would stop a level of the ladder for everyone.
 
 What is due while no process of anymq is connected to the virtual host enters its topic with the
-next one. What is due for a topic that is gone is kept in the queue `.lost` for a week.
+next one. What is due for a topic that is down stays out until that is up again; for one that is
+gone it is kept in the queue `.lost` for a week.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from anymq.errors import ConnectionLost, NotFound
 from . import convert, topology
 from .consumer import Consumer, Delivery
 from .delays import LOST, PREFIX, STEP, Delays, address, level_name
-from .link import Link
+from .link import Link, QueueDown
 from .names import Known, Names
 from .publisher import Outgoing, Publisher
 
@@ -138,7 +139,7 @@ class Due:
         async with self._making:
             if not await topology.exists(self._link, QUEUE):
                 await topology.ensure_queue(self._link, QUEUE, ARGUMENTS)
-                await asyncio.sleep(self._settle)
+                await topology.settled(self._link, self._settle)
 
     def forget(self) -> None:
         """Look again what is there: something was not."""
@@ -210,7 +211,7 @@ class Due:
         self._logs.update({one.to.exchange: one.to.log for one in ready})
         outcomes = await self._publisher.publish([_due(one) for one in ready])
         done: list[Delivery] = []
-        gone: list[Delivery] = []
+        absent: list[_Held] = []
         later: list[Delivery] = []
         repeated: list[_Held] = []
         for one, outcome in zip(ready, outcomes, strict=True):
@@ -218,15 +219,35 @@ class Due:
                 case None:
                     done.append(one.delivery)
                 case NotFound() | ChannelNotFoundEntity():
-                    gone.append(one.delivery)
+                    absent.append(one)
                 case ConnectionLost():
                     repeated.append(one)
                 case _:
                     later.append(one.delivery)
         await consumer.ack([delivery.tag for delivery in done])
-        await self._move(consumer, gone, LOST, "")
+        missing = {one.to.exchange: one.to for one in absent}
+        gone = {exchange for exchange, to in missing.items() if await self._is_gone(to)}
+        lost = [one.delivery for one in absent if one.to.exchange in gone]
+        later += [one.delivery for one in absent if one.to.exchange not in gone]
+        await self._move(consumer, lost, LOST, "")
         await self._move(consumer, later, *_way(time.time() + PATIENCE))
         return repeated
+
+    async def _is_gone(self, to: Destination) -> bool:
+        """Whether there is no such topic any more.
+
+        One that is there, and takes nothing, has a log that hears nothing of it: that is mended.
+        """
+        if to.log is None:
+            return True
+        try:
+            await topology.look(self._link, to.log)
+            await topology.bind(self._link, to.log, to.exchange)
+        except ChannelNotFoundEntity:
+            return True
+        except QueueDown:
+            pass
+        return False
 
     async def _move(
         self, consumer: Consumer, deliveries: Sequence[Delivery], exchange: str, key: str
