@@ -33,6 +33,7 @@ _DIFFERENT = re.compile(
     re.DOTALL,
 )
 START_TIMEOUT, START_POLL = 5.0, 0.2
+STAYS_DOWN = "if it stays so, see 'A queue that stays down' in docs/guarantees.md"
 LONGEST_STREAM = 205
 STREAMS = "anymq._streams"
 SEAL = "anymq._seal."
@@ -311,7 +312,7 @@ async def _when_up(request: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             return await request()
-        except QueueDown:
+        except QueueDown as error:
             if loop.time() > until:
-                raise
+                raise QueueDown(f"{error} ({STAYS_DOWN})") from error
             await asyncio.sleep(START_POLL)

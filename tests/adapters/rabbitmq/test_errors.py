@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import cast
 
 import aio_pika.exceptions
 import aiormq.exceptions
@@ -24,7 +25,8 @@ from anymq.errors import (
     TransientError,
     translate,
 )
-from anymq_rabbitmq import RabbitMQDriver
+from anymq_rabbitmq import RabbitMQDriver, topology
+from anymq_rabbitmq.link import Link, QueueDown
 
 EXPORTED = sorted(
     {
@@ -72,3 +74,13 @@ def test_what_it_means(error: Exception, expected: type[AnymqError]) -> None:
     translated = translate(error, RabbitMQDriver.errors, doing="x", where="amqp://…")
     assert type(translated) is expected
     assert translated.__cause__ is error
+
+
+async def test_a_queue_that_stays_down_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def down(link: Link, queue: str) -> None:
+        raise QueueDown(f"home node of {queue!r} is down or inaccessible")
+
+    monkeypatch.setattr(topology, "look", down)
+    monkeypatch.setattr(topology, "START_TIMEOUT", 0.0)
+    with pytest.raises(QueueDown, match=r"'orders\._log' is down .*guarantees"):
+        await topology.require(cast("Link", None), "orders._log")
