@@ -5,8 +5,9 @@ While a group is being filled there is one more queue, `<queue>._fill`, with one
 which offset on the log is still to be copied. Every member consumes that queue, of which the server
 lets one at a time have the job (single active consumer); should it die, the next member gets the
 job. Progress is a new job, confirmed, before the old one is acknowledged. The queue is made
-before the group's queue and deleted last, so a group that has no such queue is complete, and one
-that has is filled further by whoever subscribes next. Members consume the group's queue meanwhile.
+before the group's queue and deleted when all is copied, so a group that has no such queue is
+complete, and one that has is filled further by whoever subscribes next. Members consume the group's
+queue meanwhile.
 
 The seam: once the log has been copied, the group's queue gets what is published from then on, and
 so does a second, short-lived log, the witness: both hang on an exchange of their own, `._seam`, so
@@ -137,8 +138,10 @@ class Fill:
         await self._end_histories()
         # Bound in both ways, a queue still gets each message once.
         await self._group.bind(self._link)
-        await topology.delete_seam(self._link, self._seam)
+        # The job first: a stream that a crash catches being deleted may stay there, down for good,
+        # and would stop whoever went on with the job.
         await topology.delete_queue(self._link, self._jobs)
+        await topology.delete_seam(self._link, self._seam)
         await topology.seal(self._link)
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from anymq.errors import ConfigurationError
 
 from . import convert, topology
 from .consumer import Delivery
-from .link import Link
+from .link import Link, QueueDown
 
 LIMIT = "x-delivery-limit"
 ATTEMPTS: dict[str, Any] = {
@@ -115,7 +116,8 @@ class Group:
 
     async def delete(self, link: Link) -> None:
         """Delete all there is of it."""
-        await topology.delete_seam(link, self.seam)
+        with suppress(QueueDown):  # See `fill`: then it stays so, and nobody needs it.
+            await topology.delete_seam(link, self.seam)
         queues = [self.jobs, *self.histories, *self.live]
         if self.partitions is not None:
             queues.append(self.attempts)
