@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
-from copy import copy
 from traceback import walk_tb
 from typing import Any, TypeAlias
 
@@ -98,7 +97,6 @@ __all__ = [
     "abandon_admin",
     "abandon_consumer",
     "abandon_producer",
-    "append_batch",
     "check",
     "commit",
     "committed",
@@ -301,21 +299,6 @@ def forget_topic(producer: AIOKafkaProducer, topic: str) -> None:
     """Ask for the metadata of `topic` no more."""
     client: Any = producer.client
     client._topics.discard(topic)
-
-
-def append_batch(producer: AIOKafkaProducer, batch: Any, tp: TopicPartition) -> asyncio.Future[Any]:
-    """Queue `batch` behind all others of the partition; the future is of its answer.
-
-    `send_batch()` waits until those before it are on their way.
-    """
-    parts: Any = producer
-    accumulator = parts._message_accumulator
-    if accumulator._closed:
-        raise kafka.ProducerClosed
-    if accumulator._exception is not None:
-        raise copy(accumulator._exception)
-    stored: asyncio.Future[Any] = accumulator._append_batch(batch, tp).future
-    return stored
 
 
 def abandon_producer(producer: AIOKafkaProducer) -> None:

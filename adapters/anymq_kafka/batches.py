@@ -1,13 +1,13 @@
 """`RecordBatch`: records of one partition, encoded as they are stored (message format 2).
 
-Takes the place of aiokafka's `BatchBuilder`, which wants every header as a pair: what records have
-in common is encoded once here, not once a record.
+Takes the place of aiokafka's `BatchBuilder` in `send_batch()`, which wants every header as a pair:
+what records have in common is encoded once here, not once a record.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from anymq.driver import Record
@@ -60,76 +60,50 @@ def _value(value: str) -> bytes:
 class RecordBatch:
     """Takes records until there is no room for one more; the first is always taken.
 
-    Others may follow until aiokafka takes it to send it. What its accumulator and sender call has
-    the names that it has there.
+    What aiokafka's accumulator and sender call has the names that it has there.
     """
 
-    __slots__ = (
-        "_codec",
-        "_count",
-        "_first",
-        "_last",
-        "_limit",
-        "_parts",
-        "_producer",
-        "_sealed",
-        "_size",
-        "_whole",
-    )
+    __slots__ = ("_codec", "_count", "_limit", "_millis", "_parts", "_producer", "_size", "_whole")
 
-    def __init__(self, limit: int, compression: str | None = None) -> None:
+    def __init__(self, limit: int, millis: int, compression: str | None = None) -> None:
         self._limit = limit
+        self._millis = millis
         self._codec = CODECS[compression] if compression is not None else None
         self._parts: list[bytes] = []
         self._size = _FRAME.size + _HEAD.size
         self._count = 0
-        self._first = self._last = 0
         self._producer = (-1, -1, 0)
-        self._sealed = False
         self._whole: bytes | None = None
 
-    def extend(self, records: Sequence[Record], millis: int) -> int:
-        """Take of `records`, which are of the time `millis`, as many as there is room for; return
-        how many. None once the batch is being sent."""
-        if self._sealed:
-            return 0
-        if not self._count:
-            self._first = self._last = millis
-        last = max(self._last, millis)
-        later = last - self._first
-        mark = b"\0" + length(later)
-        begin = count = self._count
-        used, limit, parts = self._size, self._limit, self._parts
-        commons, names, numbers = _commons, _names, WRITTEN
-        for record in records:
-            common = commons.get(id(record.common)) or _common_of(record.common)
-            own, body, key = record.own, record.body, record.key
-            size = common[1] + len(own)
-            headers = [numbers[size] if size < SMALL else length(size), common[2]]
-            for name, value in own.items():
-                data = value.encode()
-                size = len(data)
-                headers += (
-                    names.get(name) or _name(name),
-                    numbers[size] if size < SMALL else length(size),
-                    data,
-                )
-            tail = b"".join(headers)
-            head = mark + length(count) if later or count >= SMALL else _PLACES[count]
-            its_key = _NO_KEY if key is None else _value(key)
-            size = len(body)
-            before = numbers[size] if size < SMALL else length(size)
-            size += len(head) + len(its_key) + len(before) + len(tail)
-            start = numbers[size] if size < SMALL else length(size)
-            size += len(start) + used
-            if size > limit and count:
-                break
-            parts += (start, head, its_key, before, body, tail)
-            self._size = used = size
-            self._last = last
-            count += 1
-            self._count = count
-        return count - begin
+    def add(self, record: Record) -> bool:
+        """Take `record`, if there is room."""
+        common = _commons.get(id(record.common)) or _common_of(record.common)
+        own = record.own
+        count = common[1] + len(own)
+        headers = [WRITTEN[count] if count < SMALL else length(count), common[2]]
+        for name, value in own.items():
+            data = value.encode()
+            size = len(data)
+            headers += (
+                _names.get(name) or _name(name),
+                WRITTEN[size] if size < SMALL else length(size),
+                data,
+            )
+        tail = b"".join(headers)
+        count, body = self._count, record.body
+        head = _PLACES[count] if count < SMALL else b"\0\0" + length(count)
+        key = _NO_KEY if record.key is None else _value(record.key)
+        size = len(body)
+        before = WRITTEN[size] if size < SMALL else length(size)
+        size += len(head) + len(key) + len(before) + len(tail)
+        start = WRITTEN[size] if size < SMALL else length(size)
+        size += len(start) + self._size
+        if size > self._limit and count:
+            return False
+        self._parts += (start, head, key, before, body, tail)
+        self._size = size
+        self._count = count + 1
+        return True
 
     def append(self, **_: Any) -> None:
         """No: it is not for what others send by the same producer."""
@@ -147,7 +121,6 @@ class RecordBatch:
         return self._count
 
     def _set_producer_state(self, producer: int, epoch: int, sequence: int) -> None:
-        self._sealed = True  # its records have been counted
         self._producer = (producer, epoch, sequence)
 
     def _build(self) -> bytes:
@@ -160,8 +133,8 @@ class RecordBatch:
         codec, parts = 0, self._parts
         if self._codec is not None:
             codec, parts = _packed(parts, *self._codec)
-        first, last, count = self._first, self._last, self._count
-        head = _HEAD.pack(codec, count - 1, first, last, *self._producer, count)
+        millis, count = self._millis, self._count
+        head = _HEAD.pack(codec, count - 1, millis, millis, *self._producer, count)
         checked = b"".join([head, *parts])
         size = len(checked) + _FRAME.size - _LENGTH_FROM
         return _FRAME.pack(0, size, -1, 2, crc32c(checked)) + checked

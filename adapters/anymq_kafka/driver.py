@@ -47,7 +47,7 @@ class KafkaDriver(Driver):
     options: ClassVar[type[KafkaOptions]] = KafkaOptions
     tls_schemes: ClassVar[frozenset[str]] = frozenset({"kafka+ssl"})
     max_batch: ClassVar[int] = 1000
-    overlap: ClassVar[int] = 8
+    overlap: ClassVar[int] = 2
     max_batch_bytes: ClassVar[int] = 4 * MIB
     # A request over the broker's socket.request.max.bytes (100 MiB) costs the connection.
     max_body: ClassVar[float] = 64 * MIB

@@ -97,11 +97,12 @@ class Fetched:
             pass
 
     async def _arrival(self, timeout: float) -> bool:
-        try:
-            async with asyncio.timeout(timeout):
-                await self._fetcher._create_fetch_waiter()
-        except TimeoutError:
+        arrived = self._fetcher._create_fetch_waiter()
+        await asyncio.wait((arrived,), timeout=timeout)
+        if not arrived.done():
+            arrived.cancel()
             return False
+        arrived.result()
         return not self._consumer._closed
 
     def _take(self, limit: int) -> Found:

@@ -1,8 +1,7 @@
 """`Publisher`: stores batches of records with one idempotent producer at a time.
 
 Records go out as ready-made batches, one future a batch: measured at three to four times the rate
-of `send()` with one future a record. aiokafka sends a broker one request at a time; what comes
-meanwhile joins the batch that waits, of whatever call it is, and goes with the next one.
+of `send()` with one future a record.
 
 A producer is replaced as soon as one of its batches fails or is not confirmed in time. aiokafka
 counts a refused batch's sequence numbers as used, so that the broker would refuse everything that
@@ -14,24 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from anymq.driver import Outcome, Record
 from anymq.errors import PublishTimeout
 from anymq.partitions import partition_of
 
-from .aio import (
-    AIOKafkaProducer,
-    TopicPartition,
-    abandon_producer,
-    append_batch,
-    forget_topic,
-    kafka,
-    start_client,
-)
+from .aio import AIOKafkaProducer, abandon_producer, forget_topic, kafka, start_client
 from .batches import RecordBatch
 from .clients import MAX_BATCH, Clients, stop_producer
 from .held import now_ms
@@ -42,42 +32,40 @@ METADATA_PAUSE = 0.2
 LOOK_AGAIN = 1.0
 # Records without a key are spread over the partitions in runs of about this many.
 RUN = 16
-# Of records above this one at a time: all that waits goes in one request, and one over the broker's
-# socket.request.max.bytes (100 MiB) costs the connection.
-LARGE = 4 * 1024 * 1024
 
 Item = tuple[str, Record]
 """The native topic, and what goes there."""
 
 
-class Batch:
-    """Records of one partition that are stored, or refused, together."""
-
-    __slots__ = ("alone", "records", "shares", "tp")
-
-    def __init__(self, tp: TopicPartition, records: RecordBatch, *, alone: bool) -> None:
-        self.tp = tp
-        self.records = records
-        self.alone = alone
-        self.shares: list[Share] = []
-
-
 @dataclass(slots=True)
 class Session:
-    """A producer, how many calls are using it, and how many batches are on their way."""
+    """A producer and how many calls are using it."""
 
     producer: AIOKafkaProducer
     users: int = 0
-    batches: int = 0
     retired: bool = False
-    waiting: dict[TopicPartition, Batch] = field(default_factory=dict[TopicPartition, Batch])
-    """The latest batch of each partition, if others may join it."""
+
+
+class Batch:
+    """Records of one partition that are stored, or refused, together."""
+
+    __slots__ = ("alone", "indexes", "partition", "records", "topic", "turn")
+
+    def __init__(
+        self, topic: str, partition: int, records: RecordBatch, turn: int, *, alone: bool
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.records = records
+        self.turn = turn
+        self.alone = alone
+        self.indexes: list[int] = []
 
 
 class Call:
     """What one call of `publish` is about; `again` has the places of what is to be repeated."""
 
-    __slots__ = ("again", "deadline", "flying", "outcomes", "records", "topics", "waiter")
+    __slots__ = ("again", "deadline", "outcomes", "records", "topics")
 
     def __init__(self, topics: Sequence[str], records: Sequence[Record], deadline: float) -> None:
         self.topics = topics
@@ -85,20 +73,6 @@ class Call:
         self.deadline = deadline
         self.outcomes: list[Outcome] = [None] * len(records)
         self.again: list[int] = []
-        self.flying: set[Share] = set()
-        self.waiter: asyncio.Future[None] | None = None
-
-
-class Share:
-    """What one batch has of one call: the records at `indexes`, behind `before` others."""
-
-    __slots__ = ("batch", "before", "call", "indexes")
-
-    def __init__(self, batch: Batch, call: Call, before: int, indexes: Sequence[int]) -> None:
-        self.batch = batch
-        self.call = call
-        self.before = before
-        self.indexes = indexes
 
 
 class Publisher:
@@ -109,7 +83,6 @@ class Publisher:
         self._timeout = clients.options.publish_timeout
         self._session: Session | None = None
         self._opening = asyncio.Lock()
-        self._large = asyncio.Lock()
 
     @property
     def producer(self) -> AIOKafkaProducer | None:
@@ -124,25 +97,11 @@ class Publisher:
         """Store `records`, each in its topic; one outcome each. Raises only if no producer could be
         started."""
         call = Call(topics, records, asyncio.get_running_loop().time() + self._timeout)
-        if len(records) != 1 or len(records[0].body) <= LARGE:
-            return await self._store(call)
-        try:
-            async with asyncio.timeout_at(call.deadline):
-                await self._large.acquire()
-        except TimeoutError:
-            return [self._overdue()]
-        try:
-            return await self._store(call)
-        finally:
-            self._large.release()
-
-    async def _store(self, call: Call) -> list[Outcome]:
-        records = call.records
         await self._publish(call, range(len(records)), together=True)
         if again := call.again:
             call.again = []
             try:
-                await self._publish(call, sorted(again), together=False)
+                await self._publish(call, again, together=False)
             except (kafka.KafkaError, OSError) as error:
                 for index in again:
                     if call.outcomes[index] is None:
@@ -173,13 +132,12 @@ class Publisher:
             await stop_producer(session.producer, CLOSE_GRACE)
 
     async def _publish(self, call: Call, indexes: Sequence[int], *, together: bool) -> None:
-        session = self._session or await self.open()
+        session = await self.open()
         session.users += 1
         try:
-            await self._hand_over(session, call, indexes, together=together)
-            await self._settled(session, call)
+            batches = await self._fill(session, call, indexes, together=together)
+            await self._send(session, batches, call)
         finally:
-            call.flying.clear()
             session.users -= 1
             if session.retired and not session.users:
                 abandon_producer(session.producer)
@@ -189,141 +147,121 @@ class Publisher:
         if self._session is session:
             self._session = None
 
-    async def _hand_over(
+    async def _fill(
         self, session: Session, call: Call, indexes: Sequence[int], *, together: bool
-    ) -> None:
-        """Give the records to the producer; those of a topic that is not there get their
-        outcome."""
+    ) -> list[Batch]:
+        """Sort the records into batches; those of a topic that is not there get their outcome."""
         deadline = asyncio.get_running_loop().time() + METADATA_WAIT
-        # What can be sent at once waits for no others: they are gathered while it is stored.
-        joined = together and session.batches > 0
-        for topic, its in _by_topic(call.topics, indexes):
-            try:
-                partitions = _known(session.producer, topic)
-                if partitions is None:
-                    partitions = await _partitions(session.producer, topic, deadline)
-            except kafka.KafkaError as error:
-                for index in its:
-                    call.outcomes[index] = error
-                continue
-            for partition, chosen in _placed(call.records, its, *partitions):
-                tp = TopicPartition(topic, partition)
-                try:
-                    if together:
-                        self._append(session, call, tp, chosen, joined=joined)
-                    else:
-                        for index in chosen:
-                            self._append(session, call, tp, (index,), alone=True)
-                except kafka.KafkaError as error:
-                    self._retire(session)
-                    for index in chosen:
-                        call.outcomes[index] = error
-
-    def _append(
-        self,
-        session: Session,
-        call: Call,
-        tp: TopicPartition,
-        indexes: Sequence[int],
-        *,
-        joined: bool = False,
-        alone: bool = False,
-    ) -> None:
-        """Put the records into the batch that waits, and as many more as it takes."""
         millis = int(now_ms())
-        batch = session.waiting.get(tp) if joined else None
-        while indexes:
-            if batch is not None:
-                before = batch.records.record_count()
-                taken = batch.records.extend(_at(indexes, call.records), millis)
-                if taken:
-                    share = Share(batch, call, before, indexes[:taken])
-                    batch.shares.append(share)
-                    call.flying.add(share)
-                    indexes = indexes[taken:]
-                    continue
-            batch = self._open(session, tp, alone=alone)
-            if joined:
-                session.waiting[tp] = batch
+        batches: list[Batch] = []
+        spreads: dict[str, _Spread | kafka.KafkaError] = {}
+        spread: _Spread | kafka.KafkaError | None = None
+        current: str | None = None
+        topics, records = call.topics, call.records
+        for index in indexes:
+            topic, record = topics[index], records[index]
+            if topic != current:
+                current, spread = topic, spreads.get(topic)
+                if spread is None:
+                    spread = await self._spread(session.producer, topic, len(records), deadline)
+                    spreads[topic] = spread
+            if not isinstance(spread, _Spread):
+                call.outcomes[index] = spread
+                continue
+            key = record.key
+            partition = spread.place(key) if key is not None or spread.only < 0 else spread.only
+            batch = spread.latest.get(partition) if together else None
+            if batch is None or not batch.records.add(record):
+                opened = RecordBatch(MAX_BATCH, millis, self._clients.options.compression)
+                opened.add(record)
+                turn = batch.turn + 1 if batch is not None else 0
+                batch = Batch(topic, partition, opened, turn, alone=not together)
+                spread.latest[partition] = batch
+                batches.append(batch)
+            batch.indexes.append(index)
+        if len(batches) > 1:
+            # The first of every partition, then the second: aiokafka holds one a partition at a
+            # time.
+            batches.sort(key=_turn)
+        return batches
 
-    def _open(self, session: Session, tp: TopicPartition, *, alone: bool) -> Batch:
-        """Return a batch behind all others of the partition."""
-        batch = Batch(tp, RecordBatch(MAX_BATCH, self._clients.options.compression), alone=alone)
-        stored = append_batch(session.producer, batch.records, tp)
-        stored.add_done_callback(partial(self._finish, session, batch))
-        session.batches += 1
-        return batch
+    async def _spread(
+        self, producer: AIOKafkaProducer, topic: str, count: int, deadline: float
+    ) -> _Spread | kafka.KafkaError:
+        try:
+            return _Spread(*await _partitions(producer, topic, deadline), count)
+        except kafka.KafkaError as error:
+            return error
 
-    async def _settled(self, session: Session, call: Call) -> None:
-        """Wait until every batch of the call has been stored or refused, or is given up."""
-        loop = asyncio.get_running_loop()
-        while call.flying:
-            call.waiter = loop.create_future()
-            soon = min(call.deadline, loop.time() + LOOK_AGAIN)
-            timer = loop.call_at(soon, _wake, call)
-            try:
-                await call.waiter
-            finally:
-                timer.cancel()
-            for share in list(call.flying):
-                if loop.time() >= call.deadline:
-                    self._fail(session, share, self._overdue())
-                elif _vanished(session, share.batch.tp.topic):
-                    self._fail(session, share, _unknown(share.batch.tp.topic))
+    async def _send(self, session: Session, batches: list[Batch], call: Call) -> None:
+        flying: dict[asyncio.Future[Any], Batch] = {}
+        missing: list[Batch] = list(batches)
+        try:
+            async with asyncio.timeout_at(call.deadline):
+                for batch in batches:
+                    try:
+                        future = await session.producer.send_batch(
+                            batch.records, batch.topic, partition=batch.partition
+                        )
+                    except (kafka.KafkaError, AssertionError) as error:
+                        # An assertion: the topic has been made anew with fewer partitions.
+                        failure = error if isinstance(error, kafka.KafkaError) else None
+                        self._fail(session, batch, failure or _unknown(batch.topic), call)
+                        missing.remove(batch)
+                    else:
+                        flying[future] = batch
+                while flying:
+                    done, _ = await asyncio.wait(flying, timeout=LOOK_AGAIN)
+                    for future in done or self._vanished(session, flying):
+                        batch = flying.pop(future)
+                        self._finish(session, batch, future, call)
+                        missing.remove(batch)
+        except TimeoutError:
+            for batch in missing:
+                timeout = PublishTimeout(
+                    f"Kafka did not confirm within {self._timeout:g} s; "
+                    "the message may have been stored all the same"
+                )
+                self._fail(session, batch, timeout, call)
+        finally:
+            for future in flying:
+                future.add_done_callback(_forget)
 
-    def _finish(self, session: Session, batch: Batch, stored: asyncio.Future[Any]) -> None:
-        session.batches -= 1
-        if session.waiting.get(batch.tp) is batch:
-            del session.waiting[batch.tp]
-        if stored.cancelled():
+    def _vanished(
+        self, session: Session, flying: dict[asyncio.Future[Any], Batch]
+    ) -> list[asyncio.Future[Any]]:
+        """Those whose topic is no longer there: aiokafka would repeat them until they expire."""
+        cluster = session.producer.client.cluster
+        return [
+            future
+            for future, batch in flying.items()
+            if cluster.partitions_for_topic(batch.topic) is None
+        ]
+
+    def _finish(
+        self, session: Session, batch: Batch, future: asyncio.Future[Any], call: Call
+    ) -> None:
+        if not future.done():
+            future.add_done_callback(_forget)
+            self._fail(session, batch, _unknown(batch.topic), call)
             return
-        error = stored.exception()
-        for share in batch.shares:
-            call = share.call
-            if share not in call.flying:
-                continue  # given up
-            if error is not None:
-                self._fail(session, share, error)
-            else:
-                _note(share, stored.result().offset)
-            if not call.flying:
-                _wake(call)
+        error = future.exception()
+        if error is not None:
+            self._fail(session, batch, error, call)
+            return
+        first = future.result().offset
+        if first >= 0:
+            outcomes, partition = call.outcomes, batch.partition
+            for offset, index in enumerate(batch.indexes, first):
+                outcomes[index] = f"{partition}:{offset}"
 
-    def _overdue(self) -> PublishTimeout:
-        return PublishTimeout(
-            f"Kafka did not confirm within {self._timeout:g} s; "
-            "the message may have been stored all the same"
-        )
-
-    def _fail(self, session: Session, share: Share, error: BaseException) -> None:
+    def _fail(self, session: Session, batch: Batch, error: BaseException, call: Call) -> None:
         self._retire(session)
-        call, batch = share.call, share.batch
-        call.flying.discard(share)
-        if not batch.alone and _may_pass(error, batch.records.record_count()):
-            call.again += share.indexes
+        if not batch.alone and _may_pass(error, len(batch.indexes)):
+            call.again += batch.indexes
             return
-        for index in share.indexes:
+        for index in batch.indexes:
             call.outcomes[index] = error
-
-
-def _note(share: Share, offset: int) -> None:
-    """The batch has been stored at `offset`; negative if the broker does not know any more."""
-    call, partition = share.call, share.batch.tp.partition
-    call.flying.discard(share)
-    if offset >= 0:
-        outcomes = call.outcomes
-        for place, index in enumerate(share.indexes, offset + share.before):
-            outcomes[index] = f"{partition}:{place}"
-
-
-def _wake(call: Call) -> None:
-    if call.waiter is not None and not call.waiter.done():
-        call.waiter.set_result(None)
-
-
-def _vanished(session: Session, topic: str) -> bool:
-    """Whether the topic is no longer there: aiokafka would repeat the batch until it expires."""
-    return session.producer.client.cluster.partitions_for_topic(topic) is None
 
 
 def _may_pass(error: BaseException, records: int) -> bool:
@@ -335,74 +273,68 @@ def _may_pass(error: BaseException, records: int) -> bool:
     return isinstance(error, kafka.OutOfOrderSequenceNumber)
 
 
-def _at(indexes: Sequence[int], records: Sequence[Record]) -> Sequence[Record]:
-    if isinstance(indexes, range):
-        return records[indexes.start : indexes.stop]
-    return [records[index] for index in indexes]
+class _Spread:
+    """Chooses partitions for one topic during one call."""
 
+    __slots__ = ("_available", "_count", "_placed", "_start", "_ways", "latest", "only")
 
-def _by_topic(topics: Sequence[str], indexes: Sequence[int]) -> Iterable[tuple[str, Sequence[int]]]:
-    if len(set(topics)) == 1:
-        return ((topics[0], indexes),)
-    found: dict[str, list[int]] = {}
-    for index in indexes:
-        found.setdefault(topics[index], []).append(index)
-    return found.items()
+    def __init__(self, count: int, available: list[int], records: int) -> None:
+        self._count = count
+        self._available = available
+        self._ways = min(len(available), 1 + records // RUN)
+        self._start = random.randrange(len(available))
+        self._placed = 0
+        self.only = available[0] if len(available) == 1 else -1
+        """Where all without a key go; -1 for several."""
+        self.latest: dict[int, Batch] = {}
+        """The batch of each partition that is being filled."""
 
-
-def _placed(
-    records: Sequence[Record], indexes: Sequence[int], count: int, available: list[int]
-) -> Iterable[tuple[int, Sequence[int]]]:
-    """By the key as every Kafka client does it; without one, on a few partitions in turn."""
-    if count == 1:
-        return ((available[0], indexes),)
-    ways = min(len(available), 1 + len(indexes) // RUN)
-    start = random.randrange(len(available))
-    placed = 0
-    found: dict[int, list[int]] = {}
-    for index in indexes:
-        key = records[index].key
+    def place(self, key: str | None) -> int:
+        """By the key as every Kafka client does it; without one, on a few partitions in turn."""
         if key is not None:
-            partition = partition_of(key, count)
-        else:
-            placed += 1
-            partition = available[(start + placed % ways) % len(available)]
-        found.setdefault(partition, []).append(index)
-    return found.items()
-
-
-def _known(producer: AIOKafkaProducer, topic: str) -> tuple[int, list[int]] | None:
-    """Return how many partitions `topic` has, and those that have a leader; None if unknown."""
-    cluster = producer.client.cluster
-    found = cluster.partitions_for_topic(topic)
-    if not found:
-        return None
-    return len(found), sorted(cluster.available_partitions_for_topic(topic) or found)
+            return partition_of(key, self._count)
+        self._placed += 1
+        turn = self._start + self._placed % self._ways
+        return self._available[turn % len(self._available)]
 
 
 async def _partitions(
     producer: AIOKafkaProducer, topic: str, deadline: float
 ) -> tuple[int, list[int]]:
-    """Ask for the same until `deadline`."""
+    """Return how many partitions `topic` has, and those that have a leader."""
     client, cluster = producer.client, producer.client.cluster
-    answered = False
-    client.add_topic(topic)
-    try:
-        async with asyncio.timeout_at(deadline):
-            while True:
-                answered |= bool(await client.force_metadata_update())
-                if found := _known(producer, topic):
-                    return found
-                if topic in cluster.unauthorized_topics:
-                    raise kafka.TopicAuthorizationFailedError(topic)
-                await asyncio.sleep(METADATA_PAUSE)
-    except TimeoutError:
-        # Else it would be asked for, and complained about, for ever.
-        forget_topic(producer, topic)
-        if answered:
-            raise _unknown(topic) from None
-        raise kafka.KafkaConnectionError("no broker answers") from None
+    found = cluster.partitions_for_topic(topic)
+    if not found:
+        answered = False
+        client.add_topic(topic)
+        try:
+            async with asyncio.timeout_at(deadline):
+                while not found:
+                    answered |= bool(await client.force_metadata_update())
+                    found = cluster.partitions_for_topic(topic)
+                    if topic in cluster.unauthorized_topics:
+                        raise kafka.TopicAuthorizationFailedError(topic)
+                    if not found:
+                        await asyncio.sleep(METADATA_PAUSE)
+        except TimeoutError:
+            # Else it would be asked for, and complained about, for ever.
+            forget_topic(producer, topic)
+            if answered:
+                raise _unknown(topic) from None
+            raise kafka.KafkaConnectionError("no broker answers") from None
+    available = sorted(cluster.available_partitions_for_topic(topic) or found)
+    return len(found), available
+
+
+def _turn(batch: Batch) -> int:
+    return batch.turn
 
 
 def _unknown(topic: str) -> kafka.UnknownTopicOrPartitionError:
     return kafka.UnknownTopicOrPartitionError(topic)
+
+
+def _forget(future: asyncio.Future[Any]) -> None:
+    """Look at the outcome nobody waits for, so that asyncio does not complain."""
+    if not future.cancelled():
+        future.exception()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import repeat
-from time import time_ns
 from typing import Any
 
 from .cloudevents import Envelope, envelope_of
@@ -144,7 +144,7 @@ class Outlet:
 
 
 class _Watch:
-    """Tells the time as RFC 3339 writes it; the text is made once a millisecond."""
+    """Tells the time as RFC 3339 writes it; the second's text is made once a second."""
 
     __slots__ = ("_state",)
 
@@ -152,13 +152,12 @@ class _Watch:
         self._state = (-1, "")
 
     def now(self) -> str:
-        millis = time_ns() // 1_000_000
+        second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
         last, text = self._state
-        if millis != last:
-            second = datetime.fromtimestamp(millis // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-            text = f"{second}.{millis % 1000:03d}Z"
-            self._state = (millis, text)
-        return text
+        if second != last:
+            text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._state = (second, text)
+        return f"{text}.{nanoseconds // 1000:06d}Z"
 
 
 _now = _Watch().now

@@ -15,8 +15,8 @@ from .errors import BrokerError, Closed, NotFound, PublishTimeout, TransientErro
 log = logging.getLogger("anymq.publisher")
 
 SWEEP = 0.05
-MUCH = 256
-"""Records that are worth two calls."""
+SMALLEST = 32
+"""Records that go together in any case."""
 OVERHEAD = 256
 """Bytes of a record besides its body, roughly."""
 FINE = frozenset({str, type(None)})
@@ -241,7 +241,7 @@ class Publisher:
                 await asyncio.sleep(self._pause * random.uniform(0.5, 1))
                 self._pause = 0.0
             room = len(flights) < self._driver.overlap
-            if room and self._queue and (flight := self._take()).records:
+            if room and (flight := self._take()).records:
                 flight.task = self._loop.create_task(self._fly(flight), name="anymq-publish")
                 flights.append(flight)
                 continue
@@ -279,11 +279,10 @@ class Publisher:
         driver, queue, flight = self._driver, self._queue, Flight()
         records, keys, size = flight.records, flight.keys, driver.max_batch_bytes
         busy = frozenset[str]().union(*[other.keys for other in self._flights])
-        # While nothing is under way the first call takes half of much: it is answered while the
-        # other is sent. What was given together stays together: it has no successor that waits
-        # for its answer.
-        whole = self._flights or driver.overlap == 1 or self._waiting < MUCH
-        room = min(driver.max_batch, self._waiting if whole else -(-self._waiting // 2))
+        # With room for more calls each gets its share: one is answered while another is sent. What
+        # was given together stays together: it has no successor that waits for its answer.
+        shares = driver.overlap - len(self._flights)
+        room = min(driver.max_batch, max(SMALLEST, -(-self._waiting // shares)))
         while queue and room > 0:
             item = queue[0]
             if item.future.done():
@@ -292,11 +291,9 @@ class Publisher:
             elif isinstance(item, One):
                 record = item.record
                 size -= len(record.body) + OVERHEAD
-                if size < 0 and records:
+                if (size < 0 and records) or record.key in busy:
                     break
                 if record.key is not None:
-                    if record.key in busy:
-                        break
                     keys.add(record.key)
                 queue.popleft()
                 records.append(record)

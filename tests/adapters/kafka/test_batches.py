@@ -38,8 +38,9 @@ records = st.builds(
 
 
 def built(*made: Record, compression: str | None = None) -> bytes:
-    batch = RecordBatch(10_000_000, compression)
-    assert batch.extend(made, NOW) == len(made)
+    batch = RecordBatch(10_000_000, NOW, compression)
+    for record in made:
+        assert batch.add(record)
     batch._set_producer_state(7, 1, 12)
     return batch._build()
 
@@ -186,37 +187,15 @@ def test_control_headers_are_looked_for_in_the_bytes() -> None:
 
 def test_a_batch_is_full() -> None:
     record = Record(topic="", id="", unique="", body=b"x" * 100)
-    batch = RecordBatch(300)
-    assert batch.extend([record] * 3, NOW) == 2
+    batch = RecordBatch(300, NOW)
+    assert batch.add(record)
+    assert batch.add(record)
     size = batch.size()
-    assert batch.extend([record], NOW) == 0
+    assert not batch.add(record)
     assert batch.record_count() == 2
     assert len(batch._build()) == size == batch.size() <= 300
-    large = RecordBatch(300)
-    assert large.extend([Record(topic="", id="", unique="", body=b"x" * 1000)], NOW) == 1
-
-
-@given(st.lists(st.tuples(st.integers(-5, 100_000), st.lists(records, max_size=3)), max_size=5))
-def test_what_joins_later_has_its_own_time(joining: list[tuple[int, list[Record]]]) -> None:
-    batch, whole, now = RecordBatch(10_000_000), BatchBuilder(10_000_000, 0), 0
-    for later, made in joining:
-        assert batch.extend(made, NOW + later) == len(made)
-        now = max(now, NOW + later) if made else now
-        for record in made:
-            key = None if record.key is None else record.key.encode()
-            whole.append(timestamp=now, key=key, value=record.body, headers=pairs(record))
-    if now:
-        assert batch._build() == bytes(whole._build())
-        assert batch.size() == whole.size()
-
-
-def test_a_batch_that_is_being_sent_takes_no_more() -> None:
-    record = Record(topic="", id="", unique="", body=b"x")
-    batch = RecordBatch(300)
-    assert batch.extend([record], NOW) == 1
-    batch._set_producer_state(7, 1, 12)
-    assert batch.extend([record], NOW) == 0
-    assert batch.record_count() == 1
+    large = RecordBatch(300, NOW)
+    assert large.add(Record(topic="", id="", unique="", body=b"x" * 1000))
 
 
 def test_what_is_remembered_is_bounded() -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from aiokafka.protocol.produce import ProduceRequest  # type: ignore[import-untyped]
 
-from anymq.driver import Outcome, Record, TopicSpec
+from anymq.driver import TopicSpec
 from anymq.errors import ConfigurationError, MessageTooLarge, NotFound, translate
-from anymq_kafka import KafkaDriver, publisher
+from anymq_kafka import KafkaDriver
 from anymq_kafka.aio import kafka
 from anymq_kafka.errors import ERRORS
 from tests.adapters.kafka.support import Bench, until_gone
@@ -85,112 +83,6 @@ async def test_what_is_only_too_large_together_is_stored(bench: Bench) -> None:
     await driver._topology.call(lambda admin: admin.alter_configs([limit]))
     outcomes = await driver.publish([bench.record(b"x" * 9000) for _ in range(12)])
     assert all(isinstance(outcome, str) for outcome in outcomes), outcomes
-
-
-class Gate:
-    """Stops what a driver sends of messages until it is opened; counts it."""
-
-    def __init__(self, driver: KafkaDriver) -> None:
-        client: Any = driver.native.client  # type: ignore[union-attr]
-        self._send = client.send
-        self._came, self._opened = asyncio.Event(), asyncio.Event()
-        self.requests = 0
-        client.send = self._pass
-
-    async def _pass(self, node: int, request: Any, **options: Any) -> Any:
-        if isinstance(request, ProduceRequest):
-            self.requests += 1
-            self._came.set()
-            await self._opened.wait()
-        return await self._send(node, request, **options)
-
-    async def shut(self) -> None:
-        """Return when the first request has come."""
-        await self._came.wait()
-
-    def open(self) -> None:
-        self._opened.set()
-
-
-async def publishing(
-    driver: KafkaDriver, calls: Sequence[Sequence[Record]]
-) -> list[asyncio.Task[Sequence[Outcome]]]:
-    """Begin these calls, each in a turn of the loop of its own."""
-    begun: list[asyncio.Task[Sequence[Outcome]]] = []
-    for records in calls:
-        begun.append(asyncio.create_task(driver.publish(records)))
-        await asyncio.sleep(0)
-    return begun
-
-
-async def test_calls_that_wait_share_a_batch(bench: Bench) -> None:
-    driver = await bench.open(partitions=2)
-    await driver.publish([bench.record()])
-    gate = Gate(driver)
-    calls = [[bench.record(3 * n + m, key=f"k{m}") for m in range(3)] for n in range(20)]
-    first = await publishing(driver, calls[:1])
-    await gate.shut()
-    rest = await publishing(driver, calls[1:])
-    gate.open()
-    outcomes = [one for call in await asyncio.gather(*first, *rest) for one in call]
-    assert gate.requests == 2
-    received = await take(await bench.join(driver), 61)
-    assert {item.position: int(item.body) for item in received if item.key} == {
-        outcome: number for number, outcome in enumerate(outcomes)
-    }
-    for key in range(3):
-        mine = [int(item.body) for item in received if item.key == f"k{key}"]
-        assert mine == sorted(mine)
-
-
-async def test_a_batch_of_several_calls_that_is_too_large(bench: Bench) -> None:
-    driver = await bench.open(partitions=1)
-    limit = _limit(bench.name, 20_000)
-    await driver._topology.call(lambda admin: admin.alter_configs([limit]))
-    gate = Gate(driver)
-    first = await publishing(driver, [[bench.record(0)]])
-    await gate.shut()
-    bodies_of = [[b"x" * 9000, b"1"], [b"y" * 9000, b"2"], [b"z" * 9000]]
-    rest = await publishing(driver, [[bench.record(one) for one in some] for some in bodies_of])
-    gate.open()
-    outcomes = [one for call in await asyncio.gather(*first, *rest) for one in call]
-    assert all(isinstance(outcome, str) for outcome in outcomes), outcomes
-    found = bodies(await take(await bench.join(driver), 6))
-    assert sorted(body[:1] for body in found) == [b"0", b"1", b"2", b"x", b"y", b"z"]
-
-
-async def test_large_records_have_requests_of_their_own(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(publisher, "LARGE", 1000)
-    driver = await bench.open()
-    await driver.publish([bench.record(0)])
-    gate = Gate(driver)
-    first = await publishing(driver, [[bench.record(1)]])
-    await gate.shut()
-    rest = await publishing(driver, [[bench.record(b"x" * 2000, key=f"k{n}")] for n in range(3)])
-    gate.open()
-    assert all(isinstance(one, str) for (one,) in await asyncio.gather(*first, *rest))
-    assert gate.requests == 4
-
-
-async def test_nothing_is_stored_at_once(driver: KafkaDriver) -> None:
-    assert await driver.publish([]) == []
-
-
-async def test_who_gives_up_a_batch_leaves_it_to_the_others(bench: Bench) -> None:
-    driver = await bench.open(partitions=1)
-    await driver.publish([bench.record(0)])
-    gate = Gate(driver)
-    first = await publishing(driver, [[bench.record(1)]])
-    await gate.shut()
-    (gone, stays) = await publishing(driver, [[bench.record(2)], [bench.record(3)]])
-    gone.cancel()
-    gate.open()
-    (outcome,) = await stays
-    await asyncio.gather(*first)
-    assert outcome == "0:3"
-    assert bodies(await take(await bench.join(driver), 4)) == [b"0", b"1", b"2", b"3"]
 
 
 async def test_a_topic_that_is_not_there(bench: Bench, driver: KafkaDriver) -> None:
