@@ -37,6 +37,20 @@ class Store(ABC):
     """
 
     tls_schemes: ClassVar[frozenset[str]] = frozenset()
+    in_bulk: ClassVar[bool] = False
+    """Whether `complete_many` stands for `complete`.
+
+    Where a class has only the latter, or a subclass changes it, that is called for each message, in
+    the context in which its handler ran: it may apply there, in one transaction with the note, what
+    the handler left to it.
+    """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "complete_many" in vars(cls):
+            cls.in_bulk = True
+        elif "complete" in vars(cls):
+            cls.in_bulk = False
 
     @classmethod
     @abstractmethod

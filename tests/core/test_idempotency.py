@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 from anymq import App, Idempotency
 from anymq.store import Claim, State
@@ -221,3 +222,53 @@ async def test_what_is_done_is_noted_however_long_the_store_fails() -> None:
         await until(lambda: len(handled) == 3 and store.failing == 0)
         await becomes(store, prefix, {State.DONE: 3})
     assert sorted(handled) == ["0", "1", "2"]
+
+
+async def test_a_store_that_applies_the_effect_itself_is_asked_in_the_handlers_context() -> None:
+    wanted: ContextVar[str] = ContextVar("wanted")
+    applied: list[str] = []
+
+    class Applying(Counted):
+        async def complete(self, key: str, owner: str, keep: float) -> bool:
+            if not await super().complete(key, owner, keep):
+                return False
+            applied.append(wanted.get())
+            if applied == ["0"]:
+                raise ConnectionError("is it done?")
+            return True
+
+    store, app = Applying(), App("memory://")
+
+    @app.subscriber("t", group="g", concurrency=3, idempotency=Idempotency(store))
+    async def handle(body: str) -> None:
+        wanted.set(body)
+        await asyncio.sleep(0)
+
+    async with app:
+        prefix = await published(app, 300)
+        await becomes(store, prefix, {State.DONE: 300})
+        await until(lambda: app.subscriptions[0].in_flight == 0)
+    assert sorted(applied) == sorted(map(str, range(300)))
+
+
+async def test_an_effect_that_the_store_cannot_apply_is_a_failure() -> None:
+    class Refusing(Counted):
+        refused = 0
+
+        async def complete(self, key: str, owner: str, keep: float) -> bool:
+            if key.endswith("|0") and self.refused < 3:
+                self.refused += 1
+                raise ValueError("no room")
+            return await super().complete(key, owner, keep)
+
+    store, app = Refusing(), App("memory://")
+    handled: list[str] = []
+
+    @app.subscriber("t", group="g", idempotency=Idempotency(store))
+    async def handle(body: str) -> None:
+        handled.append(body)
+
+    async with app:
+        prefix = await published(app, 2)
+        await becomes(store, prefix, {State.DONE: 2})
+    assert handled == ["0", "1", "0"]

@@ -134,6 +134,25 @@ class Claims:
                 self._complete(self._store), name="anymq-idempotency-complete"
             )
 
+    @property
+    def in_bulk(self) -> bool:
+        """See `Store.in_bulk`."""
+        return self._store is not None and self._store.in_bulk
+
+    async def complete_here(self, key: str) -> None:
+        """Have the store remember `key`, in the caller's context.
+
+        Raises `RetryAfter`, uncounted, if that fails repeatedly; the claim is abandoned then.
+        """
+        store = self._store
+        assert store is not None
+        try:
+            await tried(lambda: store.complete(key, self._owner, self._keep))
+        except BaseException:
+            await asyncio.shield(self.abandon(key))
+            raise
+        del self._keys[key]
+
     async def completed(self, key: str) -> None:
         """As `complete`; return when the store remembers it."""
         waiting = _Waiting()

@@ -76,6 +76,10 @@ class Idempotency:
                     raise
                 if delivery.verb in OTHERWISE:
                     await claims.abandon(key)
+                elif not claims.in_bulk:
+                    await claims.complete_here(key)
+                    if not waits:
+                        delivery.done()
                 elif waits:
                     await claims.completed(key)
                 else:
