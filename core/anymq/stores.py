@@ -20,10 +20,6 @@ class Stores:
         self._open: dict[str, Store] = {}
         self._lock = asyncio.Lock()
 
-    def ready(self, store: str | Store) -> Store | None:
-        """Return `store` if it is open."""
-        return self._open.get(store) if isinstance(store, str) else store
-
     async def get(self, store: str | Store) -> Store:
         """Return `store`, opened; raises what opening it raises."""
         if isinstance(store, Store):

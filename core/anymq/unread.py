@@ -20,8 +20,8 @@ class UnreadHeaders(Mapping[str, str]):
 
     __slots__ = ("_found",)
 
-    def __init__(self) -> None:
-        self._found: dict[str, str] | None = None
+    _found: dict[str, str] | None
+    """None until they were read; a subclass begins with that."""
 
     @property
     @abstractmethod

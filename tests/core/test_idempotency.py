@@ -6,9 +6,10 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from contextvars import ContextVar
+from typing import Any
 
 from anymq import App, Idempotency
-from anymq.store import Claim, State
+from anymq.store import Claim, State, Store
 from anymq.testing.tools import until
 from anymq_memory import MemoryStore
 
@@ -91,6 +92,7 @@ class Counted(MemoryStore):
         super().__init__()
         self.begun: list[int] = []
         self.completed: list[int] = []
+        self.abandoned: list[int] = []
         self.failing = 0
 
     async def begin_many(self, keys: Sequence[str], owner: str, lease: float) -> dict[str, Claim]:
@@ -105,12 +107,28 @@ class Counted(MemoryStore):
             raise ConnectionError("not now")
         await super().complete_many(keys, owner, keep)
 
+    async def abandon_many(self, keys: Sequence[str], owner: str) -> None:
+        self.abandoned.append(len(keys))
+        await asyncio.sleep(0.01)
+        await super().abandon_many(keys, owner)
+
     async def states(self, prefix: str, count: int) -> Counter[State]:
         """Return what another owner is told of messages `0` to `count`."""
         keys = [f"{prefix}{number}" for number in range(count)]
         refused = await super().begin_many(keys, "another", 0.0)
         found = [refused[key].state if key in refused else State.NEW for key in keys]
         return Counter(found)
+
+
+def collecting(store: Store, **options: Any) -> tuple[App, list[str]]:
+    """Return an app that handles the messages of `t`, and the list of what it handled."""
+    app, handled = App("memory://"), list[str]()
+
+    @app.subscriber("t", group="g", idempotency=Idempotency(store, **options))
+    async def handle(body: str) -> None:
+        handled.append(body)
+
+    return app, handled
 
 
 async def published(app: App, count: int) -> str:
@@ -132,12 +150,8 @@ async def becomes(store: Counted, prefix: str, wanted: dict[State, int]) -> None
 
 
 async def test_a_fast_handler_costs_few_calls_of_the_store() -> None:
-    store, app = Counted(), App("memory://")
-    handled: list[str] = []
-
-    @app.subscriber("t", group="g", idempotency=Idempotency(store))
-    async def handle(body: str) -> None:
-        handled.append(body)
+    store = Counted()
+    app, handled = collecting(store)
 
     async with app:
         await published(app, 5000)
@@ -208,14 +222,26 @@ async def test_what_is_claimed_ahead_is_abandoned_when_handlers_stand_still() ->
     assert handled == 5000
 
 
-async def test_what_is_done_is_noted_however_long_the_store_fails() -> None:
+async def test_what_was_claimed_ahead_too_long_ago_is_claimed_anew_by_all_who_come_for_it() -> None:
     store, app = Counted(), App("memory://")
-    store.failing = 3
-    handled: list[str] = []
+    handled: list[int] = []
 
-    @app.subscriber("t", group="g", idempotency=Idempotency(store, lease=0.6))
+    @app.subscriber("t", group="g", concurrency=8, idempotency=Idempotency(store, lease=0.4))
     async def handle(body: str) -> None:
-        handled.append(body)
+        handled.append(int(body))
+        await asyncio.sleep(0.0005)
+
+    async with app:
+        await published(app, 3000)
+        await until(lambda: sum(store.completed) == 3000)
+    assert any(count > 1 for count in store.abandoned), "nothing was ahead for so long"
+    assert max(abs(place - number) for place, number in enumerate(handled)) < 500, "was put back"
+
+
+async def test_what_is_done_is_noted_however_long_the_store_fails() -> None:
+    store = Counted()
+    store.failing = 3
+    app, handled = collecting(store, lease=0.6)
 
     async with app:
         prefix = await published(app, 3)
@@ -261,12 +287,8 @@ async def test_an_effect_that_the_store_cannot_apply_is_a_failure() -> None:
                 raise ValueError("no room")
             return await super().complete(key, owner, keep)
 
-    store, app = Refusing(), App("memory://")
-    handled: list[str] = []
-
-    @app.subscriber("t", group="g", idempotency=Idempotency(store))
-    async def handle(body: str) -> None:
-        handled.append(body)
+    store = Refusing()
+    app, handled = collecting(store)
 
     async with app:
         prefix = await published(app, 2)

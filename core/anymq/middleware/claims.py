@@ -68,6 +68,7 @@ class Claims:
         self._low = 0
         """With so few ahead, it is time to ask for more."""
         self._asking: dict[Delivery, asyncio.Task[Exception | None]] = {}
+        self._leaving: dict[str, asyncio.Task[None]] = {}
         self._awaited: set[Delivery] = set()
         self._refused: dict[Delivery, Claim] = {}
         self._begun = self._begun_when_asked = self._begun_when_looked = 0
@@ -110,7 +111,11 @@ class Claims:
                 continue
             task = self._asking.get(delivery)
             if task is None:
-                if self._key(delivery) in self._keys:
+                key = self._key(delivery)
+                if key in self._leaving:
+                    await asyncio.shield(self._leaving[key])
+                    continue
+                if key in self._keys:
                     return Claim(State.IN_PROGRESS, BUSY)
                 task = self._ask(self._store, delivery.subscription, delivery)
             error = await self._answered(task, delivery)
@@ -139,11 +144,17 @@ class Claims:
         """See `Store.in_bulk`."""
         return self._store is not None and self._store.in_bulk
 
-    async def complete_here(self, key: str) -> None:
-        """Have the store remember `key`, in the caller's context.
+    async def completed(self, key: str) -> None:
+        """Return when the store remembers `key`.
 
-        Raises `RetryAfter`, uncounted, if that fails repeatedly; the claim is abandoned then.
+        Where it does not do so in bulk it is asked in the caller's context. That raises
+        `RetryAfter`, uncounted, if it fails repeatedly; the claim is abandoned then.
         """
+        if self.in_bulk:
+            waiting = _Waiting()
+            self.complete(key, waiting)
+            await waiting.event.wait()
+            return
         store = self._store
         assert store is not None
         try:
@@ -152,12 +163,6 @@ class Claims:
             await asyncio.shield(self.abandon(key))
             raise
         del self._keys[key]
-
-    async def completed(self, key: str) -> None:
-        """As `complete`; return when the store remembers it."""
-        waiting = _Waiting()
-        self.complete(key, waiting)
-        await waiting.event.wait()
 
     async def abandon(self, *keys: str) -> None:
         """Leave `keys` to whoever asks next."""
@@ -257,12 +262,24 @@ class Claims:
         self._refused.pop(delivery, None)
         key = self._ahead.pop(delivery, None)
         if key is not None:
-            self._spawn(self.abandon(key))
+            self._leave(key)
 
     async def _abandon_ahead(self) -> None:
         gone = [delivery for delivery in self._ahead if delivery not in self._awaited]
         if gone:
-            await self.abandon(*[self._ahead.pop(delivery) for delivery in gone])
+            await asyncio.shield(self._leave(*[self._ahead.pop(delivery) for delivery in gone]))
+
+    def _leave(self, *keys: str) -> asyncio.Task[None]:
+        """Abandon what no handler has begun with; who comes for it meanwhile waits for that."""
+
+        async def leave() -> None:
+            await self.abandon(*keys)
+            for key in keys:
+                del self._leaving[key]
+
+        task = self._spawn(leave())
+        self._leaving.update(dict.fromkeys(keys, task))
+        return task
 
     # Completing.
 
@@ -320,7 +337,8 @@ class Claims:
         except Exception as error:
             log.warning("renewing the claim on %s failed: %s", key, error)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name="anymq-idempotency-lease")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task

@@ -27,12 +27,12 @@ class Idempotency:
     """Remember in `store` which messages this group has handled, and skip those.
 
     `store` is a URL (`memory://`, `sqlite:///seen.db`, `redis://…`) or an open `Store`. A message
-    is known by group, source and id. It is claimed for `lease` seconds, renewed while the
-    handler runs; a failure abandons the claim, so that the retry is not taken for a duplicate; so
-    does a handler that settles its delivery otherwise than by `ack`. A message that somebody else
-    is handling comes back later, uncounted, and so does every message while the store cannot be
-    reached. What is done is remembered for `keep` seconds: choose it longer than the longest
-    redelivery or redrive you expect.
+    is known by group, source and id. It is claimed for `lease` seconds, renewed while the handler
+    runs; a failure abandons the claim, so that the retry is not taken for a duplicate; so does a
+    handler that settles its delivery otherwise than by `ack`. A message that somebody else is
+    handling comes back later, uncounted, and so does every message while the store cannot be
+    reached; what was handled meanwhile is kept and noted when it can. What is done is remembered
+    for `keep` seconds: choose it longer than the longest redelivery or redrive you expect.
 
     A crash between the effect and its completion in the store repeats the effect, unless the
     handler's own writes are idempotent or share a transaction with the store.
@@ -76,12 +76,10 @@ class Idempotency:
                     raise
                 if delivery.verb in OTHERWISE:
                     await claims.abandon(key)
-                elif not claims.in_bulk:
-                    await claims.complete_here(key)
+                elif waits or not claims.in_bulk:
+                    await claims.completed(key)
                     if not waits:
                         delivery.done()
-                elif waits:
-                    await claims.completed(key)
                 else:
                     claims.complete(key, delivery)
 
