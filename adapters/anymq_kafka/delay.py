@@ -19,7 +19,7 @@ import random
 from collections.abc import Sequence
 
 from anymq.driver import Outcome, Received, Record
-from anymq.message import new_id
+from anymq.stamp import new_id
 
 from .aio import TopicPartition, kafka
 from .clients import Clients

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from anymq.driver import Received, Record
-from anymq.message import new_id
+from anymq.stamp import new_id
 
 from . import wire
 from .arrived import arrived

@@ -29,7 +29,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from anymq.driver import SourceLost
 from anymq.errors import NotFound
-from anymq.message import new_id
+from anymq.stamp import new_id
 
 from . import convert, topology
 from .consumer import Cancelled, Consumer, Delivery

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from anymq.driver import Received, Start
 from anymq.errors import ConfigurationError, ConnectionLost
-from anymq.message import new_id
+from anymq.stamp import new_id
 
 from . import convert
 from .consumer import Consumer, Delivery

@@ -9,7 +9,7 @@ from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 
 from anymq.driver import Nack, Received, Source, SourceLost
 from anymq.errors import BrokerError, NotFound, TransientError
-from anymq.message import new_id
+from anymq.stamp import new_id
 
 from . import convert
 from .consumer import Consumer, Delivery

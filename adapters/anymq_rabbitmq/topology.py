@@ -12,7 +12,7 @@ from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from anymq.driver import TopicSpec
 from anymq.errors import ConfigurationError
-from anymq.message import new_id
+from anymq.stamp import new_id
 
 from . import requests
 from .link import Link, QueueDown

@@ -26,7 +26,7 @@ from .errors import (
     translate,
 )
 from .handlers import Function, adapt
-from .message import NO_HEADERS, Message, Receipt, new_id
+from .message import NO_HEADERS, Message, Receipt
 from .middleware import Middleware, Publish, PublishMiddleware, compose, shorten
 from .middleware.acknowledge import Acknowledge
 from .middleware.dead_letter import DeadLetter
@@ -37,6 +37,7 @@ from .payload import check_payload, encode_payload, type_name
 from .publisher import FINE, Publisher
 from .requests import Requests
 from .session import Context
+from .stamp import new_id
 from .stores import Stores
 from .subscription import Subscription
 from .topic import Topic, as_topic, dead_letter_topic

@@ -34,10 +34,11 @@ from .letters import (
     history_of,
     without_failure,
 )
-from .message import Message, new_id
+from .message import Message
 from .names import check_headers, check_key
 from .payload import encode_payload
 from .publisher import Publisher
+from .stamp import new_id
 from .topic import dead_letter_topic
 from .topics import Topics
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from itertools import repeat
 from typing import Any
 
@@ -12,9 +10,9 @@ from .cloudevents import Envelope, envelope_of
 from .delivery import current
 from .driver import Binding, Record
 from .errors import MessageTooLarge
-from .message import new_id, new_ids
 from .names import check_key
 from .payload import check_payload, encoder_of, fits_by_class, type_name
+from .stamp import stamp, stamps
 from .topic import Topic
 
 MOST_KINDS = 256
@@ -67,14 +65,15 @@ class Outlet:
         if key is not None:
             check_key(key)
         cause = current.get()
+        fresh, now = stamp()
         if id or headers or cause is not None or (key is not None and not self._native_key):
-            id = check_key(id) if id else new_id()
+            id = check_key(id) if id else fresh
             flow = (cause.message.correlation_id or cause.message.id) if cause else None
             caused = cause.message.id if cause else None
-            own = envelope.own(id, _now(), key, flow, caused, headers)
+            own = envelope.own(id, now, key, flow, caused, headers)
         else:
-            id = new_id()
-            own = {envelope.id: id, envelope.time: _now()}
+            id = fresh
+            own = {envelope.id: id, envelope.time: now}
         return Record(
             self.topic.name, id, id, body, key, own, envelope.common, envelope.content_type
         )
@@ -109,15 +108,16 @@ class Outlet:
         if key is not None:
             check_key(key)
         all_keys = repeat(key) if keys is None else map(check_key, keys)
-        kinds, name, most, stamp = self._kinds, self.topic.name, self._max_body, _now()
+        kinds, name, most = self._kinds, self.topic.name, self._max_body
+        ids, now = stamps(len(payloads))
         found: list[Record] = []
-        for payload, id, its_key in zip(payloads, new_ids(len(payloads)), all_keys, strict=False):
+        for payload, id, its_key in zip(payloads, ids, all_keys, strict=False):
             kind = kinds.get(payload.__class__) or self._kind(payload)
             body = payload if kind.encode is None else kind.encode(payload)
             if len(body) > most:
                 raise self._too_large(body)
             envelope = kind.envelope
-            own = {envelope.id: id, envelope.time: stamp}
+            own = {envelope.id: id, envelope.time: now}
             common, content_type = envelope.common, envelope.content_type
             found.append(Record(name, id, id, body, its_key, own, common, content_type))
         return found
@@ -141,23 +141,3 @@ class Outlet:
 
     def _envelope(self, type: str, content_type: str | None) -> Envelope:
         return envelope_of(self._binding, self._source, type, content_type)
-
-
-class _Watch:
-    """Tells the time as RFC 3339 writes it; the second's text is made once a second."""
-
-    __slots__ = ("_state",)
-
-    def __init__(self) -> None:
-        self._state = (-1, "")
-
-    def now(self) -> str:
-        second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-        last, text = self._state
-        if second != last:
-            text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-            self._state = (second, text)
-        return f"{text}.{nanoseconds // 1000:06d}Z"
-
-
-_now = _Watch().now

@@ -28,10 +28,11 @@ from .errors import (
     StateError,
 )
 from .letters import text
-from .message import Message, Receipt, new_id
+from .message import Message, Receipt
 from .middleware.acknowledge import Acknowledge
 from .names import check_topic
 from .payload import check_annotation, decode_payload
+from .stamp import new_id
 from .topic import Topic, as_topic
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from .delivery import Delivery
 from .driver import ATTEMPT, Binding, Driver, Nack, Received, Record, Rejected, Source
 from .errors import TransientError
 from .letters import letter_for
-from .message import new_id
+from .stamp import new_id
 from .stores import Stores
 
 if TYPE_CHECKING:

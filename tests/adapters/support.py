@@ -21,7 +21,7 @@ from anymq.driver import (
     SubscribeSpec,
     TopicSpec,
 )
-from anymq.message import new_id
+from anymq.stamp import new_id
 from anymq.testing.harness import random_name
 from anymq.url import URL
 

@@ -12,8 +12,9 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from anymq.cloudevents import encode
-from anymq.message import Message, new_id, utc
+from anymq.message import Message, utc
 from anymq.registry import load_driver
+from anymq.stamp import new_id
 from benchmarks.speed.check import check
 from benchmarks.speed.contestant import Contestant, Item, Place
 from benchmarks.speed.contestants import BACKENDS, contestants, faststream, mq_bridge

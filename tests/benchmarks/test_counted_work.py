@@ -31,7 +31,7 @@ PUBLISH_CALLS = 4
 """Driver calls for `N` concurrent publishes."""
 RECEIVE_CALLS, ACK_CALLS = 16, 13
 """Driver calls to consume `N` messages: a worker lets others run after 250 of them."""
-FUNCTIONS_TO_PUBLISH, FUNCTIONS_TO_CONSUME = 80.5, 22.0
+FUNCTIONS_TO_PUBLISH, FUNCTIONS_TO_CONSUME = 78.5, 22.0
 """Calls of Python and C functions a message, the memory driver's own included; about forty of those
 to publish are the event loop's, for a task that publishes one message."""
 BLOCKS_IN_FLIGHT = 2.5

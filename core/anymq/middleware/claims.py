@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..message import new_id
+from ..stamp import new_id
 from ..store import Claim, State, Store
 from .stored import tried
 

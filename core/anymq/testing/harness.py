@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ..broker import Broker
 from ..driver import Record
-from ..message import new_id
+from ..stamp import new_id
 
 
 class Server(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer  # type: ignore[import-untyped]
 
 from anymq.driver import Received, Record, Source
-from anymq.message import new_id
+from anymq.stamp import new_id
 from anymq.url import URL
 from anymq_kafka import KafkaDriver, KafkaOptions
 from anymq_kafka.aio import OffsetAndMetadata, TopicPartition, abandon_consumer, committed

@@ -14,8 +14,8 @@ from typing import Any
 import nats.js.errors
 
 from anymq.driver import Outcome, Received, Record, Rejected, Source
-from anymq.message import new_id
 from anymq.ordered import OrderedSource
+from anymq.stamp import new_id
 from anymq.url import URL
 from anymq_nats import NatsDriver, NatsOptions
 from anymq_nats.names import cells_stream, encode, later_stream

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from anymq.driver import Record, Rejected
 from anymq.errors import NotFound
-from anymq.message import new_id
+from anymq.stamp import new_id
 from anymq_redis import RedisDriver
 from tests.adapters.redis.support import Bench, bodies_stored
 from tests.adapters.support import attempt, bodies, eventually, nothing, take

@@ -10,7 +10,7 @@ from ...broker import Broker
 from ...connect import connect
 from ...driver import Record, SubscribeSpec, TopicSpec
 from ...errors import NotFound
-from ...message import new_id
+from ...stamp import new_id
 from ..harness import random_name
 from ..tools import bodies, silent, take_acked
 from .base import Base

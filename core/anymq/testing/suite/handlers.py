@@ -15,8 +15,9 @@ from ...cloudevents import encode
 from ...connect import connect
 from ...delivery import Delivery
 from ...errors import Reject, RetryAfter
-from ...message import Message, new_id
+from ...message import Message
 from ...middleware import Acknowledge, DeadLetter, Deadline, Idempotency, Retry
+from ...stamp import new_id
 from ..harness import random_name
 from ..tools import silent, take, take_acked, until, worker
 from .base import Base
