@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from traceback import walk_tb
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from aiokafka import (  # type: ignore[import-untyped]
     AIOKafkaConsumer,
@@ -116,7 +116,7 @@ RETRY_PAUSE = 0.1
 
 Consumed: TypeAlias = ConsumerRecord[Any, Any]
 
-crc32c: Callable[[bytes], int] = calc_crc32c
+crc32c: Callable[[bytes | memoryview], int] = cast("Any", calc_crc32c)
 CODECS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "gzip": (1, gzip_encode),
     "snappy": (2, snappy_encode),

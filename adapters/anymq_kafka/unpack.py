@@ -147,7 +147,7 @@ def chunk(tp: TopicPartition, data: bytes, begin: int) -> Chunk | None:
     says so in its own words.
     """
     batches: deque[Batch] = deque()
-    place, end = 0, begin
+    view, place, end = memoryview(data), 0, begin
     while place + _HEAD.size <= len(data):
         (base, size, _, magic, crc, attributes, last, first, most, _, _, _, count) = (
             _HEAD.unpack_from(data, place)
@@ -157,7 +157,7 @@ def chunk(tp: TopicPartition, data: bytes, begin: int) -> Chunk | None:
             return None
         if stop > len(data):
             break  # the answer ends here
-        if crc32c(data[place + _CHECKED : stop]) != crc:
+        if crc32c(view[place + _CHECKED : stop]) != crc:
             return None
         stamped = 1 if attributes & _APPEND_TIME else 0
         batch = Batch(
