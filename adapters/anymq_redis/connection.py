@@ -141,9 +141,12 @@ class Commands:
     async def evals(self, calls: Sequence[Call]) -> list[Any]:
         """Run scripts; return as `run` does."""
         replies = await self.run(*[call.packed() for call in calls])
-        for index, reply in enumerate(replies):
-            if isinstance(reply, NoScriptError):  # the server was restarted, or is another one
-                (replies[index],) = await self.run(calls[index].packed(with_text=True))
+        # The server was restarted, or is another one.
+        refused = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if refused:
+            again = await self.run(*[calls[at].packed(with_text=True) for at in refused])
+            for at, reply in zip(refused, again, strict=True):
+                replies[at] = reply
         return replies
 
     async def eval(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes]) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from anymq.driver import Nack, Received, Source, SourceLost
-from anymq.errors import ConfigurationError, UnsupportedOperation
+from anymq.errors import ConfigurationError, TransientError, UnsupportedOperation
 from anymq_rabbitmq import RabbitMQDriver, topology
 from brokers import Server
 from tests.adapters.rabbitmq.support import (
@@ -268,8 +268,13 @@ async def test_the_order_through_a_killed_server(faulty: Server) -> None:
         await asyncio.to_thread(faulty.kill)
         await asyncio.to_thread(faulty.up)
         reader.sources.clear()
-        for _ in range(2):
-            await reader.join(driver)
+
+        async def joined() -> bool:
+            with contextlib.suppress(TransientError):  # queues that are just coming up
+                await reader.join(driver)
+            return len(reader.sources) == 2
+
+        await eventually(joined, seconds=90)
         await store(driver, keyed(bench, range(200, 300)))
         await reader.read(300)
         reader.check(300)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, NoScriptError
 
 from anymq.errors import InvalidURL
 from anymq.store import Claim, State
@@ -130,6 +130,24 @@ async def test_what_comes_at_once_goes_in_few_exchanges(
     await asyncio.sleep(0)
     late.cancel()
     assert (await store.begin(f"{key}1", "b", 30)).state is State.IN_PROGRESS
+
+
+async def test_a_server_that_has_lost_its_scripts_is_given_them_in_one_exchange(
+    store: RedisStore, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchanges: list[int] = []
+    run = store._commands.run
+
+    async def lost_at_first(*commands: bytes) -> list[Any]:
+        exchanges.append(len(commands))
+        if len(exchanges) == 1:
+            return [NoScriptError("No matching script.")] * len(commands)
+        return await run(*commands)
+
+    monkeypatch.setattr(store._commands, "run", lost_at_first)
+    marks = await asyncio.gather(*(store.complete(f"{key}{n}", "a", 30) for n in range(50)))
+    assert marks == [False] * 50
+    assert exchanges == [50, 50]
 
 
 async def test_closing_answers_everyone(server_url: str, key: str) -> None:
