@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from anymq.driver import TopicSpec
@@ -109,7 +110,7 @@ async def describe_group(
         in_flight=idle,
         waiting=waiting,
         oldest_pending=idle,
-        poison=_poison(known, left),
+        poison=_poison(known, left, owners),
     )
 
 
@@ -121,11 +122,13 @@ async def _age(clients: Clients, left: dict[TopicPartition, Remaining]) -> float
 
 
 def _poison(
-    known: Group | None, left: dict[TopicPartition, Remaining]
+    known: Group | None,
+    left: dict[TopicPartition, Remaining],
+    owners: Mapping[TopicPartition, str],
 ) -> tuple[PoisonInfo, ...] | None:
     """Return what an ordered group has noted beside its offsets; other groups note nothing."""
     found = [
-        PoisonInfo(position=f"{tp.partition}:{offset}", attempts=count)
+        PoisonInfo(position=f"{tp.partition}:{offset}", attempts=count, member=owners.get(tp))
         for tp, place in left.items()
         for offset, count in place.counts.items()
         if count > 1

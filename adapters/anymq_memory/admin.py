@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from anymq.driver import TopicSpec
 from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
-from anymq.ordered import PartitionState
+from anymq.ordered import PartitionState, describe
 
 from .group import Group
 from .topic import Log
@@ -72,37 +71,19 @@ def group_info(topic: TopicSpec, log: Log, group: Group, now: float) -> GroupInf
 def ordered_info(
     topic: TopicSpec, log: Log, group: Group, states: Mapping[int, PartitionState], now: float
 ) -> GroupInfo:
-    """Describe an ordered group: what failed is in flight with the owner of its partition."""
-    parts: list[PartitionInfo] = []
+    """Describe an ordered group."""
+    lags: dict[int, int | None] = {}
     undelivered: list[float] = []
     for number, state in states.items():
         behind = log.lane_after(number, int(state.cursor), len(log.records))
         left = [stored for stored in behind if str(stored.sequence) not in state.done]
         undelivered += [stored.time for stored in left[state.in_flight :][:1]]
-        parts.append(replace(_partition(log, number), owner=state.owner, lag=len(left)))
-    in_flight = sum(state.in_flight for state in states.values())
-    tried = {place: n for state in states.values() for place, n in state.attempts.items()}
-    worst = sorted(tried.items(), key=lambda item: -item[1])[:_WORST]
-    return GroupInfo(
-        topic=topic.name,
-        group=group.name.removeprefix(f"{topic.name}."),
-        native=group.name,
-        ordered=True,
-        members=tuple(_member(name, states) for name in sorted(group.members)),
-        partitions=tuple(parts),
-        lag=sum(part.lag or 0 for part in parts),
+        lags[number] = len(left)
+    return describe(
+        topic,
+        group.name,
+        states=states,
+        lags=lags,
         lag_seconds=max((now - time for time in undelivered), default=0.0),
-        in_flight=in_flight,
-        waiting=0,
-        oldest_pending=None if in_flight else 0.0,
-        poison=tuple(PoisonInfo(position=place, attempts=number) for place, number in worst),
-    )
-
-
-def _member(name: str, states: Mapping[int, PartitionState]) -> MemberInfo:
-    owned = {number: state for number, state in states.items() if state.owner == name}
-    return MemberInfo(
-        name=name,
-        partitions=tuple(owned),
-        in_flight=sum(state.in_flight for state in owned.values()),
+        members=[MemberInfo(name=name) for name in group.members],
     )

@@ -72,7 +72,7 @@ class MemoryDriver(Driver):
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
         self._check_open()
-        if len({record.topic for record in records}) > 1:
+        if len({record.topic for record in records}) != 1:
             return [outcome for record in records for outcome in self.append([record])]
         return self.append(records)
 

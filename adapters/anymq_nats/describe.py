@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,13 +11,13 @@ import nats.js.errors
 
 from anymq import ordered
 from anymq.driver import TopicSpec
-from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
+from anymq.info import GroupInfo, MemberInfo, PartitionInfo, TopicInfo
 from anymq.ordered import PartitionState
 
 from .groups import Marker, is_ordered, subjects_of
 from .link import Link
 from .log import StreamLog
-from .members import Member, members
+from .members import members
 from .names import (
     EVERYONE,
     consumer_name,
@@ -28,7 +28,6 @@ from .publisher import Publisher
 from .reader import Reader
 from .topology import NANO, Config, Stream, stream_config
 
-_MOST_POISON = 100
 _WAIT = 2.0
 
 
@@ -99,20 +98,24 @@ async def describe_group(
     info, alive = await asyncio.gather(
         link.api(f"CONSUMER.INFO.{stream.name}.{name}"), members(link, stream.name, name)
     )
-    common: dict[str, Any] = {
-        "topic": spec.name,
-        "group": native_group.removeprefix(f"{spec.name}."),
-        "native": native_group,
-    }
+    present = [MemberInfo(name=member.name, host=member.host) for member in alive]
     if not is_ordered(info["config"]):
-        return GroupInfo(**common, ordered=False, **await _plain(link, stream, info, alive))
-    log = StreamLog(link, publisher, Marker.of(info, stream))
-    return GroupInfo(**common, ordered=True, **await _ordered(link, stream, log, alive))
+        return GroupInfo(
+            topic=spec.name,
+            group=native_group,
+            native=native_group,
+            ordered=False,
+            members=tuple(present),
+            **await _plain(link, stream, info),
+        )
+    states = await ordered.state(StreamLog(link, publisher, Marker.of(info, stream)))
+    lags, oldest = await _behind(link, stream, states)
+    return ordered.describe(
+        spec, native_group, states=states, lags=lags, lag_seconds=oldest, members=present
+    )
 
 
-async def _plain(
-    link: Link, stream: Stream, info: Config, alive: Sequence[Member]
-) -> dict[str, Any]:
+async def _plain(link: Link, stream: Stream, info: Config) -> dict[str, Any]:
     name = info["name"]
     undelivered, unsettled = int(info["num_pending"]), int(info["num_ack_pending"])
     # Without schedules the consumer itself keeps what waits among what is in flight.
@@ -122,7 +125,6 @@ async def _plain(
         else None
     )
     return {
-        "members": tuple(MemberInfo(name=member.name, host=member.host) for member in alive),
         "lag": undelivered + unsettled + (waiting or 0),
         "lag_seconds": await _age(link, stream, info) if undelivered else 0.0,
         "in_flight": None if waiting is None else unsettled,
@@ -143,36 +145,18 @@ async def _age(link: Link, stream: Stream, info: Config) -> float | None:
     return max(0.0, (now - min(times)).total_seconds()) if times else None
 
 
-async def _ordered(
-    link: Link, stream: Stream, log: StreamLog, alive: Sequence[Member]
-) -> dict[str, Any]:
-    states = await ordered.state(log)
-    behind = dict(
-        zip(
-            states,
-            await asyncio.gather(*[_lag(link, stream, n, at) for n, at in states.items()]),
-            strict=True,
-        )
-    )
-    in_flight = sum(state.in_flight for state in states.values())
+async def _behind(
+    link: Link, stream: Stream, states: Mapping[int, PartitionState]
+) -> tuple[dict[int, int], float]:
+    """Return the lags, and the age of the oldest record that no member was handed."""
+    counts = await asyncio.gather(*[_lag(link, stream, n, at) for n, at in states.items()])
+    lags = dict(zip(states, counts, strict=True))
     ages = [
         await _oldest(link, stream, number, state)
         for number, state in states.items()
-        if behind[number] > state.in_flight
+        if lags[number] > state.in_flight
     ]
-    return {
-        "members": tuple(_member(member, states) for member in alive),
-        "partitions": tuple(
-            PartitionInfo(number=number, owner=state.owner, lag=behind[number])
-            for number, state in states.items()
-        ),
-        "lag": sum(behind.values()),
-        "lag_seconds": max(ages, default=0.0),
-        "in_flight": in_flight,
-        "waiting": 0,  # what failed stays with its member
-        "oldest_pending": None if in_flight else 0.0,
-        "poison": _poison(states),
-    }
+    return lags, max(ages, default=0.0)
 
 
 async def _lag(link: Link, stream: Stream, number: int, state: PartitionState) -> int:
@@ -200,23 +184,3 @@ async def _oldest(link: Link, stream: Stream, number: int, state: PartitionState
     finally:
         reader.close()
     return 0.0
-
-
-def _member(member: Member, states: Mapping[int, PartitionState]) -> MemberInfo:
-    mine = {n: state for n, state in states.items() if state.owner == member.name}
-    return MemberInfo(
-        name=member.name,
-        host=member.host,
-        partitions=tuple(mine),
-        in_flight=sum(state.in_flight for state in mine.values()),
-    )
-
-
-def _poison(states: Mapping[int, PartitionState]) -> tuple[PoisonInfo, ...]:
-    found = [
-        PoisonInfo(position=position, attempts=attempts, member=state.owner)
-        for state in states.values()
-        for position, attempts in state.attempts.items()
-        if attempts > 1 and position not in state.done
-    ]
-    return tuple(sorted(found, key=lambda item: -item.attempts)[:_MOST_POISON])

@@ -371,9 +371,15 @@ class RabbitMQDriver(Driver):
 
     async def _check_log(self, exchange: str) -> None:
         """Raise while the log of a topic is not up: a server that has just started confirms what
-        it has put into the groups' queues only, and says nothing of the log."""
+        it has put into the groups' queues only, and says nothing of the log.
+
+        An operator's exchange must be there: a publish to one that is not closes the channel, with
+        all that others publish on it.
+        """
         if log := self._logs.get(exchange):
             await topology.look(self._link, log)
+        elif exchange in self._partitions:
+            await topology.require_exchange(self._link, exchange)
 
     async def _repaired(self, record: Record, outcome: BaseException | None) -> Outcome:
         """What became of a record that came back as there was no queue to take it.

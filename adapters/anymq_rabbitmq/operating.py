@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 
 from aiormq.exceptions import ChannelNotFoundEntity
 
@@ -45,6 +46,9 @@ async def describe_group(link: Link, topic: TopicSpec, native: str, group: Group
         messages, members = await topology.counts(link, queue)
         ready.append(messages)
         consumers = max(consumers, members)
+    for queue in () if consumers else group.histories:  # Members read these before the others.
+        with suppress(ChannelNotFoundEntity):
+            consumers = max(consumers, (await topology.counts(link, queue))[1])
     return GroupInfo(
         topic=topic.name,
         group=native,

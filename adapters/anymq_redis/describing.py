@@ -9,7 +9,7 @@ from typing import Any
 
 from anymq.errors import NotFound
 from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
-from anymq.ordered import PartitionState, state
+from anymq.ordered import describe, state
 
 from .connection import Commands
 from .counting import age_of, answers, attendance, count, count_for, inform, pairs
@@ -109,27 +109,13 @@ async def _describe_ordered(commands: Commands, topic: RedisTopic, keys: GroupKe
         lags[number] = None if behind.count is None else max(0, behind.count - len(one.done))
         firsts.append(behind.first)
     present, _ = await attendance(commands, keys, {})
-    in_flight = sum(one.in_flight for one in states.values())
-    return GroupInfo(
-        topic=topic.spec.name,
-        group=keys.group.decode(),
-        native=keys.group.decode(),
-        ordered=True,
-        members=_owners(present, states),
-        partitions=tuple(
-            PartitionInfo(number=number, owner=one.owner, lag=lags[number])
-            for number, one in states.items()
-        ),
-        lag=_sum(*lags.values()),
+    return describe(
+        topic.spec,
+        keys.group.decode(),
+        states=states,
+        lags=lags,
         lag_seconds=await age_of(commands, firsts),
-        in_flight=in_flight,
-        waiting=0,
-        oldest_pending=None if in_flight else 0.0,
-        poison=_worst(
-            PoisonInfo(position=place, attempts=number, member=one.owner)
-            for one in states.values()
-            for place, number in one.attempts.items()
-        ),
+        members=[MemberInfo(name=name) for name in present],
     )
 
 
@@ -158,15 +144,6 @@ def _holding(listings: Iterable[Iterable[Any]]) -> Counter[str]:
     return holding
 
 
-def _owners(present: Iterable[str], states: Mapping[int, PartitionState]) -> tuple[MemberInfo, ...]:
-    found: list[MemberInfo] = []
-    for name in sorted({*present, *(one.owner for one in states.values() if one.owner)}):
-        owned = {number: one for number, one in states.items() if one.owner == name}
-        in_flight = sum(one.in_flight for one in owned.values())
-        found.append(MemberInfo(name=name, partitions=tuple(owned), in_flight=in_flight))
-    return tuple(found)
-
-
 async def _poison(
     commands: Commands, topic: RedisTopic, keys: GroupKeys
 ) -> tuple[tuple[PoisonInfo, ...], float]:
@@ -177,15 +154,11 @@ async def _poison(
         [keys.delayed, keys.payloads, keys.retry, *topic.keys.streams],
         [keys.group, _LOOKED_AT, b"", *prefixes],
     )
-    infos = (
+    infos = [
         PoisonInfo(position=position.decode(), attempts=number, member=member.decode() or None)
         for position, number, member in found
-    )
-    return _worst(infos), idle / 1000
-
-
-def _worst(found: Iterable[PoisonInfo]) -> tuple[PoisonInfo, ...]:
-    return tuple(sorted(found, key=lambda info: -info.attempts)[:_WORST])
+    ]
+    return tuple(sorted(infos, key=lambda info: -info.attempts)[:_WORST]), idle / 1000
 
 
 def _sum(*numbers: int | None) -> int | None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from anymq.driver import Start, TopicSpec
 from anymq.errors import NotFound
 from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
-from anymq.ordered import PartitionState
+from anymq.ordered import PartitionState, describe
 
 from . import log, members
 from .pending import Group, find
@@ -150,31 +149,19 @@ def ordered_info(
     group: Group,
     states: Mapping[int, PartitionState],
 ) -> GroupInfo:
-    """Describe an ordered group: what failed is in flight with the owner of its partition."""
-    now = time.time()
-    parts: list[PartitionInfo] = []
-    oldest = now
-    for part in _parts(db, topic):
-        if state := states.get(part.number):
-            lag, stored = _behind(db, topic, part.number, state)
-            oldest = min(oldest, now if stored is None else stored)
-            parts.append(replace(part, owner=state.owner, lag=lag))
-    in_flight = sum(state.in_flight for state in states.values())
-    tried = {place: count for state in states.values() for place, count in state.attempts.items()}
-    worst = sorted(tried.items(), key=lambda item: -item[1])[:_WORST]
-    return GroupInfo(
-        topic=spec.name,
-        group=group.name.removeprefix(f"{spec.name}."),
-        native=group.name,
-        ordered=True,
-        members=tuple(_member(member, states) for member in members.live(db, group)),
-        partitions=tuple(parts),
-        lag=sum(part.lag or 0 for part in parts),
+    """Describe an ordered group."""
+    oldest = now = time.time()
+    lags: dict[int, int | None] = {}
+    for number, state in states.items():
+        lags[number], stored = _behind(db, topic, number, state)
+        oldest = min(oldest, now if stored is None else stored)
+    return describe(
+        spec,
+        group.name,
+        states=states,
+        lags=lags,
         lag_seconds=now - oldest,
-        in_flight=in_flight,
-        waiting=0,
-        oldest_pending=None if in_flight else 0.0,
-        poison=tuple(PoisonInfo(position=place, attempts=count) for place, count in worst),
+        members=[MemberInfo(name=name, host=host) for name, host in members.live(db, group)],
     )
 
 
@@ -192,16 +179,6 @@ def _behind(
     first = f"SELECT time {unsettled} ORDER BY seq LIMIT 1 OFFSET ?"
     row = db.execute(first, (*place, state.in_flight)).fetchone()
     return lag, row[0] if row else None
-
-
-def _member(member: members.Member, states: Mapping[int, PartitionState]) -> MemberInfo:
-    owned = {number: state for number, state in states.items() if state.owner == member.name}
-    return MemberInfo(
-        name=member.name,
-        partitions=tuple(owned),
-        in_flight=sum(state.in_flight for state in owned.values()),
-        host=member.host,
-    )
 
 
 def seek(db: sqlite3.Connection, topic: log.Topic, group: Group, to: Start) -> None:

@@ -5,94 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Generic, Self, TypeVar
 
-from anymq.driver import (
-    Driver,
-    Nack,
-    Received,
-    Record,
-    Rejected,
-    Source,
-    Start,
-    SubscribeSpec,
-    TopicSpec,
-)
-from anymq.stamp import new_id
+from anymq.driver import Driver, Received, Source
 from anymq.testing.harness import random_name
+from anymq.testing.samples import Samples, attempt, drain, nothing
+from anymq.testing.samples import contents as bodies
+from anymq.testing.samples import receive as take
 from anymq.url import URL
 
+__all__ = [
+    "Bench",
+    "Proxy",
+    "Samples",
+    "attempt",
+    "bodies",
+    "drain",
+    "eventually",
+    "nothing",
+    "take",
+    "take_through",
+]
+
 D = TypeVar("D", bound=Driver)
-
-
-class Samples:
-    """What the core would hand to a driver, all of it about one topic."""
-
-    id_header: ClassVar[str] = "ce-id"
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def topic(self, name: str | None = None, **values: Any) -> TopicSpec:
-        values.setdefault("native", name or self.name)
-        return TopicSpec(name=name or self.name, **values)
-
-    def spec(
-        self,
-        group: str | None = "billing",
-        *,
-        start: Start = "earliest",
-        lease: float = 30.0,
-        topic: TopicSpec | None = None,
-        native_group: str | None = None,
-        create: bool = True,
-    ) -> SubscribeSpec:
-        chosen = topic or self.topic()
-        return SubscribeSpec(
-            topic=chosen,
-            group=group,
-            native_group=native_group or f"{chosen.name}.{group}",
-            start=start,
-            ack_deadline=lease,
-            prefetch=100,
-            member=new_id(),
-            create=create,
-        )
-
-    def record(self, body: bytes | int = b"", *, name: str | None = None, **values: Any) -> Record:
-        identity = new_id()
-        return Record(
-            topic=name or self.name,
-            id=identity,
-            unique=values.pop("unique", identity),
-            body=b"%d" % body if isinstance(body, int) else body,
-            headers={self.id_header: identity, **values.pop("headers", {})},
-            **values,
-        )
-
-    def records(self, count: int, **values: Any) -> list[Record]:
-        return [self.record(number, **values) for number in range(count)]
-
-    def nack(self, received: Received, delay: float = 0.0, *, counted: bool = True) -> Nack:
-        """What the core makes of a nack, or of a release if it is not `counted`."""
-        current = attempt(received)
-        shown = current + 1 if counted else current
-        copy = self.copy(received, shown)
-        return Nack(received, delay, shown, native_attempt=current + 1, copy=copy)
-
-    def copy(self, received: Received, shown: int) -> Record:
-        """What a backend that cannot redeliver publishes instead."""
-        headers = {**received.headers, "anymq-attempt": str(shown)}
-        return Record(
-            topic=self.name, id=new_id(), unique=new_id(), body=received.body, headers=headers
-        )
-
-    def rejected(self, received: Received, name: str | None = None) -> Rejected:
-        letter = self.record(received.body, name=name or f"{self.name}.billing.dlq")
-        return Rejected(received, letter)
 
 
 class Bench(Samples, ABC, Generic[D]):
@@ -137,30 +74,6 @@ class Bench(Samples, ABC, Generic[D]):
         await self.aclose()
 
 
-def attempt(received: Received) -> int:
-    return int(received.headers.get("anymq-attempt", "1")) + received.redeliveries
-
-
-def bodies(received: Sequence[Received]) -> list[bytes]:
-    return [item.body for item in received]
-
-
-async def drain(source: Source, count: int, *, seconds: float = 10.0) -> list[Received]:
-    """Receive until there are `count` records or `seconds` are over."""
-    got: list[Received] = []
-    deadline = time.monotonic() + seconds
-    while len(got) < count and time.monotonic() < deadline:
-        got += await source.receive(count - len(got), 0.5)
-    return got
-
-
-async def take(source: Source, count: int, *, seconds: float = 20.0) -> list[Received]:
-    """Receive exactly `count` records."""
-    got = await drain(source, count, seconds=seconds)
-    assert len(got) == count, bodies(got)
-    return got
-
-
 async def take_through(source: Source, count: int, *, seconds: float = 30.0) -> list[Received]:
     """As `take`, through failures of the source."""
     got: list[Received] = []
@@ -172,11 +85,6 @@ async def take_through(source: Source, count: int, *, seconds: float = 30.0) -> 
 
     await eventually(more, seconds=seconds)
     return got
-
-
-async def nothing(source: Source, wait: float = 0.0) -> bool:
-    """Whether there is nothing to receive."""
-    return not await source.receive(100, wait)
 
 
 async def eventually(

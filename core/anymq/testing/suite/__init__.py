@@ -17,6 +17,7 @@ from .replay import Replay
 from .requests import Requests
 from .round_trip import RoundTrip
 from .settlement import Settlement
+from .sources import OrderedGroups, Sources
 
 
 class Conformance(
@@ -36,6 +37,8 @@ class Conformance(
     Lifecycle,
     Limits,
     Drivers,
+    Sources,
+    OrderedGroups,
 ):
     """The contract, as tests. A backend's test class inherits it and names its harness.
 
