@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from anymq.driver import Nack, Received, Source, SourceLost, SubscribeSpec
+from anymq.logs import logger
 
 from .aio import AIOKafkaConsumer, TopicPartition, has_ended, kafka, start_client
 from .clients import Clients, stop_consumer
@@ -15,7 +15,7 @@ from .places import check, partitions_of, places_for
 from .topology import Topology
 from .watch import Progress
 
-log = logging.getLogger("anymq.kafka")
+log = logger("anymq.kafka")
 
 CLOSE_GRACE = 1.5
 LOOK_TIMEOUT = 5.0

@@ -7,12 +7,12 @@ ever) live here: everything is bounded, and what does not end is torn down by fo
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Coroutine
 from typing import Any
 
 from anymq.errors import AccessDenied, InvalidURL, translate
+from anymq.logs import logger
 from anymq.url import URL
 
 from .aio import (
@@ -29,7 +29,7 @@ from .balance import Balancer
 from .errors import ERRORS
 from .options import KafkaOptions
 
-log = logging.getLogger("anymq.kafka")
+log = logger("anymq.kafka")
 
 DEFAULT_PORT = 9092
 # A single batch must stay below the default message.max.bytes of a topic that is not ours.

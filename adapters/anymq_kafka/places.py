@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -11,13 +10,14 @@ from datetime import datetime
 
 from anymq.driver import Start
 from anymq.errors import ConfigurationError
+from anymq.logs import logger
 
 from .aio import AIOKafkaConsumer, TopicPartition, commit, committed, kafka, start_client
 from .clients import Clients, stop_consumer
 from .commits import REFUSED
 from .topology import Topology
 
-log = logging.getLogger("anymq.kafka")
+log = logger("anymq.kafka")
 
 REFUSALS = 10
 PAUSE = 0.2

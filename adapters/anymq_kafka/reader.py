@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from typing import cast
 
 from anymq.driver import Received, Revoke, SourceLost
+from anymq.logs import logger
 
 from .aio import TopicPartition, has_ended, kafka, refresh, start_client
 from .assignment import Assignment, Partition
@@ -21,7 +21,7 @@ from .records import KafkaReceived
 from .topology import Topology
 from .watch import Watch
 
-log = logging.getLogger("anymq.kafka")
+log = logger("anymq.kafka")
 
 # How soon something given back is noticed while reading waits for the broker.
 SLICE = 0.1

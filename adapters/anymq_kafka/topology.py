@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from anymq.logs import logger
 
 from .aio import (
     AIOKafkaAdminClient,
@@ -24,7 +25,7 @@ from .aio import (
 )
 from .clients import Clients, stop_admin
 
-log = logging.getLogger("anymq.kafka")
+log = logger("anymq.kafka")
 
 CLOSE_GRACE = 1.0
 # Of what a topic keeps, this share at most is kept longer: segments are deleted as a whole.

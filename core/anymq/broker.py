@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -26,6 +25,7 @@ from .errors import (
     translate,
 )
 from .handlers import Function, adapt
+from .logs import logger
 from .message import NO_HEADERS, Message, Receipt
 from .middleware import Middleware, Publish, PublishMiddleware, compose, shorten
 from .middleware.acknowledge import Acknowledge
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from .admin import Admin
     from .batch import Batch
 
-log = logging.getLogger("anymq")
+log = logger("anymq")
 
 _sending: ContextVar[tuple[float, float | None]] = ContextVar("anymq-publish")
 """The timeout and the due time of the publish whose middleware is running."""

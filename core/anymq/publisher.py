@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -11,8 +10,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from .clock import Clock
 from .driver import Driver, Outcome, Record
 from .errors import BrokerError, Closed, NotFound, PublishTimeout, TransientError
+from .logs import logger
 
-log = logging.getLogger("anymq.publisher")
+log = logger("anymq.publisher")
 
 SWEEP = 0.05
 SMALLEST = 32
