@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from anymq.driver import Nack, Received, Source, SourceLost, SubscribeSpec
 from anymq.logs import logger
 
-from .aio import AIOKafkaConsumer, TopicPartition, has_ended, kafka, start_client
+from .aio import AIOKafkaConsumer, TopicPartition, has_ended, kafka
 from .clients import Clients, stop_consumer
 from .fetched import Fetched
 from .places import check, partitions_of, places_for
@@ -60,7 +60,7 @@ class BroadcastSource(Source):
         consumer = clients.consumer(None)
         try:
             async with asyncio.timeout(clients.options.request_timeout):
-                await start_client(consumer)
+                await clients.start(consumer)
                 places = await places_for(clients, consumer, tps, spec.start)
             return cls(topic, consumer, places, clients, topology)
         except BaseException:
@@ -139,7 +139,7 @@ class BroadcastSource(Source):
         consumer = self._clients.consumer(None)
         try:
             async with asyncio.timeout(self._clients.options.request_timeout):
-                await start_client(consumer)
+                await self._clients.start(consumer)
         except BaseException:
             await stop_consumer(consumer, 0)
             raise

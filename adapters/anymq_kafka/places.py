@@ -12,7 +12,7 @@ from anymq.driver import Start
 from anymq.errors import ConfigurationError
 from anymq.logs import logger
 
-from .aio import AIOKafkaConsumer, TopicPartition, commit, committed, kafka, start_client
+from .aio import AIOKafkaConsumer, TopicPartition, commit, committed, kafka
 from .clients import Clients, stop_consumer
 from .commits import REFUSED
 from .topology import Topology
@@ -53,7 +53,7 @@ async def reader(clients: Clients, group: str | None = None) -> AsyncIterator[AI
     consumer = clients.consumer(group)
     try:
         async with asyncio.timeout(clients.options.request_timeout):
-            await start_client(consumer)
+            await clients.start(consumer)
         yield consumer
     finally:
         await stop_consumer(consumer, STOP_GRACE)

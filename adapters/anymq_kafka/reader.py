@@ -10,7 +10,7 @@ from typing import cast
 from anymq.driver import Received, Revoke, SourceLost
 from anymq.logs import logger
 
-from .aio import TopicPartition, has_ended, kafka, refresh, start_client
+from .aio import TopicPartition, has_ended, kafka, refresh
 from .assignment import Assignment, Partition
 from .balance import Balancer
 from .clients import Clients, stop_consumer
@@ -65,6 +65,7 @@ class Reader:
         self._trimmable: dict[TopicPartition, int] = {}
         self._trimming: asyncio.Task[None] | None = None
         balancer = Balancer(ordered=revoke is not None)
+        self._clients = clients
         self.consumer = clients.consumer(group, balancer)
         self._fetched: Fetched | None = None
         self.assignment = Assignment(
@@ -88,7 +89,7 @@ class Reader:
         """
         try:
             async with asyncio.timeout(self._options.request_timeout):
-                await start_client(self.consumer)
+                await self._clients.start(self.consumer)
         except BaseException:
             await self.aclose(grace=0.0)
             raise

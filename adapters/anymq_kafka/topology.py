@@ -21,7 +21,6 @@ from .aio import (
     check,
     kafka,
     send,
-    start_client,
 )
 from .clients import Clients, stop_admin
 
@@ -203,7 +202,7 @@ class Topology:
             if self._admin is None:
                 admin = self._clients.admin()
                 try:
-                    await start_client(admin)
+                    await self._clients.start(admin)
                 except BaseException:
                     abandon_admin(admin)
                     raise

@@ -277,7 +277,7 @@ class Link:
             scheme=self._url.scheme,
             user=quote(self._url.username or "guest", safe=""),
             password=quote(self._url.password or "guest", safe=""),
-            host=host,
+            host=f"[{host}]" if ":" in host else host,
             port=port or PORTS[self._url.scheme],
             path="/" + quote(virtual_host(self._url), safe=""),
             query_string=f"heartbeat={self._options.heartbeat}",

@@ -34,7 +34,7 @@ from .names import check_group, check_headers, check_key
 from .options import ConnectOptions
 from .outlet import Outlet
 from .payload import check_payload, encode_payload, type_name
-from .publisher import FINE, Publisher
+from .publisher import FINE, Publisher, check_loop
 from .requests import Requests
 from .session import Context
 from .stamp import new_id
@@ -97,6 +97,7 @@ class Broker:
         self._subscriptions: set[Subscription] = set()
         self._stores = Stores()
         self._closed: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
         self._publisher = Publisher(
             driver, translate=self._translate, declare=self._topics.redeclare, clock=clock
         )
@@ -486,6 +487,7 @@ class Broker:
     def _outlet(self, topic: str | Topic[Any]) -> Outlet:
         if self._closed is not None:
             raise Closed(f"the broker {self._url} is closed")
+        check_loop(self._loop)
         # By identity, as an outlet keeps its topic: hashing one takes as long as all the rest.
         key = topic if isinstance(topic, str) else _identity(topic)
         outlet = self._outlets.get(key)
@@ -641,3 +643,4 @@ class Broker:
     def _check_open(self) -> None:
         if self._closed is not None:
             raise Closed(f"the broker {self._url} is closed")
+        check_loop(self._loop)
