@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
-from anymq.driver import Nack, Received, Source, SourceLost, SubscribeSpec
-from anymq.logs import logger
+from anymq.driver import Nack, Received, Skipped, Source, SourceLost, SubscribeSpec
 
-from .aio import AIOKafkaConsumer, TopicPartition, has_ended, kafka
+from .aio import AIOKafkaConsumer, TopicPartition, has_ended, kafka, start_client
 from .clients import Clients, stop_consumer
 from .fetched import Fetched
 from .places import check, partitions_of, places_for
 from .topology import Topology
 from .watch import Progress
 
-log = logger("anymq.kafka")
+log = logging.getLogger("anymq.kafka")
 
 CLOSE_GRACE = 1.5
 LOOK_TIMEOUT = 5.0
+JUMP_PAUSE = 10.0
 
 
 class BroadcastSource(Source):
     """Reads every partition, also those that are added later, from its beginning.
 
     Its place is in memory: a consumer that has fallen silent is replaced by one that goes on from
-    there.
+    there. A jump in the offsets may be a transaction's end, or what compaction left out: whether
+    retention has deleted what was not read, the beginning of the log tells.
     """
 
     def __init__(
@@ -35,7 +37,12 @@ class BroadcastSource(Source):
         places: dict[TopicPartition, int],
         clients: Clients,
         topology: Topology,
+        skipped: Skipped,
     ) -> None:
+        self._skipped = skipped
+        self._jumps: dict[TopicPartition, int] = {}
+        """Where there was a jump that has not been looked at."""
+        self._look_after = 0.0
         self._topic = topic
         self._consumer = consumer
         self._fetched = Fetched(consumer)
@@ -60,12 +67,22 @@ class BroadcastSource(Source):
         consumer = clients.consumer(None)
         try:
             async with asyncio.timeout(clients.options.request_timeout):
-                await clients.start(consumer)
-                places = await places_for(clients, consumer, tps, spec.start)
-            return cls(topic, consumer, places, clients, topology)
+                await start_client(consumer)
+                if isinstance(spec.place, dict):
+                    places = dict(spec.place)
+                else:
+                    places = await places_for(clients, consumer, tps, spec.start)
+            source = cls(topic, consumer, places, clients, topology, spec.skipped)
+            if spec.place is not None:
+                source._jumps = dict(places)
+            return source
         except BaseException:
             await stop_consumer(consumer, 0)
             raise
+
+    @property
+    def place(self) -> object:
+        return dict(self._places)
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         if limit <= 0:
@@ -78,6 +95,8 @@ class BroadcastSource(Source):
             async with asyncio.timeout(LOOK_TIMEOUT):
                 await self._look()
         self._follow_partitions()
+        if self._jumps and self._loop.time() >= self._look_after:
+            await self._tell_gaps()
         try:
             found = await self._fetched.read(wait, limit)
         except TimeoutError:
@@ -85,6 +104,9 @@ class BroadcastSource(Source):
         batch: list[Received] = []
         for tp, records in found:
             batch += records
+            place = self._places[tp]
+            if records[0].offset > place:
+                self._jumps.setdefault(tp, place)
             self._places[tp] = records[-1].offset + 1
         if batch:
             self._moved()
@@ -103,6 +125,20 @@ class BroadcastSource(Source):
         if not self._closed:
             self._closed = True
             await stop_consumer(self._consumer, CLOSE_GRACE)
+
+    async def _tell_gaps(self) -> None:
+        """Say what was deleted before it was read; now and then, for most jumps are none."""
+        async with asyncio.timeout(LOOK_TIMEOUT):
+            begins = await self._consumer.beginning_offsets(list(self._jumps))
+        self._look_after = self._loop.time() + JUMP_PAUSE
+        jumps, self._jumps = self._jumps, {}
+        for tp, place in jumps.items():
+            if begins[tp] > place:
+                if self._places[tp] == place:
+                    self._places[tp] = begins[tp]
+                    self._consumer.seek(tp, begins[tp])
+                number = tp.partition
+                self._skipped(f"{number}:{place - 1}", f"{number}:{begins[tp]}")
 
     def _moved(self) -> None:
         self._next = self._loop.time() + self._stall
@@ -139,7 +175,7 @@ class BroadcastSource(Source):
         consumer = self._clients.consumer(None)
         try:
             async with asyncio.timeout(self._clients.options.request_timeout):
-                await self._clients.start(consumer)
+                await start_client(consumer)
         except BaseException:
             await stop_consumer(consumer, 0)
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -10,14 +11,13 @@ from datetime import datetime
 
 from anymq.driver import Start
 from anymq.errors import ConfigurationError
-from anymq.logs import logger
 
-from .aio import AIOKafkaConsumer, TopicPartition, commit, committed, kafka
+from .aio import AIOKafkaConsumer, TopicPartition, commit, committed, kafka, start_client
 from .clients import Clients, stop_consumer
 from .commits import REFUSED
 from .topology import Topology
 
-log = logger("anymq.kafka")
+log = logging.getLogger("anymq.kafka")
 
 REFUSALS = 10
 PAUSE = 0.2
@@ -53,7 +53,7 @@ async def reader(clients: Clients, group: str | None = None) -> AsyncIterator[AI
     consumer = clients.consumer(group)
     try:
         async with asyncio.timeout(clients.options.request_timeout):
-            await clients.start(consumer)
+            await start_client(consumer)
         yield consumer
     finally:
         await stop_consumer(consumer, STOP_GRACE)

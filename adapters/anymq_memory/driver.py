@@ -88,7 +88,7 @@ class MemoryDriver(Driver):
         self._check_open()
         log = self._log(spec.topic)
         if spec.group is None:
-            return BroadcastSource(self, log, log.behind(spec.start))
+            return BroadcastSource(self, log, spec)
         group = log.groups.get(spec.native_group)
         if group is None:
             if not spec.create:

@@ -43,12 +43,20 @@ def received(stored: Stored) -> Received:
 class BroadcastSource(Source):
     """Reads a log from a place of its own."""
 
-    def __init__(self, driver: MemoryDriver, log: Log, behind: int) -> None:
+    def __init__(self, driver: MemoryDriver, log: Log, spec: SubscribeSpec) -> None:
         self._driver = driver
         self._log = log
-        self._behind = behind
+        self._skipped = spec.skipped
+        self._behind = log.behind(spec.start)
+        if isinstance(spec.place, tuple):
+            before, behind = spec.place
+            self._behind = behind if before is log else 0
         self._event = asyncio.Event()
         log.readers.add(self._event)
+
+    @property
+    def place(self) -> object:
+        return self._log, self._behind
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         clock = self._driver.clock
@@ -63,6 +71,8 @@ class BroadcastSource(Source):
             self._event.clear()
             await clock.wait(self._event, self._log.soonest(left))
         if taken:
+            if taken[0].sequence > self._behind + 1:
+                self._skipped(str(self._behind), str(taken[0].sequence))
             self._behind = taken[-1].sequence
         return [received(stored) for stored in taken]
 

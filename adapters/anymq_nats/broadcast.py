@@ -15,6 +15,10 @@ class BroadcastSource(Source):
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
+    @property
+    def place(self) -> object:
+        return self._reader.place
+
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         if limit <= 0:
             return ()

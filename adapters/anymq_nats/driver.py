@@ -31,7 +31,6 @@ from . import operate
 from .broadcast import BroadcastSource
 from .browse import browse
 from .capabilities import CAPABILITIES
-from .client import CLIENT_PARTS
 from .connect import Target
 from .describe import describe_group, describe_topic
 from .errors import ERRORS
@@ -66,7 +65,6 @@ class NatsDriver(Driver):
     overlap = 4
     max_batch_bytes = 4 * 1024 * 1024
     tls_schemes = frozenset({"tls"})
-    client_parts = CLIENT_PARTS
 
     def __init__(self, link: Link, publisher: Publisher, options: NatsOptions) -> None:
         self._link = link
@@ -133,7 +131,14 @@ class NatsDriver(Driver):
         stream = await self._stream(spec.topic)
         if spec.group is None:
             first = await first_sequence(self._link, stream.name, spec.start)
-            reader = Reader(self._link, stream.name, stream.patterns, last=first - 1)
+            reader = Reader(
+                self._link,
+                stream.name,
+                stream.patterns,
+                last=first - 1,
+                place=spec.place,
+                skipped=spec.skipped,
+            )
             try:
                 await reader.open()
             except BaseException:

@@ -9,7 +9,7 @@ from typing import Any
 
 import nats.js.errors
 
-from anymq.driver import SourceLost
+from anymq.driver import Skipped, SourceLost
 
 from .link import Link, Watcher
 from .places import starting
@@ -26,7 +26,8 @@ class Reader(Watcher):
     The place is remembered here: `last` is the sequence of the message handed out last. Whatever
     happens to the connection or the consumer, another consumer is made that begins right after
     it, so none is skipped and none repeated. `pending` is how many there were behind it then.
-    `wake` is set when there may be something to take.
+    `wake` is set when there may be something to take. `place` is that of an earlier reader, which
+    this one goes on for; `skipped` as in `SubscribeSpec`.
     """
 
     def __init__(
@@ -37,8 +38,13 @@ class Reader(Watcher):
         *,
         last: int = 0,
         wake: asyncio.Event | None = None,
+        place: object = None,
+        skipped: Skipped | None = None,
     ) -> None:
+        self._created = ""
         self.last = last
+        if isinstance(place, tuple):
+            self._created, self.last = place
         self.pending = 0
         self._link = link
         self._stream = stream
@@ -46,10 +52,15 @@ class Reader(Watcher):
         self._wake = wake
         self._pull: Pull | None = None
         self._name = ""
-        self._created = ""
+        self._skipped = skipped
         self._delivered = 0
         self._broken = False
         link.watch(self)
+
+    @property
+    def place(self) -> object:
+        """The stream, by when it was made, and the last sequence that was handed out."""
+        return self._created, self.last
 
     async def open(self) -> None:
         """Be ready to take; raises what keeps it from that."""
@@ -86,9 +97,12 @@ class Reader(Watcher):
     async def _begin(self) -> Pull:
         """Replace the consumer by one that begins after the last message."""
         self._end()
-        created, newest = await self._look()
+        created, oldest, newest = await self._look()
         if self._created and created != self._created:
             self.last = 0  # another stream of the same name
+        elif self._created and self._skipped is not None and self.last + 1 < oldest:
+            self._skipped(str(self.last), str(oldest) if oldest <= newest else "")
+            self.last = oldest - 1
         self._created = created
         self.last = min(self.last, newest)
         name = f"anymq-{uuid.uuid4().hex}"
@@ -116,13 +130,14 @@ class Reader(Watcher):
         self._pull, self._name, self._delivered = pull, name, 0
         return pull
 
-    async def _look(self) -> tuple[str, int]:
-        """Return when the stream was made and its newest sequence."""
+    async def _look(self) -> tuple[str, int, int]:
+        """Return when the stream was made, its oldest sequence and its newest."""
         try:
             info = await self._link.api(f"STREAM.INFO.{self._stream}")
         except nats.js.errors.NotFoundError as error:
             raise SourceLost(f"the stream {self._stream} is gone") from error
-        return str(info["created"]), int(info["state"]["last_seq"])
+        state = info["state"]
+        return str(info["created"]), int(state["first_seq"]), int(state["last_seq"])
 
     def _end(self) -> None:
         """Leave the consumer; the server forgets it by itself if it cannot be told."""

@@ -46,7 +46,7 @@ from .errors import ERRORS
 from .fill import Fill, Filling
 from .group import Group
 from .lane import Lane
-from .link import CLIENT_PARTS, Link
+from .link import Link
 from .log import Log
 from .names import Names
 from .operating import describe_group, describe_topic, present
@@ -72,7 +72,6 @@ class RabbitMQDriver(Driver):
     overlap: ClassVar[int] = 4
     max_body: ClassVar[float] = 16 * 1024 * 1024
     tls_schemes: ClassVar[frozenset[str]] = frozenset({"amqps"})
-    client_parts = CLIENT_PARTS
 
     def __init__(self, link: Link, publishing: Link, options: RabbitMQOptions) -> None:
         self._link = link
@@ -410,9 +409,15 @@ class RabbitMQDriver(Driver):
 
     async def _follow(self, spec: SubscribeSpec) -> LogSource:
         log = topology.log_of(topology.exchange_of(spec.topic))
-        source = LogSource(log, link=self._link, publisher=self._publisher, prefetch=spec.prefetch)
+        source = LogSource(
+            log,
+            link=self._link,
+            publisher=self._publisher,
+            prefetch=spec.prefetch,
+            skipped=spec.skipped,
+        )
         try:
-            await source.start(spec.start)
+            await source.start(spec.start, spec.place)
         except ChannelNotFoundEntity as error:
             raise UnsupportedOperation(_no_log(spec, log, "broadcast")) from error
         return source

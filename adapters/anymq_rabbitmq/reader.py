@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 
-from anymq.driver import Nack, Received, Source, SourceLost, Start
+from anymq.driver import Nack, Received, Skipped, Source, SourceLost, Start
 from anymq.errors import TransientError
 
 from . import convert
@@ -25,7 +26,12 @@ class LogSource(Source):
     one: it is read from its beginning.
     """
 
-    def __init__(self, log: str, *, link: Link, publisher: Publisher, prefetch: int) -> None:
+    def __init__(
+        self, log: str, *, link: Link, publisher: Publisher, prefetch: int, skipped: Skipped
+    ) -> None:
+        self._skipped = skipped
+        self._doubtful = False
+        """The log was not there for a time: it may be another one since."""
         self._publisher = publisher
         self._log = log
         self._link = link
@@ -34,11 +40,24 @@ class LogSource(Source):
         self._next = 0
         self._reported = False
 
-    async def start(self, start: Start) -> None:
-        """Fix the place to begin at: on return everything published from then on is behind it."""
+    async def start(self, start: Start, earlier: object = None) -> None:
+        """Fix the place to begin at: on return everything published from then on is behind it.
+
+        `earlier` is the `place` of the reader that this one goes on for.
+        """
+        if isinstance(earlier, tuple):
+            self._next, self._doubtful = earlier
+            await self._look_again()
+            self._consumer = await self._open(self._next)
+            return
         place = await self._place(start)
         self._next = max(place, 0)
         self._consumer = await self._open("first" if place == START else place)
+
+    @property
+    def place(self) -> object:
+        """See `Source`."""
+        return self._next, self._doubtful
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         """See `Source`."""
@@ -53,8 +72,9 @@ class LogSource(Source):
             return await self._reopen(wait)
         self._reported = False
         records = [record for d in deliveries if (record := self._record(d)) is not None]
-        # This only asks for more: a log forgets nothing.
-        await consumer.ack([delivery.tag for delivery in deliveries])
+        # This only asks for more: a log forgets nothing. What fails here fails the next call.
+        with suppress(AMQPError, OSError, TransientError):
+            await consumer.ack([delivery.tag for delivery in deliveries])
         return records
 
     async def ack(self, records: Sequence[Received]) -> None:
@@ -76,6 +96,8 @@ class LogSource(Source):
         offset = convert.offset(delivery)
         if offset < self._next:
             return None
+        if offset > self._next > 0:
+            self._skipped(str(self._next - 1), str(offset))
         self._next = offset + 1
         if convert.marker(delivery) is not None:
             return None
@@ -100,11 +122,14 @@ class LogSource(Source):
     async def _look_again(self) -> None:
         """If the server has ended the consumer: has the log moved, or is this a new one?"""
         consumer = self._consumer
-        if consumer is None or not isinstance(consumer.error, Cancelled):
-            return
-        if await self._place("latest") <= self._next:
-            self._next = 0
-        await consumer.aclose()
+        cancelled = consumer is not None and isinstance(consumer.error, Cancelled)
+        self._doubtful = self._doubtful or cancelled
+        if self._doubtful:
+            if await self._place("latest") <= self._next:
+                self._next = 0
+            self._doubtful = False
+        if consumer is not None and cancelled:
+            await consumer.aclose()
 
     async def _reopen(self, wait: float) -> Sequence[Received]:
         loop = asyncio.get_running_loop()
@@ -113,6 +138,7 @@ class LogSource(Source):
             await self._look_again()
             self._consumer = await self._open(self._next)
         except ChannelNotFoundEntity as error:
+            self._doubtful = True
             raise SourceLost(f"the log {self._log!r} is gone") from error
         except (AMQPError, OSError, TransientError):
             if not self._reported:

@@ -27,19 +27,19 @@ from anymq.ordered import OrderedSource
 from anymq.url import URL
 
 from . import operations
-from .broadcast import BroadcastSource
+from .broadcast import BroadcastSource, begin
 from .capabilities import CAPABILITIES
 from .connection import Address, Commands, Reader
+from .counting import inform
 from .describing import describe_group, describe_topic
 from .errors import ERRORS
 from .janitor import attending, sweeping, trimming
 from .keys import group_keys
-from .log import RedisLog, StreamReader, ends
+from .log import RedisLog, StreamReader
 from .member import Member
 from .moving import group_mover, topic_mover
 from .options import RedisOptions
-from .pipe import CLIENT_PARTS
-from .places import END, beginning
+from .places import beginning
 from .publisher import Publisher
 from .settlement import Settlement
 from .source import GroupSource
@@ -57,7 +57,6 @@ class RedisDriver(Driver):
     # A value may have 512 MiB; a copy that waits is one value with all of its headers.
     max_body: ClassVar[float] = 500 * 1024 * 1024
     tls_schemes = frozenset({"rediss"})
-    client_parts = CLIENT_PARTS
 
     def __init__(self, address: Address, commands: Commands, options: RedisOptions) -> None:
         self._address = address
@@ -103,7 +102,7 @@ class RedisDriver(Driver):
         topic = await look(self._commands, spec.topic, create=spec.topic.create)
         starts = beginning(spec.start, topic.partitions)
         if spec.group is None:
-            source: Source = await self._broadcast(topic, starts)
+            source: Source = await self._broadcast(spec, topic)
         elif spec.ordered:
             source = await self._ordered(spec, topic)
         else:
@@ -149,10 +148,9 @@ class RedisDriver(Driver):
         await self._upkeep.aclose()
         await self._commands.aclose()
 
-    async def _broadcast(self, topic: RedisTopic, starts: Sequence[bytes]) -> Source:
-        last = await ends(self._commands, topic.keys.streams)
-        behind = [end if start == END else start for start, end in zip(starts, last, strict=True)]
-        return BroadcastSource(StreamReader(Reader(self._address), topic), behind)
+    async def _broadcast(self, spec: SubscribeSpec, topic: RedisTopic) -> Source:
+        marks = begin(spec, await inform(self._commands, topic.keys.streams))
+        return BroadcastSource(self._commands, Reader(self._address), topic, spec, marks)
 
     async def _group(
         self, spec: SubscribeSpec, topic: RedisTopic, starts: Sequence[bytes]

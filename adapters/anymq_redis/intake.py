@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections import deque
@@ -9,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from anymq.driver import Received
-from anymq.logs import logger
 
 from .connection import LONGEST_BLOCK, Reader
 from .member import Member
@@ -17,7 +17,7 @@ from .reading import ReadSize
 from .resp import pack
 from .scripts import CLAIM, READ, TAKE, Script
 
-log = logger("anymq.redis")
+log = logging.getLogger("anymq.redis")
 
 _PAGE = 500
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Sequence
 
@@ -10,7 +11,6 @@ from redis.exceptions import ResponseError
 
 from anymq.driver import Record, SubscribeSpec, TopicSpec
 from anymq.errors import ConfigurationError, NotFound
-from anymq.logs import logger
 from anymq.partitions import partition_of
 
 from .connection import Commands
@@ -18,7 +18,7 @@ from .keys import GroupKeys, TopicKeys, topic_keys
 from .resp import pack
 from .scripts import DECLARE, JOIN, JOIN_ORDERED
 
-log = logger("anymq.redis")
+log = logging.getLogger("anymq.redis")
 
 _warned: set[str] = set()
 

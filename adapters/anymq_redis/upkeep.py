@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import time
@@ -12,12 +13,10 @@ from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
-from anymq.logs import logger
-
 from .connection import Commands
 from .scripts import Call, Script
 
-log = logger("anymq.redis")
+log = logging.getLogger("anymq.redis")
 
 _MOST = 50
 

@@ -19,14 +19,22 @@ if TYPE_CHECKING:
 
 
 class SqliteBroadcast(Source):
-    """A broadcast reader. Its place in the log is fixed by `subscribe` and kept in memory."""
+    """A broadcast reader. Its place in the log is fixed by `subscribe` and kept in memory.
 
-    def __init__(self, driver: SqliteDriver, spec: SubscribeSpec, cursor: int) -> None:
+    `number` is the topic's: one of the same name that is made later has another.
+    """
+
+    def __init__(self, driver: SqliteDriver, spec: SubscribeSpec, number: int, cursor: int) -> None:
         self._driver = driver
         self._database = driver.native
         self._topic = spec.topic.native
+        self._number = number
         self._cursor = cursor
         self._changed = driver.watch.add(self._topic)
+
+    @property
+    def place(self) -> object:
+        return self._number, self._cursor
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         deadline = time.monotonic() + wait
@@ -50,6 +58,8 @@ class SqliteBroadcast(Source):
             topic = log.find(db, self._topic).id
         except NotFound as error:
             raise SourceLost(str(error)) from error
+        if topic != self._number:
+            raise SourceLost(f"the topic {self._topic!r} was deleted and made anew")
         messages = log.after(db, topic, self._cursor, limit=limit, max_bytes=RECEIVE_BYTES)
         if not messages and log.last_seq(db) < self._cursor:
             raise SourceLost("the file was replaced by an older one")

@@ -111,8 +111,8 @@ class SqliteDriver(Driver):
         self._database.watch(self.watch.wake_all)
         await self.ripen(spec.topic.native)
         if spec.group is None:
-            cursor = await self._database.read(lambda db: _place(db, spec))
-            return SqliteBroadcast(self, spec, cursor)
+            number, cursor = await self._database.read(lambda db: _place(db, spec))
+            return SqliteBroadcast(self, spec, number, cursor)
         topic, group = await self._database.write(lambda db: _join(db, spec))
         if not spec.ordered:
             return SqliteSource(self, spec, group)
@@ -195,8 +195,14 @@ def _is_ripe(db: sqlite3.Connection, topic: str) -> bool:
     return due is not None and due <= time.time()
 
 
-def _place(db: sqlite3.Connection, spec: SubscribeSpec) -> int:
-    return log.behind(db, log.find(db, spec.topic.native).id, spec.start)
+def _place(db: sqlite3.Connection, spec: SubscribeSpec) -> tuple[int, int]:
+    """Return the topic's number, and the `seq` behind which a broadcast reader begins."""
+    topic = log.find(db, spec.topic.native).id
+    if not isinstance(spec.place, tuple):
+        return topic, log.behind(db, topic, spec.start)
+    before, cursor = spec.place
+    # A file that was replaced by an older one ends before the place.
+    return topic, min(cursor, log.last_seq(db)) if before == topic else 0
 
 
 def _join(db: sqlite3.Connection, spec: SubscribeSpec) -> tuple[log.Topic, pending.Group]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -25,7 +26,6 @@ from .errors import (
     translate,
 )
 from .handlers import Function, adapt
-from .logs import logger
 from .message import NO_HEADERS, Message, Receipt
 from .middleware import Middleware, Publish, PublishMiddleware, compose, shorten
 from .middleware.acknowledge import Acknowledge
@@ -34,7 +34,7 @@ from .names import check_group, check_headers, check_key
 from .options import ConnectOptions
 from .outlet import Outlet
 from .payload import check_payload, encode_payload, type_name
-from .publisher import FINE, Publisher, check_loop
+from .publisher import FINE, Publisher
 from .requests import Requests
 from .session import Context
 from .stamp import new_id
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from .admin import Admin
     from .batch import Batch
 
-log = logger("anymq")
+log = logging.getLogger("anymq")
 
 _sending: ContextVar[tuple[float, float | None]] = ContextVar("anymq-publish")
 """The timeout and the due time of the publish whose middleware is running."""
@@ -97,7 +97,6 @@ class Broker:
         self._subscriptions: set[Subscription] = set()
         self._stores = Stores()
         self._closed: asyncio.Future[None] | None = None
-        self._loop = asyncio.get_running_loop()
         self._publisher = Publisher(
             driver, translate=self._translate, declare=self._topics.redeclare, clock=clock
         )
@@ -404,6 +403,8 @@ class Broker:
                 create=self._options.declare and native_group == f"{target.name}.{group}",
                 ordered=ordered and group is not None,
                 revoke=subscription.revoke,
+                place=subscription.place,
+                skipped=subscription.note_skipped,
             )
             try:
                 async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
@@ -487,7 +488,6 @@ class Broker:
     def _outlet(self, topic: str | Topic[Any]) -> Outlet:
         if self._closed is not None:
             raise Closed(f"the broker {self._url} is closed")
-        check_loop(self._loop)
         # By identity, as an outlet keeps its topic: hashing one takes as long as all the rest.
         key = topic if isinstance(topic, str) else _identity(topic)
         outlet = self._outlets.get(key)
@@ -643,4 +643,3 @@ class Broker:
     def _check_open(self) -> None:
         if self._closed is not None:
             raise Closed(f"the broker {self._url} is closed")
-        check_loop(self._loop)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .clock import Clock
 from .cloudevents import encode
-from .driver import CONTROL, ONLY_GROUP, Binding, TopicSpec
+from .driver import BROADCAST_ONLY, CONTROL, ONLY_GROUP, Binding, TopicSpec
 from .errors import NotFound, StateError
 from .letters import (
     ATTEMPTS,
@@ -174,6 +174,7 @@ class DeadLetters:
 
         Only this group gets them, as first attempts, at the end of the topic: same id, body, key
         and headers, a fresh broker-level id, and the failures so far in `anymq-dlq-history`.
+        Letters of broadcast go to every broadcast subscriber of that time, and to no group.
         Raises what the broker says; what was put back until then is no longer listed.
         """
         return await self._put_back([(item, item.message) for item in await self._these(letters)])
@@ -287,9 +288,10 @@ class DeadLetters:
 
     def _copy(self, letter: Letter, message: Message) -> tuple[Message, dict[str, str]]:
         headers = without_failure(message.headers, letter.as_dict())
-        extra = {REDRIVEN: str(len(letter.history) + 1)}
-        if self._group is not None:
-            extra[ONLY_GROUP] = self._group
+        extra = {
+            REDRIVEN: str(len(letter.history) + 1),
+            ONLY_GROUP: BROADCAST_ONLY if self._group is None else self._group,
+        }
         return replace(message, topic=self._topic, headers=headers), extra
 
     async def _note(self, what: str, letters: Sequence[Letter]) -> None:

@@ -18,7 +18,6 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from .capabilities import Capabilities
@@ -28,7 +27,6 @@ from .message import NO_HEADERS
 from .url import URL
 
 if TYPE_CHECKING:
-    from .client_parts import Parts
     from .info import GroupInfo, TopicInfo
 
 Start = str | datetime
@@ -45,12 +43,23 @@ ATTEMPT = "anymq-attempt"
 """The header of a copy that says which attempt it is."""
 ONLY_GROUP = "anymq-only-group"
 """On a message that was put back for one group: the others skip it."""
+BROADCAST_ONLY = "(broadcast)"
+"""The value of `ONLY_GROUP` on a message put back for broadcast readers; no group can be called so.
+"""
 
 Revoke = Callable[[frozenset[int], bool], Coroutine[Any, Any, None]]
 """See `SubscribeSpec.revoke`."""
 
 
+Skipped = Callable[[str, str], None]
+"""See `SubscribeSpec.skipped`."""
+
+
 async def _nothing_to_revoke(partitions: frozenset[int], gone: bool) -> None:
+    """What a spec that no engine made calls."""
+
+
+def _nothing_skipped(after: str, before: str) -> None:
     """What a spec that no engine made calls."""
 
 
@@ -122,6 +131,13 @@ class SubscribeSpec:
     partitions (`gone=False`: it returns when their handlers have come to an end and the rest has
     been dropped, within `ack_deadline`), and when they have been lost (`gone=True`: handlers are
     cancelled).
+
+    `place` is for broadcast: None for the first source of a subscription, then what `Source.place`
+    of an earlier one said. The new source begins there, whatever `start` says. If what follows is
+    no longer kept, a reader goes on with the oldest there is and calls `skipped`, once, with the
+    positions before and after the gap: of the last record it has read, and of the first there is
+    (empty if there is none). The core logs it. A topic that was deleted and made anew since is read
+    from its beginning.
     """
 
     topic: TopicSpec
@@ -134,6 +150,8 @@ class SubscribeSpec:
     create: bool = True
     ordered: bool = False
     revoke: Revoke = _nothing_to_revoke
+    place: object = None
+    skipped: Skipped = _nothing_skipped
 
 
 class Record:
@@ -320,8 +338,10 @@ class SourceLost(Exception):
 class Source(ABC):
     """One live subscription of one member.
 
-    For `group=None` the core calls only `receive` and `aclose`: a broadcast reader has nothing to
-    settle; it remembers its place itself and goes on from there after a reconnect.
+    For `group=None` the core uses only `receive`, `place` and `aclose`: a broadcast reader has
+    nothing to settle. It remembers its place itself: after a reconnect, and after a `receive` that
+    raised or was cancelled, it goes on behind the last record that a `receive` has returned. When
+    the core opens another source instead, that one begins at the same place.
 
     Settlement calls may overlap each other and `receive`. Each takes records in any order and
     any mix, also ones already settled or lost: a token whose lease, channel or assignment has
@@ -344,6 +364,19 @@ class Source(ABC):
         An error leaves the source usable: the core waits and calls again, and the driver
         reconnects then. Raise `SourceLost` where only a new source can help.
         """
+
+    @property
+    def place(self) -> object:
+        """Where a broadcast reader is: behind all that `receive` has returned so far.
+
+        In every partition, also in those of which nothing has been read: a reader that began at
+        the end of a topic goes on from there. The core keeps it, and gives it back as
+        `SubscribeSpec.place` to the source that replaces this one. It does not look inside, so it
+        may be anything that later reads do not change. Asked when the source is new, after each
+        `receive` that returned something, and when it has raised `SourceLost`. The groups' sources
+        leave it None.
+        """
+        return None
 
     @abstractmethod
     async def ack(self, records: Sequence[Received]) -> None:
@@ -413,10 +446,8 @@ class Driver(ABC):
     bound one `publish` call; a single larger record still comes, alone, up to `max_body` bytes.
     `overlap` is how many calls of `publish` may be under way at a time.
     `tls_schemes` are those of its URL schemes that encrypt: credentials over any other are refused
-    off loopback. `client_parts` lists the private attributes of the client library that the adapter
-    uses: the core refuses a release that lacks one of them. A driver whose `capabilities.extend` is
-    native has leases of its own; for the others the core gives back what is neither settled nor
-    extended in time.
+    off loopback. A driver whose `capabilities.extend` is native has leases of its own; for the
+    others the core gives back what is neither settled nor extended in time.
     """
 
     capabilities: ClassVar[Capabilities]
@@ -428,7 +459,6 @@ class Driver(ABC):
     max_batch_bytes: ClassVar[int] = 4 * 1024 * 1024
     max_body: ClassVar[float] = math.inf
     tls_schemes: ClassVar[frozenset[str]] = frozenset()
-    client_parts: ClassVar[Parts] = MappingProxyType({})
     clock: Clock = REAL
     """The engine's clock, set by the core after `open`; an adapter whose timers are its own (not
     the broker's) takes the time from here, so that tests can move it."""

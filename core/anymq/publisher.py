@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from .clock import Clock
 from .driver import Driver, Outcome, Record
-from .errors import BrokerError, Closed, NotFound, PublishTimeout, StateError, TransientError
-from .logs import logger
+from .errors import BrokerError, Closed, NotFound, PublishTimeout, TransientError
 
-log = logger("anymq.publisher")
+log = logging.getLogger("anymq.publisher")
 
 SWEEP = 0.05
 SMALLEST = 32
@@ -22,20 +22,6 @@ OVERHEAD = 256
 FINE = frozenset({str, type(None)})
 """The types of outcomes that are no errors."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
-OTHER_LOOP = (
-    "this broker belongs to another event loop: connect in the loop that uses it (one broker for "
-    "each asyncio.run), or hand the call over with asyncio.run_coroutine_threadsafe"
-)
-
-
-def check_loop(own: asyncio.AbstractEventLoop) -> None:
-    """Raise `StateError` in a running loop that is not `own`."""
-    try:
-        running = asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    if running is not own:
-        raise StateError(OTHER_LOOP)
 
 
 class One:
@@ -192,10 +178,8 @@ class Publisher:
 
     def submit(self, record: Record, timeout: float) -> asyncio.Future[str | None]:
         """Queue `record`; the future yields its position, or raises, by `timeout` seconds."""
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            raise StateError(OTHER_LOOP)
-        future: asyncio.Future[str | None] = asyncio.Future(loop=loop)
+        loop = self._loop
+        future: asyncio.Future[str | None] = loop.create_future()
         item = One(record, loop.time() + timeout, future)
         if self._resting or self._closed or self._sweep is None:
             self._enqueue(item)
@@ -209,9 +193,7 @@ class Publisher:
     ) -> asyncio.Future[list[Outcome]]:
         """Queue `records` of one topic, at least one; the future yields their outcomes by `timeout`
         seconds."""
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            raise StateError(OTHER_LOOP)
+        loop = self._loop
         many = Many(records, loop.time() + timeout, loop.create_future())
         self._enqueue(Part(many, range(len(records))))
         return many.future

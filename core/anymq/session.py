@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,8 +14,7 @@ from .cloudevents import attempt_of, encode
 from .delivery import Delivery
 from .driver import ATTEMPT, Binding, Driver, Nack, Received, Record, Rejected, Source
 from .errors import TransientError
-from .letters import letter_for
-from .logs import logger
+from .letters import ATTEMPTS, letter_for
 from .stamp import new_id
 from .stores import Stores
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .requests import Requests
     from .subscription import Subscription
 
-log = logger("anymq.consumer")
+log = logging.getLogger("anymq.consumer")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 CLOSE_GRACE = 2.5
@@ -66,6 +66,9 @@ class Session:
     The verbs of a `Delivery` land here and return at once; a flusher sends what has gathered
     while its previous call was under way. Transient errors are repeated until the lease would
     be over. When the source is lost, what is still unsettled is dropped: it comes back by itself.
+
+    A broadcast subscription has one session for all its sources, one after the other: what it
+    holds is nobody else's and will not be delivered again, so it stays when the source goes.
     """
 
     def __init__(self, source: Source, context: Context) -> None:
@@ -93,7 +96,7 @@ class Session:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._flushing = False
-        self._timers: dict[asyncio.Task[None], Delivery] = {}
+        self._timers: dict[asyncio.Task[None], Delivery | None] = {}
         self._tasks = [asyncio.create_task(self._flusher(), name="anymq-settle")]
         if self.group is not None and not self.ordered:
             self._tasks.append(asyncio.create_task(self._keeper(), name="anymq-lease"))
@@ -177,13 +180,13 @@ class Session:
                 delivery.verb = "lapsed"
             del self._held[delivery]
             self._context.settled(1, len(delivery.received.body))
-        for timer, delivery in list(self._timers.items()):
-            if unwanted(delivery):
+        for timer, waiting in list(self._timers.items()):
+            if waiting is not None and unwanted(waiting):
                 timer.cancel()
 
     def waiting(self) -> set[Delivery]:
         """What waits here for its next attempt."""
-        return set(self._timers.values())
+        return {delivery for delivery in self._timers.values() if delivery is not None}
 
     async def flushed(self) -> None:
         """Return when what has been settled so far has been sent, or could not be in time."""
@@ -211,6 +214,10 @@ class Session:
         for task in (*self._tasks, *self._timers):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._timers, return_exceptions=True)
+        await self._bounded(self.source.aclose(), "closing the source")
+
+    async def leave(self) -> None:
+        """Close the source, and keep what came from it for the next one (broadcast only)."""
         await self._bounded(self.source.aclose(), "closing the source")
 
     # Settling.
@@ -246,14 +253,16 @@ class Session:
         if not self._drop(delivery):
             return
         self._context.settled(1, len(delivery.received.body))
+        self._come_back(delivery.received, delay, attempt)
 
+    def _come_back(self, received: Received, delay: float, attempt: int) -> None:
         async def back() -> None:
             await self.clock.sleep(delay)
-            again = self.hold([delivery.received])[0]
+            again = self.hold([received])[0]
             again.count_from(attempt)
             self._context.redeliver(again)
 
-        self._later(back(), delivery)
+        self._later(back(), None)
 
     def _keep(self, delivery: Delivery, delay: float, attempt: int) -> None:
         """Let the next attempt take the lane over now, and hand it out after `delay`."""
@@ -275,7 +284,7 @@ class Session:
 
         self._later(back(), again)
 
-    def _later(self, work: Coroutine[Any, Any, None], delivery: Delivery) -> None:
+    def _later(self, work: Coroutine[Any, Any, None], delivery: Delivery | None) -> None:
         timer = asyncio.create_task(work, name="anymq-retry")
         self._timers[timer] = delivery
         timer.add_done_callback(self._timers.pop)
@@ -309,7 +318,9 @@ class Session:
                 await self._apply("nack", partial(self.source.nack, nacks))
             if releases:
                 await self._apply("release", partial(self.source.release, releases))
-            if rejects:
+            if rejects and self.group is None:
+                await self._store_letters(rejects)
+            elif rejects:
                 await self._reject(rejects)
             if keeps:
                 await self._apply("keep", partial(self.source.keep, keeps))
@@ -323,14 +334,9 @@ class Session:
         async def move() -> None:
             for topic in {item.letter.topic for item in rejects}:
                 await self._context.declare(topic)
-            if self.group is not None:
-                await self.source.reject(rejects, driver)
-                return
-            for outcome in await driver.publish([item.letter for item in rejects]):
-                if isinstance(outcome, BaseException):
-                    raise outcome
+            await self.source.reject(rejects, driver)
 
-        if await self._apply("reject", move) or self.group is None or self.ordered:
+        if await self._apply("reject", move) or self.ordered:
             return
         # The dead letters cannot be written. The messages must not be lost and must not spin.
         delay = self._context.ack_deadline
@@ -340,6 +346,30 @@ class Session:
             for attempt in [attempt_of(item.received) + 1]
         ]
         await self._apply("nack", partial(self.source.nack, nacks))
+
+    async def _store_letters(self, rejects: list[Rejected]) -> None:
+        """Store the letters of broadcast deliveries; what could not be stored comes back later."""
+        left = rejects
+
+        async def store() -> None:
+            nonlocal left
+            for topic in {item.letter.topic for item in left}:
+                await self._context.declare(topic)
+            outcomes = await self._context.driver.publish([item.letter for item in left])
+            failed = [
+                (item, outcome)
+                for item, outcome in zip(left, outcomes, strict=True)
+                if isinstance(outcome, BaseException)
+            ]
+            left = [item for item, _ in failed]
+            for _, outcome in failed:
+                raise outcome
+
+        if await self._apply("reject", store):
+            return
+        for item in left:
+            attempt = int(item.letter.headers[ATTEMPTS]) + 1
+            self._come_back(item.received, self._context.ack_deadline, attempt)
 
     def _letter_back(self, item: Rejected, attempt: int) -> Record:
         letter = item.letter

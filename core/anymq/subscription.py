@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -11,17 +12,16 @@ from typing import TYPE_CHECKING, Self
 
 from .credit import Credit
 from .delivery import Delivery, current
-from .driver import ONLY_GROUP, Received, Source, SourceLost
+from .driver import BROADCAST_ONLY, ONLY_GROUP, Received, Source, SourceLost
 from .errors import ConfigurationError, StateError, TransientError
 from .lanes import Lanes
-from .logs import logger
 from .session import Context, Session
 
 if TYPE_CHECKING:
     from .clock import Clock
     from .middleware import Handler
 
-log = logger("anymq.consumer")
+log = logging.getLogger("anymq.consumer")
 
 HUNG = 30.0
 FAILURES = 5
@@ -99,6 +99,9 @@ class Subscription(AsyncIterator[Delivery]):
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._room = asyncio.Event()
         self._session: Session | None = None
+        self._only = BROADCAST_ONLY if context.group is None else context.group
+        self.place: object = None
+        """The engine's: where a broadcast reader goes on, see `Source.place`."""
         self._generation = 0
         self._fetcher: asyncio.Task[None] | None = None
         self._workers: dict[asyncio.Task[None], Delivery | None] = {}
@@ -371,7 +374,7 @@ class Subscription(AsyncIterator[Delivery]):
         """
         while (delivery := await self._next()) is not None:
             only = delivery.received.headers.get(ONLY_GROUP)
-            if only is None or only == self.group:
+            if only is None or only == self._only:
                 return delivery
             await delivery.ack()
         return None
@@ -430,6 +433,16 @@ class Subscription(AsyncIterator[Delivery]):
     def note_stopped(self, delivery: Delivery, reason: str) -> None:
         """The engine's: `delivery` holds up its key until `restart`."""
         self._stopped[delivery] = reason
+
+    def note_skipped(self, after: str, before: str) -> None:
+        """The source's: a broadcast reader has missed messages, see `SubscribeSpec.skipped`."""
+        log.warning(
+            "broadcast on %s: the messages after %s and before %s were deleted (by retention, or a "
+            "purge) before this subscription had read them; it goes on with the oldest",
+            self.topic,
+            after,
+            before or "now",
+        )
 
     async def revoke(self, partitions: frozenset[int], gone: bool) -> None:
         """The source's: let go of `partitions`, see `SubscribeSpec.revoke`.
@@ -530,6 +543,8 @@ class Subscription(AsyncIterator[Delivery]):
         if records:
             credit.take(len(records), sum([len(record.body) for record in records]))
             buffer.extend(session.hold(records))
+            if session.group is None:
+                self.place = session.source.place
             self._wake(len(records))
         oldest = self._clock.monotonic() - buffer[0].fetched if buffer else 0.0
         credit.fetched(full=0 < limit <= len(records), starved=starved, oldest_wait=oldest)
@@ -547,8 +562,13 @@ class Subscription(AsyncIterator[Delivery]):
         if not (isinstance(raw, SourceLost) or hung or failures >= FAILURES):
             await self._pause(pause)
             return
-        await self._purge(session)
-        await session.aclose()
+        if session.group is None:
+            if isinstance(raw, SourceLost):
+                self.place = session.source.place
+            await session.leave()
+        else:
+            await self._purge(session)
+            await session.aclose()
         while self._state == "open":
             try:
                 await self._open()
@@ -597,6 +617,11 @@ class Subscription(AsyncIterator[Delivery]):
             if translated is raw:
                 raise
             raise translated from translated.__cause__
+        if self.group is None:
+            self.place = source.place
+            if self._session is not None:
+                self._session.source = source
+                return
         self._session = Session(source, self._context)
 
     def _translated(self, raw: Exception) -> BaseException:

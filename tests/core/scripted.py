@@ -59,6 +59,11 @@ class ScriptedSource(Source):
         self.failures: dict[str, list[Exception]] = {}
         self.limits: list[int] = []
         self.closed = False
+        self.read: object = spec.place or spec.start
+
+    @property
+    def place(self) -> object:
+        return self.read
 
     def put(self, *bodies: str) -> None:
         for body in bodies:
@@ -91,6 +96,7 @@ class ScriptedSource(Source):
                     if isinstance(item, Exception):
                         raise item
                     taken.append(item)
+                    self.read = item.position
         except (TimeoutError, asyncio.QueueEmpty):
             pass
         return taken

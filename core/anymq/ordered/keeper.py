@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
@@ -10,13 +11,12 @@ from typing import Any
 from ..clock import Clock
 from ..driver import SourceLost, SubscribeSpec
 from ..errors import NotFound, TransientError
-from ..logs import logger
 from ..partitioned_log import Cell, PartitionedLog
 from .content import Content
 from .holding import Holding
 from .spread import Plan, Seat, plan
 
-log = logger("anymq.ordered")
+log = logging.getLogger("anymq.ordered")
 
 BEAT = 1.0
 """Seconds between two renewals, unless a quarter of the lease is shorter."""

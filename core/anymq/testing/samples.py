@@ -46,6 +46,7 @@ class Samples:
         native_group: str | None = None,
         create: bool = True,
         ordered: bool = False,
+        place: object = None,
     ) -> SubscribeSpec:
         """A subscription of a new member."""
         chosen = topic or self.topic()
@@ -59,6 +60,7 @@ class Samples:
             member=new_id(),
             create=create,
             ordered=ordered,
+            place=place,
         )
 
     def record(self, body: bytes | int = b"", *, name: str | None = None, **values: Any) -> Record:

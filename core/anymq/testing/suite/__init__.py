@@ -1,6 +1,7 @@
 """The conformance suite, one part a file."""
 
 from .batches import Batches
+from .broadcast import Broadcast, BroadcastLetters, BroadcastTopics
 from .delays import Delays
 from .drivers import Drivers
 from .durability import Durability
@@ -23,6 +24,9 @@ from .sources import OrderedGroups, Sources
 class Conformance(
     RoundTrip,
     Groups,
+    Broadcast,
+    BroadcastLetters,
+    BroadcastTopics,
     Settlement,
     Handlers,
     Batches,

@@ -1,0 +1,100 @@
+"""Broadcast: a reader keeps its place, whatever becomes of its source; its letters stay its own."""
+
+from __future__ import annotations
+
+from ...broker import Broker
+from ...errors import Reject
+from ..samples import contents, nothing, receive
+from ..tools import eventually, until
+from .base import Base
+from .needs import needs
+from .sources import QUIET, joined, samples_of, stored
+
+
+class Broadcast(Base):
+    """What `group=None` promises beyond what a group does."""
+
+    async def test_a_new_source_begins_where_the_old_one_was(
+        self, broker: Broker, topic: str
+    ) -> None:
+        samples, driver = samples_of(broker, topic), broker.driver
+        await stored(driver, samples, 3, key="k")
+        async with joined(driver, samples, None) as first:
+            assert contents(await receive(first, 2)) == [b"0", b"1"]
+            place = first.place
+        await driver.publish([samples.record(3, key="k")])
+        async with joined(driver, samples, None, place=place) as second:
+            assert contents(await receive(second, 2)) == [b"2", b"3"]
+            assert await nothing(second, QUIET)
+            place = second.place
+        for _ in range(2):
+            async with joined(driver, samples, None, place=place) as third:
+                assert await nothing(third, QUIET)
+                place = third.place
+
+    async def test_a_reader_from_latest_that_has_read_nothing_keeps_its_place(
+        self, broker: Broker, topic: str
+    ) -> None:
+        samples, driver = samples_of(broker, topic), broker.driver
+        await stored(driver, samples, 2)
+        async with joined(driver, samples, None, start="latest") as first:
+            place = first.place
+        await driver.publish([samples.record(b"meanwhile")])
+        async with joined(driver, samples, None, start="latest", place=place) as second:
+            assert contents(await receive(second, 1)) == [b"meanwhile"]
+
+
+@needs("admin")
+class BroadcastTopics(Base):
+    """A reader whose topic is deleted."""
+
+    async def test_a_topic_that_was_made_anew_is_read_from_its_beginning(
+        self, broker: Broker, topic: str
+    ) -> None:
+        samples, driver = samples_of(broker, topic), broker.driver
+        seen: list[str] = []
+
+        async def handle(body: str) -> None:
+            seen.append(body)
+
+        async with broker.subscribe(topic, group=None, handler=handle):
+            await broker.publish_many(topic, [f"old {n}" for n in range(5)])
+            await until(lambda: len(seen) == 5)
+            await driver.delete_topic(samples.topic())
+            await broker.publish(topic, "new", timeout=30)
+            await until(lambda: "new" in seen)
+        assert len(seen) == 6
+
+
+@needs("replay")
+class BroadcastLetters(Base):
+    """Dead letters of broadcast readers."""
+
+    async def test_letters_of_broadcast_go_back_to_broadcast_alone(
+        self, broker: Broker, topic: str
+    ) -> None:
+        billed: list[str] = []
+        cached: list[str] = []
+        letters = broker.admin.dead_letters(topic, None)
+
+        async def bill(body: str) -> None:
+            billed.append(body)
+
+        async def cache(body: str) -> None:
+            cached.append(body)
+            if cached.count(body) == 1:
+                raise Reject("not yet")
+
+        async with (
+            broker.subscribe(topic, group="billing", handler=bill),
+            broker.subscribe(topic, group="audit", ordered=True, handler=bill),
+            broker.subscribe(topic, group=None, handler=cache),
+        ):
+            await broker.publish(topic, "charge")
+            await until(lambda: billed == ["charge"] * 2)
+            await eventually(letters.count, lambda count: count == 1)
+            assert await letters.redrive_all() == 1
+            await until(lambda: cached == ["charge"] * 2)
+            await broker.publish(topic, "next")
+            await until(lambda: billed.count("next") == 2)
+        assert billed.count("charge") == 2
