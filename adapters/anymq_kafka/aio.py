@@ -29,6 +29,7 @@ from aiokafka.admin.config_resource import (  # type: ignore[import-untyped]
     ConfigResource,
     ConfigResourceType,
 )
+from aiokafka.client import AIOKafkaClient  # type: ignore[import-untyped]
 from aiokafka.codec import (  # type: ignore[import-untyped]
     gzip_decode,
     gzip_encode,
@@ -40,6 +41,17 @@ from aiokafka.codec import (  # type: ignore[import-untyped]
     zstd_encode,
 )
 from aiokafka.conn import AIOKafkaConnection  # type: ignore[import-untyped]
+from aiokafka.consumer.fetcher import (  # type: ignore[import-untyped]
+    Fetcher,
+    FetchResult,
+    PartitionRecords,
+)
+from aiokafka.consumer.group_coordinator import GroupCoordinator  # type: ignore[import-untyped]
+from aiokafka.consumer.subscription_state import (  # type: ignore[import-untyped]
+    Assignment,
+    SubscriptionState,
+    TopicPartitionState,
+)
 from aiokafka.coordinator.protocol import (  # type: ignore[import-untyped]
     ConsumerProtocolMemberAssignment as MemberAssignment,
 )
@@ -71,6 +83,7 @@ from aiokafka.protocol.types import (  # type: ignore[import-untyped]
 from aiokafka.record.util import calc_crc32c  # type: ignore[import-untyped]
 
 __all__ = [
+    "CLIENT_PARTS",
     "CODECS",
     "UNPACK",
     "AIOKafkaAdminClient",
@@ -113,6 +126,48 @@ __all__ = [
 ]
 
 RETRY_PAUSE = 0.1
+
+CLIENT_PARTS: dict[type, tuple[str, ...]] = {
+    AIOKafkaClient: ("_conns", "_topics", "force_metadata_update", "send"),
+    AIOKafkaConnection: ("_on_close_cb", "close"),
+    AIOKafkaProducer: ("_closed", "_message_accumulator", "_sender", "client", "send_batch"),
+    AIOKafkaAdminClient: ("_client", "_closed", "_send_request_to_node"),
+    AIOKafkaConsumer: ("_client", "_closed", "_coordinator", "_fetcher", "_subscription"),
+    GroupCoordinator: (
+        "_coordination_task",
+        "_do_commit_offsets",
+        "_send_req",
+        "check_errors",
+        "coordinator_dead",
+        "ensure_coordinator_known",
+        "generation",
+        "group_id",
+        "member_id",
+        "request_rejoin",
+    ),
+    Fetcher: (
+        "_client",
+        "_create_fetch_waiter",
+        "_fetch_max_wait_ms",
+        "_fetch_task",
+        "_notify",
+        "_records",
+        "_wait_consume_future",
+        "seek_to",
+    ),
+    FetchResult: (
+        "_assignment",
+        "_partition_records",
+        "check_assignment",
+        "getall",
+        "has_more",
+    ),
+    PartitionRecords: ("next_fetch_offset",),
+    SubscriptionState: ("fetch_context", "reassignment_in_progress", "wait_for_assignment"),
+    Assignment: ("active", "state_value"),
+    TopicPartitionState: ("consumed_to", "paused", "position"),
+}
+"""The parts of aiokafka that `Driver.client_parts` asks for."""
 
 Consumed: TypeAlias = ConsumerRecord[Any, Any]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
 from anymq.driver import Revoke
+from anymq.logs import logger
 from anymq.offsets import OffsetTracker
 
 from .aio import (
@@ -22,7 +22,7 @@ from .aio import (
 from .balance import Balancer, Claim
 from .records import KafkaReceived
 
-log = logging.getLogger("anymq.kafka")
+log = logger("anymq.kafka")
 
 # Both are spent while the whole group waits, the second without heartbeats.
 COMMIT_TIMEOUT = 2.0

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from anymq.driver import Nack, Received, Skipped, Source, SourceLost, SubscribeSpec
+from anymq.logs import logger
 
-from .aio import AIOKafkaConsumer, TopicPartition, has_ended, kafka, start_client
+from .aio import AIOKafkaConsumer, TopicPartition, has_ended, kafka
 from .clients import Clients, stop_consumer
 from .fetched import Fetched
 from .places import check, partitions_of, places_for
 from .topology import Topology
 from .watch import Progress
 
-log = logging.getLogger("anymq.kafka")
+log = logger("anymq.kafka")
 
 CLOSE_GRACE = 1.5
 LOOK_TIMEOUT = 5.0
@@ -67,7 +67,7 @@ class BroadcastSource(Source):
         consumer = clients.consumer(None)
         try:
             async with asyncio.timeout(clients.options.request_timeout):
-                await start_client(consumer)
+                await clients.start(consumer)
                 if isinstance(spec.place, dict):
                     places = dict(spec.place)
                 else:
@@ -175,7 +175,7 @@ class BroadcastSource(Source):
         consumer = self._clients.consumer(None)
         try:
             async with asyncio.timeout(self._clients.options.request_timeout):
-                await start_client(consumer)
+                await self._clients.start(consumer)
         except BaseException:
             await stop_consumer(consumer, 0)
             raise

@@ -7,15 +7,16 @@ ever) live here: everything is bounded, and what does not end is torn down by fo
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Coroutine
 from typing import Any
 
-from anymq.errors import AccessDenied, InvalidURL, translate
+from anymq.errors import AccessDenied, ConfigurationError, InvalidURL, translate
+from anymq.logs import logger
 from anymq.url import URL
 
 from .aio import (
+    CODECS,
     AIOKafkaAdminClient,
     AIOKafkaConnection,
     AIOKafkaConsumer,
@@ -24,12 +25,13 @@ from .aio import (
     abandon_consumer,
     abandon_producer,
     kafka,
+    start_client,
 )
 from .balance import Balancer
 from .errors import ERRORS
 from .options import KafkaOptions
 
-log = logging.getLogger("anymq.kafka")
+log = logger("anymq.kafka")
 
 DEFAULT_PORT = 9092
 # A single batch must stay below the default message.max.bytes of a topic that is not ours.
@@ -49,12 +51,10 @@ class Clients:
         self.hosts = [(host, port or DEFAULT_PORT) for host, port in url.hosts]
         if not self.hosts:
             raise InvalidURL(f"{url.scheme}://…: no host is named")
+        _check_codec(options.compression)
         self._security = _security(url, options)
         self._common: dict[str, Any] = {
             **self._security,
-            "bootstrap_servers": [
-                f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts
-            ],
             "client_id": options.client_id,
             "request_timeout_ms": _ms(options.request_timeout),
             "metadata_max_age_ms": _ms(options.metadata_max_age),
@@ -63,7 +63,7 @@ class Clients:
     def producer(self) -> AIOKafkaProducer:
         """An idempotent producer that has not been started."""
         return AIOKafkaProducer(
-            **self._common,
+            **self._address(),
             acks="all",
             enable_idempotence=True,
             linger_ms=0,
@@ -76,7 +76,7 @@ class Clients:
         """A consumer without a subscription that has not been started; commits are made by hand."""
         options = self.options
         return AIOKafkaConsumer(
-            **self._common,
+            **self._address(),
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -93,30 +93,53 @@ class Clients:
 
     def admin(self) -> AIOKafkaAdminClient:
         """An admin client that has not been started."""
-        return AIOKafkaAdminClient(**self._common)
+        return AIOKafkaAdminClient(**self._address())
 
     async def probe(self, timeout: float) -> None:
         """Return once a host has answered and taken the credentials.
 
         aiokafka's own `start` tells every failure as "Unable to bootstrap"; this raises the reason,
-        a refusal of the credentials before any other.
+        a refusal of the credentials before any other. Each host has its share of the time; the one
+        that answered is the first that the clients ask.
         """
         failures: list[BaseException] = []
-        try:
-            async with asyncio.timeout(timeout):
-                for host, port in self.hosts:
-                    failure = await self._try(host, port)
-                    if failure is None:
-                        return
-                    failures.append(failure)
-        except TimeoutError:
-            failures.append(kafka.KafkaConnectionError(f"no answer within {timeout:g} s"))
+        deadline = asyncio.get_running_loop().time() + timeout
+        for tried, (host, port) in enumerate(self.hosts):
+            left = deadline - asyncio.get_running_loop().time()
+            failure = await self._try(host, port, max(left, 0.1) / (len(self.hosts) - tried))
+            if failure is None:
+                self._begin_with(tried)
+                return
+            failures.append(failure)
         for failure in failures:
             if isinstance(translate(failure, ERRORS, doing="", where=""), AccessDenied):
                 raise failure
         raise failures[-1]
 
-    async def _try(self, host: str, port: int) -> BaseException | None:
+    async def start(
+        self, client: AIOKafkaProducer | AIOKafkaConsumer | AIOKafkaAdminClient
+    ) -> None:
+        """Start `client`. If that fails, the clients made next ask another host.
+
+        aiokafka asks several in an order of its own, and a silent one for all of the timeout: so
+        it is told one.
+        """
+        try:
+            await start_client(client)
+        except BaseException:
+            self._begin_with(1)
+            raise
+
+    def _begin_with(self, number: int) -> None:
+        hosts = self.hosts
+        self.hosts = hosts[number:] + hosts[:number]
+
+    def _address(self) -> dict[str, Any]:
+        host, port = self.hosts[0]
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return {**self._common, "bootstrap_servers": address}
+
+    async def _try(self, host: str, port: int, timeout: float) -> BaseException | None:
         connection = AIOKafkaConnection(
             host,
             port,
@@ -125,9 +148,14 @@ class Clients:
             request_timeout_ms=_ms(self.options.request_timeout),
         )
         try:
-            await connection.connect()
+            async with asyncio.timeout(timeout):
+                await connection.connect()
+        except TimeoutError:
+            late: BaseException = kafka.KafkaConnectionError(f"no answer from {host}:{port}")
+            return late
         except (kafka.KafkaError, OSError, EOFError) as error:
-            return error
+            failure: BaseException = error
+            return failure
         finally:
             connection.close()
         return None
@@ -171,6 +199,18 @@ async def _bounded(stop: Coroutine[Any, Any, None], grace: float) -> None:
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.debug("stopping failed: %r", error)
+
+
+def _check_codec(compression: str | None) -> None:
+    if compression is None:
+        return
+    try:
+        CODECS[compression][1](b"x")
+    except Exception as error:
+        raise ConfigurationError(
+            f"compression={compression} needs a package that is not installed: "
+            f"pip install 'aiokafka[{compression}]'"
+        ) from error
 
 
 def _security(url: URL, options: KafkaOptions) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
+from anymq.logs import logger
 from anymq.offsets import MAX_METADATA
 
 from .aio import AIOKafkaConsumer, TopicPartition, commit, kafka
@@ -14,7 +14,7 @@ from .aio import AIOKafkaConsumer, TopicPartition, commit, kafka
 if TYPE_CHECKING:
     from .assignment import Partition
 
-log = logging.getLogger("anymq.kafka")
+log = logger("anymq.kafka")
 
 COMMIT_TIMEOUT = 5.0
 PAUSE_AFTER_FAILURE = 0.5

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import random
 from collections.abc import Sequence
 
 from anymq.driver import Outcome, Received, Record
+from anymq.logs import logger
 from anymq.stamp import new_id
 
 from .aio import TopicPartition, kafka
@@ -31,7 +31,7 @@ from .reader import Reader
 from .records import DUE
 from .topology import Plan, Topology, settings
 
-log = logging.getLogger("anymq.kafka")
+log = logger("anymq.kafka")
 
 AUXILIARY = "_anymq."
 GROUP = "_anymq.delay"

@@ -23,7 +23,7 @@ from anymq.info import GroupInfo, TopicInfo
 from anymq.url import URL
 
 from . import describe, operate
-from .aio import AIOKafkaProducer, kafka
+from .aio import CLIENT_PARTS, AIOKafkaProducer, kafka
 from .broadcast import BroadcastSource
 from .capabilities import CAPABILITIES
 from .clients import Clients
@@ -46,6 +46,7 @@ class KafkaDriver(Driver):
     binding: ClassVar[Binding] = Binding(prefix="ce_", native_key=True)
     options: ClassVar[type[KafkaOptions]] = KafkaOptions
     tls_schemes: ClassVar[frozenset[str]] = frozenset({"kafka+ssl"})
+    client_parts = CLIENT_PARTS
     max_batch: ClassVar[int] = 1000
     overlap: ClassVar[int] = 2
     max_batch_bytes: ClassVar[int] = 4 * MIB

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -11,13 +10,14 @@ from datetime import datetime
 
 from anymq.driver import Start
 from anymq.errors import ConfigurationError
+from anymq.logs import logger
 
-from .aio import AIOKafkaConsumer, TopicPartition, commit, committed, kafka, start_client
+from .aio import AIOKafkaConsumer, TopicPartition, commit, committed, kafka
 from .clients import Clients, stop_consumer
 from .commits import REFUSED
 from .topology import Topology
 
-log = logging.getLogger("anymq.kafka")
+log = logger("anymq.kafka")
 
 REFUSALS = 10
 PAUSE = 0.2
@@ -53,7 +53,7 @@ async def reader(clients: Clients, group: str | None = None) -> AsyncIterator[AI
     consumer = clients.consumer(group)
     try:
         async with asyncio.timeout(clients.options.request_timeout):
-            await start_client(consumer)
+            await clients.start(consumer)
         yield consumer
     finally:
         await stop_consumer(consumer, STOP_GRACE)

@@ -21,7 +21,7 @@ from anymq.driver import Outcome, Record
 from anymq.errors import PublishTimeout
 from anymq.partitions import partition_of
 
-from .aio import AIOKafkaProducer, abandon_producer, forget_topic, kafka, start_client
+from .aio import AIOKafkaProducer, abandon_producer, forget_topic, kafka
 from .batches import RecordBatch
 from .clients import MAX_BATCH, Clients, stop_producer
 from .held import now_ms
@@ -115,7 +115,7 @@ class Publisher:
                 producer = self._clients.producer()
                 try:
                     async with asyncio.timeout(self._timeout):
-                        await start_client(producer)
+                        await self._clients.start(producer)
                 except BaseException as error:
                     abandon_producer(producer)
                     if isinstance(error, TimeoutError):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from typing import cast
 
 from anymq.driver import Received, Revoke, SourceLost
+from anymq.logs import logger
 
-from .aio import TopicPartition, has_ended, kafka, refresh, start_client
+from .aio import TopicPartition, has_ended, kafka, refresh
 from .assignment import Assignment, Partition
 from .balance import Balancer
 from .clients import Clients, stop_consumer
@@ -21,7 +21,7 @@ from .records import KafkaReceived
 from .topology import Topology
 from .watch import Watch
 
-log = logging.getLogger("anymq.kafka")
+log = logger("anymq.kafka")
 
 # How soon something given back is noticed while reading waits for the broker.
 SLICE = 0.1
@@ -65,6 +65,7 @@ class Reader:
         self._trimmable: dict[TopicPartition, int] = {}
         self._trimming: asyncio.Task[None] | None = None
         balancer = Balancer(ordered=revoke is not None)
+        self._clients = clients
         self.consumer = clients.consumer(group, balancer)
         self._fetched: Fetched | None = None
         self.assignment = Assignment(
@@ -88,7 +89,7 @@ class Reader:
         """
         try:
             async with asyncio.timeout(self._options.request_timeout):
-                await start_client(self.consumer)
+                await self._clients.start(self.consumer)
         except BaseException:
             await self.aclose(grace=0.0)
             raise

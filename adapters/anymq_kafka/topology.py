@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from anymq.logs import logger
 
 from .aio import (
     AIOKafkaAdminClient,
@@ -20,11 +21,10 @@ from .aio import (
     check,
     kafka,
     send,
-    start_client,
 )
 from .clients import Clients, stop_admin
 
-log = logging.getLogger("anymq.kafka")
+log = logger("anymq.kafka")
 
 CLOSE_GRACE = 1.0
 # Of what a topic keeps, this share at most is kept longer: segments are deleted as a whole.
@@ -202,7 +202,7 @@ class Topology:
             if self._admin is None:
                 admin = self._clients.admin()
                 try:
-                    await start_client(admin)
+                    await self._clients.start(admin)
                 except BaseException:
                     abandon_admin(admin)
                     raise

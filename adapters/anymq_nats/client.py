@@ -13,8 +13,36 @@ from typing import Any
 
 import nats.errors
 from nats.aio.client import Client, Srv
+from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
+from nats.protocol.parser import Parser
 
 from .parser import Sink, SinkParser
+
+CLIENT_PARTS: dict[type, tuple[str, ...]] = {
+    Client: (
+        "_connect_command",
+        "_connect_to_server",
+        "_error_cb",
+        "_flush_pending",
+        "_flusher_task",
+        "_ping_interval_task",
+        "_pongs",
+        "_process_op_err",
+        "_process_pong",
+        "_ps",
+        "_reading_task",
+        "_reconnection_task",
+        "_remove_sub",
+        "_server_info",
+        "_transport",
+        "ssl_context",
+    ),
+    Subscription: ("_id",),
+    TcpTransport: ("_io_writer",),
+    Parser: ("parse", "reset"),
+}
+"""The parts of nats-py that `Driver.client_parts` asks for."""
 
 
 class GuardedClient(Client):

@@ -31,6 +31,7 @@ from . import operate
 from .broadcast import BroadcastSource
 from .browse import browse
 from .capabilities import CAPABILITIES
+from .client import CLIENT_PARTS
 from .connect import Target
 from .describe import describe_group, describe_topic
 from .errors import ERRORS
@@ -65,6 +66,7 @@ class NatsDriver(Driver):
     overlap = 4
     max_batch_bytes = 4 * 1024 * 1024
     tls_schemes = frozenset({"tls"})
+    client_parts = CLIENT_PARTS
 
     def __init__(self, link: Link, publisher: Publisher, options: NatsOptions) -> None:
         self._link = link

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import re
 import time
 from collections.abc import Awaitable
@@ -14,12 +13,14 @@ from typing import Any, TypeVar
 
 import nats.errors
 
+from anymq.logs import logger
+
 from .client import GuardedClient
 from .connect import Events, Target, close, connect
 from .errors import NotPermitted, api_error
 from .parser import Sink
 
-_log = logging.getLogger("anymq.nats")
+_log = logger("anymq.nats")
 _DENIED = re.compile(
     r'permissions violation for (?:publish|subscription) to "([^"]+)"', re.IGNORECASE
 )

@@ -46,7 +46,7 @@ from .errors import ERRORS
 from .fill import Fill, Filling
 from .group import Group
 from .lane import Lane
-from .link import Link
+from .link import CLIENT_PARTS, Link
 from .log import Log
 from .names import Names
 from .operating import describe_group, describe_topic, present
@@ -72,6 +72,7 @@ class RabbitMQDriver(Driver):
     overlap: ClassVar[int] = 4
     max_body: ClassVar[float] = 16 * 1024 * 1024
     tls_schemes: ClassVar[frozenset[str]] = frozenset({"amqps"})
+    client_parts = CLIENT_PARTS
 
     def __init__(self, link: Link, publishing: Link, options: RabbitMQOptions) -> None:
         self._link = link

@@ -22,7 +22,6 @@ import asyncio
 import heapq
 import itertools
 import json
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from anymq.driver import Record
 from anymq.errors import ConnectionLost, NotFound
+from anymq.logs import logger
 
 from . import convert, topology
 from .consumer import Consumer, Delivery
@@ -52,7 +52,7 @@ WINDOW = 2000
 PATIENCE = 2.0
 PAUSE = 1.0
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,11 @@ from urllib.parse import quote
 
 import aio_pika
 import yarl
+from aio_pika.abc import UnderlayConnection
 from aiormq import Channel as ClientChannel
+from aiormq import Connection as ClientConnection
 from aiormq.abc import AbstractConnection
+from aiormq.connection import TransportFactory
 from aiormq.exceptions import (
     AMQPConnectionError,
     AMQPError,
@@ -34,6 +37,19 @@ from .options import RabbitMQOptions, virtual_host
 from .transport import Sweep, Tap, Transport
 
 T = TypeVar("T")
+
+CLIENT_PARTS: dict[type, tuple[str, ...]] = {
+    aio_pika.Connection: ("connect", "kwargs", "transport"),
+    UnderlayConnection: ("connection",),
+    ClientConnection: (
+        "_transport_factory",
+        "connection_tune",
+        "server_properties",
+    ),
+    ClientChannel: ("closing", "number", "rpc"),
+    TransportFactory: ("create",),
+}
+"""The parts of aio-pika and aiormq that `Driver.client_parts` asks for."""
 
 CLOSE_TIMEOUT = 2.0
 PORTS = {"amqp": 5672, "amqps": 5671}
@@ -261,7 +277,7 @@ class Link:
             scheme=self._url.scheme,
             user=quote(self._url.username or "guest", safe=""),
             password=quote(self._url.password or "guest", safe=""),
-            host=host,
+            host=f"[{host}]" if ":" in host else host,
             port=port or PORTS[self._url.scheme],
             path="/" + quote(virtual_host(self._url), safe=""),
             query_string=f"heartbeat={self._options.heartbeat}",

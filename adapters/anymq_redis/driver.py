@@ -39,6 +39,7 @@ from .log import RedisLog, StreamReader
 from .member import Member
 from .moving import group_mover, topic_mover
 from .options import RedisOptions
+from .pipe import CLIENT_PARTS
 from .places import beginning
 from .publisher import Publisher
 from .settlement import Settlement
@@ -57,6 +58,7 @@ class RedisDriver(Driver):
     # A value may have 512 MiB; a copy that waits is one value with all of its headers.
     max_body: ClassVar[float] = 500 * 1024 * 1024
     tls_schemes = frozenset({"rediss"})
+    client_parts = CLIENT_PARTS
 
     def __init__(self, address: Address, commands: Commands, options: RedisOptions) -> None:
         self._address = address

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections import deque
@@ -10,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from anymq.driver import Received
+from anymq.logs import logger
 
 from .connection import LONGEST_BLOCK, Reader
 from .member import Member
@@ -17,7 +17,7 @@ from .reading import ReadSize
 from .resp import pack
 from .scripts import CLAIM, READ, TAKE, Script
 
-log = logging.getLogger("anymq.redis")
+log = logger("anymq.redis")
 
 _PAGE = 500
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from redis.exceptions import RedisError
 
 from anymq.driver import Received, Start
+from anymq.logs import logger
 from anymq.ordered import cursor_of
 from anymq.partitioned_log import Cell, PartitionedLog
 
@@ -22,7 +22,7 @@ from .scripts import SAVE
 from .topology import RedisTopic
 from .wire import Place, received
 
-log = logging.getLogger("anymq.redis")
+log = logger("anymq.redis")
 
 
 class StreamReader:

@@ -20,6 +20,12 @@ from redis.exceptions import ConnectionError, InvalidResponse, ReadOnlyError
 
 _NOTHING = object()
 
+CLIENT_PARTS: dict[type, tuple[str, ...]] = {
+    AbstractConnection: ("_reader", "_writer", "connect", "disconnect"),
+    BaseParser: ("parse_error",),
+}
+"""The parts of redis-py that `Driver.client_parts` asks for."""
+
 Watch = Callable[["Pipe"], None]
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from redis.exceptions import RedisError, ResponseError
 
 from anymq.driver import Driver, Nack, Received, Rejected, Source, SourceLost
 from anymq.errors import NotFound
+from anymq.logs import logger
 
 from .connection import Reader
 from .errors import code_of
@@ -22,7 +22,7 @@ from .topology import create_groups
 from .upkeep import Chore, Upkeep
 from .wire import RETRY
 
-log = logging.getLogger("anymq.redis")
+log = logger("anymq.redis")
 
 _GONE = ("NOGROUP", "UNBLOCKED")
 _PAGE = 100

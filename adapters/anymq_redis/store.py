@@ -17,6 +17,7 @@ from anymq.url import URL
 
 from .connection import Address, Commands
 from .options import RedisOptions
+from .pipe import CLIENT_PARTS
 from .resp import pack, words
 from .scripts import ABANDON, BEGIN, COMPLETE, RENEW, SET, Call, Script
 from .together import Together
@@ -41,6 +42,7 @@ class RedisStore(Store):
     """
 
     tls_schemes = frozenset({"rediss"})
+    client_parts = CLIENT_PARTS
 
     def __init__(self, commands: Commands, prefix: str) -> None:
         self._commands = commands

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ from redis.exceptions import ResponseError
 
 from anymq.driver import Record, SubscribeSpec, TopicSpec
 from anymq.errors import ConfigurationError, NotFound
+from anymq.logs import logger
 from anymq.partitions import partition_of
 
 from .connection import Commands
@@ -18,7 +18,7 @@ from .keys import GroupKeys, TopicKeys, topic_keys
 from .resp import pack
 from .scripts import DECLARE, JOIN, JOIN_ORDERED
 
-log = logging.getLogger("anymq.redis")
+log = logger("anymq.redis")
 
 _warned: set[str] = set()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 import time
@@ -13,10 +12,12 @@ from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
+from anymq.logs import logger
+
 from .connection import Commands
 from .scripts import Call, Script
 
-log = logging.getLogger("anymq.redis")
+log = logger("anymq.redis")
 
 _MOST = 50
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from .connect import connect
 from .driver import Start
 from .errors import ConfigurationError, StateError
 from .handlers import Function, adapt
+from .logs import logger
 from .message import Receipt
 from .middleware import Acknowledge, DeadLetter, Middleware, PublishMiddleware, Retry
 from .subscription import Subscription
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .batch import Batch
     from .middleware import Deadline, Idempotency, KillSwitch, RateLimit
 
-log = logging.getLogger("anymq")
+log = logger("anymq")
 
 _ACKNOWLEDGE = Acknowledge()
 _DEAD_LETTER = DeadLetter()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -26,6 +25,7 @@ from .errors import (
     translate,
 )
 from .handlers import Function, adapt
+from .logs import logger
 from .message import NO_HEADERS, Message, Receipt
 from .middleware import Middleware, Publish, PublishMiddleware, compose, shorten
 from .middleware.acknowledge import Acknowledge
@@ -34,7 +34,7 @@ from .names import check_group, check_headers, check_key
 from .options import ConnectOptions
 from .outlet import Outlet
 from .payload import check_payload, encode_payload, type_name
-from .publisher import FINE, Publisher
+from .publisher import FINE, Publisher, check_loop
 from .requests import Requests
 from .session import Context
 from .stamp import new_id
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from .admin import Admin
     from .batch import Batch
 
-log = logging.getLogger("anymq")
+log = logger("anymq")
 
 _sending: ContextVar[tuple[float, float | None]] = ContextVar("anymq-publish")
 """The timeout and the due time of the publish whose middleware is running."""
@@ -97,6 +97,7 @@ class Broker:
         self._subscriptions: set[Subscription] = set()
         self._stores = Stores()
         self._closed: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
         self._publisher = Publisher(
             driver, translate=self._translate, declare=self._topics.redeclare, clock=clock
         )
@@ -488,6 +489,7 @@ class Broker:
     def _outlet(self, topic: str | Topic[Any]) -> Outlet:
         if self._closed is not None:
             raise Closed(f"the broker {self._url} is closed")
+        check_loop(self._loop)
         # By identity, as an outlet keeps its topic: hashing one takes as long as all the rest.
         key = topic if isinstance(topic, str) else _identity(topic)
         outlet = self._outlets.get(key)
@@ -643,3 +645,4 @@ class Broker:
     def _check_open(self) -> None:
         if self._closed is not None:
             raise Closed(f"the broker {self._url} is closed")
+        check_loop(self._loop)

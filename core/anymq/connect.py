@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -13,13 +12,14 @@ from .clock import REAL, Clock
 from .credentials import check_credentials
 from .driver import Driver
 from .errors import AccessDenied, ConnectionLost, translate
+from .logs import logger
 from .middleware import PublishMiddleware
 from .names import check_headers, check_topic
 from .options import split_options
 from .registry import load_driver
 from .url import URL
 
-log = logging.getLogger("anymq")
+log = logger("anymq")
 
 
 def connect(

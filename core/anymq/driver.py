@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from .capabilities import Capabilities
@@ -27,6 +28,7 @@ from .message import NO_HEADERS
 from .url import URL
 
 if TYPE_CHECKING:
+    from .client_parts import Parts
     from .info import GroupInfo, TopicInfo
 
 Start = str | datetime
@@ -446,8 +448,10 @@ class Driver(ABC):
     bound one `publish` call; a single larger record still comes, alone, up to `max_body` bytes.
     `overlap` is how many calls of `publish` may be under way at a time.
     `tls_schemes` are those of its URL schemes that encrypt: credentials over any other are refused
-    off loopback. A driver whose `capabilities.extend` is native has leases of its own; for the
-    others the core gives back what is neither settled nor extended in time.
+    off loopback. `client_parts` lists the private attributes of the client library that the adapter
+    uses: the core refuses a release that lacks one of them. A driver whose `capabilities.extend` is
+    native has leases of its own; for the others the core gives back what is neither settled nor
+    extended in time.
     """
 
     capabilities: ClassVar[Capabilities]
@@ -459,6 +463,7 @@ class Driver(ABC):
     max_batch_bytes: ClassVar[int] = 4 * 1024 * 1024
     max_body: ClassVar[float] = math.inf
     tls_schemes: ClassVar[frozenset[str]] = frozenset()
+    client_parts: ClassVar[Parts] = MappingProxyType({})
     clock: Clock = REAL
     """The engine's clock, set by the core after `open`; an adapter whose timers are its own (not
     the broker's) takes the time from here, so that tests can move it."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from .clock import Clock
 from .driver import Driver, Outcome, Record
-from .errors import BrokerError, Closed, NotFound, PublishTimeout, TransientError
+from .errors import BrokerError, Closed, NotFound, PublishTimeout, StateError, TransientError
+from .logs import logger
 
-log = logging.getLogger("anymq.publisher")
+log = logger("anymq.publisher")
 
 SWEEP = 0.05
 SMALLEST = 32
@@ -22,6 +22,20 @@ OVERHEAD = 256
 FINE = frozenset({str, type(None)})
 """The types of outcomes that are no errors."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+OTHER_LOOP = (
+    "this broker belongs to another event loop: connect in the loop that uses it (one broker for "
+    "each asyncio.run), or hand the call over with asyncio.run_coroutine_threadsafe"
+)
+
+
+def check_loop(own: asyncio.AbstractEventLoop) -> None:
+    """Raise `StateError` in a running loop that is not `own`."""
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if running is not own:
+        raise StateError(OTHER_LOOP)
 
 
 class One:
@@ -178,8 +192,10 @@ class Publisher:
 
     def submit(self, record: Record, timeout: float) -> asyncio.Future[str | None]:
         """Queue `record`; the future yields its position, or raises, by `timeout` seconds."""
-        loop = self._loop
-        future: asyncio.Future[str | None] = loop.create_future()
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            raise StateError(OTHER_LOOP)
+        future: asyncio.Future[str | None] = asyncio.Future(loop=loop)
         item = One(record, loop.time() + timeout, future)
         if self._resting or self._closed or self._sweep is None:
             self._enqueue(item)
@@ -193,7 +209,9 @@ class Publisher:
     ) -> asyncio.Future[list[Outcome]]:
         """Queue `records` of one topic, at least one; the future yields their outcomes by `timeout`
         seconds."""
-        loop = self._loop
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            raise StateError(OTHER_LOOP)
         many = Many(records, loop.time() + timeout, loop.create_future())
         self._enqueue(Part(many, range(len(records))))
         return many.future

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from .driver import Driver
@@ -30,20 +31,23 @@ def register(scheme: str, target: str, *, group: str = ADAPTERS) -> None:
 def load_driver(scheme: str) -> type[Driver]:
     """Return the driver class for `scheme`.
 
-    Raises `UnknownScheme`, listing what is installed, or `MissingDependency` with the exact
-    command where the adapter's client library is missing.
+    Raises `UnknownScheme`, listing what is installed, `MissingDependency` with the exact command
+    where the adapter's client library is missing, or `ConfigurationError` with the tested range
+    where its release lacks a part that the adapter uses.
     """
-    driver = _load(scheme, ADAPTERS)
+    driver, distribution = _load(scheme, ADAPTERS)
     if not (isinstance(driver, type) and issubclass(driver, Driver)):
         raise ConfigurationError(f"the adapter for {scheme}:// is not a Driver: {driver!r}")
+    _check(driver, distribution)
     return driver
 
 
 def load_store(scheme: str) -> type[Store]:
     """Return the store class for `scheme`; raises as `load_driver` does."""
-    store = _load(scheme, STORES)
+    store, distribution = _load(scheme, STORES)
     if not (isinstance(store, type) and issubclass(store, Store)):
         raise ConfigurationError(f"the store for {scheme}:// is not a Store: {store!r}")
+    _check(store, distribution)
     return store
 
 
@@ -53,11 +57,19 @@ def schemes(group: str = ADAPTERS) -> list[str]:
     return sorted(installed | {scheme for kind, scheme in _registered if kind == group})
 
 
-def _load(scheme: str, group: str) -> Any:
+def _check(found: type[Driver] | type[Store], distribution: str) -> None:
+    if found.client_parts:
+        from .client_parts import check_parts
+
+        check_parts(found.client_parts, distribution=distribution)
+
+
+def _load(scheme: str, group: str) -> tuple[Any, str]:
+    """Return what serves `scheme`, and the distribution it came with."""
     target = _registered.get((group, scheme))
     if target is not None:
         module, _, name = target.partition(":")
-        return getattr(import_module(module), name)
+        return getattr(import_module(module), name), module.partition(".")[0]
     points = _distinct(_entry_points(group=group, name=scheme))
     if not points:
         raise UnknownScheme(_unknown(scheme, group))
@@ -65,10 +77,15 @@ def _load(scheme: str, group: str) -> Any:
         claims = ", ".join(f"{point.value} ({_distribution(point)})" for point in points)
         raise ConfigurationError(f"{scheme}:// is claimed more than once: {claims}")
     try:
-        return points[0].load()
+        return points[0].load(), _distribution(points[0])
     except ImportError as error:
-        if error.name and error.name.partition(".")[0] == points[0].module.partition(".")[0]:
+        client = error.name.partition(".")[0] if error.name else ""
+        if client == points[0].module.partition(".")[0]:
             raise
+        if client and find_spec(client) is not None:
+            from .client_parts import unfit
+
+            raise unfit(client, str(error), distribution=_distribution(points[0])) from error
         raise MissingDependency(
             f"{scheme}:// needs {error.name or 'a client library'}, which is not installed; "
             f"run: pip install '{_requirement(points[0])}'"

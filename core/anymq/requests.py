@@ -10,7 +10,6 @@ that dies leaves nothing behind but replies, for as long as the topic keeps them
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -28,6 +27,7 @@ from .errors import (
     StateError,
 )
 from .letters import text
+from .logs import logger
 from .message import Message, Receipt
 from .middleware.acknowledge import Acknowledge
 from .names import check_topic
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .broker import Broker
     from .subscription import Subscription
 
-log = logging.getLogger("anymq.requests")
+log = logger("anymq.requests")
 
 REPLY_TO = "ce-replyto"
 INBOX = "ce-replyinbox"

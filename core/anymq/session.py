@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +14,7 @@ from .delivery import Delivery
 from .driver import ATTEMPT, Binding, Driver, Nack, Received, Record, Rejected, Source
 from .errors import TransientError
 from .letters import ATTEMPTS, letter_for
+from .logs import logger
 from .stamp import new_id
 from .stores import Stores
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .requests import Requests
     from .subscription import Subscription
 
-log = logging.getLogger("anymq.consumer")
+log = logger("anymq.consumer")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 CLOSE_GRACE = 2.5

@@ -7,9 +7,13 @@ from asyncio import gather
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from .url import URL
+
+if TYPE_CHECKING:
+    from .client_parts import Parts
 
 
 class State(Enum):
@@ -33,10 +37,12 @@ class Store(ABC):
 
     Every method is one atomic step. Errors of a client library are translated by the adapter's
     `errors` table of the driver in the same package. `tls_schemes` are those of its URL schemes
-    that encrypt: credentials over any other are refused off loopback.
+    that encrypt: credentials over any other are refused off loopback. `client_parts` is as in
+    `Driver`.
     """
 
     tls_schemes: ClassVar[frozenset[str]] = frozenset()
+    client_parts: ClassVar[Parts] = MappingProxyType({})
     in_bulk: ClassVar[bool] = False
     """Whether `complete_many` stands for `complete`.
 

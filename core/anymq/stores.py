@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from .credentials import check_credentials
+from .logs import logger
 from .registry import load_store
 from .store import Store
 from .url import URL
 
-log = logging.getLogger("anymq.idempotency")
+log = logger("anymq.idempotency")
 
 
 class Stores:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -15,13 +14,14 @@ from .delivery import Delivery, current
 from .driver import BROADCAST_ONLY, ONLY_GROUP, Received, Source, SourceLost
 from .errors import ConfigurationError, StateError, TransientError
 from .lanes import Lanes
+from .logs import logger
 from .session import Context, Session
 
 if TYPE_CHECKING:
     from .clock import Clock
     from .middleware import Handler
 
-log = logging.getLogger("anymq.consumer")
+log = logger("anymq.consumer")
 
 HUNG = 30.0
 FAILURES = 5

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import Reject, RetryAfter, StopLane
+from ..logs import logger
 
 if TYPE_CHECKING:
     from ..delivery import Delivery
     from . import Handler
 
-log = logging.getLogger("anymq.consumer")
+log = logger("anymq.consumer")
 
 
 @dataclass(frozen=True, slots=True)

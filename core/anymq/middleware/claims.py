@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine, Iterator, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..logs import logger
 from ..stamp import new_id
 from ..store import Claim, State, Store
 from .stored import tried
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..delivery import Delivery
     from ..subscription import Subscription
 
-log = logging.getLogger("anymq.idempotency")
+log = logger("anymq.idempotency")
 
 SOON = 0.01
 """Claimed ahead is what handlers will have begun with after as many seconds, at their rate."""

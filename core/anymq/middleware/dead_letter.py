@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
+from logging import WARNING
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import Reject
+from ..logs import logger
 from ..names import check_topic
 
 if TYPE_CHECKING:
     from ..delivery import Delivery
     from . import Handler
 
-log = logging.getLogger("anymq.dead_letters")
+log = logger("anymq.dead_letters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,9 @@ class DeadLetter:
             try:
                 await handler(delivery)
             except Reject as signal:
-                log.warning(
+                log.seldom(
+                    ("dead letter", delivery.topic, delivery.group),
+                    WARNING,
                     "dead letter: %s from %s (group %s, attempt %d): %s",
                     delivery.message.id,
                     delivery.topic,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError, RetryAfter
+from ..logs import logger
 from ..store import Claim, State, Store
 from .claims import BUSY, Claims
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..delivery import Delivery
     from . import Handler
 
-log = logging.getLogger("anymq.idempotency")
+log = logger("anymq.idempotency")
 
 OTHERWISE = frozenset({"nack", "release", "reject", "stop"})
 """The verbs that do not say that a message is done."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import ConfigurationError, Reject, RetryAfter, StopLane
+from ..logs import logger
 from .retry import Exhausted
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..subscription import Subscription
     from . import Handler
 
-log = logging.getLogger("anymq.kill_switch")
+log = logger("anymq.kill_switch")
 
 State = Literal["closed", "open", "half-open"]
 

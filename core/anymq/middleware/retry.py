@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import ConfigurationError, Reject, RetryAfter, StopLane
+from ..logs import logger
 from ..store import Store
 from .stored import tried
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..delivery import Delivery
     from . import Handler
 
-log = logging.getLogger("anymq.retry")
+log = logger("anymq.retry")
 
 ErrorTypes = type[Exception] | tuple[type[Exception], ...]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from ..errors import ConfigurationError, RetryAfter
+from ..logs import logger
 
-log = logging.getLogger("anymq.idempotency")
+log = logger("anymq.idempotency")
 
 T = TypeVar("T")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
@@ -11,12 +10,13 @@ from typing import Any
 from ..clock import Clock
 from ..driver import SourceLost, SubscribeSpec
 from ..errors import NotFound, TransientError
+from ..logs import logger
 from ..partitioned_log import Cell, PartitionedLog
 from .content import Content
 from .holding import Holding
 from .spread import Plan, Seat, plan
 
-log = logging.getLogger("anymq.ordered")
+log = logger("anymq.ordered")
 
 BEAT = 1.0
 """Seconds between two renewals, unless a quarter of the lease is shorter."""

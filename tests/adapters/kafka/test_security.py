@@ -14,6 +14,7 @@ import pytest
 from anymq.errors import AccessDenied, ConfigurationError, InvalidURL, TransientError, translate
 from anymq.url import URL
 from anymq_kafka import KafkaDriver, KafkaOptions
+from anymq_kafka.aio import CODECS
 from anymq_kafka.clients import Clients
 from anymq_kafka.errors import ERRORS
 from brokers.errors import NotInstallable
@@ -133,4 +134,17 @@ def test_what_encrypts() -> None:
 def test_hosts_as_the_client_wants_them(tmp_path: Path) -> None:
     clients = Clients(URL.parse("kafka://a,b:9093,[::1]:9094"), KafkaOptions())
     assert clients.hosts == [("a", 9092), ("b", 9093), ("::1", 9094)]
-    assert clients._common["bootstrap_servers"] == ["a:9092", "b:9093", "[::1]:9094"]
+    asked: list[str] = []
+    for _ in clients.hosts:
+        asked.append(clients._address()["bootstrap_servers"])
+        clients._begin_with(1)  # as when that one did not answer
+    assert asked == ["a:9092", "b:9093", "[::1]:9094"]
+
+
+async def test_a_compression_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    def encode(_: bytes) -> bytes:
+        raise AttributeError("'NoneType' object has no attribute 'lz4'")
+
+    monkeypatch.setitem(CODECS, "lz4", (3, encode))
+    with pytest.raises(ConfigurationError, match=r"aiokafka\[lz4\]"):
+        await KafkaDriver.open(URL.parse("kafka://h"), KafkaOptions(compression="lz4"), timeout=1)
