@@ -1,9 +1,26 @@
 """The backends with a server: one that tests share, and one for the tests that kill it."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from anymq.testing import Harness, Server
+from benchmarks.chaos.proxy import Proxy
 from brokers import server
+
+
+@dataclass
+class ProxiedLink:
+    url: str
+    proxy: Proxy
+
+    def cut(self) -> None:
+        self.proxy.accepting = False
+        self.proxy.cut()
+
+    def mend(self) -> None:
+        self.proxy.heal()
 
 
 class ServerHarness(Harness):
@@ -21,3 +38,10 @@ class ServerHarness(Harness):
 
     def server(self) -> Server:
         return server(self.name, instance="faults")
+
+    @asynccontextmanager
+    async def link(self) -> AsyncIterator[ProxiedLink]:
+        behind = server(self.name, instance="faults")
+        front, back = behind.route()
+        async with Proxy(back, front) as proxy:
+            yield ProxiedLink(behind.url_at(proxy.port), proxy)

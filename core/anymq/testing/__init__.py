@@ -5,6 +5,6 @@ The suite needs `pytest` and `pytest-asyncio` (`pip install 'anymq[testing]'`); 
 
 from .app import TestBroker
 from .clock import VirtualClock
-from .harness import Harness, Server, random_name
+from .harness import Harness, Link, Server, random_name
 
-__all__ = ["Harness", "Server", "TestBroker", "VirtualClock", "random_name"]
+__all__ = ["Harness", "Link", "Server", "TestBroker", "VirtualClock", "random_name"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +32,21 @@ class Server(Protocol):
 
     def resume(self) -> None:
         """SIGCONT."""
+
+
+class Link(Protocol):
+    """A way to the server that tests may break, while others go on."""
+
+    @property
+    def url(self) -> str:
+        """Where the server can be reached by it."""
+        ...
+
+    def cut(self) -> None:
+        """Reset every connection, and refuse new ones until `mend`."""
+
+    def mend(self) -> None:
+        """Let connections through again."""
 
 
 class Harness:
@@ -62,6 +78,10 @@ class Harness:
 
     def server(self) -> Server:
         """Return a server for the tests that break it; nobody else uses it."""
+        raise NotImplementedError
+
+    def link(self) -> AbstractAsyncContextManager[Link]:
+        """Return a link to `server`, for instance a proxy; open while it is entered."""
         raise NotImplementedError
 
     async def publish_foreign(self, broker: Broker, topic: str, body: bytes) -> None:

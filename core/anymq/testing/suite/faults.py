@@ -14,12 +14,12 @@ from ...connect import connect
 from ...errors import ConnectionLost, PublishTimeout, TransientError
 from ..harness import Server
 from ..tools import take, take_acked, until
-from .base import Base
+from .broadcast_faults import BroadcastFaults
 
 EARLY = 0.02
 
 
-class Faults(Base):
+class Faults(BroadcastFaults):
     """What only a backend with a server can be put through."""
 
     @pytest_asyncio.fixture
