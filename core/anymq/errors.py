@@ -29,7 +29,9 @@ the library: a handler raises them to say what becomes of its delivery.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 
@@ -118,21 +120,26 @@ class Reject(Exception):
 
     def __init__(self, reason: str = "rejected by the handler") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = check_reason(reason)
 
 
 class RetryAfter(Exception):
-    """Raise in a handler, from any depth: failed attempt, deliver again after `delay` seconds.
+    """Raise in a handler, from any depth: failed attempt, deliver again after `delay`.
 
-    With `counted=False` it is no attempt: the message was only not ready to be handled.
+    `delay` is in seconds, or a timedelta. With `counted=False` it is no attempt: the message was
+    only not ready to be handled.
     """
 
     def __init__(
-        self, delay: float, reason: str = "retry requested by the handler", *, counted: bool = True
+        self,
+        delay: float | timedelta,
+        reason: str = "retry requested by the handler",
+        *,
+        counted: bool = True,
     ) -> None:
         super().__init__(reason)
-        self.delay = delay
-        self.reason = reason
+        self.delay = check_delay(delay)
+        self.reason = check_reason(reason)
         self.counted = counted
 
 
@@ -141,7 +148,35 @@ class StopLane(Exception):
 
     def __init__(self, reason: str = "stopped by the handler") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = check_reason(reason)
+
+
+LONGEST_DELAY = timedelta(days=366)
+
+
+def check_delay(delay: float | timedelta) -> float:
+    """Return `delay` in seconds, at least 0; raises `ConfigurationError` for what is no delay."""
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise ConfigurationError(f"a delay is in seconds, or a timedelta, not {delay!r}")
+    if math.isnan(seconds) or seconds > LONGEST_DELAY.total_seconds():
+        raise ConfigurationError(f"a delay is at most {LONGEST_DELAY.days} days, not {delay!r}")
+    return max(0.0, seconds)
+
+
+def check_reason(reason: str) -> str:
+    """Return `reason`; raises `ConfigurationError` if it is no text."""
+    if not isinstance(reason, str):
+        raise ConfigurationError(f"a reason is text, not {type(reason).__name__}")
+    return reason
+
+
+def text_of(error: BaseException) -> str:
+    """Return what `error` says, or that it cannot say it: its `str` may raise itself."""
+    try:
+        return str(error) or type(error).__name__
+    except Exception as failed:
+        return f"{type(error).__name__} (its text cannot be made: {type(failed).__name__})"
 
 
 Meaning = type[AnymqError] | Callable[[Any], type[AnymqError]]
@@ -163,9 +198,16 @@ def translate(error: BaseException, table: ErrorTable, *, doing: str, where: str
         meaning = table.get(cls)
         if meaning is None:
             continue
-        kind: type[AnymqError] = meaning if isinstance(meaning, type) else meaning(error)
-        detail = str(error) or type(error).__name__
-        translated = kind(f"{doing} failed on {where}: {detail}")
+        kind: type[AnymqError] = meaning if isinstance(meaning, type) else _ask(meaning, error)
+        translated = kind(f"{doing} failed on {where}: {text_of(error)}")
         translated.__cause__ = error
         return translated
     return error
+
+
+def _ask(meaning: Callable[[Any], type[AnymqError]], error: BaseException) -> type[AnymqError]:
+    """Return what `error` means; if that cannot be told, it may pass."""
+    try:
+        return meaning(error)
+    except Exception:
+        return TransientError

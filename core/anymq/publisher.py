@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from .clock import Clock
 from .driver import Driver, Outcome, Record
-from .errors import BrokerError, Closed, NotFound, PublishTimeout, StateError, TransientError
+from .errors import Closed, NotFound, PublishTimeout, StateError, TransientError
 from .logs import logger
+from .supervised import fault, supervise
 
 log = logger("anymq.publisher")
 
@@ -188,7 +189,14 @@ class Publisher:
         self._closed = False
         self._sweep: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._run(), name="anymq-publisher")
+        self._task = self._start()
+
+    def _start(self) -> asyncio.Task[None]:
+        return supervise(self._run(), name="anymq-publisher", ended=self._restart)
+
+    def _restart(self) -> None:
+        if not self._closed:
+            self._task = self._start()
 
     def submit(self, record: Record, timeout: float) -> asyncio.Future[str | None]:
         """Queue `record`; the future yields its position, or raises, by `timeout` seconds."""
@@ -274,11 +282,16 @@ class Publisher:
             again = self._resolve(flight, await self._call(flight.records))
             if again:
                 # Until they are in the queue, before all else, the flight keeps their keys.
+                flight.items = again
                 await self._redeclare(again)
                 self._queue.extendleft(reversed(again))
                 self._waiting += sum(map(len, again))
                 self._pause = self._longest
             self._longest = min(self._longest * 2, LONGEST_PAUSE) if again else FIRST_PAUSE
+        except Exception as error:
+            log.exception("a publish ended by an error of the engine")
+            for item in flight.items:
+                item.fail(error)
         finally:
             self._flights.remove(flight)
             self._wake.set()
@@ -288,8 +301,8 @@ class Publisher:
             outcomes = await self._driver.publish(records)
             if len(outcomes) != len(records):
                 raise RuntimeError(f"{len(outcomes)} outcomes for {len(records)} records")
-        except Exception as error:
-            return [error] * len(records)
+        except BaseException as error:
+            return [fault(error, "the client library")] * len(records)
         return outcomes
 
     def _take(self) -> Flight:
@@ -392,12 +405,17 @@ class Publisher:
         return None if missing or isinstance(error, TransientError) else error
 
     async def _redeclare(self, again: Sequence[One | Part]) -> None:
+        """Declare anew the topics that were not found; what cannot be is sent once more."""
         missing = [item for item in again if isinstance(item.error, NotFound)]
         for topic in {item.topic for item in missing}:
             try:
                 await self._declare(topic)
-            except BrokerError as error:
+            except BaseException as raw:
+                error = fault(raw, f"declaring {topic}")
                 log.debug("declaring %s again failed: %s", topic, error)
+                for item in missing:
+                    if item.topic == topic:
+                        item.error = error
         for item in missing:
             item.redeclared = True
 

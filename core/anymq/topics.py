@@ -8,6 +8,7 @@ from typing import Any
 
 from .driver import Driver, TopicSpec
 from .errors import PublishTimeout, TransientError
+from .supervised import fault
 from .topic import Topic
 
 PAUSE = 0.1
@@ -88,8 +89,8 @@ class Topics:
         self.ready.discard(name)
         try:
             await self.declare(name)
-        except Exception as raw:
-            error = self._translate(raw, f"declare {name}")
+        except BaseException as raw:
+            error = self._translate(fault(raw, "the client library"), f"declare {name}")
             raise error from error.__cause__
 
     async def declare_within(self, name: str, seconds: float) -> float:
@@ -103,8 +104,9 @@ class Topics:
                     try:
                         await self.declare(name)
                         break
-                    except Exception as raw:
-                        last = self._translate(raw, f"declare {name}")
+                    except BaseException as raw:
+                        known = fault(raw, "the client library")
+                        last = self._translate(known, f"declare {name}")
                         if not isinstance(last, TransientError):
                             raise last from last.__cause__
                     await asyncio.sleep(PAUSE)

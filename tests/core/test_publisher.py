@@ -9,7 +9,16 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 import pytest_asyncio
 
-from anymq import Broker, Closed, NotFound, PermanentError, PublishTimeout, Receipt, Throttled
+from anymq import (
+    Broker,
+    Closed,
+    ConfigurationError,
+    NotFound,
+    PermanentError,
+    PublishTimeout,
+    Receipt,
+    Throttled,
+)
 from anymq.driver import Outcome, Record
 
 from .scripted import Lost, Missing, Refused, ScriptedDriver, scripted
@@ -235,3 +244,89 @@ async def test_closing_answers_everybody() -> None:
     assert time.monotonic() - started < 10
     results = await asyncio.gather(*publishing, return_exceptions=True)
     assert all(isinstance(result, Closed) for result in results)
+
+
+class Panic(BaseException):
+    """What an extension module may raise."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigurationError("t has 3 partitions, not 2"),
+        Lost("x"),
+        Panic("y"),
+        asyncio.CancelledError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_publish_is_answered_whatever_declaring_again_raises(
+    both: Both, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, driver = both
+    await broker.publish("t", "x")
+
+    async def missing(records: Sequence[Record]) -> Sequence[Outcome]:
+        return [Missing("gone")] * len(records)
+
+    async def declare(topic: object) -> None:
+        raise error
+
+    driver.script = missing
+    monkeypatch.setattr(driver, "declare", declare)
+    async with asyncio.timeout(30):
+        with pytest.raises((NotFound, PublishTimeout)):
+            await broker.publish("t", "x", timeout=0.5)
+        outcomes = await broker.publish_many("t", ["a", "b"], timeout=0.5)
+    assert all(isinstance(outcome, Exception) for outcome in outcomes)
+    monkeypatch.undo()
+    driver.script = driver.confirm
+    await broker.publish("t", "the publisher goes on")
+
+
+async def test_some_of_many_are_answered_while_declaring_again_takes_too_long(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, driver = both
+    await broker.publish("t", "x")
+    go = asyncio.Event()
+
+    async def first_is_missing(records: Sequence[Record]) -> Sequence[Outcome]:
+        return [Missing("gone"), *("7" for _ in records[1:])]
+
+    async def declare(topic: object) -> None:
+        await go.wait()
+
+    driver.script = first_is_missing
+    monkeypatch.setattr(driver, "declare", declare)
+    async with asyncio.timeout(30):
+        first, *others = await broker.publish_many("t", ["a", "b", "c"], timeout=0.5)
+    assert isinstance(first, PublishTimeout)
+    assert all(isinstance(outcome, Receipt) for outcome in others)
+    go.set()
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise TypeError("no text")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Panic("x"), asyncio.CancelledError(), TimeoutError("x"), Mute(), StopIteration("x")],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_publish_is_answered_whatever_the_client_raises(
+    both: Both, error: BaseException
+) -> None:
+    broker, driver = both
+
+    async def failing(records: Sequence[Record]) -> Sequence[Outcome]:
+        raise error
+
+    driver.script = failing
+    async with asyncio.timeout(30):
+        with pytest.raises(Exception):  # noqa: B017, PT011
+            await broker.publish("t", "x", timeout=0.5)
+    driver.script = driver.confirm
+    await broker.publish("t", "the publisher goes on")
