@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .clock import Clock
 from .cloudevents import encode
 from .driver import BROADCAST_ONLY, CONTROL, ONLY_GROUP, Binding, TopicSpec
-from .errors import NotFound, StateError
+from .errors import NotFound, StateError, TransientError, UnsupportedOperation
 from .letters import (
     ATTEMPTS,
     ERROR_MESSAGE,
@@ -30,8 +30,10 @@ from .letters import (
     FIRST_SEEN,
     GROUP,
     REASON,
+    REDUCED,
     TOPIC,
     history_of,
+    number_of,
     without_failure,
 )
 from .message import Message
@@ -68,6 +70,9 @@ class Letter:
     failed_at: datetime | None = None
     history: tuple[Mapping[str, str], ...] = ()
     """Its earlier failures, oldest first: it has been redriven since each of them."""
+    reduced: tuple[str, ...] = ()
+    """What is not here of the message, `body` or `headers`: the broker would not take it. Sizes and
+    digests of it are in the headers `anymq-dlq-…`."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it; a body that is not text is in `body_base64`."""
@@ -95,6 +100,7 @@ class Letter:
             "first_seen": self.first_seen.isoformat() if self.first_seen else None,
             "failed_at": self.failed_at.isoformat() if self.failed_at else None,
             "history": [dict(item) for item in self.history],
+            "reduced": list(self.reduced),
         }
 
 
@@ -147,7 +153,10 @@ class DeadLetters:
         return found
 
     async def __aiter__(self) -> AsyncIterator[Letter]:
-        settled = await self._settled()
+        async for letter in self._unsettled(await self._settled()):
+            yield letter
+
+    async def _unsettled(self, settled: set[str]) -> AsyncIterator[Letter]:
         try:
             async for stored in self._admin.browse(self._stored_in):
                 if _mark(stored.position, stored.message.id) in settled:
@@ -159,8 +168,22 @@ class DeadLetters:
             return  # nothing has ever been rejected
 
     async def count(self) -> int:
-        """Return how many letters there are."""
-        return len(await self.list())
+        """Return how many letters there are.
+
+        While none has been redriven or dropped the broker is asked, where it can say; else the log
+        is read from its beginning.
+        """
+        settled = await self._settled()
+        if not settled and self._stored_in == dead_letter_topic(self._topic, self._group):
+            try:
+                stored = (await self._admin.describe(self._stored_in)).messages
+            except NotFound:
+                return 0
+            except UnsupportedOperation:
+                stored = None
+            if stored is not None:
+                return stored
+        return len([letter async for letter in self._unsettled(settled)])
 
     async def show(self, position: str) -> Letter:
         """Return the letter at `position`; raises `NotFound`."""
@@ -175,14 +198,22 @@ class DeadLetters:
         Only this group gets them, as first attempts, at the end of the topic: same id, body, key
         and headers, a fresh broker-level id, and the failures so far in `anymq-dlq-history`.
         Letters of broadcast go to every broadcast subscriber of that time, and to no group.
-        Raises what the broker says; what was put back until then is no longer listed.
+        Raises `StateError`, and puts nothing back, if one is of another topic or group, or is
+        `reduced`: what is missing has to be given, with `redrive_edited`. Raises what the
+        broker says when the others have been put back; those are no longer listed.
         """
-        return await self._put_back([(item, item.message) for item in await self._these(letters)])
+        return await self._put_back(
+            [(item, item.message) for item in _whole(await self._these(letters))]
+        )
 
     async def redrive_all(self, *, where: Where | None = None) -> int:
-        """Put back all letters, or those `where` accepts; return how many."""
+        """Put back all letters, or those `where` accepts; return how many.
+
+        Those that are `reduced` stay.
+        """
         letters = await self.list(where=where)
-        return await self._put_back([(letter, letter.message) for letter in letters])
+        whole = [letter for letter in letters if not letter.reduced]
+        return await self._put_back([(letter, letter.message) for letter in whole])
 
     async def redrive_edited(
         self,
@@ -213,6 +244,7 @@ class DeadLetters:
         retention, or `Admin.purge`, removes them.
         """
         found = await self._these(letters)
+        self._check(found)
         await self._note("dropped", found)
         return len(found)
 
@@ -240,7 +272,6 @@ class DeadLetters:
 
     def _letter(self, position: str, message: Message) -> Letter:
         headers = message.headers
-        attempts = headers.get(ATTEMPTS, "")
         group = headers.get(GROUP)
         return Letter(
             position=position,
@@ -248,12 +279,13 @@ class DeadLetters:
             topic=headers.get(TOPIC, self._topic),
             group=self._group if group in (None, "broadcast") else group,
             reason=headers.get(REASON),
-            attempts=int(attempts) if attempts.isdecimal() else None,
+            attempts=number_of(headers.get(ATTEMPTS)),
             error_type=headers.get(ERROR_TYPE),
             error_message=headers.get(ERROR_MESSAGE),
             first_seen=_time(headers.get(FIRST_SEEN)),
             failed_at=_time(headers.get(FAILED_AT)),
             history=tuple(history_of(headers)),
+            reduced=tuple(headers.get(REDUCED, "").split()),
         )
 
     async def _settled(self) -> set[str]:
@@ -261,7 +293,7 @@ class DeadLetters:
         settled: set[str] = set()
         try:
             async for stored in self._admin.browse_settled(self._stored_in):
-                settled.update(json.loads(stored.message.body))
+                settled.update(_marks(stored.message.body))
         except NotFound:
             return settled  # nothing has ever been settled
         return settled
@@ -271,7 +303,9 @@ class DeadLetters:
     async def _put_back(self, pairs: Sequence[tuple[Letter, Message]]) -> int:
         if not pairs:
             return 0
+        self._check([letter for letter, _ in pairs])
         await self._topics.redeclare(self._topic)
+        failures: list[BaseException] = []
         for chunk in _chunks(pairs):
             sent = [self._publish(self._copy(letter, message)) for letter, message in chunk]
             outcomes = await asyncio.gather(*sent, return_exceptions=True)
@@ -281,10 +315,21 @@ class DeadLetters:
                 if not isinstance(outcome, BaseException)
             ]
             await self._note("redriven", done)
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException):
-                    raise outcome
+            failures += [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+            if any(isinstance(failure, TransientError) for failure in failures):
+                break
+        if failures:
+            raise failures[0]
         return len(pairs)
+
+    def _check(self, letters: Sequence[Letter]) -> None:
+        """Refuse letters that are not ours."""
+        for letter in letters:
+            if (letter.topic, letter.group) != (self._topic, self._group):
+                raise StateError(
+                    f"the letter {letter.position} is of {letter.topic!r} (group {letter.group}), "
+                    f"not of {self._topic!r} (group {self._group})"
+                )
 
     def _copy(self, letter: Letter, message: Message) -> tuple[Message, dict[str, str]]:
         headers = without_failure(message.headers, letter.as_dict())
@@ -296,8 +341,6 @@ class DeadLetters:
 
     async def _note(self, what: str, letters: Sequence[Letter]) -> None:
         for chunk in _chunks(letters):
-            if any(letter.topic != self._topic for letter in chunk):
-                raise StateError(f"these letters are not of {self._topic}")
             body = [_mark(letter.position, letter.message.id) for letter in chunk]
             await self._admin.declare_settled(self._stored_in)
             note = Message(
@@ -315,6 +358,17 @@ class DeadLetters:
         await self._publisher.submit(record, self._timeout)
 
 
+def _whole(letters: Sequence[Letter]) -> Sequence[Letter]:
+    """Return `letters`; raises if something is missing of one."""
+    for letter in letters:
+        if letter.reduced:
+            raise StateError(
+                f"the letter {letter.position} came without its {' and '.join(letter.reduced)}, "
+                "which the broker would not take: use redrive_edited"
+            )
+    return letters
+
+
 def settled_topic(stored_in: str) -> str:
     """Return the name of the log of what has been settled among the dead letters `stored_in`."""
     return f"{stored_in}._settled"
@@ -328,6 +382,15 @@ def settled_spec(spec: TopicSpec) -> TopicSpec:
 
 def _mark(position: str, id: str) -> str:
     return f"{position}|{id}"
+
+
+def _marks(body: bytes) -> list[str]:
+    """Return what a note says; nothing if it is no note."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return []
+    return [item for item in found if isinstance(item, str)] if isinstance(found, list) else []
 
 
 def _time(text: str | None) -> datetime | None:

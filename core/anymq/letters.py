@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from .cloudevents import encode
 from .driver import Record
+from .errors import AnymqError, MessageTooLarge
 from .message import Message, utc
+from .names import MAX_HEADERS, check_headers, check_key
 from .topic import dead_letter_topic
 
 if TYPE_CHECKING:
@@ -27,10 +31,21 @@ FIRST_SEEN = "anymq-dlq-first-seen"
 FAILED_AT = "anymq-dlq-failed-at"
 HISTORY = "anymq-dlq-history"
 """The failures before the latest redrive, as JSON."""
+REDUCED = "anymq-dlq-reduced"
+"""What the broker would not take of the message: `body`, `headers`, or both."""
+REFUSED = "anymq-dlq-refused"
+"""Why the broker would not take the letter as it was."""
+POSITION = "anymq-dlq-position"
+"""Where the message was when it failed, in the broker's own words."""
+BODY_SIZE, BODY_DIGEST = "anymq-dlq-body-size", "anymq-dlq-body-sha256"
+HEADERS_SIZE, HEADERS_DIGEST = "anymq-dlq-headers-size", "anymq-dlq-headers-sha256"
 
 _LONGEST = 1000
 _LONGEST_HISTORY = 5
 _REMEMBERED = ("reason", "attempts", "error_type", "failed_at")
+_FAILURE = "anymq-dlq-"
+_OURS = {TOPIC, GROUP, REASON, ATTEMPTS, ERROR_TYPE, ERROR_MESSAGE, FIRST_SEEN, FAILED_AT}
+_ALL = frozenset({"body", "headers"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -76,13 +91,111 @@ def text(value: str) -> str:
     return clean if len(clean) <= _LONGEST else clean[: _LONGEST - 1] + "…"
 
 
+def reductions(letter: Record, error: BaseException) -> Sequence[frozenset[str]]:
+    """Return what to leave out of a letter that was refused with `error`, in the order to try."""
+    rest = sum(len(name) + len(value) for name, value in letter.headers.items())
+    large = isinstance(error, MessageTooLarge) and len(letter.body) > rest
+    first = frozenset({"body" if large else "headers"})
+    return (first, _ALL) if letter.body else (_ALL,)
+
+
+def reduced(
+    letter: Record,
+    delivery: Delivery,
+    binding: Binding,
+    *,
+    without: frozenset[str],
+    error: BaseException,
+) -> Record:
+    """Return `letter` without what the broker refuses: its size and digest are there instead.
+
+    Without `headers` those stay that anymq would let an application publish, up to the same
+    limits; what names the message is made to fit, too.
+    """
+    message = delivery.message
+    failure = {
+        name: value
+        for name, value in letter.headers.items()
+        if name in _OURS or (name.startswith(_FAILURE) and message.headers.get(name) != value)
+    }
+    failure |= {
+        REDUCED: " ".join(sorted(without)),
+        REFUSED: text(str(error)),
+        POSITION: text(delivery.received.position),
+    }
+    if "body" in without:
+        failure |= {BODY_SIZE: str(len(message.body)), BODY_DIGEST: _digest(message.body)}
+        message = replace(message, body=b"")
+    if "headers" in without:
+        written = json.dumps(dict(message.headers)).encode()
+        failure |= {HEADERS_SIZE: str(len(written)), HEADERS_DIGEST: _digest(written)}
+        message = _fit(message)
+    headers = {**message.headers, **{name: text(value) for name, value in failure.items()}}
+    message = replace(message, topic=letter.topic, headers=headers)
+    unique = _digest(f"{letter.unique}/{failure[REDUCED]}".encode())
+    return encode(message, binding, unique=unique)
+
+
+def _fit(message: Message) -> Message:
+    """Return `message` with what an application could have published of its headers."""
+    headers: dict[str, str] = {}
+    for name, value in islice(message.headers.items(), MAX_HEADERS * 4):
+        try:
+            headers = check_headers({**headers, name: value})
+        except (AnymqError, ValueError):
+            continue
+    return replace(
+        message,
+        headers=headers,
+        id=_named(message.id) or "",
+        key=_named(message.key),
+        type=_named(message.type),
+        source=_named(message.source),
+        content_type=_named(message.content_type),
+        correlation_id=_named(message.correlation_id),
+        causation_id=_named(message.causation_id),
+    )
+
+
+def _named(value: str | None) -> str | None:
+    """Return `value` if it can be published; else as much as fits of it, and its digest."""
+    if value is None:
+        return None
+    try:
+        return check_key(value)
+    except AnymqError:
+        raw = value.encode(errors="surrogatepass")
+        return f"{text(value)[:200]}#{_digest(raw)[:32]}"
+
+
+def _digest(value: bytes) -> str:
+    return hashlib.sha256(value).hexdigest()
+
+
 def history_of(headers: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return the earlier failures of a message that has been redriven, oldest first."""
+    """Return the earlier failures of a message that has been redriven, oldest first.
+
+    What is there may come from anywhere; whatever is not such a failure is left out.
+    """
     try:
         history = json.loads(headers.get(HISTORY, "[]"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
-    return history if isinstance(history, list) else []
+    if not isinstance(history, list):
+        return []
+    found = [
+        {text(name): text(value) for name, value in item.items() if isinstance(value, str)}
+        for item in history[-_LONGEST_HISTORY:]
+        if isinstance(item, dict)
+    ]
+    return [item for item in found if item]
+
+
+def number_of(header: str | None) -> int | None:
+    """Return what a header counts; None if it is no such number."""
+    if header is None or not (header.isascii() and header.isdecimal() and len(header) < 10):
+        return None
+    return int(header)
 
 
 def without_failure(
@@ -91,6 +204,6 @@ def without_failure(
     """Return `headers` as they were before the message failed, with `failure` in its history."""
     entry = {name: text(str(failure[name])) for name in _REMEMBERED if failure.get(name)}
     history = [*history_of(headers), entry][-_LONGEST_HISTORY:]
-    clean = {name: value for name, value in headers.items() if not name.startswith("anymq-dlq-")}
+    clean = {name: value for name, value in headers.items() if not name.startswith(_FAILURE)}
     clean[HISTORY] = json.dumps(history)
     return clean

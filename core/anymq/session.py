@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from logging import WARNING
 from typing import TYPE_CHECKING, Any
 
 from .clock import Clock
 from .cloudevents import attempt_of, encode
 from .delivery import Delivery
 from .driver import ATTEMPT, Binding, Driver, Nack, Received, Record, Rejected, Source
-from .errors import TransientError
-from .letters import ATTEMPTS, letter_for
+from .errors import ConnectionLost, TransientError
+from .letterbox import Letterbox, Pending
+from .letters import letter_for
 from .logs import logger
 from .stamp import new_id
 from .stores import Stores
@@ -26,6 +28,10 @@ log = logger("anymq.consumer")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 CLOSE_GRACE = 2.5
+HELD_OVER = 0.05
+"""The shortest wait, in seconds, of a message that comes back from memory."""
+
+PutBack = Callable[[Sequence[Nack]], Awaitable[None]]
 
 
 def _unset(*_: Any) -> None:
@@ -90,14 +96,22 @@ class Session:
         self._acks: list[Received] = []
         self._nacks: list[Nack] = []
         self._releases: list[Nack] = []
-        self._rejects: list[Rejected] = []
+        self._rejects: list[Pending] = []
         self._keeps: list[Nack] = []
         self._wake = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._flushing = False
         self._timers: dict[asyncio.Task[None], Delivery | None] = {}
-        self._tasks = [asyncio.create_task(self._flusher(), name="anymq-settle")]
+        self._stored: set[int] = set()
+        """Letters of a broadcast that have been stored, while others with them have not."""
+        self._letters = Letterbox(
+            self._bury, binding=self.binding, clock=self.clock, forget=self._forget
+        )
+        self._tasks = [
+            asyncio.create_task(self._flusher(), name="anymq-settle"),
+            asyncio.create_task(self._letters.run(), name="anymq-letters"),
+        ]
         if self.group is not None and not self.ordered:
             self._tasks.append(asyncio.create_task(self._keeper(), name="anymq-lease"))
 
@@ -153,7 +167,7 @@ class Session:
                 topic=topic,
                 now=self.clock.now(),
             )
-            self._rejects.append(Rejected(delivery.received, letter))
+            self._rejects.append(Pending(delivery, Rejected(delivery.received, letter)))
             self._pending()
             self._free(delivery)
 
@@ -180,6 +194,7 @@ class Session:
                 delivery.verb = "lapsed"
             del self._held[delivery]
             self._context.settled(1, len(delivery.received.body))
+        self._letters.drop(unwanted)
         for timer, waiting in list(self._timers.items()):
             if waiting is not None and unwanted(waiting):
                 timer.cancel()
@@ -209,8 +224,10 @@ class Session:
         self._held.clear()
         self._forget([*self._acks], self._acks)
         self._keeps.clear()
-        for pending in (self._nacks, self._releases, self._rejects):
+        for pending in (self._nacks, self._releases):
             self._forget([item.received for item in pending], pending)
+        self._forget([item.item.received for item in self._rejects], self._rejects)
+        self._letters.drop(lambda _: True)
         for task in (*self._tasks, *self._timers):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._timers, return_exceptions=True)
@@ -315,78 +332,99 @@ class Session:
             if acks and self.group is not None:
                 await self._apply("ack", partial(self.source.ack, acks))
             if nacks:
-                await self._apply("nack", partial(self.source.nack, nacks))
+                await self._put_back("nack", nacks, self.source.nack)
             if releases:
-                await self._apply("release", partial(self.source.release, releases))
-            if rejects and self.group is None:
-                await self._store_letters(rejects)
-            elif rejects:
-                await self._reject(rejects)
+                await self._put_back("release", releases, self.source.release)
+            if rejects:
+                await self._letters.bury(rejects)
             if keeps:
                 await self._apply("keep", partial(self.source.keep, keeps))
             self._forget(acks)
-            self._forget([item.received for item in (*nacks, *releases)])
-            self._forget([item.received for item in rejects])
 
-    async def _reject(self, rejects: list[Rejected]) -> None:
+    async def _put_back(self, verb: str, nacks: Sequence[Nack], call: PutBack) -> None:
+        """Give back `nacks`. What the broker takes no copy of waits here for its next attempt."""
+        error = await self._attempt(verb, partial(call, nacks))
+        if error is not None and not isinstance(error, TransientError):
+            if len(nacks) > 1:
+                for nack in nacks:
+                    await self._put_back(verb, [nack], call)
+                return
+            if not (self.lost or self.subscription.closing):
+                self._hold_over(nacks[0], error)
+                return
+        if error is not None:
+            self._failed(verb, error)
+        self._forget([item.received for item in nacks])
+
+    def _hold_over(self, nack: Nack, error: BaseException) -> None:
+        """Keep a message that cannot be put back: unsettled, in memory, until it is due."""
+        again = self.hold([nack.received])[0]
+        again.count_from(nack.attempt)
+        again.renewed = 0.0
+        log.seldom(
+            ("copy", self.topic, self.group),
+            WARNING,
+            "no copy of %s from %s can be stored, so it waits here for attempt %d: %s",
+            again.message.id,
+            self.topic,
+            nack.attempt,
+            error,
+        )
+
+        async def back() -> None:
+            await self.clock.sleep(max(nack.delay, HELD_OVER))
+            if again in self._held:
+                self._forget([nack.received])
+                self._context.redeliver(again)
+
+        self._later(back(), again)
+
+    async def _bury(self, rejects: Sequence[Rejected]) -> BaseException | None:
+        """Store letters and settle their messages; return why that cannot be."""
         driver = self._context.driver
 
         async def move() -> None:
             for topic in {item.letter.topic for item in rejects}:
                 await self._context.declare(topic)
-            await self.source.reject(rejects, driver)
+            if self.group is None:
+                await self._store(rejects)
+            else:
+                await self.source.reject(rejects, driver)
 
-        if await self._apply("reject", move) or self.ordered:
-            return
-        # The dead letters cannot be written. The messages must not be lost and must not spin.
-        delay = self._context.ack_deadline
-        nacks = [
-            Nack(item.received, delay, attempt, attempt, self._letter_back(item, attempt))
-            for item in rejects
-            for attempt in [attempt_of(item.received) + 1]
-        ]
-        await self._apply("nack", partial(self.source.nack, nacks))
+        error = await self._attempt("reject", move)
+        if error is None and self.group is None:
+            self._stored.difference_update(map(id, rejects))
+        return error
 
-    async def _store_letters(self, rejects: list[Rejected]) -> None:
-        """Store the letters of broadcast deliveries; what could not be stored comes back later."""
-        left = rejects
-
-        async def store() -> None:
-            nonlocal left
-            for topic in {item.letter.topic for item in left}:
-                await self._context.declare(topic)
-            outcomes = await self._context.driver.publish([item.letter for item in left])
-            failed = [
-                (item, outcome)
-                for item, outcome in zip(left, outcomes, strict=True)
-                if isinstance(outcome, BaseException)
-            ]
-            left = [item for item, _ in failed]
-            for _, outcome in failed:
-                raise outcome
-
-        if await self._apply("reject", store):
-            return
-        for item in left:
-            attempt = int(item.letter.headers[ATTEMPTS]) + 1
-            self._come_back(item.received, self._context.ack_deadline, attempt)
-
-    def _letter_back(self, item: Rejected, attempt: int) -> Record:
-        letter = item.letter
-        headers = {k: v for k, v in letter.headers.items() if not k.startswith("anymq-dlq-")}
-        headers[ATTEMPT] = str(attempt)
-        return Record(
-            topic=self.topic,
-            id=letter.id,
-            unique=f"{letter.unique}/back",
-            body=letter.body,
-            key=letter.key,
-            headers=headers,
-            content_type=letter.content_type,
+    async def _store(self, rejects: Sequence[Rejected]) -> None:
+        """Store the letters of broadcast deliveries, each once."""
+        left = [item for item in rejects if id(item) not in self._stored]
+        outcomes = await self._context.driver.publish([item.letter for item in left])
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        self._stored.update(
+            id(item)
+            for item, outcome in zip(left, outcomes, strict=True)
+            if not isinstance(outcome, BaseException)
         )
+        for failure in failures:
+            raise failure
 
-    async def _apply(self, verb: str, call: Callable[[], Awaitable[None]]) -> bool:
-        """Run one settlement call, repeating transient failures; return whether it succeeded."""
+    async def _apply(self, verb: str, call: Callable[[], Awaitable[None]]) -> None:
+        """Run one settlement call, repeating transient failures."""
+        error = await self._attempt(verb, call)
+        if error is not None:
+            self._failed(verb, error)
+
+    def _failed(self, verb: str, error: BaseException) -> None:
+        if self.lost:
+            return
+        log.error("%s; the messages will be delivered again", error, exc_info=error)
+        self.broken = self.broken or self.ordered or not self._leases
+
+    async def _attempt(
+        self, verb: str, call: Callable[[], Awaitable[None]]
+    ) -> BaseException | None:
+        """Run one settlement call, repeating transient failures; return what it failed with."""
         give_up = self.clock.monotonic() + self._context.ack_deadline
         pause = FIRST_PAUSE
         while not self.lost:
@@ -396,16 +434,13 @@ class Session:
                 error = self._context.translate(raw, f"{verb} on {self.topic}")
                 transient = isinstance(error, TransientError)
                 if not transient or self.clock.monotonic() > give_up:
-                    log.error("%s; the messages will be delivered again", error, exc_info=error)
-                    keeps_it = self._leases or verb == "reject"
-                    self.broken = self.broken or self.ordered or not keeps_it
-                    return False
+                    return error
                 log.debug("%s; trying again", error)
                 await self.clock.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
             else:
-                return True
-        return False
+                return None
+        return ConnectionLost(f"{verb} on {self.topic}: the source is closed")
 
     def _forget(self, records: Sequence[Received], pending: list[Any] | None = None) -> None:
         if records:
@@ -431,7 +466,8 @@ class Session:
         while True:
             await self.clock.sleep(deadline / 3)
             now = self.clock.monotonic()
-            due = [d for d in self._held if now - d.renewed > deadline / 4]
+            late = [item.delivery for item in self._letters.waiting]
+            due = [d for d in (*self._held, *late) if now - d.renewed > deadline / 4]
             if not due:
                 continue
             if self._context.auto_extend:
@@ -442,7 +478,7 @@ class Session:
                     log.warning("%s; trying again before the lease ends", error)
             elif not self._leases:
                 for delivery in due:
-                    if now - delivery.renewed >= deadline:
+                    if now - delivery.renewed >= deadline and delivery in self._held:
                         self._lapse(delivery)
 
     def _lapse(self, delivery: Delivery) -> None:

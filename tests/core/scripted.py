@@ -58,6 +58,10 @@ class ScriptedSource(Source):
         self.calls: list[tuple[str, list[Any]]] = []
         self.failures: dict[str, list[Exception]] = {}
         self.limits: list[int] = []
+        self.letters: list[Record] = []
+        self.refuses: Callable[[Record], Exception | None] = lambda record: None
+        """What the broker says to a copy or a letter; each that it takes is settled."""
+        self.asked: list[Record] = []
         self.closed = False
         self.read: object = spec.place or spec.start
 
@@ -105,13 +109,18 @@ class ScriptedSource(Source):
         self._note("ack", records)
 
     async def nack(self, nacks: Sequence[Nack]) -> None:
+        for nack in nacks:
+            self._ask(nack.copy)
         self._note("nack", [nack.received for nack in nacks])
 
     async def release(self, nacks: Sequence[Nack]) -> None:
         self._note("release", [nack.received for nack in nacks])
 
     async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
+        for item in rejected:
+            self._ask(item.letter)
         self._note("reject", [item.received for item in rejected])
+        self.letters += [item.letter for item in rejected]
 
     async def keep(self, nacks: Sequence[Nack]) -> None:
         self._note("keep", [nack.received for nack in nacks])
@@ -121,6 +130,11 @@ class ScriptedSource(Source):
 
     async def aclose(self) -> None:
         self.closed = True
+
+    def _ask(self, record: Record) -> None:
+        self.asked.append(record)
+        if error := self.refuses(record):
+            raise error
 
     def _note(self, verb: str, records: Sequence[Received]) -> None:
         if self.failures.get(verb):

@@ -13,7 +13,7 @@ from anymq import Broker, Reject
 from anymq.driver import Outcome, Record, SourceLost
 from anymq.testing.tools import bodies, take, take_acked, until
 
-from .scripted import Lost, Refused, ScriptedDriver, scripted
+from .scripted import Lost, Missing, ScriptedDriver, scripted
 
 Both = tuple[Broker, ScriptedDriver]
 
@@ -97,9 +97,13 @@ async def test_handlers_go_on_over_a_lost_source_and_run_once(both: Both) -> Non
         await until(lambda: runs == ["a", "b", "c"])
 
 
-async def test_a_letter_that_cannot_be_written_comes_back(both: Both) -> None:
+async def test_a_letter_that_cannot_be_written_waits_until_it_can(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anymq.letterbox.FIRST_PAUSE", 0.05)
     broker, driver = both
     refusals = 3
+    runs: list[str] = []
 
     async def refuse(records: Sequence[Record]) -> Sequence[Outcome]:
         nonlocal refusals
@@ -107,43 +111,23 @@ async def test_a_letter_that_cannot_be_written_comes_back(both: Both) -> None:
         for record in records:
             refused = record.body == b"a" and refusals > 0
             refusals -= refused
-            outcomes.append(Refused("no room") if refused else "1")
+            outcomes.append(Missing("no topic") if refused else "1")
         return outcomes
 
-    driver.script = refuse
-    async with broker.subscribe("t", group=None, ack_deadline=0.2) as deliveries:
-        driver.sources[0].put("a", "b")
-        for delivery in await take(deliveries, 2):
-            await delivery.reject("no")
-        for attempt in (2, 3, 4):
-            (again,) = await take(deliveries, 1)
-            assert (bodies([again]), again.attempt) == (["a"], attempt)
-            await again.reject("still no")
-        await until(lambda: deliveries.in_flight == 0)
-    assert refusals == 0
-    letters = [body for batch in driver.batches for body in batch]
-    assert sorted(letters) == ["a"] * 4 + ["b"]
-
-
-async def test_a_handler_that_rejects_gets_it_again_when_the_letter_was_refused(
-    both: Both,
-) -> None:
-    broker, driver = both
-    outcomes: list[Outcome] = [Refused("no"), "1"]
-    runs = 0
-
-    async def once(records: Sequence[Record]) -> Sequence[Outcome]:
-        return [outcomes.pop(0) for _ in records]
-
     async def handle(body: str) -> None:
-        nonlocal runs
-        runs += 1
+        runs.append(body)
         raise Reject("cannot")
 
-    driver.script = once
-    async with broker.subscribe("t", group=None, handler=handle, ack_deadline=0.2):
-        driver.sources[0].put("a")
-        await until(lambda: runs == 2 and not outcomes)
+    driver.script = refuse
+    async with broker.subscribe("t", group=None, handler=handle, ack_deadline=0.2) as deliveries:
+        driver.sources[0].put("a", "b")
+        await until(lambda: runs == ["a", "b"])
+        driver.sources[0].inbox.put_nowait(SourceLost("gone"))
+        await until(lambda: refusals == 0 and deliveries.in_flight == 0)
+        await until(lambda: sum(map(len, driver.batches)) == 5)
+    letters = [body for batch in driver.batches for body in batch]
+    assert sorted(letters) == ["a"] * 4 + ["b"]
+    assert runs == ["a", "b"], "nothing is handled again"
 
 
 async def test_a_gap_is_said_with_its_range(both: Both, caplog: pytest.LogCaptureFixture) -> None:

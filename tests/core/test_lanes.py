@@ -220,10 +220,10 @@ async def test_a_settlement_that_fails_for_good_starts_over(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g", ordered=True) as deliveries:
         source = driver.sources[0]
-        source.failures = {"reject": [Refused("no")]}
+        source.failures = {"ack": [Refused("no")]}
         source.put_keyed(("a", "a1"), ("a", "a2"))
         (first,) = await take(deliveries, 1)
-        await first.reject("no")
+        await first.ack()
         await until(lambda: len(driver.sources) == 2)
         driver.sources[1].put_keyed(("a", "a1"), ("a", "a2"))
         received = bodies(await take(deliveries, 1))

@@ -58,29 +58,16 @@ async def test_a_settlement_that_fails_is_repeated(both: Both) -> None:
         assert source.settled("reject") == ["c"]
 
 
-async def test_dead_letters_that_cannot_be_written_keep_the_message(both: Both) -> None:
-    broker, driver = both
-    async with broker.subscribe("t", group="g") as deliveries:
-        source = driver.sources[0]
-        source.failures = {"reject": [Refused("no right to write there")]}
-        source.put("a")
-        (delivery,) = await take(deliveries, 1)
-        await delivery.reject("no")
-        await until(lambda: deliveries.in_flight == 0)
-        assert source.settled("reject") == []
-        assert source.settled("nack") == ["a"], "it comes back instead of being lost"
-
-
 async def test_what_cannot_be_settled_is_fetched_anew_where_no_lease_brings_it_back(
     both: Both,
 ) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g") as deliveries:
         source = driver.sources[0]
-        source.failures = {"nack": [Refused("no right to write there")]}
+        source.failures = {"ack": [Refused("no right to do that")]}
         source.put("a")
         (delivery,) = await take(deliveries, 1)
-        await delivery.nack()
+        await delivery.ack()
         await until(lambda: len(driver.sources) == 2)
         assert source.closed
         driver.sources[1].put("a")

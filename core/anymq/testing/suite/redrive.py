@@ -8,8 +8,10 @@ import pytest
 
 from ...broker import Broker
 from ...dead_letters import DeadLetters, Letter
-from ...errors import NotFound, Reject, UnsupportedOperation
+from ...driver import Record
+from ...errors import NotFound, Reject, StateError, UnsupportedOperation
 from ...middleware import Acknowledge, DeadLetter, Retry
+from ...stamp import new_id
 from ..tools import bodies, eventually, silent, take, take_acked, until
 from .base import Base
 from .needs import needs
@@ -160,6 +162,75 @@ class Redrive(Base):
             await delivery.reject("no")
         assert await broker.admin.dead_letters(topic, "a").drop_all() == 1
         assert await broker.admin.dead_letters(topic, "b").count() == 1
+
+    async def test_a_damaged_letter_is_in_nobodys_way(self, broker: Broker, topic: str) -> None:
+        await reject(broker, topic, ["a", "b", "c"])
+        letters = broker.admin.dead_letters(topic, "g")
+        damages = {
+            "anymq-dlq-history": ["[1]", "[" * 20_000, '{"a": 1}'],
+            "anymq-dlq-attempts": ["9" * 5_000, "\u0663", "-"],
+            "anymq-dlq-failed-at": ["9" * 5_000, "never", "+999999-01-01"],
+        }
+        for name, values in damages.items():
+            for value in values:
+                headers = {"anymq-dlq-topic": topic, "anymq-dlq-group": "g", name: value}
+                await self._forge(broker, letters.topic, b"damaged", headers)
+        assert len(await letters.list()) == 12
+        assert await letters.count() == 12
+        lines = [json.loads(line) async for line in letters.export()]
+        assert sum(line["body"] == "damaged" for line in lines) == 9
+        # The notes of what is settled may be damaged, too.
+        (first,) = await letters.list(where=lambda item: item.message.body == b"a")
+        assert await letters.drop(first) == 1
+        for note in (b"", b"{", b"7", b"[" * 100_000, b'[7, {"a": 1}]'):
+            await self._forge(broker, f"{letters.topic}._settled", note, {})
+        assert await letters.count() == 11
+        assert await letters.redrive_all() == 11
+        assert await letters.drop_all() == 0
+
+    async def test_a_letter_of_another_topic_is_refused_before_anything_is_published(
+        self, broker: Broker, topic: str
+    ) -> None:
+        other = f"{topic}-other"
+        await reject(broker, topic, ["x"])
+        await reject(broker, other, ["y"])
+        letters = broker.admin.dead_letters(topic, "g")
+        mine, foreign = (
+            await letters.list(),
+            await broker.admin.dead_letters(other, "g").list(),
+        )
+        for refused in (letters.redrive(*mine, *foreign), letters.drop(*mine, *foreign)):
+            with pytest.raises(StateError, match=other):
+                await refused
+        with pytest.raises(StateError, match=other):
+            await letters.redrive_edited(foreign[0], "z")
+        assert await letters.list() == mine
+        async with broker.subscribe(topic, group="g") as deliveries:
+            await silent(deliveries, 0.5)
+
+    async def test_a_reduced_letter_is_put_back_only_when_it_has_been_mended(
+        self, broker: Broker, topic: str
+    ) -> None:
+        await reject(broker, topic, ["x"])
+        letters = broker.admin.dead_letters(topic, "g")
+        headers = {"anymq-dlq-topic": topic, "anymq-dlq-group": "g", "anymq-dlq-reduced": "body"}
+        await self._forge(broker, letters.topic, b"", headers)
+        (short,) = await letters.list(where=lambda item: bool(item.reduced))
+        with pytest.raises(StateError, match="redrive_edited"):
+            await letters.redrive(short)
+        assert await letters.redrive_all() == 1
+        await letters.redrive_edited(short, "mended")
+        assert await letters.count() == 0
+        async with broker.subscribe(topic, group="g") as deliveries:
+            again = await take_acked(deliveries, 2)
+        assert sorted(bodies(again)) == ["mended", "x"]
+
+    async def _forge(
+        self, broker: Broker, topic: str, body: bytes, headers: dict[str, str]
+    ) -> None:
+        record = Record(topic=topic, id=new_id(), unique=new_id(), body=body, headers=headers)
+        (outcome,) = await broker.driver.publish([record])
+        assert not isinstance(outcome, BaseException), outcome
 
     async def test_letters_of_an_ordered_group(self, broker: Broker, topic: str) -> None:
         if not broker.capabilities.ordered:
