@@ -30,8 +30,6 @@ class LogSource(Source):
         self, log: str, *, link: Link, publisher: Publisher, prefetch: int, skipped: Skipped
     ) -> None:
         self._skipped = skipped
-        self._doubtful = False
-        """The log was not there for a time: it may be another one since."""
         self._publisher = publisher
         self._log = log
         self._link = link
@@ -45,8 +43,8 @@ class LogSource(Source):
 
         `earlier` is the `place` of the reader that this one goes on for.
         """
-        if isinstance(earlier, tuple):
-            self._next, self._doubtful = earlier
+        if isinstance(earlier, int):
+            self._next = earlier
             await self._look_again()
             self._consumer = await self._open(self._next)
             return
@@ -57,7 +55,7 @@ class LogSource(Source):
     @property
     def place(self) -> object:
         """See `Source`."""
-        return self._next, self._doubtful
+        return self._next
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         """See `Source`."""
@@ -120,15 +118,11 @@ class LogSource(Source):
         return await Log(self._log, self._link, self._publisher).place(start)
 
     async def _look_again(self) -> None:
-        """If the server has ended the consumer: has the log moved, or is this a new one?"""
+        """Go to the beginning if this is another log: one that ends before the place."""
         consumer = self._consumer
-        cancelled = consumer is not None and isinstance(consumer.error, Cancelled)
-        self._doubtful = self._doubtful or cancelled
-        if self._doubtful:
-            if await self._place("latest") <= self._next:
-                self._next = 0
-            self._doubtful = False
-        if consumer is not None and cancelled:
+        if await self._place("latest") <= self._next:
+            self._next = 0
+        if consumer is not None and isinstance(consumer.error, Cancelled):
             await consumer.aclose()
 
     async def _reopen(self, wait: float) -> Sequence[Received]:
@@ -138,7 +132,6 @@ class LogSource(Source):
             await self._look_again()
             self._consumer = await self._open(self._next)
         except ChannelNotFoundEntity as error:
-            self._doubtful = True
             raise SourceLost(f"the log {self._log!r} is gone") from error
         except (AMQPError, OSError, TransientError):
             if not self._reported:

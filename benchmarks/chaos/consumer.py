@@ -1,7 +1,8 @@
 """A process that consumes: `python -m benchmarks.chaos.consumer SETTINGS`.
 
 It notes `ready`, then `delivered` and `done` around each run of its handler; with a store also
-`applied`, when that takes effect, and `noted`, once the store knows. It drains and ends on SIGINT
+`applied`, when that takes effect, and `noted`, once the store knows. Without a group it reads as
+broadcast, and notes only what it has `heard`. It drains and ends on SIGINT
 or SIGTERM, as every `App` does.
 """
 
@@ -30,7 +31,7 @@ CLOSE_GRACE = 5.0
 class ConsumerSettings(Settings):
     """`work`, `ack_deadline` and `drain_timeout` are seconds; `store` is the inbox's file."""
 
-    group: str = "chaos"
+    group: str | None = "chaos"
     concurrency: int = 8
     work: float = 0.0
     ack_deadline: float = 5.0
@@ -102,6 +103,10 @@ async def consume(settings: ConsumerSettings, journal: Journal) -> None:
         message = {"id": body["id"], "key": body["key"], "number": body["number"]}
         if settings.letters:
             journal.note("letter", **message, headers=dict(delivery.message.headers))
+            return
+        if settings.group is None:
+            journal.note("heard", **message)
+            await asyncio.sleep(settings.work)
             return
         journal.note(
             "delivered", **message, attempt=delivery.attempt, due=body["due"], time=time.time()

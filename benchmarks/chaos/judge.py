@@ -4,6 +4,7 @@ Events (see `producer`, `consumer`, `nemesis` for who notes them), each with `at
 `attempt`, `confirmed` and `failed` of a publish (`id`, `key`, `number`; `cause` of a failure);
 `delivered` and `done` of a handler (`id`, `key`, `number`, `attempt`); `applied`, the handler's
 effect, and `noted`, once the idempotency store has it; `letter`, what arrived in the dead letters;
+`heard`, what a broadcast reader has handled;
 `call`, any public await with its `took` and its `limit`; `died`, `who` was killed; `rss`, resident
 `bytes`; `cut` and `healed` of a fault.
 """
@@ -178,6 +179,33 @@ def _deaths(events: Iterable[Event]) -> dict[str, float]:
 
 
 @dataclass(frozen=True, slots=True)
+class Readers:
+    """Broadcast readers. Valid: nothing `lost`."""
+
+    readers: int = 0
+    lost: list[str] = field(default_factory=list[str])
+    """Reader and id of what was confirmed, and the reader has not heard."""
+    repeated: int = 0
+    """Heard again by the same reader; a publish that was repeated may be stored twice."""
+
+
+def readers(events: Iterable[Event]) -> Readers:
+    """Compare what each reader has heard with what was confirmed while it was there."""
+    confirmed: set[str] = set()
+    heard: dict[str, Counter[str]] = defaultdict(Counter)
+    for event in events:
+        if event["event"] == "confirmed":
+            confirmed.add(event["id"])
+        elif event["event"] == "heard":
+            heard[event["by"]][event["id"]] += 1
+    return Readers(
+        len(heard),
+        sorted(f"{by}: {id}" for by, ids in heard.items() for id in confirmed - ids.keys()),
+        sum(ids.total() - len(ids) for ids in heard.values()),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Calls:
     """Public awaits that had a limit. Valid: none `overdue`."""
 
@@ -315,6 +343,7 @@ class Verdict:
     delays: Delays
     memory: Memory
     unclear: list[str] = field(default_factory=list[str])
+    readers: Readers = field(default_factory=Readers)
     problems: list[str] = field(default_factory=list[str])
 
 
@@ -338,4 +367,5 @@ def judge(events: Sequence[Event], rows: Sequence[str] = (), *, ordered: bool = 
         delays(events),
         memory(events),
         unclear(events),
+        readers(events),
     )

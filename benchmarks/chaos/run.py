@@ -64,6 +64,8 @@ class Run:
         self.nemesis = Nemesis(self.journal, size.seed)
         self.ids: dict[str, set[str]] = defaultdict(set)
         """The ids of each kind of event so far."""
+        self.heard: dict[str, set[str]] = defaultdict(set)
+        """The ids that each broadcast reader has handled so far."""
         self.counts: dict[tuple[str, str], int] = defaultdict(int)
         """How many events of each process and kind there are so far."""
         self.problems: list[str] = []
@@ -146,6 +148,8 @@ class Run:
             count += event["event"] not in ("rss", "attempt", "failed", "call")
             if (id := event.get("id")) is not None:
                 self.ids[event["event"]].add(id)
+                if event["event"] == "heard":
+                    self.heard[event["by"]].add(id)
         for process in self.processes:
             if process.failed:
                 raise Stuck(f"{process} crashed: see {self.folder / process.name}.log")
@@ -180,8 +184,13 @@ class Run:
         """Return when everything that was confirmed has been handled to the end."""
         last = "noted" if any(item.store for item in self._consumers()) else "done"
 
+        readers = [item.name for item in self._consumers() if item.group is None]
+
         def done() -> bool:
-            return self.ids["confirmed"] <= self.ids[last] | self.ids["letter"]
+            confirmed = self.ids["confirmed"]
+            if not confirmed <= self.ids[last] | self.ids["letter"]:
+                return False
+            return all(confirmed <= self.heard[name] for name in readers)
 
         await self.until(done, what="everything confirmed is handled")
 

@@ -14,6 +14,7 @@ class MemoryHarness(Harness):
 
 class SqliteHarness(Harness):
     name = "sqlite"
+    says_what_was_skipped = False
 
     def url(self, folder: Path) -> str:
         return f"sqlite:///{folder}/anymq.db"

@@ -35,6 +35,21 @@ def test_a_dead_letter_has_arrived() -> None:
     assert found.lost == []
 
 
+def test_each_broadcast_reader_hears_everything() -> None:
+    found = judge.readers(
+        history(
+            *published("a.1"),
+            *published("a.2"),
+            *published("a.3", "failed"),
+            ("heard", of("a.1", by="r1")),
+            ("heard", of("a.1", by="r1")),
+            ("heard", of("a.2", by="r1")),
+            ("heard", of("a.1", by="r2")),
+        )
+    )
+    assert (found.readers, found.lost, found.repeated) == (2, ["r2: a.2"], 1)
+
+
 def test_what_nobody_published_is_unexpected() -> None:
     assert judge.queue(history(("delivered", of("a.1")))).unexpected == ["a.1"]
 

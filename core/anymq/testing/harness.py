@@ -68,6 +68,9 @@ class Harness:
     recovery: float = 30.0
     """Seconds within which a subscription delivers again after the server has come back."""
 
+    says_what_was_skipped: bool = True
+    """Whether a broadcast reader can tell that a purge took messages that it had not read."""
+
     def url(self, folder: Path) -> str:
         """Return the URL of one test; `folder` is a folder of its own."""
         raise NotImplementedError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...broker import Broker
 from ...errors import Reject
 from ..samples import contents, nothing, receive
@@ -46,7 +48,34 @@ class Broadcast(Base):
 
 @needs("admin")
 class BroadcastTopics(Base):
-    """A reader whose topic is deleted."""
+    """A reader whose topic is purged, or deleted."""
+
+    async def test_what_was_deleted_unread_is_skipped_and_said_once(
+        self, broker: Broker, topic: str
+    ) -> None:
+        samples, driver = samples_of(broker, topic), broker.driver
+        skipped: list[tuple[str, str]] = []
+        await stored(driver, samples, 5, key="k")
+        async with joined(driver, samples, None) as first:
+            read = await receive(first, 2)
+            place = first.place
+        await driver.purge(samples.topic())
+        spec = replace(
+            samples.spec(None, place=place),
+            skipped=lambda after, before: skipped.append((after, before)),
+        )
+        second = await driver.subscribe(spec)
+        try:
+            await driver.publish(samples.records(2, key="k"))
+            assert contents(await receive(second, 2)) == [b"0", b"1"]
+            assert await nothing(second, QUIET)
+        finally:
+            await second.aclose()
+        if self.harness.says_what_was_skipped:
+            ((after, _),) = skipped
+            assert after == read[-1].position
+        else:
+            assert not skipped
 
     async def test_a_topic_that_was_made_anew_is_read_from_its_beginning(
         self, broker: Broker, topic: str
