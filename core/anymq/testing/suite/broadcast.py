@@ -81,18 +81,15 @@ class BroadcastTopics(Base):
         self, broker: Broker, topic: str
     ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
-        seen: list[str] = []
-
-        async def handle(body: str) -> None:
-            seen.append(body)
-
-        async with broker.subscribe(topic, group=None, handler=handle):
-            await broker.publish_many(topic, [f"old {n}" for n in range(5)])
-            await until(lambda: len(seen) == 5)
-            await driver.delete_topic(samples.topic())
-            await broker.publish(topic, "new", timeout=30)
-            await until(lambda: "new" in seen)
-        assert len(seen) == 6
+        await stored(driver, samples, 5, key="k")
+        async with joined(driver, samples, None) as first:
+            await receive(first, 5)
+            place = first.place
+        await driver.delete_topic(samples.topic())
+        await broker.publish(topic, "new", timeout=30)
+        async with joined(driver, samples, None, place=place) as second:
+            assert contents(await receive(second, 1)) == [b"new"]
+            assert await nothing(second, QUIET)
 
 
 @needs("replay")
