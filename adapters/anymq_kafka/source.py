@@ -35,6 +35,8 @@ class GroupSource(Source):
     ) -> None:
         self._spec = spec
         self._options = clients.options
+        # The last heartbeat may have been sent one interval before the silence began.
+        self.silence = self._options.session_timeout - self._options.heartbeat
         self._retry_topics = retry_topics
         self._topology = topology
         self._publisher = publisher

@@ -181,6 +181,8 @@ class RabbitMQDriver(Driver):
                 delays=self._delays,
                 filling=filling,
             )
+        # Half of what the server allows, for its own heartbeat may have been the last word.
+        source.silence = float(self._options.heartbeat)
         if filling is not None:
             try:
                 await filling.begun()

@@ -380,6 +380,26 @@ class Source(ABC):
         """
         return None
 
+    silence: float | None = None
+    """For how many seconds the broker leaves to a silent process what it has.
+
+    For sources that hang on a connection or a session of a client that keeps itself alive in this
+    process's event loop. When the loop has stood still for longer, the core hands out nothing more
+    of this source and opens another one. None where deliveries have leases of their own: there
+    `SubscribeSpec.ack_deadline` says it.
+    """
+
+    def certain_until(self) -> float:
+        """Return until when all records that were handed out are certainly this member's.
+
+        A monotonic time; asked of ordered sources without `silence`, each time it has passed.
+        """
+        return math.inf
+
+    def owns(self, record: Received) -> bool:
+        """Whether `record` is still this member's to hand to a handler; of ordered sources only."""
+        return True
+
     @abstractmethod
     async def ack(self, records: Sequence[Received]) -> None:
         """These are done. Return once the broker has been told (a crash may still repeat them)."""

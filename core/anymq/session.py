@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from logging import WARNING
@@ -32,6 +33,8 @@ HELD_OVER = 0.05
 """The shortest wait, in seconds, of a message that comes back from memory."""
 
 PutBack = Callable[[Sequence[Nack]], Awaitable[None]]
+RECENT = 1 / 4
+"""The part of its lease during which a delivery need not be extended."""
 
 
 def _unset(*_: Any) -> None:
@@ -62,6 +65,8 @@ class Context:
     """Called with a delivery that is settled, and no longer closes its lane (ordered only)."""
     kept: Callable[[Delivery, Delivery], None] = _unset
     """Called with a failed delivery and the one that takes its lane over (ordered only)."""
+    lapse: Callable[[Session], None] = _unset
+    """Called when what is buffered from a session may not be ours any more, see `look`."""
     again: Callable[[Delivery], None] = _unset
     """Called with a kept delivery whose wait is over (ordered only)."""
 
@@ -84,7 +89,8 @@ class Session:
         self.binding: Binding = context.driver.binding
         self.lost = False
         self.broken = False
-        """Something could not be settled and no lease will bring it back: open another source."""
+        """Another source is to be opened: `why_broken`."""
+        self.why_broken = "a settlement could not be sent"
         self.clock = context.clock
         self.stores = context.stores
         self.requests = context.requests
@@ -108,17 +114,29 @@ class Session:
         self._letters = Letterbox(
             self._bury, binding=self.binding, clock=self.clock, forget=self._forget
         )
+        self.good_until = math.inf
+        """Until then, by the monotonic clock, all that is held here is certainly ours; then
+        `look` says what is."""
         self._tasks = [
             asyncio.create_task(self._flusher(), name="anymq-settle"),
             asyncio.create_task(self._letters.run(), name="anymq-letters"),
         ]
-        if self.group is not None and not self.ordered:
-            self._tasks.append(asyncio.create_task(self._keeper(), name="anymq-lease"))
+        if self.group is not None:
+            self.good_until = self.clock.monotonic() + self._certain
+            if source.silence is not None:
+                self._tasks.append(asyncio.create_task(self._listener(), name="anymq-alive"))
+            if not self.ordered:
+                self._tasks.append(asyncio.create_task(self._keeper(), name="anymq-lease"))
 
-    def hold(self, records: Sequence[Received]) -> list[Delivery]:
-        """Return deliveries for `records`; each is held until a verb settles it."""
-        now = self.clock.monotonic()
+    def hold(self, records: Sequence[Received], since: float | None = None) -> list[Delivery]:
+        """Return deliveries for `records`; each is held until a verb settles it.
+
+        Their leases may have begun at `since`, a monotonic time; by default they begin now.
+        """
+        now = self.clock.monotonic() if since is None else since
         deliveries = [Delivery(record, self, now) for record in records]
+        if since is not None and self._has_leases:
+            self.good_until = min(self.good_until, since + self._context.ack_deadline)
         self._held.update(dict.fromkeys(deliveries))
         return deliveries
 
@@ -199,6 +217,20 @@ class Session:
             if waiting is not None and unwanted(waiting):
                 timer.cancel()
 
+    def give_up(self, deliveries: Sequence[Delivery]) -> None:
+        """Let others have these, which may be theirs already, see `look`.
+
+        A release is dropped by the source where the lease has gone. Where a source hangs on the
+        life of this process, it is closed.
+        """
+        if self._has_leases:
+            for delivery in deliveries:
+                delivery.verb = "release"
+                self.release(delivery)
+        elif self.ordered:
+            gone = set(deliveries)
+            self.forget(lambda item: item in gone)
+
     def waiting(self) -> set[Delivery]:
         """What waits here for its next attempt."""
         return {delivery for delivery in self._timers.values() if delivery is not None}
@@ -211,10 +243,10 @@ class Session:
         """Begin the leases of `deliveries` anew."""
         if self.lost or self.group is None:
             return
+        begun = self.clock.monotonic()
         await self.source.extend([delivery.received for delivery in deliveries])
-        now = self.clock.monotonic()
         for delivery in deliveries:
-            delivery.renewed = now
+            delivery.renewed = begun
 
     async def aclose(self) -> None:
         """Send what has been settled, give up the rest, and close the source; bounded."""
@@ -461,21 +493,75 @@ class Session:
 
     # Leases.
 
+    @property
+    def _has_leases(self) -> bool:
+        """Whether each delivery has a lease of its own; else all hang on the source's life."""
+        return not self.ordered and self.source.silence is None
+
+    @property
+    def _certain(self) -> float:
+        """For how long after a look all that is held is certainly ours."""
+        if self.source.silence is not None:
+            return self.source.silence
+        return 0.0 if self.ordered else self._context.ack_deadline * (1 - RECENT)
+
+    def look(self, waiting: Iterable[Delivery]) -> list[Delivery]:
+        """Return which of those that are `waiting` to be handed out may be another member's by now.
+
+        Called when `good_until` has passed: this process or its event loop stood still, or the
+        leases could not be extended.
+        """
+        now = self.clock.monotonic()
+        if self.source.silence is not None:
+            if now > self.good_until:
+                self.broken = True
+                self.why_broken = "this process or its event loop stood still"
+            return list(waiting) if self.broken else []
+        if self.ordered:
+            self.good_until = self.source.certain_until()
+            return [item for item in waiting if not self.source.owns(item.received)]
+        deadline = self._context.ack_deadline
+        over: list[Delivery] = []
+        next_end = now + self._certain
+        for delivery in waiting:
+            end = delivery.renewed + deadline
+            if end <= now:
+                over.append(delivery)
+            else:
+                next_end = min(next_end, end)
+        self.good_until = next_end
+        return over
+
+    async def _listener(self) -> None:
+        """Note that this process lives, so that one that stood still finds out when it goes on."""
+        silence = self.source.silence or 0.0
+        while not self.broken:
+            await self.clock.sleep(silence / 4)
+            now = self.clock.monotonic()
+            if now > self.good_until:
+                self._context.lapse(self)
+            else:
+                self.good_until = now + silence
+
     async def _keeper(self) -> None:
         deadline = self._context.ack_deadline
         while True:
             await self.clock.sleep(deadline / 3)
             now = self.clock.monotonic()
+            if now > self.good_until:
+                self._context.lapse(self)  # what is over is not to look as if it were extended
             late = [item.delivery for item in self._letters.waiting]
-            due = [d for d in (*self._held, *late) if now - d.renewed > deadline / 4]
-            if not due:
-                continue
+            due = [d for d in (*self._held, *late) if now - d.renewed > deadline * RECENT]
             if self._context.auto_extend:
                 try:
-                    await self.extend(due)
+                    if due:
+                        await self.extend(due)
                 except Exception as raw:
                     error = self._context.translate(raw, f"extend on {self.topic}")
                     log.warning("%s; trying again before the lease ends", error)
+                else:
+                    if self._has_leases:
+                        self.good_until = now + self._certain
             elif not self._leases:
                 for delivery in due:
                     if now - delivery.renewed >= deadline and delivery in self._held:

@@ -84,7 +84,9 @@ class Subscription(AsyncIterator[Delivery]):
         context.freed = self._freed
         context.kept = self._kept
         context.again = self._again
+        context.lapse = self._lapse
         self._clock = clock
+        self._monotonic = clock.monotonic
         self._handler = handler
         self._concurrency = concurrency
         self._batch_size = batch_size
@@ -105,6 +107,8 @@ class Subscription(AsyncIterator[Delivery]):
         self._generation = 0
         self._fetcher: asyncio.Task[None] | None = None
         self._workers: dict[asyncio.Task[None], Delivery | None] = {}
+        self._surplus = False
+        """Whether there are more workers than places."""
         self._interrupted: set[asyncio.Task[None]] = set()
         self._stopped: dict[Delivery, str] = {}
         self._before_letting_go: set[Callable[[], Awaitable[None]]] = set()
@@ -179,6 +183,7 @@ class Subscription(AsyncIterator[Delivery]):
         if self._state == "open":
             self._employ()
             self._wake(len(self._waiters))
+        self._count_workers()
 
     @property
     def stopped(self) -> Mapping[str, str]:
@@ -230,7 +235,14 @@ class Subscription(AsyncIterator[Delivery]):
         while self._handler is not None and len(self._workers) < self._places:
             task = asyncio.create_task(self._work(self._handler), name=f"anymq-worker-{self.topic}")
             self._workers[task] = None
-            task.add_done_callback(lambda done: self._workers.pop(done, None))
+            task.add_done_callback(self._left)
+
+    def _left(self, worker: asyncio.Task[None]) -> None:
+        self._workers.pop(worker, None)
+        self._count_workers()
+
+    def _count_workers(self) -> None:
+        self._surplus = len(self._workers) > self._places
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
@@ -357,13 +369,16 @@ class Subscription(AsyncIterator[Delivery]):
             if self._interrupted and me in self._interrupted:
                 self._interrupted.discard(me)
                 me.uncancel()
-        workers.pop(me, None)
+        self._left(me)
 
     def _now(self) -> Delivery | None:
         """Return the next delivery of this group if it can be handed out without waiting."""
         if not self._buffer or self._paused or self._state != "open":
             return None
-        if len(self._workers) > self._places or not self._buffer[0].counted:
+        if self._surplus or not self._buffer[0].counted:
+            return None
+        assert self._session is not None
+        if self._monotonic() > self._session.good_until:
             return None
         return self._buffer.popleft()
 
@@ -380,7 +395,7 @@ class Subscription(AsyncIterator[Delivery]):
         return None
 
     async def _next(self) -> Delivery | None:
-        while not self._buffer or self._paused:
+        while not self._buffer or self._paused or not self._checked():
             if self._state != "open" or len(self._workers) > self._places:
                 return None
             waiter = asyncio.get_running_loop().create_future()
@@ -394,6 +409,34 @@ class Subscription(AsyncIterator[Delivery]):
         if self._state != "open" or len(self._workers) > self._places:
             return None
         return self._buffer.popleft()
+
+    def _checked(self) -> bool:
+        """Let go of what may be another member's by now; return whether something is left."""
+        session = self._session
+        if session is not None and self._monotonic() > session.good_until:
+            self._lapse(session)
+        return bool(self._buffer)
+
+    def _lapse(self, session: Session) -> None:
+        """The session's: hand out nothing whose lease or partition has been lost, see `look`."""
+        over = [item for item in session.look(self._buffer) if item.belongs_to(session)]
+        if not over:
+            return
+        if self._lanes is not None:
+            gone = set(over)
+            self._lanes.drop(lambda item: item in gone)
+        else:
+            gone = set(over)
+            self._buffer = deque(item for item in self._buffer if item not in gone)
+        session.give_up(over)
+        log.warning(
+            "%s, group %s: %d messages that waited here to be handled are not handled here: this "
+            "process, its event loop or its connection stood still for so long that other members "
+            "may have them by now",
+            self.topic,
+            self.group,
+            len(over),
+        )
 
     def _wake(self, count: int) -> None:
         waiters = self._waiters
@@ -514,9 +557,10 @@ class Subscription(AsyncIterator[Delivery]):
             limit = await self._limit()
             if self._state != "open":
                 return
+            begun = self._monotonic()
             try:
                 if session.broken:
-                    raise SourceLost("a settlement could not be sent")
+                    raise SourceLost(session.why_broken)
                 async with asyncio.timeout(poll + HUNG):
                     records = await session.source.receive(limit, poll if limit else 0.0)
             except Exception as raw:
@@ -524,7 +568,7 @@ class Subscription(AsyncIterator[Delivery]):
                 await self._recover(session, raw, failures)
                 continue
             failures = 0
-            self._accept(session, records, limit)
+            self._accept(session, records, limit, begun)
 
     async def _limit(self) -> int:
         """Return how many to fetch now; 0 after a while without room, to keep the session alive."""
@@ -537,12 +581,16 @@ class Subscription(AsyncIterator[Delivery]):
         await self._clock.wait(self._room, 1.0)
         return 0 if self._paused else max(0, credit.room)
 
-    def _accept(self, session: Session, records: Sequence[Received], limit: int) -> None:
+    def _accept(
+        self, session: Session, records: Sequence[Received], limit: int, begun: float
+    ) -> None:
         credit, buffer = self._credit, self._buffer
         starved = not buffer
         if records:
             credit.take(len(records), sum([len(record.body) for record in records]))
-            buffer.extend(session.hold(records))
+            # A read that took too long may have had its messages from the beginning.
+            overran = self._monotonic() - begun > 2 * self._clock.poll
+            buffer.extend(session.hold(records, begun if overran else None))
             if session.group is None:
                 self.place = session.source.place
             self._wake(len(records))

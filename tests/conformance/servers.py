@@ -9,6 +9,8 @@ from anymq.testing import Harness, Server
 from benchmarks.chaos.proxy import Proxy
 from brokers import server
 
+_QUICK_LOSS = {"kafka": "session_timeout=6", "rabbitmq": "heartbeat=1"}
+
 
 @dataclass
 class ProxiedLink:
@@ -29,6 +31,7 @@ class ServerHarness(Harness):
     def __init__(self, name: str, scheme: str) -> None:
         self.name = name
         self.scheme = scheme
+        self.quick_loss = _QUICK_LOSS.get(name, "")
 
     def url(self, folder: Path) -> str:
         return server(self.name).url

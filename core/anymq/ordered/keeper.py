@@ -91,6 +91,13 @@ class Keeper:
         limit = self._clock.monotonic() - self._lease * GIVE_UP
         self._lose([holding for holding in self.held.values() if holding.renewed <= limit])
 
+    @property
+    def certain_until(self) -> float:
+        """Until when all that is held is ours, if nothing more is heard."""
+        now = self._clock.monotonic()
+        soonest = min((holding.renewed for holding in self.held.values()), default=now)
+        return soonest + self._lease * GIVE_UP
+
     async def aclose(self) -> None:
         """Give up everything, cleanly if the cells can be written within a second."""
         self._stop.set()

@@ -59,6 +59,14 @@ class OrderedSource(Source):
         """The partitions that this member owns now."""
         return frozenset(self._keeper.held)
 
+    def certain_until(self) -> float:
+        self._keeper.lapse()
+        return self._keeper.certain_until
+
+    def owns(self, record: Received) -> bool:
+        holding: Holding = record.token[0]
+        return not holding.gone
+
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         if self._keeper.vanished:
             raise SourceLost("the group has been deleted")

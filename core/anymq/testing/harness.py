@@ -67,6 +67,8 @@ class Harness:
     """Seconds after which an acked message is not redelivered even if the process is killed."""
     recovery: float = 30.0
     """Seconds within which a subscription delivers again after the server has come back."""
+    quick_loss: str = ""
+    """Query options with which a silent member loses what it has within seconds."""
 
     says_what_was_skipped: bool = True
     """Whether a broadcast reader can tell that a purge took messages that it had not read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -142,6 +143,14 @@ class Worker:
 
         self._listener = asyncio.create_task(listening())
         return heard
+
+    def stop(self) -> None:
+        """SIGSTOP it."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """SIGCONT it."""
+        self.process.send_signal(signal.SIGCONT)
 
     async def kill(self) -> None:
         """SIGKILL it, and wait until it is gone; what it said until then is in `said`."""

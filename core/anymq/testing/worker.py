@@ -100,6 +100,20 @@ async def lanes(
             await asyncio.Event().wait()
 
 
+async def blocking(url: str, topic: str, group: str, ordered: bool, deadline: float) -> None:
+    """Handle messages, of which many wait here, without ever giving way, saying each."""
+    async with connect(url) as broker:
+
+        async def handle(body: str) -> None:
+            say("handling", body=body)
+            time.sleep(0.05)  # noqa: ASYNC251
+
+        async with broker.subscribe(
+            topic, group=group, handler=handle, ordered=ordered, ack_deadline=deadline, prefetch=100
+        ):
+            await asyncio.Event().wait()
+
+
 async def ask(url: str, topic: str) -> None:
     """Ask one question, and then hang while another is open."""
     async with connect(url) as broker:
@@ -162,6 +176,7 @@ TASKS: dict[str, Callable[..., Awaitable[None]]] = {
     "share": share,
     "lanes": lanes,
     "effect": effect,
+    "blocking": blocking,
     "ask": ask,
     "poison": poison,
 }

@@ -9,6 +9,7 @@ from .faults import Faults
 from .flow import Flow
 from .groups import Groups
 from .handlers import Handlers
+from .leases import Leases
 from .lifecycle import Lifecycle
 from .limits import Limits
 from .operating import Operating
@@ -38,6 +39,7 @@ class Conformance(
     Redrive,
     Operating,
     Durability,
+    Leases,
     Lifecycle,
     Limits,
     Drivers,
