@@ -13,6 +13,7 @@ from typing import Any
 from anymq.driver import Record
 
 from .aio import CODECS, crc32c
+from .records import written_headers, written_key, written_value
 from .varint import SMALL, WRITTEN, length, written
 
 KEPT = 512
@@ -57,6 +58,10 @@ def _value(value: str) -> bytes:
     return length(len(data)) + data
 
 
+def _bytes(data: bytes | None) -> bytes:
+    return written(-1) if data is None else length(len(data)) + data
+
+
 class RecordBatch:
     """Takes records until there is no room for one more; the first is always taken.
 
@@ -77,6 +82,8 @@ class RecordBatch:
 
     def add(self, record: Record) -> bool:
         """Take `record`, if there is room."""
+        if record.original is not None:
+            return self._add_copy(record)
         common = _commons.get(id(record.common)) or _common_of(record.common)
         own = record.own
         count = common[1] + len(own)
@@ -103,6 +110,22 @@ class RecordBatch:
         self._parts += (start, head, key, before, body, tail)
         self._size = size
         self._count = count + 1
+        return True
+
+    def _add_copy(self, record: Record) -> bool:
+        """As `add`, with the bytes of the message that this is a copy of."""
+        headers = written_headers(record)
+        parts = [_bytes(written_key(record)), _bytes(written_value(record)), length(len(headers))]
+        for name, value in headers:
+            parts += (_value(name), _bytes(value))
+        whole = b"".join((b"\0\0", length(self._count), *parts))
+        start = length(len(whole))
+        size = self._size + len(start) + len(whole)
+        if size > self._limit and self._count:
+            return False
+        self._parts += (start, whole)
+        self._size = size
+        self._count += 1
         return True
 
     def append(self, **_: Any) -> None:

@@ -249,7 +249,15 @@ def _waiting(item: Received, tier: str, due: int) -> Item:
 
 def _record(item: Received, without: Sequence[str] = ()) -> Record:
     headers = {name: value for name, value in item.headers.items() if name not in without}
-    return Record(topic="", id="", unique=new_id(), body=item.body, key=item.key, headers=headers)
+    return Record(
+        topic="",
+        id="",
+        unique=new_id(),
+        body=item.body,
+        key=item.key,
+        headers=headers,
+        original=item,
+    )
 
 
 def _number(item: Received, name: str) -> int:

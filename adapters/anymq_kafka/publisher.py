@@ -25,6 +25,7 @@ from .aio import AIOKafkaProducer, abandon_producer, forget_topic, kafka
 from .batches import RecordBatch
 from .clients import MAX_BATCH, Clients, stop_producer
 from .held import now_ms
+from .records import written_key
 
 CLOSE_GRACE = 2.0
 METADATA_WAIT = 1.0
@@ -168,7 +169,7 @@ class Publisher:
             if not isinstance(spread, _Spread):
                 call.outcomes[index] = spread
                 continue
-            key = record.key
+            key = record.key if record.original is None else written_key(record)
             partition = spread.place(key) if key is not None or spread.only < 0 else spread.only
             batch = spread.latest.get(partition) if together else None
             if batch is None or not batch.records.add(record):
@@ -289,7 +290,7 @@ class _Spread:
         self.latest: dict[int, Batch] = {}
         """The batch of each partition that is being filled."""
 
-    def place(self, key: str | None) -> int:
+    def place(self, key: str | bytes | None) -> int:
         """By the key as every Kafka client does it; without one, on a few partitions in turn."""
         if key is not None:
             return partition_of(key, self._count)

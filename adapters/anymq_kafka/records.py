@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from anymq.driver import CONTROL, Received
+from anymq.driver import CONTROL, Received, Record
+from anymq.names import is_control_header
 from anymq.unread import UnreadHeaders
 
 from .aio import Consumed, TopicPartition
@@ -214,6 +215,41 @@ _MADE: dict[str, Callable[[KafkaReceived], Any]] = {
     "position": _position,
     "time": _time,
 }
+
+
+def written_key(record: Record) -> bytes | None:
+    """Return the key of `record`; of a copy the very bytes that the original had."""
+    original = record.original
+    if isinstance(original, KafkaReceived) and original.key == record.key:
+        return original.written_key
+    return None if record.key is None else record.key.encode()
+
+
+def written_value(record: Record) -> bytes | None:
+    """Return the body of `record`; none for the copy of a tombstone."""
+    original = record.original
+    tombstone = isinstance(original, KafkaReceived) and original.value is None
+    return None if tombstone and not record.body else record.body
+
+
+def written_headers(record: Record) -> list[tuple[str, bytes | None]]:
+    """Return the headers of `record`; of a copy the very bytes, and as often as they came."""
+    headers, original = record.headers, record.original
+    if not isinstance(original, KafkaReceived):
+        return [(name, value.encode()) for name, value in headers.items()]
+    came: dict[str, list[bytes | None]] = {}
+    for name, raw in original.headers.pairs():
+        came.setdefault(name, []).append(raw)
+    found: list[tuple[str, bytes | None]] = []
+    for name, value in headers.items():
+        same = original.headers.get(name) == value and name in came
+        found += [(name, raw) for raw in came[name]] if same else [(name, value.encode())]
+    for name, values in came.items():
+        # What is no header for anymq, though one for the publisher's own consumers.
+        if name not in headers and is_control_header(name) and not name.startswith(CONTROL):
+            if name.lower() != "content-type":
+                found += [(name, raw) for raw in values]
+    return found
 
 
 def received(record: Consumed) -> KafkaReceived:

@@ -110,6 +110,7 @@ def encode(
         headers=own,
         common=envelope.common,
         content_type=message.content_type,
+        original=message.original,
     )
 
 
@@ -150,6 +151,7 @@ def decode(received: Received, binding: Binding, topic: str) -> Message:
         correlation_id=take("correlationid"),
         causation_id=take("causationid"),
         headers=MappingProxyType(headers),
+        original=received,
     )
     for name, value in attributes.items():
         headers[f"ce-{name}"] = value

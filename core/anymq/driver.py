@@ -170,6 +170,10 @@ class Record:
     `headers` is `common` and `own` together. Most records that a process publishes have the very
     same `common` object, which is never changed: a driver in a hurry keeps its encoded form, by
     identity, and encodes only the record's `own` headers, whose names are others.
+
+    `original` is there where the record is a copy of a message that came from a broker (a retry, a
+    dead letter, a redrive): what text cannot say (no body at all, a key or a header that is not
+    text, a header that came twice) a driver takes from it, for all that is still the same in both.
     """
 
     __slots__ = (
@@ -179,6 +183,7 @@ class Record:
         "deliver_at",
         "id",
         "key",
+        "original",
         "own",
         "topic",
         "unique",
@@ -195,6 +200,7 @@ class Record:
         common: Mapping[str, str] = NO_HEADERS,
         content_type: str | None = None,
         deliver_at: float | None = None,
+        original: Received | None = None,
     ) -> None:
         self.topic = topic
         self.id = id
@@ -205,6 +211,7 @@ class Record:
         self.common = common
         self.content_type = content_type
         self.deliver_at = deliver_at
+        self.original = original
 
     def __repr__(self) -> str:
         return f"<Record {self.unique} to {self.topic}>"
@@ -226,6 +233,7 @@ class Record:
             common=self.common,
             content_type=self.content_type,
             deliver_at=self.deliver_at,
+            original=self.original,
         )
 
 

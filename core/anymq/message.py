@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .driver import Received
+
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -33,6 +35,8 @@ class Message:
     time: datetime | None = None
     correlation_id: str | None = None
     causation_id: str | None = None
+    original: Received | None = field(default=None, repr=False, compare=False)
+    """The engine's: what it was decoded from, so that a copy keeps the bytes."""
 
 
 class Receipt(NamedTuple):

@@ -26,6 +26,7 @@ def murmur2(data: bytes) -> int:
 
 
 @lru_cache(maxsize=65536)
-def partition_of(key: str, count: int) -> int:
+def partition_of(key: str | bytes, count: int) -> int:
     """Return the partition of `key` among `count`, as Kafka's default partitioner would."""
-    return (murmur2(key.encode()) & 0x7FFFFFFF) % count
+    data = key.encode() if isinstance(key, str) else key
+    return (murmur2(data) & 0x7FFFFFFF) % count
