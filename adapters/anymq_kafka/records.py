@@ -246,9 +246,9 @@ def written_headers(record: Record) -> list[tuple[str, bytes | None]]:
         found += [(name, raw) for raw in came[name]] if same else [(name, value.encode())]
     for name, values in came.items():
         # What is no header for anymq, though one for the publisher's own consumers.
-        if name not in headers and is_control_header(name) and not name.startswith(CONTROL):
-            if name.lower() != "content-type":
-                found += [(name, raw) for raw in values]
+        lost = name not in headers and is_control_header(name) and not name.startswith(CONTROL)
+        if lost and name.lower() != "content-type":
+            found += [(name, raw) for raw in values]
     return found
 
 

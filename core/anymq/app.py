@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .broker import Broker
@@ -16,7 +16,7 @@ from .clock import REAL, Clock
 from .connect import connect
 from .driver import Start
 from .errors import ConfigurationError, StateError
-from .handlers import Function, adapt
+from .handlers import Function, Unknown, adapt, by_type
 from .logs import logger
 from .message import Receipt
 from .middleware import Acknowledge, DeadLetter, Middleware, PublishMiddleware, Retry
@@ -54,6 +54,7 @@ class Subscriber:
     prefetch: int | None
     prefetch_bytes: int | None
     middleware: tuple[Middleware, ...]
+    unknown: Unknown
 
 
 class App:
@@ -109,6 +110,7 @@ class App:
     def subscriptions(self) -> Sequence[Subscription]:
         """What the handlers run on, in the same order: to pause, or to change the concurrency.
 
+        Handlers that share a group's messages by type share one, in the place of the first.
         Empty while the app does not run.
         """
         return self._subscriptions
@@ -140,6 +142,7 @@ class App:
         rate_limit: RateLimit | None = None,
         deadline: Deadline | None = None,
         middleware: Sequence[Middleware] = (),
+        unknown: Unknown = "reject",
     ) -> Callable[[F], F]:
         """Register the decorated async function as handler of `topic` for `group`.
 
@@ -147,6 +150,8 @@ class App:
         `idempotency`, `rate_limit`, `deadline`, then the app's and this handler's `middleware`,
         then the function. Pass None to leave one out. The function gets what its annotations ask
         for: the payload, the `Delivery`, the `Message`. The rest is as in `Broker.subscribe`.
+        Several handlers of one topic and group share its messages by CloudEvents type: each takes
+        those of the classes it is annotated with, and all must be registered with equal options.
         Raises `ConfigurationError` at once for a bad topic, group or signature.
         """
         target = as_topic(topic)
@@ -164,8 +169,8 @@ class App:
         chain = tuple(link for link in links if link is not None)
 
         def register(function: F) -> F:
-            adapt(function, target, batch)
-            self._subscribers.append(
+            adapt(function, target, batch, unknown)
+            self._register(
                 Subscriber(
                     function=function,
                     topic=target,
@@ -178,11 +183,24 @@ class App:
                     prefetch=prefetch,
                     prefetch_bytes=prefetch_bytes,
                     middleware=(*chain, *self._middleware, *middleware),
+                    unknown=unknown,
                 )
             )
             return function
 
         return register
+
+    def _register(self, item: Subscriber) -> None:
+        """Take `item`; raises `ConfigurationError` where it cannot share its group's messages."""
+        others = [other for other in self._subscribers if _one_group(other, item)]
+        if others:
+            by_type([*(other.function for other in others), item.function], item.topic)
+            if item.batch is not None or replace(item, function=others[0].function) != others[0]:
+                raise ConfigurationError(
+                    f"the handlers of {item.topic.name} for the group {item.group} share one "
+                    "subscription: register them with equal options, and without a batch"
+                )
+        self._subscribers.append(item)
 
     async def publish(self, topic: str | Topic[T], payload: T, **options: Any) -> Receipt:
         """Publish on the app's broker; as `Broker.publish`."""
@@ -266,7 +284,7 @@ class App:
             stack.callback(setattr, self, "_broker", None)
             if self._lifespan is not None:
                 await stack.enter_async_context(self._lifespan(self))
-            self._subscriptions = tuple(self._subscribe(item) for item in self._subscribers)
+            self._subscriptions = tuple(self._subscribe(group) for group in self._groups())
             stack.callback(setattr, self, "_subscriptions", ())
             stack.push_async_callback(_close_all, self._subscriptions)
             entering = (_enter(subscription) for subscription in self._subscriptions)
@@ -281,11 +299,26 @@ class App:
         if stack is not None:
             await stack.aclose()
 
-    def _subscribe(self, item: Subscriber) -> Subscription:
+    def _groups(self) -> list[list[Subscriber]]:
+        """The handlers, those that share one group's messages together."""
+        groups: list[list[Subscriber]] = []
+        for item in self._subscribers:
+            for group in groups:
+                if _one_group(group[0], item):
+                    group.append(item)
+                    break
+            else:
+                groups.append([item])
+        return groups
+
+    def _subscribe(self, group: Sequence[Subscriber]) -> Subscription:
+        item = group[0]
+        functions = [item.function for item in group]
         return self.broker.subscribe(
             item.topic,
             group=item.group,
-            handler=item.function,
+            handler=item.function if len(group) == 1 else by_type(functions, item.topic),
+            unknown=item.unknown,
             start=item.start,
             concurrency=item.concurrency,
             ordered=item.ordered,
@@ -296,6 +329,11 @@ class App:
             middleware=item.middleware,
             drain_timeout=self._drain_timeout,
         )
+
+
+def _one_group(one: Subscriber, other: Subscriber) -> bool:
+    """Whether both get messages of the same group."""
+    return one.group is not None and (one.topic.name, one.group) == (other.topic.name, other.group)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

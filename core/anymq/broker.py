@@ -24,7 +24,7 @@ from .errors import (
     UnsupportedOperation,
     translate,
 )
-from .handlers import Function, adapt
+from .handlers import Function, Unknown, adapt
 from .logs import logger
 from .message import NO_HEADERS, Message, Receipt
 from .middleware import Middleware, Publish, PublishMiddleware, compose, shorten
@@ -108,6 +108,7 @@ class Broker:
             message=self._message,
             send=self._dispatch,
             own=self._subscriptions.discard,
+            existing=self._topics.learn_existing,
         )
         self._outlets: dict[object, Outlet] = {}
         send: Publish = self._send
@@ -335,6 +336,7 @@ class Broker:
         prefetch_bytes: int | None = None,
         auto_extend: bool = True,
         middleware: Sequence[Middleware] | None = None,
+        unknown: Unknown = "reject",
         drain_timeout: float = 30.0,
     ) -> Subscription:
         """Return a subscription to `topic`: enter it to begin, see `Subscription`.
@@ -348,7 +350,9 @@ class Broker:
         run, wrapped by `middleware` (first outermost; default `[Acknowledge(), DeadLetter()]`);
         with a `batch` it takes lists, see `Batch`. `ordered` keeps the order of each key over
         all members of the group, see `Subscription`; how far it can be shared is up to the
-        topic's partitions.
+        topic's partitions. A handler of a union of classes gets the messages of their CloudEvents
+        types; one of another type is rejected with the reason, or passed over with
+        `unknown="ignore"`.
         `ack_deadline` is the lease in seconds: of a crashed consumer's messages on the backends
         that have leases, and of every unsettled delivery if `auto_extend` is off; otherwise the
         engine extends what is being worked on. `prefetch` fixes how many messages are held
@@ -384,7 +388,7 @@ class Broker:
             chain: Sequence[Middleware] = middleware or ()
             if middleware is None:
                 chain = (Acknowledge(), DeadLetter())
-            wrapped = shorten(chain, adapt(handler, target, batch))
+            wrapped = shorten(chain, adapt(handler, target, batch, unknown))
         member = new_id()
         native_group = self._native_group(target.name, group)
 

@@ -9,16 +9,22 @@ accepted as it is: its position is its id.
 
 from __future__ import annotations
 
+import json
 import re
+from base64 import b64decode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import unquote
 
 from .driver import ATTEMPT, Binding, Received, Record
 from .message import Message, utc
 from .names import is_control_header
+
+STRUCTURED = b'"specversion"'
+"""What the body of an event in structured mode holds; a quick look tells most that are none."""
 
 _UNSAFE = re.compile(r'[^!#$&-~]|"|%')
 
@@ -127,12 +133,19 @@ def decode(received: Received, binding: Binding, topic: str) -> Message:
     prefix = binding.prefix
     for name, value in received.headers.items():
         lower = name.lower()
-        if lower == binding.content_type:
-            content_type = value
+        if lower in (binding.content_type, "content-type"):
+            content_type = content_type or value
         elif lower.startswith(prefix):
             attributes[lower[len(prefix) :]] = _unpercent(value) if binding.percent else value
         elif not is_control_header(name):
             headers[name] = value
+
+    body = received.body
+    if STRUCTURED in body and is_structured(content_type):
+        event = structured(body)
+        if event is not None:
+            attributes, body = event
+            content_type = None
 
     def take(name: str) -> str | None:
         return attributes.pop(name, None)
@@ -142,7 +155,7 @@ def decode(received: Received, binding: Binding, topic: str) -> Message:
     message = Message(
         id=take("id") or f"{topic}@{received.position}",
         topic=topic,
-        body=received.body,
+        body=body,
         key=received.key if received.key is not None else key,
         content_type=take("datacontenttype") or content_type,
         type=take("type"),
@@ -156,6 +169,53 @@ def decode(received: Received, binding: Binding, topic: str) -> Message:
     for name, value in attributes.items():
         headers[f"ce-{name}"] = value
     return message
+
+
+def is_structured(content_type: str | None) -> bool:
+    """Whether a body of this type is an event in CloudEvents' JSON format, attributes and all."""
+    return (content_type or "").lower().startswith("application/cloudevents+json")
+
+
+def structured(body: bytes) -> tuple[dict[str, str], bytes] | None:
+    """Return the attributes and the data of an event in JSON format; None if it is none."""
+    try:
+        event = json.loads(body)
+        if not isinstance(event, dict) or not event.get("specversion"):
+            return None
+        if (coded := event.pop("data_base64", None)) is not None:
+            event.pop("data", None)
+            data = b64decode(coded, validate=True)
+        else:
+            data = _data(event)
+        attributes = {
+            name.lower(): value if isinstance(value, str) else json.dumps(value)
+            for name, value in event.items()
+            if value is not None
+        }
+        return _encodable(attributes), data
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _data(event: dict[str, Any]) -> bytes:
+    """Take the data out of `event`: text as it is where its type is not JSON."""
+    if "data" not in event:
+        return b""
+    data = event.pop("data")
+    kind = str(event.setdefault("datacontenttype", "application/json")).partition(";")[0].lower()
+    if isinstance(data, str) and not (kind.endswith("json")):
+        return data.encode()
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _encodable(attributes: dict[str, str]) -> dict[str, str]:
+    """The same without lone surrogates, which no wire could carry on."""
+    return {
+        name.encode(errors="backslashreplace").decode(): value.encode(
+            errors="backslashreplace"
+        ).decode()
+        for name, value in attributes.items()
+    }
 
 
 def attempt_of(received: Received) -> int:

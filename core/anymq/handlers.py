@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
+from .cloudevents import STRUCTURED
 from .delivery import Delivery
 from .errors import ConfigurationError
 from .message import Message
 from .middleware import Handler
-from .payload import check_annotation, decode_body, decode_payload, is_union
+from .payload import (
+    UnknownType,
+    check_annotation,
+    decode_body,
+    decode_payload,
+    is_union,
+    known_types,
+    unknown_type,
+)
 from .topic import Topic
 
 if TYPE_CHECKING:
     from .batch import Batch
 
 Function = Callable[..., Awaitable[None]]
+Unknown = Literal["reject", "ignore"]
+"""What becomes of a message whose type is none of those that a handler takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +47,10 @@ class Wants:
             return None
         if self.type is Message or is_union(self.type):
             return decode_payload(delivery.message, self.type)
-        return decode_body(delivery.received.body, self.type)
+        body = delivery.received.body
+        if STRUCTURED in body:
+            body = delivery.message.body
+        return decode_body(body, self.type)
 
     def arguments(self, delivery: Any, message: Any, payload: Any) -> dict[str, Any]:
         """Return the keyword arguments: of one delivery, or lists of a batch."""
@@ -46,14 +61,21 @@ class Wants:
         return arguments
 
 
-def adapt(function: Function, topic: Topic[Any], batch: Batch | None = None) -> Handler:
+def adapt(
+    function: Function, topic: Topic[Any], batch: Batch | None = None, unknown: Unknown = "reject"
+) -> Handler:
     """Return a handler that calls `function` with what its annotations ask for.
 
     A parameter annotated `Delivery` or `Message` gets that; one other parameter gets the
     payload, decoded as its annotation says (by the topic's type where it has none). A body that
     does not validate is rejected before the function is called. With a `batch`, each of these is
-    a list. Raises `ConfigurationError` for anything else.
+    a list. With `unknown="ignore"` a message whose type the payload's union does not know is
+    passed over. Raises `ConfigurationError` for anything else.
     """
+    if unknown not in ("reject", "ignore"):
+        raise ConfigurationError("unknown is 'reject' or 'ignore'")
+    if unknown == "ignore":
+        return _ignoring(adapt(function, topic, batch))
     name = getattr(function, "__qualname__", repr(function))
     if not _is_async(function):
         raise ConfigurationError(f"the handler {name} must be an async function")
@@ -71,10 +93,50 @@ def adapt(function: Function, topic: Topic[Any], batch: Batch | None = None) -> 
     return handler
 
 
+def by_type(functions: Sequence[Function], topic: Topic[Any]) -> Function:
+    """Return one function for several, each of which gets the messages of its own types.
+
+    What has no type, or none of theirs, raises `UnknownType`. Raises `ConfigurationError` where two
+    would take the same type, or one takes messages of any.
+    """
+    table: dict[str, Handler] = {}
+    for function in functions:
+        name = getattr(function, "__qualname__", repr(function))
+        types = known_types(_wants(function, name, topic, None).type)
+        if types is None or not table.keys().isdisjoint(types):
+            raise ConfigurationError(
+                f"the handler {name} of {topic.name} and another of its group take messages of "
+                "the same type: handlers of one group share its messages by type, so annotate each "
+                "with classes that no other has, or give it a group of its own"
+            )
+        table |= dict.fromkeys(types, adapt(function, topic))
+
+    async def dispatch(delivery: Delivery) -> None:
+        kind = delivery.message.type or ""
+        handler = table.get(kind)
+        if handler is None:
+            raise unknown_type(kind, table)
+        await handler(delivery)
+
+    return dispatch
+
+
+def _ignoring(handler: Handler) -> Handler:
+    async def ignoring(delivery: Delivery) -> None:
+        with contextlib.suppress(UnknownType):
+            await handler(delivery)
+
+    return ignoring
+
+
 def _of_payload(function: Function, wants: Wants) -> Handler:
     """Return a handler for the commonest of all: a function of the payload alone."""
     if wants.type is bytes:
-        return lambda delivery: function(delivery.received.body)
+        return lambda delivery: function(
+            delivery.message.body
+            if STRUCTURED in delivery.received.body
+            else delivery.received.body
+        )
     return lambda delivery: function(wants.decode(delivery))
 
 

@@ -79,7 +79,10 @@ def letter_for(
         headers[ERROR_TYPE] = f"{type(error).__module__}.{type(error).__qualname__}"
         headers[ERROR_MESSAGE] = text(str(error))
     letter: Message = replace(
-        message, topic=topic or dead_letter_topic(message.topic, delivery.group), headers=headers
+        message,
+        topic=topic or dead_letter_topic(message.topic, delivery.group),
+        type=message.type or message.topic,
+        headers=headers,
     )
     position = delivery.received.position
     return encode(letter, binding, unique=f"{message.id}/{group}/dlq/{position}/{delivery.attempt}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 from .errors import ConfigurationError, Reject
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 BINARY = "application/octet-stream"
+MASKED = b"*****"
+"""What pydantic writes for a secret."""
 
 
 def encode_payload(payload: Any) -> tuple[bytes, str]:
@@ -53,8 +57,13 @@ def _json_encoder() -> Callable[[Any], bytes]:
         try:
             serializer = getattr(payload, "__pydantic_serializer__", None)
             if isinstance(serializer, SchemaSerializer):
-                return serializer.to_json(payload)
-            return to_json(payload)
+                # By alias, as its own class reads it.
+                body = serializer.to_json(payload, by_alias=True)
+            else:
+                body = to_json(payload)
+            if b"null" in body or b"NaN" in body or b"Infinity" in body or MASKED in body:
+                _check_kept(payload)
+            return body
         except (PydanticSerializationError, UnicodeEncodeError) as error:
             raise ConfigurationError(
                 f"a {type(payload).__name__} cannot be published: {error}"
@@ -63,16 +72,50 @@ def _json_encoder() -> Callable[[Any], bytes]:
     return encode
 
 
+def _check_kept(payload: Any) -> None:
+    """Raise `ConfigurationError` if JSON would change what `payload` holds."""
+    from pydantic import SecretBytes, SecretStr
+
+    dump = getattr(payload, "model_dump", None)
+    left: list[Any] = [dump() if callable(dump) else payload]
+    while left:
+        value = left.pop()
+        if isinstance(value, float) and not isfinite(value):
+            raise ConfigurationError(
+                f"a {type(payload).__name__} cannot be published: JSON has no {value}"
+            )
+        if isinstance(value, (SecretStr, SecretBytes)):
+            raise ConfigurationError(
+                f"a {type(payload).__name__} cannot be published: it holds a {type(value).__name__}"
+                ", which would arrive as asterisks; give the field a serializer, or publish a str"
+            )
+        if isinstance(value, Mapping):
+            left += value.values()
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            left += value
+        elif is_dataclass(value) and not isinstance(value, type):
+            left += (getattr(value, item.name, None) for item in fields(value))
+        elif callable(dump := getattr(value, "model_dump", None)):
+            left.append(dump())
+
+
+class UnknownType(Reject):
+    """The message's type is none of those that its handler takes."""
+
+
 def decode_payload(message: Message, annotation: Any) -> Any:
     """Return the body of `message` as what `annotation` asks for.
 
-    Where it is a union of classes and the message's type names one of them, that one is taken.
+    Where it is a union of classes, the message's type says which one of them is taken, and an
+    unknown type raises `UnknownType`; a message without a type is whichever it validates as.
     Raises `Reject` if the body does not validate: the message can never be handled, whoever
     retries. The reason says what is wrong and where, without quoting the body.
     """
     if annotation is Message:
         return message
-    return decode_body(message.body, _choose(annotation, message.type))
+    if is_union(annotation):
+        annotation = _choose(annotation, message)
+    return decode_body(message.body, annotation)
 
 
 def is_union(annotation: Any) -> bool:
@@ -87,7 +130,7 @@ def decode_body(body: bytes, annotation: Any) -> Any:
     try:
         if annotation is str:
             return body.decode()
-        return _adapter(annotation).validate_json(body)
+        return _adapter(annotation).validate_json(body, by_alias=True, by_name=True)
     except UnicodeDecodeError as error:
         raise Reject(f"invalid payload: not UTF-8 text ({error.reason})") from error
     except ValueError as error:
@@ -135,7 +178,42 @@ def check_payload(payload: Any, topic: Topic[Any]) -> None:
 def type_name(payload: Any, topic: str) -> str:
     """Return the CloudEvents type of `payload`: its class's name, or the topic for plain data."""
     kind = type(payload)
-    return topic if kind.__module__ == "builtins" else kind.__name__
+    return topic if kind.__module__ == "builtins" else names_of(kind)[0]
+
+
+def names_of(kind: Any) -> tuple[str, ...]:
+    """Return the CloudEvents types that mean the class `kind`, first the one it is published with.
+
+    That is the class's name, unless its attribute `__event_type__` says another: a str, or a tuple
+    of several of which the first is published.
+    """
+    own: str | tuple[str, ...] | None = vars(kind).get("__event_type__")
+    name = kind.__name__
+    if own is None:
+        return (name,)
+    return ((own,) if isinstance(own, str) else tuple(own)) + (name,)
+
+
+@lru_cache(maxsize=512)
+def known_types(annotation: Hashable) -> Mapping[str, Any] | None:
+    """Return the classes that `annotation` takes by CloudEvents type; None where it takes more.
+
+    A class of the application's, or a union of such, is known by type; `dict`, `str`, `Any` and
+    the like are not.
+    """
+    members = get_args(annotation) if is_union(annotation) else (annotation,)
+    kinds = [member for member in members if member is not type(None)]
+    if not all(isinstance(kind, type) and kind.__module__ != "builtins" for kind in kinds):
+        return None
+    return {name: kind for kind in kinds for name in names_of(kind)}
+
+
+def is_untyped(message: Message) -> bool:
+    """Whether the type of `message` says nothing: that of plain data is the topic's name."""
+    kind, topic = message.type, message.topic
+    return (
+        kind is None or kind == topic or (topic.endswith(".dlq") and topic.startswith(f"{kind}."))
+    )
 
 
 @lru_cache(maxsize=512)
@@ -149,13 +227,22 @@ def _adapter(annotation: Hashable) -> TypeAdapter[Any]:
         raise ConfigurationError(f"{annotation} is no type of payload: {error}") from error
 
 
-@lru_cache(maxsize=2048)
-def _choose(annotation: Any, type_: str | None) -> Any:
-    if type_ is not None and is_union(annotation):
-        for member in get_args(annotation):
-            if getattr(member, "__name__", None) == type_:
-                return member
-    return annotation
+def _choose(annotation: Any, message: Message) -> Any:
+    known = known_types(annotation)
+    kind = message.type or ""
+    if known is not None and kind in known:
+        return known[kind]
+    if known is None:
+        named = (one for one in get_args(annotation) if getattr(one, "__name__", None) == kind)
+        return next(named, annotation)
+    if is_untyped(message):
+        return annotation
+    raise unknown_type(kind, known)
+
+
+def unknown_type(kind: str, known: Iterable[str]) -> UnknownType:
+    """The error for a message whose type is none of `known`."""
+    return UnknownType(f"unknown type {kind[:100]!r}: the handler takes {', '.join(known)}")
 
 
 def _explain(error: ValueError) -> str:

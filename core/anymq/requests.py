@@ -69,7 +69,7 @@ class Requests:
 
     `message` and `send` (with a timeout, None for the default) are the broker's. `own` is called
     with the subscription to the reply topic, which is closed here: after those whose handlers may
-    still be waiting for a reply.
+    still be waiting for a reply. `existing` is told of a topic that is used, and never made, here.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Requests:
         message: MakeMessage,
         send: Callable[[Message, float | None], Awaitable[Receipt]],
         own: Callable[[Subscription], None],
+        existing: Callable[[str], None],
     ) -> None:
         self.late = 0
         """How many replies came that nobody waited for any more."""
@@ -89,6 +90,7 @@ class Requests:
         self._message = message
         self._send = send
         self._own = own
+        self._existing = existing
         self._waiting: dict[str, asyncio.Future[Message]] = {}
         self._opening = asyncio.Lock()
         self._replies: Subscription | None = None
@@ -139,7 +141,7 @@ class Requests:
 
     async def refuse(self, delivery: Delivery, reason: str) -> None:
         """Tell whoever asked that `delivery` was rejected, if it is a request; never raises."""
-        if not is_request(delivery.message):
+        if not self._is_request(delivery.message):
             return
         try:
             await self._answer(delivery, b"", None, {ERROR: text(reason)}, REFUSAL_TIMEOUT)
@@ -163,9 +165,10 @@ class Requests:
         timeout: float | None,
     ) -> Receipt:
         request = delivery.message
-        if not is_request(request):
+        if not self._is_request(request):
             raise StateError(f"{request.id} from {request.topic} is not a request: no reply to it")
-        target = Topic(request.headers[REPLY_TO], retention=KEPT)
+        target = Topic(request.headers[REPLY_TO])
+        self._existing(target.name)
         message = self._message(target, payload, None, headers, None, None)
         reply = replace(
             message,
@@ -174,6 +177,11 @@ class Requests:
             causation_id=request.id,
         )
         return await self._send(reply, timeout)
+
+    def _is_request(self, message: Message) -> bool:
+        """Whether `message` wants its reply where replies go: a stranger cannot choose a topic."""
+        own, where = self._topic.name, message.headers.get(REPLY_TO, "")
+        return is_request(message) and (where == own or where.startswith(f"{own}."))
 
     async def _listen(self) -> None:
         """Read the reply topic from now on, unless that is so already."""

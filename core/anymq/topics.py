@@ -54,6 +54,11 @@ class Topics:
         """Remember a topic that has no user's name."""
         self._specs.setdefault(spec.name, spec)
 
+    def learn_existing(self, name: str) -> None:
+        """Remember a topic that others make: it is used here if it is there."""
+        native = self._names.get(name, name)
+        self.learn_spec(TopicSpec(name=name, native=native, create=False))
+
     def by_native(self, native: str) -> str:
         """Return the name of the topic that the broker knows as `native`."""
         return next((name for name, mapped in self._names.items() if mapped == native), native)

@@ -5,8 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event, to_binary_event
+from cloudevents.core.bindings.kafka import (
+    KafkaMessage,
+    from_binary_event,
+    to_binary_event,
+    to_structured_event,
+)
 from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -136,3 +142,62 @@ def test_kafka_headers_are_those_of_the_sdk() -> None:
     again = decode(received, BINDINGS[0], "t")
     assert (again.id, again.type, again.source, again.time) == ("1", "T", "/s", message.time)
     assert again.content_type == "application/json"
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+def test_structured_mode_of_the_sdk_is_read(binding: Binding) -> None:
+    event = CloudEvent(
+        {
+            "id": "sdk ü%",
+            "source": "/sdk",
+            "type": "OrderPlaced",
+            "specversion": "1.0",
+            "datacontenttype": "application/json",
+            "partitionkey": "pk",
+            "tenant": "x",
+        },
+        {"n": 7},
+    )
+    sent = to_structured_event(event, JSONFormat())
+    headers = {"content-type": "application/cloudevents+json; charset=utf-8"}
+    found = decode(_structured(sent.value, headers), binding, "orders")
+    assert (found.id, found.source, found.type) == ("sdk ü%", "/sdk", "OrderPlaced")
+    assert (found.key, found.content_type) == ("pk", "application/json")
+    assert (found.body, dict(found.headers)) == (b'{"n":7}', {"ce-tenant": "x"})
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        (b'"datacontenttype":"text/plain","data":"\xc3\xbc"', "ü".encode()),
+        (b'"data":"text"', b'"text"'),
+        (b'"data":null', b"null"),
+        (b'"data_base64":"AP8="', b"\x00\xff"),
+        (b'"subject":"s"', b""),
+    ],
+)
+def test_the_data_of_structured_mode(data: bytes, body: bytes) -> None:
+    whole = b'{"specversion":"1.0","id":"1","source":"s","type":"t",%b}' % data
+    received = _structured(whole, {"content-type": "application/cloudevents+json"})
+    assert decode(received, BINDINGS[0], "orders").body == body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"specversion":',
+        b'["specversion"]',
+        b'"specversion"\xff',
+        b"[" * 100_000 + b'"specversion"',
+        b'{"specversion":"1.0","data_base64":"?"}',
+        b'{"specversion":"1.0","data_base64":7}',
+    ],
+)
+def test_broken_structured_mode_is_a_message_as_it_is(body: bytes) -> None:
+    received = _structured(body, {"content-type": "application/cloudevents+json"})
+    found = decode(received, BINDINGS[0], "orders")
+    assert (found.id, found.body) == ("orders@7", body)
+
+
+def _structured(body: bytes, headers: dict[str, str]) -> Received:
+    return Received(body, headers, position="7", token=None)

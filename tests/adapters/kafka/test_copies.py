@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 import anymq
-from anymq import Acknowledge, DeadLetter, Delivery, Reject
+from anymq import Acknowledge, DeadLetter, Delivery, Middleware, Reject
 from tests.adapters.kafka.support import Bench
 from tests.adapters.support import eventually
 
@@ -19,7 +19,7 @@ HEADERS = [("tag", b"1"), ("tag", b"2"), ("blob", b"\xff\x00"), ("none", None)]
 
 async def test_a_foreign_tombstone_keeps_all_over_every_hop(bench: Bench) -> None:
     """Retry, dead letter, redrive: the record that comes back is the one that was published."""
-    chain = [Acknowledge(), DeadLetter()]
+    chain: list[Middleware] = [Acknowledge(), DeadLetter()]
     mended, handled = asyncio.Event(), asyncio.Event()
 
     async def handle(delivery: Delivery) -> None:
@@ -36,9 +36,7 @@ async def test_a_foreign_tombstone_keeps_all_over_every_hop(bench: Bench) -> Non
         async with bench.producer() as foreign:
             first = await foreign.send_and_wait(bench.name, None, key=KEY, headers=HEADERS)
         letters = broker.admin.dead_letters(bench.name, "billing")
-        async with broker.subscribe(
-            bench.name, group="billing", handler=handle, middleware=chain
-        ):
+        async with broker.subscribe(bench.name, group="billing", handler=handle, middleware=chain):
             await eventually(lambda: _counts(letters, 1))
             mended.set()
             await letters.redrive_all()

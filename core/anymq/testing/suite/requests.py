@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -15,8 +16,8 @@ from ...broker import Broker
 from ...connect import connect
 from ...delivery import Delivery
 from ...errors import Closed, ConfigurationError, Reject, RequestFailed, RequestTimeout, StateError
-from ...message import Message
-from ...middleware import Retry
+from ...message import Message, Receipt
+from ...middleware import Publish, Retry
 from ..harness import random_name
 from ..tools import take, until, worker
 from .base import Base
@@ -174,6 +175,34 @@ class Requests(Base):
             await delivery.ack()
         with pytest.raises(ConfigurationError, match="timeout"):
             await broker.request(topic, "x", timeout=0)
+
+    async def test_a_stranger_cannot_choose_where_a_reply_goes(
+        self, broker: Broker, url: str, topic: str
+    ) -> None:
+        """Only what names the configured reply topic is a request; nothing is made for others."""
+        target = f"{topic}.victim"
+
+        def forge(publish: Publish) -> Publish:
+            def forged(message: Message) -> Awaitable[Receipt]:
+                where = {"ce-replyto": target, "ce-replyinbox": "x"}
+                return publish(replace(message, headers=where))
+
+            return forged
+
+        refused: list[bool] = []
+
+        async def answer(delivery: Delivery) -> None:
+            with pytest.raises(StateError):
+                await delivery.reply("yours")
+            refused.append(True)
+
+        async with (
+            broker.subscribe(topic, group="answers", handler=answer),
+            connect(url, publish_middleware=[forge]) as stranger,
+        ):
+            await stranger.publish(topic, 1)
+            await until(lambda: refused)
+        assert target not in await broker.admin.topics()
 
     async def test_closing_ends_the_requests(self, asking_url: str, topic: str) -> None:
         async with connect(asking_url) as broker:
