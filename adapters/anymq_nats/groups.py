@@ -11,6 +11,7 @@ from anymq.driver import SubscribeSpec
 from anymq.errors import ConfigurationError
 
 from .link import Link
+from .members import members
 from .names import consumer_name, private_subject
 from .places import first_sequence, starting
 from .topology import MARK, NANO, Config, Stream
@@ -27,7 +28,8 @@ class Consumer:
     name: str
     stream: Stream
     lease: float
-    """Seconds after which the server gives an unsettled message to another member."""
+    """Seconds after which the server gives an unsettled message to another member: that of the
+    member with the longest `ack_deadline`, since there is one for the whole group."""
     max_batch: int
     """The most messages it gives for one request; 0: any number."""
     private: str | None
@@ -59,6 +61,10 @@ async def make_consumer(link: Link, stream: Stream, spec: SubscribeSpec) -> Cons
     name = consumer_name(spec.native_group)
     config = (await _find_or_create(link, stream, name, spec))["config"]
     wanted = _changes(config, stream, name, spec)
+    shorter = wanted.get("ack_wait", 0) < config.get("ack_wait", 0)
+    if "ack_wait" in wanted and shorter and await members(link, stream.name, name):
+        # They extend by their own clocks, and would be robbed of what they are working on.
+        del wanted["ack_wait"]
     if spec.create and wanted:
         config = (await save(link, stream, {**config, **wanted}, "update"))["config"]
     _check(config, name, spec)

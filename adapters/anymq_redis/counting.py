@@ -68,7 +68,7 @@ async def attendance(
     present: list[str] = []
     longest = 0.0
     for name, text in pairs(seen).items():
-        member, (at, since) = name.decode(), text.decode().split(" ")
+        member, (at, since, *_) = name.decode(), text.decode().split(" ")
         if now - int(at) / 1000 < ABSENT:
             present.append(member)
         if since and holding.get(member):

@@ -161,7 +161,7 @@ class RedisDriver(Driver):
         await create_groups(self._commands, spec, topic, keys, starts)
         member = Member(self._commands, spec, topic, keys)
         mover = group_mover(keys)
-        attend = await self._attend(attending(keys, spec.member, member.held_for))
+        attend = await self._attend(attending(keys, spec, member.held_for))
         return GroupSource(
             member,
             Reader(self._address),
@@ -173,7 +173,7 @@ class RedisDriver(Driver):
     async def _ordered(self, spec: SubscribeSpec, topic: RedisTopic) -> Source:
         keys = group_keys(spec.topic.name, spec.topic.native, spec.native_group)
         await create_ordered(self._commands, spec, topic, keys)
-        chore = await self._attend(attending(keys, spec.member))
+        chore = await self._attend(attending(keys, spec))
 
         async def leave() -> None:
             await self._upkeep.drop(chore)

@@ -106,13 +106,15 @@ class Intake:
             self.spare += member.keep_new(which, entries)
 
     async def _claim(self, limit: int) -> None:
-        """Take over what nobody has extended for `ack_deadline`, ourselves included."""
+        """Take over what its owner has not extended for its `ack_deadline`, ourselves included."""
         for which in self._member.all:
             room = limit - len(self.spare)
             if room <= 0:
                 return
             args = (self._lease, self._cursors[which], b"%d" % min(room, _PAGE))
-            self._cursors[which] = await self._collect(CLAIM, which, args)
+            self._cursors[which] = await self._collect(
+                CLAIM, which, args, keys=[self._member.keys.members]
+            )
         if all(cursor == b"0-0" for cursor in self._cursors.values()):
             spread = random.uniform(0.8, 1.2)
             self._claim_at = time.monotonic() + self._member.spec.ack_deadline / 3 * spread
@@ -131,8 +133,10 @@ class Intake:
         self._recoveries -= 1
         self._recover_at = time.monotonic() + LONGEST_BLOCK + 1
 
-    async def _collect(self, script: Script, which: int, args: Iterable[bytes]) -> bytes:
-        reply: tuple[bytes, list[Any], int] = await self._member.run(script, which, args)
+    async def _collect(
+        self, script: Script, which: int, args: Iterable[bytes], *, keys: Iterable[bytes] = ()
+    ) -> bytes:
+        reply: tuple[bytes, list[Any], int] = await self._member.run(script, which, args, keys=keys)
         cursor, entries, deleted = reply
         self.spare += (self._member.keep(which, entry[:2], entry[2]) for entry in entries)
         if deleted:

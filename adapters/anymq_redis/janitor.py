@@ -6,6 +6,8 @@ import random
 import time
 from collections.abc import Callable
 
+from anymq.driver import SubscribeSpec
+
 from .keys import GroupKeys
 from .options import RedisOptions
 from .scripts import ATTEND, SWEEP, TRIM
@@ -49,14 +51,15 @@ def sweeping(topic: RedisTopic, group: GroupKeys) -> Chore:
 
 
 def attending(
-    group: GroupKeys, member: str, held_for: Callable[[], float | None] = lambda: None
+    group: GroupKeys, spec: SubscribeSpec, held_for: Callable[[], float | None] = lambda: None
 ) -> Chore:
-    """Return the chore that says that `member` is there, and for how long it has held things."""
+    """Return the chore that says that a member is there, how long it has held things, its lease."""
 
     def args() -> list[bytes]:
         seconds = held_for()
         held = b"" if seconds is None else b"%d" % (seconds * 1000)
-        return [member.encode(), b"%d" % (_SILENT * 1000), held]
+        lease = b"%d" % max(1, round(spec.ack_deadline * 1000))
+        return [spec.member.encode(), b"%d" % (_SILENT * 1000), held, lease]
 
     return Chore(script=ATTEND, keys=[group.members], args=args, interval=_ATTENDANCE)
 

@@ -1,14 +1,33 @@
--- Takes over entries whose lease has ended. KEYS stream. ARGV group, consumer, '', least idle
--- time, where to go on, how many. Returns where to go on next, then {id, fields, count} of each, then
--- how many had been deleted while pending.
+-- Takes over entries whose lease has ended. KEYS stream, members. ARGV group, consumer, '', our lease in
+-- milliseconds, where to go on, how many. Returns where to go on next, then {id, fields, count} of each,
+-- then how many had been deleted while pending.
+--
+-- The lease is the owner's, as that says it; ours, if the owner says nothing.
 
-local reply = redis.call('XAUTOCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[4], ARGV[5], 'COUNT', ARGV[6])
-local taken = {}
-for i = 1, #reply[2] do
-  local entry = reply[2][i]
-  if entry then -- Redis 6.2 has nil for a deleted one, 7 lists it apart (redis #10198)
-    local pending = redis.call('XPENDING', KEYS[1], ARGV[1], entry[1], entry[1], 1)[1]
-    taken[#taken + 1] = {entry[1], entry[2], pending[4]}
+local leases, least = {}, tonumber(ARGV[4])
+local members = redis.call('HGETALL', KEYS[2])
+for i = 1, #members, 2 do
+  local lease = tonumber(string.match(members[i + 1], '^%d+ %d* (%d+)$'))
+  if lease then
+    leases[members[i]] = lease
+    least = math.min(least, lease)
   end
 end
-return {reply[1], taken, reply[3] and #reply[3] or 0}
+
+local most = tonumber(ARGV[6])
+local pending = redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', least, ARGV[5], '+', most)
+local taken, deleted = {}, 0
+for _, entry in ipairs(pending) do
+  local id, owner, idle, count = entry[1], entry[2], entry[3], entry[4]
+  local lease = leases[owner] or tonumber(ARGV[4])
+  if idle >= lease then
+    local claimed = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], lease, id)[1]
+    if claimed then -- Redis 6.2 has nil for a deleted one, which stays pending; 7 has nothing and forgets it
+      taken[#taken + 1] = {id, claimed[2], count + 1}
+    else
+      redis.call('XACK', KEYS[1], ARGV[1], id)
+      deleted = deleted + 1
+    end
+  end
+end
+return {#pending == most and '(' .. pending[most][1] or '0-0', taken, deleted}

@@ -135,6 +135,7 @@ async def test_another_ack_deadline_changes_the_consumer(bench: Bench, driver: N
     first = await bench.join(driver, lease=30.0)
     (one,) = await take(first, 1)
     await first.ack([one])
+    await first.aclose()
     second = await bench.join(driver, lease=12.0, start="latest")
     info = await driver.native.jetstream().consumer_info(
         bench.stream, encode(f"{bench.name}.billing")

@@ -70,7 +70,7 @@ async def test_a_stream_that_was_there_before_has_one_partition(bench: Bench) ->
 
 async def test_members_share_all_partitions_and_everything_comes_back(bench: Bench) -> None:
     driver = await partitioned(bench)
-    first, second = await bench.join(driver), await bench.join(driver)
+    first, second = await bench.join(driver), await bench.join(driver, lease=0.3)
     await driver.publish(bench.records(40))
     got = await take(first, 30)
     rest = await take(second, 10)
@@ -85,7 +85,7 @@ async def test_members_share_all_partitions_and_everything_comes_back(bench: Ben
     assert {item.position: attempt(item) for item in back} == expected
     await first.ack(back)
     assert await driver.native.xlen(f"{bench.name}.billing.dlq") == 5
-    third = await bench.join(driver, lease=0.3)
+    third = await bench.join(driver)
     crashed = await take(third, 10)  # the second one does not extend
     assert {item.position for item in crashed} == {item.position for item in rest}
     info = await driver.describe_group(bench.topic(), f"{bench.name}.billing")

@@ -8,6 +8,7 @@ import pytest
 
 from ...broker import Broker
 from ...connect import connect
+from ...delivery import Delivery
 from ..tools import until, worker
 from .base import Base
 
@@ -50,3 +51,25 @@ class Leases(Base):
         again = [e["body"] for e in begun[known:] if e["body"] in handled]
         # One may have been in a handler when the process was stopped, and one on its way to us.
         assert len(again) <= 1, again
+
+    @pytest.mark.parametrize("first", [1.0, 30.0], ids=["shorter", "longer"])
+    async def test_members_with_other_deadlines_leave_a_live_one_its_message(
+        self, broker: Broker, url: str, topic: str, first: float
+    ) -> None:
+        begun: list[tuple[str, int]] = []
+
+        async def handle(body: str, delivery: Delivery) -> None:
+            begun.append((body, delivery.attempt))
+            await asyncio.sleep(4)
+
+        await broker.publish(topic, "before")
+        async with connect(url) as other:
+            here = broker.subscribe(topic, group="g", handler=handle, ack_deadline=31 - first)
+            there = other.subscribe(topic, group="g", handler=handle, ack_deadline=first)
+            async with here:
+                await until(lambda: len(begun) == 1)
+                async with there:
+                    await broker.publish(topic, "after")
+                    await until(lambda: len(begun) == 2)
+                    await until(lambda: here.in_flight + there.in_flight == 0)
+        assert sorted(begun) == [("after", 1), ("before", 1)]
