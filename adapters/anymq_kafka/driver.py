@@ -47,6 +47,7 @@ class KafkaDriver(Driver):
     options: ClassVar[type[KafkaOptions]] = KafkaOptions
     tls_schemes: ClassVar[frozenset[str]] = frozenset({"kafka+ssl"})
     client_parts = CLIENT_PARTS
+    client_loggers = ("aiokafka",)
     max_batch: ClassVar[int] = 1000
     overlap: ClassVar[int] = 2
     max_batch_bytes: ClassVar[int] = 4 * MIB

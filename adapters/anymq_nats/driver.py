@@ -67,6 +67,7 @@ class NatsDriver(Driver):
     max_batch_bytes = 4 * 1024 * 1024
     tls_schemes = frozenset({"tls"})
     client_parts = CLIENT_PARTS
+    client_loggers = ("nats",)
 
     def __init__(self, link: Link, publisher: Publisher, options: NatsOptions) -> None:
         self._link = link

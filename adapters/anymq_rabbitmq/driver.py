@@ -73,6 +73,7 @@ class RabbitMQDriver(Driver):
     max_body: ClassVar[float] = 16 * 1024 * 1024
     tls_schemes: ClassVar[frozenset[str]] = frozenset({"amqps"})
     client_parts = CLIENT_PARTS
+    client_loggers = ("aio_pika", "aiormq")
 
     def __init__(self, link: Link, publishing: Link, options: RabbitMQOptions) -> None:
         self._link = link

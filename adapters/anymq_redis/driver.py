@@ -59,6 +59,7 @@ class RedisDriver(Driver):
     max_body: ClassVar[float] = 500 * 1024 * 1024
     tls_schemes = frozenset({"rediss"})
     client_parts = CLIENT_PARTS
+    client_loggers = ("redis",)
 
     def __init__(self, address: Address, commands: Commands, options: RedisOptions) -> None:
         self._address = address

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from .broker import Broker
+from .client_logs import calm
 from .clock import REAL, Clock
 from .credentials import check_credentials
 from .driver import Driver
@@ -82,6 +83,8 @@ async def _open(
 ) -> Broker:
     url = URL.parse(text)
     driver_type = load_driver(url.scheme)
+    for library in driver_type.client_loggers:
+        calm(library)
     options, own = split_options(url, driver_type.options)
     if not options.allow_insecure_auth:
         check_credentials(url, driver_type.tls_schemes)

@@ -477,9 +477,10 @@ class Driver(ABC):
     `overlap` is how many calls of `publish` may be under way at a time.
     `tls_schemes` are those of its URL schemes that encrypt: credentials over any other are refused
     off loopback. `client_parts` lists the private attributes of the client library that the adapter
-    uses: the core refuses a release that lacks one of them. A driver whose `capabilities.extend` is
-    native has leases of its own; for the others the core gives back what is neither settled nor
-    extended in time.
+    uses: the core refuses a release that lacks one of them. `client_loggers` names the loggers of
+    the client library: what these repeat in an outage is logged once a minute. A driver whose
+    `capabilities.extend` is native has leases of its own; for the others the core gives back what
+    is neither settled nor extended in time.
     """
 
     capabilities: ClassVar[Capabilities]
@@ -492,6 +493,7 @@ class Driver(ABC):
     max_body: ClassVar[float] = math.inf
     tls_schemes: ClassVar[frozenset[str]] = frozenset()
     client_parts: ClassVar[Parts] = MappingProxyType({})
+    client_loggers: ClassVar[tuple[str, ...]] = ()
     clock: Clock = REAL
     """The engine's clock, set by the core after `open`; an adapter whose timers are its own (not
     the broker's) takes the time from here, so that tests can move it."""

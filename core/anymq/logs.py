@@ -20,6 +20,8 @@ BURST = 10
 """How many lines of a kind are logged one by one, within `EVERY`, before they are counted."""
 EVERY = 10.0
 """Seconds between two summaries of a kind."""
+AGAIN = 60.0
+"""Seconds after which `rarely` says the same once more."""
 KINDS = 1000
 """Kinds that are told apart at a time."""
 
@@ -45,6 +47,7 @@ class Log(logging.LoggerAdapter[logging.Logger]):
     def __init__(self, name: str) -> None:
         super().__init__(logging.getLogger(name), {})
         self._kinds: dict[Hashable, _Kind] = {}
+        self._said: dict[Hashable, float] = {}
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """As `Logger.log`; the methods of the levels come here."""
@@ -74,6 +77,17 @@ class Log(logging.LoggerAdapter[logging.Logger]):
         else:
             found.latest = (level, msg, args)
             found.arm(self)
+
+    def rarely(self, kind: Hashable, level: int, msg: str, *args: object) -> None:
+        """Log what an outage repeats: a `kind` once in `AGAIN` seconds, in between at DEBUG."""
+        now = time.monotonic()
+        if now < self._said.get(kind, 0.0):
+            self.log(logging.DEBUG, msg, *args, stacklevel=2)
+            return
+        if len(self._said) >= KINDS:
+            self._said.clear()
+        self._said[kind] = now + AGAIN
+        self.log(level, msg, *args, stacklevel=2)
 
     def _forget(self, now: float) -> None:
         kinds = self._kinds

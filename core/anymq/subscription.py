@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -603,7 +604,13 @@ class Subscription(AsyncIterator[Delivery]):
             error = raw.__cause__ if isinstance(raw.__cause__, Exception) else raw
         elif not isinstance(raw, TimeoutError):
             error = self._translated(raw)
-        log.warning("receiving from %s failed, going on: %s", self.topic, error)
+        log.rarely(
+            (self.topic, self.group, "lost"),
+            logging.WARNING,
+            "receiving from %s failed, going on: %s",
+            self.topic,
+            error,
+        )
         log.debug("the cause", exc_info=raw)
         pause = min(FIRST_PAUSE * 2 ** min(failures, 10), LONGEST_PAUSE)
         hung = isinstance(raw, TimeoutError)
@@ -621,8 +628,12 @@ class Subscription(AsyncIterator[Delivery]):
             try:
                 await self._open()
             except Exception as again:
-                log.warning(
-                    "subscribing to %s again failed: %s", self.topic, self._translated(again)
+                log.rarely(
+                    (self.topic, self.group, "again"),
+                    logging.WARNING,
+                    "subscribing to %s again failed, repeating: %s",
+                    self.topic,
+                    self._translated(again),
                 )
                 await self._pause(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
