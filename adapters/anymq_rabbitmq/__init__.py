@@ -34,9 +34,17 @@ in general            ``anymq._streams``, an empty stream, and ``anymq._names``,
 ====================  =============================================================================
 
 A name that would begin with ``amq.``, which is RabbitMQ's own, begins with ``_amq.``; a stream's
-name over 205 bytes is cut and gets a hash. An exchange or queue that is there already is used as it
-is. With ``declare=false``, or for mapped names, nothing is created: then the beginning of a new
-group from ``earliest``, and broadcast, need a stream of the log's name that you bind yourself.
+name over 205 bytes is cut and gets a hash. An exchange that is there already is used as it is; a
+queue under a group's name that another program has made is refused, as it has nothing of the topic.
+An exchange that was deleted is made again, and its groups are bound to it. With ``declare=false``,
+or for mapped names, nothing is created: then the beginning of a new group from ``earliest``, and
+broadcast, need a stream of the log's name that you bind yourself.
+
+A plain queue, as ``sendToQueue("hello")`` of RabbitMQ's tutorials uses it, is a topic and its only
+group under one name: ``names={"hello": "hello", "hello.workers": "hello"}``. What is published to
+the topic goes through the default exchange into the queue; there is no log, so no broadcast, no
+replay, and no delay. A mapped quorum queue with a limit of deliveries is said in the log: RabbitMQ
+drops what exceeds it.
 
 Attributes of CloudEvents are headers ``ce-…``; message id, content type and timestamp are
 properties too. ``CC`` and ``BCC``, by which RabbitMQ routes, travel as ``anymq-header-CC``.

@@ -7,10 +7,11 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import aio_pika
-from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
+from aiormq.exceptions import AMQPError, ChannelAccessRefused, ChannelNotFoundEntity
 
 from anymq.capabilities import Capabilities
 from anymq.driver import (
@@ -33,6 +34,7 @@ from anymq.errors import (
     UnsupportedOperation,
 )
 from anymq.info import GroupInfo, TopicInfo
+from anymq.logs import logger
 from anymq.partitions import partition_of
 from anymq.url import URL
 
@@ -44,7 +46,7 @@ from .delays import Delays
 from .due import Destination, Due
 from .errors import ERRORS
 from .fill import Fill, Filling
-from .group import Group
+from .group import ENDLESS, LIMIT, Group
 from .lane import Lane
 from .link import CLIENT_PARTS, Link
 from .log import Log
@@ -56,6 +58,7 @@ from .publisher import Outgoing, Publisher
 from .reader import LogSource
 from .source import QueueSource
 
+log = logger("anymq.rabbitmq")
 SMALLEST_PREFETCH = 64
 """What a member of an ordered group asks for of each partition, at least."""
 _MISSING = (NotFound, ChannelNotFoundEntity)
@@ -95,6 +98,8 @@ class RabbitMQDriver(Driver):
         self._topics: dict[str, TopicSpec] = {}
         self._logs: dict[str, str] = {}
         self._partitions: dict[str, int] = {}
+        self._queues: set[str] = set()
+        """Natives of topics that are an operator's queue, and no exchange."""
         self._next_partition = itertools.count()
         self._has_streams = False
 
@@ -134,26 +139,51 @@ class RabbitMQDriver(Driver):
             self._logs[exchange] = topology.log_of(exchange)
         else:
             self._partitions[exchange] = topic.partitions or 1
+            await self._look_for_queue(topic.native)
         self._topics[topic.name] = topic
+
+    async def _look_for_queue(self, native: str) -> None:
+        self._queues.discard(native)
+        if not await topology.exchange_exists(self._link, native):
+            with suppress(ChannelAccessRefused):
+                if await topology.exists(self._link, native):
+                    self._queues.add(native)
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
         """See `Driver`. RabbitMQ names no position."""
+        if self._queues and any(map(self._is_delayed_to_queue, records)):
+            return await self._publish_others(records)
         if any(record.deliver_at is not None for record in records):
             await self._due.prepare()
         now = time.time()
         outcomes = await self._publisher.publish([self._outgoing(one, now) for one in records])
         if any(isinstance(outcome, _MISSING) for outcome in outcomes):
+            for name in {record.topic for record in records}:
+                await self._rejoin_groups(self._topics[name])
             return [
                 await self._repaired(record, outcome)
                 for record, outcome in zip(records, outcomes, strict=True)
             ]
         return outcomes
 
+    def _is_delayed_to_queue(self, record: Record) -> bool:
+        return record.deliver_at is not None and self._topic(record.topic).native in self._queues
+
+    async def _publish_others(self, records: Sequence[Record]) -> Sequence[Outcome]:
+        others = [record for record in records if not self._is_delayed_to_queue(record)]
+        outcomes = iter(await self.publish(others) if others else ())
+        return [
+            UnsupportedOperation(f"{record.topic!r} is a queue: it takes no delayed messages")
+            if self._is_delayed_to_queue(record)
+            else next(outcomes)
+            for record in records
+        ]
+
     async def subscribe(self, spec: SubscribeSpec) -> Source:
         """See `Driver`."""
         if spec.topic.create:
             await self._due.take_part()
-        else:
+        elif spec.topic.native not in self._queues:
             await topology.require_exchange(self._link, topology.exchange_of(spec.topic))
         if spec.group is None:
             return await self._follow(spec)
@@ -346,8 +376,12 @@ class RabbitMQDriver(Driver):
         await asyncio.gather(self._link.aclose(), self._publishing.aclose())
 
     def _outgoing(self, record: Record, now: float) -> Outgoing:
-        exchange = topology.exchange_of(self._topic(record.topic))
-        key = convert.routing_key(record, self._partition(exchange, record.key))
+        topic = self._topic(record.topic)
+        exchange = topology.exchange_of(topic)
+        if not topic.create and topic.native in self._queues:
+            exchange, key = "", topic.native
+        else:
+            key = convert.routing_key(record, self._partition(exchange, record.key))
         if record.deliver_at is None or record.deliver_at <= now:
             return convert.outgoing(record, exchange=exchange, routing_key=key)
         to = Destination(record.deliver_at, time.time_ns(), exchange, key, self._logs.get(exchange))
@@ -365,13 +399,59 @@ class RabbitMQDriver(Driver):
             self._has_streams = True
         exchange = topology.exchange_of(topic)
         is_new = not await topology.exchange_exists(self._link, exchange)
+        groups: list[Group] = []
         if is_new:
             await self._names.add_topic(topic.native)
+            if await topology.exists(self._link, topology.log_of(exchange)):
+                groups = await self._left_behind(topic)
+                count = max([group.partitions or 1 for group in groups], default=None)
+                topic = replace(topic, partitions=topic.partitions or count)
         self._partitions[exchange] = await topology.declare_topic(
             self._link, topic, self._options.retention
         )
+        for group in groups:
+            await group.bind(self._link)
         if is_new:
             await topology.seal(self._link)
+
+    async def _left_behind(self, topic: TopicSpec) -> list[Group]:
+        """The groups of a topic whose exchange is gone, and their bindings with it."""
+        exchange = topology.exchange_of(topic)
+        known = await self._names.read()
+        found: list[Group] = []
+        for native in await present(known.groups.get(topic.native, ()), self._require_group):
+            group = Group(exchange, topology.escaped(native))
+            if (await topology.adopt(self._link, group.queue, group.arguments())).get(
+                topology.SINGLE
+            ):
+                group = await self._with_partitions(group)
+            found.append(group)
+        log.warning(
+            "the exchange %s was not there: its groups, %d, are bound to a new one",
+            exchange,
+            len(found),
+        )
+        return found
+
+    async def _with_partitions(self, group: Group) -> Group:
+        count = 1
+        while await topology.exists(self._link, group.partition(count)):
+            count += 1
+        return replace(group, partitions=count)
+
+    async def _rejoin_groups(self, topic: TopicSpec) -> None:
+        """Bind the groups of a topic whose messages reach no queue: its exchange has been made
+        anew by others, without anything behind it."""
+        if not topic.create:
+            return
+        exchange = topology.exchange_of(topic)
+        try:
+            if not await topology.exchange_exists(self._link, exchange):
+                return  # Then it is made, with its groups.
+            for group in await self._left_behind(topic):
+                await group.bind(self._link)
+        except (AMQPError, BrokerError) as error:
+            log.debug("binding the groups of %s again: %s", topic.name, error)
 
     async def _check_log(self, exchange: str) -> None:
         """Raise while the log of a topic is not up: a server that has just started confirms what
@@ -439,6 +519,7 @@ class RabbitMQDriver(Driver):
                     f"{spec.native_group!r} is not anymq's: ordered=True needs queues of its own"
                 )
             await topology.require(self._link, group.queue)
+            await self._warn_of_limit(group)
             return None
         is_new = not await topology.exists(self._link, group.queue)
         if not is_new:
@@ -456,6 +537,22 @@ class RabbitMQDriver(Driver):
         if is_new:
             await topology.settled(self._link, self._options.settle_time)
         return None
+
+    async def _warn_of_limit(self, group: Group) -> None:
+        """Say that RabbitMQ itself drops messages of an operator's queue, if it does."""
+        try:
+            found = await topology.adopt(self._link, group.queue, group.arguments())
+        except ChannelAccessRefused:
+            return
+        limit = found.get(LIMIT, 20 if self._link.version >= (4, 0) else None)
+        if found.get("x-queue-type") == "quorum" and limit is not None and int(limit) < ENDLESS:
+            log.warning(
+                "the queue %s drops a message, or moves it where its own settings say, once %s "
+                "consumers were lost with it: declare it with a higher %s",
+                group.queue,
+                limit,
+                LIMIT,
+            )
 
     async def _place(self, spec: SubscribeSpec, group: Group) -> int:
         """Where in the log a new group begins."""

@@ -13,6 +13,8 @@ from .consumer import Delivery
 from .link import Link, QueueDown
 
 LIMIT = "x-delivery-limit"
+ENDLESS = topology.DELIVERY_LIMIT - 1_000_000
+"""A limit of deliveries from here on is anymq's own, and as good as none."""
 ATTEMPTS: dict[str, Any] = {
     "x-queue-type": "stream",
     "x-max-length-bytes": 16_000_000,
@@ -95,12 +97,26 @@ class Group:
         It may be there: then `life` is not applied.
         """
         found = await topology.adopt(link, self.queue, self.arguments(life))
+        self._check(found)
         if bool(found.get(topology.SINGLE)) != (self.partitions is not None):
             mode = "ordered" if self.partitions is None else "not ordered"
             raise ConfigurationError(
                 f"the group {self.queue!r} is {mode}: it stays so from its first subscription on"
             )
         return topology.DELIVERY_LIMIT - int(found.get(LIMIT, topology.DELIVERY_LIMIT))
+
+    def _check(self, found: dict[str, Any]) -> None:
+        """Refuse a queue that another program has made under the group's name."""
+        kind, limit = found.get("x-queue-type", "classic"), int(found.get(LIMIT, 0))
+        if kind == "quorum" and limit >= ENDLESS and found.get("durable", True):
+            return
+        kind = kind if found.get("durable", True) else "transient"
+        extra = f" with {LIMIT}={limit or 'the default'}" if kind == "quorum" else ""
+        raise ConfigurationError(
+            f"the queue {self.queue!r} was not made by anymq: it is a {kind} queue{extra}, and has "
+            "nothing of what its topic holds. Delete it, choose another group, or map the group to "
+            f"it as it is: names={{'<topic>.<group>': {self.queue!r}}}"
+        )
 
     async def make(self, link: Link, *, with_history: bool, life: int = 0) -> int:
         """Make the group's queues, where they are not there yet; return its life.

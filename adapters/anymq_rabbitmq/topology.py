@@ -212,6 +212,8 @@ async def adopt(link: Link, name: str, arguments: dict[str, Any]) -> dict[str, A
             if found is None:
                 raise
             wanted.pop(found[1], None)
+            if found[1] in ("durable", "auto_delete", "exclusive"):
+                return {**wanted, "durable": False}
             if found[2] is not None:
                 wanted[found[1]] = _typed(found[2])
         else:

@@ -405,7 +405,7 @@ class Broker:
                 ack_deadline=ack_deadline,
                 prefetch=prefetch or max(100, 2 * concurrency * (batch.size if batch else 1)),
                 member=f"{member}-{generation}",
-                create=self._options.declare and native_group == f"{target.name}.{group}",
+                create=self._options.declare and f"{target.name}.{group}" not in self._names,
                 ordered=ordered and group is not None,
                 revoke=subscription.revoke,
                 place=subscription.place,

@@ -12,7 +12,7 @@ from .client_logs import calm
 from .clock import REAL, Clock
 from .credentials import check_credentials
 from .driver import Driver
-from .errors import AccessDenied, ConnectionLost, translate
+from .errors import AccessDenied, ConfigurationError, ConnectionLost, translate
 from .logs import logger
 from .middleware import PublishMiddleware
 from .names import check_headers, check_topic
@@ -88,8 +88,10 @@ async def _open(
     options, own = split_options(url, driver_type.options)
     if not options.allow_insecure_auth:
         check_credentials(url, driver_type.tls_schemes)
-    for name in names:
+    for name, native in names.items():
         check_topic(name)
+        if not isinstance(native, str) or not native:
+            raise ConfigurationError(f"names: {name!r} is mapped to {native!r}, which is no name")
     if source is not None:
         check_headers({"source": source})
     driver = await _connected(driver_type, url, own, options.connect_timeout)

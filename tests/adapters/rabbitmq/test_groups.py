@@ -194,23 +194,6 @@ async def test_a_member_killed_while_filling(bench: Bench, driver: RabbitMQDrive
     await filled(driver, f"{bench.name}.billing")
 
 
-async def test_a_queue_with_other_arguments_is_taken_as_it_is(
-    bench: Bench, driver: RabbitMQDriver
-) -> None:
-    channel = await driver.native.channel()
-    await channel.declare_queue(
-        f"{bench.name}.billing", durable=True, arguments={"x-queue-type": "classic"}
-    )
-    source = await bench.join(driver)
-    await store(driver, [bench.record(1)])
-    (received,) = await take(source, 1)
-    assert received.redeliveries == 0
-    await source.aclose()
-    again = await bench.join(driver)
-    (received,) = await take(again, 1)
-    assert received.redeliveries in (0, 1)
-
-
 async def test_what_the_operator_makes_is_not_made(bench: Bench, driver: RabbitMQDriver) -> None:
     topic = bench.topic("mapped", native=f"{bench.name}-x", create=False)
     await driver.declare(topic)
