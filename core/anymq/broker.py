@@ -355,8 +355,8 @@ class Broker:
         `unknown="ignore"`.
         `ack_deadline` is the lease in seconds: of a crashed consumer's messages on the backends
         that have leases, and of every unsettled delivery if `auto_extend` is off; otherwise the
-        engine extends what is being worked on. `prefetch` fixes how many messages are held
-        unsettled at a time; by default that adapts to the handler.
+        engine extends all it holds, in handlers or buffered. `prefetch` fixes how many messages are
+        held unsettled at a time; by default that adapts to the handler.
 
         Raises `ConfigurationError` here, or when entered; entering also raises what the broker
         says.

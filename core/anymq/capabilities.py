@@ -10,6 +10,7 @@ class Level(Enum):
     """How a backend comes by an ability."""
 
     NATIVE = "native"
+    """The broker does it; for SQLite and memory, which have none, the adapter itself."""
     EMULATED = "emulated"
     UNSUPPORTED = "unsupported"
 

@@ -1,4 +1,4 @@
-"""`Delivery`: one message in one consumer's hands, and the five verbs that settle it."""
+"""`Delivery`: one message in one consumer's hands, and the verbs that settle it."""
 
 from __future__ import annotations
 

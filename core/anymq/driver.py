@@ -121,8 +121,9 @@ class SubscribeSpec:
     `f"{topic}.{group}"` unless mapped (queue, durable consumer, consumer group). `start` applies
     only when the group does not exist yet. `ack_deadline`, in seconds, is the lease: an unsettled
     record that is not extended for this long goes to another member (where the broker has no
-    leases, when its consumer is gone). `prefetch` is the most records the core will hold
-    unsettled at a time. `member` is unique to this subscription.
+    leases, when its consumer is gone). `prefetch` is how many records the core means to hold
+    unsettled at a time; without one of the user's, its credit may grow beyond that, and the driver
+    must not stop there. `member` is unique to this subscription.
 
     `ordered` asks for the order of partitions: each is read by one member of the group at a time,
     from its first unsettled record on, and handed to another member only when nothing of it is
@@ -368,8 +369,9 @@ class Source(ABC):
         Return early with what is there rather than wait to fill up; return an empty sequence when
         `wait` has passed. Called by one task, again and again while there is credit; also with
         `limit=0` now and then while there is none (every 2 s at most): keep the session alive
-        then, and return nothing. Records are returned in the broker's order. Never cancelled
-        by the core while the source is in use: a cancelled read may lose what it had taken.
+        then, and return nothing. Records are returned in the broker's order. While the source is in
+        use, the core cancels a read only when it is half a minute late: then it gives the
+        source up as well, as a cancelled read may lose what it had taken.
 
         An error leaves the source usable: the core waits and calls again, and the driver
         reconnects then. Raise `SourceLost` where only a new source can help.
@@ -410,7 +412,11 @@ class Source(ABC):
 
     @abstractmethod
     async def ack(self, records: Sequence[Received]) -> None:
-        """These are done. Return once the broker has been told (a crash may still repeat them)."""
+        """These are done. Return once the broker has been told, or will be soon by itself.
+
+        A source may gather acks (Kafka's commits its offsets some moments later): then a crash
+        repeats what was not sent, and closing sends it.
+        """
 
     @abstractmethod
     async def nack(self, nacks: Sequence[Nack]) -> None:
@@ -444,9 +450,9 @@ class Source(ABC):
     async def extend(self, records: Sequence[Received]) -> None:  # noqa: B027
         """These are still being worked on: their leases begin anew.
 
-        Called every third of `ack_deadline` for everything unsettled. Must not take back a record
-        that another member already has. The default does nothing: right where the broker keeps
-        a record for as long as its consumer lives.
+        Called every third of `ack_deadline` for everything unsettled, in handlers or buffered. Must
+        not take back a record that another member already has. The default does nothing: right
+        where the broker keeps a record for as long as its consumer lives.
         """
 
     async def keep(self, nacks: Sequence[Nack]) -> None:  # noqa: B027

@@ -1,4 +1,4 @@
-"""The coalescing publisher: concurrent publishes become one driver call at a time."""
+"""The coalescing publisher: concurrent publishes share calls of the driver."""
 
 from __future__ import annotations
 
