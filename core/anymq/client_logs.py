@@ -48,6 +48,6 @@ def calm(library: str) -> None:
     """Calm the loggers of the client library whose name is `library`, and begins with `library.`"""
     known = logging.root.manager.loggerDict
     for name in [library, *(name for name in known if name.startswith(f"{library}."))]:
-        logger = logging.getLogger(name)
+        logger = logging.root.getChild(name)
         if not any(isinstance(found, Calm) for found in logger.filters):
             logger.addFilter(Calm(logger))
