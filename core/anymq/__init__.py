@@ -122,6 +122,11 @@ __all__ = [
     "register",
 ]
 
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 __getattr__ = later(
     __name__,
     {

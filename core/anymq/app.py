@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .broker import Broker
 from .clock import REAL, Clock
-from .connect import connect
+from .connect import chosen_url, connect
 from .driver import Start
-from .errors import ConfigurationError, StateError
+from .errors import AnymqError, ConfigurationError, StateError
 from .handlers import Function, Unknown, adapt, by_type
 from .logs import logger
 from .message import Receipt
@@ -98,6 +97,7 @@ class App:
         self._broker: Broker | None = None
         self._stack: AsyncExitStack | None = None
         self._stop: asyncio.Event | None = None
+        self._started = False
         self.state: dict[str, Any] = {}
         """What the lifespan wants to share with handlers."""
 
@@ -155,6 +155,16 @@ class App:
         Raises `ConfigurationError` at once for a bad topic, group or signature.
         """
         target = as_topic(topic)
+        for name, link in (
+            ("acknowledge", acknowledge),
+            ("dead_letter", dead_letter),
+            ("kill_switch", kill_switch),
+            ("retry", retry),
+            ("idempotency", idempotency),
+            ("rate_limit", rate_limit),
+            ("deadline", deadline),
+        ):
+            _check_link(name, link)
         if retry is not None and retry.exhausted == "stop" and not ordered:
             raise ConfigurationError("only an ordered subscription has lanes that Retry can stop")
         links = (
@@ -209,10 +219,17 @@ class App:
     def run(self) -> None:
         """Run until SIGINT or SIGTERM, then drain and return. A second signal cuts the drain short.
 
+        What keeps it from starting is logged in one line, and the process exits with code 2.
         uvloop is used where it is installed.
         """
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(self.serve())
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(self.serve())
+        except AnymqError as error:
+            if self._started:
+                raise
+            log.critical("cannot start: %s", error)
+            raise SystemExit(2) from error
 
     async def serve(self) -> None:
         """As `run`, on the running event loop."""
@@ -266,11 +283,7 @@ class App:
         """
         if self._stack is not None:
             raise StateError("the app is running already")
-        chosen = url or self._url or os.environ.get("ANYMQ_URL")
-        if not chosen:
-            raise ConfigurationError(
-                "no broker URL: pass one to App(), or set ANYMQ_URL (for example sqlite:///app.db)"
-            )
+        chosen = chosen_url(url or self._url, "App()")
         async with AsyncExitStack() as stack:
             self._broker = await stack.enter_async_context(
                 connect(
@@ -292,6 +305,16 @@ class App:
                 if outcome is not None:
                     raise outcome
             self._stack = stack.pop_all()
+        self._started = True
+        for item in self._subscribers:
+            log.info(
+                "%s listens to %s (group %s, concurrency %d%s)",
+                getattr(item.function, "__qualname__", repr(item.function)),
+                item.topic.name,
+                item.group or "none: broadcast",
+                item.concurrency,
+                ", ordered" if item.ordered else "",
+            )
 
     async def aclose(self) -> None:
         """Drain the handlers, leave the lifespan, disconnect; calling twice is harmless."""
@@ -334,6 +357,16 @@ class App:
 def _one_group(one: Subscriber, other: Subscriber) -> bool:
     """Whether both get messages of the same group."""
     return one.group is not None and (one.topic.name, one.group) == (other.topic.name, other.group)
+
+
+def _check_link(name: str, link: object) -> None:
+    """Raise `ConfigurationError` for a setting that stands where a middleware belongs."""
+    if link is None or callable(link):
+        return
+    kind = "".join(word.title() for word in name.split("_"))
+    raise ConfigurationError(
+        f"{name} is a {kind} or None, not {type(link).__name__}; write {name}={kind}(…)"
+    )
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

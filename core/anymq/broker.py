@@ -30,7 +30,7 @@ from .message import NO_HEADERS, Message, Receipt
 from .middleware import Middleware, Publish, PublishMiddleware, compose, shorten
 from .middleware.acknowledge import Acknowledge
 from .middleware.dead_letter import DeadLetter
-from .names import check_group, check_headers, check_key
+from .names import check_group, check_headers, check_id, check_key
 from .options import ConnectOptions
 from .outlet import Outlet
 from .payload import check_payload, encode_payload, type_name
@@ -529,13 +529,12 @@ class Broker:
                 f"the body is {len(body)} bytes; "
                 f"at most {self._max_body} are allowed on {self._url}"
             )
-        for text in (id, type):
-            if text is not None:
-                check_key(text)
+        if type is not None:
+            check_key(type)
         self._topics.learn(topic)
         cause = current.get()
         return Message(
-            id=id or new_id(),
+            id=new_id() if id is None else check_id(id),
             topic=topic.name,
             body=body,
             key=check_key(key) if key is not None else None,

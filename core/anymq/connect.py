@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -24,14 +25,14 @@ log = logger("anymq")
 
 
 def connect(
-    url: str,
+    url: str | None = None,
     *,
     source: str | None = None,
     names: Mapping[str, str] | None = None,
     publish_middleware: Sequence[PublishMiddleware] = (),
     clock: Clock = REAL,
 ) -> Connecting:
-    """Connect to the broker that `url` names.
+    """Connect to the broker that `url` names, by default the environment's `ANYMQ_URL`.
 
     ::
 
@@ -42,10 +43,22 @@ def connect(
     `source` is the CloudEvents source of what is published (default `anymq`). `names` maps a
     topic, or `topic.group`, to something that exists on the broker under another name; mapped
     names are never created. Raises `InvalidURL`, `UnknownScheme`, `MissingDependency`,
-    `ConnectionLost` or `AccessDenied`, within the URL's `connect_timeout` (10 s), and never
-    shows the password.
+    `ConnectionLost` or `AccessDenied`, within the URL's `connect_timeout` (10 s) and one
+    second more, and never shows the password.
     """
-    return Connecting(url, source, dict(names or {}), tuple(publish_middleware), clock)
+    return Connecting(
+        chosen_url(url, "connect()"), source, dict(names or {}), tuple(publish_middleware), clock
+    )
+
+
+def chosen_url(url: str | None, taker: str) -> str:
+    """Return `url`, or the environment's `ANYMQ_URL`; raises `ConfigurationError` without both."""
+    chosen = url or os.environ.get("ANYMQ_URL")
+    if not chosen:
+        raise ConfigurationError(
+            f"no broker URL: pass one to {taker}, or set ANYMQ_URL (for example sqlite:///app.db)"
+        )
+    return chosen
 
 
 class Connecting(AbstractAsyncContextManager["Broker"]):
@@ -62,7 +75,7 @@ class Connecting(AbstractAsyncContextManager["Broker"]):
         self._arguments = (url, source, names, publish_middleware, clock)
         self._broker: Broker | None = None
 
-    def __await__(self) -> Any:
+    def __await__(self) -> Generator[Any, None, Broker]:
         return _open(*self._arguments).__await__()
 
     async def __aenter__(self) -> Broker:

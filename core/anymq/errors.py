@@ -123,6 +123,10 @@ class Reject(Exception):
         self.reason = check_reason(reason)
 
 
+class Unreadable(Reject):
+    """The body does not validate: its error may quote the body, so its traceback is not logged."""
+
+
 class RetryAfter(Exception):
     """Raise in a handler, from any depth: failed attempt, deliver again after `delay`.
 

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from .cloudevents import STRUCTURED
 from .delivery import Delivery
@@ -67,10 +67,11 @@ def adapt(
     """Return a handler that calls `function` with what its annotations ask for.
 
     A parameter annotated `Delivery` or `Message` gets that; one other parameter gets the
-    payload, decoded as its annotation says (by the topic's type where it has none). A body that
-    does not validate is rejected before the function is called. With a `batch`, each of these is
-    a list. With `unknown="ignore"` a message whose type the payload's union does not know is
-    passed over. Raises `ConfigurationError` for anything else.
+    payload, decoded as its annotation says (by the topic's type where it has none). A parameter
+    with a default keeps it beside one without. A body that does not validate is rejected before
+    the function is called. With a `batch`, each of these is a list. With `unknown="ignore"` a
+    message whose type the payload's union does not know is passed over. Raises
+    `ConfigurationError` for anything else.
     """
     if unknown not in ("reject", "ignore"):
         raise ConfigurationError("unknown is 'reject' or 'ignore'")
@@ -79,6 +80,7 @@ def adapt(
     name = getattr(function, "__qualname__", repr(function))
     if not _is_async(function):
         raise ConfigurationError(f"the handler {name} must be an async function")
+    _check_returns(function, name)
     wants = _wants(function, name, topic, batch)
     if batch is not None:
         return _by_batch(function, wants, batch)
@@ -174,6 +176,8 @@ def _wants(function: Function, name: str, topic: Topic[Any], batch: Batch | None
         else:
             payloads.append((parameter, one))
     if len(payloads) > 1:
+        payloads = [item for item in payloads if not _has_default(function, item[0])] or payloads
+    if len(payloads) > 1:
         names = ", ".join(parameter for parameter, _ in payloads)
         raise ConfigurationError(
             f"the handler {name} asks for more than one payload ({names}); annotate the "
@@ -205,6 +209,21 @@ def _one(annotation: Any, what: str, topic: Topic[Any], batch: Batch | None) -> 
     if not is_list:
         raise ConfigurationError(f"{what} must be a list: the handler has a batch")
     return get_args(annotation)[0]
+
+
+def _has_default(function: Function, parameter: str) -> bool:
+    found = inspect.signature(function).parameters[parameter]
+    return found.default is not inspect.Parameter.empty
+
+
+def _check_returns(function: Function, name: str) -> None:
+    """Raise `ConfigurationError` if a handler says that it returns a value: no caller gets it."""
+    returned = inspect.signature(function).return_annotation
+    if returned not in (inspect.Parameter.empty, None, "None", Any, "Any", object, NoReturn):
+        raise ConfigurationError(
+            f"the handler {name} returns a value, which no caller would get; annotate it -> None, "
+            "and answer a request with `await delivery.reply(value)`"
+        )
 
 
 def _is_async(function: Any) -> bool:

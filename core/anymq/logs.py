@@ -55,11 +55,19 @@ class Log(logging.LoggerAdapter[logging.Logger]):
             kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
             self.logger.log(level, msg, *map(_argument, args), **kwargs)
 
-    def seldom(self, kind: Hashable, level: int, msg: str, *args: object) -> None:
+    def seldom(
+        self,
+        kind: Hashable,
+        level: int,
+        msg: str,
+        *args: object,
+        exc_info: BaseException | None = None,
+    ) -> None:
         """Log what may happen for every message.
 
         The first `BURST` of a `kind` within `EVERY` seconds are logged as they are; of the others
         there is one line, at the end of that time, with their number and the latest of them.
+        `exc_info` is the error whose traceback the first ones show.
         """
         if not self.isEnabledFor(level):
             return
@@ -73,7 +81,7 @@ class Log(logging.LoggerAdapter[logging.Logger]):
             found = self._kinds[kind] = _Kind(now + EVERY)
         found.seen += 1
         if found.seen <= BURST:
-            self.log(level, msg, *args, stacklevel=2)
+            self.log(level, msg, *args, stacklevel=2, exc_info=exc_info)
         else:
             found.latest = (level, msg, args)
             found.arm(self)

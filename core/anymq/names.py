@@ -63,6 +63,13 @@ def check_key(key: str) -> str:
     return _check_value("the key", key, MAX_KEY)
 
 
+def check_id(id: str) -> str:
+    """Return `id` if it can be a message's id. Raises `ConfigurationError`."""
+    if not _check_value("the id", id, MAX_KEY):
+        raise ConfigurationError("the id is empty; leave it out for a new one")
+    return id
+
+
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return a copy of the application's `headers`.
 

@@ -10,7 +10,7 @@ from .cloudevents import Envelope, envelope_of
 from .delivery import current
 from .driver import Binding, Record
 from .errors import MessageTooLarge
-from .names import check_key
+from .names import check_id, check_key
 from .payload import check_payload, encoder_of, fits_by_class, type_name
 from .stamp import stamp, stamps
 from .topic import Topic
@@ -66,8 +66,13 @@ class Outlet:
             check_key(key)
         cause = current.get()
         fresh, now = stamp()
-        if id or headers or cause is not None or (key is not None and not self._native_key):
-            id = check_key(id) if id else fresh
+        if (
+            id is not None
+            or headers
+            or cause is not None
+            or (key is not None and not self._native_key)
+        ):
+            id = fresh if id is None else check_id(id)
             flow = (cause.message.correlation_id or cause.message.id) if cause else None
             caused = cause.message.id if cause else None
             own = envelope.own(id, now, key, flow, caused, headers)

@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
-from .errors import ConfigurationError, Reject
+from .errors import ConfigurationError, Reject, Unreadable
 from .message import Message
 from .topic import Topic
 
@@ -132,9 +132,9 @@ def decode_body(body: bytes, annotation: Any) -> Any:
             return body.decode()
         return _adapter(annotation).validate_json(body, by_alias=True, by_name=True)
     except UnicodeDecodeError as error:
-        raise Reject(f"invalid payload: not UTF-8 text ({error.reason})") from error
+        raise Unreadable(f"invalid payload: not UTF-8 text ({error.reason})") from error
     except ValueError as error:
-        raise Reject(f"invalid payload: {_explain(error)}") from error
+        raise Unreadable(f"invalid payload: {_explain(error)}") from error
 
 
 def check_annotation(annotation: Any) -> None:

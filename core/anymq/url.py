@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from .errors import InvalidURL
@@ -50,6 +51,12 @@ class URL:
             )
         rest, _, query = rest.partition("?")
         authority, slash, path = rest.partition("/")
+        if authority and ("@" in path or ("@" in query and "@" not in authority)):
+            # Not quoted: it may be the end of a password.
+            raise InvalidURL(
+                f"{scheme}://…: an @ after the host; percent-encode special characters in user "
+                "and password (/ is %2F, ? is %3F), and an @ elsewhere as %40"
+            )
         userinfo, at, hosts = authority.rpartition("@")
         username, colon, password = userinfo.partition(":")
         return cls(
@@ -63,8 +70,10 @@ class URL:
 
     def __str__(self) -> str:
         user = ""
-        if self.username is not None or self.password is not None:
-            user = (self.username or "") + (":***" if self.password is not None else "") + "@"
+        if self.password is not None:
+            user = f"{self.username or ''}:***@"
+        elif self.username is not None:
+            user = "***@"  # a user without a password may be a token
         hosts = ",".join(
             (f"[{host}]" if ":" in host else host) + (f":{port}" if port is not None else "")
             for host, port in self.hosts
@@ -84,6 +93,24 @@ class URL:
         return all(
             host in ("localhost", "::1", "") or host.startswith("127.") for host, _ in self.hosts
         )
+
+
+def masked(text: str) -> str:
+    """Return the URL `text` as it may be shown."""
+    try:
+        return str(URL.parse(text))
+    except InvalidURL:
+        return text.partition("://")[0] + "://…"
+
+
+def shown(item: Any) -> str:
+    """Return the `repr` of a dataclass whose fields may hold URLs, with their secrets masked."""
+    values = ((each.name, getattr(item, each.name)) for each in fields(item))
+    text = ", ".join(
+        f"{name}={masked(value) if isinstance(value, str) and '://' in value else value!r}"
+        for name, value in values
+    )
+    return f"{type(item).__name__}({text})"
 
 
 def _host(part: str, scheme: str) -> tuple[str, int | None]:

@@ -4,7 +4,7 @@ from typing import assert_type
 
 from pydantic import BaseModel
 
-from anymq import App, Broker, Delivery, Message, Receipt, Topic
+from anymq import App, Broker, Delivery, Message, Receipt, Topic, connect
 
 
 class Placed(BaseModel):
@@ -32,6 +32,12 @@ async def publishing(broker: Broker) -> None:
     await broker.publish(ORDERS, Cancelled(number=1))  # type: ignore[misc]  # pyright: ignore
     await broker.publish(BOTH, "text")  # type: ignore[misc]  # pyright: ignore
     await app.publish(ORDERS, "text")  # type: ignore[misc]  # pyright: ignore
+
+
+async def connecting() -> None:
+    assert_type(await connect(), Broker)
+    async with connect("memory://") as broker:
+        assert_type(broker, Broker)
 
 
 async def consuming(broker: Broker) -> None:

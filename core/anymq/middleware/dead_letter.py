@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from logging import WARNING
 from typing import TYPE_CHECKING, ClassVar
 
-from ..errors import Reject
+from ..errors import Reject, Unreadable
 from ..logs import logger
 from ..names import check_topic
 
@@ -19,7 +19,8 @@ log = logger("anymq.dead_letters")
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Send a rejected delivery to `topic`, by default `{topic}.{group}.dlq`, and say so in the log.
+    """Send a rejected delivery to `topic`, by default `{topic}.{group}.dlq`, and say so in the log,
+    with the traceback of the error that it failed with.
 
     A delivery is rejected by `raise Reject("why")`, by a payload that does not validate, or when
     `Retry` gives up. Whoever awaits the reply to a rejected request gets `RequestFailed`.
@@ -47,6 +48,7 @@ class DeadLetter:
                     delivery.group,
                     delivery.attempt,
                     signal.reason,
+                    exc_info=None if isinstance(signal, Unreadable) else signal.__cause__,
                 )
                 if not delivery.settled:
                     await delivery.reject(signal.reason, error=signal.__cause__, topic=self.topic)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigurationError, RetryAfter
 from ..logs import logger
 from ..store import Claim, State, Store
+from ..url import shown
 from .claims import BUSY, Claims
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class Idempotency:
     lease: float = 60.0
     keep: float = 7 * 24 * 3600.0
     on_duplicate: Callable[[Delivery], None] | None = None
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     def __post_init__(self) -> None:
         if self.lease <= 0 or self.keep <= 0:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from ..errors import ConfigurationError, Reject, RetryAfter, StopLane
 from ..logs import logger
 from ..store import Store
+from ..url import shown
 from .stored import tried
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ class Retry:
     give_up_on: ErrorTypes = ()
     exhausted: Literal["dead-letter", "stop"] = "dead-letter"
     marker: str | Store | None = None
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
