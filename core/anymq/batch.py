@@ -173,7 +173,16 @@ def _tell(gathering: Gathering, task: asyncio.Task[None]) -> None:
         if reason is None or member.settled:
             outcome.set_result(None)
         else:
-            outcome.set_exception(reason)
+            outcome.set_exception(_settable(reason))
+
+
+def _settable(reason: object) -> Exception:
+    """Return `reason` as what a future takes: not `StopIteration`, nor what is no error at all."""
+    if isinstance(reason, Exception) and not isinstance(reason, StopIteration):
+        return reason
+    error = RuntimeError(f"the batch handler failed with {type(reason).__name__}")
+    error.__cause__ = reason if isinstance(reason, BaseException) else None
+    return error
 
 
 def _each(error: BatchError, deliveries: Sequence[Delivery]) -> dict[Delivery, BaseException]:
@@ -193,6 +202,8 @@ def _each(error: BatchError, deliveries: Sequence[Delivery]) -> dict[Delivery, B
 
 def _cut_short(by: Delivery | None) -> BaseException:
     """Say what it means to the others that the member `by` was cancelled."""
-    if by is None or by.settled or by.subscription.closing:
+    if by is None:
+        return RuntimeError("the batch was cancelled by itself")
+    if by.settled or by.subscription.closing:
         return RetryAfter(0.0, "the batch was interrupted", counted=False)
     return TimeoutError("the batch was cut short: the time of one of its messages was up")

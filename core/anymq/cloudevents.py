@@ -20,12 +20,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from .driver import ATTEMPT, Binding, Received, Record
-from .message import Message, utc
+from .message import Message, moment
 from .names import is_control_header
 
 STRUCTURED = b'"specversion"'
 """What the body of an event in structured mode holds; a quick look tells most that are none."""
 
+_DIGITS = 9
 _UNSAFE = re.compile(r'[^!#$&-~]|"|%')
 
 
@@ -221,19 +222,25 @@ def _encodable(attributes: dict[str, str]) -> dict[str, str]:
 def attempt_of(received: Received) -> int:
     """Return the 1-based number of this delivery: the copy's header plus the broker's count."""
     header = received.headers.get(ATTEMPT)
-    base = int(header) if header is not None and header.isdecimal() else 1
-    return base + received.redeliveries
+    return (1 if header is None else count_of(header, 1)) + received.redeliveries
+
+
+def count_of(text: str, otherwise: int) -> int:
+    """Return the number that a header says; `otherwise` if it is none, or beyond all reason."""
+    if len(text) > _DIGITS or not (text.isascii() and text.isdecimal()):
+        return otherwise
+    return int(text) or otherwise
 
 
 def _parse_time(text: str | None, fallback: float | None) -> datetime | None:
     if text is not None:
         try:
-            moment = datetime.fromisoformat(text)
+            said = datetime.fromisoformat(text)
         except ValueError:
-            moment = None
-        if moment is not None:
-            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return utc(fallback) if fallback is not None else None
+            said = None
+        if said is not None:
+            return said if said.tzinfo else said.replace(tzinfo=UTC)
+    return moment(fallback)
 
 
 def _percent(value: str) -> str:

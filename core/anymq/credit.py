@@ -46,6 +46,10 @@ class Credit:
         self.held -= count
         self.bytes -= size
 
+    def clear(self) -> None:
+        """Nothing is held any more."""
+        self.held = self.bytes = 0
+
     @property
     def room(self) -> int:
         """How many more may be fetched now."""

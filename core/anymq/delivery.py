@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from .cloudevents import attempt_of, decode
-from .errors import AlreadySettled, StateError
+from .errors import AlreadySettled, StateError, check_delay, check_reason
 from .message import Message, Receipt
+from .names import check_topic
 
 if TYPE_CHECKING:
     from .clock import Clock
@@ -131,8 +133,10 @@ class Delivery:
 
     async def ack(self) -> None:
         """Done: never delivered to this group again."""
-        if self._settle("ack"):
-            self._session.ack(self)
+        if self.verb is None:
+            self.done()
+        else:
+            self._settle("ack", self.done)
 
     def done(self) -> None:
         """The engine's: `ack`, unless a verb has been used."""
@@ -140,13 +144,15 @@ class Delivery:
             self.verb = "ack"
             self._session.ack(self)
 
-    async def nack(self, delay: float = 0.0, *, counted: bool = True) -> None:
-        """A failed attempt: delivered to this group again, not before `delay` seconds.
+    async def nack(self, delay: float | timedelta = 0.0, *, counted: bool = True) -> None:
+        """A failed attempt: delivered to this group again, not before `delay` (seconds).
 
-        The next delivery shows `attempt + 1`; with `counted=False` the same attempt.
+        The next delivery shows `attempt + 1`; with `counted=False` the same attempt. Raises
+        `ConfigurationError` for what is no delay; the delivery is unsettled then.
         """
-        if self._settle("nack"):
-            self._session.nack(self, max(0.0, delay), self.attempt + (1 if counted else 0))
+        seconds = check_delay(delay)
+        attempt = self.attempt + (1 if counted else 0)
+        self._settle("nack", lambda: self._session.nack(self, seconds, attempt))
 
     async def reject(
         self,
@@ -156,13 +162,14 @@ class Delivery:
         topic: str | None = None,
     ) -> None:
         """Never again: to the dead letters `{topic}.{group}.dlq` (or `topic`), with the reason."""
-        if self._settle("reject"):
-            self._session.reject(self, reason, error, topic)
+        check_reason(reason)
+        if topic is not None:
+            check_topic(topic)
+        self._settle("reject", lambda: self._session.reject(self, reason, error, topic))
 
     async def release(self) -> None:
         """Not an attempt: given back at once, to any member, with the same `attempt`."""
-        if self._settle("release"):
-            self._session.release(self)
+        self._settle("release", lambda: self._session.release(self))
 
     async def stop(self, reason: str = "stopped") -> None:
         """Hold up its key until `Subscription.restart`: ordered subscriptions only.
@@ -173,8 +180,8 @@ class Delivery:
         """
         if not self._session.ordered:
             raise StateError("only an ordered subscription has lanes that can be stopped")
-        if self._settle("stop"):
-            self._session.stop(self, reason)
+        check_reason(reason)
+        self._settle("stop", lambda: self._session.stop(self, reason))
 
     async def reply(
         self,
@@ -207,10 +214,25 @@ class Delivery:
         if self.verb is None:
             await self._session.extend([self])
 
-    def _settle(self, verb: Verb) -> bool:
+    def give_back(self, delay: float) -> None:
+        """The engine's: a failed attempt, unless a verb has been used; never raises."""
+        if self.verb is not None:
+            return
+        try:
+            self._settle("nack", lambda: self._session.nack(self, delay, self.attempt + 1))
+        except Exception:
+            self._session.abandon(self)
+
+    def _settle(self, verb: Verb, settle: Callable[[], None]) -> None:
+        """Settle, once; if `settle` raises the delivery stays unsettled."""
         if self.verb is None:
             self.verb = verb
-            return True
+            try:
+                settle()
+            except BaseException:
+                self.verb = None
+                raise
+            return
         if self.verb in (verb, "lapsed"):
-            return False
+            return
         raise AlreadySettled(f"cannot {verb} {self.message.id}: already settled by {self.verb}")

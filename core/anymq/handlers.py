@@ -22,6 +22,7 @@ from .payload import (
     known_types,
     unknown_type,
 )
+from .supervised import fault
 from .topic import Topic
 
 if TYPE_CHECKING:
@@ -90,7 +91,12 @@ def adapt(
     async def handler(delivery: Delivery) -> None:
         payload = wants.decode(delivery)
         message = delivery.message if wants.messages else None
-        await function(**wants.arguments(delivery, message, payload))
+        try:
+            await function(**wants.arguments(delivery, message, payload))
+        except Exception:
+            raise
+        except BaseException as error:
+            raise fault(error, "the handler") from error
 
     return handler
 
@@ -133,13 +139,22 @@ def _ignoring(handler: Handler) -> Handler:
 
 def _of_payload(function: Function, wants: Wants) -> Handler:
     """Return a handler for the commonest of all: a function of the payload alone."""
-    if wants.type is bytes:
-        return lambda delivery: function(
-            delivery.message.body
-            if STRUCTURED in delivery.received.body
-            else delivery.received.body
-        )
-    return lambda delivery: function(wants.decode(delivery))
+    plain = wants.type is bytes
+
+    async def handler(delivery: Delivery) -> None:
+        body = delivery.received.body
+        if not plain:
+            payload = wants.decode(delivery)
+        else:
+            payload = delivery.message.body if STRUCTURED in body else body
+        try:
+            await function(payload)
+        except Exception:
+            raise
+        except BaseException as error:
+            raise fault(error, "the handler") from error
+
+    return handler
 
 
 def _is_only(function: Function, parameter: str) -> bool:
@@ -151,7 +166,12 @@ def _is_only(function: Function, parameter: str) -> bool:
 def _by_batch(function: Function, wants: Wants, batch: Batch) -> Handler:
     async def run(deliveries: Sequence[Delivery], payloads: Sequence[Any]) -> None:
         messages = [delivery.message for delivery in deliveries] if wants.messages else None
-        await function(**wants.arguments(deliveries, messages, payloads))
+        try:
+            await function(**wants.arguments(deliveries, messages, payloads))
+        except Exception:
+            raise
+        except BaseException as error:
+            raise fault(error, "the handler") from error
 
     from .batch import Collector
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .cloudevents import encode
 from .driver import Record
-from .errors import AnymqError, MessageTooLarge
+from .errors import AnymqError, MessageTooLarge, text_of
 from .message import Message, utc
 from .names import MAX_HEADERS, check_headers, check_key
 from .topic import dead_letter_topic
@@ -77,7 +77,7 @@ def letter_for(
     }
     if error is not None:
         headers[ERROR_TYPE] = f"{type(error).__module__}.{type(error).__qualname__}"
-        headers[ERROR_MESSAGE] = text(str(error))
+        headers[ERROR_MESSAGE] = text(text_of(error))
     letter: Message = replace(
         message,
         topic=topic or dead_letter_topic(message.topic, delivery.group),

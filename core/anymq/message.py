@@ -55,3 +55,16 @@ class Receipt(NamedTuple):
 def utc(timestamp: float) -> datetime:
     """Return `timestamp`, seconds since the epoch, as an aware datetime."""
     return datetime.fromtimestamp(timestamp, UTC)
+
+
+def moment(timestamp: float | None) -> datetime | None:
+    """Return the aware UTC time of `timestamp`; None if there is none, or no datetime can say it.
+
+    For what brokers and foreign publishers say: they count in microseconds, too, and in ids.
+    """
+    if timestamp is None:
+        return None
+    try:
+        return datetime.fromtimestamp(timestamp, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -20,6 +20,7 @@ from .letters import letter_for
 from .logs import logger
 from .stamp import new_id
 from .stores import Stores
+from .supervised import fault, supervise
 
 if TYPE_CHECKING:
     from .requests import Requests
@@ -31,6 +32,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 CLOSE_GRACE = 2.5
 HELD_OVER = 0.05
 """The shortest wait, in seconds, of a message that comes back from memory."""
+
+HUNG = 30.0
+"""Seconds after which a settlement call that has not come back is given up, with its source."""
 
 PutBack = Callable[[Sequence[Nack]], Awaitable[None]]
 RECENT = 1 / 4
@@ -118,15 +122,17 @@ class Session:
         """Until then, by the monotonic clock, all that is held here is certainly ours; then
         `look` says what is."""
         self._tasks = [
-            asyncio.create_task(self._flusher(), name="anymq-settle"),
-            asyncio.create_task(self._letters.run(), name="anymq-letters"),
+            supervise(self._flusher(), name="anymq-settle", ended=self._break),
+            supervise(self._letters.run(), name="anymq-letters", ended=self._break),
         ]
         if self.group is not None:
             self.good_until = self.clock.monotonic() + self._certain
             if source.silence is not None:
-                self._tasks.append(asyncio.create_task(self._listener(), name="anymq-alive"))
+                self._tasks.append(
+                    supervise(self._listener(), name="anymq-alive", ended=self._break)
+                )
             if not self.ordered:
-                self._tasks.append(asyncio.create_task(self._keeper(), name="anymq-lease"))
+                self._tasks.append(supervise(self._keeper(), name="anymq-lease", ended=self._break))
 
     def hold(self, records: Sequence[Received], since: float | None = None) -> list[Delivery]:
         """Return deliveries for `records`; each is held until a verb settles it.
@@ -160,8 +166,9 @@ class Session:
             self._keep(delivery, delay, attempt)
         elif self.group is None:
             self._return(delivery, delay, attempt)
-        elif self._drop(delivery):
+        elif delivery in self._held:
             self._nacks.append(self._nack(delivery, delay, attempt))
+            self._drop(delivery)
             self._pending()
 
     def release(self, delivery: Delivery) -> None:
@@ -169,14 +176,15 @@ class Session:
             self._keep(delivery, 0.0, delivery.attempt)
         elif self.group is None:
             self._return(delivery, 0.0, delivery.attempt)
-        elif self._drop(delivery):
+        elif delivery in self._held:
             self._releases.append(self._nack(delivery, 0.0, delivery.attempt))
+            self._drop(delivery)
             self._pending()
 
     def reject(
         self, delivery: Delivery, reason: str, error: BaseException | None, topic: str | None
     ) -> None:
-        if self._drop(delivery):
+        if delivery in self._held:
             letter = letter_for(
                 delivery,
                 self.binding,
@@ -185,6 +193,7 @@ class Session:
                 topic=topic,
                 now=self.clock.now(),
             )
+            self._drop(delivery)
             self._rejects.append(Pending(delivery, Rejected(delivery.received, letter)))
             self._pending()
             self._free(delivery)
@@ -200,6 +209,15 @@ class Session:
                 delivery.message.id,
                 reason,
             )
+
+    def abandon(self, delivery: Delivery) -> None:
+        """Let go of what no verb can settle; another source, or its lease, brings it back."""
+        log.exception("%s cannot be given back on %s", delivery.received.position, self.topic)
+        if self._drop(delivery):
+            delivery.verb = "lapsed"
+            self._context.settled(1, len(delivery.received.body))
+            self._free(delivery)
+            self.broken = True
 
     def restart(self, delivery: Delivery) -> None:
         """Hand out anew, as the first attempt, what was stopped."""
@@ -269,6 +287,10 @@ class Session:
         """Close the source, and keep what came from it for the next one (broadcast only)."""
         await self._bounded(self.source.aclose(), "closing the source")
 
+    def _break(self) -> None:
+        """One of the tasks has ended by itself: the subscription is to open another source."""
+        self.broken = True
+
     # Settling.
 
     def _pending(self) -> None:
@@ -315,14 +337,15 @@ class Session:
 
     def _keep(self, delivery: Delivery, delay: float, attempt: int) -> None:
         """Let the next attempt take the lane over now, and hand it out after `delay`."""
-        if not self._drop(delivery):
+        if delivery not in self._held:
             return
-        again = self.hold([delivery.received])[0]
-        again.count_from(attempt)
-        self._context.kept(delivery, again)
         if attempt > delivery.attempt and self.group is not None:
             self._keeps.append(self._nack(delivery, delay, attempt))
             self._pending()
+        self._drop(delivery)
+        again = self.hold([delivery.received])[0]
+        again.count_from(attempt)
+        self._context.kept(delivery, again)
         if delay <= 0:
             self._context.again(again)
             return
@@ -334,7 +357,7 @@ class Session:
         self._later(back(), again)
 
     def _later(self, work: Coroutine[Any, Any, None], delivery: Delivery | None) -> None:
-        timer = asyncio.create_task(work, name="anymq-retry")
+        timer = supervise(work, name="anymq-retry", ended=self._break)
         self._timers[timer] = delivery
         timer.add_done_callback(self._timers.pop)
 
@@ -348,7 +371,9 @@ class Session:
             self._wake.clear()
             try:
                 await self._flush()
-            except Exception:
+            except BaseException as raw:
+                fault(raw, "settling")
+                self.broken = True
                 log.exception("settling on %s failed; the messages come back", self.topic)
             if not self._wake.is_set():
                 self._flushing = False
@@ -460,10 +485,15 @@ class Session:
         give_up = self.clock.monotonic() + self._context.ack_deadline
         pause = FIRST_PAUSE
         while not self.lost:
+            watchdog = asyncio.timeout(HUNG)
             try:
-                await call()
-            except Exception as raw:
-                error = self._context.translate(raw, f"{verb} on {self.topic}")
+                async with watchdog:
+                    await call()
+            except BaseException as raw:
+                known = fault(raw, "the client library")
+                if watchdog.expired():
+                    self.broken = True
+                error = self._context.translate(known, f"{verb} on {self.topic}")
                 transient = isinstance(error, TransientError)
                 if not transient or self.clock.monotonic() > give_up:
                     return error
@@ -487,8 +517,8 @@ class Session:
                 await work
         except TimeoutError:
             log.warning("%s of %s did not finish in %s s", what, self.topic, CLOSE_GRACE)
-        except Exception as raw:
-            error = self._context.translate(raw, what)
+        except BaseException as raw:
+            error = self._context.translate(fault(raw, "the client library"), what)
             log.debug("%s of %s: %s", what, self.topic, error)
 
     # Leases.
@@ -556,8 +586,9 @@ class Session:
                 try:
                     if due:
                         await self.extend(due)
-                except Exception as raw:
-                    error = self._context.translate(raw, f"extend on {self.topic}")
+                except BaseException as raw:
+                    known = fault(raw, "the client library")
+                    error = self._context.translate(known, f"extend on {self.topic}")
                     log.warning("%s; trying again before the lease ends", error)
                 else:
                     if self._has_leases:

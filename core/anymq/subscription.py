@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Self
 from .credit import Credit
 from .delivery import Delivery, current
 from .driver import BROADCAST_ONLY, ONLY_GROUP, Received, Source, SourceLost
-from .errors import ConfigurationError, StateError, TransientError
+from .errors import ConfigurationError, StateError, TransientError, text_of
 from .lanes import Lanes
 from .logs import logger
 from .session import Context, Session
+from .supervised import fault, supervise
 
 if TYPE_CHECKING:
     from .clock import Clock
@@ -114,7 +115,9 @@ class Subscription(AsyncIterator[Delivery]):
         self._stopped: dict[Delivery, str] = {}
         self._before_letting_go: set[Callable[[], Awaitable[None]]] = set()
         self._paused = False
+        self._holders: set[object] = set()
         self._freeing = asyncio.Event()
+        self._failed: BaseException | None = None
         self._state = "new"
         self._closed = asyncio.Event()
 
@@ -137,6 +140,14 @@ class Subscription(AsyncIterator[Delivery]):
         return self._credit.held
 
     @property
+    def failed(self) -> BaseException | None:
+        """Why nothing is received now; None while reads succeed. For a readiness check.
+
+        The engine goes on trying: it is None again after the first read that succeeds.
+        """
+        return self._failed
+
+    @property
     def closing(self) -> bool:
         """Whether it drains or has been closed."""
         return self._state in ("closing", "closed")
@@ -148,19 +159,26 @@ class Subscription(AsyncIterator[Delivery]):
 
     @property
     def paused(self) -> bool:
-        """Whether `pause` has been called, and `resume` not yet."""
+        """Whether a holder has called `pause`, and not yet `resume`."""
         return self._paused
 
-    def pause(self) -> None:
+    def pause(self, *, holder: object = None) -> None:
         """Stop fetching and handing out; what is in handlers goes on.
+
+        It lasts until every `holder` that has paused has resumed: an operator's pause, without
+        one, is not ended by the `KillSwitch`, which holds a pause of its own.
 
         Messages that were fetched already stay here, with their leases kept; the group's other
         members get all others. The connection is kept alive.
         """
+        self._holders.add(holder)
         self._paused = True
 
-    def resume(self) -> None:
-        """Go on after `pause`."""
+    def resume(self, *, holder: object = None) -> None:
+        """Go on after `pause`, unless another holder still pauses."""
+        self._holders.discard(holder)
+        if self._holders:
+            return
         self._paused = False
         self._room.set()
         self._wake(len(self._buffer))
@@ -227,14 +245,16 @@ class Subscription(AsyncIterator[Delivery]):
             self._closed.set()
             self._on_close(self)
             raise
-        self._fetcher = asyncio.create_task(self._fetch(), name=f"anymq-fetch-{self.topic}")
+        self._fetcher = supervise(self._fetching(), name=f"anymq-fetch-{self.topic}")
         self._employ()
         return self
 
     def _employ(self) -> None:
         """Have as many workers as handlers may run; surplus ones leave by themselves."""
         while self._handler is not None and len(self._workers) < self._places:
-            task = asyncio.create_task(self._work(self._handler), name=f"anymq-worker-{self.topic}")
+            task = supervise(
+                self._work(self._handler), name=f"anymq-worker-{self.topic}", ended=self._replace
+            )
             self._workers[task] = None
             task.add_done_callback(self._left)
 
@@ -244,6 +264,15 @@ class Subscription(AsyncIterator[Delivery]):
 
     def _count_workers(self) -> None:
         self._surplus = len(self._workers) > self._places
+
+    def _replace(self) -> None:
+        """A worker has ended by itself: have another."""
+        for worker in [worker for worker in self._workers if worker.done()]:
+            delivery = self._workers.pop(worker)
+            if delivery is not None:
+                delivery.give_back(1.0)
+        if self._state == "open":
+            self._employ()
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
@@ -312,8 +341,9 @@ class Subscription(AsyncIterator[Delivery]):
             try:
                 async with asyncio.timeout(LETTING_GO):
                     await call()
-            except Exception as error:
-                log.warning("%s lets go of messages too early: %r", self.topic, error)
+            except BaseException as raw:
+                error = fault(raw, "middleware")
+                log.warning("%s lets go of messages too early: %s", self.topic, text_of(error))
 
     async def _stop_fetching(self) -> None:
         assert self._fetcher is not None
@@ -357,20 +387,27 @@ class Subscription(AsyncIterator[Delivery]):
             current.set(delivery)
             try:
                 await handler(delivery)
-            except asyncio.CancelledError:
-                if not delivery.settled:
-                    await delivery.release()
-                if me.cancelling() > (me in self._interrupted):
-                    self._interrupted.discard(me)
-                    raise
-            except Exception:
-                log.exception("the handler chain of %s failed", self.topic)
-                if not delivery.settled:
-                    await delivery.nack(1.0)
+            except BaseException as error:
+                await self._failed_in(delivery, error, me)
             if self._interrupted and me in self._interrupted:
                 self._interrupted.discard(me)
                 me.uncancel()
         self._left(me)
+
+    async def _failed_in(
+        self, delivery: Delivery, error: BaseException, worker: asyncio.Task[None]
+    ) -> None:
+        """Give `delivery` back: the chain raised. Raises if the worker has been told to end."""
+        if isinstance(error, asyncio.CancelledError) and worker.cancelling():
+            if not delivery.settled:
+                await delivery.release()
+            if worker.cancelling() > (worker in self._interrupted):
+                self._interrupted.discard(worker)
+                raise error
+            return
+        fault(error, "the handler chain")
+        log.error("the handler chain of %s failed", self.topic, exc_info=error)
+        delivery.give_back(1.0)
 
     def _now(self) -> Delivery | None:
         """Return the next delivery of this group if it can be handed out without waiting."""
@@ -549,6 +586,22 @@ class Subscription(AsyncIterator[Delivery]):
 
     # Fetching.
 
+    async def _fetching(self) -> None:
+        """Fetch until the end; by another source, if an error of the engine ended it."""
+        failures = 0
+        while self._state == "open":
+            try:
+                return await self._fetch()
+            except BaseException as raw:
+                error = fault(raw, "fetching")
+                failures += 1
+                log.exception("fetching from %s failed; opening another source", self.topic)
+                session = self._session
+                assert session is not None
+                session.broken = True
+                self._failed = error
+                await self._pause(min(FIRST_PAUSE * 2 ** min(failures, 10), LONGEST_PAUSE))
+
     async def _fetch(self) -> None:
         failures = 0
         poll = self._clock.poll
@@ -559,16 +612,21 @@ class Subscription(AsyncIterator[Delivery]):
             if self._state != "open":
                 return
             begun = self._monotonic()
+            watchdog = asyncio.timeout(poll + HUNG)
             try:
                 if session.broken:
                     raise SourceLost(session.why_broken)
-                async with asyncio.timeout(poll + HUNG):
+                async with watchdog:
                     records = await session.source.receive(limit, poll if limit else 0.0)
-            except Exception as raw:
+            except BaseException as raw:
                 failures += 1
-                await self._recover(session, raw, failures)
+                error = fault(raw, "the client library")
+                # A client's own timeout is an error like others; the watchdog's is not.
+                hung = isinstance(raw, TimeoutError) and watchdog.expired()
+                await self._recover(session, error, failures, hung=hung)
                 continue
             failures = 0
+            self._failed = None
             self._accept(session, records, limit, begun)
 
     async def _limit(self) -> int:
@@ -598,12 +656,17 @@ class Subscription(AsyncIterator[Delivery]):
         oldest = self._clock.monotonic() - buffer[0].fetched if buffer else 0.0
         credit.fetched(full=0 < limit <= len(records), starved=starved, oldest_wait=oldest)
 
-    async def _recover(self, session: Session, raw: Exception, failures: int) -> None:
+    async def _recover(
+        self, session: Session, raw: Exception, failures: int, *, hung: bool
+    ) -> None:
         error: BaseException = raw
         if isinstance(raw, SourceLost):
             error = raw.__cause__ if isinstance(raw.__cause__, Exception) else raw
-        elif not isinstance(raw, TimeoutError):
+        elif hung:
+            error = TransientError(f"a read did not end within {self._clock.poll + HUNG:g} s")
+        else:
             error = self._translated(raw)
+        self._failed = error
         log.rarely(
             (self.topic, self.group, "lost"),
             logging.WARNING,
@@ -613,7 +676,6 @@ class Subscription(AsyncIterator[Delivery]):
         )
         log.debug("the cause", exc_info=raw)
         pause = min(FIRST_PAUSE * 2 ** min(failures, 10), LONGEST_PAUSE)
-        hung = isinstance(raw, TimeoutError)
         if not (isinstance(raw, SourceLost) or hung or failures >= FAILURES):
             await self._pause(pause)
             return
@@ -624,16 +686,18 @@ class Subscription(AsyncIterator[Delivery]):
         else:
             await self._purge(session)
             await session.aclose()
+            self._credit.clear()  # all of it was that session's
         while self._state == "open":
             try:
                 await self._open()
-            except Exception as again:
+            except BaseException as again:
+                self._failed = self._translated(fault(again, "the client library"))
                 log.rarely(
                     (self.topic, self.group, "again"),
                     logging.WARNING,
                     "subscribing to %s again failed, repeating: %s",
                     self.topic,
-                    self._translated(again),
+                    self._failed,
                 )
                 await self._pause(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)

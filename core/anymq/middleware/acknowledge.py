@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..errors import Reject, RetryAfter, StopLane
 from ..logs import logger
+from ..supervised import told_to_end
 
 if TYPE_CHECKING:
     from ..delivery import Delivery
@@ -42,7 +43,7 @@ class Acknowledge:
             try:
                 await handler(delivery)
             except asyncio.CancelledError:
-                if not delivery.settled:
+                if told_to_end() and not delivery.settled:
                     await delivery.release()
                 raise
             except RetryAfter as signal:

@@ -97,4 +97,7 @@ class Idempotency:
             raise RetryAfter(wait, "being handled elsewhere", counted=False)
         log.info("duplicate of %s from %s skipped", delivery.message.id, delivery.topic)
         if self.on_duplicate is not None:
-            self.on_duplicate(delivery)
+            try:
+                self.on_duplicate(delivery)
+            except Exception:
+                log.exception("on_duplicate failed; the duplicate is skipped all the same")

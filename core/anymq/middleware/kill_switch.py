@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..errors import ConfigurationError, Reject, RetryAfter, StopLane
 from ..logs import logger
+from ..supervised import supervise
 from .retry import Exhausted
 
 if TYPE_CHECKING:
@@ -177,9 +178,7 @@ class _Switch:
         self._until = self._clock.monotonic() + self._settings.pause
         self._stop()
         # In a context of its own: no delivery waits for this task.
-        self._cooling = asyncio.create_task(
-            self._cool(), name="anymq-kill-switch", context=Context()
-        )
+        self._cooling = Context().run(supervise, self._cool(), name="anymq-kill-switch")
         log.warning(
             "%s (group %s) is paused for %g s: %s",
             self._subscription.topic,
@@ -211,14 +210,14 @@ class _Switch:
                 self._resume()
 
     def _stop(self) -> None:
-        if not self._subscription.paused:
-            self._subscription.pause()
+        if not self._paused:
+            self._subscription.pause(holder=self)
             self._paused = True
 
     def _resume(self) -> None:
         if self._paused:
             self._paused = False
-            self._subscription.resume()
+            self._subscription.resume(holder=self)
 
     def _wake(self) -> None:
         self._changed.set()
@@ -228,4 +227,7 @@ class _Switch:
         self.state = state
         self._wake()
         if self._settings.on_change is not None:
-            self._settings.on_change(state, self._subscription)
+            try:
+                self._settings.on_change(state, self._subscription)
+            except Exception:
+                log.exception("on_change failed; the switch is %s all the same", state)

@@ -1,0 +1,156 @@
+"""A broker in memory whose client raises, hangs, cancels or loses the answer, as told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from anymq.clock import Clock
+from anymq.driver import Driver, Nack, Received, Rejected, Source, SourceLost, SubscribeSpec
+
+from .scripted import Lost, Refused, ScriptedDriver
+
+
+class Panic(BaseException):
+    """What an extension module may raise."""
+
+
+class Mute(Exception):
+    """An error that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise TypeError("no text")
+
+
+FAULTS: dict[str, Callable[[], BaseException]] = {
+    "lost": lambda: Lost("x"),
+    "source lost": lambda: SourceLost("x"),
+    "refused": lambda: Refused("x"),
+    "unknown": lambda: KeyError("x"),
+    "timeout": lambda: TimeoutError("x"),
+    "cancelled": asyncio.CancelledError,
+    "panic": lambda: Panic("x"),
+    "group": lambda: BaseExceptionGroup("x", [Panic("x")]),
+    "mute": Mute,
+    "stop": lambda: StopAsyncIteration("x"),
+}
+KINDS = [*FAULTS, "hang", "answer lost"]
+VERBS = ["subscribe", "receive", "ack", "nack", "release", "reject", "extend", "aclose"]
+
+
+class FastClock(Clock):
+    """Fifty seconds a second."""
+
+    poll = 0.02
+    speed = 50.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() * self.speed
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / self.speed)
+
+
+class FaultyDriver(ScriptedDriver):
+    """Keeps messages until they are acked or rejected; `plan` says which calls go wrong next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: deque[str] = deque()
+        self.done: set[str] = set()
+        self.counts: dict[str, int] = defaultdict(int)
+        self.plan: dict[str, deque[str]] = defaultdict(deque)
+        self.arrived = asyncio.Event()
+        self.over = asyncio.Event()
+
+    def add(self, bodies: Iterable[str]) -> None:
+        self.waiting.extend(bodies)
+        self.arrived.set()
+
+    async def before(self, verb: str) -> bool:
+        """Go wrong, if that is the plan; return whether only the answer is to be lost."""
+        if not self.plan[verb]:
+            return False
+        kind = self.plan[verb].popleft()
+        if kind == "answer lost":
+            return True
+        if kind == "hang":
+            await self.over.wait()
+            raise Lost("at last")
+        raise FAULTS[kind]()
+
+    async def subscribe(self, spec: SubscribeSpec) -> Source:
+        if await self.before("subscribe"):
+            raise Lost("the answer")
+        return FaultySource(self)
+
+
+class FaultySource(Source):
+    def __init__(self, driver: FaultyDriver) -> None:
+        self.driver = driver
+        self.mine: set[str] = set()
+
+    async def receive(self, limit: int, wait: float) -> Sequence[Received]:
+        driver = self.driver
+        if await driver.before("receive"):
+            raise SourceLost("the answer")
+        if not driver.waiting:
+            driver.arrived.clear()
+            try:
+                async with asyncio.timeout(wait):
+                    await driver.arrived.wait()
+            except TimeoutError:
+                return []
+        bodies = [driver.waiting.popleft() for _ in range(min(limit, len(driver.waiting)))]
+        self.mine.update(bodies)
+        return [
+            Received(body.encode(), {}, position=body, token=body, redeliveries=driver.counts[body])
+            for body in bodies
+        ]
+
+    async def _settle(self, verb: str, records: Sequence[Received], *, back: bool) -> None:
+        lose = await self.driver.before(verb)
+        for record in records:
+            body = record.body.decode()
+            if body not in self.mine:
+                continue
+            self.mine.discard(body)
+            if back:
+                self.driver.counts[body] += verb == "nack"
+                self.driver.add([body])
+            else:
+                self.driver.done.add(body)
+        if lose:
+            raise Lost("the answer")
+
+    async def ack(self, records: Sequence[Received]) -> None:
+        await self._settle("ack", records, back=False)
+
+    async def nack(self, nacks: Sequence[Nack]) -> None:
+        await self._settle("nack", [nack.received for nack in nacks], back=True)
+
+    async def release(self, nacks: Sequence[Nack]) -> None:
+        await self._settle("release", [nack.received for nack in nacks], back=True)
+
+    async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
+        await self._settle("reject", [item.received for item in rejected], back=False)
+
+    async def keep(self, nacks: Sequence[Nack]) -> None:
+        raise AssertionError("ordered only")
+
+    async def extend(self, records: Sequence[Received]) -> None:
+        if await self.driver.before("extend"):
+            raise Lost("the answer")
+
+    async def aclose(self) -> None:
+        # A source that is gone has its messages given back by the broker, whatever the client says.
+        mine, self.mine = self.mine, set()
+        self.driver.add(sorted(mine))
+        await self.driver.before("aclose")
+
+
+def tasks_of_the_engine() -> set[asyncio.Task[Any]]:
+    return {task for task in asyncio.all_tasks() if task.get_name().startswith("anymq-")}

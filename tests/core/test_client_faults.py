@@ -1,0 +1,168 @@
+"""Every class of error, at every call of the client and in handlers, in every order.
+
+In the end each message has been handled, the credit is whole, no task has died unseen, and closing
+ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from anymq import Broker, Reject, session, subscription
+from anymq.connect import connect
+from anymq.middleware import Acknowledge, DeadLetter, Retry
+from anymq.registry import register
+from anymq.subscription import Subscription
+from anymq.testing.tools import until
+
+from .faulty import FAULTS, KINDS, VERBS, FastClock, FaultyDriver, tasks_of_the_engine
+
+register("faulty", f"{FaultyDriver.__module__}:FaultyDriver")
+
+FAR = 60.0
+"""Seconds that nothing takes, also on a slow machine."""
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscription, "HUNG", 0.2)
+    monkeypatch.setattr(session, "HUNG", 0.2)
+    monkeypatch.setattr(session, "CLOSE_GRACE", 0.5)
+
+
+class Engine:
+    """A subscription on a client that goes wrong, and what its handler is to raise."""
+
+    broker: Broker
+    driver: FaultyDriver
+    subscription: Subscription
+
+    def __init__(self) -> None:
+        self.handler_faults: deque[str] = deque()
+        self.published: list[str] = []
+
+    async def start(self, *, concurrency: int = 3) -> None:
+        self.broker = await connect("faulty://", clock=FastClock())
+        assert isinstance(self.broker.driver, FaultyDriver)
+        self.driver = self.broker.driver
+        self.subscription = self.broker.subscribe(
+            "t",
+            group="g",
+            handler=self.handle,
+            concurrency=concurrency,
+            prefetch=5,
+            ack_deadline=5.0,
+            middleware=[Acknowledge(), DeadLetter(), Retry(attempts=50, initial=0.1, cap=0.5)],
+        )
+        await self.subscription.__aenter__()
+
+    async def handle(self, body: bytes) -> None:
+        await asyncio.sleep(0)
+        if self.handler_faults:
+            kind = self.handler_faults.popleft()
+            if kind == "reject":
+                raise Reject("bad")
+            raise FAULTS[kind]()
+
+    def publish(self, count: int) -> None:
+        bodies = [str(len(self.published) + number) for number in range(count)]
+        self.published += bodies
+        self.driver.add(bodies)
+
+    async def check(self) -> None:
+        """With nothing more in the way, everything is handled, and closing ends."""
+        self.driver.over.set()
+        self.subscription.resume()
+        self.publish(7)  # more than the window: what leaked credit would stand still
+        await until(lambda: self.driver.done.issuperset(self.published), within=FAR)
+        await until(lambda: self.subscription.in_flight == 0, within=FAR)
+        async with asyncio.timeout(FAR):
+            await self.broker.aclose()
+        await until(lambda: not tasks_of_the_engine(), within=FAR)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_nothing_stands_still_after_a_fault_of_the_client(verb: str, kind: str) -> None:
+    engine = Engine()
+    await engine.start()
+    if verb == "nack":
+        engine.handler_faults.append("unknown")
+    if verb == "reject":
+        engine.handler_faults.append("reject")
+    if verb in ("subscribe", "aclose"):
+        engine.driver.plan["receive"].append("source lost")
+    engine.driver.plan[verb] += [kind, kind]
+    engine.publish(4)
+    await engine.check()
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+async def test_whatever_a_handler_raises_is_a_failed_attempt(kind: str) -> None:
+    engine = Engine()
+    await engine.start(concurrency=1)
+    engine.handler_faults += [kind] * 3
+    engine.publish(3)
+    await engine.check()
+    assert sum(engine.driver.counts.values()) <= 3
+
+
+class Faults(RuleBasedStateMachine):
+    """Publishes, breaks calls and handlers, pauses and resumes, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.engine = Engine()
+
+    @initialize()
+    def start(self) -> None:
+        self.runner.run(self.engine.start())
+
+    @rule(count=st.integers(1, 6))
+    def publish(self, count: int) -> None:
+        self.engine.publish(count)
+
+    @rule(verb=st.sampled_from(VERBS), kind=st.sampled_from(KINDS), times=st.integers(1, 3))
+    def break_a_call(self, verb: str, kind: str, times: int) -> None:
+        self.engine.driver.plan[verb] += [kind] * times
+
+    @rule(kind=st.sampled_from([*FAULTS, "reject"]))
+    def break_a_handler(self, kind: str) -> None:
+        self.engine.handler_faults.append(kind)
+
+    @rule()
+    def pause(self) -> None:
+        self.engine.subscription.pause()
+
+    @rule()
+    def resume(self) -> None:
+        self.engine.subscription.resume()
+
+    @rule(seconds=st.sampled_from([0.0, 0.005, 0.03]))
+    def let_run(self, seconds: float) -> None:
+        self.runner.run(asyncio.sleep(seconds))
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self.engine, "subscription"):
+                self.runner.run(self.engine.check())
+        finally:
+            self.runner.close()
+
+
+TestFaults = Faults.TestCase
+TestFaults.settings = settings(
+    max_examples=12,
+    stateful_step_count=15,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+TestFaults = pytest.mark.usefixtures("_impatient")(TestFaults)
