@@ -83,7 +83,7 @@ class App:
         lifespan: Lifespan | None = None,
         middleware: Sequence[Middleware] = (),
         publish_middleware: Sequence[PublishMiddleware] = (),
-        drain_timeout: float = 30.0,
+        drain_timeout: float = 20.0,
     ) -> None:
         self._url = url
         self._source = source

@@ -337,7 +337,7 @@ class Broker:
         auto_extend: bool = True,
         middleware: Sequence[Middleware] | None = None,
         unknown: Unknown = "reject",
-        drain_timeout: float = 30.0,
+        drain_timeout: float = 20.0,
     ) -> Subscription:
         """Return a subscription to `topic`: enter it to begin, see `Subscription`.
 

@@ -163,6 +163,6 @@ TestFaults.settings = settings(
     stateful_step_count=15,
     deadline=None,
     derandomize=True,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=[HealthCheck.too_slow],
 )
 TestFaults = pytest.mark.usefixtures("_impatient")(TestFaults)
