@@ -238,9 +238,13 @@ class App:
         task = asyncio.current_task()
         assert task is not None
 
+        cut_short = False
+
         def on_signal() -> None:
-            if stop.is_set():
+            nonlocal cut_short
+            if stop.is_set() and not cut_short:
                 log.warning("second signal: stopping without waiting for handlers")
+                cut_short = True
                 task.cancel()
             stop.set()
 
@@ -257,7 +261,8 @@ class App:
                 await stop.wait()
                 log.info("stopping: waiting up to %s s for handlers", self._drain_timeout)
         except asyncio.CancelledError:
-            if not stop.is_set():
+            # Only a second signal's own cancellation ends here; anyone else's goes on.
+            if not cut_short or task.uncancel():
                 raise
         finally:
             for number in installed:

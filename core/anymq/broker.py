@@ -6,6 +6,7 @@ import asyncio
 import builtins
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context as NoContext
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -96,7 +97,9 @@ class Broker:
         )
         self._subscriptions: set[Subscription] = set()
         self._stores = Stores()
-        self._closed: asyncio.Future[None] | None = None
+        self._closed: asyncio.Task[None] | None = None
+        self._shut = False
+        """Whether publishing has ended as well: handlers that drain may still publish."""
         self._loop = asyncio.get_running_loop()
         self._publisher = Publisher(
             driver, translate=self._translate, declare=self._topics.redeclare, clock=clock
@@ -310,7 +313,7 @@ class Broker:
         been handled all the same. Raises `RequestFailed` when the handler's group has rejected the
         request, with its reason, or when the reply is not a `response`; and what `publish` raises.
         """
-        self._check_open()
+        self._check_publishing()
         reply: Message | R = await self._requests.request(
             topic, payload, key=key, headers=headers, timeout=timeout, response=response
         )
@@ -448,21 +451,24 @@ class Broker:
     async def aclose(self) -> None:
         """Close: drain the subscriptions, let publishes finish, disconnect.
 
-        Ends within the longest `drain_timeout` + 5 s per subscription (they drain side by side),
-        and some seconds for the connection, also when the broker is dead. Calling it twice is
-        harmless.
+        Handlers that are still at work may publish, and await replies. Called by one of them, it
+        begins to close and returns: it cannot wait for its caller. Ends within the longest
+        `drain_timeout` + 5 s per subscription (they drain side by side), and some seconds for the
+        connection, also when the broker is dead. Calling it twice is harmless.
         """
-        if self._closed is not None:
+        if self._closed is None:
+            # In a context of its own: the task is nobody's handler.
+            close = self._close(asyncio.current_task())
+            self._closed = self._loop.create_task(close, name="anymq-close", context=NoContext())
+        if not any(item.is_handling_caller() for item in self._subscriptions):
             await asyncio.shield(self._closed)
-            return
-        self._closed = asyncio.ensure_future(self._close())
-        await asyncio.shield(self._closed)
 
-    async def _close(self) -> None:
-        closing = (item.aclose() for item in list(self._subscriptions))
+    async def _close(self, caller: asyncio.Task[Any] | None) -> None:
+        closing = (item.close_for(caller) for item in list(self._subscriptions))
         for outcome in await asyncio.gather(*closing, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 log.error("closing a subscription failed", exc_info=outcome)
+        self._shut = True
         await self._requests.aclose()
         await self._publisher.aclose(CLOSE_GRACE)
         await self._stores.aclose()
@@ -491,7 +497,7 @@ class Broker:
     # Publishing.
 
     def _outlet(self, topic: str | Topic[Any]) -> Outlet:
-        if self._closed is not None:
+        if self._shut:
             raise Closed(f"the broker {self._url} is closed")
         check_loop(self._loop)
         # By identity, as an outlet keeps its topic: hashing one takes as long as all the rest.
@@ -521,7 +527,7 @@ class Broker:
         type: str | None,
         now: datetime | None = None,
     ) -> Message:
-        self._check_open()
+        self._check_publishing()
         check_payload(payload, topic)
         body, content_type = encode_payload(payload)
         if len(body) > self._max_body:
@@ -644,6 +650,11 @@ class Broker:
 
     def _translate(self, error: BaseException, doing: str) -> BaseException:
         return translate(error, self._driver.errors, doing=doing, where=str(self._url))
+
+    def _check_publishing(self) -> None:
+        if self._shut:
+            raise Closed(f"the broker {self._url} is closed")
+        check_loop(self._loop)
 
     def _check_open(self) -> None:
         if self._closed is not None:

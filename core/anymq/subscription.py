@@ -7,13 +7,14 @@ import logging
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import Context as NoContext
 from itertools import islice
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .credit import Credit
 from .delivery import Delivery, current
 from .driver import BROADCAST_ONLY, ONLY_GROUP, Received, Source, SourceLost
-from .errors import ConfigurationError, StateError, TransientError, text_of
+from .errors import Closed, ConfigurationError, StateError, TransientError, text_of
 from .lanes import Lanes
 from .logs import logger
 from .session import Context, Session
@@ -118,6 +119,9 @@ class Subscription(AsyncIterator[Delivery]):
         self._holders: set[object] = set()
         self._freeing = asyncio.Event()
         self._failed: BaseException | None = None
+        self._opener: asyncio.Task[Any] | None = None
+        self._reader: asyncio.Task[Any] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._state = "new"
         self._closed = asyncio.Event()
 
@@ -237,14 +241,24 @@ class Subscription(AsyncIterator[Delivery]):
     async def __aenter__(self) -> Self:
         if self._state != "new":
             raise StateError("a subscription can be entered once; call subscribe() again")
-        self._state = "open"
+        self._state = "opening"
+        self._reader = self._opener = asyncio.current_task()
         try:
             await self._open_within(self._open_timeout)
-        except BaseException:
-            self._state = "closed"
-            self._closed.set()
-            self._on_close(self)
+            if self._state != "opening":
+                assert self._session is not None
+                await self._session.aclose()
+                raise Closed(f"the subscription to {self.topic} was closed while it was entered")
+        except BaseException as error:
+            closing = self._state == "closing"
+            self._finish()
+            stopped = closing and isinstance(error, asyncio.CancelledError)
+            if stopped and self._opener is not None and not self._opener.uncancel():
+                raise Closed(f"the subscription to {self.topic} was closed") from error
             raise
+        finally:
+            self._opener = None
+        self._state = "open"
         self._fetcher = supervise(self._fetching(), name=f"anymq-fetch-{self.topic}")
         self._employ()
         return self
@@ -277,7 +291,13 @@ class Subscription(AsyncIterator[Delivery]):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
+    def _finish(self) -> None:
+        self._state = "closed"
+        self._closed.set()
+        self._on_close(self)
+
     def __aiter__(self) -> Self:
+        self._reader = asyncio.current_task()
         if self._handler is not None:
             raise StateError("this subscription has a handler; it cannot be iterated as well")
         return self
@@ -295,16 +315,38 @@ class Subscription(AsyncIterator[Delivery]):
         await self._closed.wait()
 
     async def aclose(self) -> None:
-        """Drain and close, see the class. Calling it twice, or from two tasks, is harmless."""
-        if self._state in ("closing", "closed") or self._state == "new":
-            if self._state == "new":
-                self._state = "closed"
-                self._closed.set()
-                self._on_close(self)
-            await self._closed.wait()
+        """Drain and close, see the class. Calling it twice, or from two tasks, is harmless.
+
+        Called by its own handler it begins to drain and returns: it cannot wait for its caller.
+        """
+        await self.close_for(asyncio.current_task())
+
+    def is_handling_caller(self) -> bool:
+        """The engine's: whether this is called by a handler that this subscription runs."""
+        delivery = current.get()
+        mine = delivery is not None and delivery in self._workers.values()
+        return mine or asyncio.current_task() in self._workers
+
+    async def close_for(self, caller: asyncio.Task[Any] | None) -> None:
+        """The engine's: `aclose`, asked for by `caller`."""
+        if self._state == "new":
+            self._finish()
+        if self._state == "opening":
+            self._state = "closing"
+            if self._opener is not None and self._opener is not asyncio.current_task():
+                self._opener.cancel()
+        if self._state in ("closing", "closed"):
+            if not self.is_handling_caller():
+                await self._closed.wait()
             return
         self._state = "closing"
-        closing = asyncio.ensure_future(self._drain())
+        self._closing = closing = asyncio.create_task(
+            self._drain(patient=caller is not self._reader),
+            name=f"anymq-drain-{self.topic}",
+            context=NoContext(),
+        )
+        if self.is_handling_caller():
+            return
         try:
             await asyncio.shield(closing)
         except asyncio.CancelledError:
@@ -313,7 +355,7 @@ class Subscription(AsyncIterator[Delivery]):
             await asyncio.wait((closing,))
             raise
 
-    async def _drain(self) -> None:
+    async def _drain(self, *, patient: bool) -> None:
         try:
             self._room.set()
             await self._stop_fetching()
@@ -327,13 +369,23 @@ class Subscription(AsyncIterator[Delivery]):
             await self._stop_workers()
             await self._tell()
             if self._session is not None:
+                if self._handler is None and patient:
+                    await self._wait_for_reader(self._session)
                 if self._lanes is None:
-                    await _release(self._session.unsettled)
+                    late = self._session.unsettled
+                    await _release(late)
+                    for delivery in late:
+                        delivery.verb = "lapsed"  # what comes now comes too late, and is dropped
                 await self._session.aclose()
         finally:
-            self._state = "closed"
-            self._closed.set()
-            self._on_close(self)
+            self._finish()
+
+    async def _wait_for_reader(self, session: Session) -> None:
+        """Let the task that iterates settle what it has, within `drain_timeout`."""
+        until = self._clock.monotonic() + self._drain_timeout
+        while session.unsettled and (left := until - self._clock.monotonic()) > 0:
+            self._room.clear()
+            await self._clock.wait(self._room, min(left, 0.5))
 
     async def _tell(self) -> None:
         """Let middleware finish what concerns the messages that are here."""

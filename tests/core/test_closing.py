@@ -1,0 +1,135 @@
+"""Closing: from a handler, while entering, while handlers publish, and a parent's cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+
+from anymq import App, Closed, connect
+from anymq.middleware import Acknowledge, DeadLetter, Retry
+from anymq.testing.tools import until
+
+from .scripted import ScriptedDriver, scripted
+
+FAR = 60.0
+
+
+async def test_handlers_that_drain_may_publish() -> None:
+    url = f"memory://{uuid4().hex}"
+    started, go = asyncio.Event(), asyncio.Event()
+    async with connect(url) as other:
+        broker = await connect(url)
+
+        async def handle(body: bytes) -> None:
+            started.set()
+            await go.wait()
+            await broker.publish("out", body)
+
+        chain = [Acknowledge(), DeadLetter(), Retry(attempts=1)]
+        subscription = broker.subscribe("t", group="g", handler=handle, middleware=chain)
+        await subscription.__aenter__()
+        await broker.publish("t", b"x")
+        await started.wait()
+        closing = asyncio.create_task(broker.aclose())
+        await until(lambda: subscription.closing)
+        go.set()
+        await closing
+        assert await other.admin.dead_letters("t", "g").count() == 0
+        with pytest.raises(Closed):
+            await broker.publish("out", b"y")
+
+
+@pytest.mark.parametrize("what", ["broker", "subscription"])
+async def test_a_handler_that_closes_does_not_wait_for_itself(what: str) -> None:
+    broker, driver = await scripted()
+    ended = asyncio.Event()
+
+    async def handle(body: bytes) -> None:
+        await (broker if what == "broker" else subscription).aclose()
+        ended.set()
+
+    subscription = broker.subscribe("t", group="g", handler=handle, drain_timeout=3600)
+    async with asyncio.timeout(FAR):
+        await subscription.__aenter__()
+        driver.sources[0].put("a")
+        await ended.wait()
+        await subscription.wait_closed()
+        await broker.aclose()
+    assert driver.sources[0].settled("ack") == ["a"]
+    assert driver.closed
+
+
+async def test_a_broker_can_be_closed_while_a_subscription_is_entered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broker, driver = await scripted()
+    entered = asyncio.Event()
+
+    async def subscribe(self: ScriptedDriver, spec: object) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(ScriptedDriver, "subscribe", subscribe)
+    entering = asyncio.create_task(broker.subscribe("t", group="g").__aenter__())
+    await entered.wait()
+    async with asyncio.timeout(FAR):
+        await broker.aclose()
+        with pytest.raises(Closed):
+            await entering
+    assert driver.closed
+
+
+async def test_what_is_iterated_has_time_to_settle() -> None:
+    broker, driver = await scripted()
+    taken, go = asyncio.Event(), asyncio.Event()
+
+    async def read() -> None:
+        async with broker.subscribe("t", group="g", drain_timeout=FAR) as deliveries:
+            driver.sources[0].put("a")
+            async for delivery in deliveries:
+                taken.set()
+                await go.wait()
+                await delivery.ack()
+
+    reading = asyncio.create_task(read())
+    await taken.wait()
+    closing = asyncio.create_task(broker.aclose())
+    await asyncio.sleep(0)
+    go.set()
+    async with asyncio.timeout(FAR):
+        await asyncio.gather(reading, closing)
+    assert driver.sources[0].settled("ack") == ["a"]
+
+
+async def test_an_ack_that_comes_after_the_drain_is_dropped() -> None:
+    broker, driver = await scripted()
+    async with broker.subscribe("t", group="g", drain_timeout=0) as deliveries:
+        driver.sources[0].put("a")
+        delivery = await anext(deliveries)
+    await delivery.ack()
+    assert driver.sources[0].settled("release") == ["a"]
+    await broker.aclose()
+
+
+async def test_serve_passes_its_parents_cancellation_on() -> None:
+    app = App("memory://", drain_timeout=FAR)
+    handling = asyncio.Event()
+
+    @app.subscriber("t", group="g")
+    async def handle(body: bytes) -> None:
+        handling.set()
+        await asyncio.Event().wait()
+
+    serving = asyncio.create_task(app.serve())
+    await until(lambda: len(app.subscriptions) == 1 and app.subscriptions[0]._fetcher is not None)
+    await app.publish("t", b"x")
+    await handling.wait()
+    subscription = app.subscriptions[0]
+    app.stop()
+    await until(lambda: subscription.closing)
+    serving.cancel()
+    async with asyncio.timeout(FAR):
+        with pytest.raises(asyncio.CancelledError):
+            await serving
