@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from anymq.driver import TopicSpec
 from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
+from anymq.message import moment
 
 from .aio import TopicPartition, kafka
 from .balance import ORDERED, UNORDERED
@@ -64,7 +64,7 @@ async def describe_topic(clients: Clients, topology: Topology, topic: TopicSpec)
         ),
         messages=sum(ends[tp] - begins[tp] for tp in tps) if countable else None,
         bytes=sum(sizes) if sizes is not None else None,
-        oldest=datetime.fromtimestamp(min(moments) / 1000, UTC) if moments else None,
+        oldest=moment(min(moments) / 1000) if moments else None,
         # Those that wait are of all topics.
         delayed=None if any(place.count for place in waiting.values()) else 0,
         retention=_bound(settings, "retention.ms", 1 / 1000),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from anymq.driver import TopicSpec
 from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
+from anymq.message import moment
 from anymq.ordered import PartitionState, describe
 
 from .group import Group
@@ -25,7 +25,7 @@ def topic_info(topic: TopicSpec, log: Log) -> TopicInfo:
         partitions=tuple(_partition(log, number) for number in range(log.partitions)),
         messages=len(records),
         bytes=log.bytes,
-        oldest=datetime.fromtimestamp(records[0].time, UTC) if records else None,
+        oldest=moment(records[0].time) if records else None,
         delayed=log.delayed,
         retention=log.retention,
         retention_bytes=log.retention_bytes,

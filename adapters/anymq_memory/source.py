@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
+from anymq.cloudevents import count_of
 from anymq.driver import (
     ATTEMPT,
     Driver,
@@ -132,7 +133,7 @@ class GroupSource(Source):
             group.number += len(fresh)
             for number, stored in enumerate(fresh, first):
                 header = stored.record.own.get(ATTEMPT)
-                attempt = int(header) if header else 1
+                attempt = count_of(header, 1) if header else 1
                 out = group.out[number] = Out(number, stored, attempt, self._member, now, until)
                 taken.append(out)
             group.plan(range(first, group.number), until)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from anymq.errors import NotFound
 from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
+from anymq.message import moment
 from anymq.ordered import describe, state
 
 from .connection import Commands
@@ -45,7 +45,7 @@ async def describe_topic(commands: Commands, topic: RedisTopic, options: RedisOp
         partitions=partitions,
         messages=sum(item.messages or 0 for item in partitions),
         bytes=sum(size or 0 for size in sizes),
-        oldest=datetime.fromtimestamp(min(ages), UTC) if ages else None,
+        oldest=moment(min(ages, default=None)),
         delayed=delayed,
         retention=int(age) / 1000 if age else options.retention,
         retention_bytes=int(bound) if bound else None,

@@ -195,4 +195,4 @@ def _text(value: bytes) -> str:
 
 
 def _count(value: bytes) -> int:
-    return int(value) if value.isdigit() else 0
+    return int(value) if value.isdigit() and len(value) < 10 else 0

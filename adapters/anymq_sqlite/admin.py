@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from anymq.driver import Start, TopicSpec
 from anymq.errors import NotFound
 from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
+from anymq.message import moment
 from anymq.ordered import PartitionState, describe
 
 from . import log, members
@@ -57,7 +57,7 @@ def topic_info(db: sqlite3.Connection, spec: TopicSpec) -> TopicInfo:
         partitions=parts,
         messages=sum(part.messages or 0 for part in parts),
         bytes=size,
-        oldest=None if oldest is None else datetime.fromtimestamp(oldest, UTC),
+        oldest=moment(oldest),
         delayed=delayed,
         retention=retention,
         retention_bytes=retention_bytes,

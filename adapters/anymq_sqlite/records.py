@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from anymq.cloudevents import count_of
 from anymq.driver import Received, Record
 
 from .headers import Headers, dump
@@ -64,5 +65,4 @@ def received(taken: Taken) -> Received:
 
 
 def _attempt(headers: dict[str, str]) -> int:
-    value = headers.get(ATTEMPT, "1")
-    return int(value) if value.isdecimal() else 1
+    return count_of(headers.get(ATTEMPT, "1"), 1)
