@@ -30,6 +30,8 @@ log = logger("anymq.consumer")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 CLOSE_GRACE = 2.5
+SHORTEST = 0.2
+"""Seconds that closing a source has in any case."""
 HELD_OVER = 0.05
 """The shortest wait, in seconds, of a message that comes back from memory."""
 
@@ -266,9 +268,10 @@ class Session:
         for delivery in deliveries:
             delivery.renewed = begun
 
-    async def aclose(self) -> None:
-        """Send what has been settled, give up the rest, and close the source; bounded."""
-        await self.flushed()
+    async def aclose(self, within: float = 2 * CLOSE_GRACE) -> None:
+        """Send what has been settled, give up the rest, and close the source, `within` seconds."""
+        until = asyncio.get_running_loop().time() + within
+        await self._bounded(self._quiet.wait(), "settling", min(CLOSE_GRACE, within))
         self.lost = True
         self._forget([delivery.received for delivery in self._held])
         self._held.clear()
@@ -280,8 +283,9 @@ class Session:
         self._letters.drop(lambda _: True)
         for task in (*self._tasks, *self._timers):
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._timers, return_exceptions=True)
-        await self._bounded(self.source.aclose(), "closing the source")
+        await asyncio.wait((*self._tasks, *self._timers), timeout=SHORTEST)
+        left = max(SHORTEST, until - asyncio.get_running_loop().time())
+        await self._bounded(self.source.aclose(), "closing the source", min(CLOSE_GRACE, left))
 
     async def leave(self) -> None:
         """Close the source, and keep what came from it for the next one (broadcast only)."""
@@ -511,12 +515,13 @@ class Session:
         if pending is not None:
             pending.clear()
 
-    async def _bounded(self, work: Awaitable[Any], what: str) -> None:
+    async def _bounded(self, work: Awaitable[Any], what: str, within: float | None = None) -> None:
+        seconds = CLOSE_GRACE if within is None else within
         try:
-            async with asyncio.timeout(CLOSE_GRACE):
+            async with asyncio.timeout(seconds):
                 await work
         except TimeoutError:
-            log.warning("%s of %s did not finish in %s s", what, self.topic, CLOSE_GRACE)
+            log.warning("%s of %s did not finish in %.2f s", what, self.topic, seconds)
         except BaseException as raw:
             error = self._context.translate(fault(raw, "the client library"), what)
             log.debug("%s of %s: %s", what, self.topic, error)

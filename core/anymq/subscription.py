@@ -32,6 +32,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 CANCEL_GRACE = 1.0
 LETTING_GO = 0.5
 """Seconds for middleware to finish; a store may not answer."""
+CLOSE_WITHIN = 5.0
+"""Seconds that closing takes at most beside `drain_timeout`."""
 TURN = 250
 """Messages that a worker handles in a row before it lets others run."""
 
@@ -356,6 +358,8 @@ class Subscription(AsyncIterator[Delivery]):
             raise
 
     async def _drain(self, *, patient: bool) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             self._room.set()
             await self._stop_fetching()
@@ -366,17 +370,19 @@ class Subscription(AsyncIterator[Delivery]):
                 await _release(self._buffer)
                 self._buffer = deque()
             self._wake(len(self._waiters))
+            waiting = loop.time()
+            if self._session is not None and self._handler is None and patient:
+                await self._wait_for_reader(self._session)
             await self._stop_workers()
+            began += min(loop.time() - waiting, self._drain_timeout)
             await self._tell()
             if self._session is not None:
-                if self._handler is None and patient:
-                    await self._wait_for_reader(self._session)
                 if self._lanes is None:
                     late = self._session.unsettled
                     await _release(late)
                     for delivery in late:
                         delivery.verb = "lapsed"  # what comes now comes too late, and is dropped
-                await self._session.aclose()
+                await self._session.aclose(max(0.0, CLOSE_WITHIN - (loop.time() - began)))
         finally:
             self._finish()
 
