@@ -85,18 +85,29 @@ class FaultyDriver(ScriptedDriver):
     async def subscribe(self, spec: SubscribeSpec) -> Source:
         if await self.before("subscribe"):
             raise Lost("the answer")
-        return FaultySource(self)
+        return FaultySource(self, spec.ack_deadline)
 
 
 class FaultySource(Source):
-    def __init__(self, driver: FaultyDriver) -> None:
+    def __init__(self, driver: FaultyDriver, lease: float) -> None:
         self.driver = driver
-        self.mine: set[str] = set()
+        self.lease = lease
+        self.clock = FastClock()
+        self.mine: dict[str, float] = {}
+        """What has been handed out, and when its lease ends."""
+
+    def _lapse(self) -> None:
+        now = self.clock.monotonic()
+        over = [body for body, end in self.mine.items() if end < now]
+        for body in over:
+            del self.mine[body]
+        self.driver.add(over)
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         driver = self.driver
         if await driver.before("receive"):
             raise SourceLost("the answer")
+        self._lapse()
         if not driver.waiting:
             driver.arrived.clear()
             try:
@@ -105,7 +116,7 @@ class FaultySource(Source):
             except TimeoutError:
                 return []
         bodies = [driver.waiting.popleft() for _ in range(min(limit, len(driver.waiting)))]
-        self.mine.update(bodies)
+        self.mine.update(dict.fromkeys(bodies, self.clock.monotonic() + self.lease))
         return [
             Received(body.encode(), {}, position=body, token=body, redeliveries=driver.counts[body])
             for body in bodies
@@ -117,7 +128,7 @@ class FaultySource(Source):
             body = record.body.decode()
             if body not in self.mine:
                 continue
-            self.mine.discard(body)
+            del self.mine[body]
             if back:
                 self.driver.counts[body] += verb == "nack"
                 self.driver.add([body])
@@ -144,10 +155,14 @@ class FaultySource(Source):
     async def extend(self, records: Sequence[Received]) -> None:
         if await self.driver.before("extend"):
             raise Lost("the answer")
+        end = self.clock.monotonic() + self.lease
+        self.mine.update(
+            (body, end) for record in records if (body := record.body.decode()) in self.mine
+        )
 
     async def aclose(self) -> None:
         # A source that is gone has its messages given back by the broker, whatever the client says.
-        mine, self.mine = self.mine, set()
+        mine, self.mine = self.mine, {}
         self.driver.add(sorted(mine))
         await self.driver.before("aclose")
 
