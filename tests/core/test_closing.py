@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from anymq import App, Closed, connect
-from anymq.middleware import Acknowledge, DeadLetter, Retry
+from anymq.middleware import Acknowledge, DeadLetter, Middleware, Retry
 from anymq.testing.tools import until
 
 from .scripted import ScriptedDriver, scripted
@@ -27,7 +27,7 @@ async def test_handlers_that_drain_may_publish() -> None:
             await go.wait()
             await broker.publish("out", body)
 
-        chain = [Acknowledge(), DeadLetter(), Retry(attempts=1)]
+        chain: list[Middleware] = [Acknowledge(), DeadLetter(), Retry(attempts=1)]
         subscription = broker.subscribe("t", group="g", handler=handle, middleware=chain)
         await subscription.__aenter__()
         await broker.publish("t", b"x")
