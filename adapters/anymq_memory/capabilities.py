@@ -14,7 +14,9 @@ CAPABILITIES = Capabilities(
     release=native(),
     extend=native("A lease in memory."),
     dead_letters=native("One step."),
-    publish_dedup=native("By id, for as long as the message is kept."),
+    publish_dedup=unsupported(
+        "Stored again, as on Kafka and RabbitMQ, so that a test without `Idempotency` shows it."
+    ),
     ordered=emulated("Leases on partitions, written by compare-and-set."),
     ordered_attempts=native("For as long as the process lives."),
     delayed_publish=native("By the engine's clock; gone with the process, like all else."),

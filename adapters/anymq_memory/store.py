@@ -77,6 +77,10 @@ class MemoryStore(Store):
         self._keys.end(keys, until)
         return refused
 
+    async def may_know(self, prefix: str) -> bool:
+        keys = self._keys
+        return any(key.startswith(prefix) for known in (keys.done, keys.held) for key in known)
+
     async def renew(self, key: str, owner: str, lease: float) -> None:
         if self._holds(key, owner):
             self._hold(key, owner, time.monotonic() + lease)

@@ -51,7 +51,6 @@ class Log:
         self._clock = clock
         self._records: list[Stored] = []
         self._lanes = [self._records] if partitions == 1 else [[] for _ in range(partitions)]
-        self._seen: dict[str, int | None] = {}
         self._delayed: list[tuple[float, int, Record]] = []
         self._serial = count()
         self._turn = -1
@@ -94,17 +93,12 @@ class Log:
             self.retention_bytes = topic.retention_bytes
 
     def extend(self, records: Iterable[Record]) -> list[Outcome]:
-        """Store `records` and return their positions; a repeated one is stored once."""
+        """Store `records` and return their positions."""
         now = self._clock.now()
         self._refresh(now)
-        seen = self._seen
         outcomes: list[Outcome] = []
         for record in records:
-            if record.unique in seen:
-                known = seen[record.unique]
-                outcomes.append(None if known is None else str(known))
-            elif record.deliver_at is not None and record.deliver_at > now:
-                seen[record.unique] = None
+            if record.deliver_at is not None and record.deliver_at > now:
                 heapq.heappush(self._delayed, (record.deliver_at, next(self._serial), record))
                 outcomes.append(None)
             else:
@@ -161,8 +155,6 @@ class Log:
     def purge(self) -> None:
         """Drop all records, delayed ones too, and what the groups have out of them."""
         self._drop(len(self._records))
-        for _, _, record in self._delayed:
-            del self._seen[record.unique]
         self._delayed.clear()
         for group in self.groups.values():
             group.forget()
@@ -195,7 +187,6 @@ class Log:
             stored = Stored(sequence, record, now, partition)
             records.append(stored)
             self._lanes[partition].append(stored)
-        self._seen[record.unique] = sequence
         self.bytes += len(record.body)
         return sequence
 
@@ -221,7 +212,6 @@ class Log:
 
     def _drop(self, number: int) -> None:
         for stored in self._records[:number]:
-            del self._seen[stored.record.unique]
             self.bytes -= len(stored.record.body)
         del self._records[:number]
         first = self.first

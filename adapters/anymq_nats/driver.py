@@ -14,6 +14,7 @@ from nats.aio.client import Client
 from anymq.driver import (
     Binding,
     Driver,
+    Duplicate,
     Outcome,
     Received,
     Record,
@@ -116,8 +117,9 @@ class NatsDriver(Driver):
                 known.append(at)
         sent = await self._publisher.send([outgoing(records[at]) for at in known])
         for at, outcome in zip(known, sent, strict=True):
-            waits = records[at].deliver_at is not None
-            outcomes[at] = None if waits and isinstance(outcome, str) else outcome
+            if records[at].deliver_at is not None and isinstance(outcome, str):
+                outcome = Duplicate() if isinstance(outcome, Duplicate) else None
+            outcomes[at] = outcome
         return outcomes
 
     async def _prepare(self, records: Sequence[Record]) -> dict[tuple[str, bool], Exception]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import nats.errors
 import nats.js.errors
 
-from anymq.driver import Outcome
+from anymq.driver import Duplicate, Outcome
 
 from .client import GuardedClient
 from .errors import NoPubAck, NotServed, TooLarge, api_error
@@ -175,7 +175,8 @@ class Publisher(Watcher):
 
 def _outcome(data: bytes, block: bytes | None) -> str | BaseException:
     if b'"error"' not in data and (found := _SEQUENCE.search(data)):
-        return found[1].decode()  # also when the stream had it already: "duplicate": true
+        position = found[1].decode()
+        return Duplicate(position) if b'"duplicate"' in data else position
     if code := status(block):
         return _unanswered(*code)
     try:

@@ -23,7 +23,7 @@ from functools import lru_cache
 
 from redis.exceptions import ResponseError
 
-from anymq.driver import Outcome, Record
+from anymq.driver import Duplicate, Outcome, Record
 from anymq.errors import NotFound
 
 from .connection import Commands
@@ -91,7 +91,7 @@ class Publisher:
             await self._resolve([batch.lane for batch in batches if batch.lane.doubt])
             outcomes: list[Outcome] = [None] * len(records)
             for batch in batches:
-                self._leave_out_stored(batch, records)
+                self._leave_out_stored(batch, records, outcomes)
             batches = [batch for batch in batches if batch.indexes]
             if batches:
                 await self._send(batches, records, outcomes)
@@ -145,11 +145,18 @@ class Publisher:
             if b"%d" % index not in failed:
                 lane.stored[unique] = until
 
-    def _leave_out_stored(self, batch: Batch, records: Sequence[Record]) -> None:
+    def _leave_out_stored(
+        self, batch: Batch, records: Sequence[Record], outcomes: list[Outcome]
+    ) -> None:
         stored = batch.lane.stored
         if not stored:
             return
-        batch.indexes = [index for index in batch.indexes if records[index].unique not in stored]
+        indexes, batch.indexes = batch.indexes, []
+        for index in indexes:
+            if records[index].unique in stored:
+                outcomes[index] = Duplicate()
+            else:
+                batch.indexes.append(index)
         now = time.monotonic()
         for unique in [unique for unique, until in stored.items() if until < now]:
             del stored[unique]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,8 @@ from .scripts import ABANDON, BEGIN, COMPLETE, RENEW, SET, Call, Script
 from .together import Together
 from .topology import check_server
 
+# Of a thousand keys each: a server that has more is not searched to the end.
+_PAGES = 100
 _NEW, _DONE = Claim(State.NEW), Claim(State.DONE)
 
 
@@ -93,6 +96,17 @@ class RedisStore(Store):
         if left == -1:
             return _DONE
         return Claim(State.IN_PROGRESS, left / 1000)
+
+    async def may_know(self, prefix: str) -> bool:
+        pattern = re.sub(r"([\\*?\[\]])", r"\\\1", self._prefix + prefix) + "*"
+        cursor = b"0"
+        for _ in range(_PAGES):
+            cursor, found = await self._commands.call(
+                b"SCAN", cursor, b"MATCH", pattern.encode(), b"COUNT", b"1000"
+            )
+            if found or cursor == b"0":
+                return bool(found)
+        return True
 
     async def renew(self, key: str, owner: str, lease: float) -> None:
         await self._run(RENEW, key, owner, lease)

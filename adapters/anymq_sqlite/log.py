@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import chain
 from typing import NamedTuple
 
-from anymq.driver import Outcome, Start, TopicSpec
+from anymq.driver import Duplicate, Outcome, Start, TopicSpec
 from anymq.errors import ConfigurationError, NotFound
 from anymq.partitions import partition_of
 
@@ -132,7 +132,7 @@ def append(db: sqlite3.Connection, entries: Sequence[Entry]) -> list[Outcome]:
             outcomes.append(str(seq))
     if rows and not _insert_all(db, rows):
         fates = iter([_insert_one(db, row) for row in rows])
-        outcomes = [next(fates) if isinstance(outcome, str) else outcome for outcome in outcomes]
+        outcomes = [next(fates) if type(outcome) is str else outcome for outcome in outcomes]
     return outcomes
 
 
@@ -174,6 +174,7 @@ def _insert_one(db: sqlite3.Connection, row: tuple[object, ...]) -> Outcome:
         if not db.execute(_ONE, row).rowcount:
             query = "SELECT seq FROM messages WHERE uniq = ? AND topic = ?"
             (seq,) = db.execute(query, (uniq, topic)).fetchone()
+            return Duplicate(str(seq))
     except RECORD_ERRORS as error:
         return error
     return str(seq)

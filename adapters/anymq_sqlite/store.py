@@ -46,6 +46,13 @@ class SqliteStore(Store):
 
         return await self.database.write(begin)
 
+    async def may_know(self, prefix: str) -> bool:
+        query = "SELECT 1 FROM claims WHERE key >= ? AND key < ? LIMIT 1"
+        between = prefix, prefix + "\U0010ffff"
+        return await self.database.read(
+            lambda db: db.execute(query, between).fetchone() is not None
+        )
+
     async def renew(self, key: str, owner: str, lease: float) -> None:
         update = "UPDATE claims SET until = ? WHERE key = ? AND owner = ?"
         await self.database.write(lambda db: db.execute(update, (time.time() + lease, key, owner)))

@@ -16,7 +16,7 @@ from .capabilities import Capabilities
 from .clock import Clock
 from .cloudevents import encode
 from .delivery import current
-from .driver import Driver, Record, Source, Start, SubscribeSpec
+from .driver import Driver, Duplicate, Record, Source, Start, SubscribeSpec
 from .errors import (
     Closed,
     ConfigurationError,
@@ -26,6 +26,7 @@ from .errors import (
     translate,
 )
 from .handlers import Function, Unknown, adapt
+from .identity import scope_of, unique_id
 from .logs import logger
 from .message import NO_HEADERS, Message, Receipt
 from .middleware import Middleware, Publish, PublishMiddleware, compose, shorten
@@ -35,7 +36,7 @@ from .names import check_group, check_headers, check_id, check_key
 from .options import ConnectOptions
 from .outlet import Outlet
 from .payload import check_payload, encode_payload, type_name
-from .publisher import FINE, Publisher, check_loop
+from .publisher import FINE, Publisher, check_loop, receipt_of
 from .requests import Requests
 from .session import Context
 from .stamp import new_id
@@ -196,9 +197,10 @@ class Broker:
 
         Messages of one `key` keep the order in which their publishes were made. With `delay`
         (seconds, or a timedelta) or `deliver_at` (an aware datetime) the broker keeps the message
-        from all groups until then: durably, never early, for up to a year. `id` is the
-        logical id (default: a new UUIDv7); repeating a publish with the same id is how a caller
-        makes it idempotent for consumers. `type` is the CloudEvents type (default: the payload's
+        from all groups until then: durably, never early, for up to a year. `id` names this event
+        among those of the broker's `source` (default: a new UUIDv7). Another publish with the same
+        id is a repetition, whatever its payload: `Idempotency` skips it, some brokers do not store
+        it, and `Receipt.duplicate` says so. `type` is the CloudEvents type (default: the payload's
         class). Inside a handler the correlation id is carried on and the delivery named as cause.
 
         Raises `PublishTimeout` after `timeout` seconds (default: the URL's `publish_timeout`,
@@ -222,7 +224,9 @@ class Broker:
         if record.topic not in self._topics.ready:
             seconds = await self._topics.declare_within(record.topic, seconds)
         position = await self._publisher.submit(record, seconds)
-        return _new(Receipt, (record.id, record.topic, position))
+        if position.__class__ is Duplicate:
+            return receipt_of(record.id, record.topic, position)
+        return _new(Receipt, (record.id, record.topic, position, False))
 
     async def publish_many(
         self,
@@ -434,6 +438,7 @@ class Broker:
                 translate=self._translate,
                 declare=self._topics.declare,
                 ordered=ordered,
+                member=member,
             ),
             clock=self._clock,
             handler=wrapped,
@@ -624,20 +629,25 @@ class Broker:
             for record in records:
                 record.deliver_at = due
         outcomes = await self._publisher.submit_many(records, seconds)
-        results: list[Receipt | Exception] = [
-            outcome
-            if isinstance(outcome, Exception)
-            else _new(Receipt, (record.id, topic, outcome))
-            for record, outcome in zip(records, outcomes, strict=True)
-        ]
-        if not FINE.issuperset(map(type, outcomes)):
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
-                    raise outcome
+        if FINE.issuperset(map(type, outcomes)):
+            return [
+                _new(Receipt, (record.id, topic, outcome, False))
+                for record, outcome in zip(records, outcomes, strict=True)
+            ]
+        results: list[Receipt | Exception] = []
+        for record, outcome in zip(records, outcomes, strict=True):
+            if not isinstance(outcome, BaseException):
+                results.append(receipt_of(record.id, topic, outcome))
+            elif isinstance(outcome, Exception):
+                results.append(outcome)
+            else:
+                raise outcome
         return results
 
     def _record(self, message: Message, due: float | None) -> Record:
-        record = encode(message, self._driver.binding, unique=message.id)
+        record = encode(
+            message, self._driver.binding, unique=unique_id(scope_of(message.source), message.id)
+        )
         record.deliver_at = due
         return record
 
@@ -646,7 +656,7 @@ class Broker:
     ) -> Receipt:
         seconds, due = sending or _sending.get()
         position = await self._publisher.submit(self._record(message, due), seconds)
-        return Receipt(message.id, message.topic, position)
+        return receipt_of(message.id, message.topic, position)
 
     def _translate(self, error: BaseException, doing: str) -> BaseException:
         return translate(error, self._driver.errors, doing=doing, where=str(self._url))

@@ -22,6 +22,7 @@ from .clock import Clock
 from .cloudevents import encode
 from .driver import BROADCAST_ONLY, CONTROL, ONLY_GROUP, Binding, TopicSpec
 from .errors import NotFound, StateError, TransientError, UnsupportedOperation
+from .identity import copy_id
 from .letters import (
     ATTEMPTS,
     ERROR_MESSAGE,
@@ -354,7 +355,7 @@ class DeadLetters:
 
     async def _publish(self, copy: tuple[Message, dict[str, str]]) -> None:
         message, extra = copy
-        record = encode(message, self._binding, unique=f"{message.id}/{new_id()}", extra=extra)
+        record = encode(message, self._binding, unique=copy_id("redriven", new_id()), extra=extra)
         await self._publisher.submit(record, self._timeout)
 
 

@@ -163,7 +163,8 @@ class Record:
     `headers` are final: names carry the binding's prefix, values are text, nothing needs
     escaping beyond what the transport itself asks for. `id` is the logical id. `unique` is the
     broker-level id for deduplication (`Nats-Msg-Id` and the like): equal for repeated attempts at
-    the same publish, different for every copy. Send it where the broker deduplicates; never
+    the same publish, and for what the same source publishes with the same id; different for
+    every copy. It is plain ASCII. Send it where the broker deduplicates; never
     read it back. `deliver_at`, seconds since the epoch, keeps the record from every group and
     reader until then: it is stored durably at once, and enters the topic when it is due, never
     earlier. Its outcome is None then.
@@ -238,8 +239,18 @@ class Record:
         )
 
 
+class Duplicate(str):
+    """The outcome of a record that is not stored, because one with the same `unique` is there.
+
+    Its text is the position of that one, empty if unknown.
+    """
+
+    __slots__ = ()
+
+
 Outcome = str | BaseException | None
-"""The fate of one record: the error that kept it out, or its position as text, None if unknown."""
+"""The fate of one record: the error that kept it out, or its position as text, None if unknown;
+a `Duplicate` where the broker had it already."""
 
 
 class Received:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from .cloudevents import encode
 from .driver import Record
 from .errors import AnymqError, MessageTooLarge, text_of
+from .identity import copy_id
 from .message import Message, utc
 from .names import MAX_HEADERS, check_headers, check_key
 from .topic import dead_letter_topic
@@ -84,8 +85,9 @@ def letter_for(
         type=message.type or message.topic,
         headers=headers,
     )
-    position = delivery.received.position
-    return encode(letter, binding, unique=f"{message.id}/{group}/dlq/{position}/{delivery.attempt}")
+    where = message.topic, delivery.group, delivery.received.position
+    unique = copy_id("letter", message.source, message.id, *where, str(delivery.attempt))
+    return encode(letter, binding, unique=unique)
 
 
 def text(value: str) -> str:

@@ -45,11 +45,17 @@ class Receipt(NamedTuple):
     `position` is where the broker put it, in the broker's own words (`"3:1042"` for a Kafka
     partition and offset, an entry id for Redis, a sequence for NATS and SQLite), None where it
     does not say.
+
+    `duplicate` says that the broker kept an earlier message of the same source and id instead of
+    this one, at `position`: another publish with this id, or an earlier try of this very publish
+    whose confirmation was lost. A broker that does not look for duplicates (the capability
+    `publish_dedup`) stores the message again and never says so.
     """
 
     id: str
     topic: str
     position: str | None = None
+    duplicate: bool = False
 
 
 def utc(timestamp: float) -> datetime:

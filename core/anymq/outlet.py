@@ -10,6 +10,7 @@ from .cloudevents import Envelope, envelope_of
 from .delivery import current
 from .driver import Binding, Record
 from .errors import MessageTooLarge
+from .identity import scope_of, unique_id
 from .names import check_id, check_key
 from .payload import check_payload, encoder_of, fits_by_class, type_name
 from .stamp import stamp, stamps
@@ -32,7 +33,16 @@ class Kind:
 class Outlet:
     """Makes records of payloads for one topic."""
 
-    __slots__ = ("_binding", "_kinds", "_max_body", "_native_key", "_source", "_where", "topic")
+    __slots__ = (
+        "_binding",
+        "_kinds",
+        "_max_body",
+        "_native_key",
+        "_scope",
+        "_source",
+        "_where",
+        "topic",
+    )
 
     def __init__(
         self, topic: Topic[Any], binding: Binding, *, source: str, max_body: float, where: str
@@ -41,6 +51,7 @@ class Outlet:
         self._binding = binding
         self._native_key = binding.native_key
         self._source = source
+        self._scope = scope_of(source)
         self._max_body = max_body
         self._where = where
         self._kinds: dict[type, Kind] = {}
@@ -73,14 +84,16 @@ class Outlet:
             or (key is not None and not self._native_key)
         ):
             id = fresh if id is None else check_id(id)
+            unique = self._scope + id if id is fresh else unique_id(self._scope, id)
             flow = (cause.message.correlation_id or cause.message.id) if cause else None
             caused = cause.message.id if cause else None
             own = envelope.own(id, now, key, flow, caused, headers)
         else:
             id = fresh
+            unique = self._scope + id
             own = {envelope.id: id, envelope.time: now}
         return Record(
-            self.topic.name, id, id, body, key, own, envelope.common, envelope.content_type
+            self.topic.name, id, unique, body, key, own, envelope.common, envelope.content_type
         )
 
     def records(
@@ -114,6 +127,7 @@ class Outlet:
             check_key(key)
         all_keys = repeat(key) if keys is None else map(check_key, keys)
         kinds, name, most = self._kinds, self.topic.name, self._max_body
+        scope = self._scope
         ids, now = stamps(len(payloads))
         found: list[Record] = []
         for payload, id, its_key in zip(payloads, ids, all_keys, strict=False):
@@ -124,7 +138,8 @@ class Outlet:
             envelope = kind.envelope
             own = {envelope.id: id, envelope.time: now}
             common, content_type = envelope.common, envelope.content_type
-            found.append(Record(name, id, id, body, its_key, own, common, content_type))
+            record = Record(name, id, scope + id, body, its_key, own, common, content_type)
+            found.append(record)
         return found
 
     def _too_large(self, body: bytes) -> MessageTooLarge:

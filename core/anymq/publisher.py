@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from .clock import Clock
-from .driver import Driver, Outcome, Record
+from .driver import Driver, Duplicate, Outcome, Record
 from .errors import Closed, NotFound, PublishTimeout, StateError, TransientError
 from .logs import logger
+from .message import Receipt
 from .supervised import fault, supervise
 
 log = logger("anymq.publisher")
@@ -444,3 +445,10 @@ class Publisher:
 
 def _keys(records: Iterable[Record]) -> set[str]:
     return {record.key for record in records if record.key is not None}
+
+
+def receipt_of(id: str, topic: str, outcome: str | None) -> Receipt:
+    """Return the receipt for a record whose fate was `outcome`."""
+    duplicate = isinstance(outcome, Duplicate)
+    position = str.__str__(outcome) if outcome else None
+    return Receipt(id, topic, position, duplicate)

@@ -15,6 +15,7 @@ from .cloudevents import attempt_of, encode
 from .delivery import Delivery
 from .driver import ATTEMPT, Binding, Driver, Nack, Received, Record, Rejected, Source
 from .errors import ConnectionLost, TransientError
+from .identity import copy_id
 from .letterbox import Letterbox, Pending
 from .letters import letter_for
 from .logs import logger
@@ -62,6 +63,8 @@ class Context:
     translate: Callable[[BaseException, str], BaseException]
     declare: Callable[[str], Awaitable[None]]
     ordered: bool = False
+    member: str = ""
+    """The name of the subscription, which no other has."""
     subscription: Subscription = field(init=False)
     settled: Callable[[int, int], None] = _unset
     """Called with how many messages are no longer held, and the size of their bodies."""
@@ -318,8 +321,9 @@ class Session:
 
     def _copy(self, delivery: Delivery, attempt: int) -> Record:
         message = delivery.message
-        same = "" if attempt > attempt_of(delivery.received) else f"/{new_id()}"
-        unique = f"{message.id}/{self.group}/{delivery.received.position}/{attempt}{same}"
+        same = None if attempt > attempt_of(delivery.received) else new_id()
+        where = self.topic, self.group, delivery.received.position
+        unique = copy_id("again", message.source, message.id, *where, str(attempt), same)
         extra = {ATTEMPT: str(attempt)}
         return encode(message, self.binding, unique=unique, extra=extra)
 

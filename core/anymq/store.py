@@ -92,6 +92,14 @@ class Store(ABC):
         """`abandon` each of `keys`."""
         await gather(*[self.abandon(key, owner) for key in keys])
 
+    async def may_know(self, prefix: str) -> bool:
+        """Return False if there is no claim on a key that begins with `prefix`, nor a note of one.
+
+        Asked once a subscription, to find out whether keys of an earlier release have to be looked
+        at. True is right where it would take long to tell: each message then costs another key.
+        """
+        return True
+
     @abstractmethod
     async def renew(self, key: str, owner: str, lease: float) -> None:
         """Begin the lease of `owner` anew; nothing happens if `owner` does not hold it."""

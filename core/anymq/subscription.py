@@ -141,6 +141,11 @@ class Subscription(AsyncIterator[Delivery]):
         return self._context.group
 
     @property
+    def member(self) -> str:
+        """The name of this subscription, which no other has."""
+        return self._context.member
+
+    @property
     def in_flight(self) -> int:
         """How many messages this subscription holds whose settlement has not been sent yet."""
         return self._credit.held

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from anymq import App, Idempotency
+from anymq.identity import joined
 from anymq.store import Claim, State, Store
 from anymq.testing.tools import until
 from anymq_memory import MemoryStore
@@ -136,7 +137,7 @@ async def published(app: App, count: int) -> str:
     await app.broker.publish_many(
         "t", [str(number) for number in range(count)], id=lambda body: body
     )
-    return "g|anymq|"
+    return f"~{joined('t', 'g', None, 'anymq')}|"
 
 
 async def becomes(store: Counted, prefix: str, wanted: dict[State, int]) -> None:
@@ -294,3 +295,45 @@ async def test_an_effect_that_the_store_cannot_apply_is_a_failure() -> None:
         prefix = await published(app, 2)
         await becomes(store, prefix, {State.DONE: 2})
     assert handled == ["0", "1", "0"]
+
+
+class Old(Counted):
+    """A store that a release with the old keys may have written to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    async def begin_many(self, keys: Sequence[str], owner: str, lease: float) -> dict[str, Claim]:
+        self.asked += keys
+        return await super().begin_many(keys, owner, lease)
+
+
+async def test_notes_under_old_keys_are_honoured() -> None:
+    store = Old()
+    await store.begin("g|anymq|done", "before", 60)
+    await store.complete("g|anymq|done", "before", 60)
+    await store.begin("g|anymq|held", "before", 1)
+    app, handled = collecting(store)
+    async with app:
+        for id in ("done", "held", "new"):
+            await app.broker.publish("t", id, id=id)
+        await until(lambda: set(handled) == {"new", "held"}, what="the old lease has ended")
+    assert sorted(handled) == ["held", "new"]
+    name = f"~{joined('t', 'g', None, 'anymq')}|"
+    states = [
+        (await store.begin(f"{name}{id}", "other", 1)).state for id in ("done", "held", "new")
+    ]
+    assert states == [State.NEW, State.DONE, State.DONE]
+    for id in ("held", "new"):
+        assert (await store.begin(f"g|anymq|{id}", "other", 1)).state is State.NEW, "let go"
+
+
+async def test_a_store_without_old_notes_is_asked_for_no_old_key() -> None:
+    store = Old()
+    await store.begin("other|anymq|1", "before", 60)
+    app, handled = collecting(store)
+    async with app:
+        name = await published(app, 10)
+        await until(lambda: len(handled) == 10)
+    assert [key for key in store.asked if not key.startswith(name)] == ["other|anymq|1"]

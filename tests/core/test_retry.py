@@ -15,6 +15,7 @@ from anymq import (
     RetryAfter,
     StopLane,
 )
+from anymq.middleware.stored import key_of
 from anymq.store import State, Store
 from anymq.testing import TestBroker
 from anymq_memory import MemoryStore
@@ -157,7 +158,7 @@ async def test_only_what_was_done_by_hand_is_remembered_as_done(verb: str, state
     def look(handler: Handler) -> Handler:
         async def looking(delivery: Delivery) -> None:
             await handler(delivery)
-            key = f"g|{delivery.message.source}|{delivery.message.id}"
+            key = key_of(delivery, *delivery.identity)
             claim = await store.begin(key, "another", 10)
             await store.abandon(key, "another")
             states.append(claim.state)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..logs import logger
 from ..stamp import new_id
 from ..store import Claim, State, Store
-from .stored import tried
+from .stored import key_of, tried
 
 if TYPE_CHECKING:
     from ..delivery import Delivery
@@ -76,6 +76,11 @@ class Claims:
         self._handled: dict[str, Told] = {}
         self._completing: asyncio.Task[None] | None = None
         self._watching: asyncio.AbstractEventLoop | None = None
+        self._named: tuple[Subscription, str | None] | None = None
+        self._name = ""
+        """What the keys of all messages of that subscription and source begin with."""
+        self._old_notes = False
+        """Whether the store may have notes of this group under the keys of releases before 0.2."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin_now(self, delivery: Delivery) -> str | None:
@@ -99,7 +104,7 @@ class Claims:
         Raises `RetryAfter`, uncounted, if the store fails.
         """
         if self._store is None:
-            self._store = await tried(lambda: delivery.stores.get(self._where))
+            self._store = await self._opened(delivery)
         while True:
             if delivery in self._refused:
                 return self._refused.pop(delivery)
@@ -217,9 +222,41 @@ class Claims:
                 yield delivery, key
 
     def _key(self, delivery: Delivery) -> str:
-        """Return what a message is known by: its group, source and id."""
+        """Return what a message is known by: its topic, group, source and id.
+
+        In the place of the group a broadcast subscription has its own name.
+        """
         source, id = delivery.identity
-        return f"{delivery.group}|{source}|{id}"
+        subscription, named = delivery.subscription, self._named
+        if named is None or named[0] is not subscription or named[1] != source:
+            self._named = subscription, source
+            self._name = key_of(delivery, source, "")
+        return self._name + id
+
+    async def _opened(self, delivery: Delivery) -> Store:
+        store = await tried(lambda: delivery.stores.get(self._where))
+        if delivery.group is not None:
+            before = f"{delivery.group}|"
+            self._old_notes = await tried(lambda: store.may_know(before))
+        return store
+
+    async def _ask_for(self, store: Store, asked: dict[Delivery, str]) -> dict[str, Claim]:
+        """Begin the keys of `asked`; return the claims that are in the way.
+
+        An old note is in the way as well. What nobody held under an old key is let go at once.
+        """
+        keys = list(asked.values())
+        old = (
+            {key: _old_key(delivery) for delivery, key in asked.items()} if self._old_notes else {}
+        )
+        both = [*keys, *dict.fromkeys(old.values())]
+        found = await store.begin_many(both, self._owner, self._lease)
+        if not old:
+            return found
+        refused = {key: claim for key in keys if (claim := found.get(key) or found.get(old[key]))}
+        kept = found.keys() | (set(keys) - refused.keys())
+        await store.abandon_many([key for key in both if key not in kept], self._owner)
+        return refused
 
     async def _begin(self, store: Store, asked: dict[Delivery, str]) -> Exception | None:
         keys = list(asked.values())
@@ -227,7 +264,7 @@ class Claims:
         failure: Exception | None = None
         try:
             if keys:
-                refused = await tried(lambda: store.begin_many(keys, self._owner, self._lease))
+                refused = await tried(lambda: self._ask_for(store, asked))
         except Exception as error:
             failure = error
         if not self._ahead:  # Handlers were waiting: how fast they are is not known from that.
@@ -342,3 +379,9 @@ class Claims:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _old_key(delivery: Delivery) -> str:
+    """Return the key of releases before 0.2, which is ambiguous and leaves out the topic."""
+    source, id = delivery.identity
+    return f"{delivery.group}|{source}|{id}"

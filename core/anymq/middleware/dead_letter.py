@@ -39,6 +39,9 @@ class DeadLetter:
             try:
                 await handler(delivery)
             except Reject as signal:
+                if delivery.settled:
+                    _say_settled(delivery, signal.reason)
+                    return
                 log.seldom(
                     ("dead letter", delivery.topic, delivery.group),
                     WARNING,
@@ -50,8 +53,20 @@ class DeadLetter:
                     signal.reason,
                     exc_info=None if isinstance(signal, Unreadable) else signal.__cause__,
                 )
-                if not delivery.settled:
-                    await delivery.reject(signal.reason, error=signal.__cause__, topic=self.topic)
-                    await delivery.refuse(signal.reason)
+                await delivery.reject(signal.reason, error=signal.__cause__, topic=self.topic)
+                await delivery.refuse(signal.reason)
 
         return dead_letter
+
+
+def _say_settled(delivery: Delivery, reason: str) -> None:
+    log.seldom(
+        ("rejected too late", delivery.topic, delivery.group),
+        WARNING,
+        "%s from %s (group %s) was rejected after its %s: it goes nowhere; the reason was: %s",
+        delivery.message.id,
+        delivery.topic,
+        delivery.group,
+        delivery.verb,
+        reason,
+    )

@@ -28,9 +28,10 @@ class Idempotency:
     """Remember in `store` which messages this group has handled, and skip those.
 
     `store` is a URL (`memory://`, `sqlite:///seen.db`, `redis://…`) or an open `Store`. A message
-    is known by group, source and id. It is claimed for `lease` seconds, renewed while the handler
+    is known by topic, group, source and id; each broadcast subscription counts as a group of its
+    own. It is claimed for `lease` seconds, renewed while the handler
     runs; a failure abandons the claim, so that the retry is not taken for a duplicate; so does a
-    handler that settles its delivery otherwise than by `ack`. A message that somebody else is
+    handler that settles its delivery otherwise than by `ack`. A message that another member is
     handling comes back later, uncounted, and so does every message while the store cannot be
     reached; what was handled meanwhile is kept and noted when it can. What is done is remembered
     for `keep` seconds: choose it longer than the longest redelivery or redrive you expect.

@@ -11,7 +11,7 @@ from ..errors import ConfigurationError, Reject, RetryAfter, StopLane
 from ..logs import logger
 from ..store import Store
 from ..url import shown
-from .stored import tried
+from .stored import key_of, tried
 
 if TYPE_CHECKING:
     from ..delivery import Delivery
@@ -84,8 +84,7 @@ class Retry:
             if self.marker is None or delivery.group is None:
                 return await self._attempts(handler, delivery)
             marker = self.marker
-            message = delivery.message
-            key = f"start|{delivery.topic}|{delivery.group}|{message.source}|{message.id}"
+            key = f"start{key_of(delivery, *delivery.identity)}"
             store = await tried(lambda: delivery.stores.get(marker))
             starts = await tried(lambda: store.mark(key, MARK))
             if starts > delivery.attempt:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import ConfigurationError, RetryAfter
+from ..identity import joined
 from ..logs import logger
+
+if TYPE_CHECKING:
+    from ..delivery import Delivery
 
 log = logger("anymq.idempotency")
 
@@ -32,3 +36,10 @@ async def tried(call: Callable[[], Awaitable[T]]) -> T:
     reason = f"the store failed: {failure}"
     log.warning("%s", reason)
     raise RetryAfter(1.0, reason, counted=False) from failure
+
+
+def key_of(delivery: Delivery, source: str | None, id: str) -> str:
+    """Return the key in a store of the message `id` of `source`, as `delivery` got it."""
+    group = delivery.group
+    reader = delivery.subscription.member if group is None else None
+    return f"~{joined(delivery.topic, group, reader, source)}|{id}"

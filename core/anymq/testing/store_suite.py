@@ -49,6 +49,16 @@ class StoreConformance:
         assert (await second.begin(key, "b", 30)).state is State.DONE
         assert (await first.begin(key, "a", 30)).state is State.DONE
 
+    async def test_it_never_denies_what_it_knows(
+        self, stores: tuple[Store, Store], key: str
+    ) -> None:
+        first, second = stores
+        await first.begin(f"{key}*|held", "a", 30)
+        await first.begin(f"{key}[|done", "a", 30)
+        await first.complete(f"{key}[|done", "a", 30)
+        assert await second.may_know(f"{key}*|")
+        assert await second.may_know(f"{key}[|")
+
     async def test_an_owner_may_begin_again(self, stores: tuple[Store, Store], key: str) -> None:
         first, second = stores
         await first.begin(key, "a", 30)

@@ -69,15 +69,6 @@ class Delays:
         after = await bench.join(driver, "after")
         assert bodies(await take(after, 1)) == [b"x"]
 
-    async def test_the_same_one_is_stored_once(self, bench: Bench[Any], driver: Driver) -> None:
-        record = bench.record(b"x", deliver_at=time.time() + 0.2)
-        for _ in range(2):
-            assert await driver.publish([record]) == [None]
-        source = await bench.join(driver)
-        assert bodies(await take(source, 1)) == [b"x"]
-        await driver.publish([record])
-        assert await nothing(source, 0.3)
-
     async def test_thousands_do_not_hold_up_what_is_live(
         self, bench: Bench[Any], driver: Driver
     ) -> None:

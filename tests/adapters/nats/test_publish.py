@@ -11,7 +11,9 @@ import nats.errors
 import nats.js.errors
 import pytest
 
+from anymq import connect
 from anymq.driver import TopicSpec
+from anymq.testing.tools import bodies, take_acked
 from anymq_nats import NatsDriver
 from anymq_nats.errors import NoPubAck, NotServed, TooLarge
 from brokers import Server
@@ -45,6 +47,23 @@ async def test_positions_are_the_streams_sequence(bench: Bench, driver: NatsDriv
     assert stored(await driver.publish(bench.records(3))) == ["1", "2", "3"]
     source = await bench.join(driver)
     assert [received.position for received in await take(source, 3)] == ["1", "2", "3"]
+
+
+async def test_a_foreign_id_swallows_no_message(
+    server_url: str, bench: Bench, driver: NatsDriver
+) -> None:
+    async with connect(server_url) as broker:
+        await broker.publish(bench.name, "first")
+        for name in ("o-17", "anymq:o-17", "o-18"):
+            headers = {"Nats-Msg-Id": name}
+            await driver.native.jetstream().publish(bench.name, b"junk", headers=headers)
+        assert not (await broker.publish(bench.name, "genuine", id="o-17")).duplicate
+        later = await broker.publish(bench.name, "later", id="o-18", delay=0.2)
+        assert not later.duplicate
+        async with broker.subscribe(bench.name, group="g") as deliveries:
+            received = bodies(await take_acked(deliveries, 6))
+    assert received.count("junk") == 3
+    assert {"first", "genuine", "later"} <= set(received)
 
 
 async def test_each_record_has_its_own_outcome(bench: Bench, driver: NatsDriver) -> None:

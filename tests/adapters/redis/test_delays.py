@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from redis.exceptions import RedisError
 
-from anymq.driver import Record
+from anymq.driver import Duplicate, Record
 from anymq_redis import RedisDriver
 from anymq_redis.keys import topic_keys
 from tests.adapters.redis.support import Bench, Proxy, bodies_stored
@@ -141,7 +141,8 @@ async def test_a_delayed_publish_whose_answer_was_lost_is_stored_once(bench: Ben
         with pytest.raises((RedisError, OSError)):
             await driver.publish([record])
         proxy.answers.set()
-        assert await driver.publish([record]) == [None]
+        (outcome,) = await driver.publish([record])
+        assert isinstance(outcome, Duplicate)
         assert bodies(await take(source, 1)) == [b"later"]
         assert await nothing(source, 0.5)
 

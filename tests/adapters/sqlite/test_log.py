@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 
 import pytest
 
+from anymq.driver import Duplicate
 from anymq.errors import MessageTooLarge, NotFound, translate
 from anymq_sqlite import SqliteDriver
 from tests.adapters.sqlite.support import TOPIC, Bench, record, records, spec, topic
@@ -74,6 +76,27 @@ async def test_a_repeated_publish_is_stored_once(driver: SqliteDriver) -> None:
     assert outcomes[2] not in (position, outcomes[0])
     source = await driver.subscribe(spec())
     assert bodies(await drain(source, 3, seconds=0.1)) == [b"first", b"other"]
+    await source.aclose()
+
+
+async def test_a_delayed_one_is_stored_once(driver: SqliteDriver) -> None:
+    delayed = record(b"x", deliver_at=time.time() + 0.2)
+    outcomes = [(await driver.publish([delayed]))[0] for _ in range(2)]
+    assert outcomes == [None, ""]
+    assert isinstance(outcomes[1], Duplicate)
+    source = await driver.subscribe(spec())
+    assert bodies(await drain(source, 1)) == [b"x"]
+    (late,) = await driver.publish([delayed])
+    assert isinstance(late, Duplicate)
+    await source.aclose()
+
+
+async def test_a_delayed_one_that_is_overtaken_by_its_like_is_kept(driver: SqliteDriver) -> None:
+    delayed = record(b"delayed", deliver_at=time.time() + 0.2)
+    assert await driver.publish([delayed]) == [None]
+    await driver.publish([record(b"at once", unique=delayed.unique)])
+    source = await driver.subscribe(spec())
+    assert bodies(await drain(source, 2)) == [b"at once", b"delayed"], "each receipt says: stored"
     await source.aclose()
 
 

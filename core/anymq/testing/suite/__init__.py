@@ -9,6 +9,7 @@ from .faults import Faults
 from .flow import Flow
 from .groups import Groups
 from .handlers import Handlers
+from .identity import Identity
 from .leases import Leases
 from .lifecycle import Lifecycle
 from .limits import Limits
@@ -30,6 +31,7 @@ class Conformance(
     BroadcastTopics,
     Settlement,
     Handlers,
+    Identity,
     Batches,
     Flow,
     Requests,

@@ -1,0 +1,33 @@
+"""`DeadLetter`: what its log says is what happens."""
+
+from __future__ import annotations
+
+import pytest
+
+from anymq import Acknowledge, App, Delivery, Reject, Retry
+from anymq.testing import TestBroker
+
+
+async def test_a_rejection_of_what_is_settled_is_no_dead_letter(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = App()
+
+    @app.subscriber("t", group="g", acknowledge=Acknowledge("receipt"), retry=Retry(attempts=1))
+    async def on_receipt(body: str) -> None:
+        raise Reject("too late")
+
+    @app.subscriber("t", group="h", retry=Retry(attempts=1))
+    async def by_hand(delivery: Delivery) -> None:
+        await delivery.ack()
+        raise ValueError("too late")
+
+    async with TestBroker(app) as broker:
+        await broker.publish("t", "x")
+        await broker.drain()
+        assert not broker.dead_letters("t", group="g")
+        assert not broker.dead_letters("t", group="h")
+    said = [record.getMessage() for record in caplog.records if "too late" in record.getMessage()]
+    assert len(said) == 2
+    assert not [text for text in said if text.startswith("dead letter")]
+    assert all("goes nowhere" in text for text in said)
