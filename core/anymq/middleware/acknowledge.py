@@ -21,8 +21,10 @@ log = logger("anymq.consumer")
 class Acknowledge:
     """Return = ack, raise = nack after `delay` seconds, cancelled = release.
 
-    `when="success"` (the default) is at-least-once. `"receipt"` acks before the handler runs:
-    at most once, a crash loses the message. `"manual"` leaves settling to the handler; only a
+    `when="success"` (the default) is at-least-once. `"receipt"` acks before the handler runs, so
+    that no failure of the handler is retried. That is not at most once: the ack is sent some
+    milliseconds later, and a process that dies before has the message handled again; one that dies
+    after it has lost the message. `"manual"` leaves settling to the handler; only a
     delivery whose handler raised or was cancelled is still given back here.
     """
 
