@@ -35,12 +35,13 @@ class NoPubAck(nats.errors.TimeoutError):
 class TooLarge(nats.errors.MaxPayloadError):
     """A message with its headers is over the server's `max_payload`."""
 
-    def __init__(self, size: int, limit: int) -> None:
-        self.size, self.limit = size, limit
+    def __init__(self, size: int, limit: int, reserve: int = 0) -> None:
+        self.size, self.limit, self.reserve = size, limit, reserve
 
     def __str__(self) -> str:
         return (
-            f"nats: {self.size} bytes with headers; the server's max_payload is {self.limit} "
+            f"nats: {self.size} bytes with headers; the server's max_payload is {self.limit}, of "
+            f"which {self.reserve} are left free for the headers of retries and dead letters "
             "(raise max_payload in its configuration)"
         )
 

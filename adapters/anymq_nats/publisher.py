@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import nats.errors
 import nats.js.errors
 
-from anymq.driver import Duplicate, Outcome
+from anymq.driver import CONTROL, Duplicate, Outcome
 
 from .client import GuardedClient
 from .errors import NoPubAck, NotServed, TooLarge, api_error
@@ -22,6 +22,9 @@ _SEQUENCE = re.compile(rb'"seq":\s*(\d+)')
 # Bytes that are gathered before they are written: the server begins while the rest is encoded.
 _GATHERED = 64 * 1024
 _SUBJECTS = 512
+RESERVE = 16 * 1024
+"""Bytes below the server's `max_payload` that a publish leaves free: what a retry or a dead letter
+adds to the headers must fit in as well."""
 
 
 class _Batch:
@@ -100,6 +103,7 @@ class Publisher(Watcher):
 
     def _write(self, client: GuardedClient, batch: _Batch) -> None:
         limit, number, size = client.max_payload, batch.first, 0
+        roomy = limit - min(RESERVE, limit // 8)
         block_of, commands = self._blocks.of, self._commands
         chunks: list[bytes] = []
         for at, message in enumerate(batch.messages):
@@ -111,8 +115,8 @@ class Publisher(Watcher):
                 continue
             head = len(block)
             total = head + len(body)
-            if total > limit:
-                batch.settle(at, TooLarge(total, limit))
+            if total > roomy and (total > limit or not _is_copy(message)):
+                batch.settle(at, TooLarge(total, limit, limit - roomy))
                 continue
             command = commands.get(message.subject) or self._command(message.subject)
             chunks.append(
@@ -171,6 +175,11 @@ class Publisher(Watcher):
         """Wait for nothing any more."""
         self._link.unwatch(self)
         self.lost(nats.errors.ConnectionClosedError())
+
+
+def _is_copy(message: Outgoing) -> bool:
+    """Whether it has been in the server before: as what is put back, or a dead letter."""
+    return any(name.startswith(CONTROL) for name in message.own)
 
 
 def _outcome(data: bytes, block: bytes | None) -> str | BaseException:

@@ -13,7 +13,7 @@ from aiormq.exceptions import (
     ChannelPreconditionFailed,
 )
 
-from anymq.errors import ConnectionLost, NotFound, PublishTimeout, Throttled
+from anymq.errors import ConnectionLost, MessageTooLarge, NotFound, PublishTimeout, Throttled
 
 from . import wire
 from .link import Channel, Link
@@ -228,7 +228,10 @@ class Publisher:
                 raise outcome
 
     async def _send(self, lane: _Lane, messages: Sequence[Outgoing]) -> list[BaseException | None]:
-        batch = lane.send(messages)
+        try:
+            batch = lane.send(messages)
+        except wire.HeadersTooLarge:
+            return await self._send_fitting(lane, messages)
         # Not wait_for: the call may be given up, the batch goes on.
         await asyncio.wait((batch.done,), timeout=self._timeout)
         if not batch.done.done():
@@ -243,6 +246,23 @@ class Publisher:
             if blocked is None:
                 self._link.abort()
         return batch.outcomes
+
+    async def _send_fitting(
+        self, lane: _Lane, messages: Sequence[Outgoing]
+    ) -> list[BaseException | None]:
+        """Send those whose headers have room in a frame."""
+        room = lane.channel.frame_max - 20
+        fits = [message for message in messages if len(message.properties) <= room]
+        outcomes = iter(await self._send(lane, fits) if fits else ())
+        return [
+            next(outcomes)
+            if len(message.properties) <= room
+            else MessageTooLarge(
+                f"headers of {len(message.properties)} bytes; a frame of RabbitMQ has room for "
+                f"{room} (frame_max)"
+            )
+            for message in messages
+        ]
 
     async def _unready(self, lane: _Lane, messages: Sequence[Outgoing]) -> dict[str, BaseException]:
         errors: dict[str, BaseException] = {}

@@ -69,14 +69,21 @@ def frame(kind: int, channel: int, payload: bytes) -> bytes:
     return b"".join((FRAME.pack(kind, channel, len(payload)), payload, b"\xce"))
 
 
+class HeadersTooLarge(Exception):
+    """The properties have no room in a frame: the server would close the connection."""
+
+
 def publish(
     channel: int, exchange: str, routing_key: str, properties: bytes, body: bytes, *, frame_max: int
 ) -> bytes:
     """The frames of a mandatory basic.publish; `properties` as `encode` returns them."""
     size = len(body)
-    head = CONTENT.pack(HEADER, channel, 12 + len(properties), 60, 0, size)
-    method = _publish(channel, exchange, routing_key)
     room = frame_max - 8
+    header = 12 + len(properties)
+    if header > room:
+        raise HeadersTooLarge
+    head = CONTENT.pack(HEADER, channel, header, 60, 0, size)
+    method = _publish(channel, exchange, routing_key)
     if 0 < size <= room:
         between = _BETWEEN.pack(0xCE, BODY, channel, size)
         return b"".join((method, head, properties, between, body, b"\xce"))

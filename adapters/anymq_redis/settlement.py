@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from anymq.driver import Nack, Received, Record, Rejected
+from anymq.errors import MessageTooLarge
 
 from .member import Member
 from .publisher import outcome
@@ -19,6 +20,8 @@ _BYTES = 8 * 1024 * 1024
 _ITEMS = 500
 # Of these the server copies the bodies, whose sizes are not looked at.
 _COPIES = 100
+# What a script can hand to one XADD: its stack ends at 8,000.
+_VALUES = 7900
 
 
 class Settlement:
@@ -106,7 +109,7 @@ class Settlement:
             stream = topic.keys.streams[topic.partition(letter)]
             number = numbers.setdefault(stream, len(numbers) + 2)
             there = topic.spec.create or topic.partitions > 1
-            flat = fields(letter)
+            flat = _bounded(fields(letter))
             args += (token.id, b"%d" % number, b"1" if there else b"0", b"%d" % len(flat))
             args += flat
         replies: Sequence[Any] = await self._member.run(REJECT, which, args, keys=numbers)
@@ -118,9 +121,15 @@ def _ids(tokens: Iterable[Token]) -> list[bytes]:
 
 
 def _put_back(token: Token, nack: Nack) -> list[bytes]:
-    flat = copy_fields(nack.copy, token)
+    flat = _bounded(copy_fields(nack.copy, token))
     delay = math.ceil(max(0.0, nack.delay) * 1000)
     return [token.id, b"%d" % delay, b"%d" % len(flat), *flat]
+
+
+def _bounded(flat: list[bytes]) -> list[bytes]:
+    if len(flat) > _VALUES:
+        raise MessageTooLarge(f"{len(flat) // 2} fields; at most {_VALUES // 2} can be stored")
+    return flat
 
 
 def _pages(tokens: Sequence[Token], size: int = _ITEMS) -> Iterator[Sequence[Token]]:

@@ -22,6 +22,7 @@ from .errors import (
     ConfigurationError,
     ConnectionLost,
     MessageTooLarge,
+    NotFound,
     UnsupportedOperation,
     translate,
 )
@@ -63,6 +64,7 @@ _new, _identity = tuple.__new__, builtins.id
 
 CLOSE_GRACE = 5.0
 DRIVER_GRACE = 3.0
+LOOK = 5.0
 SUBSCRIBE_TIMEOUT = 60.0
 LONGEST_NATIVE = 240
 MOST_OUTLETS = 1024
@@ -418,6 +420,8 @@ class Broker:
                 place=subscription.place,
                 skipped=subscription.note_skipped,
             )
+            if generation == 1:
+                await self._look_for(dead_letter_topic(target.name, group))
             try:
                 async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
                     return await self._driver.subscribe(spec)
@@ -482,6 +486,25 @@ class Broker:
                 await self._driver.aclose()
         except Exception as raw:
             log.warning("closing %s: %s", self._url, self._translate(raw, "closing"))
+
+    async def _look_for(self, letters: str) -> None:
+        """Say now, not at the first failure, that a topic which is not ours to make is missing."""
+        spec = self._topics.spec(letters)
+        if spec.create:
+            return
+        try:
+            async with asyncio.timeout(LOOK):
+                await self._driver.describe_topic(spec)
+        except Exception as raw:
+            error = self._translate(raw, f"looking for {letters}")
+            if isinstance(error, NotFound):
+                log.warning(
+                    "there is no topic %s for dead letters, and it may not be made here: until it "
+                    "is there, what is rejected waits in the memory of its consumer",
+                    spec.native,
+                )
+            else:
+                log.debug("%s", error)
 
     def _native_group(self, topic: str, group: str | None) -> str:
         return self._names.get(f"{topic}.{group}", f"{topic}.{group}")

@@ -7,6 +7,7 @@ from datetime import UTC
 import pamqp.body
 import pamqp.frame
 import pamqp.header
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands
@@ -33,7 +34,7 @@ def frames(data: bytes) -> list[object]:
     content_type=st.none() | TEXTS.filter(lambda text: 0 < len(text.encode()) < 256),
     message_id=st.text(st.characters(codec="utf-8"), min_size=1, max_size=60),
     timestamp=MOMENTS,
-    body=st.binary(max_size=50),
+    body=st.binary(max_size=2000),
     key=st.text(st.characters(codec="utf-8"), max_size=60),
 )
 def test_a_publish_is_what_the_client_library_reads(
@@ -47,7 +48,10 @@ def test_a_publish_is_what_the_client_library_reads(
     properties = wire.encode(
         headers, content_type=content_type, message_id=message_id, timestamp=timestamp
     )
-    data = wire.publish(7, "orders", key, properties, body, frame_max=16)
+    room = 12 + len(properties)
+    data = wire.publish(7, "orders", key, properties, body, frame_max=room + 8)
+    with pytest.raises(wire.HeadersTooLarge):
+        wire.publish(7, "orders", key, properties, body, frame_max=room + 7)
     method, header, *parts = frames(data)
     assert isinstance(method, commands.Basic.Publish)
     assert (method.exchange, method.routing_key, method.mandatory) == ("orders", key, True)
@@ -62,7 +66,7 @@ def test_a_publish_is_what_the_client_library_reads(
     assert read.timestamp.timestamp() == timestamp
     assert all(isinstance(part, pamqp.body.ContentBody) for part in parts)
     assert b"".join(part.value for part in parts) == body  # type: ignore[attr-defined]
-    assert all(len(part.value) <= 8 for part in parts)  # type: ignore[attr-defined]
+    assert all(len(part.value) <= room for part in parts)  # type: ignore[attr-defined]
 
 
 PROPERTIES = st.builds(

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from ...broker import Broker
+from ...connect import connect
 from ...dead_letters import DeadLetters, Letter
 from ...driver import Record
 from ...errors import NotFound, Reject, StateError, UnsupportedOperation
@@ -162,6 +163,36 @@ class Redrive(Base):
             await delivery.reject("no")
         assert await broker.admin.dead_letters(topic, "a").drop_all() == 1
         assert await broker.admin.dead_letters(topic, "b").count() == 1
+
+    async def test_a_missing_topic_for_letters_is_said_at_once_and_costs_no_message(
+        self, url: str, broker: Broker, topic: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await broker.publish(topic, "bad")
+        async with broker.subscribe(topic, group="g"):
+            pass  # the operator makes the group
+        handled: list[str] = []
+
+        async def handle(body: str) -> None:
+            handled.append(body)
+            if body == "bad":
+                raise Reject("the first reason")
+
+        query = "&declare=false" if "?" in url else "?declare=false"
+        async with (
+            connect(url + query) as user,
+            user.subscribe(topic, group="g", handler=handle),
+        ):
+            said = [r for r in caplog.records if f"{topic}.g.dlq" in r.getMessage()]
+            assert said, "the name of the topic that is needed"
+            await until(lambda: handled == ["bad"])
+            await user.publish(topic, "good")
+            await until(lambda: handled == ["bad", "good"])
+            await broker.publish(f"{topic}.g.dlq", "made by the operator")
+            letters = broker.admin.dead_letters(topic, "g")
+            await eventually(
+                lambda: letters.list(where=lambda item: item.reason == "the first reason"), bool
+            )
+        assert handled == ["bad", "good"]
 
     async def test_a_damaged_letter_is_in_nobodys_way(self, broker: Broker, topic: str) -> None:
         await reject(broker, topic, ["a", "b", "c"])
