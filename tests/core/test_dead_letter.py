@@ -13,20 +13,22 @@ async def test_a_rejection_of_what_is_settled_is_no_dead_letter(
 ) -> None:
     app = App()
 
-    @app.subscriber("t", group="g", acknowledge=Acknowledge("receipt"), retry=Retry(attempts=1))
+    @app.subscriber(
+        "too-late", group="g", acknowledge=Acknowledge("receipt"), retry=Retry(attempts=1)
+    )
     async def on_receipt(body: str) -> None:
         raise Reject("too late")
 
-    @app.subscriber("t", group="h", retry=Retry(attempts=1))
+    @app.subscriber("too-late", group="h", retry=Retry(attempts=1))
     async def by_hand(delivery: Delivery) -> None:
         await delivery.ack()
         raise ValueError("too late")
 
     async with TestBroker(app) as broker:
-        await broker.publish("t", "x")
+        await broker.publish("too-late", "x")
         await broker.drain()
-        assert not broker.dead_letters("t", group="g")
-        assert not broker.dead_letters("t", group="h")
+        assert not broker.dead_letters("too-late", group="g")
+        assert not broker.dead_letters("too-late", group="h")
     said = [record.getMessage() for record in caplog.records if "too late" in record.getMessage()]
     assert len(said) == 2
     assert not [text for text in said if text.startswith("dead letter")]

@@ -94,18 +94,18 @@ async def test_the_last_failure_is_logged_with_its_traceback(
 ) -> None:
     app = App()
 
-    @app.subscriber("t", group="g", retry=Retry(attempts=3, initial=1))
+    @app.subscriber("failing", group="g", retry=Retry(attempts=3, initial=1))
     async def fail(x: int) -> None:
         raise RuntimeError("no bank today")
 
     with caplog.at_level(logging.INFO, logger="anymq"):
         async with TestBroker(app) as broker:
-            await broker.publish("t", 1)
+            await broker.publish("failing", 1)
             await broker.advance(60)
     shown = [record for record in caplog.records if record.exc_info]
     assert [record.name for record in shown] == ["anymq.dead_letters"]
     assert 'raise RuntimeError("no bank today")' in caplog.text
-    assert "fail listens to t (group g, concurrency 1)" in caplog.text
+    assert "fail listens to failing (group g, concurrency 1)" in caplog.text
 
 
 async def test_a_body_that_does_not_validate_is_not_quoted(
@@ -113,11 +113,11 @@ async def test_a_body_that_does_not_validate_is_not_quoted(
 ) -> None:
     app = App()
 
-    @app.subscriber("t", group="g")
+    @app.subscriber("unreadable", group="g")
     async def count(x: int) -> None: ...
 
     async with TestBroker(app) as broker:
-        await broker.publish("t", {"secret": "hunter2"})
+        await broker.publish("unreadable", {"secret": "hunter2"})
         await broker.drain()
     assert "dead letter" in caplog.text
     assert "hunter2" not in caplog.text
