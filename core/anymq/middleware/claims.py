@@ -80,7 +80,7 @@ class Claims:
         self._name = ""
         """What the keys of all messages of that subscription and source begin with."""
         self._old_notes = False
-        """Whether the store may have notes of this group under the keys of releases before 0.2."""
+        """Whether the store may have notes of this group under the keys of versions before 0.1.0."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin_now(self, delivery: Delivery) -> str | None:
@@ -382,6 +382,6 @@ class Claims:
 
 
 def _old_key(delivery: Delivery) -> str:
-    """Return the key of releases before 0.2, which is ambiguous and leaves out the topic."""
+    """Return the key of versions before 0.1.0, which is ambiguous and leaves out the topic."""
     source, id = delivery.identity
     return f"{delivery.group}|{source}|{id}"
