@@ -40,11 +40,13 @@ class Delays(Base):
         self, broker: Broker, topic: str
     ) -> None:
         async with broker.subscribe(topic, group="g") as deliveries:
-            for delay in (3.0, 1.0, 2.0):
-                await broker.publish(topic, str(delay), key="k", delay=delay)
+            began = datetime.now(UTC)
+            for seconds in (4, 2, 3):
+                due = began + timedelta(seconds=seconds)
+                await broker.publish(topic, str(seconds), key="k", deliver_at=due)
             await broker.publish(topic, "now", key="k")
             received = bodies(await take_acked(deliveries, 4))
-        assert received == ["now", "1.0", "2.0", "3.0"]
+        assert received == ["now", "2", "3", "4"]
 
     async def test_a_delayed_message_reaches_every_group_and_reader(
         self, broker: Broker, topic: str
