@@ -80,7 +80,7 @@ class Claims:
         self._name = ""
         """What the keys of all messages of that subscription and source begin with."""
         self._old_notes = False
-        """Whether the store may have notes of this group under the keys of versions before 0.1.0."""
+        """Whether the store may have notes of this group under keys from before 0.1.0."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin_now(self, delivery: Delivery) -> str | None:
