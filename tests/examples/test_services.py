@@ -120,7 +120,9 @@ async def test_a_charge_is_made_once(run: Run) -> None:
     async with TestBroker(app) as broker:
         for _ in range(3):
             await subscriber.function(placed(STEADY), message(run.placed.name, "one"))
-        (event,) = broker.published(run.captured.name)  # the broker knows the id again
+        events = broker.published(run.captured.name)
+    (event, *again) = events  # one event, however often the broker has stored it
+    assert {item.id for item in again} <= {event.id}
     assert PaymentCaptured.model_validate_json(event.body).attempts == 1
     assert await rows(run, "payment", "SELECT * FROM charges") == [(STEADY, 1)]
 
@@ -134,7 +136,7 @@ async def test_stock_is_never_short_and_reserves_once(run: Run) -> None:
         await broker.drain()
         for _ in range(2):
             await subscriber.function(placed("3", line(9)), message(run.placed.name, "three"))
-        assert len(broker.published(run.reserved.name)) == 3
+        assert len({event.id for event in broker.published(run.reserved.name)}) == 3
     ((reserved, delivered),) = await rows(run, "stock", "SELECT reserved, delivered FROM shelves")
     assert reserved == 700 + 700 + 5000 + 9
     assert delivered >= reserved
