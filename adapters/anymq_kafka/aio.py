@@ -390,16 +390,28 @@ def abandon_admin(admin: AIOKafkaAdminClient) -> None:
     _abandon(admin, parts._client)
 
 
+class _Shut(dict[Any, Any]):
+    """The connections of a client that has been torn down: one that is put in is closed.
+
+    A call that was under way may connect once more, when nothing would close that connection.
+    """
+
+    def __setitem__(self, key: Any, connection: Any) -> None:
+        # It would start a refresh of the metadata, which nothing would ever end.
+        connection._on_close_cb = None
+        connection.close()
+        super().__setitem__(key, connection)
+
+
 def _abandon(owner: Any, client: Any, *others: Any) -> None:
     """Cancel every task that runs a method of one of these objects, and close the connections.
 
     aiokafka keeps some of its tasks in local variables only, so they are found by whose method they
     run rather than by attribute.
     """
-    for connection in list(client._conns.values()):
-        # It would start a refresh of the metadata, which nothing would ever end.
-        connection._on_close_cb = None
-        connection.close()
+    open_ones, client._conns = client._conns, _Shut()
+    for key, connection in open_ones.items():
+        client._conns[key] = connection
     own = [owner, client, *others]
     current = asyncio.current_task()
     for task in asyncio.all_tasks():

@@ -31,6 +31,8 @@ log = logger("anymq.consumer")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 CLOSE_GRACE = 2.5
+CANCEL_GRACE = 1.0
+"""Seconds that cancelled tasks have to end: what is left would use a source that is closed."""
 SHORTEST = 0.2
 """Seconds that closing a source has in any case."""
 HELD_OVER = 0.05
@@ -286,7 +288,7 @@ class Session:
         self._letters.drop(lambda _: True)
         for task in (*self._tasks, *self._timers):
             task.cancel()
-        await asyncio.wait((*self._tasks, *self._timers), timeout=SHORTEST)
+        await asyncio.wait((*self._tasks, *self._timers), timeout=CANCEL_GRACE)
         left = max(SHORTEST, until - asyncio.get_running_loop().time())
         await self._bounded(self.source.aclose(), "closing the source", min(CLOSE_GRACE, left))
 
