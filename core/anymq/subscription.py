@@ -523,11 +523,10 @@ class Subscription(AsyncIterator[Delivery]):
         over = [item for item in session.look(self._buffer) if item.belongs_to(session)]
         if not over:
             return
+        gone = set(over)
         if self._lanes is not None:
-            gone = set(over)
             self._lanes.drop(lambda item: item in gone)
         else:
-            gone = set(over)
             self._buffer = deque(item for item in self._buffer if item not in gone)
         session.give_up(over)
         log.warning(
