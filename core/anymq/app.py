@@ -18,7 +18,14 @@ from .errors import AnymqError, ConfigurationError, StateError
 from .handlers import Function, Unknown, adapt, by_type
 from .logs import logger
 from .message import Receipt
-from .middleware import Acknowledge, DeadLetter, Middleware, PublishMiddleware, Retry
+from .middleware import (
+    Acknowledge,
+    DeadLetter,
+    Middleware,
+    NoRetry,
+    PublishMiddleware,
+    Retry,
+)
 from .subscription import Subscription
 from .topic import Topic, as_topic
 
@@ -148,7 +155,8 @@ class App:
 
         The chain, outermost first: `acknowledge`, `dead_letter`, `kill_switch`, `retry`,
         `idempotency`, `rate_limit`, `deadline`, then the app's and this handler's `middleware`,
-        then the function. Pass None to leave one out. The function gets what its annotations ask
+        then the function. Pass None to leave one out; with `retry=None` the first failure is the
+        last, and the message goes to the dead letters. The function gets what its annotations ask
         for: the payload, the `Delivery`, the `Message`. The rest is as in `Broker.subscribe`.
         Several handlers of one topic and group share its messages by CloudEvents type: each takes
         those of the classes it is annotated with, and all must be registered with equal options.
@@ -171,7 +179,7 @@ class App:
             acknowledge,
             dead_letter,
             kill_switch,
-            retry,
+            NoRetry() if retry is None else retry,
             idempotency,
             rate_limit,
             deadline,

@@ -30,9 +30,14 @@ from .handlers import Function, Unknown, adapt
 from .identity import scope_of, unique_id
 from .logs import logger
 from .message import NO_HEADERS, Message, Receipt
-from .middleware import Middleware, Publish, PublishMiddleware, compose, shorten
-from .middleware.acknowledge import Acknowledge
-from .middleware.dead_letter import DeadLetter
+from .middleware import (
+    DEFAULT_CHAIN,
+    Middleware,
+    Publish,
+    PublishMiddleware,
+    compose,
+    shorten,
+)
 from .names import check_group, check_headers, check_id, check_key
 from .options import ConnectOptions
 from .outlet import Outlet
@@ -356,9 +361,10 @@ class Broker:
         position (`receipt.position`, `delivery.position`), whose message is the first.
 
         Without `handler`, iterate and settle each delivery. With one, `concurrency` copies of it
-        run, wrapped by `middleware` (first outermost; default `[Acknowledge(), DeadLetter()]`);
-        with a `batch` it takes lists, see `Batch`. `ordered` keeps the order of each key over
-        all members of the group, see `Subscription`; how far it can be shared is up to the
+        run, wrapped by `middleware` (first outermost; default `[Acknowledge(), DeadLetter(),
+        Retry()]`, as around an app's handler; without a `Retry`, what fails is repeated for ever);
+        with a `batch` it takes lists, see `Batch`. `ordered` keeps the order of each key over all
+        members of the group, see `Subscription`; how far it can be shared is up to the
         topic's partitions. A handler of a union of classes gets the messages of their CloudEvents
         types; one of another type is rejected with the reason, or passed over with
         `unknown="ignore"`.
@@ -394,9 +400,7 @@ class Broker:
         self._topics.learn(target)
         wrapped = None
         if handler is not None:
-            chain: Sequence[Middleware] = middleware or ()
-            if middleware is None:
-                chain = (Acknowledge(), DeadLetter())
+            chain = DEFAULT_CHAIN if middleware is None else middleware
             wrapped = shorten(chain, adapt(handler, target, batch, unknown))
         member = new_id()
         native_group = self._native_group(target.name, group)

@@ -35,7 +35,7 @@ DUE = timedelta(seconds=1)
 PARTITIONS = 4
 """How many members of an ordered group can share what happens to orders."""
 
-RETRY = Retry(attempts=10)
+RETRY = Retry(attempts=10, cap=60)
 """More attempts than usual: every crash counts as one."""
 
 

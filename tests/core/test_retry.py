@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from datetime import timedelta
+
 import pytest
 
 from anymq import (
@@ -14,10 +17,12 @@ from anymq import (
     Retry,
     RetryAfter,
     StopLane,
+    connect,
 )
 from anymq.middleware.stored import key_of
 from anymq.store import State, Store
 from anymq.testing import TestBroker
+from anymq.testing.tools import eventually
 from anymq_memory import MemoryStore
 
 
@@ -176,3 +181,83 @@ async def test_only_what_was_done_by_hand_is_remembered_as_done(verb: str, state
         await broker.advance(10)
     assert states[0] is state
     assert len(seen) == (2 if verb in ("nack", "release") else 1)
+
+
+async def test_an_outage_of_a_minute_fills_no_dead_letters() -> None:
+    app, handled = App(), list[int]()
+    down = True
+
+    @app.subscriber("t", group="g")
+    async def store(number: int) -> None:
+        if down:
+            raise ConnectionError("the database restarts")
+        handled.append(number)
+
+    async with TestBroker(app) as broker:
+        await broker.broker.publish_many("t", range(5))
+        await broker.advance(60)
+        assert not broker.dead_letters("t", group="g")
+        down = False
+        await broker.advance(900)
+        assert sorted(handled) == list(range(5))
+
+
+@pytest.mark.parametrize("jitter", [True, False])
+@pytest.mark.parametrize("initial", [0, 0.5, 1000])
+@pytest.mark.parametrize("seconds", [0.01, 1, 60, 3600, 86400 * 30])
+def test_a_schedule_spans_the_time_it_is_given(
+    seconds: float, initial: float, jitter: bool
+) -> None:
+    retry = Retry.within(timedelta(seconds=seconds), initial=initial, jitter=jitter)
+    longest = sum(retry.waits)
+    assert (longest / 2 if jitter else longest) == pytest.approx(seconds)
+    assert max(retry.waits) <= seconds / 5 + 1e-9
+    assert 10 < retry.attempts < 40
+    assert list(retry.waits) == sorted(retry.waits)
+    assert len(retry.waits) == retry.attempts - 1
+
+
+def test_a_schedule_takes_the_other_settings() -> None:
+    retry = Retry.within(600, give_up_on=KeyError, exhausted="stop")
+    assert (retry.give_up_on, retry.exhausted) == (KeyError, "stop")
+    for wrong in (0, -1, float("nan"), timedelta(days=400)):
+        with pytest.raises(ConfigurationError, match=r"Retry\.within"):
+            Retry.within(wrong)
+
+
+async def test_without_a_retry_the_first_failure_is_the_last() -> None:
+    app, seen = App(), list[int]()
+
+    @app.subscriber("t", group="g", retry=None)
+    async def fail(delivery: Delivery) -> None:
+        seen.append(delivery.attempt)
+        if delivery.attempt == 1:
+            raise RetryAfter(5)
+        raise RuntimeError("no")
+
+    async with TestBroker(app) as broker:
+        await broker.publish("t", {})
+        await broker.advance(300)
+        (letter,) = broker.dead_letters("t", group="g")
+    assert seen == [1, 2]  # a handler that asks for another attempt gets it
+    assert letter.headers["anymq-dlq-reason"] == "failed, and has no retry: RuntimeError: no"
+    assert letter.headers["anymq-dlq-error-type"] == "builtins.RuntimeError"
+
+
+async def test_a_handler_of_a_broker_is_retried_like_one_of_an_app() -> None:
+    attempts = itertools.count(1)
+
+    async def fail(delivery: Delivery) -> None:
+        assert delivery.attempt == next(attempts)
+        if delivery.attempt == 3:
+            delivery.count_from(15)  # the last of the default schedule
+        raise RuntimeError("no")
+
+    async with (
+        connect("memory://") as broker,
+        broker.subscribe("t", group="g", handler=fail),
+    ):
+        await broker.publish("t", {})
+        letters = broker.admin.dead_letters("t", "g")
+        (letter,) = await eventually(letters.list, bool)
+    assert letter.reason == "gave up after 15 attempts: RuntimeError: no"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from anymq import Retry
 from tests.docs.pages import PROGRAM, ROOT, Page, pages
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -50,3 +51,20 @@ def test_extras_and_targets_exist(page: Page) -> None:
     for named in re.findall(r"anymq\[([^\]]*)\]", page.text):
         assert set(named.split(",")) <= extras
     assert set(re.findall(r"(?:`|\$ )make ([a-z][\w-]*)", page.text)) <= set(TARGETS)
+
+
+def test_the_guide_shows_the_default_retry() -> None:
+    """The waits after which a failure is tried again are those of the code."""
+    guide = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
+    retry = Retry()
+    longest = [f"{wait:g} s" for wait in retry.waits]
+    different = [wait for index, wait in enumerate(longest) if wait not in longest[:index]]
+    names = [str(attempt) for attempt in range(2, len(different) + 1)]
+    names.append(f"{len(different) + 1} to {retry.attempts}")
+    assert f"| before attempt | {' | '.join(names)} |" in guide
+    assert f"| at most | {' | '.join(different)} |" in guide
+    total = sum(retry.waits)
+    assert (
+        f"the {retry.attempts}th attempt comes after {total / 120:.0f} minutes on average, "
+        f"and after {total / 60:.0f} at most"
+    ) in guide

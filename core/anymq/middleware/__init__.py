@@ -87,7 +87,10 @@ def _beginning(raised: BaseException, handler: Handler) -> Handler:
 
 from .acknowledge import Acknowledge  # noqa: E402
 from .dead_letter import DeadLetter  # noqa: E402
-from .retry import Retry  # noqa: E402
+from .retry import NoRetry, Retry  # noqa: E402
+
+DEFAULT_CHAIN: tuple[Middleware, ...] = (Acknowledge(), DeadLetter(), Retry())
+"""What is around a handler unless the subscription says otherwise."""
 
 if TYPE_CHECKING:
     from .deadline import Deadline
@@ -96,6 +99,7 @@ if TYPE_CHECKING:
     from .rate_limit import RateLimit
 
 __all__ = [
+    "DEFAULT_CHAIN",
     "Acknowledge",
     "DeadLetter",
     "Deadline",
@@ -103,6 +107,7 @@ __all__ = [
     "Idempotency",
     "KillSwitch",
     "Middleware",
+    "NoRetry",
     "Publish",
     "PublishMiddleware",
     "RateLimit",
