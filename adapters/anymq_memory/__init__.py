@@ -9,10 +9,10 @@ Native names
 
 Delivery semantics
     A topic is a log, a group a cursor on it with the deliveries it has out. All five verbs are
-    native: leases expire by the engine's clock, `nack(delay)` and `release` put the delivery
-    back, `reject` writes the letter and settles in one step. A delayed record waits beside the log
-    and is in it, for whoever looks, from the moment it is due by that clock. Ordered groups read
-    partition by partition, see `MemoryLog`.
+    native: leases and the waits of `nack(delay)` end by the monotonic clock, `release` puts the
+    delivery back, `reject` writes the letter and settles in one step. A delayed record waits beside
+    the log and is in it, for whoever looks, from the moment it is due by the wall clock. Ordered
+    groups read partition by partition, see `MemoryLog`.
 
 Limits
     One process and one event loop. Nothing survives the process. Messages are kept until the last

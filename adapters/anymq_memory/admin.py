@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from anymq.clock import Clock
 from anymq.driver import TopicSpec
 from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
 from anymq.message import moment
@@ -42,8 +43,9 @@ def _partition(log: Log, number: int) -> PartitionInfo:
     )
 
 
-def group_info(topic: TopicSpec, log: Log, group: Group, now: float) -> GroupInfo:
+def group_info(topic: TopicSpec, log: Log, group: Group, clock: Clock) -> GroupInfo:
     """Describe a group that is not ordered."""
+    now = clock.monotonic()
     undelivered = log.records[group.cursor :]
     held = [out for out in group.out.values() if out.owner is not None and out.due > now]
     holding = Counter(out.owner for out in held)
@@ -57,7 +59,7 @@ def group_info(topic: TopicSpec, log: Log, group: Group, now: float) -> GroupInf
             MemberInfo(name=name, in_flight=holding[name]) for name in sorted(group.members)
         ),
         lag=len(undelivered) + len(group.out),
-        lag_seconds=now - undelivered[0].time if undelivered else 0.0,
+        lag_seconds=clock.now() - undelivered[0].time if undelivered else 0.0,
         in_flight=len(held),
         waiting=len(group.out) - len(held),
         oldest_pending=max((now - out.taken for out in held), default=0.0),

@@ -128,7 +128,7 @@ class MemoryDriver(Driver):
         log = self._log(topic)
         group = self._group(log, native_group)
         if not group.ordered:
-            return admin.group_info(topic, log, group, self.clock.now())
+            return admin.group_info(topic, log, group, self.clock)
         states = await ordered.state(MemoryLog(log, group, self.clock), clock=self.clock)
         return admin.ordered_info(topic, log, group, states, self.clock.now())
 

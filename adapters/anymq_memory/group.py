@@ -42,7 +42,8 @@ class Out(Received):
         self.owner = owner
         self.taken = taken
         self.due = due
-        """When it may be delivered (waiting), or when its lease ends (owned)."""
+        """When it may be delivered (waiting), or when its lease ends (owned); monotonic: the wall
+        clock may be set while a handler runs."""
         self.body = stored.record.body
 
     @property

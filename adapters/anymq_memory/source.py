@@ -116,7 +116,7 @@ class GroupSource(Source):
             await clock.wait(self._event, self._log.soonest(left, self._group.next_due()))
 
     def _take(self, limit: int) -> list[Received]:
-        now = self._driver.clock.now()
+        now = self._driver.clock.monotonic()
         group, until = self._group, now + self._lease
         taken: list[Received] = []
         while len(taken) < limit and (waiting := group.due(now)) is not None:
@@ -141,7 +141,7 @@ class GroupSource(Source):
 
     def _owned(self, records: Iterable[Received]) -> list[Out]:
         """Return those that are still ours: no other attempt of them, nobody else's."""
-        now, current = self._driver.clock.now(), self._group.out
+        now, current = self._driver.clock.monotonic(), self._group.out
         return [
             out
             for out in cast("Iterable[Out]", records)
@@ -153,7 +153,7 @@ class GroupSource(Source):
             self._group.out.pop(out.number, None)
 
     async def nack(self, nacks: Sequence[Nack]) -> None:
-        now = self._driver.clock.now()
+        now = self._driver.clock.monotonic()
         plans = {id(nack.received): nack for nack in nacks}
         for out in self._owned([nack.received for nack in nacks]):
             nack = plans[id(out)]
@@ -176,7 +176,7 @@ class GroupSource(Source):
                 del self._group.out[out.number]
 
     async def extend(self, records: Sequence[Received]) -> None:
-        until = self._driver.clock.now() + self._lease
+        until = self._driver.clock.monotonic() + self._lease
         owned = self._owned(records)
         for out in owned:
             out.due = until
@@ -184,7 +184,7 @@ class GroupSource(Source):
 
     async def aclose(self) -> None:
         self._group.members.pop(self._member, None)
-        now = self._driver.clock.now()
+        now = self._driver.clock.monotonic()
         left = [out for out in self._group.out.values() if out.owner == self._member]
         for out in left:
             out.due = now

@@ -73,12 +73,11 @@ class Log:
         return len(self._delayed)
 
     def soonest(self, wait: float, due: float | None = None) -> float:
-        """Return `wait` seconds, or less: until `due`, or until the next delayed record is."""
-        now = self._clock.now()
+        """Return `wait` seconds, or less: until `due` (monotonic), or the next delayed record."""
         if self._delayed:
-            wait = min(wait, self._delayed[0][0] - now)
+            wait = min(wait, self._delayed[0][0] - self._clock.now())
         if due is not None:
-            wait = min(wait, due - now)
+            wait = min(wait, due - self._clock.monotonic())
         return max(0.0, wait)
 
     def settings(self, topic: TopicSpec) -> None:

@@ -57,8 +57,14 @@ Limits
 ------
 One host: SQLite's write-ahead log works through shared memory, so the file must not be on a network
 file system. One writer at a time: all transactions are short and batches bounded, so that processes
-take turns; a call that waits for longer than ``busy_timeout`` fails with `Throttled`. Delays and
-leases go by the wall clock. The file does not shrink, its space is used again.
+take turns; a call that waits for longer than ``busy_timeout`` fails with `Throttled`. The file
+does not shrink, its space is used again.
+
+Time: leases, claims and retries go by a clock of the file's own, which is not set while the host
+is up (see `clock`): setting the wall clock repeats no handler and ends no claim. After a boot the
+leases and claims of before are over at once. `publish(delay=)` goes by the wall clock, and a retry
+is also due once that says so. All processes must have the same time since boot: containers of one
+host have, those in a time namespace of their own have not.
 
 A file of an older version gets the tables and columns it lacks when it is opened; programs of that
 version that have it open go on.

@@ -12,7 +12,7 @@ from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicIn
 from anymq.message import moment
 from anymq.ordered import PartitionState, describe
 
-from . import log, members
+from . import clock, log, members
 from .pending import Group, find
 
 _WORST = 100
@@ -85,7 +85,7 @@ def group_info(
     db: sqlite3.Connection, spec: TopicSpec, topic: log.Topic, group: Group
 ) -> GroupInfo:
     """Describe a group that is not ordered."""
-    now = time.time()
+    now = clock.now(db)
     undelivered, oldest = db.execute(
         """
         SELECT count(*), (SELECT time FROM messages WHERE topic = ?1 AND seq > ?2
@@ -117,7 +117,7 @@ def group_info(
             for name, host in members.live(db, group)
         ),
         lag=undelivered + pending,
-        lag_seconds=0.0 if oldest is None else now - oldest,
+        lag_seconds=0.0 if oldest is None else time.time() - oldest,
         in_flight=in_flight,
         waiting=pending - in_flight,
         oldest_pending=0.0 if taken is None else now - taken,

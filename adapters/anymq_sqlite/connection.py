@@ -9,7 +9,7 @@ from pathlib import Path
 
 from anymq.errors import ConfigurationError
 
-from . import schema
+from . import clock, schema
 from .errors import primary_code
 from .lock import WriteLock
 
@@ -127,6 +127,7 @@ def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
         db.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}")
         if found < schema.VERSION:
             schema.upgrade(db)
+        clock.wind(db)
     except BaseException:
         db.close()
         raise

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from anymq.errors import StateError
 
+from . import clock
+
 if TYPE_CHECKING:
     from .database import Database
     from .pending import Group
@@ -44,7 +46,7 @@ class Membership:
 
 def enter(db: sqlite3.Connection, group: Group, name: str) -> None:
     """Let `name` count as a live member of `group`, if that exists, for a while from now on."""
-    now = time.time()
+    now = clock.now(db)
     insert = """
     INSERT OR REPLACE INTO members (grp, name, host, until)
     SELECT id, ?, ?, ? FROM groups WHERE id = ? AND name = ?
@@ -61,7 +63,7 @@ def leave(db: sqlite3.Connection, group: Group, name: str) -> None:
 def live(db: sqlite3.Connection, group: Group) -> list[Member]:
     """Return the live members of `group`."""
     query = "SELECT name, host FROM members WHERE grp = ? AND until >= ? ORDER BY name"
-    return [Member(*row) for row in db.execute(query, (group.id, time.time()))]
+    return [Member(*row) for row in db.execute(query, (group.id, clock.now(db)))]
 
 
 def check_idle(db: sqlite3.Connection, group: Group) -> None:

@@ -62,7 +62,8 @@ class SqliteLog(PartitionedLog):
             if due is not None and due <= time.time():
                 await self._driver.ripen(self._name)
                 continue
-            if not await self._driver.watch.wait(self._changed, deadline, due):
+            left = None if due is None else due - time.time()
+            if not await self._driver.watch.wait(self._changed, deadline, left):
                 break
         return []
 

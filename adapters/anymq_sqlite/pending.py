@@ -1,8 +1,9 @@
 """Groups, and what their members have taken or given back. Functions of the connection.
 
 A row of `pending` is a message that a group has begun and not finished. `due` is the time from
-which it may be taken: while a member has it, the end of its lease. `fence` is drawn anew with every
-take and 0 in between, so a settlement that shows another one is stale and changes nothing.
+which it may be taken, by the file's `clock`: while a member has it, the end of its lease. `fence`
+is drawn anew with every take and 0 in between, so a settlement that shows another one is stale and
+changes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple
 from anymq.driver import SourceLost, SubscribeSpec
 from anymq.errors import ConfigurationError, NotFound
 
-from . import delays, log
+from . import clock, delays, log
 
 
 class Group(NamedTuple):
@@ -86,17 +87,27 @@ def place(db: sqlite3.Connection, group: Group) -> tuple[int, int]:
     return row
 
 
-def next_due(db: sqlite3.Connection, group: Group) -> float | None:
-    """Return from when there is something to take: 0 for now, None for not before a publish."""
+def next_wait(db: sqlite3.Connection, group: Group) -> float | None:
+    """Return how long there is nothing to take: 0 for not at all, None for until a publish."""
     topic, cursor = place(db, group)
     if log.has_after(db, topic, cursor):
         return 0.0
+    ripe, due = delays.next_ripe(db, topic), _next_due(db, group)
+    waits = [] if ripe is None else [ripe - time.time()]
+    if due is not None:
+        waits.append(due - clock.now(db))
+    return max(0.0, min(waits)) if waits else None
+
+
+def _next_due(db: sqlite3.Connection, group: Group) -> float | None:
+    """Return when a lease or a wait ends next, by the file's clock."""
+    if skew := clock.skew(clock.now(db)):
+        query = "SELECT min(iif(owner IS NULL, due - ?, due)) FROM pending WHERE grp = ?"
+        due: float | None = db.execute(query, (skew, group.id)).fetchone()[0]
+        return due
     query = "SELECT due FROM pending WHERE grp = ? ORDER BY due LIMIT 1"
     row = db.execute(query, (group.id,)).fetchone()
-    dues = [
-        due for due in (delays.next_ripe(db, topic), row[0] if row else None) if due is not None
-    ]
-    return min(dues, default=None)
+    return row[0] if row else None
 
 
 def take(
@@ -104,8 +115,8 @@ def take(
 ) -> list[Taken]:
     """Take up to `limit` messages for `owner`: those that are due, then new ones."""
     topic, cursor = place(db, group)
-    now = time.time()
-    delays.ripen(db, topic, now)
+    now = clock.now(db)
+    delays.ripen(db, topic, time.time())
     fence = random.getrandbits(62) + 1
     taken = _due(db, group, fence=fence, now=now, limit=limit, max_bytes=max_bytes)
     if taken:
@@ -138,15 +149,21 @@ def take(
 def _due(
     db: sqlite3.Connection, group: Group, *, fence: int, now: float, limit: int, max_bytes: int
 ) -> list[Taken]:
-    """Return what is due, longest first, with its count raised."""
+    """Return what is due, longest first, with its count raised.
+
+    A lease ends by the file's clock. A wait may end by the wall clock as well, which may have been
+    wrong when the file's was set.
+    """
     query = f"""
     SELECT pending.seq, redeliveries + 1, {log.COLUMNS}
     FROM pending LEFT JOIN messages ON messages.seq = pending.seq
-    WHERE grp = ? AND due <= ? ORDER BY due, pending.seq LIMIT ?
+    WHERE grp = ? AND due <= ? AND (owner IS NULL OR due <= ?)
+    ORDER BY due, pending.seq LIMIT ?
     """  # noqa: S608
+    values = (group.id, now + clock.skew(now), now, limit)
     taken: list[Taken] = []
     deleted: list[tuple[int, int]] = []
-    for seq, redeliveries, found, *columns in db.execute(query, (group.id, now, limit)):
+    for seq, redeliveries, found, *columns in db.execute(query, values):
         if found is None:
             deleted.append((group.id, seq))
             continue
@@ -191,7 +208,7 @@ def bury(db: sqlite3.Connection, group: Group, letters: Iterable[tuple[Token, lo
 
 def give_back(db: sqlite3.Connection, group: Group, returns: Sequence[Return]) -> None:
     """Let others take these: each after its delay; without one at once, and before all others."""
-    now = time.time()
+    now = clock.now(db)
     update = """
     UPDATE pending SET due = ?, owner = NULL, fence = 0, redeliveries = redeliveries + ?
     WHERE grp = ? AND seq = ? AND fence = ?
@@ -205,7 +222,7 @@ def give_back(db: sqlite3.Connection, group: Group, returns: Sequence[Return]) -
 
 def extend(db: sqlite3.Connection, group: Group, tokens: Iterable[Token], *, lease: float) -> None:
     """Begin the lease of each anew."""
-    due = time.time() + lease
+    due = clock.now(db) + lease
     update = "UPDATE pending SET due = ? WHERE grp = ? AND seq = ? AND fence = ?"
     db.executemany(update, [(due, group.id, seq, fence) for seq, fence in tokens])
 

@@ -102,8 +102,16 @@ CREATE TABLE members (
 ) WITHOUT ROWID;
 """
 
+THIRD = """
+-- The clock of the file, see `clock`: by how much it is ahead of the time since that boot.
+CREATE TABLE boot (
+  id    TEXT NOT NULL,
+  ahead REAL NOT NULL
+);
+"""
+
 # Each makes the next version of the one before; what is there stays as it is.
-_STEPS = (FIRST, SECOND)
+_STEPS = (FIRST, SECOND, THIRD)
 VERSION = len(_STEPS)
 
 

@@ -23,9 +23,9 @@ RECEIVE_BYTES = 4 * 1024 * 1024
 
 
 class _Idle(NamedTuple):
-    """There is nothing to take before `due`; without it, before the next publish."""
+    """There is nothing to take for `wait` seconds; without them, before the next publish."""
 
-    due: float | None
+    wait: float | None
 
 
 class SqliteSource(Source):
@@ -50,14 +50,14 @@ class SqliteSource(Source):
             taken = await self._take(limit)
             if isinstance(taken, list):
                 return [received(item) for item in taken]
-            if not await self._driver.watch.wait(self._changed, deadline, taken.due):
+            if not await self._driver.watch.wait(self._changed, deadline, taken.wait):
                 break
         return []
 
     def _idle(self, db: sqlite3.Connection) -> _Idle | None:
         """Look before asking for a turn to write."""
-        due = pending.next_due(db, self._group)
-        return _Idle(due) if due is None or due > time.time() else None
+        wait = pending.next_wait(db, self._group)
+        return _Idle(wait) if wait is None or wait > 0 else None
 
     async def _take(self, limit: int) -> list[Taken] | _Idle:
         # What a power cut undoes of it is delivered again.
@@ -80,7 +80,7 @@ class SqliteSource(Source):
             max_bytes=RECEIVE_BYTES,
         )
         # Nothing, if another member was faster.
-        return taken or _Idle(pending.next_due(db, self._group))
+        return taken or _Idle(pending.next_wait(db, self._group))
 
     def _untake(self, taking: asyncio.Future[list[Taken] | _Idle]) -> None:
         """Give back, uncounted, what a cancelled `receive` took: nobody has seen it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Sequence
 from typing import Self
 
@@ -11,6 +10,7 @@ from anymq.options import split_options
 from anymq.store import Claim, State, Store
 from anymq.url import URL
 
+from . import clock
 from .database import Database
 from .options import StoreOptions, database_path
 
@@ -37,11 +37,12 @@ class SqliteStore(Store):
         return cls(database)
 
     async def begin(self, key: str, owner: str, lease: float) -> Claim:
-        return await self.database.write(lambda db: _begin(db, key, owner, lease))
+        return await self.database.write(lambda db: _begin(db, key, owner, clock.now(db), lease))
 
     async def begin_many(self, keys: Sequence[str], owner: str, lease: float) -> dict[str, Claim]:
         def begin(db: sqlite3.Connection) -> dict[str, Claim]:
-            claims = {key: _begin(db, key, owner, lease) for key in keys}
+            now = clock.now(db)
+            claims = {key: _begin(db, key, owner, now, lease) for key in keys}
             return {key: claim for key, claim in claims.items() if claim.state is not State.NEW}
 
         return await self.database.write(begin)
@@ -55,7 +56,9 @@ class SqliteStore(Store):
 
     async def renew(self, key: str, owner: str, lease: float) -> None:
         update = "UPDATE claims SET until = ? WHERE key = ? AND owner = ?"
-        await self.database.write(lambda db: db.execute(update, (time.time() + lease, key, owner)))
+        await self.database.write(
+            lambda db: db.execute(update, (clock.now(db) + lease, key, owner))
+        )
 
     async def complete(self, key: str, owner: str, keep: float) -> bool:
         return bool(await self._complete((key,), owner, keep))
@@ -65,9 +68,12 @@ class SqliteStore(Store):
 
     async def _complete(self, keys: Sequence[str], owner: str, keep: float) -> int:
         update = "UPDATE claims SET owner = NULL, until = ? WHERE key = ? AND owner = ?"
-        until = time.time() + keep
-        rows = [(until, key, owner) for key in keys]
-        return await self.database.write(lambda db: db.executemany(update, rows).rowcount)
+
+        def complete(db: sqlite3.Connection) -> int:
+            until = clock.now(db) + keep
+            return db.executemany(update, [(until, key, owner) for key in keys]).rowcount
+
+        return await self.database.write(complete)
 
     async def abandon(self, key: str, owner: str) -> None:
         await self.abandon_many((key,), owner)
@@ -88,8 +94,7 @@ class SqliteStore(Store):
         await self.database.aclose()
 
 
-def _begin(db: sqlite3.Connection, key: str, owner: str, lease: float) -> Claim:
-    now = time.time()
+def _begin(db: sqlite3.Connection, key: str, owner: str, now: float, lease: float) -> Claim:
     row = db.execute("SELECT owner, until FROM claims WHERE key = ?", (key,)).fetchone()
     if row is not None and row[1] > now:
         holder, until = row
@@ -102,7 +107,7 @@ def _begin(db: sqlite3.Connection, key: str, owner: str, lease: float) -> Claim:
 
 
 def _mark(db: sqlite3.Connection, key: str, keep: float) -> int:
-    now = time.time()
+    now = clock.now(db)
     row = db.execute("SELECT owner FROM claims WHERE key = ? AND until > ?", (key, now)).fetchone()
     count = 1 if row is None else int(row[0]) + 1
     _set(db, key, str(count), now, keep)

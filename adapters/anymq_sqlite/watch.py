@@ -31,16 +31,16 @@ class Watch:
         if not events:
             del self._events[topic]
 
-    async def wait(self, event: asyncio.Event, deadline: float, due: float | None) -> bool:
-        """Return when `event` is set, at the monotonic `deadline`, or at the time `due`.
+    async def wait(self, event: asyncio.Event, deadline: float, wait: float | None) -> bool:
+        """Return when `event` is set, at the monotonic `deadline`, or after `wait` seconds.
 
         False if the deadline had passed before.
         """
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             return False
-        if due is not None:
-            remaining = min(remaining, max(0.0, due - time.time()) + _SLACK)
+        if wait is not None:
+            remaining = min(remaining, max(0.0, wait) + _SLACK)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), remaining)
         return True

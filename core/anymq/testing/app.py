@@ -70,7 +70,7 @@ class TestBroker:
         async with asyncio.timeout(timeout):
             while True:
                 await clock.settle()
-                if not self._busy(clock.now()):
+                if not self._busy(clock.monotonic()):
                     return
                 await asyncio.sleep(0)
 

@@ -13,6 +13,7 @@ from ..registry import load_store
 from ..store import State, Store
 from ..url import URL
 from .harness import random_name
+from .tools import eventually, set_wall_clock
 
 
 class StoreConformance:
@@ -92,6 +93,22 @@ class StoreConformance:
         assert claims[-1].state is State.NEW
         assert not await first.complete(key, "a", 60), "the lease went to somebody else"
         assert await second.complete(key, "b", 60)
+
+    @pytest.mark.parametrize("step", [60.0, -60.0])
+    async def test_setting_the_wall_clock_ends_no_claim_and_keeps_none(
+        self, stores: tuple[Store, Store], key: str, monkeypatch: pytest.MonkeyPatch, step: float
+    ) -> None:
+        first, second = stores
+        await first.begin(f"{key}long", "a", 30)
+        await first.begin(f"{key}done", "a", 30)
+        await first.complete(f"{key}done", "a", 30)
+        await first.begin(f"{key}short", "a", 0.3)
+        set_wall_clock(monkeypatch, step)
+        assert (await second.begin(f"{key}long", "b", 30)).state is State.IN_PROGRESS
+        assert (await second.begin(f"{key}done", "b", 30)).state is State.DONE
+        await eventually(
+            lambda: second.begin(f"{key}short", "b", 30), lambda claim: claim.state is State.NEW
+        )
 
     async def test_renewing_keeps_the_lease(self, stores: tuple[Store, Store], key: str) -> None:
         first, second = stores

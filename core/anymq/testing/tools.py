@@ -9,10 +9,13 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..delivery import Delivery
 from ..subscription import Subscription
+
+if TYPE_CHECKING:
+    import pytest
 
 PATIENCE = 30.0
 
@@ -97,6 +100,11 @@ async def eventually(
                 await asyncio.sleep(0.1)
     except TimeoutError:
         raise AssertionError(f"not within {within} s: {seen}") from None
+
+
+def set_wall_clock(monkeypatch: pytest.MonkeyPatch, step: float) -> None:
+    """Let the wall clock of this process be wrong by `step` seconds from now on."""
+    monkeypatch.setattr(time, "time", lambda: time.time_ns() / 1e9 + step)
 
 
 def bodies(deliveries: list[Delivery]) -> list[str]:

@@ -114,6 +114,23 @@ async def blocking(url: str, topic: str, group: str, ordered: bool, deadline: fl
             await asyncio.Event().wait()
 
 
+async def wrong_clock(url: str, topic: str, group: str, step: float, deadline: float) -> None:
+    """Handle messages, saying each, by a wall clock that is wrong by `step`; never end "theirs"."""
+    time.time = lambda: time.time_ns() / 1e9 + step
+    async with connect(url) as broker:
+
+        async def handle(body: str) -> None:
+            say("handling", body=body)
+            if body == "theirs":
+                await asyncio.Event().wait()
+
+        async with broker.subscribe(
+            topic, group=group, handler=handle, ack_deadline=deadline, concurrency=2, prefetch=2
+        ):
+            say("ready")
+            await asyncio.Event().wait()
+
+
 async def ask(url: str, topic: str) -> None:
     """Ask one question, and then hang while another is open."""
     async with connect(url) as broker:
@@ -177,6 +194,7 @@ TASKS: dict[str, Callable[..., Awaitable[None]]] = {
     "lanes": lanes,
     "effect": effect,
     "blocking": blocking,
+    "wrong_clock": wrong_clock,
     "ask": ask,
     "poison": poison,
 }

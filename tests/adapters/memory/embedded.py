@@ -13,7 +13,8 @@ import pytest
 from anymq.driver import Driver, Received, Source, SourceLost, Start, TopicSpec
 from anymq.errors import ConfigurationError, NotFound, StateError
 from anymq.partitions import partition_of
-from tests.adapters.support import Bench, bodies, eventually, nothing, take
+from anymq.testing.tools import set_wall_clock
+from tests.adapters.support import Bench, attempt, bodies, eventually, nothing, take
 
 HOUR = 3600.0
 
@@ -87,6 +88,47 @@ class Delays:
         await driver.publish([bench.record(b"x", deliver_at=time.time() + 0.4)])
         source = await bench.join(driver)
         assert bodies(await take(source, 1)) == [b"x"]
+
+
+class Clocks:
+    """The wall clock may be set at any time."""
+
+    @pytest.mark.parametrize("step", [60.0, -60.0, 3600.0])
+    async def test_setting_the_wall_clock_ends_no_lease(
+        self, bench: Bench[Any], driver: Driver, monkeypatch: pytest.MonkeyPatch, step: float
+    ) -> None:
+        holder, other = await bench.join(driver), await bench.join(driver)
+        await driver.publish(bench.records(2))
+        held = await take(holder, 2)
+        set_wall_clock(monkeypatch, step)
+        assert await nothing(other)
+        await holder.extend(held[:1])
+        set_wall_clock(monkeypatch, 0.0)
+        assert await nothing(other)
+        await holder.ack(held)
+        assert (await driver.describe_group(bench.topic(), f"{bench.name}.billing")).lag == 0
+
+    @pytest.mark.parametrize("step", [60.0, -60.0])
+    async def test_a_lease_ends_in_its_time(
+        self, bench: Bench[Any], driver: Driver, monkeypatch: pytest.MonkeyPatch, step: float
+    ) -> None:
+        holder, other = await bench.join(driver, lease=0.3), await bench.join(driver)
+        await driver.publish(bench.records(1))
+        await take(holder, 1)
+        set_wall_clock(monkeypatch, step)
+        assert [attempt(item) for item in await take(other, 1)] == [2]
+
+    async def test_a_retry_is_not_early_when_the_clock_is_set_back(
+        self, bench: Bench[Any], driver: Driver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = await bench.join(driver)
+        await driver.publish(bench.records(1))
+        (got,) = await take(source, 1)
+        began = time.monotonic()
+        await source.nack([bench.nack(got, delay=0.5)])
+        set_wall_clock(monkeypatch, -60.0)
+        await take(source, 1)
+        assert time.monotonic() - began >= 0.5
 
 
 class Partitions:
@@ -419,5 +461,5 @@ class Ordered:
         assert bodies(await take(source, 1)) == [b"new"]
 
 
-class Embedded(Delays, Partitions, Replay, Admin, Ordered):
+class Embedded(Delays, Clocks, Partitions, Replay, Admin, Ordered):
     """All of it; the fixtures `bench` and `driver` are the backend's."""

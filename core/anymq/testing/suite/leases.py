@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,46 @@ class Leases(Base):
         again = [e["body"] for e in begun[known:] if e["body"] in handled]
         # One may have been in a handler when the process was stopped, and one on its way to us.
         assert len(again) <= 1, again
+
+    @pytest.mark.parametrize("step", [60.0, -60.0])
+    async def test_a_member_whose_wall_clock_is_wrong_neither_robs_nor_is_robbed(
+        self, broker: Broker, url: str, topic: str, step: float
+    ) -> None:
+        if not (broker.capabilities.processes and broker.capabilities.extend.is_native):
+            return
+        begun: list[str] = []
+        free = asyncio.Event()
+
+        async def handle(body: str) -> None:
+            begun.append(body)
+            if body == "ours":
+                await free.wait()
+
+        async def both_look(theirs: list[dict[str, Any]]) -> None:
+            """Publish until each has handled a message that came after what is held."""
+            known = len(begun), len(theirs)
+            for number in range(1000):
+                await broker.publish(topic, f"probe {number}")
+                if len(begun) > known[0] and len(theirs) > known[1]:
+                    return
+                await asyncio.sleep(0.05)
+            raise AssertionError("one of the two gets nothing")
+
+        here: dict[str, Any] = {"handler": handle, "ack_deadline": 30, "prefetch": 1}
+        there = {"url": url, "topic": topic, "group": "g", "step": step, "deadline": 30}
+        async with broker.subscribe(topic, group="g", **here):
+            await broker.publish(topic, "ours")
+            await until(lambda: begun == ["ours"])
+            async with worker("wrong_clock", **there) as process:
+                theirs = process.listen("handling")
+                await broker.publish(topic, "theirs")
+                await until(lambda: [e["body"] for e in theirs] == ["theirs"])
+                async with broker.subscribe(topic, group="g", **here):
+                    await both_look(theirs)
+                    await both_look(theirs)
+                assert "theirs" not in begun
+                assert "ours" not in [e["body"] for e in theirs]
+            free.set()
 
     @pytest.mark.parametrize("first", [1.0, 30.0], ids=["shorter", "longer"])
     async def test_members_with_other_deadlines_leave_a_live_one_its_message(
