@@ -37,6 +37,7 @@ from .middleware import (
     PublishMiddleware,
     compose,
     shorten,
+    stores_of,
 )
 from .names import check_group, check_headers, check_id, check_key
 from .options import ConnectOptions
@@ -46,6 +47,7 @@ from .publisher import FINE, Publisher, check_loop, receipt_of
 from .requests import Requests
 from .session import Context
 from .stamp import new_id
+from .store import Store
 from .stores import Stores
 from .subscription import Subscription
 from .topic import Topic, as_topic, dead_letter_topic
@@ -373,8 +375,8 @@ class Broker:
         engine extends all it holds, in handlers or buffered. `prefetch` fixes how many messages are
         held unsettled at a time; by default that adapts to the handler.
 
-        Raises `ConfigurationError` here, or when entered; entering also raises what the broker
-        says.
+        Raises `ConfigurationError` here, or when entered; entering also raises what the broker, or
+        a store of the middleware, says. What may pass is tried for the URL's `connect_timeout`.
         """
         self._check_open()
         target = as_topic(topic)
@@ -398,14 +400,18 @@ class Broker:
         if middleware is not None and handler is None:
             raise ConfigurationError("middleware wraps a handler; this subscription has none")
         self._topics.learn(target)
-        wrapped = None
+        wrapped, stores = None, list[str | Store]()
         if handler is not None:
             chain = DEFAULT_CHAIN if middleware is None else middleware
             wrapped = shorten(chain, adapt(handler, target, batch, unknown))
+            stores = stores_of(chain)
         member = new_id()
         native_group = self._native_group(target.name, group)
 
         async def open_source(generation: int) -> Source:
+            while stores:
+                await self._stores.check(stores[-1])
+                stores.pop()
             if generation == 1:
                 await self._topics.declare(target.name)
             else:

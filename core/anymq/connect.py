@@ -13,7 +13,7 @@ from .client_logs import calm
 from .clock import REAL, Clock
 from .credentials import check_credentials
 from .driver import Driver
-from .errors import AccessDenied, ConfigurationError, ConnectionLost, translate
+from .errors import AccessDenied, ConfigurationError, ConnectionLost, TransientError, translate
 from .logs import logger
 from .middleware import PublishMiddleware
 from .names import check_headers, check_topic
@@ -22,6 +22,10 @@ from .registry import load_driver
 from .url import URL
 
 log = logger("anymq")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+SHORTEST = 0.5
+"""Seconds below which an attempt to connect is not begun."""
 
 
 def connect(
@@ -42,9 +46,12 @@ def connect(
     The result can be used with `async with`, or awaited for a `Broker` that you close yourself.
     `source` is the CloudEvents source of what is published (default `anymq`). `names` maps a
     topic, or `topic.group`, to something that exists on the broker under another name; mapped
-    names are never created. Raises `InvalidURL`, `UnknownScheme`, `MissingDependency`,
-    `ConnectionLost` or `AccessDenied`, within the URL's `connect_timeout` (10 s) and one
-    second more, and never shows the password.
+    names are never created.
+
+    A broker that does not answer is tried for the URL's `connect_timeout` (10 s), and then
+    `ConnectionLost` is raised, at most a second later. `InvalidURL`, `UnknownScheme`,
+    `MissingDependency`, `AccessDenied` and what else waiting does not mend is raised at once. No
+    error shows the password.
     """
     return Connecting(
         chosen_url(url, "connect()"), source, dict(names or {}), tuple(publish_middleware), clock
@@ -122,11 +129,31 @@ async def _open(
 
 
 async def _connected(driver_type: type[Driver], url: URL, own: Any, timeout: float) -> Driver:
+    """Return an open driver; what may pass, as a server that is just starting, is tried again."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + timeout
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            return await _connected_once(driver_type, url, own, until - loop.time())
+        except TransientError as error:
+            left = until - loop.time() - SHORTEST
+            if left <= 0:
+                raise
+            if pause == FIRST_PAUSE:
+                log.warning("%s; trying again for %g s", error, timeout)
+        await asyncio.sleep(min(pause, left))
+        pause = min(pause * 2, LONGEST_PAUSE)
+
+
+async def _connected_once(driver_type: type[Driver], url: URL, own: Any, timeout: float) -> Driver:
     try:
         async with asyncio.timeout(timeout + 1):
             return await driver_type.open(url, own, timeout=timeout)
     except TimeoutError as late:
-        raise ConnectionLost(f"no answer from {url} within {timeout:g} s; is it running?") from late
+        raise ConnectionLost(
+            f"no answer from {url} within {timeout:.3g} s; is it running?"
+        ) from late
     except Exception as raw:
         error = translate(raw, driver_type.errors, doing="connecting", where=str(url))
         hint = ""

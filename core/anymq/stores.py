@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 
 from .credentials import check_credentials
+from .errors import AnymqError, ConnectionLost, translate
 from .logs import logger
-from .registry import load_store
+from .registry import load_driver, load_store
+from .stamp import new_id
 from .store import Store
 from .url import URL
 
 log = logger("anymq.idempotency")
+
+PROBE = 5.0
+"""Seconds for which a store that is tried remembers it, should the process die meanwhile."""
 
 
 class Stores:
@@ -33,6 +38,22 @@ class Stores:
                 self._open[store] = await kind.open(url)
             return self._open[store]
 
+    async def check(self, store: str | Store) -> None:
+        """Open `store` and use it once; raises an `AnymqError` that names it if that fails."""
+        if isinstance(store, Store):
+            return
+        try:
+            opened = await self.get(store)
+            probe = f"anymq-start-{new_id()}"
+            await opened.begin(probe, probe, PROBE)
+            await opened.abandon(probe, probe)
+        except Exception as raw:
+            error = _translated(raw, store)
+            if not isinstance(error, AnymqError):
+                raise
+            said = f"the store {URL.parse(store)} cannot be used: {error}"
+            raise type(error)(said) from raw
+
     async def aclose(self) -> None:
         """Close what was opened here."""
         stores, self._open = list(self._open.values()), {}
@@ -41,3 +62,15 @@ class Stores:
                 await store.aclose()
             except Exception as error:
                 log.debug("closing a store: %s", error)
+
+
+def _translated(raw: Exception, store: str) -> BaseException:
+    """Return what `raw` means; the driver of the same package knows its client's errors."""
+    if isinstance(raw, TimeoutError):
+        return ConnectionLost("it does not answer")
+    url = URL.parse(store)
+    try:
+        errors = load_driver(url.scheme).errors
+    except AnymqError:
+        return raw
+    return translate(raw, errors, doing="opening", where=str(url))

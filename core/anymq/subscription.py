@@ -781,16 +781,17 @@ class Subscription(AsyncIterator[Delivery]):
 
     async def _open_within(self, seconds: float) -> None:
         """Open the first source; what may pass, as a server that is just starting, is repeated."""
-        until = self._clock.monotonic() + seconds
+        loop = asyncio.get_running_loop()  # Real time: a test that moves the clock waits here.
+        until = loop.time() + seconds
         pause = FIRST_PAUSE
         while True:
             try:
                 return await self._open()
             except TransientError as error:
-                if self._clock.monotonic() + pause > until:
+                if loop.time() + pause > until:
                     raise
                 log.debug("%s; trying again", error)
-            await self._pause(pause)
+            await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _open(self) -> None:

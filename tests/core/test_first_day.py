@@ -2,14 +2,20 @@
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import pytest
 
 import anymq
 from anymq import App, Batch, ConfigurationError, Idempotency, InvalidURL, Retry
+from anymq.registry import STORES as STORE_GROUP
+from anymq.registry import register
+from anymq.store import Claim
 from anymq.testing import TestBroker
 from anymq.url import URL
+from anymq_memory import MemoryStore
+from tests.core.scripted import Lost, Refused, ScriptedDriver
 
 
 @pytest.mark.parametrize(
@@ -130,3 +136,102 @@ def test_an_app_that_cannot_start_says_so_in_one_line(caplog: pytest.LogCaptureF
     (line,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert line.getMessage().startswith("cannot start: nowhere://")
     asyncio.set_event_loop(None)
+
+
+# Starting.
+
+
+async def test_a_broker_that_is_not_there_yet_is_waited_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    register("scripted", "tests.core.scripted:ScriptedDriver")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            ScriptedDriver, "opening", [Lost("refused"), Lost("refused"), Lost("refused")]
+        )
+        async with anymq.connect("scripted://host?connect_timeout=60"):
+            assert ScriptedDriver.opening == []
+    (line,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "trying again for 60 s" in line.getMessage()
+
+
+async def test_what_waiting_does_not_mend_is_raised_at_once() -> None:
+    register("scripted", "tests.core.scripted:ScriptedDriver")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptedDriver, "opening", [Lost("later"), Refused("wrong password")])
+        with pytest.raises(anymq.PermanentError, match="wrong password"):
+            await anymq.connect("scripted://host?connect_timeout=60")
+        assert len(ScriptedDriver.opening) == 1
+
+
+@pytest.mark.parametrize("scheme", ["kafka", "amqp", "nats", "redis"])
+def test_an_app_without_a_broker_waits_and_ends_with_one_line_and_code_2(
+    scheme: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(SystemExit) as caught:
+        App(f"{scheme}://127.0.0.1:1?connect_timeout=2").run()
+    assert caught.value.code == 2
+    assert time.monotonic() - began >= 1.5
+    lines = [record for record in caplog.records if record.name == "anymq"]
+    assert [record.levelname for record in lines] == ["WARNING", "CRITICAL"]
+    assert lines[-1].getMessage().startswith("cannot start: ")
+    assert not [record for record in lines if record.exc_info]
+
+
+STORES = [
+    ("nowhere://x", "nowhere:// is no store"),
+    ("sqlite:////no/such/folder/x.db", "/no/such/folder"),
+    ("redis://127.0.0.1:1?connect_timeout=1", "Connect"),
+]
+
+
+@pytest.mark.parametrize("marker", [False, True])
+@pytest.mark.parametrize(("store", "said"), STORES)
+async def test_an_app_whose_store_cannot_be_used_does_not_start(
+    store: str, said: str, marker: bool
+) -> None:
+    app = App("memory://?connect_timeout=1")
+    chain: dict[str, Any] = (
+        {"retry": Retry(marker=store)} if marker else {"idempotency": Idempotency(store)}
+    )
+
+    @app.subscriber("t", group="g", **chain)
+    async def handle(x: int) -> None: ...
+
+    with pytest.raises(anymq.AnymqError, match=r"the store .* cannot be used") as caught:
+        await app.start()
+    assert said in str(caught.value)
+
+
+async def test_a_store_that_takes_no_notes_is_found_at_start() -> None:
+    register("refusing", "tests.core.test_first_day:RefusingStore", group=STORE_GROUP)
+    app = App("memory://")
+
+    @app.subscriber("t", group="g", idempotency=Idempotency("refusing://x"))
+    async def handle(x: int) -> None: ...
+
+    with pytest.raises(anymq.AccessDenied, match="refusing://x cannot be used: read-only"):
+        await app.start()
+
+
+async def test_the_package_of_a_store_that_is_missing_is_named_at_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(scheme: str) -> None:
+        raise anymq.MissingDependency("redis:// needs redis; run: pip install 'anymq[redis]'")
+
+    monkeypatch.setattr("anymq.stores.load_store", missing)
+    app = App("memory://?connect_timeout=60")
+
+    @app.subscriber("t", group="g", idempotency=Idempotency("redis://:hunter2@localhost"))
+    async def handle(x: int) -> None: ...
+
+    with pytest.raises(anymq.MissingDependency, match=r"pip install 'anymq\[redis\]'") as caught:
+        await app.start()
+    assert "hunter2" not in str(caught.value)
+
+
+class RefusingStore(MemoryStore):
+    async def begin(self, key: str, owner: str, lease: float) -> Claim:
+        raise anymq.AccessDenied("read-only")

@@ -30,6 +30,11 @@ def compose(middleware: Sequence[Callable[[F], F]], inner: F) -> F:
     return inner
 
 
+def stores_of(middleware: Sequence[Middleware]) -> list[str | Store]:
+    """Return the stores that links name as their `stores`: tried when a subscription is entered."""
+    return [store for link in middleware for store in getattr(link, "stores", ())]
+
+
 def shorten(middleware: Sequence[Middleware], inner: Handler) -> Handler:
     """Return what `compose` does, without the links that do nothing as long as nothing goes wrong.
 
@@ -93,6 +98,7 @@ DEFAULT_CHAIN: tuple[Middleware, ...] = (Acknowledge(), DeadLetter(), Retry())
 """What is around a handler unless the subscription says otherwise."""
 
 if TYPE_CHECKING:
+    from ..store import Store
     from .deadline import Deadline
     from .idempotency import Idempotency
     from .kill_switch import KillSwitch
@@ -114,6 +120,7 @@ __all__ = [
     "Retry",
     "compose",
     "shorten",
+    "stores_of",
 ]
 
 __getattr__ = later(

@@ -33,8 +33,9 @@ class Idempotency:
     runs; a failure abandons the claim, so that the retry is not taken for a duplicate; so does a
     handler that settles its delivery otherwise than by `ack`. A message that another member is
     handling comes back later, uncounted, and so does every message while the store cannot be
-    reached; what was handled meanwhile is kept and noted when it can. What is done is remembered
-    for `keep` seconds: choose it longer than the longest redelivery or redrive you expect.
+    reached; what was handled meanwhile is kept and noted when it can. A subscription whose store
+    cannot be used is not entered. What is done is remembered for `keep` seconds: choose it longer
+    than the longest redelivery or redrive you expect.
 
     A crash between the effect and its completion in the store repeats the effect, unless the
     handler's own writes are idempotent or share a transaction with the store.
@@ -51,6 +52,11 @@ class Idempotency:
     def __post_init__(self) -> None:
         if self.lease <= 0 or self.keep <= 0:
             raise ConfigurationError("Idempotency: lease and keep must be positive")
+
+    @property
+    def stores(self) -> tuple[str | Store, ...]:
+        """See `stores_of`."""
+        return (self.store,)
 
     def __call__(self, handler: Handler) -> Handler:
         return self.paired(handler)[0]

@@ -125,6 +125,11 @@ class Retry:
         """The longest waits between the attempts, in seconds; with jitter half of it on average."""
         return tuple(self._longest(attempt) for attempt in range(1, self.attempts))
 
+    @property
+    def stores(self) -> tuple[str | Store, ...]:
+        """See `stores_of`."""
+        return () if self.marker is None else (self.marker,)
+
     def delay(self, attempt: int) -> float:
         """Return the seconds to wait after the failure of `attempt`."""
         longest = self._longest(attempt)

@@ -152,6 +152,20 @@ class Faults(BroadcastFaults):
                 received.add(delivery.message.body.decode())
             assert received <= {"stalled", "after"}
 
+    async def test_a_server_that_is_just_starting_is_waited_for(
+        self, server: Server, topic: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await asyncio.to_thread(server.kill)
+        url = f"{server.url}{'&' if '?' in server.url else '?'}connect_timeout=60"
+        connecting = asyncio.ensure_future(connect(url).__aenter__())
+        await until(lambda: "trying again for 60 s" in caplog.text)
+        await asyncio.to_thread(server.up)
+        broker = await connecting
+        try:
+            await broker.publish(topic, "x", timeout=30)
+        finally:
+            await broker.aclose()
+
     async def test_nobody_at_the_other_end(self) -> None:
         started = time.monotonic()
         url = self.harness.dead_url()
