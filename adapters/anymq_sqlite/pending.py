@@ -3,7 +3,9 @@
 A row of `pending` is a message that a group has begun and not finished. `due` is the time from
 which it may be taken, by the file's `clock`: while a member has it, the end of its lease. `fence`
 is drawn anew with every take and 0 in between, so a settlement that shows another one is stale and
-changes nothing.
+changes nothing. `redeliveries` counts the earlier deliveries whose handlers are known to have
+begun, without the last one while nobody has it. A row that has an owner when it is due was left by
+a member that has vanished, begun or not.
 """
 
 from __future__ import annotations
@@ -35,19 +37,31 @@ class Token(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """A message that a member has taken."""
+    """A message that a member has taken.
+
+    `redeliveries` counts the deliveries of which a handler is known to have begun; `vanished` says
+    that there was one more, to a member that has vanished.
+    """
 
     message: log.Message
     token: Token
     redeliveries: int
+    vanished: bool
 
 
 class Return(NamedTuple):
-    """A message to give back: `shift` is added to its count of redeliveries."""
+    """A message to give back, and how many earlier deliveries it is to show."""
 
     token: Token
     delay: float
-    shift: int
+    redeliveries: int
+
+
+class Start(NamedTuple):
+    """A handler begins; if that is all that is heard, so many earlier deliveries are to show."""
+
+    token: Token
+    redeliveries: int
 
 
 def find(db: sqlite3.Connection, topic: int, name: str) -> tuple[Group, bool] | None:
@@ -142,20 +156,20 @@ def take(
             values = (group.id, now + lease, now, owner, fence, topic, cursor, last)
             db.execute(insert, values)
             db.execute("UPDATE groups SET cursor = ? WHERE id = ?", (last, group.id))
-            taken += [Taken(message, Token(message.seq, fence), 0) for message in new]
+            taken += [Taken(message, Token(message.seq, fence), 0, False) for message in new]
     return taken
 
 
 def _due(
     db: sqlite3.Connection, group: Group, *, fence: int, now: float, limit: int, max_bytes: int
 ) -> list[Taken]:
-    """Return what is due, longest first, with its count raised.
+    """Return what is due, longest first.
 
     A lease ends by the file's clock. A wait may end by the wall clock as well, which may have been
     wrong when the file's was set.
     """
     query = f"""
-    SELECT pending.seq, redeliveries + 1, {log.COLUMNS}
+    SELECT pending.seq, redeliveries + (owner IS NULL), owner, {log.COLUMNS}
     FROM pending LEFT JOIN messages ON messages.seq = pending.seq
     WHERE grp = ? AND due <= ? AND (owner IS NULL OR due <= ?)
     ORDER BY due, pending.seq LIMIT ?
@@ -163,12 +177,12 @@ def _due(
     values = (group.id, now + clock.skew(now), now, limit)
     taken: list[Taken] = []
     deleted: list[tuple[int, int]] = []
-    for seq, redeliveries, found, *columns in db.execute(query, values):
+    for seq, redeliveries, owner, found, *columns in db.execute(query, values):
         if found is None:
             deleted.append((group.id, seq))
             continue
         message = log.Message(seq, *columns)
-        taken.append(Taken(message, Token(seq, fence), redeliveries))
+        taken.append(Taken(message, Token(seq, fence), redeliveries, owner is not None))
         max_bytes -= len(message.body)
         if max_bytes <= 0:
             break
@@ -210,13 +224,20 @@ def give_back(db: sqlite3.Connection, group: Group, returns: Sequence[Return]) -
     """Let others take these: each after its delay; without one at once, and before all others."""
     now = clock.now(db)
     update = """
-    UPDATE pending SET due = ?, owner = NULL, fence = 0, redeliveries = redeliveries + ?
+    UPDATE pending SET due = ?, owner = NULL, fence = 0, redeliveries = ?
     WHERE grp = ? AND seq = ? AND fence = ?
     """
     values = [
-        (now + delay if delay > 0 else 0.0, shift, group.id, seq, fence)
-        for (seq, fence), delay, shift in returns
+        (now + delay if delay > 0 else 0.0, redeliveries - 1, group.id, seq, fence)
+        for (seq, fence), delay, redeliveries in returns
     ]
+    db.executemany(update, values)
+
+
+def begin(db: sqlite3.Connection, group: Group, starts: Sequence[Start]) -> None:
+    """Note that the handlers of these begin."""
+    update = "UPDATE pending SET redeliveries = ? WHERE grp = ? AND seq = ? AND fence = ?"
+    values = [(number, group.id, seq, fence) for (seq, fence), number in starts]
     db.executemany(update, values)
 
 
@@ -229,5 +250,8 @@ def extend(db: sqlite3.Connection, group: Group, tokens: Iterable[Token], *, lea
 
 def leave(db: sqlite3.Connection, group: Group, owner: str) -> None:
     """Give back all that `owner` has."""
-    update = "UPDATE pending SET due = 0, owner = NULL, fence = 0 WHERE grp = ? AND owner = ?"
+    update = """
+    UPDATE pending SET due = 0, owner = NULL, fence = 0, redeliveries = redeliveries - 1
+    WHERE grp = ? AND owner = ?
+    """
     db.execute(update, (group.id, owner))

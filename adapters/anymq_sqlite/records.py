@@ -25,15 +25,18 @@ def entry(record: Record, topic: str, turn: int) -> Entry:
 class Stored(Received):
     """A row of the log. Its headers are read when somebody asks for them."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_text", "vanished")
 
     headers: Mapping[str, str]
 
-    def __init__(self, message: Message, token: Token, redeliveries: int) -> None:
+    def __init__(
+        self, message: Message, token: Token, redeliveries: int, vanished: bool = False
+    ) -> None:
         seq, self.key, self.body, self._text, self.time, self.partition = message
         self.native = seq
         self.token = token
-        self.redeliveries = redeliveries
+        self.redeliveries = redeliveries + vanished
+        self.vanished = vanished
         self.content_type = None
 
     def __getattr__(self, name: str) -> Any:
@@ -53,11 +56,11 @@ def stored(message: Message) -> Received:
 
 def received(taken: Taken) -> Received:
     """Return the record of a row that was taken."""
-    message, token, redeliveries = taken
+    message, token, redeliveries, vanished = taken
     if redeliveries >= 0:
-        return Stored(message, token, redeliveries)
+        return Stored(message, token, redeliveries, vanished)
     # Set back below what its own header says, so the header has to change.
-    item = Stored(message, token, 0)
+    item = Stored(message, token, 0, vanished)
     headers = dict(item.headers)
     headers[ATTEMPT] = str(max(1, _attempt(headers) + redeliveries))
     item.headers = headers

@@ -6,14 +6,15 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
-from anymq.driver import Driver, Nack, Received, Rejected, Source, SubscribeSpec
+from anymq.cloudevents import attempt_of
+from anymq.driver import Begun, Driver, Nack, Received, Rejected, Source, SubscribeSpec
 
 from . import members, pending
 from .members import Membership
-from .pending import Group, Return, Taken
-from .records import received
+from .pending import Group, Return, Start, Taken
+from .records import Stored, received
 
 if TYPE_CHECKING:
     from .driver import SqliteDriver
@@ -28,8 +29,15 @@ class _Idle(NamedTuple):
     wait: float | None
 
 
+def _redeliveries(record: Received, attempt: int) -> int:
+    """Return how many earlier deliveries the row is to show, to make the next one `attempt`."""
+    return attempt - attempt_of(record) + record.redeliveries
+
+
 class SqliteSource(Source):
     """A member of a group. Tokens are `pending.Token`s."""
+
+    counts_starts = True
 
     def __init__(self, driver: SqliteDriver, spec: SubscribeSpec, group: Group) -> None:
         self._driver = driver
@@ -89,7 +97,7 @@ class SqliteSource(Source):
         taken = taking.result()
         if isinstance(taken, _Idle):
             return
-        returns = [Return(item.token, 0.0, -1) for item in taken]
+        returns = [Return(item.token, 0.0, item.redeliveries) for item in taken]
         self._database.post(lambda db: pending.give_back(db, self._group, returns), writes=True)
 
     async def ack(self, records: Sequence[Received]) -> None:
@@ -100,9 +108,8 @@ class SqliteSource(Source):
         )
 
     async def nack(self, nacks: Sequence[Nack]) -> None:
-        # The next take adds one to the count, which makes `native_attempt`; it shall be `attempt`.
         returns = [
-            Return(nack.received.token, nack.delay, nack.attempt - nack.native_attempt)
+            Return(nack.received.token, nack.delay, _redeliveries(nack.received, nack.attempt))
             for nack in nacks
         ]
         await self._database.write(lambda db: pending.give_back(db, self._group, returns))
@@ -110,6 +117,14 @@ class SqliteSource(Source):
 
     async def release(self, nacks: Sequence[Nack]) -> None:
         await self.nack(nacks)
+
+    def known_attempt(self, record: Received) -> int | None:
+        return attempt_of(record) - 1 if cast("Stored", record).vanished else None
+
+    async def begin(self, begun: Sequence[Begun]) -> None:
+        starts = [Start(i.received.token, _redeliveries(i.received, i.attempt)) for i in begun]
+        # What a power cut undoes of it does not count.
+        await self._database.write(lambda db: pending.begin(db, self._group, starts), durable=False)
 
     async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
         letters = [(item.received.token, self._driver.entry(item.letter)) for item in rejected]

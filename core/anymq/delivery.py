@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from .cloudevents import attempt_of, decode
+from .cloudevents import decode
 from .errors import AlreadySettled, StateError, check_delay, check_reason
 from .message import Message, Receipt
 from .names import check_topic
@@ -45,7 +45,7 @@ class Delivery:
         self._session = session
         self._message: Message | None = None
         self.counted = 1 if received.fresh else 0
-        """The engine's: the number of this attempt, 0 until it has been asked for."""
+        """The engine's: the number of this attempt, 0 until it has begun or been asked for."""
 
     def __repr__(self) -> str:
         state = f" {self.verb}" if self.verb else ""
@@ -81,9 +81,7 @@ class Delivery:
     @property
     def attempt(self) -> int:
         """The number of this attempt, 1 for the first; it survives restarts and moves."""
-        if self.counted == 0:
-            self.counted = attempt_of(self.received)
-        return self.counted
+        return self.counted or self._session.attempt_of(self)
 
     @property
     def position(self) -> str:
@@ -130,6 +128,10 @@ class Delivery:
     def count_from(self, attempt: int) -> None:
         """Set the number of this attempt: the handler is called again without a redelivery."""
         self.counted = attempt
+
+    async def begin(self) -> bool:
+        """The engine's: note that its handler begins, where that counts; False if it is lost."""
+        return await self._session.begin(self)
 
     async def ack(self) -> None:
         """Done: never delivered to this group again."""

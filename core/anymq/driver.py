@@ -342,6 +342,14 @@ class Nack:
 
 
 @dataclass(slots=True)
+class Begun:
+    """A record whose handler begins: if it is not settled, its next delivery shows `attempt`."""
+
+    received: Received
+    attempt: int
+
+
+@dataclass(slots=True)
 class Rejected:
     """A record that shall never be delivered to its group again, and its dead letter."""
 
@@ -464,6 +472,29 @@ class Source(ABC):
         Called every third of `ack_deadline` for everything unsettled, in handlers or buffered. Must
         not take back a record that another member already has. The default does nothing: right
         where the broker keeps a record for as long as its consumer lives.
+        """
+
+    counts_starts: bool = False
+    """Whether it counts the starts of handlers: then `known_attempt` and `begin` are implemented.
+
+    A broker counts what it has sent to a consumer. When a process dies, all that it had fetched is
+    delivered again with a higher count, though most of it was in no handler.
+    """
+
+    def known_attempt(self, record: Received) -> int | None:
+        """Return the attempt of a record that another consumer had and never settled.
+
+        The last one that `begin` made durable, or else what it would be without that delivery.
+        None for all other records: their attempt is their header plus `redeliveries`.
+        """
+        return None
+
+    async def begin(self, begun: Sequence[Begun]) -> None:  # noqa: B027
+        """Make durable that the handlers of these begin; the records stay unsettled and ours.
+
+        Awaited before the handler of what has a `known_attempt`; of all others the core tells only
+        those that have been in a handler for some time, many at once. What is no longer ours is
+        dropped. A settlement ends what is noted here.
         """
 
     async def keep(self, nacks: Sequence[Nack]) -> None:  # noqa: B027

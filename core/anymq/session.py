@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .clock import Clock
 from .cloudevents import attempt_of, encode
 from .delivery import Delivery
-from .driver import ATTEMPT, Binding, Driver, Nack, Received, Record, Rejected, Source
+from .driver import ATTEMPT, Begun, Binding, Driver, Nack, Received, Record, Rejected, Source
 from .errors import ConnectionLost, TransientError
 from .identity import copy_id
 from .letterbox import Letterbox, Pending
@@ -40,6 +40,9 @@ HELD_OVER = 0.05
 
 HUNG = 30.0
 """Seconds after which a settlement call that has not come back is given up, with its source."""
+
+NOTED_AFTER = 0.25
+"""Seconds that a handler has been running, at least, when its start is noted."""
 
 PutBack = Callable[[Sequence[Nack]], Awaitable[None]]
 RECENT = 1 / 4
@@ -80,6 +83,8 @@ class Context:
     """Called when what is buffered from a session may not be ours any more, see `look`."""
     again: Callable[[Delivery], None] = _unset
     """Called with a kept delivery whose wait is over (ordered only)."""
+    in_hand: Callable[[], Iterable[Delivery]] = tuple
+    """Set by the subscription: returns what is with a handler, or with the task that iterates."""
 
 
 class Session:
@@ -120,6 +125,8 @@ class Session:
         self._quiet.set()
         self._flushing = False
         self._timers: dict[asyncio.Task[None], Delivery | None] = {}
+        self._noted: dict[Delivery, int] = {}
+        """The attempts in progress whose starts have been noted."""
         self._stored: set[int] = set()
         """Letters of a broadcast that have been stored, while others with them have not."""
         self._letters = Letterbox(
@@ -140,6 +147,8 @@ class Session:
                 )
             if not self.ordered:
                 self._tasks.append(supervise(self._keeper(), name="anymq-lease", ended=self._break))
+            if source.counts_starts:
+                self._tasks.append(supervise(self._noter(), name="anymq-starts", ended=self._break))
 
     def hold(self, records: Sequence[Received], since: float | None = None) -> list[Delivery]:
         """Return deliveries for `records`; each is held until a verb settles it.
@@ -157,6 +166,66 @@ class Session:
     def unsettled(self) -> list[Delivery]:
         """What no verb has settled yet, oldest first."""
         return list(self._held)
+
+    # Starts: what is counted if this process dies.
+
+    def attempt_of(self, delivery: Delivery) -> int:
+        """Return the number of the attempt; it counts as asked for unless its start is at issue."""
+        known = self._known(delivery.received)
+        if known is not None:
+            return known
+        delivery.count_from(attempt_of(delivery.received))
+        return delivery.counted
+
+    async def begin(self, delivery: Delivery) -> bool:
+        """Count the start of a handler before it, where an earlier consumer has vanished.
+
+        The message may be what ended it, or one of those that it had fetched besides. Returns
+        False if the message is not ours any more, or its start cannot be noted.
+        """
+        known = self._known(delivery.received)
+        if known is None:
+            delivery.count_from(attempt_of(delivery.received))
+            return True
+        received = delivery.received
+        # If nothing was noted, it is taken to have begun once when this attempt ends like that.
+        unknown = known == attempt_of(received) - received.redeliveries
+        begun = Begun(received, known + 1 + unknown)
+        error = await self._attempt("begin", partial(self.source.begin, [begun]))
+        if delivery.verb is not None or delivery not in self._held:
+            return False
+        if error is not None:
+            log.error("%s; the message is given back", error, exc_info=error)
+            await delivery.release()
+            return False
+        delivery.count_from(known)
+        self._noted[delivery] = known
+        return True
+
+    def _known(self, received: Received) -> int | None:
+        source = self.source
+        return source.known_attempt(received) if source.counts_starts else None
+
+    async def _noter(self) -> None:
+        """Note the starts of what stays in a handler: if the process dies, they are counted."""
+        before: set[Delivery] = set()
+        while True:
+            await self.clock.sleep(NOTED_AFTER)
+            now = {d for d in self._context.in_hand() if d in self._held and d.verb is None}
+            now -= self.waiting()
+            noted = self._noted = {d: n for d, n in self._noted.items() if d in now}
+            due = [d for d in now & before if noted.get(d, 0) < d.attempt]
+            before = now
+            if not due:
+                continue
+            try:
+                async with asyncio.timeout(HUNG):
+                    await self.source.begin([Begun(d.received, d.attempt + 1) for d in due])
+            except BaseException as raw:
+                error = fault(raw, "the client library")
+                log.debug("noting starts on %s failed, trying again: %s", self.topic, error)
+            else:
+                noted.update((d, d.attempt) for d in due)
 
     # The verbs, called by Delivery at most once each.
 

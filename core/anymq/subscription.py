@@ -90,6 +90,7 @@ class Subscription(AsyncIterator[Delivery]):
         context.kept = self._kept
         context.again = self._again
         context.lapse = self._lapse
+        context.in_hand = self._begun
         self._clock = clock
         self._monotonic = clock.monotonic
         self._handler = handler
@@ -490,9 +491,10 @@ class Subscription(AsyncIterator[Delivery]):
         """
         while (delivery := await self._next()) is not None:
             only = delivery.received.headers.get(ONLY_GROUP)
-            if only is None or only == self._only:
+            if only is not None and only != self._only:
+                await delivery.ack()
+            elif delivery.counted or await delivery.begin():
                 return delivery
-            await delivery.ack()
         return None
 
     async def _next(self) -> Delivery | None:
@@ -632,6 +634,13 @@ class Subscription(AsyncIterator[Delivery]):
             return [item for item in self._workers.values() if item is not None]
         assert self._lanes is not None
         return [item for item in self._lanes.out if not item.settled]
+
+    def _begun(self) -> Iterable[Delivery]:
+        """What is with a handler now, or with the task that iterates; also of other sources."""
+        if self._handler is not None or self._lanes is not None:
+            return self._in_hand()
+        session, waiting = self._session, set(self._buffer)
+        return [] if session is None else [d for d in session.unsettled if d not in waiting]
 
     async def _interrupt(self, deliveries: set[Delivery]) -> None:
         """Cancel the handlers of `deliveries`; their workers go on with others."""

@@ -1,11 +1,12 @@
 from pathlib import Path
 
 from anymq.testing.conformance import Conformance, StoreConformance
+from anymq.testing.suite.starts import Starts
 
 from .embedded import SqliteHarness
 
 
-class TestSqlite(Conformance):
+class TestSqlite(Conformance, Starts):
     harness = SqliteHarness()
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from anymq.driver import Received, SourceLost
+from anymq.driver import Begun, Received, SourceLost
 from anymq.errors import NotFound, StateError
 from anymq.ordered import OrderedSource, cursor_of, seek, state
 from anymq.ordered.source import WINDOW
@@ -60,15 +60,33 @@ def counts(records: list[Received]) -> dict[str, int]:
     return {record.position: record.redeliveries for record in records}
 
 
-async def test_a_delivery_that_ends_in_a_crash_is_counted() -> None:
+def known(member: Joined, records: list[Received]) -> list[int | None]:
+    return [member.source.known_attempt(record) for record in records]
+
+
+async def test_a_start_that_ends_in_a_crash_is_counted_and_a_delivery_is_not() -> None:
     broker = Broker(1)
     broker.publish(0, 3)
-    for times in range(3):
+    for times in range(4):
         member = await joined(broker, f"m{times}")
         await broker.clock.advance(LEASE + 2)
         records = await member.receive()
-        assert counts(records) == {"0-0": times, "0-1": times, "0-2": times}
+        assert known(member, records) == ([1 + times, 1, 1] if times else [None] * 3)
+        begun = member.source.begin([Begun(records[0], 2 + times)])
+        await passing(broker, begun)
         member.crash()
+
+
+async def test_a_start_is_not_counted_if_the_member_leaves() -> None:
+    broker = Broker(1)
+    broker.publish(0, 1)
+    first = await joined(broker, "first")
+    (record,) = await first.receive()
+    await passing(broker, first.source.begin([Begun(record, 2)]))
+    await first.source.aclose()
+    second = await joined(broker, "second")
+    records = await second.receive()
+    assert (counts(records), known(second, records)) == ({"0-0": 0}, [None])
 
 
 async def test_a_delivery_that_was_given_back_is_not_counted() -> None:
@@ -92,7 +110,7 @@ async def test_the_next_source_of_a_subscription_goes_on_at_once_and_counts_noth
     assert counts(await second.receive()) == {"0-0": 0, "0-1": 0}
 
 
-async def test_only_what_was_handed_out_is_counted() -> None:
+async def test_only_what_was_handed_out_is_in_doubt() -> None:
     broker = Broker(1)
     broker.publish(0, 6)
     first = await joined(broker, "first")
@@ -100,15 +118,19 @@ async def test_only_what_was_handed_out_is_counted() -> None:
     first.crash()
     second = await joined(broker, "second")
     await broker.clock.advance(LEASE + 2)
-    assert counts(await second.receive(2)) == {"0-0": 1, "0-1": 1}
+    records = await second.receive(2)
+    assert known(second, records) == [1, 1]
+    await passing(broker, second.source.begin([Begun(records[1], 3)]))
     second.crash()
     third = await joined(broker, "third")
     await broker.clock.advance(LEASE + 2)
     records = await third.receive()
-    assert list(counts(records).values()) == [2, 2, 1, 1, 0, 0]
+    assert known(third, records) == [1, 3, 1, 1, None, None]
     await third.source.aclose()
     fourth = await joined(broker, "fourth")
-    assert list(counts(await fourth.receive()).values()) == [2, 2, 1, 1, 0, 0]
+    records = await fourth.receive()
+    assert list(counts(records).values()) == [0, 2, 0, 0, 0, 0]
+    assert known(fourth, records) == [None] * 6
 
 
 async def test_what_was_given_back_is_not_counted_when_the_next_owner_crashes() -> None:

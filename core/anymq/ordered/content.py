@@ -20,8 +20,9 @@ class Content:
     Everything up to `cursor`, a place, is done, and so are the places in `done` above it.
     `delivered` is the last place that was handed out by somebody who may have died with it: empty
     if everybody left cleanly. `ahead` counts the places from the cursor to the last one handed out.
-    `attempts` says how many earlier deliveries the last one of a place has shown, if any: the next
-    one shows one more up to `delivered`. For those in `kept` it shows just what that says.
+    `attempts` says how many earlier deliveries the last one of a place has shown, if any. For those
+    in `kept` the next one shows just what that says: a handler has begun with them, or has failed.
+    Of others up to `delivered` it is not known whether their handlers had begun.
     """
 
     cursor: str

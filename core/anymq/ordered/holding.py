@@ -22,12 +22,14 @@ class Holding:
     __slots__ = (
         "_attempts",
         "_beat",
+        "_begun",
         "_counting",
         "_delivered",
         "_done",
         "_exact",
         "_inherited",
         "_kept",
+        "_known",
         "_open",
         "_order",
         "_shown",
@@ -66,6 +68,10 @@ class Holding:
         self._done: dict[str, None] = {}
         self._shown: dict[str, int] = {}
         self._kept: dict[str, int] = {}
+        # Which members that may have died had been handed, with the starts that are known; and
+        # what the next delivery shows of those with a handler, unless we leave.
+        self._known: dict[str, int] = {}
+        self._begun: dict[str, int] = {}
 
     @property
     def behind(self) -> str:
@@ -83,7 +89,7 @@ class Holding:
         return not (self.gone or self.leaving)
 
     def take(self, record: Received) -> bool:
-        """Note that `record` was read, and count its deliveries; False if it is done already."""
+        """Note that `record` was read, and what is known of it; False if it is done already."""
         place = record.position
         self._order.append(place)
         self.dirty = True
@@ -91,12 +97,16 @@ class Holding:
         if done:
             self._done[place] = None
         else:
-            shown = self._earlier(place) if self._inherited else 0
+            exact = self._exact.get(place)
+            shown = self._attempts.get(place, 0) if exact is None else exact
             record.redeliveries = shown
             record.token = self, place
             self._open.add(place)
             if shown:
                 self._shown[place] = shown
+            if self._counting:
+                self._known[place] = shown
+                record.redeliveries += exact is None
         if self._inherited:
             self._inherit(place)
         if done:
@@ -110,6 +120,8 @@ class Holding:
         self._open.remove(place)
         self._shown.pop(place, None)
         self._kept.pop(place, None)
+        self._known.pop(place, None)
+        self._begun.pop(place, None)
         self._done[place] = None
         self.dirty = True
         self._advance()
@@ -118,6 +130,16 @@ class Holding:
         """Let the next delivery of `place`, by whomever, show so many earlier ones."""
         if not self.gone and place in self._open:
             self._kept[place] = redeliveries
+            self.dirty = True
+
+    def known(self, place: str) -> int | None:
+        """How many earlier deliveries are known to have begun; None if all of them have."""
+        return self._known.get(place)
+
+    def begin(self, place: str, redeliveries: int) -> None:
+        """The same, unless this member leaves: a handler begins with `place`."""
+        if not self.gone and place in self._open:
+            self._begun[place] = redeliveries
             self.dirty = True
 
     def content(self, owner: str, *, lease: float, now: float) -> Content:
@@ -139,13 +161,13 @@ class Holding:
             ahead=len(self._order) + self._inherited,
             done=[*self._done, *self._skip],
             attempts={**self._attempts, **self._shown},
-            kept={**self._exact, **self._given_back(), **self._kept},
+            kept={
+                **self._exact,
+                **self._given_back(),
+                **self._kept,
+                **({} if self.left else self._begun),
+            },
         )
-
-    def _earlier(self, place: str) -> int:
-        """How many deliveries of `place`, inherited, there have been."""
-        exact = self._exact.get(place)
-        return self._attempts.get(place, 0) + self._counting if exact is None else exact
 
     def _given_back(self) -> dict[str, int]:
         """What we leave unsettled, where the next owner would count it as delivered."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ..clock import Clock
 from ..cloudevents import attempt_of
-from ..driver import Nack, Received, Source, SourceLost, SubscribeSpec
+from ..driver import Begun, Nack, Received, Source, SourceLost, SubscribeSpec
 from ..errors import StateError
 from ..partitioned_log import PartitionedLog
 from .holding import Holding
@@ -20,19 +20,26 @@ LONGEST_READ = 1.0
 CLOSE_GRACE = 0.5
 
 
+def _first(record: Received) -> int:
+    """Return the attempt that the first delivery of `record` shows."""
+    return attempt_of(record) - record.redeliveries
+
+
 class OrderedSource(Source):
     """One member of an ordered group, on a broker that has only logs and compare-and-set.
 
     Call `start` before anything else. It owns `log`, and closes it. A partition is read by one
     member at a time, and by the next one only when nothing of it is in a handler any more, as
     long as no process is stopped for longer than a lease (`spec.ack_deadline`). Before a record
-    is handed out its delivery is noted durably, so that one that takes its process down with it is
-    counted: `redeliveries` are native here. What a member that left cleanly gave back is not
-    counted.
+    is handed out its delivery is noted durably, so that the next owner knows which may have taken
+    their process down with them, and counts their starts. What a member that left cleanly gave
+    back is not counted.
 
     Acks go into the cells of their partitions, any number in one write. A record that stays
     unsettled holds up its partition only when `WINDOW` records behind it have been read.
     """
+
+    counts_starts = True
 
     def __init__(self, log: PartitionedLog, spec: SubscribeSpec, clock: Clock) -> None:
         self._log = log
@@ -123,12 +130,24 @@ class OrderedSource(Source):
             holding.done(place)
         await self._keeper.flush()
 
+    def known_attempt(self, record: Received) -> int | None:
+        holding: Holding
+        holding, place = record.token
+        known = holding.known(place)
+        return None if known is None else _first(record) + known
+
+    async def begin(self, begun: Sequence[Begun]) -> None:
+        for item in begun:
+            holding: Holding
+            holding, place = item.received.token
+            holding.begin(place, item.attempt - _first(item.received))
+        await self._keeper.flush()
+
     async def keep(self, nacks: Sequence[Nack]) -> None:
         for nack in nacks:
-            record = nack.received
-            holding, place = record.token
-            first = attempt_of(record) - record.redeliveries
-            holding.keep(place, max(0, nack.attempt - first))
+            holding: Holding
+            holding, place = nack.received.token
+            holding.keep(place, max(0, nack.attempt - _first(nack.received)))
         await self._keeper.flush()
 
     async def nack(self, nacks: Sequence[Nack]) -> None:

@@ -18,6 +18,7 @@ from ..app import App
 from ..connect import connect
 from ..delivery import Delivery
 from ..middleware import Acknowledge, DeadLetter, Handler, Idempotency, Retry
+from ..session import NOTED_AFTER
 from ..topic import Topic
 
 
@@ -52,7 +53,8 @@ async def take(
             for delivery in reversed(held):
                 if delivery.message.body.decode() in ack:
                     await delivery.ack()
-            await asyncio.sleep(window)
+            # What has been here for some time counts as begun.
+            await asyncio.sleep(max(window, 8 * NOTED_AFTER))
             say("holding", bodies=[delivery.message.body.decode() for delivery in held])
             await asyncio.Event().wait()
 
@@ -139,15 +141,28 @@ async def ask(url: str, topic: str) -> None:
         await broker.request(f"{topic}.nobody", b"", timeout=600)
 
 
-async def poison(url: str, topic: str, group: str, marker: str, attempts: int) -> None:
+async def poison(
+    url: str,
+    topic: str,
+    group: str,
+    marker: str | None,
+    attempts: int,
+    prefetch: int | None = None,
+    ordered: bool = False,
+) -> None:
     """Die of every message that says so, at once and without a trace."""
     app = App(url)
 
     @app.subscriber(
-        topic, group=group, retry=Retry(attempts=attempts, marker=marker), ack_deadline=2
+        topic,
+        group=group,
+        retry=Retry(attempts=attempts, marker=marker),
+        ack_deadline=2,
+        prefetch=prefetch,
+        ordered=ordered,
     )
-    async def handle(body: str) -> None:
-        say("handling", body=body)
+    async def handle(body: str, delivery: Delivery) -> None:
+        say("handling", body=body, attempt=delivery.attempt)
         if body == "poison":
             os.kill(os.getpid(), signal.SIGKILL)
 

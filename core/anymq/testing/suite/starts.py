@@ -1,0 +1,68 @@
+"""Starts: what a process had fetched when it died is not what it died of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from ... import letters as why
+from ...broker import Broker
+from ..tools import PATIENCE, take_acked, until, worker
+from .base import Base
+
+POISON = "poison"
+
+
+class Starts(Base):
+    """Attempts count handlers that have begun, not messages that were fetched."""
+
+    @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
+    async def test_a_message_that_kills_takes_no_neighbours_along(
+        self, url: str, broker: Broker, topic: str, tmp_path: Path, ordered: bool
+    ) -> None:
+        if not broker.capabilities.processes or (ordered and not broker.capabilities.ordered):
+            return
+        attempts, names = 3, [f"n{number}" for number in range(19)]
+        counted = broker.capabilities.attempt_count.is_native
+        arguments = {
+            "url": url,
+            "topic": topic,
+            "group": "g",
+            "marker": None if counted else f"sqlite:///{tmp_path}/marks.db",
+            "attempts": attempts,
+            "prefetch": 20,
+            "ordered": ordered,
+        }
+        starts: Counter[str] = Counter()
+        first: dict[str, int] = {}
+        await broker.publish_many(topic, [*names[:3], POISON, *names[3:]], key=lambda body: body)
+        async with broker.subscribe(f"{topic}.g.dlq", group="ops") as letters:
+            taking = asyncio.create_task(take_acked(letters, 1, within=4 * PATIENCE))
+            done = False
+            while not done:
+                async with worker("poison", **arguments) as process:
+                    begun = process.listen("handling")
+
+                    def all_begun(here: list[dict[str, object]] = begun) -> bool:
+                        return first.keys() | {event["body"] for event in here} >= {*names, POISON}
+
+                    ended = asyncio.create_task(process.process.wait())
+                    await asyncio.wait((ended, taking), return_when=asyncio.FIRST_COMPLETED)
+                    ended.cancel()
+                    if taking.done() and process.process.returncode is None:
+                        await until(all_begun)
+                        done = True
+                    await process.kill()
+                    for event in process.said:
+                        if event["event"] == "handling":
+                            starts[event["body"]] += 1
+                            first.setdefault(event["body"], event["attempt"])
+            (letter,) = await taking
+            assert letter.message.body.decode() == POISON
+            assert "never came to an end" in letter.message.headers[why.REASON]
+            assert letters.buffered == 0
+        assert 1 < starts[POISON] <= attempts, starts
+        assert first == dict.fromkeys([*names, POISON], 1)

@@ -1,0 +1,146 @@
+"""Starts of handlers are counted, not deliveries: what the engine tells a source, and when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from anymq import Broker
+from anymq.delivery import Delivery
+from anymq.driver import Begun, Received, Source, SubscribeSpec
+from anymq.testing.tools import until
+
+from .scripted import Lost, ScriptedDriver, ScriptedSource, scripted
+
+
+class CountingSource(ScriptedSource):
+    """Counts starts, as the sources of most backends do."""
+
+    counts_starts = True
+
+    def __init__(self, spec: SubscribeSpec) -> None:
+        super().__init__(spec)
+        self.known: dict[str, int] = {}
+        self.begun: list[tuple[str, int]] = []
+
+    def known_attempt(self, record: Received) -> int | None:
+        return self.known.get(record.position)
+
+    async def begin(self, begun: Sequence[Begun]) -> None:
+        self._note("begin", [item.received for item in begun])
+        self.begun += [(item.received.position, item.attempt) for item in begun]
+
+    def put_orphan(self, body: str, *, known: int, deliveries: int) -> None:
+        """Put what another consumer had, and has not settled."""
+        self.known[body] = known
+        received = Received(
+            body.encode(), {}, position=body, token=body, redeliveries=deliveries - 1
+        )
+        self.inbox.put_nowait(received)
+
+
+@pytest.fixture(autouse=True)
+def counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def subscribe(driver: ScriptedDriver, spec: SubscribeSpec) -> Source:
+        source = CountingSource(spec)
+        driver.sources.append(source)
+        return source
+
+    monkeypatch.setattr(ScriptedDriver, "subscribe", subscribe)
+
+
+@asynccontextmanager
+async def closing(broker: Broker) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await broker.aclose()
+
+
+def source_of(driver: ScriptedDriver) -> CountingSource:
+    source = driver.sources[-1]
+    assert isinstance(source, CountingSource)
+    return source
+
+
+async def test_an_orphan_shows_its_known_starts_and_is_noted_before_its_handler() -> None:
+    broker, driver = await scripted()
+    seen: list[tuple[str, int, list[tuple[str, int]]]] = []
+
+    async def handle(body: bytes, delivery: Delivery) -> None:
+        seen.append((body.decode(), delivery.attempt, list(source_of(driver).begun)))
+
+    async with closing(broker), broker.subscribe("t", group="g", handler=handle):
+        source = source_of(driver)
+        source.put("new")
+        source.put_orphan("unknown", known=1, deliveries=4)
+        source.put_orphan("noted", known=3, deliveries=4)
+        await until(lambda: len(seen) == 3)
+        # Of what nothing is known, it counts as one more if this start has no end either.
+        assert seen == [
+            ("new", 1, []),
+            ("unknown", 1, [("unknown", 3)]),
+            ("noted", 3, [("unknown", 3), ("noted", 4)]),
+        ]
+
+
+async def test_what_is_asked_for_its_attempt_early_is_noted_all_the_same() -> None:
+    broker, driver = await scripted()
+    async with closing(broker), broker.subscribe("t", group="g", prefetch=2) as deliveries:
+        source = source_of(driver)
+        source.put_orphan("a", known=1, deliveries=2)
+        source.put_orphan("b", known=1, deliveries=2)
+        first = await anext(deliveries)
+        assert [item.attempt for item in deliveries._buffer] == [1]
+        await first.ack()
+        await (await anext(deliveries)).ack()
+        assert source.begun == [("a", 3), ("b", 3)]
+
+
+async def test_an_orphan_whose_start_cannot_be_noted_is_given_back() -> None:
+    broker, driver = await scripted()
+    async with closing(broker), broker.subscribe("t", group="g") as deliveries:
+        source = source_of(driver)
+        source.failures["begin"] = [Lost("once"), ValueError("for good")]
+        source.put_orphan("a", known=1, deliveries=2)
+        source.put("b")
+        delivery = await anext(deliveries)
+        assert delivery.received.position == "b"
+        await until(lambda: source.settled("release") == ["a"])
+
+
+async def test_what_stays_in_a_handler_is_noted_and_what_waits_is_not() -> None:
+    broker, driver = await scripted()
+    go = asyncio.Event()
+
+    async def handle(body: bytes) -> None:
+        await go.wait()
+
+    async with closing(broker), broker.subscribe("t", group="g", handler=handle, concurrency=2):
+        source = source_of(driver)
+        source.put("a", "b", "c", "d")
+        await until(lambda: len(source.begun) == 2)
+        assert sorted(source.begun) == [("a", 2), ("b", 2)]
+        go.set()
+        await until(lambda: len(source.settled("ack")) == 4)
+        assert {name for name, _ in source.begun} == {"a", "b"}
+
+
+async def test_what_an_iterating_task_holds_is_noted_once() -> None:
+    broker, driver = await scripted()
+    async with closing(broker), broker.subscribe("t", group="g", prefetch=3) as deliveries:
+        source = source_of(driver)
+        source.put("a", "b", "c")
+        first = await anext(deliveries)
+        await until(lambda: source.begun)
+        second = await anext(deliveries)
+        await until(lambda: len(source.begun) == 2)
+        await first.ack()
+        await second.nack()
+        third = await anext(deliveries)
+        await until(lambda: len(source.begun) == 3)
+        await third.ack()
+        assert source.begun == [("a", 2), ("b", 2), ("c", 2)]
