@@ -1,0 +1,185 @@
+"""A flood of hostile messages, on a topic that ordinary groups consume.
+
+Each one is handled, or a dead letter with its reason, or a duplicate that was said to be one; the
+groups go on, the dead letters can be operated, and closing is clean.
+
+`ANYMQ_FUZZ_SEED` and `ANYMQ_FUZZ_COUNT` choose the messages. A failure names its seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import Counter
+from random import randrange
+
+import pytest
+
+from anymq import Acknowledge, DeadLetter, Delivery, Idempotency, Message, Retry, connect
+from anymq.broker import Broker
+from anymq.dead_letters import DeadLetters, Letter
+from anymq.subscription import Subscription
+from anymq.testing.harness import random_name
+from anymq.testing.tools import eventually, until
+from tests.core.faulty import tasks_of_the_engine
+from tests.foreign.hostile import NUMBER, Hostile, Order
+from tests.foreign.raw import DUPLICATE, STORED, Foreign
+from tests.foreign.support import EVERY, raw
+
+COUNT = int(os.environ.get("ANYMQ_FUZZ_COUNT", "1000"))
+SEED = int(os.environ.get("ANYMQ_FUZZ_SEED", "0")) or randrange(1, 2**32)
+PATIENCE = 60 + COUNT / 20
+"""Seconds within which everything has happened, also on a slow machine."""
+GOOD = "good"
+"""The number of a message that comes after all the others."""
+UNNUMBERED = "none"
+
+
+class Reader:
+    """One way to consume the topic, and what became of each message."""
+
+    def __init__(self, broker: Broker, topic: str, group: str | None, *, ordered: bool) -> None:
+        self.handled: Counter[str] = Counter()
+        self.duplicates: Counter[str] = Counter()
+        self.group = group
+        self.letters: DeadLetters = broker.admin.dead_letters(topic, group)
+        self._broker, self._topic = broker, topic
+        self.subscription: Subscription = broker.subscribe(
+            topic,
+            group=group,
+            handler=self.handle,
+            ordered=ordered,
+            concurrency=8,
+            middleware=[
+                Acknowledge(),
+                DeadLetter(),
+                Retry(attempts=2, initial=0.3, in_place=0.01, jitter=False),
+                Idempotency(f"memory://{random_name()}", on_duplicate=self.skip),
+            ],
+        )
+
+    async def handle(self, order: Order, delivery: Delivery) -> None:
+        if order.fails == "always" or (order.fails == "once" and delivery.attempt == 1):
+            raise RuntimeError(f"order {order.number} fails")
+        self.handled[number_of(delivery.message)] += 1
+
+    def skip(self, delivery: Delivery) -> None:
+        self.duplicates[number_of(delivery.message)] += 1
+
+    async def settled(self) -> None:
+        """Return when there is nothing left to do."""
+        await until(lambda: self.handled[GOOD] and not self.subscription.in_flight, within=PATIENCE)
+        if self.group is not None:
+            await eventually(
+                lambda: self._broker.admin.describe(self._topic, self.group or ""),
+                lambda info: info.lag in (0, None),
+                within=PATIENCE,
+            )
+
+    async def check(self, expected: Counter[str]) -> list[Letter]:
+        """Return the letters, once every message is accounted for."""
+        deadline = time.monotonic() + PATIENCE
+        while missing := self.missing(expected, letters := await self.letters.list()):
+            assert time.monotonic() < deadline, f"group {self.group}: no trace of {missing}"
+            await asyncio.sleep(0.5)
+        for letter in letters:
+            assert letter.reason, letter
+            assert letter.group == self.group
+            assert letter.attempts is not None
+        return letters
+
+    def missing(self, expected: Counter[str], letters: list[Letter]) -> Counter[str]:
+        """Return the messages of which nothing is known."""
+        dead = Counter(number_of(letter.message) for letter in letters)
+        return expected - self.handled - self.duplicates - dead
+
+
+def number_of(message: Message) -> str:
+    return message.headers.get(NUMBER, UNNUMBERED)
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What is logged as an error, and what the event loop complains of."""
+    caplog.set_level(logging.WARNING)
+    return caplog.records
+
+
+def alarming(records: list[logging.LogRecord]) -> list[str]:
+    """Return what is worse than a message that failed."""
+    known = ("gave up", "dead letter", "failed for the last time")
+    said = [
+        record.getMessage()
+        for record in records
+        if record.levelno >= logging.ERROR or record.name == "asyncio"
+    ]
+    return [line for line in said if not any(word in line for word in known)]
+
+
+@pytest.mark.timeout(120 + COUNT // 5)
+@pytest.mark.parametrize("backend", EVERY)
+async def test_every_message_has_an_end(backend: str, lines: list[logging.LogRecord]) -> None:
+    print(f"ANYMQ_FUZZ_SEED={SEED} ANYMQ_FUZZ_COUNT={COUNT}")
+    topic = random_name()
+    messages = Hostile(backend, SEED).messages(COUNT)
+    async with raw(backend) as publisher, connect(publisher.url) as broker:
+        await publisher.make(topic)
+        await broker.admin.declare(topic)
+        readers = [
+            Reader(broker, topic, "g", ordered=False),
+            Reader(broker, topic, "o", ordered=True),
+            Reader(broker, topic, None, ordered=False),
+        ]
+        for reader in readers:
+            await reader.subscription.__aenter__()
+        outcomes = await publisher.publish(topic, messages)
+        expected = accepted(messages, outcomes)
+        await broker.publish(topic, Order(number=0), headers={NUMBER: GOOD})
+        for reader in readers:
+            await reader.settled()
+            letters = await reader.check(expected)
+            await operate(reader, letters)
+        stored = outcomes.count(STORED) + 1
+        found = [item async for item in broker.admin.browse(topic)]
+        assert len(found) >= stored
+        for reader in readers:
+            async with asyncio.timeout(60):
+                await reader.subscription.__aexit__(None, None, None)
+            assert reader.subscription.in_flight == 0
+            assert reader.subscription.failed is None
+    await until(lambda: not tasks_of_the_engine(), within=30)
+    assert alarming(lines) == []
+
+
+def accepted(messages: list[Foreign], outcomes: list[str]) -> Counter[str]:
+    """Return the messages that the server has stored, by number."""
+    print("refused:", Counter(outcomes).most_common(6))
+    refused = [item for item in outcomes if item not in (STORED, DUPLICATE)]
+    assert len(refused) < max(10, len(messages) / 10), Counter(refused).most_common(5)
+    return Counter(
+        UNNUMBERED if message.block is not None else dict(message.headers)[NUMBER].decode()
+        for message, outcome in zip(messages, outcomes, strict=True)
+        if outcome == STORED
+    )
+
+
+async def operate(reader: Reader, letters: list[Letter]) -> None:
+    """Count, export, redrive and drop `letters`."""
+    box = reader.letters
+    count = len(letters)
+    assert await box.count() == count
+    assert len([line async for line in box.export()]) == count
+    whole = [letter for letter in letters if not letter.reduced][:5]
+    assert await box.redrive(*whole) == len(whole)
+    await reader.settled()
+    others = [letter for letter in letters if letter not in whole][:5]
+    assert await box.drop(*others) == len(others)
+
+    async def dropped() -> int:
+        await box.drop_all()
+        return await box.count()
+
+    # What was put back may fail once more.
+    await eventually(dropped, lambda left: left == 0, within=PATIENCE)
