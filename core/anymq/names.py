@@ -40,6 +40,8 @@ def check_topic(name: str) -> str:
 
     Raises `ConfigurationError`. Wildcards are not names: `*`, `>` and `#` are refused.
     """
+    if not isinstance(name, str):
+        raise ConfigurationError(f"a topic is a name or a Topic, not {name!r}")
     if not _TOPIC.fullmatch(name) or len(name) > MAX_NAME:
         raise ConfigurationError(
             f"{name[:80]!r} is not a topic name: dot-separated segments of A-Z a-z 0-9 _ -, "

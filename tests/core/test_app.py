@@ -29,6 +29,7 @@ from anymq import (
     Reject,
     Retry,
     StateError,
+    Topic,
 )
 from anymq.testing import TestBroker
 
@@ -56,7 +57,15 @@ async def test_time_is_in_the_tests_hand() -> None:
         (letter,) = broker.dead_letters("orders", group="billing")
         assert letter.headers["anymq-dlq-attempts"] == "4"
         assert broker.published("orders")[0].key == "o-1"
-        assert broker.published("nothing") == []
+        assert broker.published(Topic("nothing")) == []
+        for wrong in ("nothing", "orders.biling.dlq"):
+            with pytest.raises(NotFound, match="there is no topic"):
+                broker.published(wrong)
+        with pytest.raises(NotFound, match="for the group 'biling'"):
+            broker.dead_letters("orders", group="biling")
+        for wrong_type in (5, None, Order):
+            with pytest.raises(ConfigurationError):
+                broker.published(wrong_type)  # type: ignore[arg-type]  # pyright: ignore
     assert time.monotonic() - started < 10
 
 
@@ -76,14 +85,6 @@ async def test_draining_leaves_a_handler_that_waits_in_place() -> None:
         assert attempts == [1]
         await broker.advance(1)
         assert attempts == [1, 2]
-
-
-async def test_a_test_may_run_on_a_real_broker_too(tmp_path: Path) -> None:
-    app = App("kafka://never-connected")
-    async with TestBroker(app, url=f"sqlite:///{tmp_path}/a.db") as broker:
-        await broker.publish("orders", "x")
-        with pytest.raises(StateError):
-            broker.published("orders")
 
 
 async def test_the_lifespan_is_around_the_deliveries() -> None:

@@ -66,8 +66,8 @@ async def test_orders_tells_orders_from_cancellations(run: Run) -> None:
         await broker.publish(run.received, invoice("C2", line(-2)), id="test/C2")
         await broker.publish(run.received, invoice("c3"), id="test/c3")
         await broker.drain()
-        assert {it.key for it in broker.published(run.placed.name)} == {"1", "c3"}
-        (cancelled,) = broker.published(run.cancelled.name)
+        assert {it.key for it in broker.published(run.placed)} == {"1", "c3"}
+        (cancelled,) = broker.published(run.cancelled)
     assert cancelled.id == "test/C2/OrderCancelled"
     assert (cancelled.correlation_id, cancelled.causation_id) == ("test/C2", "test/C2")
     assert OrderCancelled.model_validate_json(cancelled.body).refund == Decimal("-3.00")
@@ -87,8 +87,8 @@ async def test_payment_rejects_what_cannot_be_paid(run: Run, bad: Any, reason: s
     async with TestBroker(application(run, payment)) as broker:
         await broker.publish(run.placed, placed(MOODY, line(), bad))
         await broker.drain()
-        assert broker.published(run.captured.name) == []
-        (letter,) = broker.dead_letters(run.placed.name, group="payment")
+        assert broker.published(run.captured) == []
+        (letter,) = broker.dead_letters(run.placed, group="payment")
     assert letter.topic == run.rejected.name
     assert letter.headers["anymq-dlq-reason"] == reason
     assert letter.headers["anymq-dlq-attempts"] == "1"
@@ -102,14 +102,13 @@ async def test_payment_is_retried_until_the_bank_is_in_the_mood(
         await broker.publish(run.placed, placed(MOODY), id="m", key=MOODY)
         await broker.publish(run.placed, placed(STEADY), id="s", key=STEADY)
         await broker.drain()
-        assert [it.key for it in broker.published(run.captured.name)] == [STEADY]
+        assert [it.key for it in broker.published(run.captured)] == [STEADY]
         for _ in range(DECLINES):
             await broker.advance(10)
         events = [
-            PaymentCaptured.model_validate_json(it.body)
-            for it in broker.published(run.captured.name)
+            PaymentCaptured.model_validate_json(it.body) for it in broker.published(run.captured)
         ]
-        assert broker.dead_letters(run.placed.name, group="payment") == []
+        assert broker.dead_letters(run.placed, group="payment") == []
     assert [(it.invoice, it.attempts) for it in events] == [(STEADY, 1), (MOODY, DECLINES + 1)]
     assert {it.amount for it in events} == {Decimal("3.00")}
 
@@ -120,7 +119,7 @@ async def test_a_charge_is_made_once(run: Run) -> None:
     async with TestBroker(app) as broker:
         for _ in range(3):
             await subscriber.function(placed(STEADY), message(run.placed.name, "one"))
-        events = broker.published(run.captured.name)
+        events = broker.published(run.captured)
     (event, *again) = events  # one event, however often the broker has stored it
     assert {item.id for item in again} <= {event.id}
     assert PaymentCaptured.model_validate_json(event.body).attempts == 1
@@ -136,7 +135,7 @@ async def test_stock_is_never_short_and_reserves_once(run: Run) -> None:
         await broker.drain()
         for _ in range(2):
             await subscriber.function(placed("3", line(9)), message(run.placed.name, "three"))
-        assert len({event.id for event in broker.published(run.reserved.name)}) == 3
+        assert len({event.id for event in broker.published(run.reserved)}) == 3
     ((reserved, delivered),) = await rows(run, "stock", "SELECT reserved, delivered FROM shelves")
     assert reserved == 700 + 700 + 5000 + 9
     assert delivered >= reserved
@@ -154,7 +153,7 @@ async def test_a_hopeless_order_expires_when_its_payment_is_due(run: Run) -> Non
         assert await rows(run, "stock", "SELECT reserved FROM shelves") == [(7,)]
         await broker.advance(DUE.total_seconds())
         await broker.drain()
-        (_, expired) = broker.published(run.placed.name)
+        (_, expired) = broker.published(run.placed)
         assert expired.id == "test/1/OrderExpired"
         assert OrderExpired.model_validate_json(expired.body).reason == "A: the quantity is 0"
         assert await rows(run, "stock", "SELECT reserved FROM shelves") == [(0,)]
@@ -169,7 +168,7 @@ async def test_what_is_due_before_payment_has_heard_of_it_waits(run: Run) -> Non
         await broker.drain()
         await broker.advance(DUE.total_seconds())
         await broker.drain()
-        assert len(broker.published(run.placed.name)) == 2
+        assert len(broker.published(run.placed)) == 2
 
 
 @pytest.mark.parametrize("paid_first", [True, False])
@@ -185,10 +184,10 @@ async def test_shipping_ships_what_is_paid_and_reserved(run: Run, paid_first: bo
         first, second = (pay, reserve) if paid_first else (reserve, pay)
         await first()
         await broker.drain()
-        assert broker.published(run.shipped.name) == []
+        assert broker.published(run.shipped) == []
         await second()
         await broker.drain()
-        assert [it.key for it in broker.published(run.shipped.name)] == [STEADY]
+        assert [it.key for it in broker.published(run.shipped)] == [STEADY]
 
 
 async def test_the_ledger_applies_each_event_once_and_in_any_order(run: Run) -> None:

@@ -11,12 +11,16 @@ from ..broker import Broker
 from ..clock import REAL
 from ..cloudevents import decode
 from ..driver import Received
-from ..errors import StateError
+from ..errors import NotFound
 from ..message import Message, Receipt
-from ..topic import Topic, dead_letter_topic
+from ..topic import Topic, as_topic, dead_letter_topic
 from .clock import VirtualClock
+from .real import is_busy, read
 
 T = TypeVar("T")
+
+LOOK = 0.2
+"""Seconds between two looks at a real broker."""
 
 
 class TestBroker:
@@ -31,7 +35,7 @@ class TestBroker:
             await broker.advance(60)              # backoff and delays, in no time
 
     Nothing is patched: the app is started with another URL. With `url`, the same test runs on a
-    real broker, in real time; then `published`, `drain` and `advance` are not available.
+    real broker, where time is real: `advance(60)` takes a minute.
     """
 
     __test__ = False
@@ -64,52 +68,94 @@ class TestBroker:
         """Return when every handler has handled what it can handle now.
 
         What waits for a retry stays: `advance` the time for it. Raises `TimeoutError` after
-        `timeout` real seconds.
+        `timeout` real seconds. On a real broker it goes by what the broker says of the app's
+        groups; of what has been published to broadcast handlers, only by what has arrived.
         """
-        clock = self._virtual()
         async with asyncio.timeout(timeout):
+            if self._clock is None:
+                await self._quiet()
+                return
             while True:
-                await clock.settle()
-                if not self._busy(clock.monotonic()):
+                await self._clock.settle()
+                if not self._busy(self._clock):
                     return
                 await asyncio.sleep(0)
 
     async def advance(self, seconds: float) -> None:
         """Let `seconds` of the app's time pass, then `drain`."""
-        await self._virtual().advance(seconds)
+        if self._clock is None:
+            await asyncio.sleep(seconds)
+        else:
+            await self._clock.advance(seconds)
         await self.drain()
 
-    def published(self, topic: str) -> Sequence[Message]:
-        """Return the messages on `topic`, oldest first."""
-        self._virtual()
-        log = self.broker.native.logs.get(topic)
-        binding = self.broker.driver.binding
-        return [
-            decode(
-                Received(
-                    stored.record.body,
-                    stored.record.headers,
-                    position=str(stored.sequence),
-                    token=None,
-                    key=stored.record.key,
-                ),
-                binding,
-                topic,
+    def published(self, topic: str | Topic[Any]) -> Sequence[Message]:
+        """Return the messages on `topic`, oldest first.
+
+        Raises `NotFound` for a name that no handler of the app reads and nothing has been published
+        to, which may be a slip: pass the `Topic` of one that may be empty.
+        """
+        name = as_topic(topic).name
+        found = self._on(name)
+        if found is None and not isinstance(topic, Topic) and name not in self._known():
+            raise NotFound(
+                f"there is no topic {name!r}: no handler of the app reads it, and nothing was "
+                "published to it; pass its Topic if it may stay empty"
             )
-            for stored in (log.records if log else ())
-        ]
+        return found or []
 
-    def dead_letters(self, topic: str, *, group: str) -> Sequence[Message]:
-        """Return the dead letters of `group` on `topic`."""
-        return self.published(dead_letter_topic(topic, group))
+    def dead_letters(self, topic: str | Topic[Any], *, group: str | None) -> Sequence[Message]:
+        """Return the dead letters of `group` (None: of broadcast) on `topic`, oldest first.
 
-    def _busy(self, now: float) -> bool:
+        Raises `NotFound` if there are none and no handler of the app reads the topic for the group.
+        """
+        name = as_topic(topic).name
+        letters = self._on(dead_letter_topic(name, group)) or []
+        readers = [(item.topic.name, item.group) for item in self._app.subscribers]
+        if not letters and (name, group) not in readers:
+            raise NotFound(f"no handler of the app reads {name!r} for the group {group!r}")
+        return letters
+
+    def _known(self) -> set[str]:
+        """Return the topics that the app reads, and those of their dead letters."""
+        readers = self._app.subscribers
+        return {item.topic.name for item in readers} | {
+            dead_letter_topic(item.topic.name, item.group) for item in readers
+        }
+
+    def _on(self, topic: str) -> list[Message] | None:
+        """Return what is on `topic`; None if there is no such topic."""
+        if self._url is not None and self.broker.url.scheme != "memory":
+            try:
+                return read(self._url, topic, self._app._names)  # pyright: ignore[reportPrivateUsage]
+            except NotFound:
+                return None
+        log = self.broker.native.logs.get(topic)
+        return None if log is None else [self._message(stored, topic) for stored in log.records]
+
+    def _message(self, stored: Any, topic: str) -> Message:
+        record, position = stored.record, str(stored.sequence)
+        received = Received(
+            record.body, record.headers, position=position, token=None, key=record.key
+        )
+        return decode(received, self.broker.driver.binding, topic)
+
+    async def _quiet(self) -> None:
+        """Return when twice in a row there was nothing to do."""
+        quiet = 0
+        while quiet < 2:
+            busy = [await is_busy(self.broker, item) for item in self._app.subscriptions]
+            quiet = 0 if any(busy) else quiet + 1
+            await asyncio.sleep(LOOK)
+
+    def _busy(self, clock: VirtualClock) -> bool:
         paused = {
             f"{item.topic}.{item.group}": len(item._buffer)  # pyright: ignore[reportPrivateUsage]
             for item in self._app.subscriptions
             if item.paused
         }
-        running = -self._virtual().sleeping - sum(paused.values())
+        now = clock.now()
+        running = -clock.sleeping - sum(paused.values())
         for log in self.broker.native.logs.values():
             for name, group in log.groups.items():
                 if not group.members:
@@ -122,8 +168,3 @@ class TestBroker:
                     for out in group.out.values()
                 )
         return running > 0
-
-    def _virtual(self) -> VirtualClock:
-        if self._clock is None:
-            raise StateError("this needs the memory backend: do not pass a url")
-        return self._clock

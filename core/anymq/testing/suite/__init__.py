@@ -10,6 +10,7 @@ from .flow import Flow
 from .groups import Groups
 from .handlers import Handlers
 from .identity import Identity
+from .kit import Kit
 from .leases import Leases
 from .lifecycle import Lifecycle
 from .limits import Limits
@@ -40,6 +41,7 @@ class Conformance(
     Replay,
     Redrive,
     Operating,
+    Kit,
     Durability,
     Leases,
     Lifecycle,
