@@ -80,6 +80,10 @@ class Link:
         self._watchdog: asyncio.Task[None] | None = None
         self._closed = False
 
+    def apart(self) -> Link:
+        """Return another connection to the same server, for another thread's event loop."""
+        return Link(self._target, timeout=self.timeout, domain=None)
+
     async def open(self, timeout: float) -> None:
         """Connect within `timeout` seconds, or raise and leave nothing open."""
         await self._connect(timeout)

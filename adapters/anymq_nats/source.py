@@ -76,6 +76,19 @@ class GroupSource(Source):
             for lease in leases:
                 lease.expires = begun + self._consumer.lease
 
+    async def extend_apart(self, records: Sequence[Received]) -> bool:
+        leases = _live(records)
+        begun = monotonic()
+        link = self._link.apart()
+        try:
+            await link.open(link.timeout)
+            await link.flush(wire.answers(wire.PROGRESS, [x.reply for x in leases]))
+        finally:
+            await link.aclose()
+        for lease in leases:
+            lease.expires = begun + self._consumer.lease
+        return True
+
     async def nack(self, nacks: Sequence[Nack]) -> None:
         copied: list[Nack] = []
         plain: list[Received] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -53,6 +54,12 @@ class Address:
             "health_check_interval": _HEALTH_CHECK,
             "client_name": options.client_name,
         }
+
+    def copy(self) -> Address:
+        """Return the same, of which nothing is under way."""
+        other = copy.copy(self)
+        other._connecting = set()
+        return other
 
     def pool(self) -> BlockingConnectionPool:
         """Return a pool whose users wait for a connection rather than fail (redis-py #2517)."""
@@ -109,6 +116,10 @@ class Commands:
         self._opening = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed = False
+
+    def apart(self) -> Commands:
+        """Return others to the same server, for another thread's event loop."""
+        return Commands(self._address.copy())
 
     async def run(self, *commands: bytes) -> list[Any]:
         """Send packed `commands` in one go; return their replies, server errors in their place.

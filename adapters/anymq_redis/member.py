@@ -79,12 +79,19 @@ class Member:
         return time.monotonic() - min(oldest) if oldest else None
 
     async def run(
-        self, script: Script, which: int, args: Iterable[bytes], *, keys: Iterable[bytes] = ()
+        self,
+        script: Script,
+        which: int,
+        args: Iterable[bytes],
+        *,
+        keys: Iterable[bytes] = (),
+        over: Commands | None = None,
     ) -> Any:
-        """Run `script` on one of the streams as this consumer."""
+        """Run `script` on one of the streams as this consumer, or `over` other connections."""
         kind = b"1" if which == RETRY else self.places[which].prefix
         head = (self.keys.group, self.name, kind)
-        return await self.commands.eval(script, [self.streams[which], *keys], [*head, *args])
+        commands = self.commands if over is None else over
+        return await commands.eval(script, [self.streams[which], *keys], [*head, *args])
 
     async def pending(self, which: int, start: bytes, count: int) -> list[bytes]:
         """Return the ids that are pending for this consumer on the server, from `start` on."""

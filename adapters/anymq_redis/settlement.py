@@ -9,6 +9,7 @@ from typing import Any
 from anymq.driver import Nack, Received, Record, Rejected
 from anymq.errors import MessageTooLarge
 
+from .connection import Commands
 from .member import Member
 from .publisher import outcome
 from .scripts import ACK, EXTEND, HAND_OVER, PUT_BACK, REJECT
@@ -48,11 +49,11 @@ class Settlement:
                 await self._member.run(ACK, which, _ids(page))
                 self._member.let_go(which, page)
 
-    async def extend(self, records: Iterable[Received]) -> None:
+    async def extend(self, records: Iterable[Received], commands: Commands | None = None) -> None:
         """XCLAIM … JUSTID; what another member has by now is let go."""
         for which, tokens in self._member.ours(records):
             for page in _pages(tokens):
-                lost = set(await self._member.run(EXTEND, which, _ids(page)))
+                lost = set(await self._member.run(EXTEND, which, _ids(page), over=commands))
                 self._member.let_go(which, (token for token in page if token.id in lost))
 
     async def release(self, nacks: Iterable[Nack]) -> None:

@@ -81,6 +81,14 @@ class GroupSource(Source):
     async def extend(self, records: Sequence[Received]) -> None:
         await self._settlement.extend([*records, *self._intake.spare])
 
+    async def extend_apart(self, records: Sequence[Received]) -> bool:
+        commands = self._member.commands.apart()
+        try:
+            await self._settlement.extend(records, commands)
+        finally:
+            await commands.aclose()
+        return True
+
     async def aclose(self) -> None:
         if self._closed:
             return

@@ -12,7 +12,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 # Where the system has no such id, boots that differ by less are taken for one.
 _APART = 600.0
@@ -28,7 +28,7 @@ _OVER = (
 
 def since_boot() -> float:
     """Return the seconds since this host booted; where that is known, with those it slept."""
-    return time.clock_gettime(_CLOCK)
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
 
 
 def boot() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -137,6 +138,18 @@ class SqliteSource(Source):
             lambda db: pending.extend(db, self._group, tokens, lease=self._lease),
             durable=False,
         )
+
+    async def extend_apart(self, records: Sequence[Received]) -> bool:
+        # The thread that has the file goes on.
+        tokens = [record.token for record in records]
+        done = threading.Event()
+
+        def extend(db: sqlite3.Connection) -> None:
+            pending.extend(db, self._group, tokens, lease=self._lease)
+            done.set()
+
+        self._database.post(extend, writes=True)
+        return await asyncio.to_thread(done.wait, self._lease / 4)
 
     async def aclose(self) -> None:
         if self._closed:

@@ -121,6 +121,11 @@ class Delivery:
         """Whether a verb has been used."""
         return self.verb is not None
 
+    @property
+    def is_over(self) -> bool:
+        """The engine's: whether its lease, or what stands for one, may have gone by now."""
+        return self._session.is_over(self)
+
     def belongs_to(self, session: Session) -> bool:
         """Whether this delivery came from `session`."""
         return self._session is session

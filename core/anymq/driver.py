@@ -497,6 +497,15 @@ class Source(ABC):
         dropped. A settlement ends what is noted here.
         """
 
+    async def extend_apart(self, records: Sequence[Received]) -> bool:
+        """As `extend`, while this source's event loop stands still: in another thread and loop.
+
+        So it must not use what belongs to the source's own loop; a connection of its own, opened
+        and closed here, will do. Return whether the leases have begun anew. The default returns
+        False, and is not asked again: right where a lease hangs on the one connection.
+        """
+        return False
+
     async def keep(self, nacks: Sequence[Nack]) -> None:  # noqa: B027
         """These failed and stay with this member: ordered sources only.
 

@@ -115,6 +115,8 @@ class Session:
         self.ordered = context.ordered
         self._leases = context.driver.capabilities.extend.is_native
         self._held: dict[Delivery, None] = {}
+        self._apart_from = 0.0 if context.auto_extend else math.inf
+        """When leases may be extended from another thread again, see `keep_apart`."""
         self._acks: list[Received] = []
         self._nacks: list[Nack] = []
         self._releases: list[Nack] = []
@@ -641,6 +643,42 @@ class Session:
                 next_end = min(next_end, end)
         self.good_until = next_end
         return over
+
+    def is_over(self, delivery: Delivery) -> bool:
+        """Whether the lease of `delivery`, or what stands for one, may have gone by now."""
+        now = self.clock.monotonic()
+        if self.group is None:
+            return False
+        if self._has_leases:
+            return delivery.renewed + self._context.ack_deadline <= now
+        if self.source.silence is not None:
+            return now > self.good_until
+        return not self.source.owns(delivery.received)
+
+    def keep_apart(self, deliveries: Iterable[Delivery]) -> None:
+        """The lookout's, in its thread: extend these leases while the event loop stands still."""
+        begun, deadline = self.clock.monotonic(), self._context.ack_deadline
+        if not self._has_leases or self.group is None or self.lost or begun < self._apart_from:
+            return
+        due = [item for item in deliveries if begun - item.renewed > deadline / 3]
+        due = [item for item in due if item.belongs_to(self) and not item.is_over]
+        if not due:
+            return
+        self._apart_from = begun + deadline / 12
+        try:
+            kept = asyncio.run(self._extended_apart([item.received for item in due]))
+        except Exception as error:
+            log.debug("extend on %s, from another thread: %s", self.topic, error)
+            return
+        if not kept:
+            self._apart_from = math.inf
+            return
+        for item in due:
+            item.renewed = begun
+
+    async def _extended_apart(self, records: Sequence[Received]) -> bool:
+        async with asyncio.timeout(self._context.ack_deadline / 3):
+            return await self.source.extend_apart(records)
 
     async def _listener(self) -> None:
         """Note that this process lives, so that one that stood still finds out when it goes on."""

@@ -11,12 +11,14 @@ from contextvars import Context as NoContext
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
+from .clock import REAL
 from .credit import Credit
 from .delivery import Delivery, current
 from .driver import BROADCAST_ONLY, ONLY_GROUP, Received, Source, SourceLost
 from .errors import Closed, ConfigurationError, StateError, TransientError, text_of
 from .lanes import Lanes
 from .logs import logger
+from .lookout import Lookout
 from .session import Context, Session
 from .supervised import fault, supervise
 
@@ -36,6 +38,8 @@ CLOSE_WITHIN = 5.0
 """Seconds that closing takes at most beside `drain_timeout`."""
 TURN = 250
 """Messages that a worker handles in a row before it lets others run."""
+SLICE = 0.05
+"""Seconds that it does so at most, beside the message that it is at."""
 
 
 class Subscription(AsyncIterator[Delivery]):
@@ -113,6 +117,8 @@ class Subscription(AsyncIterator[Delivery]):
         self._generation = 0
         self._fetcher: asyncio.Task[None] | None = None
         self._workers: dict[asyncio.Task[None], Delivery | None] = {}
+        self._batches: dict[asyncio.Task[None], Delivery] = {}
+        self._turn_ends = 0.0
         self._surplus = False
         """Whether there are more workers than places."""
         self._interrupted: set[asyncio.Task[None]] = set()
@@ -269,6 +275,8 @@ class Subscription(AsyncIterator[Delivery]):
         self._state = "open"
         self._fetcher = supervise(self._fetching(), name=f"anymq-fetch-{self.topic}")
         self._employ()
+        if self._clock is REAL:
+            Lookout.join(self)
         return self
 
     def _employ(self) -> None:
@@ -301,6 +309,7 @@ class Subscription(AsyncIterator[Delivery]):
 
     def _finish(self) -> None:
         self._state = "closed"
+        Lookout.leave(self)
         self._closed.set()
         self._on_close(self)
 
@@ -442,9 +451,10 @@ class Subscription(AsyncIterator[Delivery]):
             if delivery is None:
                 workers[me] = None
                 current.set(None)
-                if not turn % TURN:
+                if not turn % TURN or self._monotonic() > self._turn_ends:
                     await asyncio.sleep(0)  # the others' turn: handlers may never wait
                 delivery = await self._take()
+                self._turn_ends = self._monotonic() + SLICE
                 if delivery is None:
                     break
             workers[me] = delivery
@@ -480,7 +490,8 @@ class Subscription(AsyncIterator[Delivery]):
         if self._surplus or not self._buffer[0].counted:
             return None
         assert self._session is not None
-        if self._monotonic() > self._session.good_until:
+        now = self._monotonic()
+        if now > self._session.good_until or now > self._turn_ends:
             return None
         return self._buffer.popleft()
 
@@ -654,6 +665,28 @@ class Subscription(AsyncIterator[Delivery]):
                 log.warning("a handler of %s ignores its cancellation", self.topic)
                 return
             await asyncio.sleep(0.005)
+
+    # While the event loop stands still: called by the lookout, in its thread.
+
+    def handled_by(self, task: asyncio.Task[Any]) -> Delivery | None:
+        """The lookout's: return what `task` handles; one of them, if that is a batch."""
+        return self._workers.get(task) or self._batches.get(task)
+
+    def keep_leases(self) -> None:
+        """The lookout's: extend what is with a handler, or with the task that iterates."""
+        session = self._session
+        if session is None or self._closed.is_set():
+            return
+        if self._handler is not None:
+            session.keep_apart([item for item in list(self._workers.values()) if item is not None])
+        else:
+            buffered = set(self._buffer)
+            session.keep_apart([item for item in session.unsettled if item not in buffered])
+
+    def note_batch(self, task: asyncio.Task[None], delivery: Delivery) -> None:
+        """The collector's: `task` handles a batch that `delivery` belongs to."""
+        self._batches[task] = delivery
+        task.add_done_callback(self._batches.pop)
 
     # Fetching.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -52,6 +53,32 @@ class Leases(Base):
         again = [e["body"] for e in begun[known:] if e["body"] in handled]
         # One may have been in a handler when the process was stopped, and one on its way to us.
         assert len(again) <= 1, again
+
+    async def test_a_handler_that_blocks_the_event_loop_keeps_its_message(
+        self, broker: Broker, url: str, topic: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        begun: list[tuple[str, int]] = []
+
+        async def handle(body: str, delivery: Delivery) -> None:
+            begun.append((body, delivery.attempt))
+            if body == "long":
+                time.sleep(1.8 * LEASE)  # noqa: ASYNC251
+
+        async with connect(url) as other:
+            here = broker.subscribe(topic, group="g", handler=handle, ack_deadline=LEASE)
+            there = other.subscribe(topic, group="g", handler=handle, ack_deadline=LEASE)
+            async with here, there:
+                message = await broker.publish(topic, "long")
+                await until(lambda: ("long", 1) in begun)
+                await broker.publish(topic, "after")
+                await until(lambda: ("after", 1) in begun)
+                await until(lambda: here.in_flight + there.in_flight == 0)
+        assert sorted(begun) == [("after", 1), ("long", 1)]
+        (line,) = [m for m in caplog.messages if "blocked the event loop for" in m]
+        assert message.id in line
+        assert topic in line
+        assert "its lease was kept" in line
+        assert "leases.py:" in line
 
     @pytest.mark.parametrize("step", [60.0, -60.0])
     async def test_a_member_whose_wall_clock_is_wrong_neither_robs_nor_is_robbed(
