@@ -16,6 +16,7 @@ from .info import GroupInfo, TopicInfo
 from .message import Message
 from .names import check_group
 from .publisher import Publisher
+from .supervised import fault
 from .topic import Topic, as_topic
 from .topics import Topics
 
@@ -179,7 +180,7 @@ class Admin:
         finally:
             close = getattr(batches, "aclose", None)
             if close is not None:
-                await close()
+                await self._call(close(), f"browsing {spec.name}")
 
     def dead_letters(
         self, topic: str | Topic[Any], group: str | None, *, stored_in: str | None = None
@@ -214,8 +215,8 @@ class Admin:
             raise ConnectionLost(f"{doing} did not end in time") from late
         except UnsupportedOperation:
             raise
-        except Exception as raw:
-            error = self._translate(raw, doing)
+        except BaseException as raw:
+            error = self._translate(fault(raw, "the client library"), doing)
             if error is raw:
                 raise
             raise error from raw

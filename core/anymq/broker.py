@@ -50,6 +50,7 @@ from .stamp import new_id
 from .store import Store
 from .stores import Stores
 from .subscription import Subscription
+from .supervised import fault
 from .topic import Topic, as_topic, dead_letter_topic
 from .topics import Topics
 from .url import URL
@@ -186,8 +187,8 @@ class Broker:
                 await self._driver.ping()
         except TimeoutError as error:
             raise ConnectionLost(f"{self._url} does not answer") from error
-        except Exception as raw:
-            raise self._translate(raw, "ping") from raw
+        except BaseException as raw:
+            raise self._translate(fault(raw, "the client library"), "ping") from raw
 
     async def publish(
         self,

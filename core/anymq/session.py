@@ -340,7 +340,17 @@ class Session:
         if self.lost or self.group is None:
             return
         begun = self.clock.monotonic()
-        await self.source.extend([delivery.received for delivery in deliveries])
+        what = f"extend on {self.topic}"
+        try:
+            async with asyncio.timeout(HUNG):
+                await self.source.extend([delivery.received for delivery in deliveries])
+        except TimeoutError as late:
+            raise TransientError(f"{what} did not end in time") from late
+        except BaseException as raw:
+            error = self._context.translate(fault(raw, "the client library"), what)
+            if error is raw:
+                raise
+            raise error from raw
         for delivery in deliveries:
             delivery.renewed = begun
 
@@ -704,9 +714,7 @@ class Session:
                 try:
                     if due:
                         await self.extend(due)
-                except BaseException as raw:
-                    known = fault(raw, "the client library")
-                    error = self._context.translate(known, f"extend on {self.topic}")
+                except Exception as error:
                     log.warning("%s; trying again before the lease ends", error)
                 else:
                     if self._has_leases:

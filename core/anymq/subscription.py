@@ -840,8 +840,8 @@ class Subscription(AsyncIterator[Delivery]):
         self._generation += 1
         try:
             source = await self._open_source(self._generation)
-        except Exception as raw:
-            translated = self._translated(raw)
+        except BaseException as raw:
+            translated = self._translated(fault(raw, "the client library"))
             if translated is raw:
                 raise
             raise translated from translated.__cause__
