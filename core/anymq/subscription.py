@@ -19,6 +19,7 @@ from .errors import Closed, ConfigurationError, StateError, TransientError, text
 from .lanes import Lanes
 from .logs import logger
 from .lookout import Lookout
+from .overdue import LOOK, Overdue
 from .session import Context, Session
 from .supervised import fault, supervise
 
@@ -119,6 +120,8 @@ class Subscription(AsyncIterator[Delivery]):
         self._workers: dict[asyncio.Task[None], Delivery | None] = {}
         self._batches: dict[asyncio.Task[None], Delivery] = {}
         self._turn_ends = 0.0
+        self._finished_count = 0
+        self._overseer: asyncio.Task[None] | None = None
         self._surplus = False
         """Whether there are more workers than places."""
         self._interrupted: set[asyncio.Task[None]] = set()
@@ -277,7 +280,18 @@ class Subscription(AsyncIterator[Delivery]):
         self._employ()
         if self._clock is REAL:
             Lookout.join(self)
+        if self._handler is not None:
+            self._overseer = supervise(self._oversee(), name=f"anymq-overseer-{self.topic}")
         return self
+
+    async def _oversee(self) -> None:
+        """Say which handlers are at one message for far too long."""
+        overdue, counted = Overdue(self.topic, self.group), 0
+        while True:
+            await self._clock.sleep(max(LOOK, self._clock.poll))
+            finished, counted = self._finished_count - counted, self._finished_count
+            running = [item for item in self._workers.values() if item is not None]
+            overdue.look(running, finished, self._clock.monotonic())
 
     def _employ(self) -> None:
         """Have as many workers as handlers may run; surplus ones leave by themselves."""
@@ -310,6 +324,8 @@ class Subscription(AsyncIterator[Delivery]):
     def _finish(self) -> None:
         self._state = "closed"
         Lookout.leave(self)
+        if self._overseer is not None:
+            self._overseer.cancel()
         self._closed.set()
         self._on_close(self)
 
@@ -561,6 +577,7 @@ class Subscription(AsyncIterator[Delivery]):
 
     def _settled(self, count: int, size: int) -> None:
         self._credit.give(count, size)
+        self._finished_count += count
         self._room.set()
 
     def _redeliver(self, delivery: Delivery) -> None:
