@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import random
+import re
 from collections.abc import Sequence
 
 from anymq.driver import Outcome, Received, Record
@@ -62,6 +64,8 @@ AGAIN = 0.2
 REFUSED = 60.0
 CLOSE_FORWARD, CLOSE_COMMIT, CLOSE_GRACE = 0.5, 0.5, 0.5
 _SEGMENT_BYTES = 64 * 1024 * 1024
+_TARGET = re.compile(r"(?!__)(?!_anymq\.)[A-Za-z0-9._-]+")
+_LONGEST = 249
 
 
 class Delays:
@@ -194,17 +198,32 @@ class Delays:
         purged = {
             target: await self._groups.committed(PURGED + target, _QUEUES)
             for target in targets
-            if target
+            if is_topic(target)
         }
 
         def gone(item: Received) -> bool:
-            target = item.headers.get(TARGET)
-            if not target:
+            target = item.headers.get(TARGET, "")
+            if not is_topic(target):
+                log.seldom(
+                    "target",
+                    logging.WARNING,
+                    "the delayed record at %s is dropped: it is to go to %r, where no topic is",
+                    item.position,
+                    target,
+                )
                 return True
             mark = purged[target].get(TopicPartition(item.native.topic, item.native.partition))
             return mark is not None and item.native.offset < mark.offset
 
         return [item for item in received if gone(item)]
+
+
+def is_topic(native: str) -> bool:
+    """Whether a delayed record may go there: Kafka's own topics, and anymq's, are not published to.
+
+    Any publisher may have written to the topics in which records wait.
+    """
+    return bool(_TARGET.fullmatch(native)) and len(native) <= _LONGEST and "._" not in native
 
 
 def delayed(native: str, record: Record) -> Item:

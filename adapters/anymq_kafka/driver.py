@@ -27,7 +27,7 @@ from .aio import CLIENT_PARTS, AIOKafkaProducer, kafka
 from .broadcast import BroadcastSource
 from .capabilities import CAPABILITIES
 from .clients import Clients
-from .delay import Delays, delayed
+from .delay import Delays, delayed, is_topic
 from .errors import ERRORS
 from .held import now_ms
 from .options import KafkaOptions
@@ -123,9 +123,11 @@ class KafkaDriver(Driver):
             topics = [native(record.topic, record.topic) for record in records]
             return await self._publisher.store(topics, records)
         refusal = await self._make_delays(records[number].topic for number in waiting)
+        outcomes: list[Outcome] = [None] * len(records)
+        for number in waiting:
+            outcomes[number] = refusal or self._undelayable(records[number])
+        chosen = [number for number, outcome in enumerate(outcomes) if outcome is None]
         delays = frozenset(waiting)
-        chosen = [n for n in range(len(records)) if refusal is None or n not in delays]
-        outcomes: list[Outcome] = [refusal] * len(records)
         items = [self._item(records[n], waits=n in delays) for n in chosen]
         for number, outcome in zip(chosen, await self._publisher.publish(items), strict=True):
             outcomes[number] = outcome
@@ -135,6 +137,13 @@ class KafkaDriver(Driver):
                 elif not isinstance(outcome, BaseException):
                     outcomes[number] = None
         return outcomes
+
+    def _undelayable(self, record: Record) -> BaseException | None:
+        """Return why this record in particular cannot be delayed."""
+        native = self._natives.get(record.topic, record.topic)
+        if is_topic(native):
+            return None
+        return ConfigurationError(f"nothing can be delayed for {native!r}: the name is reserved")
 
     def _item(self, record: Record, *, waits: bool) -> Item:
         native = self._natives.get(record.topic, record.topic)

@@ -159,6 +159,10 @@ class KafkaReceived(Received):
         return value
 
     @property
+    def published(self) -> bool:
+        return self.token is None or not self.token.retry
+
+    @property
     def fresh(self) -> bool:
         return self.redeliveries == 0 and self.headers.plain
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
-from anymq.driver import ATTEMPT, ONLY_GROUP, Received, Record
+from anymq.driver import ONLY_GROUP, Published, Record
 from anymq.errors import StateError
 from anymq.partitioned_log import Cell
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .topic import Stored
 
 
-class Out(Received):
+class Out(Published):
     """One delivery of a record to one group: in a member's hands, or waiting to come back.
 
     What a member has in its hands, the core settles: it is the group's as long as it is the one
@@ -61,9 +61,7 @@ class Out(Received):
 
     @property
     def headers(self) -> Mapping[str, str]:  # type: ignore[override]
-        headers = dict(self.stored.record.headers)
-        headers.pop(ATTEMPT, None)
-        return headers
+        return self.stored.record.headers
 
     @property
     def position(self) -> str:  # type: ignore[override]

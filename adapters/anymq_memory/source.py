@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
-from anymq.cloudevents import count_of
 from anymq.driver import (
-    ATTEMPT,
     Driver,
     Nack,
+    Published,
     Received,
     Rejected,
     Source,
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 def received(stored: Stored) -> Received:
     """Return `stored` as the core sees it where there are no leases."""
     record = stored.record
-    return Received(
+    return Published(
         record.body,
         dict(record.headers),
         position=str(stored.sequence),
@@ -132,9 +131,7 @@ class GroupSource(Source):
             group.cursor += len(fresh)
             group.number += len(fresh)
             for number, stored in enumerate(fresh, first):
-                header = stored.record.own.get(ATTEMPT)
-                attempt = count_of(header, 1) if header else 1
-                out = group.out[number] = Out(number, stored, attempt, self._member, now, until)
+                out = group.out[number] = Out(number, stored, 1, self._member, now, until)
                 taken.append(out)
             group.plan(range(first, group.number), until)
         return taken

@@ -78,6 +78,10 @@ class Delivered(Received):
             raise AttributeError(name)
         return getattr(self, name)
 
+    @property
+    def published(self) -> bool:
+        return b"._retry." not in self.subject
+
     def header(self, name: str) -> str | None:
         block, before = self.block or b"", b"\r\n%b:" % name.encode()
         if (at := block.find(before)) < 0:

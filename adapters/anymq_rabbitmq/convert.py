@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from anymq.driver import Received, Record
+from anymq.driver import ATTEMPT, Published, Received, Record
 from anymq.stamp import new_id
 
 from . import wire
@@ -39,6 +39,8 @@ _BROKER = (
 )
 _BROKER_BYTES = tuple(name.encode() for name in _BROKER)
 _NOT_COPIED = frozenset({b"CC", b"BCC", REDELIVERIES.encode()})
+# Where copies come from: straight to their queue, and out of the ladder of delays.
+_DIRECT, _LADDER = b"\x00", b"anymq._delay.v1"
 # The spellings of the AMQP 1.0 binding of CloudEvents.
 _FOREIGN_PREFIXES = ("cloudEvents:", "cloudEvents_")
 
@@ -119,7 +121,10 @@ def received(
         if nameless is None:
             return None
         name = nameless(delivery)
-    return Received(
+    copied = is_copy(delivery)
+    # What was copied out of the log, or given a name, is still as it was published.
+    kind = Received if copied and ATTEMPT in headers else Published
+    return kind(
         delivery.body,
         headers,
         position=name,
@@ -127,9 +132,15 @@ def received(
         native=delivery,
         content_type=wire.text(fields.get(wire.CONTENT_TYPE)),
         time=_time(headers.pop(TIME, None), fields.get(wire.TIMESTAMP)),
-        redeliveries=_redeliveries(headers, redelivered=delivery.redelivered),
+        redeliveries=_redeliveries(headers, redelivered=delivery.redelivered, copied=copied),
         partition=partition,
     )
+
+
+def is_copy(delivery: Delivery) -> bool:
+    """Whether it was sent to its queue alone, as anymq's copies are, and not to a topic."""
+    exchange = delivery.exchange
+    return exchange == _DIRECT or exchange.startswith(_LADDER, 1)
 
 
 def header(delivery: Delivery, name: str) -> str | None:
@@ -162,8 +173,13 @@ def offset(delivery: Delivery) -> int:
 
 
 def marker(delivery: Delivery) -> str | None:
-    """The name of the marker that `delivery` is; None if it is a message."""
-    return header(delivery, MARKER) if MARKER.encode() in delivery.properties else None
+    """The name of the marker that `delivery` is; None if it is a message.
+
+    A marker is sent to the stream itself: what was published to a topic is none.
+    """
+    if MARKER.encode() not in delivery.properties or delivery.exchange != _DIRECT:
+        return None
+    return header(delivery, MARKER)
 
 
 def message_to(queue: str, body: bytes) -> Outgoing:
@@ -192,11 +208,13 @@ def copy(delivery: Delivery, queue: str, *, message_id: str | None = None) -> Ou
     """
     fields = wire.split(delivery.properties)
     table = fields.get(wire.HEADERS, b"\x00\x00\x00\x00")
-    count = _redeliveries(wire.headers(table), redelivered=delivery.redelivered)
+    copied = is_copy(delivery)
+    count = _redeliveries(wire.headers(table), redelivered=delivery.redelivered, copied=copied)
     if message_id is not None and wire.text(fields.get(wire.MESSAGE_ID)) is None:
         fields[wire.MESSAGE_ID] = wire.short(message_id)
     more = {REDELIVERIES: str(count)} if count else {}
-    return Outgoing("", queue, _properties(fields, _NOT_COPIED, more), delivery.body)
+    dropped = _NOT_COPIED if copied else _NOT_COPIED | {ATTEMPT.encode()}
+    return Outgoing("", queue, _properties(fields, dropped, more), delivery.body)
 
 
 def forward(
@@ -242,14 +260,15 @@ def _headers(table: bytes | None) -> dict[str, str]:
     for name in [n for n in headers if n.startswith((_ESCAPE, *_FOREIGN_PREFIXES))]:
         value = headers.pop(name)
         if name.startswith(_ESCAPE):
-            headers[name.removeprefix(_ESCAPE)] = value
+            if (meant := name.removeprefix(_ESCAPE)) in _ROUTES:
+                headers[meant] = value
         else:
             headers.setdefault("ce-" + name[len("cloudEvents:") :], value)
     return headers
 
 
-def _redeliveries(headers: Mapping[str, str], *, redelivered: bool) -> int:
-    earlier = _number(headers.get(REDELIVERIES)) or 0
+def _redeliveries(headers: Mapping[str, str], *, redelivered: bool, copied: bool) -> int:
+    earlier = (_number(headers.get(REDELIVERIES)) or 0) if copied else 0
     if not redelivered:
         return earlier
     count = _number(headers.get(COUNT))

@@ -22,6 +22,7 @@ import asyncio
 import heapq
 import itertools
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -70,12 +71,22 @@ class Destination:
 
     @classmethod
     def of(cls, delivery: Delivery) -> Destination | None:
-        """What `header` wrote; None for a message that nobody delayed."""
+        """What `header` wrote; None for a message that nobody delayed, or that another program
+        wants to have published where no topic is."""
         try:
             at, sent, exchange, key, log = json.loads(convert.header(delivery, HEADER) or "")
-            return cls(float(at), int(sent), str(exchange), str(key), log and str(log))
-        except (ValueError, TypeError):
+            to = cls(float(at), int(sent), str(exchange), str(key), log and str(log))
+        except (ValueError, TypeError, OverflowError, RecursionError):
             return None
+        return to if to.is_topic else None
+
+    @property
+    def is_topic(self) -> bool:
+        """Whether it can be a topic's exchange and log, or a queue that a topic is mapped to."""
+        name = self.exchange or self.key
+        if not name or "._" in name or not math.isfinite(self.at):
+            return False
+        return self.log is None or self.log == topology.log_of(self.exchange)
 
     def header(self) -> dict[str, str]:
         """The header that carries it through the ladder."""

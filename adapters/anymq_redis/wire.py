@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from anymq.driver import ATTEMPT, ONLY_GROUP, Received, Record
+from anymq.driver import ATTEMPT, ONLY_GROUP, Published, Received, Record
 
 from .places import time_of
 
@@ -76,7 +76,7 @@ class Place:
         self.prefix = prefix
 
 
-class Entry(Received):
+class Entry(Published):
     """A message as it stands in a topic's stream: decoded where it is asked for.
 
     What is not there is made by `__getattr__` at the first look.
@@ -178,7 +178,8 @@ def _decoded(
             headers["content-type"] = _JSON
     text = _text(position)
     native = text if position is id else _text(id)
-    return Received(
+    kind = Received if place.which == RETRY else Published
+    return kind(
         body,
         headers,
         position=text,

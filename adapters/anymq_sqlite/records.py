@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from anymq.cloudevents import count_of
-from anymq.driver import Received, Record
+from anymq.driver import Published, Received, Record
 
 from .headers import Headers, dump
 from .log import Entry, Message
 from .pending import Taken, Token
-
-ATTEMPT = "anymq-attempt"
 
 
 def entry(record: Record, topic: str, turn: int) -> Entry:
@@ -22,7 +19,7 @@ def entry(record: Record, topic: str, turn: int) -> Entry:
     return Entry(topic, record.unique, record.key, record.body, headers, due, turn)
 
 
-class Stored(Received):
+class Stored(Published):
     """A row of the log. Its headers are read when somebody asks for them."""
 
     __slots__ = ("_text", "vanished")
@@ -57,15 +54,4 @@ def stored(message: Message) -> Received:
 def received(taken: Taken) -> Received:
     """Return the record of a row that was taken."""
     message, token, redeliveries, vanished = taken
-    if redeliveries >= 0:
-        return Stored(message, token, redeliveries, vanished)
-    # Set back below what its own header says, so the header has to change.
-    item = Stored(message, token, 0, vanished)
-    headers = dict(item.headers)
-    headers[ATTEMPT] = str(max(1, _attempt(headers) + redeliveries))
-    item.headers = headers
-    return item
-
-
-def _attempt(headers: dict[str, str]) -> int:
-    return count_of(headers.get(ATTEMPT, "1"), 1)
+    return Stored(message, token, max(0, redeliveries), vanished)

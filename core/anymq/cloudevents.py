@@ -221,7 +221,7 @@ def _encodable(attributes: dict[str, str]) -> dict[str, str]:
 
 def attempt_of(received: Received) -> int:
     """Return the 1-based number of this delivery: the copy's header plus the broker's count."""
-    header = received.headers.get(ATTEMPT)
+    header = None if received.published else received.headers.get(ATTEMPT)
     return (1 if header is None else count_of(header, 1)) + received.redeliveries
 
 

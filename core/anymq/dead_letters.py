@@ -44,11 +44,11 @@ from .publisher import Publisher
 from .stamp import new_id
 from .topic import dead_letter_topic
 from .topics import Topics
+from .trust import REDRIVEN
 
 if TYPE_CHECKING:
     from .admin import Admin
 
-REDRIVEN = "anymq-redriven"
 CHUNK = 200
 
 T = TypeVar("T")

@@ -11,6 +11,7 @@ from .cloudevents import decode
 from .errors import AlreadySettled, StateError, check_delay, check_reason
 from .message import Message, Receipt
 from .names import check_topic
+from .trust import without_forged
 
 if TYPE_CHECKING:
     from .clock import Clock
@@ -55,7 +56,10 @@ class Delivery:
     def message(self) -> Message:
         """The message; decoded when first asked for."""
         if self._message is None:
-            self._message = decode(self.received, self._session.binding, self._session.topic)
+            message = decode(self.received, self._session.binding, self._session.topic)
+            if message.headers and self.received.published:
+                message = without_forged(message, self.received.headers)
+            self._message = message
         return self._message
 
     @property

@@ -309,6 +309,16 @@ class Received:
         return self.headers.get(name)
 
     @property
+    def published(self) -> bool:
+        """Whether it comes from where publishers write, and is no copy that a `nack` or `release`
+        put back for its group alone.
+
+        Any publisher may have written any header there, so the engine does not believe those that
+        only copies have (`ATTEMPT`). False where a driver cannot tell the two apart.
+        """
+        return False
+
+    @property
     def fresh(self) -> bool:
         """Whether this is a first delivery of what was published for all groups.
 
@@ -320,6 +330,16 @@ class Received:
             and headers.get(ATTEMPT) is None
             and headers.get(ONLY_GROUP) is None
         )
+
+
+class Published(Received):
+    """A message as it stands in its topic, where any publisher may have written it."""
+
+    __slots__ = ()
+
+    @property
+    def published(self) -> bool:
+        return True
 
 
 @dataclass(slots=True)

@@ -44,7 +44,8 @@ HEADERS_SIZE, HEADERS_DIGEST = "anymq-dlq-headers-size", "anymq-dlq-headers-sha2
 _LONGEST = 1000
 _LONGEST_HISTORY = 5
 _REMEMBERED = ("reason", "attempts", "error_type", "failed_at")
-_FAILURE = "anymq-dlq-"
+FAILURE = "anymq-dlq-"
+"""What the names of the headers begin with that say why a letter is one."""
 _OURS = {TOPIC, GROUP, REASON, ATTEMPTS, ERROR_TYPE, ERROR_MESSAGE, FIRST_SEEN, FAILED_AT}
 _ALL = frozenset({"body", "headers"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
@@ -121,7 +122,7 @@ def reduced(
     failure = {
         name: value
         for name, value in letter.headers.items()
-        if name in _OURS or (name.startswith(_FAILURE) and message.headers.get(name) != value)
+        if name in _OURS or (name.startswith(FAILURE) and message.headers.get(name) != value)
     }
     failure |= {
         REDUCED: " ".join(sorted(without)),
@@ -209,6 +210,6 @@ def without_failure(
     """Return `headers` as they were before the message failed, with `failure` in its history."""
     entry = {name: text(str(failure[name])) for name in _REMEMBERED if failure.get(name)}
     history = [*history_of(headers), entry][-_LONGEST_HISTORY:]
-    clean = {name: value for name, value in headers.items() if not name.startswith(_FAILURE)}
+    clean = {name: value for name, value in headers.items() if not name.startswith(FAILURE)}
     clean[HISTORY] = json.dumps(history)
     return clean

@@ -22,6 +22,7 @@ from .lookout import Lookout
 from .overdue import LOOK, Overdue
 from .session import Context, Session
 from .supervised import fault, supervise
+from .trust import only_group
 
 if TYPE_CHECKING:
     from .clock import Clock
@@ -517,11 +518,21 @@ class Subscription(AsyncIterator[Delivery]):
         A copy that was put back for another group alone is acked on the way.
         """
         while (delivery := await self._next()) is not None:
-            only = delivery.received.headers.get(ONLY_GROUP)
-            if only is not None and only != self._only:
-                await delivery.ack()
-            elif delivery.counted or await delivery.begin():
-                return delivery
+            headers = delivery.received.headers
+            if headers.get(ONLY_GROUP) is None or only_group(headers) in (None, self._only):
+                if delivery.counted or await delivery.begin():
+                    return delivery
+                continue
+            log.seldom(
+                ("only", self.topic, self.group),
+                logging.INFO,
+                "%s on %s is skipped here (group %s): it was put back for %s alone",
+                delivery.position,
+                self.topic,
+                self.group,
+                headers.get(ONLY_GROUP),
+            )
+            await delivery.ack()
         return None
 
     async def _next(self) -> Delivery | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ..cloudevents import attempt_of
 from ..driver import (
     ATTEMPT,
     Nack,
@@ -101,7 +102,7 @@ class Samples:
 
 def attempt(received: Received) -> int:
     """The attempt that the core would show."""
-    return int(received.headers.get(ATTEMPT, "1")) + received.redeliveries
+    return attempt_of(received)
 
 
 def contents(received: Sequence[Received]) -> list[bytes]:

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anymq.driver import Received, Record
+from anymq.errors import ConfigurationError
 from anymq_kafka import KafkaDriver, delay
+from anymq_kafka.aio import TopicPartition
 from anymq_kafka.delay import AT, MARGIN, TARGET, TIERS, TOPICS, delayed
 from anymq_kafka.records import DUE
+from anymq_kafka.retry import retry_topics
 from brokers import Server
 from tests.adapters.kafka.support import Bench, nothing, numbers
 from tests.adapters.support import bodies, take, take_through
@@ -142,3 +145,34 @@ async def test_it_survives_the_server(faulty: Server) -> None:
 def _time(item: Received) -> float:
     assert item.time is not None
     return item.time
+
+
+async def test_nobody_reaches_the_topics_of_the_engine_through_those_in_which_records_wait(
+    bench: Bench, driver: KafkaDriver
+) -> None:
+    """Another program writes to them; what it wants to have published elsewhere is dropped."""
+    source = await bench.join(driver)
+    await driver.publish([bench.record(0, deliver_at=time.time() + 0.2)])
+    assert numbers(await take(source, 1)) == [0]
+    private = retry_topics(f"{bench.name}.billing")[0]
+    targets = ["__consumer_offsets", "_anymq.anything", private, TOPICS[1], "not a name", ""]
+    async with bench.producer() as foreign:
+        for target in [*targets, bench.name]:
+            at = b"%d" % int(time.time() * 1000)
+            headers = [(TARGET, target.encode()), (AT, at), (DUE, at)]
+            await foreign.send_and_wait(TOPICS[0], b"1", headers=headers, partition=0)
+    assert numbers(await take(source, 1)) == [1]
+    assert await nothing(source, 0.3)
+    async with bench.consumer() as consumer:
+        ends = await consumer.end_offsets([TopicPartition(private, 0)])
+        assert set(ends.values()) == {0}
+
+
+async def test_what_is_mapped_to_a_reserved_name_cannot_be_delayed(
+    bench: Bench, driver: KafkaDriver
+) -> None:
+    await driver.declare(bench.topic("mapped", native="_anymq.mapped", create=False))
+    records = [bench.record(1), bench.record(2, name="mapped", deliver_at=time.time() + 60)]
+    stored, refused = await driver.publish(records)
+    assert isinstance(stored, str)
+    assert isinstance(refused, ConfigurationError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import sys
 import time
@@ -211,3 +212,36 @@ async def test_nothing_is_lost_or_early_when_the_server_is_killed(faulty: Server
 
         await eventually(member, seconds=60)
         assert min(got.values()) >= 0
+
+
+async def test_nobody_reaches_what_is_no_topic_through_the_queue_of_what_is_due(
+    bench: Bench, driver: RabbitMQDriver, source: Source
+) -> None:
+    """Another program writes to it; what it wants to have published elsewhere is set aside."""
+    await store(driver, [bench.record(0, deliver_at=time.time() + 0.2)])
+    assert numbers(await take(source, 1)) == [0]
+    channel = await driver.native.channel()
+    secret = f"{bench.name}._secret"
+    exchange = await channel.declare_exchange(secret, "fanout", auto_delete=True)
+    hidden = await channel.declare_queue(exclusive=True)
+    await hidden.bind(exchange)
+    plain = await channel.declare_queue(f"{bench.name}._plain", exclusive=True)
+    other = f"{bench.name}.other"
+    await driver.declare(bench.topic(other))
+    log = topology.log_of(bench.name)
+    forged = [
+        [0.0, 1, secret, "k", None],
+        [0.0, 1, "", plain.name, None],
+        [float("inf"), 1, bench.name, "k", log],
+        [0.0, 1, f"{other}.gone", "k", topology.log_of(other)],
+        [0.0, 1, "", "", None],
+        "nested",
+    ]
+    for to in [*forged, [0.0, 1, bench.name, "k", log]]:
+        message = aio_pika.Message(b"1", message_id="i", headers={due.HEADER: json.dumps(to)})
+        message.headers |= {"ce-id": "i", "ce-source": "/forger"}
+        await channel.default_exchange.publish(message, routing_key=due.QUEUE)
+    assert numbers(await take(source, 1)) == [1]
+    await nothing(source)
+    for queue in (hidden, plain):
+        assert await queue.get(fail=False) is None

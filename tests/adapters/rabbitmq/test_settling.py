@@ -139,7 +139,15 @@ async def test_release_by_servers_that_do_not_count_it(
 def test_how_often_it_was_delivered_before(
     headers: dict[str, str], redelivered: bool, expected: int
 ) -> None:
-    assert convert._redeliveries(headers, redelivered=redelivered) == expected
+    found = convert._redeliveries(headers, redelivered=redelivered, copied=True)
+    assert found == expected
+    # What was published to the topic says nothing of earlier deliveries.
+    headers.pop("anymq-redeliveries", None)
+    assert convert._redeliveries(headers, redelivered=redelivered, copied=True) == (
+        convert._redeliveries(
+            {**headers, "anymq-redeliveries": "3"}, redelivered=redelivered, copied=False
+        )
+    )
 
 
 async def test_what_the_core_never_saw_is_not_counted(bench: Bench) -> None:

@@ -22,6 +22,7 @@ from .requests import Requests
 from .round_trip import RoundTrip
 from .settlement import Settlement
 from .sources import OrderedGroups, Sources
+from .trust import Trust
 
 
 class Conformance(
@@ -49,6 +50,7 @@ class Conformance(
     Drivers,
     Sources,
     OrderedGroups,
+    Trust,
 ):
     """The contract, as tests. A backend's test class inherits it and names its harness.
 
