@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from anymq.driver import Record
 
 from .resp import bulk
+from .wire import fields
 
 _MOST = 512
 
@@ -31,6 +32,9 @@ def packed(record: Record) -> tuple[int, bytes, bytes]:
     """Return how many names and values the record has, and all of them but for its body: those that
     it shares, and the others. The body follows, and then the end of a line.
     """
+    if record.original is not None:
+        flat = fields(record)[:-1]
+        return len(flat) + 1, b"", b"%b$%d\r\n" % (bulk(flat), len(record.body))
     common = record.common
     found = _commons.get(id(common))
     if found is None or found[0] is not common:

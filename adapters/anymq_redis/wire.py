@@ -11,7 +11,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from anymq.driver import ATTEMPT, ONLY_GROUP, Published, Received, Record
+from anymq.driver import ATTEMPT, CONTROL, ONLY_GROUP, Published, Received, Record
+from anymq.names import is_control_header
 
 from .places import time_of
 
@@ -51,10 +52,27 @@ class Token:
 
 
 def fields(record: Record) -> list[bytes]:
-    """Return names and values in turn."""
+    """Return names and values in turn; of a copy the very bytes, and as often as they came."""
     flat: list[bytes] = []
-    for name, value in record.headers.items():
-        flat += (name.encode(), value.encode())
+    headers, original = record.headers, record.original
+    if not isinstance(original, Entry | Decoded):
+        for name, value in headers.items():
+            flat += (name.encode(), value.encode())
+        flat += (_DATA, record.body)
+        return flat
+    came: dict[str, list[bytes]] = {}
+    names = iter(original.flat)
+    for raw in zip(names, names, strict=True):
+        came.setdefault(_names[raw[0]], []).extend(raw)
+    for name, value in headers.items():
+        found = came.get(name)
+        same = found is not None and _text(found[-1]) == value
+        flat += found if found is not None and same else (name.encode(), value.encode())
+    for name, found in came.items():
+        # What is no header for anymq, though a field for the publisher's own consumers.
+        lost = name not in headers and is_control_header(name) and not name.startswith(CONTROL)
+        if lost and name.lower() not in ("data", "content-type"):
+            flat += found
     flat += (_DATA, record.body)
     return flat
 
@@ -74,6 +92,19 @@ class Place:
         self.which = which
         self.partition = max(0, which)
         self.prefix = prefix
+
+
+class Decoded(Received):
+    """A message that was decoded at once: another program's, or a copy in a group's own stream."""
+
+    __slots__ = ("flat", "place")
+
+    flat: Sequence[bytes]
+    place: Place
+
+    @property
+    def published(self) -> bool:
+        return self.place.which != RETRY
 
 
 class Entry(Published):
@@ -178,8 +209,7 @@ def _decoded(
             headers["content-type"] = _JSON
     text = _text(position)
     native = text if position is id else _text(id)
-    kind = Received if place.which == RETRY else Published
-    return kind(
+    decoded = Decoded(
         body,
         headers,
         position=text,
@@ -189,6 +219,8 @@ def _decoded(
         redeliveries=redeliveries,
         partition=place.partition,
     )
+    decoded.flat, decoded.place = flat, place
+    return decoded
 
 
 def _text(value: bytes) -> str:

@@ -160,6 +160,7 @@ def _fit(message: Message) -> Message:
         content_type=_named(message.content_type),
         correlation_id=_named(message.correlation_id),
         causation_id=_named(message.causation_id),
+        original=None,
     )
 
 
