@@ -7,12 +7,12 @@ ever) live here: everything is bounded, and what does not end is torn down by fo
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Coroutine
 from typing import Any
 
 from anymq.errors import AccessDenied, ConfigurationError, InvalidURL, translate
 from anymq.logs import logger
+from anymq.tls import client_context
 from anymq.url import URL
 
 from .aio import (
@@ -217,10 +217,7 @@ def _security(url: URL, options: KafkaOptions) -> dict[str, Any]:
     encrypted = url.scheme == "kafka+ssl"
     security: dict[str, Any] = {"security_protocol": "SSL" if encrypted else "PLAINTEXT"}
     if encrypted:
-        context = ssl.create_default_context(cafile=options.ca)
-        if options.cert is not None:
-            context.load_cert_chain(options.cert, options.key_file)
-        security["ssl_context"] = context
+        security["ssl_context"] = client_context(options.ca, options.cert, options.key_file)
     elif options.ca or options.cert or options.key_file:
         raise InvalidURL(f"{url.scheme}://…: ca, cert and key_file need the scheme kafka+ssl")
     if url.username is not None:

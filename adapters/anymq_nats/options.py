@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anymq.errors import ConfigurationError
+from anymq.tls import client_context
 from anymq.url import URL
 
 _FILES = ("ca", "cert", "key_file", "creds")
@@ -77,11 +78,4 @@ def encrypted(url: URL, options: NatsOptions) -> bool:
 
 def tls_context(options: NatsOptions) -> ssl.SSLContext:
     """Return the context for `options`; certificate and host name are always verified."""
-    try:
-        context = ssl.create_default_context(cafile=options.ca)
-        if options.cert:
-            context.load_cert_chain(options.cert, options.key_file)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"ca, cert or key_file cannot be used: {error}") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+    return client_context(options.ca, options.cert, options.key_file)

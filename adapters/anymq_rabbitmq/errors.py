@@ -90,7 +90,7 @@ ERRORS: ErrorTable = {
     pika.QueueEmpty: TransientError,
     # The codec and the operating system.
     codec.PAMQPException: ConnectionLost,
-    ssl.SSLCertVerificationError: PermanentError,
+    ssl.SSLCertVerificationError: AccessDenied,
     asyncio.TimeoutError: ConnectionLost,
     OSError: ConnectionLost,
     Cancelled: ConnectionLost,

@@ -6,6 +6,7 @@ import ssl
 from dataclasses import dataclass
 
 from anymq.errors import ConfigurationError
+from anymq.tls import client_context
 from anymq.url import URL
 
 
@@ -66,10 +67,4 @@ def tls_context(url: URL, options: RabbitMQOptions) -> ssl.SSLContext | None:
         if options.ca or options.cert:
             raise ConfigurationError(f"{url.scheme}: ca and cert need the scheme amqps")
         return None
-    try:
-        context = ssl.create_default_context(cafile=options.ca)
-        if options.cert:
-            context.load_cert_chain(options.cert, options.key_file)
-    except OSError as error:
-        raise ConfigurationError(f"the certificate files cannot be used: {error}") from error
-    return context
+    return client_context(options.ca, options.cert, options.key_file)

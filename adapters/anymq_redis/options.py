@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anymq.errors import ConfigurationError, InvalidURL
+from anymq.tls import client_context
 from anymq.url import URL
 
 PORT = 6379
@@ -66,12 +67,7 @@ def encryption(url: URL, options: RedisOptions) -> dict[str, Any]:
         if options.ca or options.cert or options.key_file:
             raise InvalidURL(f"{url}: ca, cert and key_file need rediss://")
         return {}
-    try:
-        context = ssl.create_default_context(cafile=options.ca)
-        if options.cert:
-            context.load_cert_chain(options.cert, options.key_file)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{url}: ca, cert or key_file cannot be used: {error}") from error
+    client_context(options.ca, options.cert, options.key_file)  # redis-py reads the files itself.
     return {
         "ssl_ca_certs": options.ca,
         "ssl_certfile": options.cert,

@@ -19,6 +19,7 @@ from .middleware import PublishMiddleware
 from .names import check_headers, check_topic
 from .options import split_options
 from .registry import load_driver
+from .tls import UNVERIFIED, is_unverified
 from .url import URL
 
 log = logger("anymq")
@@ -155,6 +156,8 @@ async def _connected_once(driver_type: type[Driver], url: URL, own: Any, timeout
             f"no answer from {url} within {timeout:.3g} s; is it running?"
         ) from late
     except Exception as raw:
+        if is_unverified(raw):
+            raise AccessDenied(f"connecting failed on {url}: {UNVERIFIED} ({raw})") from raw
         error = translate(raw, driver_type.errors, doing="connecting", where=str(url))
         hint = ""
         if isinstance(error, AccessDenied):
