@@ -91,7 +91,12 @@ class GroupSource(Source):
             raise failure
 
     async def release(self, nacks: Sequence[Nack]) -> None:
-        self._reader.give_back([item.received for item in nacks])
+        # The log knows nothing of attempts that were made in place: a copy says them.
+        tried = [item for item in nacks if item.attempt >= item.native_attempt]
+        if tried:
+            await self.nack(tried)
+        rest = [item.received for item in nacks if item.attempt < item.native_attempt]
+        self._reader.give_back(rest)
 
     async def keep(self, nacks: Sequence[Nack]) -> None:
         await self._reader.keep(

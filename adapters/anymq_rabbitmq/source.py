@@ -92,8 +92,10 @@ class QueueSource(Source):
             return
         await self._consumer.pause()
         if self._link.version >= _UNCOUNTED_NACK:
-            await self._consumer.requeue(self._tags(nack.received for nack in nacks))
-            return
+            # The queue knows nothing of attempts that were made in place: a copy says them.
+            same = [nack for nack in nacks if nack.attempt == nack.native_attempt - 1]
+            await self._consumer.requeue(self._tags(nack.received for nack in same))
+            nacks = [nack for nack in nacks if nack.attempt != nack.native_attempt - 1]
         live = [nack for nack in nacks if self._is_live(nack.received)]
         messages = [self._straight(nack) for nack in live]
         await self._move([nack.received for nack in live], messages)

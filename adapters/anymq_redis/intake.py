@@ -56,8 +56,6 @@ class Intake:
             self.spare.clear()
         else:
             records = [self.spare.popleft() for _ in range(limit)]
-        for record in records:
-            record.token.shown = True
         return records
 
     def suspect(self) -> None:
@@ -138,7 +136,10 @@ class Intake:
     ) -> bytes:
         reply: tuple[bytes, list[Any], int] = await self._member.run(script, which, args, keys=keys)
         cursor, entries, deleted = reply
-        self.spare += (self._member.keep(which, entry[:2], entry[2]) for entry in entries)
+        self.spare += (
+            self._member.keep(which, (id, flat), count, None if starts < 0 else starts)
+            for id, flat, count, starts in entries
+        )
         if deleted:
             spec = self._member.spec
             log.warning(

@@ -33,6 +33,7 @@ class GroupKeys:
     `group` is its name. `retry` is a stream of copies for this group alone; `delayed` and
     `payloads` are as a topic's, for copies that wait. `members` is a hash: when each was last
     seen, and since when it has held what it has held for longest, in milliseconds by the server.
+    `starts` is a hash: of what is pending, how many handlers are known to have begun.
     """
 
     group: bytes
@@ -40,6 +41,7 @@ class GroupKeys:
     delayed: bytes
     payloads: bytes
     members: bytes
+    starts: bytes
 
 
 def topic_keys(native: str, partitions: int) -> TopicKeys:
@@ -67,6 +69,7 @@ def group_keys(topic: str, native: str, native_group: str) -> GroupKeys:
         delayed=f"{prefix}_delayed".encode(),
         payloads=f"{prefix}_payloads".encode(),
         members=f"{prefix}_members".encode(),
+        starts=f"{prefix}_starts".encode(),
     )
 
 

@@ -41,10 +41,14 @@ class Member:
         )
         self.held: tuple[Tokens, ...] = tuple({} for _ in self.streams)
 
-    def keep(self, which: int, entry: Sequence[Any], count: int) -> Received:
-        """Hold `entry`, delivered `count` times so far, and return it as a message."""
+    def keep(self, which: int, entry: Sequence[Any], count: int, starts: int | None) -> Received:
+        """Hold `entry`, delivered `count` times so far, and return it as a message.
+
+        `starts` says of how many of the earlier ones a handler is known to have begun.
+        """
         id = entry[0]
         token = self.held[which][id] = Token(id, which, time.monotonic())
+        token.starts = starts
         return received(self.places[which], entry, token, count - 1)
 
     def keep_new(self, which: int, entries: Iterable[Sequence[Any]]) -> list[Received]:
@@ -91,7 +95,8 @@ class Member:
         kind = b"1" if which == RETRY else self.places[which].prefix
         head = (self.keys.group, self.name, kind)
         commands = self.commands if over is None else over
-        return await commands.eval(script, [self.streams[which], *keys], [*head, *args])
+        names = [self.streams[which], *keys, self.keys.starts]
+        return await commands.eval(script, names, [*head, *args])
 
     async def pending(self, which: int, start: bytes, count: int) -> list[bytes]:
         """Return the ids that are pending for this consumer on the server, from `start` on."""

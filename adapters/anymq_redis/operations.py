@@ -75,7 +75,7 @@ async def delete_topic(commands: Commands, topic: RedisTopic) -> None:
     keys = topic.keys
     every = [*keys.streams, keys.about, keys.delayed, keys.payloads, keys.cells]
     for group in await _keys_of_groups(commands, topic):
-        every += (group.retry, group.delayed, group.payloads, group.members)
+        every += (group.retry, group.delayed, group.payloads, group.members, group.starts)
     await commands.call(b"DEL", *every)
 
 
@@ -126,6 +126,7 @@ async def _remove(
         raise NotFound(f"topic {topic.spec.name!r} has no group {keys.group.decode()!r}")
     if done == -1:
         raise StateError(f"group {keys.group.decode()!r} has live members: stop them first")
+    await commands.call(b"DEL", keys.starts)
     return done == -2
 
 

@@ -72,6 +72,7 @@ PUBLISH = Script("_clock", "publish")
 RESOLVE = Script("resolve")
 
 ACK = Script("_owned", "ack")
+BEGIN_HANDLING = Script("_owned", "begin_handling")
 EXTEND = Script("_owned", "extend")
 HAND_OVER = Script("_owned", "hand_over")
 PUT_BACK = Script("_clock", "_owned", "put_back")

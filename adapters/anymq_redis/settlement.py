@@ -6,23 +6,33 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from anymq.driver import Nack, Received, Record, Rejected
+from anymq.cloudevents import attempt_of
+from anymq.driver import Begun, Nack, Received, Record, Rejected
 from anymq.errors import MessageTooLarge
 
 from .connection import Commands
 from .member import Member
 from .publisher import outcome
-from .scripts import ACK, EXTEND, HAND_OVER, PUT_BACK, REJECT
+from .scripts import ACK, BEGIN_HANDLING, EXTEND, HAND_OVER, PUT_BACK, REJECT
 from .topology import RedisTopic
 from .wire import Token, copy_fields, fields
 
 # What one script call carries at most: it holds up the server while it runs.
 _BYTES = 8 * 1024 * 1024
 _ITEMS = 500
-# Of these the server copies the bodies, whose sizes are not looked at.
-_COPIES = 100
 # What a script can hand to one XADD: its stack ends at 8,000.
 _VALUES = 7900
+
+
+def known_attempt(record: Received) -> int | None:
+    """See `Source.known_attempt`."""
+    token: Token = record.token
+    return None if token.starts is None else _first(record) + token.earlier + token.starts
+
+
+def _first(record: Received) -> int:
+    """Return the attempt that the header of `record` says."""
+    return attempt_of(record) - record.redeliveries
 
 
 class Settlement:
@@ -56,17 +66,25 @@ class Settlement:
                 lost = set(await self._member.run(EXTEND, which, _ids(page), over=commands))
                 self._member.let_go(which, (token for token in page if token.id in lost))
 
-    async def release(self, nacks: Iterable[Nack]) -> None:
-        """Copy to the group's retry stream, with the count as it is; an XADD wakes a reader."""
-        for which, tokens in self._member.ours(nack.received for nack in nacks):
-            for page in _pages(tokens, _COPIES):
-                await self.hand_over(which, [(token.id, False) for token in page])
-                self._member.let_go(which, page)
+    async def begin(self, begun: Iterable[Begun]) -> None:
+        """Note the starts of handlers beside what is pending."""
+        attempts = {id(item.received.token): item for item in begun}
+        for which, tokens in self._member.ours(item.received for item in attempts.values()):
+            for page in _pages(tokens):
+                args: list[bytes] = []
+                for token in page:
+                    item = attempts[id(token)]
+                    starts = item.attempt - _first(item.received) - token.earlier
+                    args += (token.id, b"%d" % max(0, starts))
+                await self._member.run(BEGIN_HANDLING, which, args)
 
-    async def hand_over(self, which: int, items: Iterable[tuple[bytes, bool]]) -> int:
-        """Give back entries by id, with or without counting this delivery; return how many."""
-        args = [arg for id, counted in items for arg in (id, b"1" if counted else b"0")]
-        done: int = await self._member.run(HAND_OVER, which, args, keys=[self._member.keys.retry])
+    async def release(self, nacks: Sequence[Nack]) -> None:
+        """Put the copy, which says the attempt, into the group's retry stream at once."""
+        await self.nack(nacks)
+
+    async def hand_over(self, which: int, ids: Sequence[bytes]) -> int:
+        """Give back entries by id, which no verb has settled; return how many."""
+        done: int = await self._member.run(HAND_OVER, which, ids, keys=[self._member.keys.retry])
         return done
 
     async def nack(self, nacks: Sequence[Nack]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError, ResponseError
 
-from anymq.driver import Driver, Nack, Received, Rejected, Source, SourceLost
+from anymq.driver import Begun, Driver, Nack, Received, Rejected, Source, SourceLost
 from anymq.errors import NotFound
 from anymq.logs import logger
 
@@ -17,7 +17,7 @@ from .intake import Intake
 from .member import Member
 from .places import FIRST
 from .scripts import LEAVE
-from .settlement import Settlement
+from .settlement import Settlement, known_attempt
 from .topology import create_groups
 from .upkeep import Chore, Upkeep
 from .wire import RETRY
@@ -32,6 +32,8 @@ _LEAVE = 2.0
 
 class GroupSource(Source):
     """A consumer of the group on the topic's stream and on the group's own retry stream."""
+
+    counts_starts = True
 
     def __init__(
         self,
@@ -75,6 +77,12 @@ class GroupSource(Source):
     async def release(self, nacks: Sequence[Nack]) -> None:
         await self._settlement.release(nacks)
 
+    def known_attempt(self, record: Received) -> int | None:
+        return known_attempt(record)
+
+    async def begin(self, begun: Sequence[Begun]) -> None:
+        await self._settlement.begin(begun)
+
     async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
         await self._settlement.reject(rejected)
 
@@ -105,16 +113,14 @@ class GroupSource(Source):
             await self._reader.aclose()
 
     async def _leave(self) -> None:
-        """Hand over what is pending, counted if the core has seen it, and forget the consumer.
+        """Hand over what is pending, with the starts that are known, and forget the consumer.
 
         XGROUP DELCONSUMER alone would lose what is pending.
         """
         member = self._member
         for which in member.all:
-            held = member.held[which]
             while page := await member.pending(which, b"-", _PAGE):
-                items = [(id, id in held and held[id].shown) for id in page]
-                if not await self._settlement.hand_over(which, items):
+                if not await self._settlement.hand_over(which, page):
                     break
             await member.run(LEAVE, which, [], keys=[member.keys.members])
 

@@ -39,16 +39,21 @@ _names = _Names()
 
 
 class Token:
-    """A delivery: in which stream its entry is pending, and whether the core has seen it."""
+    """A delivery: in which stream its entry is pending, and since when.
 
-    __slots__ = ("id", "position", "shown", "taken", "which")
+    `starts`, where another consumer has left it pending: how many handlers are known to have begun
+    with this entry. `earlier` is how many had with those that it is a copy of.
+    """
+
+    __slots__ = ("earlier", "id", "position", "starts", "taken", "which")
 
     def __init__(self, id: bytes, which: int, taken: float) -> None:
         self.id = id
         self.which = which
         self.position = id
-        self.shown = False
         self.taken = taken
+        self.starts: int | None = None
+        self.earlier = 0
 
 
 def fields(record: Record) -> list[bytes]:
@@ -196,7 +201,8 @@ def _decoded(
     if token is not None:
         if place.which == RETRY:
             position = content.pop(POSITION, id)
-            redeliveries += _count(content.pop(REDELIVERED, b"0"))
+            token.earlier = _count(content.pop(REDELIVERED, b"0"))
+            redeliveries += token.earlier
         token.position = position
     body: bytes | None = content.pop(_DATA, None)
     headers = {

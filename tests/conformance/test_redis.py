@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from anymq.testing.conformance import Conformance, Faults, StoreConformance
+from anymq.testing.suite.starts import Starts
 
 from .servers import ServerHarness
 
@@ -10,7 +11,7 @@ HARNESS = ServerHarness("redis", "redis")
 
 
 @pytest.mark.redis
-class TestRedis(Conformance):
+class TestRedis(Conformance, Starts):
     harness = HARNESS
 
 

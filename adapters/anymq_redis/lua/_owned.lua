@@ -1,6 +1,7 @@
 -- Part of the scripts that settle. KEYS[1] is the stream where the entries are pending, ARGV[1] the
 -- group, ARGV[2] the consumer, ARGV[3] '1' if the stream is the group's own: what is settled is
--- deleted from it then. Else it is what positions in this stream begin with.
+-- deleted from it then. Else it is what positions in this stream begin with. The last key is the hash of
+-- the starts that are known, by ARGV[3], ':', and the id.
 
 local function count_of(id)
   local reply = redis.pcall('XPENDING', KEYS[1], ARGV[1], id, id, 1)
@@ -27,7 +28,17 @@ local function owned(ids)
   return found
 end
 
+local function starts_of(id)
+  return tonumber(redis.call('HGET', KEYS[#KEYS], ARGV[3] .. ':' .. id) or 0)
+end
+
+local function forget_starts(ids)
+  if redis.call('EXISTS', KEYS[#KEYS]) == 0 then return end
+  for _, id in ipairs(ids) do redis.call('HDEL', KEYS[#KEYS], ARGV[3] .. ':' .. id) end
+end
+
 local function settle(ids)
+  forget_starts(ids)
   for i = 1, #ids, 1000 do
     local stop = math.min(i + 999, #ids)
     redis.call('XACK', KEYS[1], ARGV[1], unpack(ids, i, stop))

@@ -1,6 +1,6 @@
--- Takes over entries whose lease has ended. KEYS stream, members. ARGV group, consumer, '', our lease in
--- milliseconds, where to go on, how many. Returns where to go on next, then {id, fields, count} of each,
--- then how many had been deleted while pending.
+-- Takes over entries whose lease has ended. KEYS stream, members, starts. ARGV group, consumer, what the
+-- fields of starts begin with, our lease in milliseconds, where to go on, how many. Returns where to go on
+-- next, then {id, fields, count, starts} of each, then how many had been deleted while pending.
 --
 -- The lease is the owner's, as that says it; ours, if the owner says nothing.
 
@@ -23,7 +23,8 @@ for _, entry in ipairs(pending) do
   if idle >= lease then
     local claimed = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], lease, id)[1]
     if claimed then -- Redis 6.2 has nil for a deleted one, which stays pending; 7 has nothing and forgets it
-      taken[#taken + 1] = {id, claimed[2], count + 1}
+      local starts = redis.call('HGET', KEYS[3], ARGV[3] .. ':' .. id)
+      taken[#taken + 1] = {id, claimed[2], count + 1, tonumber(starts or 0)}
     else
       redis.call('XACK', KEYS[1], ARGV[1], id)
       deleted = deleted + 1

@@ -1,11 +1,10 @@
--- Settles, and puts back the entry as it is, with its count: no payload travels to the client and
--- back. KEYS then retry. ARGV then of each: id, 1 if this delivery counts, else 0.
+-- Settles, and puts back the entry as it is, with the starts that are known: no payload travels to the
+-- client and back. KEYS then retry. ARGV then the ids.
 
 local ids = {}
-for i = 4, #ARGV, 2 do
+for i = 4, #ARGV do
   local id = ARGV[i]
-  local count = count_of(id)
-  if count then
+  if count_of(id) then
     local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
     if entry then
       local position, earlier, copy = ARGV[3] == '1' and id or ARGV[3] .. id, 0, {}
@@ -20,9 +19,8 @@ for i = 4, #ARGV, 2 do
           copy[#copy + 1] = value
         end
       end
-      local redelivered = earlier + count - 1 + tonumber(ARGV[i + 1])
       redis.call('XADD', KEYS[2], '*', 'anymq-position', position,
-        'anymq-redelivered', redelivered, unpack(copy))
+        'anymq-redelivered', earlier + starts_of(id), unpack(copy))
     end
     ids[#ids + 1] = id
   end

@@ -9,7 +9,7 @@ for i = 4, #ARGV do
     local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
     if entry then
       redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'JUSTID')
-      taken[#taken + 1] = {id, entry[2], count}
+      taken[#taken + 1] = {id, entry[2], count, count > 1 and starts_of(id) or -1}
     else
       deleted[#deleted + 1] = id
     end

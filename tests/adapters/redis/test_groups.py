@@ -122,7 +122,7 @@ async def test_what_was_read_but_not_handed_out_is_kept_and_given_back(
         assert await nothing(other, 0.3)
     await source.aclose()
     back = {item.body: item.redeliveries for item in await take(other, 2)}
-    assert back == {held[0].body: 1, (b"0" if held[0].body == b"1" else b"1"): 0}
+    assert back == {b"0": 0, b"1": 0}, "no handler is known to have begun"
 
 
 async def test_credit_of_nothing_takes_nothing(bench: Bench, driver: RedisDriver) -> None:

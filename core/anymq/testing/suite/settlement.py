@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from ... import letters as why
 from ...broker import Broker
 from ...connect import connect
+from ...delivery import Delivery
 from ...errors import AlreadySettled
+from ...middleware import Acknowledge, DeadLetter, Retry
 from ..tools import bodies, silent, take, take_acked, take_one_of, until, worker
 from .base import Base
 
@@ -116,6 +119,35 @@ class Settlement(Base):
             assert fourth.attempt == 2
             assert fourth.message == first.message
             await fourth.ack()
+
+    async def test_a_release_keeps_the_attempts_made_in_place(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        begun: list[int] = []
+
+        async def handle(delivery: Delivery) -> None:
+            begun.append(delivery.attempt)
+            if delivery.attempt < 3:
+                raise ValueError("again")
+            await asyncio.Event().wait()
+
+        retry = Retry(attempts=5, initial=0.01, in_place=1.0)
+        await broker.publish(topic, "x")
+        async with (
+            connect(url) as other,
+            other.subscribe(
+                topic,
+                group="g",
+                handler=handle,
+                middleware=[Acknowledge(), DeadLetter(), retry],
+                drain_timeout=0,
+            ),
+        ):
+            await until(lambda: begun == [1, 2, 3])
+        async with broker.subscribe(topic, group="g") as deliveries:
+            (again,) = await take_acked(deliveries, 1)
+            assert again.attempt == 3
+            await silent(deliveries, 0.3)
 
     async def test_closing_gives_back_what_is_unsettled(
         self, url: str, broker: Broker, topic: str
