@@ -200,7 +200,7 @@ def history_of(headers: Mapping[str, str]) -> list[dict[str, str]]:
 
 def number_of(header: str | None) -> int | None:
     """Return what a header counts; None if it is no such number."""
-    if header is None or not (header.isascii() and header.isdecimal() and len(header) < 10):
+    if header is None or not (header.isascii() and header.isdecimal() and len(header) < 19):
         return None
     return int(header)
 

@@ -221,5 +221,9 @@ def test_damaged_histories_are_left_out() -> None:
     assert found == [{"reason": "no "}]
 
 
+def test_counts_that_were_forged_and_grew_are_still_read() -> None:
+    assert number_of(str(2 * 999_999_999)) == 1_999_999_998
+
+
 def test_absurd_numbers_are_left_out() -> None:
     assert [number_of(text) for text in ("3", "9" * 5_000, "-1", "", "٣", None)] == [3] + [None] * 5
