@@ -7,6 +7,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 from aiormq.abc import DeliveredMessage
@@ -22,6 +23,10 @@ _LARGEST_PREFETCH = 65535
 _SMALLEST = 22  # A header frame with nothing but flags.
 CLOSE_TIMEOUT = 1.0
 DRAIN_TIMEOUT = 5.0
+ON_ITS_WAY = 0.2
+"""Seconds that a delivery may take to come, after what made room for it was settled."""
+LOOKS = 20
+"""How often one looks meanwhile."""
 
 
 class Cancelled(Exception):
@@ -36,7 +41,7 @@ class Delivery:
     def __init__(self, consumer: Consumer, method: bytes) -> None:
         self.consumer = consumer
         self.method = method
-        # Past the consumer's tag: there is one consumer on the channel.
+        # Past the consumer's tag: all consumers on the channel are ours.
         self.tag, self.redelivered = _TAG.unpack_from(method, 5 + method[4])
         self.properties = b""
         self.body = b""
@@ -77,7 +82,12 @@ class Consumer:
         self._coming: Delivery | None = None
         self._parts: list[bytes] = []
         self._missing = 0
-        self._tag: str | None = None
+        self._tags: list[str] = []
+        self._window = 0
+        self._left = 0
+        """How many an earlier consumer had unsettled when this one began."""
+        self._moved = monotonic()
+        """When the server last had a reason to send more."""
         self._switching = asyncio.Lock()
         self.on_change: Callable[[], None] | None = None
         """Called when there may be something to take, or an error."""
@@ -97,8 +107,7 @@ class Consumer:
         channel = await link.channel()
         consumer = cls(link, channel, queue, arguments or {})
         try:
-            window = min(prefetch, _LARGEST_PREFETCH)
-            await link.call(channel.client.basic_qos(prefetch_count=window))
+            consumer._window = min(prefetch, _LARGEST_PREFETCH)
             await consumer._resume()
         except BaseException:
             await channel.close(CLOSE_TIMEOUT)
@@ -112,9 +121,36 @@ class Consumer:
             return self._channel.error
         return Cancelled("RabbitMQ has cancelled the consumer") if self._cancelled else None
 
+    @property
+    def window(self) -> int:
+        """How many unsettled deliveries the server lets us have."""
+        return self._window
+
+    @property
+    def full(self) -> bool:
+        """Whether the server can send nothing more before something is settled."""
+        return len(self._unsettled) >= self._window + self._left
+
+    async def widen(self, window: int) -> None:
+        """Have the server send more: by one more consumer, for what is missing.
+
+        The server takes the size of a consumer's window when it begins, and the quorum queues know
+        none for a whole channel. To end it and begin anew would count what is on its way.
+        """
+        before, self._window = self._window, min(window, _LARGEST_PREFETCH)
+        async with self._switching:
+            if self._tags:
+                await self._consume(self._window - before)
+
+    async def narrow(self, window: int) -> None:
+        """Have the server send less, from the next `take` on. Only while it is `full`: then
+        nothing is on its way."""
+        self._window = window
+        await self.pause()
+
     async def take(self, limit: int, wait: float) -> list[Delivery]:
         """Take up to `limit` deliveries, waiting up to `wait` seconds for the first."""
-        if self._tag is None and self.error is None:
+        if not self._tags and self.error is None:
             await self._resume()
         if not self._buffer and wait > 0 and self.error is None:
             loop = asyncio.get_running_loop()
@@ -188,22 +224,33 @@ class Consumer:
         """End the deliveries until the next `take`.
 
         For when something is put back: it would come here again at once. And what the server has
-        sent at the moment when the consumer goes away, it counts as delivered.
+        sent at the moment when the consumer goes away, it counts as delivered: so nothing is
+        settled meanwhile, and it goes when nothing is on its way.
         """
-        async with self._switching:
-            if self._tag is not None and self.error is None:
-                tag, self._tag = self._tag, None
-                await self._link.call(self._channel.client.basic_cancel(tag))
+        if not self._tags:
+            return
+        async with self._settling, self._switching:
+            for _ in range(LOOKS):
+                if self.full or self.error or monotonic() > self._moved + ON_ITS_WAY:
+                    break
+                await asyncio.sleep(ON_ITS_WAY / LOOKS)
+            while self._tags and self.error is None:
+                await self._link.call(self._channel.client.basic_cancel(self._tags.pop()))
 
     async def _resume(self) -> None:
         async with self._switching:
-            if self._tag is None:
-                answer = await self._link.call(
-                    self._channel.client.basic_consume(
-                        self._queue, _never, arguments=self._arguments
-                    )
-                )
-                self._tag = answer.consumer_tag or ""
+            if not self._tags:
+                self._left = len(self._unsettled)
+                await self._consume(self._window)
+
+    async def _consume(self, window: int) -> None:
+        client = self._channel.client
+        await self._link.call(client.basic_qos(prefetch_count=window))
+        answer = await self._link.call(
+            client.basic_consume(self._queue, _never, arguments=self._arguments)
+        )
+        self._tags.append(answer.consumer_tag or "")
+        self._moved = monotonic()
 
     async def stop(self) -> list[Delivery]:
         """End the deliveries, and return those that nobody has taken."""
@@ -223,6 +270,7 @@ class Consumer:
         if not frames:
             return
         self._channel.transport.write(b"".join(frames))
+        self._moved = monotonic()
         for tag in done:
             del self._unsettled[tag]
         await self._channel.transport.drain(DRAIN_TIMEOUT)

@@ -202,7 +202,8 @@ class RabbitMQDriver(Driver):
             source = await self._join_ordered(spec, group, filling)
         else:
             life = await group.claim(self._link) if spec.create else 0
-            consumer = await Consumer.open(self._link, group.queue, prefetch=spec.prefetch)
+            first = spec.first or spec.prefetch
+            consumer = await Consumer.open(self._link, group.queue, prefetch=first)
             source = QueueSource(
                 consumer,
                 queue=group.queue,
@@ -211,6 +212,7 @@ class RabbitMQDriver(Driver):
                 publisher=self._publisher,
                 delays=self._delays,
                 filling=filling,
+                most=max(spec.prefetch, first),
             )
         # Half of what the server allows, for its own heartbeat may have been the last word.
         source.silence = float(self._options.heartbeat)

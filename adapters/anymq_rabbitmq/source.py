@@ -19,6 +19,10 @@ from .link import Link, bounded
 from .publisher import Outgoing, Publisher
 
 GIVE_BACK_TIMEOUT = 1.5
+LARGE = 8
+"""A window from this on is doubled, so that it need not follow each step of the core's."""
+SHRINK = 16
+"""It becomes smaller when the core's is smaller by this."""
 # Since then basic.nack gives a message back without counting that as a failure.
 _UNCOUNTED_NACK = (4, 3)
 
@@ -40,6 +44,7 @@ class QueueSource(Source):
         publisher: Publisher,
         delays: Delays,
         filling: Filling | None,
+        most: int,
     ) -> None:
         self._consumer = consumer
         self._queue = queue
@@ -48,17 +53,19 @@ class QueueSource(Source):
         self._publisher = publisher
         self._delays = delays
         self._filling = filling
+        self._most = most
         self._closed = False
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         """See `Source`. Whatever ends the channel raises `SourceLost` at once."""
         if self._filling is not None:
             self._filling.check()
+        if error := self._consumer.error:
+            raise SourceLost(str(error)) from error
         if limit < 1:
-            if error := self._consumer.error:
-                raise SourceLost(str(error)) from error
             return ()
         try:
+            await self._follow(limit)
             deliveries = await self._consumer.take(limit, wait)
         except Exception as error:
             raise SourceLost(str(error)) from error
@@ -75,6 +82,16 @@ class QueueSource(Source):
         if nameless:
             await self._name(nameless, named)
         return records
+
+    async def _follow(self, limit: int) -> None:
+        """Let the server's window follow the core's: what it pushes here no other member gets."""
+        consumer = self._consumer
+        held = len(consumer.unsettled) - len(consumer.untaken)
+        wanted = min(max(1, limit + held), self._most)
+        if wanted > consumer.window:
+            await consumer.widen(min(wanted if wanted < LARGE else 2 * wanted, self._most))
+        elif wanted * SHRINK < consumer.window and consumer.full:
+            await consumer.narrow(wanted)
 
     async def ack(self, records: Sequence[Received]) -> None:
         """See `Source`."""

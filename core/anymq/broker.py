@@ -374,7 +374,9 @@ class Broker:
         `ack_deadline` is the lease in seconds: of a crashed consumer's messages on the backends
         that have leases, and of every unsettled delivery if `auto_extend` is off; otherwise the
         engine extends all it holds, in handlers or buffered. `prefetch` fixes how many messages are
-        held unsettled at a time; by default that adapts to the handler.
+        held unsettled at a time; by default that adapts to the handler: it begins with one for
+        each handler that runs, so that members which start together share a backlog, and grows as
+        fast as messages are handled.
 
         Raises `ConfigurationError` here, or when entered; entering also raises what the broker, or
         a store of the middleware, says. What may pass is tried for the URL's `connect_timeout`.
@@ -407,6 +409,7 @@ class Broker:
             wrapped = shorten(chain, adapt(handler, target, batch, unknown))
             stores = stores_of(chain)
         member = new_id()
+        places = concurrency * (batch.size if batch else 1)
         native_group = self._native_group(target.name, group)
 
         async def open_source(generation: int) -> Source:
@@ -423,7 +426,8 @@ class Broker:
                 native_group=native_group,
                 start=start,
                 ack_deadline=ack_deadline,
-                prefetch=prefetch or max(100, 2 * concurrency * (batch.size if batch else 1)),
+                prefetch=prefetch or max(100, 2 * places),
+                first=prefetch or places,
                 member=f"{member}-{generation}",
                 create=self._options.declare and f"{target.name}.{group}" not in self._names,
                 ordered=ordered and group is not None,

@@ -5,46 +5,80 @@ from __future__ import annotations
 SMALLEST = 32
 LARGEST = 1000
 MAX_BYTES = 32 * 1024 * 1024
+UNKNOWN = 64 * 1024.0
+"""The size of a message, before one has come."""
+AHEAD = 0.5
+"""Seconds of work that may wait here for the handlers."""
+GROWTH = 8
 STALE = 1.0
 
 
 class Credit:
     """Adapts the window to the handler.
 
-    It doubles while the handlers empty the buffer faster than it is filled, and halves when
-    messages wait in the buffer for over a second, so that a slow member does not sit on messages
-    others could handle. A `fixed` window stays as it is. Bytes are bounded in either case.
+    Members that share their messages begin with one for each handler (`concurrency`), so that
+    the first one does not take what others could handle. The window grows, fourfold, while the
+    handlers empty the buffer faster than it is filled, up to `AHEAD` seconds of what they have
+    been seen to do: fast ones reach the largest window within some five fetches, slow ones have
+    nothing that waits for them. It halves when messages wait in the buffer for over a second.
+
+    A `fixed` window stays as it is. Bytes are bounded in either case.
     """
 
-    __slots__ = ("_average", "_fixed", "_floor", "_most", "bytes", "held", "window")
+    __slots__ = (
+        "_average",
+        "_fixed",
+        "_floor",
+        "_looked",
+        "_most",
+        "_settled",
+        "_shared",
+        "bytes",
+        "held",
+        "window",
+    )
 
     def __init__(
-        self, *, concurrency: int, fixed: int | None, max_bytes: int | None = None
+        self,
+        *,
+        concurrency: int,
+        fixed: int | None,
+        max_bytes: int | None = None,
+        shared: bool = True,
     ) -> None:
         self._fixed = fixed is not None
-        self._floor = max(1, concurrency)
+        self._shared = shared
         self._most = MAX_BYTES if max_bytes is None else max_bytes
-        self.window = fixed if fixed is not None else max(SMALLEST, 2 * concurrency)
         self.held = 0
         self.bytes = 0
-        self._average = 256.0
+        self.window = 0 if fixed is None else fixed
+        self.resize(concurrency)
+        self._average = UNKNOWN
+        self._settled = 0
+        """Since the last look at the handlers' speed."""
+        self._looked = 0.0
 
     def resize(self, concurrency: int) -> None:
         """The handlers are this many from now on."""
-        self._floor = max(1, concurrency)
+        self._floor = concurrency if self._shared else max(SMALLEST, 2 * concurrency)
         if not self._fixed:
-            self.window = max(self.window, 2 * concurrency)
+            self.window = max(self.window, self._floor)
 
     def take(self, count: int, size: int) -> None:
         """So many messages, of `size` bytes together, are held."""
         self.held += count
         self.bytes += size
-        self._average += (size / count - self._average) * min(1.0, count / 64)
+        average = size / count
+        if average > self._average:
+            self._average = average  # at once: too much is worse than too little
+        else:
+            self._average += (average - self._average) * min(1.0, count / 64)
 
     def give(self, count: int, size: int) -> None:
         """So many messages, of `size` bytes together, are settled."""
         self.held -= count
         self.bytes -= size
+        self._settled += count
 
     def clear(self) -> None:
         """Nothing is held any more."""
@@ -58,11 +92,23 @@ class Credit:
             by_bytes = 1
         return min(self.window - self.held, by_bytes)
 
-    def fetched(self, *, full: bool, starved: bool, oldest_wait: float) -> None:
+    def fetched(self, *, full: bool, starved: bool, oldest_wait: float, now: float) -> None:
         """Adapt after a fetch: it came back full, the handlers were idle, the longest wait."""
         if self._fixed:
             return
         if full and starved:
-            self.window = min(self.window * 2, LARGEST)
+            self._grow(now)
         elif oldest_wait > STALE:
             self.window = max(self.window // 2, self._floor)
+
+    def _grow(self, now: float) -> None:
+        settled, seconds = self._settled, now - self._looked
+        self._settled, self._looked = 0, now
+        # In no time: by a clock that a test moves.
+        ahead = settled * AHEAD / seconds if seconds > 0 else settled * LARGEST
+        self.window = max(self.window, int(min(self.window * GROWTH, self._floor + ahead, LARGEST)))
+
+    def stretch(self) -> None:
+        """Whoever handles asks for more, though what is held is not settled yet."""
+        if not self._fixed:
+            self.window = max(self.window, min(self.window * 2, LARGEST))

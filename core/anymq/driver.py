@@ -123,7 +123,9 @@ class SubscribeSpec:
     record that is not extended for this long goes to another member (where the broker has no
     leases, when its consumer is gone). `prefetch` is how many records the core means to hold
     unsettled at a time; without one of the user's, its credit may grow beyond that, and the driver
-    must not stop there. `member` is unique to this subscription.
+    must not stop there. It begins with `first` (0: with `prefetch`), and `limit` of `receive` says
+    how it goes on: a driver whose broker pushes takes no more than that from the other members.
+    `member` is unique to this subscription.
 
     `ordered` asks for the order of partitions: each is read by one member of the group at a time,
     from its first unsettled record on, and handed to another member only when nothing of it is
@@ -150,6 +152,7 @@ class SubscribeSpec:
     ack_deadline: float
     prefetch: int
     member: str
+    first: int = 0
     create: bool = True
     ordered: bool = False
     revoke: Revoke = _nothing_to_revoke

@@ -597,7 +597,7 @@ class Session:
 
     def _forget(self, records: Sequence[Received], pending: list[Any] | None = None) -> None:
         if records:
-            size = sum([len(received.body) for received in records])
+            size = sum(map(len, [received.body for received in records]))
             self._context.settled(len(records), size)
         if pending is not None:
             pending.clear()

@@ -107,9 +107,16 @@ class Subscription(AsyncIterator[Delivery]):
         self._drain_timeout = drain_timeout
         self._open_timeout = open_timeout
         self._on_close = on_close
-        self._credit = Credit(concurrency=self._places, fixed=prefetch, max_bytes=prefetch_bytes)
+        self._credit = Credit(
+            concurrency=self._places,
+            fixed=prefetch,
+            max_bytes=prefetch_bytes,
+            shared=context.group is not None and not context.ordered,
+        )
         self._lanes = Lanes() if context.ordered else None
         self._buffer: deque[Delivery] | Lanes = deque() if self._lanes is None else self._lanes
+        self._asks = handler is None or context.ordered
+        """Whether who waits for a delivery may do so before settling what has been handed out."""
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._room = asyncio.Event()
         self._session: Session | None = None
@@ -541,11 +548,15 @@ class Subscription(AsyncIterator[Delivery]):
                 return None
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
+            if self._asks and self._credit.room < 1:
+                self._room.set()
             try:
                 await waiter
             except asyncio.CancelledError:
                 if waiter.done() and not waiter.cancelled():
                     self._wake(1)  # pass it on: this one was woken and will not take
+                elif waiter in self._waiters:
+                    self._waiters.remove(waiter)
                 raise
         if self._state != "open" or len(self._workers) > self._places:
             return None
@@ -770,7 +781,11 @@ class Subscription(AsyncIterator[Delivery]):
             return credit.room
         self._room.clear()
         await self._clock.wait(self._room, 1.0)
-        return 0 if self._paused else max(0, credit.room)
+        if self._paused:
+            return 0
+        if self._asks and self._waiters and not self._buffer and credit.held >= credit.window:
+            credit.stretch()
+        return max(0, credit.room)
 
     def _accept(
         self, session: Session, records: Sequence[Received], limit: int, begun: float
@@ -778,15 +793,16 @@ class Subscription(AsyncIterator[Delivery]):
         credit, buffer = self._credit, self._buffer
         starved = not buffer
         if records:
-            credit.take(len(records), sum([len(record.body) for record in records]))
+            credit.take(len(records), sum(map(len, [record.body for record in records])))
             # A read that took too long may have had its messages from the beginning.
             overran = self._monotonic() - begun > 2 * self._clock.poll
             buffer.extend(session.hold(records, begun if overran else None))
             if session.group is None:
                 self.place = session.source.place
             self._wake(len(records))
-        oldest = self._clock.monotonic() - buffer[0].fetched if buffer else 0.0
-        credit.fetched(full=0 < limit <= len(records), starved=starved, oldest_wait=oldest)
+        now = self._monotonic()
+        oldest = now - buffer[0].fetched if buffer else 0.0
+        credit.fetched(full=0 < limit <= len(records), starved=starved, oldest_wait=oldest, now=now)
 
     async def _recover(
         self, session: Session, raw: Exception, failures: int, *, hung: bool

@@ -98,7 +98,7 @@ async def test_cancelling_a_close_cuts_the_drain_short(both: Both) -> None:
 async def test_a_lost_source_is_replaced_and_its_deliveries_go_stale(both: Both) -> None:
     broker, driver = both
     driver.subscribing = []
-    async with broker.subscribe("t", group="g") as deliveries:
+    async with broker.subscribe("t", group="g", prefetch=10) as deliveries:
         first = driver.sources[0]
         first.put("held", "buffered")
         (held,) = await take(deliveries, 1)

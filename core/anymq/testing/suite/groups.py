@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from itertools import count
 
 from ...broker import Broker
 from ...connect import connect
+from ...partitions import partition_of
+from ...topic import Topic
 from ..harness import random_name
 from ..tools import PATIENCE, bodies, silent, take_acked, until, worker
 from .base import Base
+
+
+def _evenly(partitions: int) -> Iterator[str]:
+    """Yield a key for each partition."""
+    for partition in range(partitions):
+        yield next(key for key in map(str, count()) if partition_of(key, partitions) == partition)
 
 
 class Groups(Base):
@@ -44,6 +55,39 @@ class Groups(Base):
                     await until(lambda: sum(map(len, shares)) >= len(sent))
         handled = shares[0] + shares[1]
         assert set(handled) == set(sent)
+
+    async def test_members_that_start_together_share_a_backlog(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        members, each, seconds = 3, 4, 0.4
+        shared = Topic(topic, partitions=2 * members)
+        await broker.publish_many(
+            shared, [*_evenly(2 * members)] * (each // 2), key=lambda body: body
+        )
+        running: set[int] = set()
+        all_run = asyncio.Event()
+        shares: Counter[int] = Counter()
+
+        def member(index: int):  # type: ignore[no-untyped-def]
+            async def handle(body: str) -> None:
+                running.add(index)
+                await all_run.wait()
+                await asyncio.sleep(seconds)
+                shares[index] += 1
+
+            return handle
+
+        async with AsyncExitStack() as stack:
+            for index in range(members):
+                one = await stack.enter_async_context(connect(url))
+                await stack.enter_async_context(
+                    one.subscribe(shared, group="g", handler=member(index))
+                )
+            await until(lambda: len(running) == members, what="every member has a message")
+            all_run.set()
+            await until(lambda: shares.total() == members * each)
+        # One may have had a message of a partition that is another's by now.
+        assert max(shares.values()) <= each + 1, shares
 
     async def test_groups_are_independent(self, broker: Broker, topic: str) -> None:
         async with (
