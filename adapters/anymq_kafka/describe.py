@@ -106,7 +106,7 @@ async def describe_group(
             for tp, place in left.items()
         ),
         lag=sum(place.count for place in left.values()) + waiting,
-        lag_seconds=await _age(clients, left),
+        lag_seconds=await _age(clients, left | retries),
         in_flight=idle,
         waiting=waiting,
         oldest_pending=idle,
@@ -115,7 +115,7 @@ async def describe_group(
 
 
 async def _age(clients: Clients, left: dict[TopicPartition, Remaining]) -> float:
-    """Return the age of the oldest unsettled message: Kafka does not know which are delivered."""
+    """Return the age of the oldest message that is not settled, or waits for a retry."""
     begins = {tp: place.begin for tp, place in left.items() if place.count}
     moments = await times_at(clients, begins)
     return max([0.0, *(time.time() - moment / 1000 for moment in moments.values())])

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Any
 
 from anymq.driver import Start
 from anymq.errors import ConfigurationError
@@ -15,6 +16,7 @@ from anymq.logs import logger
 from .aio import AIOKafkaConsumer, TopicPartition, commit, committed, kafka
 from .clients import Clients, stop_consumer
 from .commits import REFUSED
+from .records import DUE
 from .topology import Topology
 
 log = logger("anymq.kafka")
@@ -102,8 +104,23 @@ async def times_at(clients: Clients, places: Places) -> dict[TopicPartition, int
         for tp in places:
             records = (await consumer.getmany(tp, timeout_ms=wait, max_records=1)).get(tp)
             if records:
-                found[tp] = records[0].timestamp
+                found[tp] = _published(records[0])
     return found
+
+
+def _published(record: Any) -> int:
+    """Return the time of a record; of a copy that waits for a retry, when it was published first.
+
+    In milliseconds.
+    """
+    stored, said = int(record.timestamp), dict(record.headers)
+    if DUE not in said:
+        return stored
+    try:
+        first = datetime.fromisoformat((said.get("ce_time") or b"").decode())
+        return min(stored, int(first.timestamp() * 1000))
+    except (ValueError, OverflowError):
+        return stored
 
 
 async def place_group(

@@ -47,6 +47,8 @@ def group_info(topic: TopicSpec, log: Log, group: Group, clock: Clock) -> GroupI
     """Describe a group that is not ordered."""
     now = clock.monotonic()
     undelivered = log.records[group.cursor :]
+    times = [stored.time for stored in undelivered[:1]]
+    times += [out.stored.time for out in group.out.values()]
     held = [out for out in group.out.values() if out.owner is not None and out.due > now]
     holding = Counter(out.owner for out in held)
     tried = sorted((out for out in group.out.values() if out.tries > 1), key=lambda out: -out.tries)
@@ -59,7 +61,7 @@ def group_info(topic: TopicSpec, log: Log, group: Group, clock: Clock) -> GroupI
             MemberInfo(name=name, in_flight=holding[name]) for name in sorted(group.members)
         ),
         lag=len(undelivered) + len(group.out),
-        lag_seconds=clock.now() - undelivered[0].time if undelivered else 0.0,
+        lag_seconds=max((clock.now() - time for time in times), default=0.0),
         in_flight=len(held),
         waiting=len(group.out) - len(held),
         oldest_pending=max((now - out.taken for out in held), default=0.0),
@@ -75,17 +77,17 @@ def ordered_info(
 ) -> GroupInfo:
     """Describe an ordered group."""
     lags: dict[int, int | None] = {}
-    undelivered: list[float] = []
+    oldest: list[float] = []
     for number, state in states.items():
         behind = log.lane_after(number, int(state.cursor), len(log.records))
         left = [stored for stored in behind if str(stored.sequence) not in state.done]
-        undelivered += [stored.time for stored in left[state.in_flight :][:1]]
+        oldest += [stored.time for stored in left[:1]]
         lags[number] = len(left)
     return describe(
         topic,
         group.name,
         states=states,
         lags=lags,
-        lag_seconds=max((now - time for time in undelivered), default=0.0),
+        lag_seconds=max((now - time for time in oldest), default=0.0),
         members=[MemberInfo(name=name) for name in group.members],
     )

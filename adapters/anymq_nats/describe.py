@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Mapping
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import nats.js.errors
@@ -21,12 +23,14 @@ from .members import members
 from .names import (
     EVERYONE,
     consumer_name,
+    is_copy,
     later_pattern,
 )
 from .places import count
 from .publisher import Publisher
 from .reader import Reader
 from .topology import NANO, Config, Stream, stream_config
+from .wire import parse_headers
 
 _WAIT = 2.0
 
@@ -82,8 +86,12 @@ async def _partition(
 
 
 async def _message(link: Link, stream: Stream, which: Mapping[str, Any]) -> Config | None:
+    return await _message_in(link, stream.name, which)
+
+
+async def _message_in(link: Link, name: str, which: Mapping[str, Any]) -> Config | None:
     try:
-        found = await link.api(f"STREAM.MSG.GET.{stream.name}", dict(which))
+        found = await link.api(f"STREAM.MSG.GET.{name}", dict(which))
     except nats.js.errors.NotFoundError:
         return None
     message: Config = found["message"]
@@ -126,35 +134,55 @@ async def _plain(link: Link, stream: Stream, info: Config) -> dict[str, Any]:
     )
     return {
         "lag": undelivered + unsettled + (waiting or 0),
-        "lag_seconds": await _age(link, stream, info) if undelivered else 0.0,
+        "lag_seconds": await _age(link, stream, info, waiting or 0),
         "in_flight": None if waiting is None else unsettled,
         "waiting": waiting,
         "oldest_pending": None if unsettled else 0.0,
     }
 
 
-async def _age(link: Link, stream: Stream, info: Config) -> float | None:
-    """Return the age in seconds of the oldest message that a consumer has not delivered."""
-    behind = int(info["delivered"]["stream_seq"]) + 1
-    filters = subjects_of(info["config"]) or [">"]
+async def _age(link: Link, stream: Stream, info: Config, waiting: int) -> float:
+    """Return the age in seconds of the oldest message that a consumer has not settled."""
+    unsettled = int(info["num_ack_pending"])
+    looks: list[tuple[str, int, str]] = []
+    if unsettled or int(info["num_pending"]):
+        behind = int(info["ack_floor" if unsettled else "delivered"]["stream_seq"]) + 1
+        filters = subjects_of(info["config"]) or [">"]
+        looks += [(stream.name, behind, each) for each in filters]
+    if waiting:
+        looks.append((stream.later, 1, later_pattern(stream.subject, info["name"])))
     found = await asyncio.gather(
-        *[_message(link, stream, {"seq": behind, "next_by_subj": each}) for each in filters]
+        *[_message_in(link, name, {"seq": seq, "next_by_subj": each}) for name, seq, each in looks]
     )
-    times = [datetime.fromisoformat(message["time"]) for message in found if message]
     now = datetime.fromisoformat(info["ts"])
-    return max(0.0, (now - min(times)).total_seconds()) if times else None
+    return max((_age_at(message, now) for message in found if message), default=0.0)
+
+
+def _age_at(message: Config, now: datetime) -> float:
+    """Return how old `message` is; a copy for a retry says when it was published first."""
+    stored = datetime.fromisoformat(message["time"])
+    if is_copy(message["subject"]):
+        headers = parse_headers(base64.b64decode(message.get("hdrs", "")))
+        with suppress(ValueError):
+            stored = min(stored, _aware(headers.get("ce-time", "")))
+    return max(0.0, (now - stored).total_seconds())
+
+
+def _aware(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 async def _behind(
     link: Link, stream: Stream, states: Mapping[int, PartitionState]
 ) -> tuple[dict[int, int], float]:
-    """Return the lags, and the age of the oldest record that no member was handed."""
+    """Return the lags, and the age of the oldest record that is not done."""
     counts = await asyncio.gather(*[_lag(link, stream, n, at) for n, at in states.items()])
     lags = dict(zip(states, counts, strict=True))
     ages = [
         await _oldest(link, stream, number, state)
         for number, state in states.items()
-        if lags[number] > state.in_flight
+        if lags[number]
     ]
     return lags, max(ages, default=0.0)
 
@@ -165,11 +193,9 @@ async def _lag(link: Link, stream: Stream, number: int, state: PartitionState) -
 
 
 async def _oldest(link: Link, stream: Stream, number: int, state: PartitionState) -> float:
-    """Return the age of the oldest record that nobody has been handed; 0 if there is none."""
-    handed_out = state.in_flight + len(state.done)
+    """Return the age of the oldest record that is not done; 0 if there is none."""
     subjects, cursor = [stream.partition(number)], int(state.cursor)
     reader = Reader(link, stream.name, subjects, last=cursor)
-    seen = 0
     try:
         await reader.open()
         while reader.pending:
@@ -177,9 +203,7 @@ async def _oldest(link: Link, stream: Stream, number: int, state: PartitionState
             if not taken:
                 await reader.open()
             for record in taken:
-                seen += 1
-                waits = seen > handed_out if state.owner else record.position not in state.done
-                if waits:
+                if record.position not in state.done:
                     return max(0.0, link.server_time() - (record.time or 0.0))
     finally:
         reader.close()

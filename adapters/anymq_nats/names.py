@@ -104,6 +104,11 @@ def private_subject(subject: str, consumer: str) -> str:
     return f"{subject}._retry.{consumer}"
 
 
+def is_copy(subject: str) -> bool:
+    """Whether a message on `subject` is one that was given back, or waits for its time."""
+    return "._retry." in subject or "._later." in subject
+
+
 def later_pattern(subject: str, owner: str = "*") -> str:
     """All subjects on which copies wait for their time; those of one consumer, or of everyone."""
     return f"{subject}._later.{owner}.*"

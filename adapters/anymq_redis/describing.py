@@ -81,7 +81,7 @@ async def _describe_plain(commands: Commands, topic: RedisTopic, keys: GroupKeys
     in_flight = sum(pending) + own.get(b"pending", 0)
     lags = [_sum(found.count, held) for found, held in zip(behind, pending, strict=True)]
     present, longest = await attendance(commands, keys, holding)
-    poison, idle = await _poison(commands, topic, keys)
+    poison, idle, oldest = await _poison(commands, topic, keys)
     return GroupInfo(
         topic=topic.spec.name,
         group=keys.group.decode(),
@@ -90,7 +90,7 @@ async def _describe_plain(commands: Commands, topic: RedisTopic, keys: GroupKeys
         members=tuple(MemberInfo(name=name, in_flight=holding[name]) for name in present),
         partitions=tuple(PartitionInfo(number=n, lag=lag) for n, lag in enumerate(lags)),
         lag=_sum(*(found.count for found in behind), in_flight, waiting),
-        lag_seconds=await age_of(commands, [found.first for found in behind]),
+        lag_seconds=await age_of(commands, [oldest, *(found.first for found in behind)]),
         in_flight=in_flight,
         waiting=waiting,
         oldest_pending=max(longest, idle) if in_flight else 0.0,
@@ -103,9 +103,8 @@ async def _describe_ordered(commands: Commands, topic: RedisTopic, keys: GroupKe
     lags: dict[int, int | None] = {}
     firsts: list[str] = []
     for number, one in states.items():
-        taken = one.in_flight + len(one.done)
         stream = topic.keys.streams[number]
-        behind = await count(commands, stream, id_at(one.cursor), passing=taken)
+        behind = await count(commands, stream, id_at(one.cursor))
         lags[number] = None if behind.count is None else max(0, behind.count - len(one.done))
         firsts.append(behind.first)
     present, _ = await attendance(commands, keys, {})
@@ -146,10 +145,13 @@ def _holding(listings: Iterable[Iterable[Any]]) -> Counter[str]:
 
 async def _poison(
     commands: Commands, topic: RedisTopic, keys: GroupKeys
-) -> tuple[tuple[PoisonInfo, ...], float]:
-    """Return the worst, and the longest time for which something has been pending unextended."""
+) -> tuple[tuple[PoisonInfo, ...], float, str]:
+    """Return the worst, and the longest time for which something has been pending unextended.
+
+    And an id with the time of the oldest that has been handed out; empty if there is none.
+    """
     prefixes = [topic.keys.prefix(number) for number in range(topic.partitions)]
-    found, idle = await commands.eval(
+    found, idle, oldest = await commands.eval(
         POISON,
         [keys.delayed, keys.payloads, keys.retry, *topic.keys.streams],
         [keys.group, _LOOKED_AT, b"", *prefixes],
@@ -158,7 +160,8 @@ async def _poison(
         PoisonInfo(position=position.decode(), attempts=number, member=member.decode() or None)
         for position, number, member in found
     ]
-    return tuple(sorted(infos, key=lambda info: -info.attempts)[:_WORST]), idle / 1000
+    worst = tuple(sorted(infos, key=lambda info: -info.attempts)[:_WORST])
+    return worst, idle / 1000, "" if oldest == b"0" else oldest.decode()
 
 
 def _sum(*numbers: int | None) -> int | None:

@@ -102,10 +102,12 @@ def group_info(
         )
     )
     query = """
-    SELECT count(*), min(iif(due > ? AND owner IS NOT NULL, taken, NULL)) FROM pending
-    WHERE grp = ?
+    SELECT count(*), min(iif(due > ? AND owner IS NOT NULL, taken, NULL)),
+           min((SELECT time FROM messages WHERE messages.seq = pending.seq))
+    FROM pending WHERE grp = ?
     """
-    pending, taken = db.execute(query, (now, group.id)).fetchone()
+    pending, taken, begun = db.execute(query, (now, group.id)).fetchone()
+    oldest = min((at for at in (oldest, begun) if at is not None), default=None)
     in_flight = sum(held.values())
     return GroupInfo(
         topic=spec.name,
@@ -168,7 +170,7 @@ def ordered_info(
 def _behind(
     db: sqlite3.Connection, topic: log.Topic, number: int, state: PartitionState
 ) -> tuple[int, float | None]:
-    """Return how many messages are not settled, and when the first not handed out was stored."""
+    """Return how many messages are not settled, and when the first of them was stored."""
     only = "" if topic.partitions == 1 else f"AND part = {number}"
     unsettled = f"""
     FROM messages WHERE topic = ? AND seq > ? {only}
@@ -176,8 +178,7 @@ def _behind(
     """
     place = (topic.id, int(state.cursor))
     (lag,) = db.execute(f"SELECT count(*) {unsettled}", place).fetchone()
-    first = f"SELECT time {unsettled} ORDER BY seq LIMIT 1 OFFSET ?"
-    row = db.execute(first, (*place, state.in_flight)).fetchone()
+    row = db.execute(f"SELECT time {unsettled} ORDER BY seq LIMIT 1", place).fetchone()
     return lag, row[0] if row else None
 
 

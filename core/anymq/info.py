@@ -61,8 +61,10 @@ class GroupInfo:
     """A group.
 
     `lag` counts the messages it has yet to settle: undelivered, in flight and waiting for a retry;
-    `lag_seconds` is the age of the oldest of the undelivered ones (0 if there is none). `in_flight`
-    are in members' hands, `waiting` wait for a retry. `oldest_pending` is the seconds since the
+    `lag_seconds` is the age of the oldest of them, also while it is in a handler or waits for a
+    retry: 0 if there is none, None on RabbitMQ, which cannot know. Of several that wait for a
+    retry, Kafka and NATS look at the one that failed first. `in_flight` are in members' hands,
+    `waiting` wait for a retry. `oldest_pending` is the seconds since the
     oldest of what is in flight was delivered (0 if nothing is). `poison` lists messages that were
     tried more than once, worst first, at most 100.
     """

@@ -1,9 +1,14 @@
 -- Lists what a group has tried more than once and not settled. KEYS delayed, payloads, retry, then the
 -- topic's streams. ARGV group, how many to look at in each, '', then for each of the topic's streams what
 -- positions in it begin with. Returns of each position, attempts, consumer or '', then the idle time of the one that is pending
--- for longest.
+-- for longest, and when the oldest of all was stored (milliseconds; 0 for none).
 
-local found, idle = {}, 0
+local found, idle, oldest = {}, 0, nil
+
+local function see(position)
+  local stored = tonumber(string.match(position or '', '(%d+)%-%d+$'))
+  if stored and (not oldest or stored < oldest) then oldest = stored end
+end
 
 local function attempts(fields)
   local position, header, redelivered = nil, 1, 0
@@ -27,6 +32,7 @@ for k = 3, #KEYS do
     if k == 3 then
       retried[entry[1]] = entry
     else
+      see(entry[1])
       add(ARGV[k] .. entry[1], entry[4], entry[2])
     end
   end
@@ -35,11 +41,13 @@ end
 for _, copy in ipairs(redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', ARGV[2])) do
   local position, shown = attempts(copy[2])
   local entry = retried[copy[1]]
+  see(position or copy[1])
   add(position or copy[1], shown - 1 + (entry and entry[4] or 0), entry and entry[2] or '')
 end
 for _, name in ipairs(redis.call('ZRANGE', KEYS[1], 0, ARGV[2] - 1)) do
   local payload = redis.call('HGET', KEYS[2], name)
   local position, next_one = attempts(payload and cmsgpack.unpack(payload) or {})
+  see(position)
   add(position or '', next_one - 1, '')
 end
-return {found, idle}
+return {found, idle, string.format('%.0f', oldest or 0)}

@@ -25,7 +25,7 @@ def describe(
     """Describe an ordered group.
 
     The adapter says what only the broker knows: the `lags` by partition, the age of the oldest
-    record that no member has been handed, and the `members` that are present, with their hosts. A
+    record that is not done, and the `members` that are present, with their hosts. A
     member that owns a partition is listed whether it is among them or not. What failed stays in
     flight with the owner of its partition, so nothing waits.
     """

@@ -147,7 +147,9 @@ async def test_an_ordered_group_is_described(bench: Bench) -> None:
     held = await take(group, 8)
     await group.ack(held[:2])
     info = await driver.describe_group(topic, f"{bench.name}.billing")
-    assert (info.ordered, info.lag, info.in_flight, info.lag_seconds) == (True, 6, 6, 0.0)
+    assert (info.ordered, info.lag, info.in_flight) == (True, 6, 6)
+    assert info.lag_seconds is not None
+    assert 0 < info.lag_seconds < 60  # what is in handlers is not finished
     assert info.partitions is not None
     (owner,) = {partition.owner for partition in info.partitions}
     assert info.members is not None
