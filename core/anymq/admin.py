@@ -14,7 +14,7 @@ from .driver import Driver, Start, TopicSpec
 from .errors import ConnectionLost, UnsupportedOperation
 from .info import GroupInfo, TopicInfo
 from .message import Message
-from .names import check_group
+from .names import check_group, is_topic
 from .publisher import Publisher
 from .supervised import fault
 from .topic import Topic, as_topic
@@ -66,10 +66,11 @@ class Admin:
     async def topics(self) -> list[str]:
         """Return the names of all topics on the broker, sorted; dead-letter topics are among them.
 
-        Also those that others made, where the broker can list them.
+        Also those that others made, where the broker can list them and their names are topic names;
+        `connect(names=…)` gives a name to one of another form.
         """
         natives = await self._call(self._driver.topics(), "listing topics")
-        return sorted(self._topics.by_native(name) for name in natives)
+        return sorted(filter(is_topic, map(self._topics.by_native, natives)))
 
     async def groups(self, topic: str | Topic[Any]) -> list[str]:
         """Return the names of the topic's groups, sorted."""

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from .broker import Broker
 from .clock import REAL, Clock
@@ -26,6 +26,7 @@ from .middleware import (
     PublishMiddleware,
     Retry,
 )
+from .publishing import PublishOptions
 from .subscription import Subscription
 from .topic import Topic, as_topic
 
@@ -220,7 +221,9 @@ class App:
                 )
         self._subscribers.append(item)
 
-    async def publish(self, topic: str | Topic[T], payload: T, **options: Any) -> Receipt:
+    async def publish(
+        self, topic: str | Topic[T], payload: T, **options: Unpack[PublishOptions]
+    ) -> Receipt:
         """Publish on the app's broker; as `Broker.publish`."""
         return await self.broker.publish(topic, payload, **options)
 

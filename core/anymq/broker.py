@@ -44,6 +44,7 @@ from .options import ConnectOptions
 from .outlet import Outlet
 from .payload import check_payload, encode_payload, type_name
 from .publisher import FINE, Publisher, check_loop, receipt_of
+from .publishing import NOT_STATED, stating
 from .requests import Requests
 from .session import Context
 from .stamp import new_id
@@ -202,6 +203,9 @@ class Broker:
         delay: float | timedelta | None = None,
         deliver_at: datetime | None = None,
         timeout: float | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+        content_type: str | None = None,
     ) -> Receipt:
         """Publish `payload` and return once the broker has it durably.
 
@@ -211,7 +215,10 @@ class Broker:
         among those of the broker's `source` (default: a new UUIDv7). Another publish with the same
         id is a repetition, whatever its payload: `Idempotency` skips it, some brokers do not store
         it, and `Receipt.duplicate` says so. `type` is the CloudEvents type (default: the payload's
-        class). Inside a handler the correlation id is carried on and the delivery named as cause.
+        class). Inside a handler the correlation id is carried on and the delivery named as cause,
+        unless `correlation_id` and `causation_id` (the CloudEvents extensions `correlationid` and
+        `causationid`) say otherwise. `content_type` describes the body as it is sent: it changes
+        nothing of how the payload is encoded.
 
         Raises `PublishTimeout` after `timeout` seconds (default: the URL's `publish_timeout`,
         10 s): then the message may or may not have been stored. Raises `ConfigurationError` for
@@ -224,9 +231,10 @@ class Broker:
         due = None
         if delay is not None or deliver_at is not None:
             due = self._due(delay, deliver_at)
-        if self._publish is not None:
+        stated = correlation_id, causation_id, content_type
+        if self._publish is not None or stated != NOT_STATED:
             message = self._message(outlet.topic, payload, key, headers, id, type)
-            return await self._dispatch(message, timeout, due)
+            return await self._dispatch(stating(message, *stated), timeout, due)
         checked = check_headers(headers) if headers else NO_HEADERS
         record = outlet.record(payload, key, id, checked, type)
         record.deliver_at = due
@@ -249,6 +257,9 @@ class Broker:
         delay: float | timedelta | None = None,
         deliver_at: datetime | None = None,
         timeout: float | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+        content_type: str | None = None,
     ) -> list[Receipt | Exception]:
         """Publish `payloads` in order; return for each its receipt, or the error that kept it out.
 
@@ -262,7 +273,8 @@ class Broker:
         ids = [id(payload) for payload in payloads] if id else None
         if not payloads:
             return []
-        if self._publish is not None:
+        stated = correlation_id, causation_id, content_type
+        if self._publish is not None or stated != NOT_STATED:
             now = datetime.now(UTC)
             messages = [
                 self._message(
@@ -276,7 +288,11 @@ class Broker:
                 )
                 for index, payload in enumerate(payloads)
             ]
-            return await self._dispatch_many(messages, timeout, due)
+            messages = [stating(message, *stated) for message in messages]
+            if self._publish is not None:
+                return await self._dispatch_many(messages, timeout, due)
+            sent = [self._record(message, due) for message in messages]
+            return await self._send_many(sent, timeout, due)
         one = None if callable(key) else key
         checked = check_headers(headers) if headers else NO_HEADERS
         records = outlet.records(payloads, one, keys, ids, checked)

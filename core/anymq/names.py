@@ -42,12 +42,17 @@ def check_topic(name: str) -> str:
     """
     if not isinstance(name, str):
         raise ConfigurationError(f"a topic is a name or a Topic, not {name!r}")
-    if not _TOPIC.fullmatch(name) or len(name) > MAX_NAME:
+    if not is_topic(name):
         raise ConfigurationError(
             f"{name[:80]!r} is not a topic name: dot-separated segments of A-Z a-z 0-9 _ -, "
             f"each beginning with a letter or digit, at most {MAX_NAME} bytes"
         )
     return name
+
+
+def is_topic(name: str) -> bool:
+    """Whether `name` is a topic name."""
+    return len(name) <= MAX_NAME and _TOPIC.fullmatch(name) is not None
 
 
 def check_group(name: str) -> str:
@@ -70,6 +75,13 @@ def check_id(id: str) -> str:
     if not _check_value("the id", id, MAX_KEY):
         raise ConfigurationError("the id is empty; leave it out for a new one")
     return id
+
+
+def check_attribute(name: str, value: str) -> str:
+    """Return `value` if it can be the message's attribute `name`. Raises `ConfigurationError`."""
+    if not _check_value(f"the {name}", value, MAX_KEY):
+        raise ConfigurationError(f"the {name} is empty; leave it out")
+    return value
 
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:

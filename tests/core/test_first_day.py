@@ -1,6 +1,7 @@
 """What users meet on the first day: settings, secrets, what is logged, how a process ends."""
 
 import asyncio
+import inspect
 import logging
 import time
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 import anymq
 from anymq import App, Batch, ConfigurationError, Idempotency, InvalidURL, Retry
+from anymq.publishing import PublishOptions
 from anymq.registry import STORES as STORE_GROUP
 from anymq.registry import register
 from anymq.store import Claim
@@ -71,6 +73,38 @@ async def test_connect_reads_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("ANYMQ_URL")
     with pytest.raises(ConfigurationError, match="ANYMQ_URL"):
         anymq.connect()
+
+
+@pytest.mark.parametrize("option", ["correlation_id", "causation_id", "content_type"])
+@pytest.mark.parametrize("wrong", ["", 5, "a\nb"])
+async def test_a_bad_attribute_is_refused(option: str, wrong: Any) -> None:
+    async with anymq.connect("memory://") as broker:
+        with pytest.raises(ConfigurationError, match=option.replace("_", " ")):
+            await broker.publish("t", b"x", **{option: wrong})
+        with pytest.raises(ConfigurationError, match=option.replace("_", " ")):
+            await broker.publish_many("t", [b"x"], **{option: wrong})
+
+
+async def test_what_is_stated_goes_before_what_a_handler_carries_on() -> None:
+    app = App()
+    later = anymq.Topic("later", dict[str, int])
+
+    @app.subscriber("first", group="g")
+    async def pass_on(x: int) -> None:
+        await app.publish(later, {"n": 1})
+        await app.publish(later, {"n": 2}, correlation_id="mine", causation_id="other")
+
+    async with TestBroker(app) as broker:
+        await broker.publish("first", 1, id="one", correlation_id="c")
+        await broker.drain()
+        seen = [(m.correlation_id, m.causation_id) for m in broker.published(later)]
+    assert seen == [("c", "one"), ("mine", "other")]
+
+
+def test_all_that_pass_publish_on_take_what_it_takes() -> None:
+    parameters = inspect.signature(anymq.Broker.publish).parameters.values()
+    keywords = {item.name for item in parameters if item.kind is item.KEYWORD_ONLY}
+    assert keywords == PublishOptions.__optional_keys__
 
 
 def test_dir_lists_what_is_imported_later() -> None:

@@ -26,12 +26,14 @@ async def publishing(broker: Broker) -> None:
     await broker.publish("orders", {"any": "thing"}, key="k")
     await broker.publish(BOTH, Cancelled(number=1))
     await broker.publish(PLAIN, b"anything")
-    await app.publish(ORDERS, Placed(number=1))
+    await app.publish(ORDERS, Placed(number=1), key="k", delay=5, correlation_id="c")
     results = await broker.publish_many(ORDERS, [Placed(number=1)], key=lambda o: str(o.number))
     assert_type(results, list[Receipt | Exception])
     await broker.publish(ORDERS, Cancelled(number=1))  # type: ignore[misc]  # pyright: ignore
     await broker.publish(BOTH, "text")  # type: ignore[misc]  # pyright: ignore
     await app.publish(ORDERS, "text")  # type: ignore[misc]  # pyright: ignore
+    await app.publish("orders", {}, key=5)  # type: ignore[arg-type]  # pyright: ignore
+    await app.publish("orders", {}, kye="k")  # type: ignore[call-arg]  # pyright: ignore
 
 
 async def connecting() -> None:

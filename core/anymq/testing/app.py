@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from ..app import App
 from ..broker import Broker
@@ -13,6 +13,7 @@ from ..cloudevents import decode
 from ..driver import Received
 from ..errors import NotFound
 from ..message import Message, Receipt
+from ..publishing import PublishOptions
 from ..topic import Topic, as_topic, dead_letter_topic
 from .clock import VirtualClock
 from .real import is_busy, read
@@ -60,7 +61,9 @@ class TestBroker:
         """The broker the app runs on."""
         return self._app.broker
 
-    async def publish(self, topic: str | Topic[T], payload: T, **options: Any) -> Receipt:
+    async def publish(
+        self, topic: str | Topic[T], payload: T, **options: Unpack[PublishOptions]
+    ) -> Receipt:
         """Publish as another service would; as `Broker.publish`."""
         return await self.broker.publish(topic, payload, **options)
 

@@ -14,6 +14,7 @@ from ...broker import Broker
 from ...connect import connect
 from ...errors import ConfigurationError, NotFound, StateError, UnsupportedOperation
 from ...info import GroupInfo
+from ...names import check_topic
 from ...topic import Topic
 from ..tools import bodies, eventually, silent, take, take_acked
 from .base import Base
@@ -41,6 +42,22 @@ class Operating(Base):
             [topic, f"{topic}.a.dlq", f"{topic}.b.dlq"]
         )
         assert await broker.admin.groups(topic) == ["a", "b"]
+
+    async def test_admin_describes_every_topic_that_it_lists(
+        self, broker: Broker, topic: str
+    ) -> None:
+        await broker.publish(topic, "x")
+        async with broker.subscribe(topic, group="a") as deliveries:
+            (delivery,) = await take(deliveries, 1)
+            await delivery.reject("to have a letter")
+        letters = broker.admin.dead_letters(topic, "a")
+        await eventually(letters.list, bool)
+        await letters.redrive_all()
+        await eventually(broker.admin.topics, lambda found: f"{topic}.a.dlq" in found)
+        for name in await broker.admin.topics():
+            check_topic(name)
+            if name.startswith(topic):
+                assert (await broker.admin.describe(name)).name == name
 
     async def test_admin_describes_a_topic(self, broker: Broker, topic: str) -> None:
         before = datetime.now(UTC) - timedelta(seconds=2)

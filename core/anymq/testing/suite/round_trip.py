@@ -74,6 +74,29 @@ class RoundTrip(Base):
         assert (delivery.attempt, delivery.group, delivery.topic) == (1, "g", topic)
         assert message.correlation_id is message.causation_id is None
 
+    async def test_what_the_publisher_states_arrives(self, broker: Broker, topic: str) -> None:
+        order, cause, xml = "an order, 17", "ключ", "application/xml"
+        await broker.publish(
+            topic, b"<a/>", content_type=xml, correlation_id=order, causation_id=cause
+        )
+        answers = await broker.publish_many(
+            topic,
+            [b"<b/>", b"<c/>"],
+            content_type=xml,
+            correlation_id=order,
+            causation_id=cause,
+        )
+        assert all(isinstance(answer, Receipt) for answer in answers)
+        await broker.publish(topic, {"n": 1}, correlation_id=order)
+        async with broker.subscribe(topic, group="g") as deliveries:
+            messages = [delivery.message for delivery in await take_acked(deliveries, 4)]
+        assert {message.correlation_id for message in messages} == {order}
+        assert [(m.content_type, m.causation_id) for m in messages if m.body.startswith(b"<")] == [
+            (xml, cause)
+        ] * 3
+        (plain,) = [m for m in messages if not m.body.startswith(b"<")]
+        assert (plain.content_type, plain.causation_id) == ("application/json", None)
+
     async def test_payloads_reach_typed_handlers(self, broker: Broker, topic: str) -> None:
         got: list[Order | Line] = []
 
