@@ -35,6 +35,7 @@ from .letters import (
     TOPIC,
     history_of,
     number_of,
+    traceback_in,
     without_failure,
 )
 from .message import Message
@@ -67,6 +68,8 @@ class Letter:
     attempts: int | None = None
     error_type: str | None = None
     error_message: str | None = None
+    traceback: str | None = None
+    """The end of the error's traceback, where the letter holds one."""
     first_seen: datetime | None = None
     failed_at: datetime | None = None
     history: tuple[Mapping[str, str], ...] = ()
@@ -98,6 +101,7 @@ class Letter:
             "attempts": self.attempts,
             "error_type": self.error_type,
             "error_message": self.error_message,
+            "traceback": self.traceback,
             "first_seen": self.first_seen.isoformat() if self.first_seen else None,
             "failed_at": self.failed_at.isoformat() if self.failed_at else None,
             "history": [dict(item) for item in self.history],
@@ -283,6 +287,7 @@ class DeadLetters:
             attempts=number_of(headers.get(ATTEMPTS)),
             error_type=headers.get(ERROR_TYPE),
             error_message=headers.get(ERROR_MESSAGE),
+            traceback=traceback_in(headers),
             first_seen=_time(headers.get(FIRST_SEEN)),
             failed_at=_time(headers.get(FAILED_AT)),
             history=tuple(history_of(headers)),

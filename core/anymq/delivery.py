@@ -171,12 +171,16 @@ class Delivery:
         *,
         error: BaseException | None = None,
         topic: str | None = None,
+        traceback: bool = True,
     ) -> None:
-        """Never again: to the dead letters `{topic}.{group}.dlq` (or `topic`), with the reason."""
+        """Never again: to the dead letters `{topic}.{group}.dlq` (or `topic`), with the reason.
+
+        The letter says which `error` it was, with the end of its traceback unless that is off.
+        """
         check_reason(reason)
         if topic is not None:
             check_topic(topic)
-        self._settle("reject", lambda: self._session.reject(self, reason, error, topic))
+        self._settle("reject", lambda: self._session.reject(self, reason, error, topic, traceback))
 
     async def release(self) -> None:
         """Not an attempt: given back at once, to any member, with the same `attempt`."""

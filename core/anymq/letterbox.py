@@ -11,7 +11,7 @@ from .clock import Clock
 from .delivery import Delivery
 from .driver import Binding, Received, Rejected
 from .errors import AccessDenied, NotFound, PermanentError
-from .letters import reduced, reductions
+from .letters import TRACEBACK, reduced, reductions, without_traceback
 from .logs import logger
 
 log = logger("anymq.dead_letters")
@@ -117,6 +117,12 @@ class Letterbox:
     async def _reduce(self, item: Pending, error: BaseException) -> BaseException | None:
         """Write what can be written of a letter; return what it was refused with if nothing can."""
         letter = item.item.letter
+        if TRACEBACK in letter.own:
+            letter = without_traceback(letter)
+            refusal = await self._write([Rejected(item.item.received, letter)])
+            if refusal is None or _hopeless(refusal):
+                return refusal
+            error = refusal
         for without in reductions(letter, error):
             smaller = reduced(letter, item.delivery, self._binding, without=without, error=error)
             refusal = await self._write([Rejected(item.item.received, smaller)])

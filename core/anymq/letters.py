@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -28,6 +29,8 @@ REASON = "anymq-dlq-reason"
 ATTEMPTS = "anymq-dlq-attempts"
 ERROR_TYPE = "anymq-dlq-error-type"
 ERROR_MESSAGE = "anymq-dlq-error-message"
+TRACEBACK = "anymq-dlq-traceback"
+"""The end of the error's traceback, as a JSON string: a header is one line."""
 FIRST_SEEN = "anymq-dlq-first-seen"
 FAILED_AT = "anymq-dlq-failed-at"
 HISTORY = "anymq-dlq-history"
@@ -42,6 +45,9 @@ BODY_SIZE, BODY_DIGEST = "anymq-dlq-body-size", "anymq-dlq-body-sha256"
 HEADERS_SIZE, HEADERS_DIGEST = "anymq-dlq-headers-size", "anymq-dlq-headers-sha256"
 
 _LONGEST = 1000
+LONGEST_TRACEBACK = 4096
+"""Bytes; what is kept is the end, with the newest frames."""
+MOST_FRAMES = 50
 _LONGEST_HISTORY = 5
 _REMEMBERED = ("reason", "attempts", "error_type", "failed_at")
 FAILURE = "anymq-dlq-"
@@ -57,6 +63,7 @@ def letter_for(
     *,
     reason: str,
     error: BaseException | None,
+    with_traceback: bool,
     topic: str | None,
     now: float,
 ) -> Record:
@@ -80,6 +87,8 @@ def letter_for(
     if error is not None:
         headers[ERROR_TYPE] = f"{type(error).__module__}.{type(error).__qualname__}"
         headers[ERROR_MESSAGE] = text(text_of(error))
+        if with_traceback and error.__traceback__ is not None:
+            headers[TRACEBACK] = json.dumps(_traceback_of(error))
     letter: Message = replace(
         message,
         topic=topic or dead_letter_topic(message.topic, delivery.group),
@@ -89,6 +98,32 @@ def letter_for(
     where = message.topic, delivery.group, delivery.received.position
     unique = copy_id("letter", message.source, message.id, *where, str(delivery.attempt))
     return encode(letter, binding, unique=unique)
+
+
+def _traceback_of(error: BaseException) -> str:
+    """Return the end of `error`'s traceback, from the beginning of a line on."""
+    lines = traceback.format_exception(error, limit=-MOST_FRAMES)
+    raw = "".join(lines).encode(errors="backslashreplace")
+    if len(raw) > LONGEST_TRACEBACK:
+        raw = raw[-LONGEST_TRACEBACK:]
+        raw = raw.partition(b"\n")[2] or raw
+    return raw.decode(errors="ignore")
+
+
+def traceback_in(headers: Mapping[str, str]) -> str | None:
+    """Return the traceback that a letter's headers hold; None if there is none."""
+    try:
+        found = json.loads(headers.get(TRACEBACK, "null"))
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def without_traceback(letter: Record) -> Record:
+    """Return `letter` without its traceback, which is the first thing to do without."""
+    smaller = letter.with_headers({})
+    smaller.own.pop(TRACEBACK, None)
+    return smaller
 
 
 def text(value: str) -> str:

@@ -260,7 +260,12 @@ class Session:
             self._pending()
 
     def reject(
-        self, delivery: Delivery, reason: str, error: BaseException | None, topic: str | None
+        self,
+        delivery: Delivery,
+        reason: str,
+        error: BaseException | None,
+        topic: str | None,
+        with_traceback: bool,
     ) -> None:
         if delivery in self._held:
             letter = letter_for(
@@ -268,6 +273,7 @@ class Session:
                 self.binding,
                 reason=reason,
                 error=error,
+                with_traceback=with_traceback,
                 topic=topic,
                 now=self.clock.now(),
             )

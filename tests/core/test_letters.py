@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from anymq import Broker, Delivery, MessageTooLarge, Reject
 from anymq.driver import Received, Record
-from anymq.letters import history_of, number_of
+from anymq.letters import TRACEBACK, history_of, number_of, traceback_in
 from anymq.middleware import Acknowledge, DeadLetter, Retry
 from anymq.testing.tools import take, until
 
@@ -212,6 +212,50 @@ async def test_a_message_of_which_no_copy_can_be_stored_is_retried_from_memory(b
         assert "RuntimeError: no good" in source.letters[0].headers["anymq-dlq-reason"]
         await until(lambda: subscription.in_flight == 0)
     assert len(driver.sources) == 1
+
+
+async def test_the_traceback_is_the_first_thing_to_do_without(both: Both) -> None:
+    broker, driver = both
+
+    async def handle(body: str) -> None:
+        raise RuntimeError("no good")
+
+    def refuses(record: Record) -> Exception | None:
+        return MessageTooLarge("x") if TRACEBACK in record.headers else None
+
+    chain = (Acknowledge(), DeadLetter(), Retry(attempts=1))
+    async with broker.subscribe("t", group="g", handler=handle, middleware=chain):
+        source = driver.sources[0]
+        source.refuses = refuses
+        source.put("bad")
+        await until(lambda: source.letters)
+    (letter,) = source.letters
+    assert len(source.asked) == 2
+    assert TRACEBACK in source.asked[0].headers
+    assert TRACEBACK not in letter.headers
+    assert letter.body == b"bad"
+    assert "anymq-dlq-reduced" not in letter.headers
+
+
+@pytest.mark.parametrize("traceback", [True, False])
+async def test_the_traceback_can_be_left_out(both: Both, traceback: bool) -> None:
+    broker, driver = both
+
+    async def handle(number: int) -> None:
+        raise RuntimeError("no good")
+
+    chain = (Acknowledge(), DeadLetter(traceback=traceback), Retry(attempts=1))
+    async with broker.subscribe("t", group="g", handler=handle, middleware=chain):
+        source = driver.sources[0]
+        put(source, b"5", {}, "1")
+        put(source, b'"hunter2"', {}, "2")  # It does not validate: no traceback in any case.
+        await until(lambda: len(source.letters) == 2)
+    assert [TRACEBACK in letter.headers for letter in source.letters] == [traceback, False]
+
+
+def test_damaged_tracebacks_are_left_out() -> None:
+    for damaged in ("x", "[1]", "[" * 20_000, "9" * 5_000):
+        assert traceback_in({TRACEBACK: damaged}) is None
 
 
 def test_damaged_histories_are_left_out() -> None:

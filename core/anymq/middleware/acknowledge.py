@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..errors import Reject, RetryAfter, StopLane
+from ..errors import Reject, RetryAfter, StopLane, Unreadable
 from ..logs import logger
 from ..supervised import told_to_end
 
@@ -53,7 +53,11 @@ class Acknowledge:
                     await delivery.nack(signal.delay, counted=signal.counted)
             except Reject as signal:
                 if not delivery.settled:
-                    await delivery.reject(signal.reason, error=signal.__cause__)
+                    await delivery.reject(
+                        signal.reason,
+                        error=signal.__cause__,
+                        traceback=not isinstance(signal, Unreadable),
+                    )
             except StopLane as signal:
                 if not delivery.settled:
                     await delivery.stop(signal.reason)

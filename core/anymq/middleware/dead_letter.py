@@ -23,10 +23,13 @@ class DeadLetter:
     with the traceback of the error that it failed with.
 
     A delivery is rejected by `raise Reject("why")`, by a payload that does not validate, or when
-    `Retry` gives up. Whoever awaits the reply to a rejected request gets `RequestFailed`.
+    `Retry` gives up. The letter has the end of that traceback, at most 4 KiB, unless `traceback` is
+    off: it quotes code and what the error says, but no body that does not validate. Whoever awaits
+    the reply to a rejected request gets `RequestFailed`.
     """
 
     topic: str | None = None
+    traceback: bool = True
     quiet: ClassVar[bool] = True
     """See `shorten`."""
 
@@ -53,7 +56,12 @@ class DeadLetter:
                     signal.reason,
                     exc_info=None if isinstance(signal, Unreadable) else signal.__cause__,
                 )
-                await delivery.reject(signal.reason, error=signal.__cause__, topic=self.topic)
+                await delivery.reject(
+                    signal.reason,
+                    error=signal.__cause__,
+                    topic=self.topic,
+                    traceback=self.traceback and not isinstance(signal, Unreadable),
+                )
                 await delivery.refuse(signal.reason)
 
         return dead_letter

@@ -77,6 +77,24 @@ class Redrive(Base):
             assert [item.message.body for item in await letters.list()] == [b"b"]
             await silent(other, 0.5)
 
+    async def test_letters_have_the_traceback(self, broker: Broker, topic: str) -> None:
+        async def call_the_bank(body: str) -> None:
+            raise RuntimeError("no bank" if body == "a" else f"no bank {'x' * 50_000}")
+
+        letters = broker.admin.dead_letters(topic, "g")
+        await broker.publish_many(topic, ["a", "b"])
+        async with broker.subscribe(topic, group="g", handler=call_the_bank, middleware=CHAIN):
+            found = await eventually(letters.list, lambda seen: len(seen) == 2)
+        traces = {letter.message.body: letter.traceback or "" for letter in found}
+        assert traces[b"a"].endswith("RuntimeError: no bank\n")
+        assert "in call_the_bank\n    raise RuntimeError(" in traces[b"a"]
+        assert 4000 < len(traces[b"b"]) <= 4096
+        assert traces[b"b"].endswith("xxx\n")
+        assert await letters.redrive_all() == 2
+        async with broker.subscribe(topic, group="g") as deliveries:
+            for delivery in await take_acked(deliveries, 2):
+                assert not [name for name in delivery.message.headers if "traceback" in name]
+
     async def test_letters_keep_their_history(self, broker: Broker, topic: str) -> None:
         rounds: list[int] = []
 
