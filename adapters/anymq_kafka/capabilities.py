@@ -32,7 +32,10 @@ CAPABILITIES = Capabilities(
     ordered=native(
         "partitions; one in use moves to another member when its handlers have come to an end"
     ),
-    ordered_attempts=native("in the metadata of the committed offset"),
+    ordered_attempts=native(
+        "with the due times in the metadata of the committed offset: room for some 200 waits a "
+        "partition; what is beyond that is forgotten in a crash"
+    ),
     delayed_publish=emulated(
         "waits in topics shared by the whole cluster (_anymq.delay.…), moved on by up to three of "
         "the processes that use anymq, by their wall clocks; a mover that dies holds it up for a "

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from typing import cast
 
-from anymq.driver import Received, Revoke, SourceLost
+from anymq.driver import Due, Received, Revoke, SourceLost
 from anymq.logs import logger
 
 from .aio import TopicPartition, has_ended, kafka, refresh
@@ -144,18 +144,19 @@ class Reader:
                 self._given_back.append(item)
                 self.assignment.settled(partition)
 
-    async def keep(self, counts: Iterable[tuple[Received, int]]) -> None:
-        """Make durable how often open records have been redelivered; they stay as they are.
+    async def keep(self, notes: Iterable[tuple[Received, int, Due | None]]) -> None:
+        """Make durable how often open records have been redelivered, and when they are due again;
+        they stay as they are.
 
         Raises what may be repeated when that could not be committed.
         """
         async with asyncio.timeout(COMMIT_TIMEOUT):
             await self.assignment.ready.wait()
         # From here to the request nothing else runs, so it is this call's commit that is awaited.
-        for record, count in counts:
+        for record, count, due in notes:
             (item,) = of_kafka((record,))
             partition = item.token
-            if partition.tracker.keep(item.offset, count):
+            if partition.tracker.keep(item.offset, count, due):
                 partition.counted = True
                 self.committer.mark(partition)
         if not await self.committer.flush():
@@ -257,6 +258,7 @@ class Reader:
                 continue
             if counted:
                 record.redeliveries = partition.tracker.count(record.offset)
+                record.not_before = partition.tracker.due(record.offset)
             if partition.retry and (due := record.headers.due()) > now:
                 partition.local += 1
                 partition.held += 1

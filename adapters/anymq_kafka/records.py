@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from anymq.driver import CONTROL, Received, Record
+from anymq.driver import CONTROL, Due, Received, Record
 from anymq.names import is_control_header
 from anymq.unread import UnreadHeaders
 
@@ -127,6 +127,7 @@ class KafkaReceived(Received):
     __slots__ = ("millis", "offset", "stamped", "tp", "value", "written_key")
 
     headers: Headers
+    not_before: Due | None
     token: Any
 
     def __init__(
@@ -149,6 +150,7 @@ class KafkaReceived(Received):
         self.stamped = stamped
         self.token = None
         self.redeliveries = 0
+        self.not_before = None
 
     def __getattr__(self, name: str) -> Any:
         make = _MADE.get(name)

@@ -102,7 +102,7 @@ class GroupSource(Source):
         await self._reader.keep(
             [
                 # What the next delivery has to add to the attempt that the record itself says.
-                (item.received, _redeliveries(item))
+                (item.received, _redeliveries(item), item.due)
                 for item in nacks
             ]
         )

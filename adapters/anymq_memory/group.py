@@ -45,6 +45,7 @@ class Out(Published):
         """When it may be delivered (waiting), or when its lease ends (owned); monotonic: the wall
         clock may be set while a handler runs."""
         self.body = stored.record.body
+        self.not_before = None
 
     @property
     def tries(self) -> int:

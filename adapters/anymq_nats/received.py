@@ -61,6 +61,7 @@ class Delivered(Received):
         self.settled = False
         self.key = None
         self.content_type = None
+        self.not_before = None
         self.partition = 0
 
     def __getattr__(self, name: str) -> Any:

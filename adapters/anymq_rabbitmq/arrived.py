@@ -33,6 +33,7 @@ class Arrived(Received):
         self.key = None
         self.redeliveries = 0
         self.partition = partition
+        self.not_before = None
         self._table = table
 
     @property

@@ -13,6 +13,8 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from anymq.driver import Due
+
 from . import convert
 from .consumer import Delivery
 from .link import Link
@@ -22,11 +24,13 @@ from .publisher import Publisher
 
 class Note(NamedTuple):
     """The message at `position` shall show `attempt` next; `counted` is what the queue says of its
-    earlier deliveries now. An attempt of 0 means that the message is settled."""
+    earlier deliveries now. An attempt of 0 means that the message is settled. `due`, where it
+    waits, is a `driver.Due`."""
 
     position: str
     attempt: int
     counted: int
+    due: Sequence[float] | None = None
 
 
 class Attempts:
@@ -61,6 +65,11 @@ class Attempts:
         """
         note = self._notes.get(position)
         return None if note is None else note.attempt + max(0, counted - note.counted - 1)
+
+    def due(self, position: str) -> Due | None:
+        """When the message is due again; None if nothing is noted of that."""
+        note = self._notes.get(position)
+        return None if note is None or note.due is None else Due(*note.due)
 
     def knows(self, position: str) -> bool:
         """Whether something is noted of this message."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aiormq.exceptions import AMQPError
 
 from anymq.cloudevents import attempt_of
-from anymq.driver import Nack, Received, Revoke, Source, SourceLost
+from anymq.driver import Due, Nack, Received, Revoke, Source, SourceLost
 from anymq.errors import BrokerError
 
 from . import convert
@@ -31,6 +31,7 @@ class _Token:
     tag: int
     attempt: int
     counted: int
+    due: Due | None = None
 
     @property
     def is_live(self) -> bool:
@@ -107,12 +108,13 @@ class OrderedQueueSource(Source):
         live = [nack for nack in nacks if nack.received.token.is_live]
         await self._attempts.write(
             [
-                Note(nack.received.position, nack.attempt, nack.received.token.counted)
+                Note(nack.received.position, nack.attempt, nack.received.token.counted, nack.due)
                 for nack in live
             ]
         )
         for nack in live:
             nack.received.token.attempt = nack.attempt
+            nack.received.token.due = nack.due
 
     async def nack(self, nacks: Sequence[Nack]) -> None:
         """Nothing: what fails in an ordered group is kept."""
@@ -187,7 +189,9 @@ class OrderedQueueSource(Source):
         attempt = self._attempts.shown(record.position, counted) if delivery.redelivered else None
         if attempt is not None:
             record.redeliveries = attempt - first
-        record.token = _Token(lane, lane.consumer, delivery.tag, attempt_of(record), counted)
+            record.not_before = self._attempts.due(record.position)
+        shown = attempt_of(record)
+        record.token = _Token(lane, lane.consumer, delivery.tag, shown, counted, record.not_before)
         return record
 
     async def _note_unsettled(self) -> None:
@@ -198,7 +202,12 @@ class OrderedQueueSource(Source):
             new = {key: record for key, record in self._held.items() if key not in noted}
             await self._attempts.write(
                 [
-                    Note(record.position, record.token.attempt, record.token.counted)
+                    Note(
+                        record.position,
+                        record.token.attempt,
+                        record.token.counted,
+                        record.token.due,
+                    )
                     for record in new.values()
                     if record.token.is_live
                 ]

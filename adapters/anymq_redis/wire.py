@@ -130,7 +130,7 @@ class Entry(Published):
         self.token = token
         self.partition = place.partition
         self.redeliveries = redeliveries
-        self.key = self.content_type = None
+        self.key = self.content_type = self.not_before = None
 
     def __getattr__(self, name: str) -> Any:
         make = _LATE.get(name)

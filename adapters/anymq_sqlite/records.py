@@ -34,7 +34,7 @@ class Stored(Published):
         self.token = token
         self.redeliveries = redeliveries + vanished
         self.vanished = vanished
-        self.content_type = None
+        self.content_type = self.not_before = None
 
     def __getattr__(self, name: str) -> Any:
         if name == "position":

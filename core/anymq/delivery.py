@@ -158,7 +158,8 @@ class Delivery:
     async def nack(self, delay: float | timedelta = 0.0, *, counted: bool = True) -> None:
         """A failed attempt: delivered to this group again, not before `delay` (seconds).
 
-        The next delivery shows `attempt + 1`; with `counted=False` the same attempt. Raises
+        The next delivery shows `attempt + 1`; with `counted=False` the same attempt. The wait
+        survives the end of this process, except for broadcast: there it is in its memory. Raises
         `ConfigurationError` for what is no delay; the delivery is unsettled then.
         """
         seconds = check_delay(delay)
@@ -220,6 +221,10 @@ class Delivery:
     def restart(self) -> None:
         """The engine's: take back a `stop`."""
         self._session.restart(self)
+
+    def wait_out(self) -> None:
+        """The engine's: be handed out at the time that `Received.not_before` says."""
+        self._session.wait_out(self)
 
     async def extend(self) -> None:
         """Still working: the lease begins anew.

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from .capabilities import Capabilities
 from .clock import REAL, Clock
@@ -256,6 +256,23 @@ Outcome = str | BaseException | None
 a `Duplicate` where the broker had it already."""
 
 
+class Due(NamedTuple):
+    """When a record that failed may be handed to a handler again.
+
+    `at` is wall-clock time, in seconds since the epoch: another host may own the record by then.
+    `delay`, in seconds, is the whole wait that was asked for, and bounds what is left of it, so a
+    clock that was set back, or is behind, adds at most that. A clock that is ahead ends the wait
+    early by as much.
+    """
+
+    at: float
+    delay: float
+
+    def left(self, now: float) -> float:
+        """Return how many seconds of the wait are left at the wall-clock time `now`."""
+        return max(0.0, min(self.delay, self.at - now))
+
+
 class Received:
     """A message as it came from the broker, with what settles it.
 
@@ -265,8 +282,9 @@ class Received:
     of a message that carries none. `time` is the broker's own timestamp, seconds since the epoch.
     `redeliveries` is the broker's count of earlier deliveries of this very copy to this group (0
     the first time; 0 always where the broker cannot count): the attempt is the copy's header (1
-    without one) plus this. `partition` is where an ordered source read it. `token` belongs to
-    the source.
+    without one) plus this. `partition` is where an ordered source read it, and
+    `not_before` the `Nack.due` of the last `Source.keep` of this record, whichever member called
+    it; None without one. `token` belongs to the source.
     """
 
     __slots__ = (
@@ -275,6 +293,7 @@ class Received:
         "headers",
         "key",
         "native",
+        "not_before",
         "partition",
         "position",
         "redeliveries",
@@ -295,6 +314,7 @@ class Received:
         time: float | None = None,
         redeliveries: int = 0,
         partition: int = 0,
+        not_before: Due | None = None,
     ) -> None:
         self.body = body
         self.headers = headers
@@ -306,6 +326,7 @@ class Received:
         self.time = time
         self.redeliveries = redeliveries
         self.partition = partition
+        self.not_before = not_before
 
     def header(self, name: str) -> str | None:
         """Return one header; a driver that finds it without reading the others answers itself."""
@@ -354,7 +375,8 @@ class Nack:
     `native_attempt == attempt` (the number the next delivery would show by the broker's count
     alone). Otherwise it settles `received` by putting back `copy`, whose headers already say
     `attempt`; the copy goes to this group only, never to the whole topic. For a `release` the
-    core passes `delay` 0 and the attempt unchanged.
+    core passes `delay` 0 and the attempt unchanged. `due` is for `Source.keep`: the end of the
+    delay, None without one.
     """
 
     received: Received
@@ -362,6 +384,7 @@ class Nack:
     attempt: int
     native_attempt: int
     copy: Record
+    due: Due | None = None
 
 
 @dataclass(slots=True)
@@ -533,9 +556,11 @@ class Source(ABC):
         """These failed and stay with this member: ordered sources only.
 
         On an ordered source the core calls neither `nack` nor `release`: a record that failed holds
-        up its key, and is tried again here. Make durable that its next delivery by the broker, to
-        whoever owns the partition then, shows `attempt`; the record stays unsettled and ours.
-        `delay` is for information. The default does nothing: a crash then forgets the attempts.
+        up its key, and is tried again here, after `delay`. Make durable that its next delivery by
+        the broker, to the member that owns the partition then, shows `attempt`, and `due` as
+        `Received.not_before`: the core waits for the rest of the delay before it hands the record
+        out. The record stays unsettled and ours. Of two calls the later one counts. The default
+        does nothing: a crash then forgets attempts and delays.
         """
 
     @abstractmethod

@@ -14,10 +14,13 @@ class Lanes:
     """Deliveries by key, each key in the order in which they came.
 
     What can be handed out now is in front, as in a deque: `popleft` takes it and keeps its lane
-    closed until `free`. Deliveries without a key wait for nobody.
+    closed until `free`. Deliveries without a key wait for nobody. What came before its time
+    (`Received.not_before`) closes its lane likewise, when it is its turn: `early` is called with
+    it, and sees to it that `again` is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, early: Callable[[Delivery], None]) -> None:
+        self._early = early
         self._ready: deque[Delivery] = deque()
         self._behind: dict[str, deque[Delivery]] = {}
         self.out: dict[Delivery, None] = {}
@@ -38,13 +41,15 @@ class Lanes:
         """Put `deliveries` at the ends of their lanes."""
         for delivery in deliveries:
             key = delivery.message.key
-            if key is None:
-                self._ready.append(delivery)
-            elif key in self._behind:
-                self._behind[key].append(delivery)
-            else:
+            if key is not None:
+                if key in self._behind:
+                    self._behind[key].append(delivery)
+                    continue
                 self._behind[key] = deque()
+            if delivery.received.not_before is None:
                 self._ready.append(delivery)
+            else:
+                self._wait(delivery)
 
     def popleft(self) -> Delivery:
         """Take the next delivery; its key is closed until it is freed."""
@@ -84,8 +89,16 @@ class Lanes:
         if key is None:
             return False
         lane = self._behind[key]
-        if lane:
-            self._ready.append(lane.popleft())
+        if not lane:
+            del self._behind[key]
+            return False
+        delivery = lane.popleft()
+        if delivery.received.not_before is None:
+            self._ready.append(delivery)
             return True
-        del self._behind[key]
+        self._wait(delivery)
         return False
+
+    def _wait(self, delivery: Delivery) -> None:
+        self.out[delivery] = None
+        self._early(delivery)

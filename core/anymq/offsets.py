@@ -1,13 +1,16 @@
 """`OffsetTracker`: acks in any order over a log that knows only "everything below N is done".
 
 What goes beyond that travels in the text that is committed with the offset: the ranges that are
-done above it, and how often some of the open messages have been tried.
+done above it, how often some of the open messages have been tried, and when they are due again.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from .driver import Due
 
 MAX_METADATA = 4000
 
@@ -15,7 +18,9 @@ Range = tuple[int, int]
 """Offsets from the first up to, but not including, the second."""
 
 _MAGIC = "anymq1:"
-_COUNTS = "!"
+_NEXT = "!"
+_TENTHS = 10
+"""Due times are written in tenths of a second."""
 _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
 _MORE, _BITS, _LOW = 32, 5, 31
@@ -32,13 +37,14 @@ class OffsetTracker:
     is said to it afterwards has no effect on anybody.
     """
 
-    __slots__ = ("_above", "_counts", "_next", "_open", "closed")
+    __slots__ = ("_above", "_counts", "_dues", "_next", "_open", "closed")
 
     def __init__(self, begin: int, metadata: str = "") -> None:
         self._next = begin
         self._open: dict[int, None] = {}
         self._above: deque[Range] = deque(decode(begin, metadata))
         self._counts = decode_counts(begin, metadata)
+        self._dues = decode_dues(begin, metadata)
         self.closed = False
 
     @property
@@ -90,31 +96,41 @@ class OffsetTracker:
             return False
         del self._open[offset]
         self._counts.pop(offset, None)
+        self._dues.pop(offset, None)
         return True
 
-    def keep(self, offset: int, count: int) -> bool:
-        """Note that `offset`, still open, has been redelivered `count` times; False if too late."""
+    def keep(self, offset: int, count: int, due: Due | None = None) -> bool:
+        """Note that `offset`, still open, has been redelivered `count` times, and when it is due
+        again; False if too late."""
         if not self.is_open(offset):
             return False
         self._counts[offset] = count
+        self._dues.pop(offset, None)
+        if due is not None:
+            self._dues[offset] = due
         return True
 
     def count(self, offset: int) -> int:
         """How often `offset` has been redelivered, as far as was noted."""
         return self._counts.get(offset, 0)
 
+    def due(self, offset: int) -> Due | None:
+        """When `offset` is due again, as far as was noted."""
+        return self._dues.get(offset)
+
     def close(self) -> None:
         """The assignment is over."""
         self.closed = True
 
     def commit(self, limit: int = MAX_METADATA) -> tuple[int, str]:
-        """Return the offset to commit and the text that says what is done and counted above it.
+        """Return the offset to commit and the text that says what is done and noted above it.
 
         When the text would be longer than `limit`, it says only as much as fits, from below.
         """
         watermark = self.watermark
         counts = self._counts and {o: n for o, n in self._counts.items() if o >= watermark}
-        return watermark, encode(watermark, self._done_above(watermark), limit, counts)
+        dues = self._dues and {o: due for o, due in self._dues.items() if o >= watermark}
+        return watermark, encode(watermark, self._done_above(watermark), limit, counts, dues)
 
     def _done_above(self, watermark: int) -> Iterator[Range]:
         start = watermark
@@ -136,18 +152,24 @@ def encode(
     done: Iterable[Range],
     limit: int = MAX_METADATA,
     counts: Mapping[int, int] | None = None,
+    dues: Mapping[int, Due] | None = None,
 ) -> str:
-    """Return the ranges `done`, ascending and all above `begin`, and `counts` by offset, as text of
-    at most `limit` characters.
+    """Return the ranges `done`, ascending and all above `begin`, and `counts` and `dues` by offset,
+    as text of at most `limit` characters.
 
-    The lengths of what is open and what is done, in turn; then, behind a mark, the distances
-    of what is counted and the counts. What would not fit is left out, from the end; counts take at
-    most half of the room. Nothing done and nothing counted is the empty text.
+    The lengths of what is open and what is done, in turn; then, behind a mark, the distances of
+    what is counted and the counts; then, behind another, the earliest time when something is due,
+    and the distances of what is, with how much later that is, and the whole delay. What would not
+    fit is left out, from the end; counts take at most half of the room, and dues half of what is
+    left then. Nothing done and nothing noted is the empty text.
     """
     room = limit - len(_MAGIC)
-    counted = _pairs(begin, sorted((counts or {}).items()), room // 2 - len(_COUNTS))
+    counted = _pairs(begin, sorted((counts or {}).items()), room // 2 - len(_NEXT))
     if counted:
-        room -= len(counted) + len(_COUNTS)
+        room -= len(counted) + len(_NEXT)
+    waiting = _waits(begin, dues, room // 2 - 2 * len(_NEXT)) if dues else ""
+    if waiting:
+        room -= len(waiting) + (1 if counted else 2) * len(_NEXT)
     parts: list[str] = []
     place = begin
     for start, stop in done:
@@ -157,8 +179,10 @@ def encode(
             break
         parts.append(part)
         place = stop
-    if counted:
-        parts += (_COUNTS, counted)
+    if counted or waiting:
+        parts += (_NEXT, counted)
+    if waiting:
+        parts += (_NEXT, waiting)
     return _MAGIC + "".join(parts) if parts else ""
 
 
@@ -171,6 +195,22 @@ def _pairs(place: int, items: Iterable[tuple[int, int]], room: int) -> str:
         text += part
         place = offset
     return text
+
+
+def _waits(place: int, dues: Mapping[int, Due], room: int) -> str:
+    # Rounded up: never early.
+    tenths = {
+        offset: (math.ceil(due.at * _TENTHS), math.ceil(due.delay * _TENTHS))
+        for offset, due in sorted(dues.items())
+    }
+    first = min(at for at, _ in tenths.values())
+    text, empty = _number(first), True
+    for offset, (at, delay) in tenths.items():
+        part = _number(offset - place) + _number(at - first) + _number(delay)
+        if len(text) + len(part) > room:
+            break
+        text, place, empty = text + part, offset, False
+    return "" if empty else text
 
 
 def decode(begin: int, text: str) -> Sequence[Range]:
@@ -200,13 +240,28 @@ def decode_counts(begin: int, text: str) -> dict[int, int]:
     return counts
 
 
-def _read(text: str, part: int) -> Sequence[int]:
-    """Return the pairs of numbers in one part of the text; nothing if it is not well-formed."""
+def decode_dues(begin: int, text: str) -> dict[int, Due]:
+    """Return the due times that `encode` wrote; none where the text is not its own."""
+    numbers = _read(text, 2, width=3, head=1)
+    dues: dict[int, Due] = {}
+    place = begin
+    for index in range(1, len(numbers), 3):
+        place += numbers[index]
+        if place > _LARGEST:
+            return {}
+        at = numbers[0] + numbers[index + 1]
+        dues[place] = Due(at / _TENTHS, numbers[index + 2] / _TENTHS)
+    return dues
+
+
+def _read(text: str, part: int, *, width: int = 2, head: int = 0) -> Sequence[int]:
+    """Return the numbers in one part of the text, `width` by `width` after the first `head`;
+    nothing if it is not well-formed."""
     if not text.startswith(_MAGIC):
         return ()
-    parts = text[len(_MAGIC) :].split(_COUNTS)
-    numbers = _numbers(parts[part]) if part < len(parts) <= 2 else None
-    return numbers if numbers is not None and not len(numbers) % 2 else ()
+    parts = text[len(_MAGIC) :].split(_NEXT)
+    numbers = _numbers(parts[part]) if part < len(parts) <= 3 else None
+    return numbers if numbers and (len(numbers) - head) % width == 0 else ()
 
 
 def _number(value: int) -> str:

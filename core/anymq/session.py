@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .clock import Clock
 from .cloudevents import attempt_of, encode
 from .delivery import Delivery
-from .driver import ATTEMPT, Begun, Binding, Driver, Nack, Received, Record, Rejected, Source
+from .driver import ATTEMPT, Begun, Binding, Driver, Due, Nack, Received, Record, Rejected, Source
 from .errors import ConnectionLost, TransientError
 from .identity import copy_id
 from .letterbox import Letterbox, Pending
@@ -436,8 +436,10 @@ class Session:
         """Let the next attempt take the lane over now, and hand it out after `delay`."""
         if delivery not in self._held:
             return
-        if attempt > delivery.attempt and self.group is not None:
-            self._keeps.append(self._nack(delivery, delay, attempt))
+        if (attempt > delivery.attempt or delay > 0) and self.group is not None:
+            nack = self._nack(delivery, delay, attempt)
+            nack.due = Due(self.clock.now() + delay, delay) if delay > 0 else None
+            self._keeps.append(nack)
             self._pending()
         self._drop(delivery)
         again = self.hold([delivery.received])[0]
@@ -445,13 +447,21 @@ class Session:
         self._context.kept(delivery, again)
         if delay <= 0:
             self._context.again(again)
-            return
+        else:
+            self._hand_out_after(delay, again)
 
+    def wait_out(self, delivery: Delivery) -> None:
+        """Hand `delivery` out when the wait is over that an earlier owner of it began."""
+        due = delivery.received.not_before
+        assert due is not None
+        self._hand_out_after(due.left(self.clock.now()), delivery)
+
+    def _hand_out_after(self, delay: float, delivery: Delivery) -> None:
         async def back() -> None:
             await self.clock.sleep(delay)
-            self._context.again(again)
+            self._context.again(delivery)
 
-        self._later(back(), again)
+        self._later(back(), delivery)
 
     def _later(self, work: Coroutine[Any, Any, None], delivery: Delivery | None) -> None:
         timer = supervise(work, name="anymq-retry", ended=self._break)

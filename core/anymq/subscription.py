@@ -113,7 +113,7 @@ class Subscription(AsyncIterator[Delivery]):
             max_bytes=prefetch_bytes,
             shared=context.group is not None and not context.ordered,
         )
-        self._lanes = Lanes() if context.ordered else None
+        self._lanes = Lanes(Delivery.wait_out) if context.ordered else None
         self._buffer: deque[Delivery] | Lanes = deque() if self._lanes is None else self._lanes
         self._asks = handler is None or context.ordered
         """Whether who waits for a delivery may do so before settling what has been handed out."""

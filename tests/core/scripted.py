@@ -59,6 +59,7 @@ class ScriptedSource(Source):
         self.failures: dict[str, list[Exception]] = {}
         self.limits: list[int] = []
         self.letters: list[Record] = []
+        self.kept: list[Nack] = []
         self.refuses: Callable[[Record], Exception | None] = lambda record: None
         """What the broker says to a copy or a letter; each that it takes is settled."""
         self.asked: list[Record] = []
@@ -123,6 +124,7 @@ class ScriptedSource(Source):
         self.letters += [item.letter for item in rejected]
 
     async def keep(self, nacks: Sequence[Nack]) -> None:
+        self.kept += nacks
         self._note("keep", [nack.received for nack in nacks])
 
     async def extend(self, records: Sequence[Received]) -> None:

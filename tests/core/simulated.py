@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import partial
 
 from anymq.clock import Clock
-from anymq.driver import Nack, Received, Record, Start, SubscribeSpec, TopicSpec
+from anymq.driver import Due, Nack, Received, Record, Start, SubscribeSpec, TopicSpec
 from anymq.ordered import OrderedSource, cursor_of
 from anymq.partitioned_log import Cell, PartitionedLog
 from anymq.testing.clock import VirtualClock
@@ -172,9 +172,9 @@ def spec_of(broker: Broker, member: str, **changes: object) -> SubscribeSpec:
     return SubscribeSpec(**(values | changes))  # type: ignore[arg-type]
 
 
-def nack(record: Received, attempt: int) -> Nack:
+def nack(record: Received, attempt: int, due: Due | None = None) -> Nack:
     copy = Record(topic="t", id="i", unique="u", body=record.body)
-    return Nack(record, 0.0, attempt, attempt, copy)
+    return Nack(record, 0.0, attempt, attempt, copy, due)
 
 
 class Group:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 
@@ -19,8 +20,8 @@ from anymq import (
     Retry,
     StateError,
 )
-from anymq.driver import SourceLost
-from anymq.testing.tools import bodies, take, until
+from anymq.driver import Due, Received, SourceLost
+from anymq.testing.tools import bodies, silent, take, take_acked, until
 
 from .scripted import Refused, ScriptedDriver, scripted
 
@@ -293,3 +294,76 @@ async def test_bytes_in_flight_are_bounded(both: Both) -> None:
             (delivery,) = await take(deliveries, 1)
             await delivery.ack()
         assert min(limit for limit in source.limits[50:] if limit) <= 3
+
+
+def wait_of(item: Received, seconds: float) -> Received:
+    """Let `item` come as a source gives it that another member had to wait with."""
+    item.not_before = Due(time.time() + seconds, 3600.0)
+    return item
+
+
+def keyed(key: str, body: str) -> Received:
+    return Received(body.encode(), {"ce-partitionkey": key}, position=body, token=body)
+
+
+async def test_a_failed_delivery_is_kept_with_the_time_when_it_is_due(both: Both) -> None:
+    broker, driver = both
+    async with broker.subscribe("t", group="g", ordered=True) as deliveries:
+        source = driver.sources[0]
+        source.put_keyed(("a", "a1"), ("b", "b1"), ("c", "c1"))
+        first, second, third = await take(deliveries, 3)
+        before = time.time()
+        await first.nack(500)
+        await second.nack(500, counted=False)
+        await third.nack()
+        await until(lambda: len(source.kept) == 3)
+    dues = {nack.received.position: nack.due for nack in source.kept}
+    assert dues["c1"] is None
+    for due in (dues["a1"], dues["b1"]):
+        assert due is not None
+        assert due.delay == 500
+        assert before + 500 <= due.at <= time.time() + 500
+    shown = {nack.received.position: nack.attempt for nack in source.kept}
+    assert shown == {"a1": 2, "b1": 1, "c1": 2}
+
+
+async def test_what_comes_before_its_time_closes_its_lane_alone(both: Both) -> None:
+    broker, driver = both
+    async with broker.subscribe("t", group="g", ordered=True) as deliveries:
+        source = driver.sources[0]
+        for item in (
+            wait_of(keyed("a", "a1"), 0.3),
+            keyed("a", "a2"),
+            keyed("b", "b1"),
+            wait_of(keyed("b", "b2"), 0.3),
+            wait_of(keyed("c", "c1"), -5),
+        ):
+            source.inbox.put_nowait(item)
+        first, second = await take(deliveries, 2)
+        assert sorted(bodies([first, second])) == ["b1", "c1"]
+        await first.ack()
+        await second.ack()
+        left = bodies(await take_acked(deliveries, 3))
+    assert sorted(left) == ["a1", "a2", "b2"]
+    assert left.index("a1") < left.index("a2")
+
+
+async def test_a_wall_clock_that_was_set_back_adds_at_most_the_delay(both: Both) -> None:
+    broker, driver = both
+    async with broker.subscribe("t", group="g", ordered=True) as deliveries:
+        item = keyed("a", "a1")
+        item.not_before = Due(time.time() + 3600, 0.2)
+        driver.sources[0].inbox.put_nowait(item)
+        assert bodies(await take_acked(deliveries, 1)) == ["a1"]
+
+
+async def test_a_wait_that_goes_on_is_forgotten_with_its_partition(both: Both) -> None:
+    broker, driver = both
+    async with broker.subscribe("t", group="g", ordered=True) as deliveries:
+        source = driver.sources[0]
+        source.inbox.put_nowait(wait_of(keyed("a", "a1"), 0.5))
+        source.inbox.put_nowait(keyed("b", "b1"))
+        await take_acked(deliveries, 1)
+        await source.spec.revoke(frozenset({0}), False)
+        assert deliveries.in_flight == 0
+        await silent(deliveries, 0.8)

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from anymq.offsets import MAX_METADATA, OffsetTracker, Range, decode, decode_counts, encode
+from anymq.driver import Due
+from anymq.offsets import (
+    MAX_METADATA,
+    OffsetTracker,
+    Range,
+    decode,
+    decode_counts,
+    decode_dues,
+    encode,
+)
 
 
 @st.composite
@@ -132,6 +141,62 @@ def test_a_count_lasts_until_its_message_is_done() -> None:
         second.done(offset)
     assert not second.keep(6, 3)
     assert second.commit() == (8, "")
+
+
+NOW = 1_700_000_000.0
+DUES = st.builds(
+    lambda left, delay: Due(NOW + left / 10, delay / 10), st.integers(0, 9999), st.integers(0, 9999)
+)
+
+
+@given(
+    _done_ranges(),
+    st.dictionaries(st.integers(0, 5000), st.integers(1, 99), max_size=50),
+    st.dictionaries(st.integers(0, 5000), DUES, max_size=50),
+)
+def test_due_times_travel_beside_the_counts(
+    item: tuple[int, list[Range]], counted: dict[int, int], waiting: dict[int, Due]
+) -> None:
+    begin, ranges = item
+    counts = {begin + distance: count for distance, count in counted.items()}
+    dues = {begin + distance: due for distance, due in waiting.items()}
+    text = encode(begin, ranges, counts=counts, dues=dues)
+    assert list(decode(begin, text)) == ranges
+    assert decode_counts(begin, text) == counts
+    assert decode_dues(begin, text) == dues
+    for limit in (0, 9, 20, 100):
+        short = encode(begin, ranges, limit, counts, dues)
+        assert len(short) <= limit
+        assert decode_counts(begin, short).items() <= counts.items()
+        assert decode_dues(begin, short).items() <= dues.items()
+        assert list(decode(begin, short)) == ranges[: len(decode(begin, short))]
+
+
+def test_a_due_time_is_rounded_up_and_lasts_until_the_next_attempt() -> None:
+    first = OffsetTracker(5)
+    for offset in (5, 6):
+        first.deliver(offset)
+    assert first.keep(5, 1, Due(NOW + 0.01, 0.01))
+    assert first.keep(6, 1, Due(NOW + 8, 8))
+    second = OffsetTracker(*first.commit())
+    assert (second.due(5), second.due(6)) == (Due(NOW + 0.1, 0.1), Due(NOW + 8, 8))
+    for offset in (5, 6):
+        second.deliver(offset)
+    assert second.commit() == first.commit()
+    second.keep(5, 2)
+    second.done(6)
+    third = OffsetTracker(*second.commit())
+    assert (third.due(5), third.due(6)) == (None, None)
+
+
+def test_hundreds_of_waits_fit() -> None:
+    tracker = OffsetTracker(0)
+    for offset in range(3000):
+        tracker.deliver(offset)
+    for offset in range(0, 600, 3):
+        tracker.keep(offset, 3, Due(NOW + offset % 60, 60))
+    restored = OffsetTracker(*tracker.commit())
+    assert all(restored.due(offset) for offset in range(0, 600, 3))
 
 
 class Log(RuleBasedStateMachine):

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from anymq.driver import Begun, Received, SourceLost
+from anymq.driver import Begun, Due, Received, SourceLost
 from anymq.errors import NotFound, StateError
 from anymq.ordered import OrderedSource, cursor_of, seek, state
 from anymq.ordered.source import WINDOW
@@ -62,6 +62,10 @@ def counts(records: list[Received]) -> dict[str, int]:
 
 def known(member: Joined, records: list[Received]) -> list[int | None]:
     return [member.source.known_attempt(record) for record in records]
+
+
+def dues(records: list[Received]) -> dict[str, Due | None]:
+    return {record.position: record.not_before for record in records}
 
 
 async def test_a_start_that_ends_in_a_crash_is_counted_and_a_delivery_is_not() -> None:
@@ -164,6 +168,28 @@ async def test_kept_attempts_are_shown_to_the_next_owner(clean: bool) -> None:
     await broker.clock.advance(LEASE + 2)
     others = 0 if clean else 1
     assert counts(await following.receive()) == {"0-0": others, "0-1": 2, "0-2": others}
+
+
+async def test_a_due_time_is_shown_to_all_owners_until_the_next_attempt() -> None:
+    broker = Broker(1)
+    broker.publish(0, 3)
+    due = Due(5000.0, 30.0)
+    first = await joined(broker, "a")
+    records = await first.receive()
+    await first.source.keep([nack(records[0], 2, due), nack(records[2], 2, due)])
+    await first.source.ack([records[2]])
+    await first.source.aclose()
+    second = await joined(broker, "b")
+    assert dues(await second.receive(1)) == {"0-0": due}
+    await second.source.aclose()
+    third = await joined(broker, "c")
+    again = await third.receive()
+    assert dues(again) == {"0-0": due, "0-1": None}
+    await third.source.keep([nack(again[0], 3)])
+    third.crash()
+    fourth = await joined(broker, "d")
+    await broker.clock.advance(LEASE + 2)
+    assert dues(await fourth.receive()) == {"0-0": None, "0-1": None}
 
 
 async def test_acks_in_any_order_are_remembered_in_one_write() -> None:

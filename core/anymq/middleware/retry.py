@@ -55,8 +55,8 @@ class Retry:
     The wait before attempt n + 1 is random between 0 and `min(cap, initial * factor ** (n - 1))`
     seconds (exponential backoff with full jitter; `jitter=False` takes the upper end). A wait of at
     most `in_place` seconds is slept through with the slot held; a longer one is a durable
-    redelivery that holds nothing and survives a crash. Errors outside `retry_on`, or in
-    `give_up_on`, are not retried.
+    redelivery that holds no slot and survives a crash (in ordered groups its key waits; broadcast
+    subscribers keep it in memory). Errors outside `retry_on`, or in `give_up_on`, are not retried.
 
     `attempts` counts every delivery, also those whose process crashed where the backend can count
     them: a message that kills its consumers ends up in the dead letters as well. Where it cannot

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,8 @@ class Content:
     if everybody left cleanly. `ahead` counts the places from the cursor to the last one handed out.
     `attempts` says how many earlier deliveries the last one of a place has shown, if any. For those
     in `kept` the next one shows just what that says: a handler has begun with them, or has failed.
-    Of others up to `delivered` it is not known whether their handlers had begun.
+    Of others up to `delivered` it is not known whether their handlers had begun. `due` is when the
+    places that failed may be handed to a handler again: the fields of a `driver.Due`.
     """
 
     cursor: str
@@ -37,6 +39,7 @@ class Content:
     done: list[str] = field(default_factory=list)
     attempts: dict[str, int] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
+    due: dict[str, Sequence[float]] = field(default_factory=dict)
 
     def encode(self) -> str:
         """Return it as text; what is empty is left out."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
-from ..driver import Received
+from ..driver import Due, Received
 from .content import Content
 
 
@@ -26,6 +27,7 @@ class Holding:
         "_counting",
         "_delivered",
         "_done",
+        "_due",
         "_exact",
         "_inherited",
         "_kept",
@@ -34,6 +36,7 @@ class Holding:
         "_order",
         "_shown",
         "_skip",
+        "_waits",
         "cursor",
         "dirty",
         "epoch",
@@ -62,6 +65,7 @@ class Holding:
         self._skip = dict.fromkeys(before.done)
         self._attempts = dict(before.attempts)
         self._exact = dict(before.kept)
+        self._waits = dict(before.due)
         # What we have read, in order; each place is open or done.
         self._order: deque[str] = deque()
         self._open: set[str] = set()
@@ -72,6 +76,7 @@ class Holding:
         # what the next delivery shows of those with a handler, unless we leave.
         self._known: dict[str, int] = {}
         self._begun: dict[str, int] = {}
+        self._due: dict[str, Sequence[float]] = {}
 
     @property
     def behind(self) -> str:
@@ -107,6 +112,9 @@ class Holding:
             if self._counting:
                 self._known[place] = shown
                 record.redeliveries += exact is None
+            if place in self._waits:
+                self._due[place] = self._waits[place]
+                record.not_before = Due(*self._waits[place])
         if self._inherited:
             self._inherit(place)
         if done:
@@ -122,14 +130,18 @@ class Holding:
         self._kept.pop(place, None)
         self._known.pop(place, None)
         self._begun.pop(place, None)
+        self._due.pop(place, None)
         self._done[place] = None
         self.dirty = True
         self._advance()
 
-    def keep(self, place: str, redeliveries: int) -> None:
-        """Let the next delivery of `place`, by whomever, show so many earlier ones."""
+    def keep(self, place: str, redeliveries: int, due: Due | None) -> None:
+        """Let the next delivery of `place`, by whomever, show so many earlier ones, and `due`."""
         if not self.gone and place in self._open:
             self._kept[place] = redeliveries
+            self._due.pop(place, None)
+            if due is not None:
+                self._due[place] = due
             self.dirty = True
 
     def known(self, place: str) -> int | None:
@@ -167,6 +179,7 @@ class Holding:
                 **self._kept,
                 **({} if self.left else self._begun),
             },
+            due={**self._waits, **self._due},
         )
 
     def _given_back(self) -> dict[str, int]:
@@ -181,15 +194,17 @@ class Holding:
         self._skip.pop(place, None)
         self._attempts.pop(place, None)
         self._exact.pop(place, None)
+        self._waits.pop(place, None)
         if place == self._delivered:
             self._counting = False
-            if not (self._skip or self._attempts or self._exact):
+            if not (self._skip or self._attempts or self._exact or self._waits):
                 self._inherited = 0  # some were trimmed and never came
         if self._inherited == 0:
             self._counting = False
             self._skip.clear()
             self._attempts.clear()
             self._exact.clear()
+            self._waits.clear()
 
     def _advance(self) -> None:
         order, done = self._order, self._done

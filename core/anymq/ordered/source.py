@@ -147,7 +147,7 @@ class OrderedSource(Source):
         for nack in nacks:
             holding: Holding
             holding, place = nack.received.token
-            holding.keep(place, max(0, nack.attempt - _first(nack.received)))
+            holding.keep(place, max(0, nack.attempt - _first(nack.received)), nack.due)
         await self._keeper.flush()
 
     async def nack(self, nacks: Sequence[Nack]) -> None:

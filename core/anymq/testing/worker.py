@@ -75,9 +75,18 @@ async def share(url: str, topic: str, group: str, concurrency: int = 2) -> None:
 
 
 async def lanes(
-    url: str, topic: str, group: str, partitions: int, deadline: float, failing: str = ""
+    url: str,
+    topic: str,
+    group: str,
+    partitions: int,
+    deadline: float,
+    failing: str = "",
+    wait: float = 0.2,
 ) -> None:
-    """Handle messages of an ordered group, saying when each begins and ends; one fails always."""
+    """Handle messages of an ordered group, saying when each begins and ends.
+
+    `failing` fails always, and is tried again after `wait` seconds.
+    """
     async with connect(url) as broker:
 
         async def handle(delivery: Delivery) -> None:
@@ -88,7 +97,7 @@ async def lanes(
                 raise ValueError(f"{body} is to fail")
             say("handled", body=body, began=began, at=time.monotonic())
 
-        retry = Retry(attempts=1000, initial=0.2, factor=1.0, jitter=False, in_place=0.0)
+        retry = Retry(attempts=1000, initial=wait, factor=1.0, jitter=False, in_place=0.0)
         async with broker.subscribe(
             Topic(topic, partitions=partitions),
             group=group,

@@ -16,6 +16,7 @@ from .lifecycle import Lifecycle
 from .limits import Limits
 from .operating import Operating
 from .ordered import Ordered
+from .ordered_waits import OrderedWaits
 from .redrive import Redrive
 from .replay import Replay
 from .requests import Requests
@@ -38,6 +39,7 @@ class Conformance(
     Flow,
     Requests,
     Ordered,
+    OrderedWaits,
     Delays,
     Replay,
     Redrive,
