@@ -428,9 +428,14 @@ class Subscription(AsyncIterator[Delivery]):
     async def _wait_for_reader(self, session: Session) -> None:
         """Let the task that iterates settle what it has, within `drain_timeout`."""
         until = self._clock.monotonic() + self._drain_timeout
-        while session.unsettled and (left := until - self._clock.monotonic()) > 0:
+        while self._is_reading(session) and (left := until - self._clock.monotonic()) > 0:
             self._room.clear()
             await self._clock.wait(self._room, min(left, 0.5))
+
+    def _is_reading(self, session: Session) -> bool:
+        """Whether the task that iterates holds something; what waits here it does not hold."""
+        waiting = session.waiting()
+        return any(not item.settled and item not in waiting for item in self._begun())
 
     async def _tell(self) -> None:
         """Let middleware finish what concerns the messages that are here."""

@@ -9,7 +9,7 @@ import pytest
 
 from anymq import App, Closed, connect
 from anymq.middleware import Acknowledge, DeadLetter, Middleware, Retry
-from anymq.testing.tools import until
+from anymq.testing.tools import take, until
 
 from .scripted import ScriptedDriver, scripted
 
@@ -101,6 +101,29 @@ async def test_what_is_iterated_has_time_to_settle() -> None:
     async with asyncio.timeout(FAR):
         await asyncio.gather(reading, closing)
     assert driver.sources[0].settled("ack") == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("group", "ordered"), [("g", False), ("g", True), (None, False)], ids=["g", "ordered", "all"]
+)
+async def test_closing_waits_for_what_a_reader_has_and_not_for_what_waits_here(
+    group: str | None, ordered: bool
+) -> None:
+    broker, driver = await scripted()
+    subscription = broker.subscribe("t", group=group, ordered=ordered, drain_timeout=2 * FAR)
+    await subscription.__aenter__()
+    source = driver.sources[0]
+    source.put_keyed(("a", "a1"), ("b", "b1"), ("b", "b2"), ("c", "c1"), ("c", "c2"))
+    failed, held = await take(subscription, 2)
+    await failed.nack(10 * FAR)
+    closing = asyncio.create_task(broker.aclose())
+    await until(lambda: subscription.closing)
+    await asyncio.wait((closing,), timeout=0.8)
+    assert not closing.done()
+    await held.ack()
+    async with asyncio.timeout(FAR):
+        await closing
+    assert source.settled("ack") == (["b1"] if group else [])
 
 
 async def test_an_ack_that_comes_after_the_drain_is_dropped() -> None:

@@ -10,7 +10,7 @@ import pytest
 from ...broker import Broker
 from ...connect import connect
 from ...errors import Closed, InvalidURL
-from ..tools import bodies, take_acked, until
+from ..tools import PATIENCE, bodies, silent, take_acked, until
 from .base import Base
 
 
@@ -46,6 +46,41 @@ class Lifecycle(Base):
         with pytest.raises(Closed):
             await broker.ping()
         assert [item async for item in subscription] == []
+
+    @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
+    async def test_closing_gives_those_who_iterate_time_to_settle(
+        self, url: str, broker: Broker, topic: str, ordered: bool
+    ) -> None:
+        if ordered and not broker.capabilities.ordered:
+            return
+        await broker.publish_many(topic, ["0", "1", "2"], key=lambda _: "a")
+        other = await connect(url)
+        deliveries = other.subscribe(topic, group="g", ordered=ordered, drain_timeout=2 * PATIENCE)
+        taken, settle = asyncio.Event(), asyncio.Event()
+        settled: list[bytes] = []
+
+        async def read() -> None:
+            async for delivery in deliveries:
+                taken.set()
+                await settle.wait()
+                await delivery.ack()
+                settled.append(delivery.message.body)
+
+        await deliveries.__aenter__()
+        reading = asyncio.create_task(read())
+        await taken.wait()
+        closing = asyncio.create_task(other.aclose())
+        await until(lambda: deliveries.closing)
+        await asyncio.wait((closing,), timeout=2.0)
+        assert not closing.done()
+        settle.set()
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(closing, reading)
+        assert len(settled) == 1
+        async with broker.subscribe(topic, group="g", ordered=ordered) as rest:
+            left = await take_acked(rest, 2)
+            await silent(rest, 0.3)
+        assert {delivery.message.body for delivery in left} == {b"0", b"1", b"2"} - {*settled}
 
     async def test_nothing_is_left_running(self, url: str, topic: str) -> None:
         before = asyncio.all_tasks()
