@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from anymq.logs import logger
@@ -12,7 +12,10 @@ from anymq.offsets import MAX_METADATA
 from .aio import AIOKafkaConsumer, TopicPartition, commit, kafka
 
 if TYPE_CHECKING:
+    from anymq.driver import Dropped
+
     from .assignment import Partition
+    from .records import KafkaReceived
 
 log = logger("anymq.kafka")
 
@@ -26,7 +29,10 @@ REFUSED = (
 
 
 class Committer:
-    """Commits in the background, at most every `interval` seconds, what has become committable."""
+    """Commits in the background, at most every `interval` seconds, what has become committable.
+
+    Says to `dropped` what was done and may never be committed.
+    """
 
     def __init__(
         self,
@@ -36,12 +42,15 @@ class Committer:
         interval: float,
         allowed: Callable[[], Awaitable[object]],
         committed: Callable[[Partition], None],
+        dropped: Dropped,
     ) -> None:
         self._consumer = consumer
         self._partitions = partitions
         self._interval = interval
         self._allowed = allowed
         self._committed = committed
+        self._dropped = dropped
+        self._done: list[Sequence[KafkaReceived]] = []
         self._limit = MAX_METADATA
         self._dirty = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="anymq-kafka-commit")
@@ -53,6 +62,20 @@ class Committer:
         partition.dirty = True
         self._dirty.set()
 
+    def done(self, records: Sequence[KafkaReceived]) -> None:
+        """Note what the next commit is of."""
+        self._done.append(records)
+
+    def give_up(self) -> None:
+        """Partitions have been lost: say what had been done in them and was not committed."""
+        waiting, self._done = self._done, []
+        for records in waiting:
+            late = [record for record in records if record.token.tracker.closed]
+            if late:
+                self._dropped(late)
+            if len(late) < len(records):
+                self._done.append(records)
+
     async def flush(self, timeout: float = COMMIT_TIMEOUT) -> bool:
         """Commit what is committable now; False, and to be repeated, if that failed."""
         marked = [partition for partition in self._partitions() if partition.dirty]
@@ -62,6 +85,7 @@ class Committer:
             state = partition.tracker.commit(self._limit)
             if state != partition.committed:
                 offsets[partition.tp] = state
+        done, self._done = self._done, []
         if not offsets:
             return True
         try:
@@ -70,6 +94,8 @@ class Committer:
         except BaseException as error:
             for partition in marked:
                 partition.dirty = True
+            for records in done:
+                self._dropped(records)
             if not isinstance(error, kafka.KafkaError | OSError):
                 raise
             self._note(error)

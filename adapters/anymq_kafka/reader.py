@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from typing import cast
 
-from anymq.driver import Due, Received, Revoke, SourceLost
+from anymq.driver import Dropped, Due, Received, Revoke, SourceLost
 from anymq.logs import logger
 
 from .aio import TopicPartition, has_ended, kafka, refresh
@@ -51,6 +51,7 @@ class Reader:
         window: int | None = None,
         window_bytes: int | None = None,
         revoke: Revoke | None = None,
+        dropped: Dropped = lambda _: None,
     ) -> None:
         self._topics = list(topics)
         self._options = options = clients.options
@@ -77,6 +78,7 @@ class Reader:
             interval=options.commit_interval,
             allowed=self.assignment.ready.wait,
             committed=self._was_committed,
+            dropped=dropped,
         )
         self.assignment.commit = self.committer.flush
         self.assignment.on_change = self._reassigned
@@ -126,9 +128,11 @@ class Reader:
 
     def done(self, records: Iterable[Received]) -> None:
         """Settle what is still open; it is committed in the background."""
-        changed = {
-            record.token for record in of_kafka(records) if record.token.tracker.done(record.offset)
-        }
+        items = list(of_kafka(records))
+        changed = {record.token for record in items if record.token.tracker.done(record.offset)}
+        self.committer.done(items)
+        if any({record.token.tracker.closed for record in items}):
+            self.committer.give_up()
         for partition in changed:
             self.committer.mark(partition)
             self.assignment.settled(partition)
@@ -179,6 +183,7 @@ class Reader:
                 await self.committer.flush(commit)
         finally:
             self.assignment.close()
+            self.committer.give_up()
             self._held = Held()
             self._given_back.clear()
             await stop_consumer(self.consumer, grace)
@@ -286,6 +291,7 @@ class Reader:
 
     def _reassigned(self) -> None:
         self._held.drop_closed()
+        self.committer.give_up()
         self._given_back = deque(item for item in self._given_back if is_open(item))
         for partition in self.assignment.partitions.values():
             if not partition.leaving:

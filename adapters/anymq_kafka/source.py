@@ -48,6 +48,7 @@ class GroupSource(Source):
             topology,
             trim=spec.create,
             revoke=spec.revoke if spec.ordered else None,
+            dropped=spec.dropped,
         )
 
     @classmethod

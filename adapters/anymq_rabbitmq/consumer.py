@@ -189,11 +189,14 @@ class Consumer:
         """Whether the delivery can still be settled."""
         return tag in self._unsettled and self._channel.is_open
 
-    async def ack(self, tags: Collection[int]) -> None:
-        """Acknowledge those of `tags` that are unsettled: what stands first of all in one frame."""
+    async def ack(self, tags: Collection[int]) -> bool:
+        """Acknowledge those of `tags` that are unsettled: what stands first of all in one frame.
+
+        False, and nothing is acknowledged, where the channel has gone.
+        """
         async with self._settling:
             if not self._channel.is_open:
-                return
+                return False
             unsettled = self._unsettled
             done = {tag for tag in tags if tag in unsettled}
             number = self._channel.number
@@ -210,6 +213,7 @@ class Consumer:
                 for tag in sorted(done.difference(prefix))
             )
             await self._send(frames, done)
+            return True
 
     async def requeue(self, tags: Collection[int]) -> None:
         """Give those of `tags` that are unsettled back to the queue."""

@@ -143,6 +143,12 @@ def is_copy(delivery: Delivery) -> bool:
     return exchange == _DIRECT or exchange.startswith(_LADDER, 1)
 
 
+def came_before(record: Received) -> bool:
+    """Whether the queue has delivered this very copy before."""
+    delivery: Delivery = record.native
+    return bool(delivery.redelivered)
+
+
 def header(delivery: Delivery, name: str) -> str | None:
     """One header of `delivery`, as text."""
     return wire.headers(wire.split(delivery.properties).get(wire.HEADERS)).get(name)

@@ -213,6 +213,7 @@ class RabbitMQDriver(Driver):
                 delays=self._delays,
                 filling=filling,
                 most=max(spec.prefetch, first),
+                dropped=spec.dropped,
             )
         # Half of what the server allows, for its own heartbeat may have been the last word.
         source.silence = float(self._options.heartbeat)
@@ -240,7 +241,13 @@ class RabbitMQDriver(Driver):
             await asyncio.gather(*(lane.aclose() for lane in lanes))
             raise
         attempts = Attempts(group.attempts, self._link, self._publisher)
-        return OrderedQueueSource(lanes, attempts=attempts, revoke=spec.revoke, filling=filling)
+        return OrderedQueueSource(
+            lanes,
+            attempts=attempts,
+            revoke=spec.revoke,
+            filling=filling,
+            dropped=spec.dropped,
+        )
 
     async def browse(
         self, topic: TopicSpec, start: Start = "earliest"

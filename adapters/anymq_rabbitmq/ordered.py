@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aiormq.exceptions import AMQPError
 
 from anymq.cloudevents import attempt_of
-from anymq.driver import Due, Nack, Received, Revoke, Source, SourceLost
+from anymq.driver import Dropped, Due, Nack, Received, Revoke, Source, SourceLost
 from anymq.errors import BrokerError
 
 from . import convert
@@ -53,11 +53,13 @@ class OrderedQueueSource(Source):
         attempts: Attempts,
         revoke: Revoke,
         filling: Filling | None,
+        dropped: Dropped,
     ) -> None:
         self._lanes = list(lanes)
         self._attempts = attempts
         self._revoke = revoke
         self._filling = filling
+        self._dropped = dropped
         self._held: dict[tuple[Lane, int], Received] = {}
         self._changed = asyncio.Event()
         self._lost = False
@@ -90,6 +92,7 @@ class OrderedQueueSource(Source):
         """See `Source`."""
         tags: dict[Lane, list[int]] = {}
         settled: list[Note] = []
+        late: list[Received] = []
         for record in records:
             token: _Token = record.token
             self._held.pop((token.lane, token.tag), None)
@@ -97,11 +100,19 @@ class OrderedQueueSource(Source):
                 tags.setdefault(token.lane, []).append(token.tag)
                 if self._attempts.knows(record.position):
                     settled.append(Note(record.position, 0, 0))
+            else:
+                late.append(record)
+        if late:
+            self._dropped(late)
         for lane, some in tags.items():
             await lane.consumer.ack(some)
         self._changed.set()
         if settled:
             await self._attempts.write(settled)
+
+    def may_be_again(self, record: Received) -> bool:
+        """See `Source`. A position is the id that the publisher wrote."""
+        return convert.came_before(record)
 
     async def keep(self, nacks: Sequence[Nack]) -> None:
         """See `Source`."""

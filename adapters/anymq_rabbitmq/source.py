@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 
-from anymq.driver import Nack, Received, Source, SourceLost
+from anymq.driver import Dropped, Nack, Received, Source, SourceLost
 from anymq.errors import BrokerError, NotFound, TransientError
 from anymq.stamp import new_id
 
@@ -45,6 +45,7 @@ class QueueSource(Source):
         delays: Delays,
         filling: Filling | None,
         most: int,
+        dropped: Dropped,
     ) -> None:
         self._consumer = consumer
         self._queue = queue
@@ -54,6 +55,7 @@ class QueueSource(Source):
         self._delays = delays
         self._filling = filling
         self._most = most
+        self._dropped = dropped
         self._closed = False
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
@@ -95,7 +97,12 @@ class QueueSource(Source):
 
     async def ack(self, records: Sequence[Received]) -> None:
         """See `Source`."""
-        await self._consumer.ack(self._tags(records))
+        if not await self._consumer.ack(self._tags(records)):
+            self._dropped(records)
+
+    def may_be_again(self, record: Received) -> bool:
+        """See `Source`. A position is the id that the publisher wrote."""
+        return convert.came_before(record)
 
     async def nack(self, nacks: Sequence[Nack]) -> None:
         """See `Source`."""

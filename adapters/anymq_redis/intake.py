@@ -136,9 +136,11 @@ class Intake:
     ) -> bytes:
         reply: tuple[bytes, list[Any], int] = await self._member.run(script, which, args, keys=keys)
         cursor, entries, deleted = reply
+        member = self._member
         self.spare += (
-            self._member.keep(which, (id, flat), count, None if starts < 0 else starts)
+            member.keep(which, (id, flat), count, None if starts < 0 else starts)
             for id, flat, count, starts in entries
+            if not member.is_leaving(which, id)
         )
         if deleted:
             spec = self._member.spec

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from anymq.driver import Received, SubscribeSpec
@@ -76,6 +77,22 @@ class Member:
         for token in tokens:
             if held.get(token.id) is token:
                 del held[token.id]
+
+    @contextmanager
+    def moving(self, tokens: Sequence[Token]) -> Iterator[None]:
+        """Copies of these are on their way: what a claim has brought of them meanwhile is stale."""
+        for token in tokens:
+            token.leaving = True
+        try:
+            yield
+        finally:
+            for token in tokens:
+                token.leaving = False
+
+    def is_leaving(self, which: int, id: bytes) -> bool:
+        """Whether a copy of what we hold as `id` is on its way."""
+        token = self.held[which].get(id)
+        return token is not None and token.leaving
 
     def held_for(self) -> float | None:
         """Return for how many seconds it has held what it has held for longest."""

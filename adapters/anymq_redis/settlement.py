@@ -95,9 +95,10 @@ class Settlement:
             for page in _parcels(tokens, lambda token: by_token[id(token)].copy):
                 items = [(token, by_token[id(token)]) for token in page]
                 args = [arg for token, nack in items for arg in _put_back(token, nack)]
-                await self._member.run(
-                    PUT_BACK, which, args, keys=[keys.retry, keys.delayed, keys.payloads]
-                )
+                with self._member.moving(page):
+                    await self._member.run(
+                        PUT_BACK, which, args, keys=[keys.retry, keys.delayed, keys.payloads]
+                    )
                 self._member.let_go(which, page)
                 if delays := [nack.delay for _, nack in items if nack.delay > 0]:
                     self._expect(min(delays))
@@ -109,7 +110,8 @@ class Settlement:
         for which, tokens in self._member.ours(item.received for item in rejected):
             for page in _parcels(tokens, lambda token: letters[id(token)]):
                 items = [(token, letters[id(token)]) for token in page]
-                replies = await self._reject(which, items)
+                with self._member.moving(page):
+                    replies = await self._reject(which, items)
                 for (token, letter), reply in zip(items, replies, strict=True):
                     topic = self._find_topic(letter.topic)
                     error = None if reply == 1 else outcome(reply, topic, 0)

@@ -41,16 +41,18 @@ _names = _Names()
 class Token:
     """A delivery: in which stream its entry is pending, and since when.
 
-    `starts`, where another consumer has left it pending: how many handlers are known to have begun
-    with this entry. `earlier` is how many had with those that it is a copy of.
+    `leaving` while the server is being told to put a copy of it elsewhere. `starts`, where another
+    consumer has left it pending: how many handlers are known to have begun with this entry.
+    `earlier` is how many had with those that it is a copy of.
     """
 
-    __slots__ = ("earlier", "id", "position", "starts", "taken", "which")
+    __slots__ = ("earlier", "id", "leaving", "position", "starts", "taken", "which")
 
     def __init__(self, id: bytes, which: int, taken: float) -> None:
         self.id = id
         self.which = which
         self.position = id
+        self.leaving = False
         self.taken = taken
         self.starts: int | None = None
         self.earlier = 0

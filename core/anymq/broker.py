@@ -450,6 +450,7 @@ class Broker:
                 revoke=subscription.revoke,
                 place=subscription.place,
                 skipped=subscription.note_skipped,
+                dropped=subscription.note_dropped,
             )
             if generation == 1:
                 await self._look_for(dead_letter_topic(target.name, group))

@@ -33,7 +33,8 @@ class Delivery:
     a different one raises `AlreadySettled`. A verb returns once the settlement is recorded;
     settlements are sent in bulk, within milliseconds, and all of them before the subscription has
     closed. A crash in between repeats the delivery. A settlement that comes after the lease or
-    assignment has gone is dropped: the message is somebody else's by then.
+    assignment has gone is not applied: the message may be another member's by then. Should it come
+    back to this subscription, it is acked at once, or shows the attempt that a `nack` counted.
     """
 
     __slots__ = ("_message", "_session", "counted", "fetched", "received", "renewed", "verb")
@@ -130,6 +131,11 @@ class Delivery:
         """The engine's: whether its lease, or what stands for one, may have gone by now."""
         return self._session.is_over(self)
 
+    @property
+    def may_be_again(self) -> bool:
+        """The engine's: whether this may be another delivery of a message that was here before."""
+        return self._session.source.may_be_again(self.received)
+
     def belongs_to(self, session: Session) -> bool:
         """Whether this delivery came from `session`."""
         return self._session is session
@@ -147,7 +153,7 @@ class Delivery:
         if self.verb is None:
             self.done()
         else:
-            self._settle("ack", self.done)
+            self._settle("ack", lambda: self._session.ack(self))
 
     def done(self) -> None:
         """The engine's: `ack`, unless a verb has been used."""
@@ -253,6 +259,8 @@ class Delivery:
                 self.verb = None
                 raise
             return
+        if self.verb == "lapsed" and verb in ("ack", "nack"):
+            settle()  # too late: the session notes it, should the message come back here
         if self.verb in (verb, "lapsed"):
             return
         raise AlreadySettled(f"cannot {verb} {self.message.id}: already settled by {self.verb}")

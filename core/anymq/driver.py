@@ -56,8 +56,15 @@ Revoke = Callable[[frozenset[int], bool], Coroutine[Any, Any, None]]
 Skipped = Callable[[str, str], None]
 """See `SubscribeSpec.skipped`."""
 
+Dropped = Callable[[Sequence["Received"]], None]
+"""See `SubscribeSpec.dropped`."""
+
 
 async def _nothing_to_revoke(partitions: frozenset[int], gone: bool) -> None:
+    """What a spec that no engine made calls."""
+
+
+def _nothing_dropped(records: Sequence[Received]) -> None:
     """What a spec that no engine made calls."""
 
 
@@ -143,6 +150,11 @@ class SubscribeSpec:
     positions before and after the gap: of the last record it has read, and of the first there is
     (empty if there is none). The core logs it. A topic that was deleted and made anew since is read
     from its beginning.
+
+    `dropped` is for sources that can tell: call it with records that were acked (or whose copy or
+    letter was stored) and of which the broker has not heard, as their assignment or channel had
+    gone. The core acks them at once, should they be delivered to this subscription again; too many
+    do no harm.
     """
 
     topic: TopicSpec
@@ -158,6 +170,7 @@ class SubscribeSpec:
     revoke: Revoke = _nothing_to_revoke
     place: object = None
     skipped: Skipped = _nothing_skipped
+    dropped: Dropped = _nothing_dropped
 
 
 class Record:
@@ -473,6 +486,14 @@ class Source(ABC):
 
     def owns(self, record: Received) -> bool:
         """Whether `record` is still this member's to hand to a handler; of ordered sources only."""
+        return True
+
+    def may_be_again(self, record: Received) -> bool:
+        """Whether `record` may have been delivered to this group before.
+
+        Asked of one whose position, source, id and time are those of a message that was finished
+        here when its lease had gone. Override it where a position is not one message's for ever.
+        """
         return True
 
     @abstractmethod

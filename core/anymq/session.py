@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from logging import WARNING
@@ -15,6 +15,7 @@ from .cloudevents import attempt_of, encode
 from .delivery import Delivery
 from .driver import ATTEMPT, Begun, Binding, Driver, Due, Nack, Received, Record, Rejected, Source
 from .errors import ConnectionLost, TransientError
+from .finished import DONE
 from .identity import copy_id
 from .letterbox import Letterbox, Pending
 from .letters import letter_for
@@ -126,6 +127,10 @@ class Session:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._flushing = False
+        self._sending: Sequence[Received] = ()
+        """Acks that are on their way to the broker."""
+        self._doubtful: set[Received] = set()
+        """What may not have been ours any more when we last looked, and was not settled."""
         self._timers: dict[asyncio.Task[None], Delivery | None] = {}
         self._noted: dict[Delivery, int] = {}
         """The attempts in progress whose starts have been noted."""
@@ -238,6 +243,8 @@ class Session:
                 self._pending()
             if self.ordered:
                 self._context.freed(delivery)
+        else:
+            self._too_late([delivery])
 
     def nack(self, delivery: Delivery, delay: float, attempt: int) -> None:
         if self.ordered:
@@ -248,6 +255,8 @@ class Session:
             self._nacks.append(self._nack(delivery, delay, attempt))
             self._drop(delivery)
             self._pending()
+        else:
+            self._too_late([delivery], attempt)
 
     def release(self, delivery: Delivery) -> None:
         if self.ordered:
@@ -365,6 +374,7 @@ class Session:
         until = asyncio.get_running_loop().time() + within
         await self._bounded(self._quiet.wait(), "settling", min(CLOSE_GRACE, within))
         self.lost = True
+        self._not_told([*self._sending, *self._acks])
         self._forget([delivery.received for delivery in self._held])
         self._held.clear()
         self._forget([*self._acks], self._acks)
@@ -435,6 +445,8 @@ class Session:
     def _keep(self, delivery: Delivery, delay: float, attempt: int) -> None:
         """Let the next attempt take the lane over now, and hand it out after `delay`."""
         if delivery not in self._held:
+            if attempt > delivery.attempt:
+                self._too_late([delivery], attempt)
             return
         if (attempt > delivery.attempt or delay > 0) and self.group is not None:
             nack = self._nack(delivery, delay, attempt)
@@ -493,8 +505,12 @@ class Session:
             nacks, self._nacks = self._nacks, []
             releases, self._releases = self._releases, []
             rejects, self._rejects = self._rejects, []
+            in_doubt = self._in_doubt
             if acks and self.group is not None:
-                await self._apply("ack", partial(self.source.ack, acks))
+                self._sending = acks
+                if not await self._apply("ack", partial(self.source.ack, acks)):
+                    self._not_told(acks)
+                self._sending = ()
             if nacks:
                 await self._put_back("nack", nacks, self.source.nack)
             if releases:
@@ -503,7 +519,51 @@ class Session:
                 await self._letters.bury(rejects)
             if keeps:
                 await self._apply("keep", partial(self.source.keep, keeps))
+            if in_doubt or self._in_doubt:
+                self._note_doubtful(acks, nacks, rejects)
             self._forget(acks)
+
+    # What the broker may not have heard of.
+
+    @property
+    def _in_doubt(self) -> bool:
+        """Whether some of what was held may not have been ours any more."""
+        return bool(self._doubtful) or self.clock.monotonic() > self.good_until
+
+    def _note_doubtful(
+        self, acks: Sequence[Received], nacks: Sequence[Nack], rejects: Sequence[Pending]
+    ) -> None:
+        """Of what has been sent, note what the source may have dropped as it came too late."""
+        late = self._doubtful
+        if self.ordered and self.source.silence is None:
+            self.look(())
+            late = {record for record in acks if not self.source.owns(record)}
+        elif self.clock.monotonic() > self.good_until:
+            late = {*acks, *(item.received for item in nacks)}
+            late.update(item.item.received for item in rejects)
+        waiting = {item.delivery.received for item in self._letters.waiting}
+        buried = [item.item.received for item in rejects]
+        self._not_told([r for r in (*acks, *buried) if r in late and r not in waiting])
+        for nack in nacks:
+            if nack.received in late:
+                self._too_late([Delivery(nack.received, self, 0.0)], nack.attempt)
+        held = {delivery.received for delivery in self._held}
+        self._doubtful &= held | waiting
+
+    def _unsent(self) -> Iterator[Received]:
+        """What has been settled, and is not known to have been sent."""
+        yield from self._sending
+        yield from self._acks
+        yield from (item.received for item in self._nacks)
+        yield from (item.item.received for item in self._rejects)
+
+    def _not_told(self, records: Sequence[Received]) -> None:
+        self._too_late([Delivery(record, self, 0.0) for record in records])
+
+    def _too_late(self, deliveries: Sequence[Delivery], attempt: int = DONE) -> None:
+        """Note what has been settled, should the broker deliver it here again."""
+        if deliveries and self.group is not None and self._context.auto_extend:
+            self.subscription.note_finished(deliveries, attempt)
 
     async def _put_back(self, verb: str, nacks: Sequence[Nack], call: PutBack) -> None:
         """Give back `nacks`. What the broker takes no copy of waits here for its next attempt."""
@@ -573,11 +633,12 @@ class Session:
         for failure in failures:
             raise failure
 
-    async def _apply(self, verb: str, call: Callable[[], Awaitable[None]]) -> None:
-        """Run one settlement call, repeating transient failures."""
+    async def _apply(self, verb: str, call: Callable[[], Awaitable[None]]) -> bool:
+        """Run one settlement call, repeating transient failures; return whether it succeeded."""
         error = await self._attempt(verb, call)
         if error is not None:
             self._failed(verb, error)
+        return error is None
 
     def _failed(self, verb: str, error: BaseException) -> None:
         if self.lost:
@@ -657,8 +718,13 @@ class Session:
             return list(waiting) if self.broken else []
         if self.ordered:
             self.good_until = self.source.certain_until()
+            owns = self.source.owns
+            self._doubtful = {item for item in self._unsent() if not owns(item)}
+            self._doubtful.update(d.received for d in self._held if not owns(d.received))
             return [item for item in waiting if not self.source.owns(item.received)]
         deadline = self._context.ack_deadline
+        self._doubtful.update(self._unsent())
+        self._doubtful.update(d.received for d in self._held if d.renewed + deadline <= now)
         over: list[Delivery] = []
         next_end = now + self._certain
         for delivery in waiting:

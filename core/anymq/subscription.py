@@ -16,6 +16,7 @@ from .credit import Credit
 from .delivery import Delivery, current
 from .driver import BROADCAST_ONLY, ONLY_GROUP, Received, Source, SourceLost
 from .errors import Closed, ConfigurationError, StateError, TransientError, text_of
+from .finished import DONE, Finished
 from .lanes import Lanes
 from .logs import logger
 from .lookout import Lookout
@@ -121,6 +122,7 @@ class Subscription(AsyncIterator[Delivery]):
         self._room = asyncio.Event()
         self._session: Session | None = None
         self._only = BROADCAST_ONLY if context.group is None else context.group
+        self._finished = Finished(clock.monotonic)
         self.place: object = None
         """The engine's: where a broadcast reader goes on, see `Source.place`."""
         self._generation = 0
@@ -634,6 +636,30 @@ class Subscription(AsyncIterator[Delivery]):
         """The engine's: `delivery` holds up its key until `restart`."""
         self._stopped[delivery] = reason
 
+    def note_dropped(self, records: Sequence[Received]) -> None:
+        """The source's: the broker has not been told that these are done."""
+        session = self._session
+        if session is not None and session.group is not None:
+            self.note_finished([Delivery(record, session, 0.0) for record in records], DONE)
+
+    def note_finished(self, deliveries: Sequence[Delivery], attempt: int) -> None:
+        """The engine's: these are done, or `attempt` is their next; the broker may not know it.
+
+        What has come back already, and waits to be handed out, is settled here.
+        """
+        if self.closing:
+            return
+        self._finished.note(deliveries, attempt)
+        if not self._buffer:
+            return
+        if self._lanes is None:
+            self._buffer = deque(self._finished.sift(self._buffer))
+            return
+        places = {delivery.received.position for delivery in deliveries}
+        came = [item for item in self._lanes if item.received.position in places]
+        settled = {item for item in came if self._finished.settles(item)}
+        self._lanes.drop(lambda item: item in settled)
+
     def note_skipped(self, after: str, before: str) -> None:
         """The source's: a broadcast reader has missed messages, see `SubscribeSpec.skipped`."""
         log.warning(
@@ -801,7 +827,10 @@ class Subscription(AsyncIterator[Delivery]):
             credit.take(len(records), sum(map(len, [record.body for record in records])))
             # A read that took too long may have had its messages from the beginning.
             overran = self._monotonic() - begun > 2 * self._clock.poll
-            buffer.extend(session.hold(records, begun if overran else None))
+            deliveries = session.hold(records, begun if overran else None)
+            if self._finished.notes:
+                deliveries = self._finished.sift(deliveries)
+            buffer.extend(deliveries)
             if session.group is None:
                 self.place = session.source.place
             self._wake(len(records))

@@ -10,6 +10,7 @@ from benchmarks.chaos.proxy import Proxy
 from brokers import server
 
 _QUICK_LOSS = {"kafka": "session_timeout=6", "rabbitmq": "heartbeat=1"}
+_LOSS = {"kafka": 8.0}
 
 
 @dataclass
@@ -32,6 +33,7 @@ class ServerHarness(Harness):
         self.name = name
         self.scheme = scheme
         self.quick_loss = _QUICK_LOSS.get(name, "")
+        self.loss = _LOSS.get(name, self.loss)
 
     def url(self, folder: Path) -> str:
         return server(self.name).url

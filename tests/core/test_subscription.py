@@ -71,8 +71,7 @@ async def test_what_cannot_be_settled_is_fetched_anew_where_no_lease_brings_it_b
         await until(lambda: len(driver.sources) == 2)
         assert source.closed
         driver.sources[1].put("a")
-        (again,) = await take(deliveries, 1)
-        await again.ack()
+        await until(lambda: driver.sources[1].settled("ack") == ["a"])
 
 
 async def test_cancelling_a_close_cuts_the_drain_short(both: Both) -> None:
@@ -108,10 +107,9 @@ async def test_a_lost_source_is_replaced_and_its_deliveries_go_stale(both: Both)
         assert first.closed
         await held.ack()
         driver.sources[1].put("held", "buffered")
-        again = await take(deliveries, 2)
-        assert [d.message.body for d in again] == [b"held", b"buffered"]
-        for delivery in again:
-            await delivery.ack()
+        (again,) = await take(deliveries, 1)
+        assert again.message.body == b"buffered", "what was done meanwhile is not handled again"
+        await again.ack()
         await until(lambda: deliveries.in_flight == 0)
     assert first.settled("ack") == []
     assert driver.sources[1].settled("ack") == ["held", "buffered"]

@@ -70,6 +70,10 @@ class Harness:
     quick_loss: str = ""
     """Query options with which a silent member loses what it has within seconds."""
 
+    loss: float = 4.0
+    """Seconds of standing still after which a member with `quick_loss`, and a lease of 3 s, has
+    lost what it has."""
+
     says_what_was_skipped: bool = True
     """Whether a broadcast reader can tell that a purge took messages that it had not read."""
 

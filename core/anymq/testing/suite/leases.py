@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -119,6 +120,42 @@ class Leases(Base):
                 assert "theirs" not in begun
                 assert "ours" not in [e["body"] for e in theirs]
             free.set()
+
+    @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
+    async def test_what_is_finished_after_its_lease_is_not_handled_again(
+        self, broker: Broker, url: str, topic: str, ordered: bool
+    ) -> None:
+        if ordered and not broker.capabilities.ordered:
+            return
+        runs: Counter[str] = Counter()
+
+        async def handle(body: str) -> None:
+            runs[body] += 1
+            if body == "slow":
+                time.sleep(self.harness.loss)  # noqa: ASYNC251
+
+        names = ["before", "slow", "after"]
+        await broker.publish_many(topic, names, key=lambda _: "k")
+        url = f"{url}{'&' if '?' in url else '?'}{self.harness.quick_loss}"
+        async with connect(url) as member:
+            here = member.subscribe(
+                topic, group="g", handler=handle, ordered=ordered, ack_deadline=LEASE
+            )
+            async with here:
+                await until(lambda: len(runs) == 3, within=90)
+                # What comes back comes now: the first of all would be handled before this one.
+                await broker.publish(topic, "last", key="k")
+                await until(lambda: runs["last"] and not here.in_flight, within=90)
+                if not ordered:
+                    await asyncio.sleep(LEASE)
+            async with member.subscribe(
+                topic, group="g", handler=handle, ordered=ordered, ack_deadline=LEASE
+            ):
+                await broker.publish(topic, "end", key="k")
+                await until(lambda: runs["end"], within=90)
+        assert set(runs) == {"before", "slow", "after", "last", "end"}
+        # What had only been fetched may have been given to another, and back.
+        assert (runs["before"], runs["slow"]) == (1, 1), runs
 
     @pytest.mark.parametrize("first", [1.0, 30.0], ids=["shorter", "longer"])
     async def test_members_with_other_deadlines_leave_a_live_one_its_message(
