@@ -20,6 +20,7 @@ from anymq.driver import (
 )
 from anymq.errors import ConfigurationError, ErrorTable
 from anymq.info import GroupInfo, TopicInfo
+from anymq.logs import logger
 from anymq.url import URL
 
 from . import describe, operate
@@ -32,10 +33,13 @@ from .errors import ERRORS
 from .held import now_ms
 from .options import KafkaOptions
 from .publisher import Item, Publisher
+from .secrets import hide_logins
 from .source import GroupSource
 from .topology import Plan, Topology, settings, size_bound
 
 MIB = 1024 * 1024
+
+log = logger("anymq.kafka")
 
 
 class KafkaDriver(Driver):
@@ -61,9 +65,13 @@ class KafkaDriver(Driver):
         self._delays = Delays(clients, self._topology, self._publisher)
         self._topics: dict[str, TopicSpec] = {}
         self._natives: dict[str, str] = {}
+        self._said: dict[str, int] = {}
+        """By topic the number of partitions of which it was said that they are more than asked for.
+        """
 
     @classmethod
     async def open(cls, url: URL, options: KafkaOptions, *, timeout: float) -> Self:
+        hide_logins()
         clients = Clients(url, options)
         deadline = asyncio.get_running_loop().time() + timeout
         await clients.probe(timeout)
@@ -96,9 +104,21 @@ class KafkaDriver(Driver):
         if topic.partitions is None:
             return
         count = await self._topology.partitions(topic.native)
-        if count not in (None, topic.partitions):
+        if count is None or count == topic.partitions:
+            return
+        if count < topic.partitions:
             raise ConfigurationError(
                 f"the topic {topic.native} has {count} partitions, not {topic.partitions}"
+            )
+        # They cannot be taken away again, so what runs goes on with all of them.
+        if self._said.get(topic.native) != count:
+            self._said[topic.native] = count
+            log.warning(
+                "the topic %s has %d partitions, more than the %d that are asked for: all of them "
+                "are used, and keys are spread over all",
+                topic.native,
+                count,
+                topic.partitions,
             )
 
     async def _create(self, topic: TopicSpec) -> None:

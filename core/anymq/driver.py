@@ -107,7 +107,8 @@ class TopicSpec:
     how many lanes of order the topic has: a record with a key goes to
     `partitions.partition_of(key, count)`, on every backend. None takes the count of a topic that
     exists, and the adapter's default (1, where the broker has none of its own) for one that
-    does not; a count other than that of the existing topic is a `ConfigurationError`. `retention`
+    does not; a count other than that of the existing topic is a `ConfigurationError` (on a broker
+    where an operator may add partitions: one that is larger). `retention`
     is in seconds, `retention_bytes` in bytes of the whole topic; None leaves them to the
     adapter's options and the broker.
     """

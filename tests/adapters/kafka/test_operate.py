@@ -126,6 +126,7 @@ async def test_a_topic_and_its_bounds(bench: Bench) -> None:
     assert [part.first for part in info.partitions] == ["0:0", "1:0", "2:0", "3:0"]
     with pytest.raises(ConfigurationError, match="4 partitions, not 5"):
         await driver.declare(bench.topic(partitions=5))
+    await driver.declare(bench.topic(partitions=3))
     await (await bench.open(declare=False)).declare(bench.topic())
 
 

@@ -148,3 +148,14 @@ async def test_a_compression_without_its_package(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(CODECS, "lz4", (3, encode))
     with pytest.raises(ConfigurationError, match=r"aiokafka\[lz4\]"):
         await KafkaDriver.open(URL.parse("kafka://h"), KafkaOptions(compression="lz4"), timeout=1)
+
+
+async def test_no_log_line_of_the_client_shows_a_login(
+    secure: Secure, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    async with Bench(f"kafka://{LOGIN}{HOST}:{secure.password}") as bench:
+        await (await bench.open(sasl_mechanism="PLAIN")).ping()
+    lines = [record.getMessage() for record in caplog.records if record.name == "aiokafka.conn"]
+    assert any("SaslAuthenticate" in line for line in lines)
+    assert not any(PASSWORD in line for line in lines)
