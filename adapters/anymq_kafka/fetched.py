@@ -74,9 +74,13 @@ class Fetched:
         self._fetcher._client = self._tap
         self._patience = self._fetcher._fetch_max_wait_ms
         self._open: dict[TopicPartition, Opened] = {}
+        self.ends: dict[TopicPartition, int] = {}
+        """Where the last `read` came to the end of what had been fetched: below there is nothing
+        more, although what lies there may be no record (a marker of a transaction)."""
 
     async def read(self, timeout: float, limit: int) -> Found:
         """Return up to `limit` records, waiting up to `timeout` seconds for the first."""
+        self.ends = {}
         consumer = self._consumer
         if consumer._closed:
             raise kafka.ConsumerStoppedError
@@ -143,6 +147,7 @@ class Fetched:
             raise
         if not opened.chunk:
             del self._open[tp]
+            self.ends[tp] = opened.chunk.end
         if records:
             found.append((tp, records))
         return len(records)
@@ -176,6 +181,7 @@ class Fetched:
                 return 0
             raise
         if not result.has_more():
+            self.ends[tp] = result._assignment.state_value(tp).position
             self._done(tp)
         if records:
             found.append((tp, records))

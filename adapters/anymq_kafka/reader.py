@@ -16,6 +16,7 @@ from .balance import Balancer
 from .clients import Clients, stop_consumer
 from .commits import COMMIT_TIMEOUT, Committer
 from .fetched import Fetched, Found
+from .gaps import Gaps
 from .held import Held, now_ms
 from .records import KafkaReceived
 from .topology import Topology
@@ -68,6 +69,7 @@ class Reader:
         balancer = Balancer(ordered=revoke is not None)
         self._clients = clients
         self.consumer = clients.consumer(group, balancer)
+        self._gaps = Gaps(self.consumer, group)
         self._fetched: Fetched | None = None
         self.assignment = Assignment(
             self.consumer, balancer, held, handover=options.handover, revoke=revoke
@@ -176,6 +178,7 @@ class Reader:
             return
         self._closed = True
         self.committer.stop()
+        self._gaps.close()
         if self._trimming is not None:
             self._trimming.cancel()
         try:
@@ -209,6 +212,11 @@ class Reader:
             return
         for tp, records in found:
             self._take(tp, records, batch)
+        assert self._fetched is not None
+        for tp, end in self._fetched.ends.items():
+            partition = self.assignment.partitions.get(tp)
+            if partition is not None and partition.tracker.skip_to(end):
+                self.committer.mark(partition)
 
     async def _read(self, timeout: float, limit: int) -> Found:
         assert self._fetched is not None
@@ -255,6 +263,8 @@ class Reader:
             return
         if records[0].offset < partition.tracker.position:
             partition = self.assignment.rewind(partition, records[0].offset)
+        elif records[0].offset > partition.tracker.position and not partition.retry:
+            self._gaps.note(tp, partition.tracker.position, records[0].offset)
         deliver, counted, now = partition.tracker.deliver, partition.counted, now_ms()
         for record in records:
             record.token = partition

@@ -86,6 +86,13 @@ class OffsetTracker:
         self._open[offset] = None
         return True
 
+    def skip_to(self, position: int) -> bool:
+        """Note that below `position` there is nothing more to deliver; False if that is known."""
+        if self.closed or position <= self._next:
+            return False
+        self._next = position
+        return True
+
     def is_open(self, offset: int) -> bool:
         """Whether `offset` is delivered and not done, in an assignment that still holds."""
         return not self.closed and offset in self._open

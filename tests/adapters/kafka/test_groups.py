@@ -327,3 +327,41 @@ async def _add_partitions(driver: KafkaDriver, topic: str, count: int) -> None:
     await driver._topology.call(
         lambda admin: admin.create_partitions({topic: NewPartitions(count)})
     )
+
+
+async def test_markers_of_transactions_are_no_lag(bench: Bench, driver: KafkaDriver) -> None:
+    """The last offset of the log is a marker then, and nothing can be read or acked there."""
+    await driver.declare(bench.topic())
+    source = await bench.join(driver)
+    async with bench.producer(transactional_id=f"{bench.name}.t") as producer:
+        for end in (producer.commit_transaction, producer.abort_transaction):
+            await producer.begin_transaction()
+            await producer.send(bench.name, b"1", partition=0)
+            await end()
+    await source.ack(await take(source, 1))
+
+    async def read_to_its_end() -> bool:
+        assert not await source.receive(10, 0.1)
+        info = await driver.describe_group(bench.topic(), f"{bench.name}.billing")
+        return info.lag == 0
+
+    await eventually(read_to_its_end)
+
+
+async def test_what_retention_takes_before_it_was_read_is_said(
+    bench: Bench, driver: KafkaDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    await driver.declare(bench.topic())
+    await (await bench.join(driver)).aclose()
+    async with bench.producer() as producer:
+        for number in range(10):
+            await producer.send_and_wait(bench.name, b"%d" % number, partition=1)
+    await driver._topology.trim({TopicPartition(bench.name, 1): 7})
+    source = await bench.join(driver)
+    assert numbers(await take(source, 3)) == [7, 8, 9]
+    said = "in partition 1 the offsets 0 to 6, 7 at most"
+
+    async def was_said() -> bool:
+        return sum(said in line for line in caplog.messages) == 1
+
+    await eventually(was_said)
