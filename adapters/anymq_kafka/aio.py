@@ -33,6 +33,9 @@ from aiokafka.client import AIOKafkaClient  # type: ignore[import-untyped]
 from aiokafka.codec import (  # type: ignore[import-untyped]
     gzip_decode,
     gzip_encode,
+    has_lz4,
+    has_snappy,
+    has_zstd,
     lz4_decode,
     lz4_encode,
     snappy_decode,
@@ -85,6 +88,7 @@ from aiokafka.record.util import calc_crc32c  # type: ignore[import-untyped]
 __all__ = [
     "CLIENT_PARTS",
     "CODECS",
+    "PACKAGED",
     "UNPACK",
     "AIOKafkaAdminClient",
     "AIOKafkaConnection",
@@ -185,6 +189,12 @@ UNPACK: dict[int, Callable[[bytes], bytes]] = {
     3: lz4_decode,
     4: zstd_decode,
 }
+PACKAGED: dict[int, tuple[str, Callable[[], bool]]] = {
+    2: ("snappy", has_snappy),
+    3: ("lz4", has_lz4),
+    4: ("zstd", has_zstd),
+}
+"""By its number in a batch: the compression that needs a package, and whether that is there."""
 
 
 class RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]

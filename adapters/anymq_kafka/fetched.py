@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from anymq.errors import MissingDependency
+
 from .aio import AIOKafkaConsumer, FetchRequest, TopicPartition, kafka
 from .records import KafkaReceived, received
 from .unpack import Chunk, chunk
@@ -161,7 +163,15 @@ class Fetched:
             self._done(tp)
             return 0
         fresh = data and begin == result._partition_records.next_fetch_offset
-        opened = chunk(tp, data, begin) if fresh else None
+        try:
+            opened = chunk(tp, data, begin) if fresh else None
+        except MissingDependency:
+            # What came before it is to be handled; this comes again, and is said then.
+            self._done(tp)
+            fetcher.seek_to(tp, begin)
+            if found:
+                return 0
+            raise
         if opened is None:
             return self._left_to_aiokafka(tp, limit, found)
         result._assignment.state_value(tp).consumed_to(opened.end)

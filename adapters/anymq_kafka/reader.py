@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import cast
 
 from anymq.driver import Dropped, Due, Received, Revoke, SourceLost
+from anymq.errors import MissingDependency
 from anymq.logs import logger
 
 from .aio import TopicPartition, has_ended, kafka, refresh
@@ -205,7 +206,7 @@ class Reader:
     async def _fill(self, batch: list[KafkaReceived], timeout: float, limit: int) -> None:
         try:
             found = await self._read(timeout, limit)
-        except kafka.KafkaError:
+        except (kafka.KafkaError, MissingDependency):
             if not batch:
                 raise
             # What is in hand must not be lost; the error will come again.

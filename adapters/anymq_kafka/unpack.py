@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from .aio import UNPACK, TopicPartition, crc32c, kafka
+from anymq.errors import MissingDependency
+
+from .aio import PACKAGED, UNPACK, TopicPartition, crc32c, kafka
 from .records import Headers, KafkaReceived
 from .varint import read
 
@@ -144,7 +147,7 @@ def chunk(tp: TopicPartition, data: bytes, begin: int) -> Chunk | None:
     """Return what a fetch from `begin` on has brought; None where that is not for here.
 
     What is part of a transaction or of an old format is left to aiokafka, and what is damaged: it
-    says so in its own words.
+    says so in its own words. Raises `MissingDependency` for a compression without its package.
     """
     batches: deque[Batch] = deque()
     view, place, end = memoryview(data), 0, begin
@@ -153,6 +156,9 @@ def chunk(tp: TopicPartition, data: bytes, begin: int) -> Chunk | None:
             _HEAD.unpack_from(data, place)
         )
         stop = place + _SIZED + size
+        codec = attributes & _CODEC
+        if magic == 2 and codec in PACKAGED:
+            _check_package(tp, base, *PACKAGED[codec])
         if magic != 2 or attributes & (_TRANSACTION | _CONTROL):
             return None
         if stop > len(data):
@@ -163,7 +169,7 @@ def chunk(tp: TopicPartition, data: bytes, begin: int) -> Chunk | None:
         batch = Batch(
             data, place + _HEAD.size, stop, count, base, most if stamped else first, stamped
         )
-        if (codec := attributes & _CODEC) and not _unpack(batch, codec):
+        if codec and not _unpack(batch, codec):
             return None
         end = base + last + 1
         if count > 0 and end > begin:
@@ -179,6 +185,16 @@ def _unpack(batch: Batch, codec: int) -> bool:
         return False
     batch.data, batch.place, batch.end = data, 0, len(data)
     return True
+
+
+def _check_package(
+    tp: TopicPartition, offset: int, name: str, is_there: Callable[[], bool]
+) -> None:
+    if not is_there():
+        raise MissingDependency(
+            f"{tp.topic}, partition {tp.partition}, is compressed with {name} from offset {offset} "
+            f"on, for which a package is not installed: pip install 'aiokafka[{name}]'"
+        )
 
 
 def _corrupt(tp: TopicPartition) -> kafka.CorruptRecordException:

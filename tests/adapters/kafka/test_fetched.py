@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
+from anymq.errors import MissingDependency
 from anymq_kafka import KafkaDriver
 from anymq_kafka import fetched as module
-from anymq_kafka.aio import AIOKafkaConsumer, TopicPartition, kafka
+from anymq_kafka.aio import PACKAGED, AIOKafkaConsumer, TopicPartition, kafka
 from anymq_kafka.fetched import Fetched, Found
 from anymq_kafka.records import KafkaReceived
 from anymq_kafka.unpack import Chunk
 from tests.adapters.kafka.support import Bench
 from tests.adapters.support import eventually
+from tests.adapters.support import take as taken
 
 pytestmark = pytest.mark.kafka
 
@@ -95,6 +98,26 @@ async def test_compressed(bench: Bench) -> None:
         assign(consumer, bench.name, 0, 1, 2)
         found = await take(fetched, 100, limit=33)
     assert [body[:3] for *_, body in found] == [b"%03d" % n for n in range(100)]
+
+
+@pytest.mark.parametrize("transactional", [False, True])
+async def test_a_compression_without_its_package_is_named_and_nothing_is_lost(
+    bench: Bench, driver: KafkaDriver, monkeypatch: pytest.MonkeyPatch, transactional: bool
+) -> None:
+    await driver.declare(bench.topic())
+    options = {"transactional_id": f"{bench.name}.t"} if transactional else {}
+    async with (
+        bench.producer(compression_type="zstd", **options) as producer,
+        producer.transaction() if transactional else contextlib.nullcontext(),
+    ):
+        await producer.send_and_wait(bench.name, b"7" * 2000, partition=0)
+    source = await bench.join(driver)
+    with monkeypatch.context() as patch:
+        patch.setitem(PACKAGED, 4, ("zstd", lambda: False))
+        for _ in range(2):
+            with pytest.raises(MissingDependency, match=r"pip install 'aiokafka\[zstd\]'"):
+                await taken(source, 1)
+    assert [item.body for item in await taken(source, 1)] == [b"7" * 2000]
 
 
 async def test_the_next_is_fetched_meanwhile(bench: Bench, driver: KafkaDriver) -> None:
