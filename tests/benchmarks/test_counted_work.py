@@ -15,7 +15,7 @@ from types import FrameType
 import pytest
 
 import anymq
-from anymq import App, publisher
+from anymq import App, publisher, subscription
 from anymq.driver import Binding
 from anymq_kafka import KafkaDriver
 from anymq_nats import NatsDriver
@@ -71,9 +71,10 @@ class Calls:
 
 @pytest.fixture(autouse=True)
 def counting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes by the clock is not counted: sweeps, and random bits for each millisecond's ids."""
+    """What goes by the clock is not counted: sweeps, turns, and random bits for new ids."""
     serve()
     monkeypatch.setattr(publisher, "SWEEP", 60.0)
+    monkeypatch.setattr(subscription, "SLICE", 60.0)
     now = time.time_ns()
     monkeypatch.setattr(time, "time_ns", lambda: now)
 
