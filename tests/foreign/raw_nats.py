@@ -45,6 +45,10 @@ class RawNats(Raw):
         answer = asyncio.get_running_loop().create_future()
         self._answers[str(self._number)] = answer
         head, body = message.block or _block(message.headers), message.body or b""
+        if len(head) + len(body) > self._client.max_payload:
+            # The server would close the connection.
+            self._answers.pop(str(self._number)).set_result("larger than max_payload")
+            return answer
         command = f"HPUB {subject} {self._inbox}.{self._number} {len(head)} {len(head + body)}\r\n"
         self._client._pending.append(command.encode() + head + body + b"\r\n")
         self._client._pending_data_size += len(head) + len(body)
