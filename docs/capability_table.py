@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from anymq.capabilities import Capabilities
+from anymq.capabilities import Capabilities, Support
 from anymq.registry import load_driver
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +54,11 @@ def capabilities() -> dict[str, Capabilities]:
     return {name: load_driver(scheme).capabilities for name, scheme in SCHEMES.items()}
 
 
+def word(support: Support) -> str:
+    """Return what the tables call the level of `support`."""
+    return support.level.value if support else "no"
+
+
 def levels() -> str:
     """Return the short table: a word for each ability and backend."""
     every = capabilities()
@@ -61,8 +66,7 @@ def levels() -> str:
     for name, title in TITLES.items():
         if name in DETAILS:
             continue
-        words = (getattr(item, name).level.value for item in every.values())
-        cells = ("no" if word == "unsupported" else word for word in words)
+        cells = (word(getattr(item, name)) for item in every.values())
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -74,7 +78,7 @@ def notes() -> str:
         parts.append(f"### {backend}\n\nDurability: {item.durability.rstrip('.')}.\n")
         parts.append("| | | |\n|---|---|---|")
         for name, support in item.items():
-            parts.append(f"| {TITLES[name]} | {support.level.value} | {support.note.rstrip('.')} |")
+            parts.append(f"| {TITLES[name]} | {word(support)} | {support.note.rstrip('.')} |")
         parts.append("")
     return "\n".join(parts).rstrip()
 

@@ -49,6 +49,11 @@ class Outcome:
         """Return everything that was found out, without the ids of what is in order."""
         return {**asdict(self), "ok": not self.failures}
 
+    @property
+    def title(self) -> str:
+        """The scenario, told apart from the same one with kills."""
+        return self.scenario if self.size.kills else f"{self.scenario} without kills"
+
     def row(self) -> tuple[str, ...]:
         """Return the cells of `HEAD`."""
         verdict = self.verdict
@@ -58,7 +63,7 @@ class Outcome:
             twice += f" (+{effects.in_gap} in the gap)"
         return (
             self.backend,
-            self.scenario,
+            self.title,
             str(queue.attempted),
             str(queue.acknowledged),
             # A backlog is not read to its end.

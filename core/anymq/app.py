@@ -78,7 +78,7 @@ class App:
 
     `url` defaults to the environment's `ANYMQ_URL`. `lifespan` is called with the app and entered
     before the first delivery and left after the last: open there what handlers share. `middleware`
-    wraps every handler inside the default chain's `Acknowledge` and `DeadLetter`. `drain_timeout`
+    wraps every handler inside all links of the default chain. `drain_timeout`
     is how many seconds handlers may still take when the app stops.
     """
 

@@ -30,11 +30,12 @@ class Delivery:
     """A message that was delivered and waits to be settled.
 
     Exactly one of `ack`, `nack`, `reject` and `release` ends it; the same verb again does nothing,
-    a different one raises `AlreadySettled`. A verb returns once the settlement is recorded;
-    settlements are sent in bulk, within milliseconds, and all of them before the subscription has
-    closed. A crash in between repeats the delivery. A settlement that comes after the lease or
-    assignment has gone is not applied: the message may be another member's by then. Should it come
-    back to this subscription, it is acked at once, or shows the attempt that a `nack` counted.
+    a different one raises `AlreadySettled`. A verb returns once the settlement is queued in this
+    process; settlements are sent in bulk, within milliseconds, and all of them before the
+    subscription has closed. A crash in between repeats the delivery. A settlement that comes after
+    the lease or assignment has gone is dropped: the message may be with another member by then.
+    Should it come back to this subscription, it is acked at once, or shows the attempt that a
+    `nack` counted.
     """
 
     __slots__ = ("_message", "_session", "counted", "fetched", "received", "renewed", "verb")
@@ -123,7 +124,7 @@ class Delivery:
 
     @property
     def settled(self) -> bool:
-        """Whether a verb has been used."""
+        """Whether a verb has been used, or the message is not this member's to settle any more."""
         return self.verb is not None
 
     @property

@@ -72,7 +72,8 @@ class ConnectionLost(TransientError):
 
 
 class PublishTimeout(TransientError):
-    """The broker did not confirm in time. The message may have been stored all the same."""
+    """The broker did not confirm in time. The message may have been stored all the same, unless the
+    text says that nothing was sent: then the topic could not be made ready."""
 
 
 class RequestTimeout(TransientError):

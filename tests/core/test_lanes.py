@@ -368,3 +368,16 @@ async def test_a_wait_that_goes_on_is_forgotten_with_its_partition(both: Both) -
         await source.spec.revoke(frozenset({0}), False)
         assert deliveries.in_flight == 0
         await silent(deliveries, 0.8)
+
+
+async def test_what_is_not_this_members_any_more_counts_as_settled(both: Both) -> None:
+    broker, driver = both
+    async with broker.subscribe("t", group="g", ordered=True) as deliveries:
+        source = driver.sources[0]
+        source.put_keyed(("a", "a1"))
+        (lost,) = await take(deliveries, 1)
+        assert not lost.settled
+        await source.spec.revoke(frozenset({0}), True)
+        assert lost.settled
+        await lost.ack()
+    assert source.settled("ack") == []
