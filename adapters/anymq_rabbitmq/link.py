@@ -52,6 +52,9 @@ CLIENT_PARTS: dict[type, tuple[str, ...]] = {
 """The parts of aio-pika and aiormq that `Driver.client_parts` asks for."""
 
 CLOSE_TIMEOUT = 2.0
+SILENT_BEATS = 2.0
+"""For how many heartbeats, of which the server sends two each, a live connection is never silent.
+The client library takes 3.3 to 3.8 of them to notice."""
 PORTS = {"amqp": 5672, "amqps": 5671}
 
 
@@ -160,7 +163,8 @@ class Link:
         self._hosts = list(url.hosts) or [("localhost", None)]
         self._lock = asyncio.Lock()
         self._client: aio_pika.Connection | None = None
-        self._transport = Transport(close_timeout=CLOSE_TIMEOUT)
+        self._silence = SILENT_BEATS * options.heartbeat
+        self._transport = self._new_transport()
         self._closed = False
         self.version: tuple[int, ...] = ()
         """The server's version, as of the last connection."""
@@ -271,8 +275,11 @@ class Link:
             raise ConnectionLost(f"no answer within {self._timeout:g} s") from failure
         raise failure
 
+    def _new_transport(self) -> Transport:
+        return Transport(close_timeout=CLOSE_TIMEOUT, silence=self._silence)
+
     async def _connect_to(self, host: str, port: int | None, *, timeout: float) -> None:
-        transport = Transport(close_timeout=CLOSE_TIMEOUT)
+        transport = self._new_transport()
         address = yarl.URL.build(
             scheme=self._url.scheme,
             user=quote(self._url.username or "guest", safe=""),

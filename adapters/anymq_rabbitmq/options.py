@@ -15,7 +15,7 @@ class RabbitMQOptions:
     """The options of the URL of a `RabbitMQDriver`. Times are in seconds."""
 
     heartbeat: int = 10
-    """The pace of heartbeats. A connection on which nothing comes for 3 * (this + 1) is dead."""
+    """The pace of heartbeats. A connection on which nothing comes for twice this is dead."""
 
     confirm_timeout: float = 10.0
     """How long a publish waits for the server's confirmation."""

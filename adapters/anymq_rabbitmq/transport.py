@@ -22,15 +22,30 @@ ends; returns where the first begins that it has not taken. The tap is offered t
 
 _HEADER = wire.FRAME
 _LARGEST = 64 * 1024 * 1024
+_LOOKS = 4
+"""How often a connection is found silent, one time after the other, before it is dead."""
 
 
 class _Splitter(asyncio.StreamReaderProtocol):
-    """Cuts the stream into frames, offers them to the taps, and passes the rest on unchanged."""
+    """Cuts the stream into frames, offers them to the taps, and passes the rest on unchanged.
+
+    It cuts a connection on which nothing has come for `silence` seconds. Looks are counted, not
+    time: what came while this process stood still is read before the next look.
+    """
 
     def __init__(
-        self, reader: asyncio.StreamReader, taps: dict[int, Tap], sweeps: dict[int, Sweep]
+        self,
+        reader: asyncio.StreamReader,
+        taps: dict[int, Tap],
+        sweeps: dict[int, Sweep],
+        silence: float,
     ) -> None:
         super().__init__(reader)
+        self._pause = silence / _LOOKS
+        self._heard = False
+        self._missed = 0
+        self._look: asyncio.TimerHandle | None = None
+        self._socket: asyncio.BaseTransport | None = None
         self._taps = taps
         self._sweeps = sweeps
         self._rest = b""
@@ -38,7 +53,27 @@ class _Splitter(asyncio.StreamReaderProtocol):
         self._alive = 0.0
         self._clock = asyncio.get_running_loop().time
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._socket = transport
+        self._listen()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._look is not None:
+            self._look.cancel()
+        super().connection_lost(exc)
+
+    def _listen(self) -> None:
+        self._missed = 0 if self._heard else self._missed + 1
+        self._heard = False
+        if self._missed > _LOOKS and isinstance(self._socket, asyncio.WriteTransport):
+            self._socket.abort()
+        else:
+            loop = asyncio.get_running_loop()
+            self._look = loop.call_later(self._pause, self._listen)
+
     def data_received(self, data: bytes) -> None:
+        self._heard = True
         if self._raw:
             super().data_received(data)
             return
@@ -89,7 +124,7 @@ class Transport(TransportFactory):
     client itself writes.
     """
 
-    def __init__(self, *, close_timeout: float) -> None:
+    def __init__(self, *, close_timeout: float, silence: float) -> None:
         self.taps: dict[int, Tap] = {0: self._on_connection_frame}
         self.sweeps: dict[int, Sweep] = {}
         self.blocked: str | None = None
@@ -97,6 +132,7 @@ class Transport(TransportFactory):
         self.refusal: tuple[int, str] | None = None
         """The code and text with which the server closed the connection, or None."""
         self._close_timeout = close_timeout
+        self._silence = silence
         self._writer: asyncio.StreamWriter | None = None
 
     async def create(
@@ -110,7 +146,7 @@ class Transport(TransportFactory):
         reader = asyncio.StreamReader(loop=loop)
         try:
             transport, protocol = await loop.create_connection(
-                lambda: _Splitter(reader, self.taps, self.sweeps),
+                lambda: _Splitter(reader, self.taps, self.sweeps, self._silence),
                 url.host or "",
                 url.port or 0,
                 ssl=context,

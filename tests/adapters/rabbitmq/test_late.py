@@ -125,7 +125,7 @@ async def test_deliveries_are_cut_the_same_however_they_come(piece: int) -> None
     taps: dict[int, Any] = {}
     sweeps: dict[int, Any] = {}
     consumer = lone_consumer(taps, sweeps)
-    splitter = _Splitter(reader, taps, sweeps)
+    splitter = _Splitter(reader, taps, sweeps, 60.0)
     for at in range(0, len(data), piece):
         splitter.data_received(data[at : at + piece])
     taken = list(consumer.untaken)
