@@ -61,7 +61,9 @@ days) is a new group. ``retry_window`` messages of a retry topic are held at a t
 may come late, by no more than its topic's range (that of ``.long`` has no end: for waits of many
 messages over 15 minutes, publish with a delay instead).
 Bodies over ``max_body`` need topics made for them. Batches compressed with snappy, lz4 or zstd need
-aiokafka's extras. No transactions; what others write in transactions is read once it is committed.
+aiokafka's extras; one that unpacks to more than ``max_decompressed`` (128 MiB) is not read, and a
+letter with its offsets says so. No transactions; what others write in transactions is read once it
+is committed.
 """
 
 from .driver import KafkaDriver

@@ -31,16 +31,13 @@ from aiokafka.admin.config_resource import (  # type: ignore[import-untyped]
 )
 from aiokafka.client import AIOKafkaClient  # type: ignore[import-untyped]
 from aiokafka.codec import (  # type: ignore[import-untyped]
-    gzip_decode,
+    cramjam,
     gzip_encode,
     has_lz4,
     has_snappy,
     has_zstd,
-    lz4_decode,
     lz4_encode,
-    snappy_decode,
     snappy_encode,
-    zstd_decode,
     zstd_encode,
 )
 from aiokafka.conn import AIOKafkaConnection  # type: ignore[import-untyped]
@@ -89,7 +86,6 @@ __all__ = [
     "CLIENT_PARTS",
     "CODECS",
     "PACKAGED",
-    "UNPACK",
     "AIOKafkaAdminClient",
     "AIOKafkaConnection",
     "AIOKafkaConsumer",
@@ -117,6 +113,7 @@ __all__ = [
     "check",
     "commit",
     "committed",
+    "cramjam",
     "crc32c",
     "forget_topic",
     "generation",
@@ -183,12 +180,6 @@ CODECS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "zstd": (4, zstd_encode),
 }
 """By what name a compression is asked for: its number in a batch, and what does it."""
-UNPACK: dict[int, Callable[[bytes], bytes]] = {
-    1: gzip_decode,
-    2: snappy_decode,
-    3: lz4_decode,
-    4: zstd_decode,
-}
 PACKAGED: dict[int, tuple[str, Callable[[], bool]]] = {
     2: ("snappy", has_snappy),
     3: ("lz4", has_lz4),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from anymq.driver import Nack, Received, Skipped, Source, SourceLost, SubscribeSpec
+from anymq.driver import Nack, Received, Source, SourceLost, SubscribeSpec
 from anymq.logs import logger
 
 from .aio import AIOKafkaConsumer, TopicPartition, has_ended, kafka
 from .clients import Clients, stop_consumer
 from .fetched import Fetched
 from .places import check, partitions_of, places_for
+from .records import Unreadable
 from .topology import Topology
 from .watch import Progress
 
@@ -37,15 +38,16 @@ class BroadcastSource(Source):
         places: dict[TopicPartition, int],
         clients: Clients,
         topology: Topology,
-        skipped: Skipped,
+        spec: SubscribeSpec,
     ) -> None:
-        self._skipped = skipped
+        self._skipped = spec.skipped
+        self._unreadable = spec.unreadable
         self._jumps: dict[TopicPartition, int] = {}
         """Where there was a jump that has not been looked at."""
         self._look_after = 0.0
         self._topic = topic
         self._consumer = consumer
-        self._fetched = Fetched(consumer)
+        self._fetched = Fetched(consumer, clients.options.max_decompressed)
         self._places = places
         self._clients = clients
         self._topology = topology
@@ -72,7 +74,7 @@ class BroadcastSource(Source):
                     places = dict(spec.place)
                 else:
                     places = await places_for(clients, consumer, tps, spec.start)
-            source = cls(topic, consumer, places, clients, topology, spec.skipped)
+            source = cls(topic, consumer, places, clients, topology, spec)
             if spec.place is not None:
                 source._jumps = dict(places)
             return source
@@ -103,7 +105,10 @@ class BroadcastSource(Source):
             return ()
         batch: list[Received] = []
         for tp, records in found:
-            batch += records
+            if isinstance(records[0], Unreadable):
+                self._unreadable(records, records[0].reason)
+            else:
+                batch += records
             place = self._places[tp]
             if records[0].offset > place:
                 self._jumps.setdefault(tp, place)
@@ -180,7 +185,7 @@ class BroadcastSource(Source):
             await stop_consumer(consumer, 0)
             raise
         old, self._consumer = self._consumer, consumer
-        self._fetched = Fetched(consumer)
+        self._fetched = Fetched(consumer, self._clients.options.max_decompressed)
         self._assign()
         self._moved()
         await stop_consumer(old, CLOSE_GRACE)

@@ -18,7 +18,7 @@ from anymq.errors import MissingDependency
 
 from .aio import AIOKafkaConsumer, FetchRequest, TopicPartition, kafka
 from .records import KafkaReceived, received
-from .unpack import Chunk, chunk
+from .unpack import MOST, Chunk, chunk
 
 HURRY_MS = 20
 """How long the broker may wait for new records while some are coming, or still here: aiokafka asks
@@ -68,8 +68,10 @@ class Opened:
 class Fetched:
     """Reads what `consumer`, which must have been started, fetches. Used by one task at a time."""
 
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, most: int = MOST) -> None:
+        """A batch may unpack to `most` bytes."""
         parts: Any = consumer
+        self._most = most
         self._consumer = parts
         self._fetcher = parts._fetcher
         self._tap = Tap(self._fetcher._client)
@@ -164,7 +166,7 @@ class Fetched:
             return 0
         fresh = data and begin == result._partition_records.next_fetch_offset
         try:
-            opened = chunk(tp, data, begin) if fresh else None
+            opened = chunk(tp, data, begin, self._most) if fresh else None
         except MissingDependency:
             # What came before it is to be handled; this comes again, and is said then.
             self._done(tp)

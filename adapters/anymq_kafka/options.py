@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from anymq.errors import ConfigurationError
 
+from .unpack import MOST
+
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _COMPRESSIONS = (None, "gzip", "snappy", "lz4", "zstd")
 
@@ -17,6 +19,9 @@ class KafkaOptions:
     Topics: `partitions` (where the `Topic` does not say), `replication` (-1: the broker's default),
     `retention` (where the `Topic` does not say; None: the broker's default), `max_body` (bodies of
     this size pass, headers included).
+
+    A compressed batch that unpacks to more than `max_decompressed` is not read: one letter says so,
+    with its offsets.
 
     Groups: a member that does not answer for `session_timeout` loses its partitions; it hears of
     others that come or go with its next `heartbeat`. A partition that another member should have
@@ -34,6 +39,7 @@ class KafkaOptions:
     request_timeout: float = 10.0
     max_body: int = 1024 * 1024
     compression: str | None = None
+    max_decompressed: int = MOST
 
     partitions: int = 6
     replication: int = -1
@@ -67,6 +73,7 @@ class KafkaOptions:
             "publish_timeout",
             "request_timeout",
             "max_body",
+            "max_decompressed",
             "partitions",
             "metadata_max_age",
             "session_timeout",

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import cast
 
 from anymq.driver import Dropped, Due, Received, Revoke, SourceLost
+from anymq.driver import Unreadable as UnreadableCall
 from anymq.errors import MissingDependency
 from anymq.logs import logger
 
@@ -19,7 +20,7 @@ from .commits import COMMIT_TIMEOUT, Committer
 from .fetched import Fetched, Found
 from .gaps import Gaps
 from .held import Held, now_ms
-from .records import KafkaReceived
+from .records import KafkaReceived, Unreadable
 from .topology import Topology
 from .watch import Watch
 
@@ -54,6 +55,7 @@ class Reader:
         window_bytes: int | None = None,
         revoke: Revoke | None = None,
         dropped: Dropped = lambda _: None,
+        unreadable: UnreadableCall = lambda *_: None,
     ) -> None:
         self._topics = list(topics)
         self._options = options = clients.options
@@ -62,6 +64,7 @@ class Reader:
         self._window_bytes = window_bytes or options.retry_window_bytes
         self._given_back: deque[KafkaReceived] = deque()
         self._held = Held()
+        self._unreadable = unreadable
         self._closed = False
         self._trims = trim
         self._trim_at = 0.0
@@ -99,7 +102,7 @@ class Reader:
             await self.aclose(grace=0.0)
             raise
         try:
-            self._fetched = Fetched(self.consumer)
+            self._fetched = Fetched(self.consumer, self._options.max_decompressed)
             self.consumer.subscribe(self._topics, listener=self.assignment)
             await self._is_ready(asyncio.get_running_loop().time() + JOIN_WAIT)
         except BaseException:
@@ -266,6 +269,9 @@ class Reader:
             partition = self.assignment.rewind(partition, records[0].offset)
         elif records[0].offset > partition.tracker.position and not partition.retry:
             self._gaps.note(tp, partition.tracker.position, records[0].offset)
+        if isinstance(records[0], Unreadable):
+            self._refuse(partition, records[0])
+            return
         deliver, counted, now = partition.tracker.deliver, partition.counted, now_ms()
         for record in records:
             record.token = partition
@@ -283,6 +289,13 @@ class Reader:
             else:
                 batch.append(record)
         self._balance(partition)
+
+    def _refuse(self, partition: Partition, record: Unreadable) -> None:
+        record.token = partition
+        if partition.tracker.deliver(record.offset):
+            self._unreadable([record], record.reason)
+        else:
+            self.committer.mark(partition)
 
     def _balance(self, partition: Partition) -> None:
         """Pause what is too far ahead or holds too much; resume it when half of that is gone."""

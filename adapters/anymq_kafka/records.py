@@ -19,6 +19,7 @@ _CONTROL, _DUE = CONTROL.encode(), DUE.encode()
 _known: dict[tuple[str, int], tuple[bytes, bytes, int]] = {}
 """Of a header, and a length of all: what is before its value, its name, where its value ends."""
 _MOST_KNOWN = 256
+_NO_HEADERS = b"\0"
 
 Pairs = Sequence[tuple[str, bytes | None]]
 
@@ -175,6 +176,16 @@ class KafkaReceived(Received):
     def size(self) -> int:
         """About how much memory it holds."""
         return 200 + len(self.body) + len(self.written_key or b"")
+
+
+class Unreadable(KafkaReceived):
+    """In the place of a batch that cannot be read, at its last offset; `reason` says why not."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, tp: TopicPartition, offset: int, millis: int, reason: str) -> None:
+        super().__init__(tp, offset, None, Headers(_NO_HEADERS), None, millis, 0)
+        self.reason = reason
 
 
 def _native(record: KafkaReceived) -> Consumed:

@@ -49,6 +49,7 @@ class GroupSource(Source):
             trim=spec.create,
             revoke=spec.revoke if spec.ordered else None,
             dropped=spec.dropped,
+            unreadable=spec.unreadable,
         )
 
     @classmethod

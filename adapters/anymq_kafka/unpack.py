@@ -13,20 +13,26 @@ from dataclasses import dataclass
 
 from anymq.errors import MissingDependency
 
-from .aio import PACKAGED, UNPACK, TopicPartition, crc32c, kafka
-from .records import Headers, KafkaReceived
+from .aio import PACKAGED, TopicPartition, crc32c, kafka
+from .records import Headers, KafkaReceived, Unreadable
+from .unpacking import TooLarge, unpacked
 from .varint import read
 
 # Base offset, length, leader epoch, magic, checksum, attributes, last place, first and last time,
 # producer, epoch, sequence, count.
 _HEAD = struct.Struct(">qiibIhiqqqhii")
 _SIZED, _CHECKED = 12, 21
+MOST = 128 * 1024 * 1024
+"""Bytes that a batch may unpack to, unless told otherwise."""
 _CODEC, _APPEND_TIME, _TRANSACTION, _CONTROL = 0x07, 0x08, 0x10, 0x20
 
 
 @dataclass(slots=True)
 class Batch:
-    """A record batch: `left` records from `place` of `data` on. Times are counted from `millis`."""
+    """A record batch: `left` records from `place` of `data` on. Times are counted from `millis`.
+
+    `instead` is there where it cannot be read: the one that is given for all of them.
+    """
 
     data: bytes
     place: int
@@ -35,6 +41,7 @@ class Batch:
     base: int
     millis: int
     stamped: int
+    instead: Unreadable | None = None
 
 
 class Chunk:
@@ -53,10 +60,15 @@ class Chunk:
         return bool(self._batches)
 
     def take(self, limit: int) -> list[KafkaReceived]:
-        """Return the next records; `limit` at most."""
+        """Return the next records; `limit` at most. An `Unreadable` comes alone."""
         out: list[KafkaReceived] = []
         while self._batches and (room := limit - len(out)) > 0:
             batch = self._batches[0]
+            if batch.instead is not None:
+                if not out:
+                    self._batches.popleft()
+                    out.append(batch.instead)
+                break
             try:
                 _take(self._tp, batch, self.begin, room, out)
             except IndexError as error:
@@ -143,8 +155,10 @@ def _take(
     batch.left -= count
 
 
-def chunk(tp: TopicPartition, data: bytes, begin: int) -> Chunk | None:
+def chunk(tp: TopicPartition, data: bytes, begin: int, most: int = MOST) -> Chunk | None:
     """Return what a fetch from `begin` on has brought; None where that is not for here.
+
+    A batch that unpacks to more than `most` bytes is one `Unreadable`.
 
     What is part of a transaction or of an old format is left to aiokafka, and what is damaged: it
     says so in its own words. Raises `MissingDependency` for a compression without its package.
@@ -152,7 +166,7 @@ def chunk(tp: TopicPartition, data: bytes, begin: int) -> Chunk | None:
     batches: deque[Batch] = deque()
     view, place, end = memoryview(data), 0, begin
     while place + _HEAD.size <= len(data):
-        (base, size, _, magic, crc, attributes, last, first, most, _, _, _, count) = (
+        (base, size, _, magic, crc, attributes, last, first, latest, _, _, _, count) = (
             _HEAD.unpack_from(data, place)
         )
         stop = place + _SIZED + size
@@ -167,10 +181,16 @@ def chunk(tp: TopicPartition, data: bytes, begin: int) -> Chunk | None:
             return None
         stamped = 1 if attributes & _APPEND_TIME else 0
         batch = Batch(
-            data, place + _HEAD.size, stop, count, base, most if stamped else first, stamped
+            data, place + _HEAD.size, stop, count, base, latest if stamped else first, stamped
         )
-        if codec and not _unpack(batch, codec):
-            return None
+        if codec:
+            try:
+                if not _unpack(batch, codec, most):
+                    return None
+            except TooLarge:
+                why = f"a compressed batch, the offsets {base} to {base + last}, unpacks from "
+                why += f"{size} bytes to more than {most}: max_decompressed"
+                batch.instead = Unreadable(tp, base + last, latest, why)
         end = base + last + 1
         if count > 0 and end > begin:
             batches.append(batch)
@@ -178,9 +198,11 @@ def chunk(tp: TopicPartition, data: bytes, begin: int) -> Chunk | None:
     return Chunk(tp, batches, begin, max(begin, end)) if place else None
 
 
-def _unpack(batch: Batch, codec: int) -> bool:
+def _unpack(batch: Batch, codec: int, most: int) -> bool:
     try:
-        data = UNPACK[codec](batch.data[batch.place : batch.end])
+        data = unpacked(codec, batch.data[batch.place : batch.end], most)
+    except TooLarge:
+        raise
     except Exception:
         return False
     batch.data, batch.place, batch.end = data, 0, len(data)

@@ -451,6 +451,7 @@ class Broker:
                 place=subscription.place,
                 skipped=subscription.note_skipped,
                 dropped=subscription.note_dropped,
+                unreadable=subscription.note_unreadable,
             )
             if generation == 1:
                 await self._look_for(dead_letter_topic(target.name, group))

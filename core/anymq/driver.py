@@ -59,12 +59,19 @@ Skipped = Callable[[str, str], None]
 Dropped = Callable[[Sequence["Received"]], None]
 """See `SubscribeSpec.dropped`."""
 
+Unreadable = Callable[[Sequence["Received"], str], None]
+"""See `SubscribeSpec.unreadable`."""
+
 
 async def _nothing_to_revoke(partitions: frozenset[int], gone: bool) -> None:
     """What a spec that no engine made calls."""
 
 
 def _nothing_dropped(records: Sequence[Received]) -> None:
+    """What a spec that no engine made calls."""
+
+
+def _nothing_unreadable(records: Sequence[Received], reason: str) -> None:
     """What a spec that no engine made calls."""
 
 
@@ -156,6 +163,9 @@ class SubscribeSpec:
     letter was stored) and of which the broker has not heard, as their assignment or channel had
     gone. The core acks them at once, should they be delivered to this subscription again; too many
     do no harm.
+
+    `unreadable` is for what a source cannot give to a handler: call it, within `receive`, with such
+    records and the reason. The core rejects them: each becomes a letter, and is settled.
     """
 
     topic: TopicSpec
@@ -172,6 +182,7 @@ class SubscribeSpec:
     place: object = None
     skipped: Skipped = _nothing_skipped
     dropped: Dropped = _nothing_dropped
+    unreadable: Unreadable = _nothing_unreadable
 
 
 class Record:

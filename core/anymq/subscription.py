@@ -642,6 +642,24 @@ class Subscription(AsyncIterator[Delivery]):
         if session is not None and session.group is not None:
             self.note_finished([Delivery(record, session, 0.0) for record in records], DONE)
 
+    def note_unreadable(self, records: Sequence[Received], reason: str) -> None:
+        """The source's: these cannot be given to a handler, see `SubscribeSpec.unreadable`."""
+        session = self._session
+        assert session is not None
+        self._credit.take(len(records), sum([len(record.body) for record in records]))
+        for delivery in session.hold(records):
+            log.seldom(
+                ("unreadable", self.topic, self.group),
+                logging.WARNING,
+                "%s of %s, group %s, goes to the dead letters: %s",
+                delivery.received.position,
+                self.topic,
+                self.group,
+                reason,
+            )
+            delivery.verb = "reject"
+            session.reject(delivery, reason, None, None)
+
     def note_finished(self, deliveries: Sequence[Delivery], attempt: int) -> None:
         """The engine's: these are done, or `attempt` is their next; the broker may not know it.
 
