@@ -658,7 +658,7 @@ class Subscription(AsyncIterator[Delivery]):
                 reason,
             )
             delivery.verb = "reject"
-            session.reject(delivery, reason, None, None)
+            session.reject(delivery, reason, None, None, False)
 
     def note_finished(self, deliveries: Sequence[Delivery], attempt: int) -> None:
         """The engine's: these are done, or `attempt` is their next; the broker may not know it.
