@@ -24,6 +24,6 @@ def _hidden(argument: object) -> object:
 
 def hide_logins() -> None:
     """Let no line of aiokafka's show a login; harmless to repeat."""
-    logger = logging.getLogger(LOGGER)
+    logger = logging.root.getChild(LOGGER)
     if not any(isinstance(found, HideLogins) for found in logger.filters):
         logger.addFilter(HideLogins())

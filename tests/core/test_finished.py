@@ -46,7 +46,7 @@ async def test_only_the_very_same_message_is_acked(
     both: Both, position: str, id: str, time: float
 ) -> None:
     broker, driver = both
-    async with broker.subscribe("t", group="g") as deliveries:
+    async with broker.subscribe("t", group="g", prefetch=10) as deliveries:
         put(driver.sources[0], "first", "5", "i")
         (done,) = await take(deliveries, 1)
         source = await lose(driver)
@@ -58,7 +58,7 @@ async def test_only_the_very_same_message_is_acked(
 
 async def test_a_note_is_used_once(both: Both) -> None:
     broker, driver = both
-    async with broker.subscribe("t", group="g") as deliveries:
+    async with broker.subscribe("t", group="g", prefetch=10) as deliveries:
         driver.sources[0].put("a")
         (done,) = await take(deliveries, 1)
         source = await lose(driver)
@@ -71,7 +71,7 @@ async def test_a_note_is_used_once(both: Both) -> None:
 
 async def test_an_ack_that_was_on_its_way_counts(both: Both) -> None:
     broker, driver = both
-    async with broker.subscribe("t", group="g") as deliveries:
+    async with broker.subscribe("t", group="g", prefetch=10) as deliveries:
         driver.sources[0].failures = {"ack": [Lost("x")] * 1000}
         driver.sources[0].put("a")
         (done,) = await take(deliveries, 1)
@@ -92,7 +92,9 @@ async def test_what_has_come_back_already_and_waits_is_not_handled(both: Both) -
         running.set()
         await go_on.wait()
 
-    async with broker.subscribe("t", group="g", handler=handle, concurrency=1) as subscription:
+    async with broker.subscribe(
+        "t", group="g", handler=handle, concurrency=1, prefetch=10
+    ) as subscription:
         driver.sources[0].put("a")
         await running.wait()
         source = await lose(driver)
@@ -105,7 +107,7 @@ async def test_what_has_come_back_already_and_waits_is_not_handled(both: Both) -
 
 async def test_a_failure_that_came_too_late_keeps_its_attempt(both: Both) -> None:
     broker, driver = both
-    async with broker.subscribe("t", group="g") as deliveries:
+    async with broker.subscribe("t", group="g", prefetch=10) as deliveries:
         driver.sources[0].put("a")
         (failed,) = await take(deliveries, 1)
         source = await lose(driver)
@@ -118,7 +120,7 @@ async def test_a_failure_that_came_too_late_keeps_its_attempt(both: Both) -> Non
 
 async def test_what_a_source_says_it_has_dropped_is_acked(both: Both) -> None:
     broker, driver = both
-    async with broker.subscribe("t", group="g") as deliveries:
+    async with broker.subscribe("t", group="g", prefetch=10) as deliveries:
         first = driver.sources[0]
         first.put("a")
         (done,) = await take(deliveries, 1)
@@ -145,7 +147,7 @@ async def test_a_lease_that_the_user_lets_end_is_no_loss(both: Both) -> None:
 async def test_notes_are_bounded(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     broker, driver = both
     monkeypatch.setattr(finished, "MOST", 2)
-    async with broker.subscribe("t", group="g") as deliveries:
+    async with broker.subscribe("t", group="g", prefetch=10) as deliveries:
         driver.sources[0].put("a", "b", "c")
         taken = await take(deliveries, 3)
         source = await lose(driver)
