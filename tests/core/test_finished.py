@@ -92,9 +92,7 @@ async def test_what_has_come_back_already_and_waits_is_not_handled(both: Both) -
         running.set()
         await go_on.wait()
 
-    async with broker.subscribe(
-        "t", group="g", handler=handle, concurrency=1, prefetch=10
-    ) as subscription:
+    async with broker.subscribe("t", group="g", handler=handle, prefetch=10) as subscription:
         driver.sources[0].put("a")
         await running.wait()
         source = await lose(driver)
@@ -135,7 +133,7 @@ async def test_what_a_source_says_it_has_dropped_is_acked(both: Both) -> None:
 
 async def test_a_lease_that_the_user_lets_end_is_no_loss(both: Both) -> None:
     broker, driver = both
-    async with broker.subscribe("t", group="g", auto_extend=False) as deliveries:
+    async with broker.subscribe("t", group="g", prefetch=10, auto_extend=False) as deliveries:
         driver.sources[0].put("a")
         (late,) = await take(deliveries, 1)
         source = await lose(driver)
