@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from anymq.driver import ATTEMPT, Published, Received, Record
+from anymq.driver import ATTEMPT, CONTROL, Published, Received, Record
+from anymq.names import is_control_header
 from anymq.stamp import new_id
 
 from . import wire
@@ -47,6 +48,9 @@ _FOREIGN_PREFIXES = ("cloudEvents:", "cloudEvents_")
 
 def outgoing(record: Record, *, exchange: str, routing_key: str) -> Outgoing:
     """The message for `record`."""
+    original = None if record.original is None else record.original.native
+    if isinstance(original, Delivery):
+        return Outgoing(exchange, routing_key, _copied(record, original), record.body)
     properties = _encoder.properties(record)
     if properties is None:
         properties = _escaped(record)
@@ -73,6 +77,54 @@ def _escaped(record: Record) -> bytes:
         # The property has seconds only.
         more=TIME_ENTRY % now,
     )
+
+
+def _copied(record: Record, original: Delivery) -> bytes:
+    """The properties of a copy: the headers of `record`, and all else as it came.
+
+    Of what is the same in both, the very bytes; headers of any type, and as often as they came. A
+    copy does not expire: a letter would be lost, and a delay come early.
+    """
+    fields = wire.split(original.properties)
+    now = time.time_ns() // 1_000_000
+    fields[wire.HEADERS] = wire.table(_copied_headers(record, fields.get(wire.HEADERS), now))
+    fields[wire.DELIVERY_MODE] = b"\x02"
+    fields[wire.TIMESTAMP] = (now // 1000).to_bytes(8, "big")
+    if wire.text(fields.get(wire.MESSAGE_ID)) is None and len(record.id.encode()) < 256:
+        fields[wire.MESSAGE_ID] = wire.short(record.id)
+    kind = record.content_type
+    if kind != wire.text(fields.get(wire.CONTENT_TYPE)):
+        fields.pop(wire.CONTENT_TYPE, None)
+        if kind is not None and len(kind.encode()) < 256:
+            fields[wire.CONTENT_TYPE] = wire.short(kind)
+    if record.body != original.body:
+        fields.pop(wire.CONTENT_ENCODING, None)
+    fields.pop(wire.EXPIRATION, None)
+    fields.pop(wire.USER_ID, None)  # The server would compare it with ours.
+    return wire.join(fields)
+
+
+def _copied_headers(
+    record: Record, table: bytes | None, now: int
+) -> list[tuple[bytes, int, bytes]]:
+    came: dict[str, list[tuple[bytes, int, bytes]]] = {}
+    for entry in wire.entries(table or b"\x00\x00\x00\x00"):
+        came.setdefault(entry[0].decode("utf-8", "backslashreplace"), []).append(entry)
+    texts, headers = wire.headers(table), record.headers
+    found = [(TIME.encode(), *wire.long(str(now)))]
+    for name, value in headers.items():
+        if name in _ROUTES:
+            found.append(((_ESCAPE + name).encode(), *wire.long(value)))
+        elif name in came and texts.get(name) == value:
+            found += came[name]
+        elif not name.startswith(_BROKER):
+            found.append((name.encode(), *wire.long(value)))
+    for name, entries in came.items():
+        # What is no header for anymq, though one for the publisher's own consumers.
+        kept = is_control_header(name) and not name.startswith((CONTROL, *_BROKER))
+        if kept and name not in headers and not name.endswith("datacontenttype"):
+            found += entries
+    return found
 
 
 _encoder = Encoder(_is_plain)

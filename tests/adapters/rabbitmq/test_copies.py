@@ -1,0 +1,106 @@
+"""Copies keep what they carry: headers of every type, and foreign properties.
+
+Of repeated headers RabbitMQ 4 takes the first one only. Its streams, through which letters go, keep
+the bytes of a header though not its type, and neither lists nor tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import anymq
+from anymq import Acknowledge, DeadLetter, Delivery, Middleware, Reject
+from anymq_rabbitmq import RabbitMQDriver, topology, wire
+from anymq_rabbitmq.log import Log
+from anymq_rabbitmq.publisher import Outgoing
+from tests.adapters.rabbitmq.support import Bench, eventually
+
+pytestmark = pytest.mark.rabbitmq
+
+HEADERS = [
+    (b"tag", *wire.long("1")),
+    (b"blob", ord("x"), b"\x00\x00\x00\x02\xff\x00"),
+    (b"number", ord("l"), (7).to_bytes(8, "big")),
+    (b"\xffname", ord("t"), b"\x01"),
+    (b"list", ord("A"), b"\x00\x00\x00\x05I\x00\x00\x00\x07"),
+    (b"void", ord("V"), b""),
+    (b"cloudEvents:id", *wire.long("e1")),
+    (b"cloudEvents:source", *wire.long("/foreign")),
+    (b"cloudEvents:subject", *wire.long("s")),
+]
+FIELDS = {
+    wire.CONTENT_TYPE: wire.short("application/x-own"),
+    wire.CONTENT_ENCODING: wire.short("br"),
+    wire.PRIORITY: b"\x05",
+    wire.CORRELATION_ID: b"\x02\xff\x01",
+    wire.REPLY_TO: wire.short("there"),
+    wire.MESSAGE_ID: wire.short("own id"),
+    wire.TYPE: wire.short("own type"),
+    wire.APP_ID: wire.short("own app"),
+}
+BODY = b"\x00\xff"
+
+
+async def test_a_foreign_message_keeps_all_over_every_hop(bench: Bench) -> None:
+    """Retry at once and later, dead letter, redrive: what comes back is what was published."""
+    chain: list[Middleware] = [Acknowledge(), DeadLetter()]
+    mended = asyncio.Event()
+    seen: list[tuple[dict[int, bytes], list[tuple[bytes, int, bytes]]]] = []
+    bodies: list[bytes] = []
+
+    async def handle(delivery: Delivery) -> None:
+        seen.append(_split(delivery.native.properties))
+        bodies.append(delivery.native.body)
+        if mended.is_set():
+            return
+        if delivery.attempt < 3:
+            await delivery.nack(0.1 * (delivery.attempt - 1))
+            return
+        raise Reject("no")
+
+    driver = await bench.open()
+    async with anymq.connect(bench.url) as broker:
+        letters = broker.admin.dead_letters(bench.name, "billing")
+        async with broker.subscribe(bench.name, group="billing", handler=handle, middleware=chain):
+            await _send(driver, bench.name)
+            await eventually(lambda: _counts(letters, 1))
+            log = Log(topology.log_of(letters.topic), driver._link, driver._publisher)
+            async for found, _ in log.read("first"):
+                seen += [_split(one.properties) for one in found]
+            mended.set()
+            await letters.redrive_all()
+            await eventually(lambda: _handled(bodies, 4))
+    assert bodies == [BODY] * 4
+    assert len(seen) == 5
+    for at, (fields, headers) in enumerate(seen):
+        assert {flag: fields.get(flag) for flag in FIELDS} == FIELDS
+        own = [item for item in headers if not item[0].startswith((b"ce-", b"anymq-", b"x-"))]
+        if at < 3:
+            assert sorted(own) == sorted(HEADERS)
+        else:
+            kept = [(name, value) for name, _, value in HEADERS if name != b"list"]
+            assert sorted((name, value) for name, _, value in own) == sorted(kept)
+    # The copies do not expire.
+    assert [wire.EXPIRATION in fields for fields, _ in seen[1:]] == [False] * 4
+
+
+def _split(properties: bytes) -> tuple[dict[int, bytes], list[tuple[bytes, int, bytes]]]:
+    fields = wire.split(properties)
+    return fields, list(wire.entries(fields[wire.HEADERS]))
+
+
+async def _send(driver: RabbitMQDriver, topic: str) -> None:
+    """Publish as another program does; no client that is installed can send all of this."""
+    fields = {**FIELDS, wire.HEADERS: wire.table(HEADERS), wire.EXPIRATION: wire.short("3600000")}
+    properties = wire.join(fields)
+    await driver._publisher.publish_all([Outgoing(topic, "k", properties, BODY)])
+
+
+async def _handled(bodies: list[bytes], count: int) -> bool:
+    return len(bodies) == count
+
+
+async def _counts(letters: anymq.DeadLetters, wanted: int) -> bool:
+    return await letters.count() == wanted
