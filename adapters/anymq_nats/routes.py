@@ -83,5 +83,12 @@ class Routes:
         target = route.subject(record.key)
         due = record.deliver_at
         if due is None or due <= time() or route.stream is None:
-            return Outgoing(target, record.unique, record.body, record.own, record.common)
+            return Outgoing(
+                target,
+                record.unique,
+                record.body,
+                record.own,
+                record.common,
+                original=record.original,
+            )
         return scheduled(self._link, route.stream, record, due, owner=EVERYONE, target=target)

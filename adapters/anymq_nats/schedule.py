@@ -37,4 +37,12 @@ def scheduled(
         "Nats-TTL": "never",
     }
     subject = later_subject(stream.subject, owner, record.unique)
-    return Outgoing(subject, record.unique, record.body, record.own, record.common, extra=extra)
+    return Outgoing(
+        subject,
+        record.unique,
+        record.body,
+        record.own,
+        record.common,
+        extra=extra,
+        original=record.original,
+    )

@@ -171,7 +171,10 @@ class GroupSource(Source):
         private = self._consumer.private or ""
         copy = item.copy
         if item.delay <= 0:
-            return Outgoing(private, copy.unique, copy.body, copy.own, copy.common)
+            original = copy.original
+            return Outgoing(
+                private, copy.unique, copy.body, copy.own, copy.common, original=original
+            )
         consumer, due = self._consumer, time() + item.delay
         return scheduled(
             self._link, consumer.stream, copy, due, owner=consumer.name, target=private
@@ -205,7 +208,7 @@ class GroupSource(Source):
         unique = str(uuid.uuid4())
         headers = wire.parse_headers(raw.block or b"").items()
         mine = [(name, value) for name, value in headers if not name.lower().startswith("nats-")]
-        return Outgoing(self._consumer.private or "", unique, raw.body, dict(mine))
+        return Outgoing(self._consumer.private or "", unique, raw.body, dict(mine), original=raw)
 
 
 def _live(records: Iterable[Received]) -> list[Delivered]:

@@ -54,6 +54,12 @@ def status(block: bytes | None) -> tuple[int, str] | None:
     return (int(code), description.strip()) if code.isdigit() else None
 
 
+def header_lines(block: bytes) -> list[bytes]:
+    """Return the lines of `block` that are headers, as they are, but for those with line breaks."""
+    lines = block.split(b"\r\n")[1:-2]
+    return [line for line in lines if b":" in line and b"\n" not in line and b"\r" not in line]
+
+
 def parse_headers(block: bytes) -> dict[str, str]:
     """Return the headers of `block`; of several with one name the first counts."""
     lines = block.decode("utf-8", "backslashreplace").split("\r\n")[1:-2]
