@@ -163,8 +163,9 @@ def check_payload(payload: Any, topic: Topic[Any]) -> None:
     try:
         fits = isinstance(payload, expected)
     except TypeError:  # TypedDict and parametrised generics have no isinstance
+        adapter = _adapter(expected)
         try:
-            _adapter(expected).validate_python(payload)
+            adapter.validate_python(payload)
             fits = True
         except ValueError:
             fits = False

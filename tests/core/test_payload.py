@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import typing
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -26,6 +28,10 @@ class Data:
 
 
 class Typed(TypedDict):
+    n: int
+
+
+class OfTyping(typing.TypedDict):
     n: int
 
 
@@ -117,3 +123,13 @@ def test_handlers_are_checked_when_registered() -> None:
     ):
         with pytest.raises(ConfigurationError, match=reason):
             adapt(bad, Topic("t"))  # type: ignore[arg-type]
+
+
+def test_the_typed_dict_of_typing_is_taken_or_refused_with_the_reason() -> None:
+    """Before Python 3.12 it does not say enough about itself: pydantic wants the other one."""
+    topic = Topic("t", OfTyping)
+    if sys.version_info >= (3, 12):
+        check_payload({"n": 1}, topic)
+        return
+    with pytest.raises(ConfigurationError, match=r"typing_extensions\.TypedDict"):
+        check_payload({"n": 1}, topic)
