@@ -97,11 +97,13 @@ class Channel:
         self.number: int = client.number
         self.frame_max = frame_max
         self.closing = client.closing
+        self._told = False
+        """Whether the server has been told that it is to be closed."""
 
     @property
     def is_open(self) -> bool:
         """Whether frames written to it can have an effect."""
-        return not self.closing.done() and self.transport.is_open
+        return not (self._told or self.closing.done()) and self.transport.is_open
 
     @property
     def error(self) -> BaseException:
@@ -116,10 +118,13 @@ class Channel:
     async def close(self, timeout: float) -> None:
         """Close it; what was delivered on it and not settled goes back to its queue.
 
-        The server is told at once: also when this is cancelled, or when it does not answer.
+        The server is told at once: also when this is cancelled, or when it does not answer. It is
+        told once: it ends the whole connection on a second time.
         """
         if self.is_open:
+            self._told = True
             self.transport.write(wire.close_channel(self.number))
+        if self._told:
             await asyncio.wait((self.closing,), timeout=timeout)
 
     def tap(self, tap: Tap, sweep: Sweep | None = None) -> None:

@@ -136,3 +136,15 @@ async def test_two_processes_declare_the_same(bench: Bench) -> None:
     await asyncio.gather(*(driver.declare(bench.topic()) for driver in drivers))
     await asyncio.gather(*(store(driver, bench.records(5)) for driver in drivers))
     assert len(await take(await bench.join(drivers[0]), 20)) == 20
+
+
+@pytest.mark.rabbitmq
+async def test_a_channel_that_is_closed_twice_costs_no_connection(bench: Bench) -> None:
+    driver = await bench.open()
+    for _ in range(20):
+        channel = await driver._link.channel()
+        await asyncio.gather(*(channel.close(10) for _ in range(3)))
+        other = await driver._link.channel()
+        assert other.is_open
+        await other.close(10)
+    assert driver._link.is_open()
