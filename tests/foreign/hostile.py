@@ -89,6 +89,11 @@ ENGINE = (
     "anymq-position",
     "anymq-time",
     "anymq-header-CC",
+    "anymq-only-group",
+    "anymq-marker",
+    "anymq-due",
+    "anymq-delay-to",
+    "anymq-delay-at",
     "anymq-dlq-topic",
     "anymq-dlq-group",
     "anymq-dlq-reason",
@@ -176,6 +181,9 @@ class Hostile:
         random = self.random
         body, headers, properties = self._body(number)
         headers = [*headers, *self._headers(number)]
+        if any(name == "anymq-redriven" for name, _ in headers):
+            # A publisher that forges all of a redrive hides its message from the other groups.
+            headers = [pair for pair in headers if pair[0] != "anymq-only-group"]
         random.shuffle(headers)
         # A letter without the headers that a broker would not take keeps the first ones that fit.
         headers.insert(0, (NUMBER, str(number).encode()))

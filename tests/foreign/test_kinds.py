@@ -124,6 +124,13 @@ KINDS: dict[str, Kind] = {
     "headers of the server's": Kind(
         headers=[("x-death", b"x"), ("x-first-death-queue", b"q"), ("x-delivery-count", b"99")],
     ),
+    "a message for another group": Kind(headers=[("anymq-only-group", b"other")]),
+    "a message for broadcast readers": Kind(headers=[("anymq-only-group", b"(broadcast)")]),
+    "a marker": Kind(headers=[("anymq-marker", b"x")]),
+    "a due time": Kind(headers=[("anymq-due", b"99999999999999")]),
+    "a delay for another topic": Kind(
+        headers=[("anymq-delay-to", b"other"), ("anymq-delay-at", b"1")]
+    ),
     "no body": unreadable(b""),
     "a tombstone": Kind(
         body=None, native={"key": b"k"}, reason=UNREADABLE, on=["kafka"], holds=lambda m: not m.body
