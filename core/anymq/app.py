@@ -21,6 +21,7 @@ from .message import Receipt
 from .middleware import (
     Acknowledge,
     DeadLetter,
+    Deadline,
     Middleware,
     NoRetry,
     PublishMiddleware,
@@ -32,13 +33,14 @@ from .topic import Topic, as_topic
 
 if TYPE_CHECKING:
     from .batch import Batch
-    from .middleware import Deadline, Idempotency, KillSwitch, RateLimit
+    from .middleware import Idempotency, KillSwitch, RateLimit
 
 log = logger("anymq")
 
 _ACKNOWLEDGE = Acknowledge()
 _DEAD_LETTER = DeadLetter()
 _RETRY = Retry()
+_DEADLINE = Deadline()
 
 F = TypeVar("F", bound=Function)
 T = TypeVar("T")
@@ -148,7 +150,7 @@ class App:
         retry: Retry | None = _RETRY,
         idempotency: Idempotency | None = None,
         rate_limit: RateLimit | None = None,
-        deadline: Deadline | None = None,
+        deadline: Deadline | None = _DEADLINE,
         middleware: Sequence[Middleware] = (),
         unknown: Unknown = "reject",
     ) -> Callable[[F], F]:

@@ -134,7 +134,7 @@ class Collector:
             name="anymq-batch",
             context=context,
         )
-        subscription.note_batch(gathering.task, next(iter(gathering.members)))
+        subscription.note_batch(gathering.task, gathering.members)
         self._running += 1
 
         def finish(task: asyncio.Task[None]) -> None:

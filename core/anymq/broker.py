@@ -39,6 +39,7 @@ from .middleware import (
     shorten,
     stores_of,
 )
+from .middleware.deadline import longer_deadline
 from .names import check_group, check_headers, check_id, check_key
 from .options import ConnectOptions
 from .outlet import Outlet
@@ -381,9 +382,9 @@ class Broker:
 
         Without `handler`, iterate and settle each delivery. With one, `concurrency` copies of it
         run, wrapped by `middleware` (first outermost; default `[Acknowledge(), DeadLetter(),
-        Retry()]`, as around an app's handler; without a `Retry`, what fails is repeated for ever);
-        with a `batch` it takes lists, see `Batch`. `ordered` keeps the order of each key over all
-        members of the group, see `Subscription`; how far it can be shared is up to the
+        Retry(), Deadline()]`, as around an app's handler; without a `Retry`, what fails is repeated
+        for ever); with a `batch` it takes lists, see `Batch`. `ordered` keeps the order of each key
+        over all members of the group, see `Subscription`; how far it can be shared is up to the
         topic's partitions. A handler of a union of classes gets the messages of their CloudEvents
         types; one of another type is rejected with the reason, or passed over with
         `unknown="ignore"`.
@@ -419,11 +420,12 @@ class Broker:
         if middleware is not None and handler is None:
             raise ConfigurationError("middleware wraps a handler; this subscription has none")
         self._topics.learn(target)
-        wrapped, stores = None, list[str | Store]()
+        wrapped, stores, deadline = None, list[str | Store](), None
         if handler is not None:
             chain = DEFAULT_CHAIN if middleware is None else middleware
             wrapped = shorten(chain, adapt(handler, target, batch, unknown))
             stores = stores_of(chain)
+            deadline = longer_deadline(chain)
         member = new_id()
         places = concurrency * (batch.size if batch else 1)
         native_group = self._native_group(target.name, group)
@@ -486,6 +488,7 @@ class Broker:
             drain_timeout=drain_timeout,
             open_timeout=self._options.connect_timeout,
             on_close=self._subscriptions.discard,
+            deadline=deadline,
         )
         self._subscriptions.add(subscription)
         return subscription

@@ -57,6 +57,16 @@ class Overdue:
                 self._next[delivery] = 2 * (now - since)
                 self._say(delivery, now - since)
 
+    def restart(self, delivery: Delivery) -> None:
+        """Another attempt of `delivery` begins: its time counts anew."""
+        self._since.pop(delivery, None)
+        self._next.pop(delivery, None)
+
+    def over(self, limit: float) -> list[Delivery]:
+        """Return what had been running for `limit` seconds at the last look."""
+        now = self._looked or 0.0
+        return [delivery for delivery, since in self._since.items() if now - since >= limit]
+
     @property
     def usual(self) -> float | None:
         """How long a message takes, in seconds; None if that is not known yet."""

@@ -80,6 +80,7 @@ class Subscription(AsyncIterator[Delivery]):
         drain_timeout: float,
         open_timeout: float,
         on_close: Callable[[Subscription], None],
+        deadline: float | None = None,
     ) -> None:
         for name, value in (
             ("concurrency", concurrency),
@@ -128,10 +129,14 @@ class Subscription(AsyncIterator[Delivery]):
         self._generation = 0
         self._fetcher: asyncio.Task[None] | None = None
         self._workers: dict[asyncio.Task[None], Delivery | None] = {}
-        self._batches: dict[asyncio.Task[None], Delivery] = {}
+        self._batches: dict[asyncio.Task[None], list[Delivery]] = {}
         self._turn_ends = 0.0
         self._finished_count = 0
+        self._overdue = Overdue(context.topic, context.group)
         self._overseer: asyncio.Task[None] | None = None
+        self._deadline = deadline
+        self._late: set[asyncio.Task[None]] = set()
+        """Workers that have been cancelled for their `Deadline`."""
         self._surplus = False
         """Whether there are more workers than places."""
         self._interrupted: set[asyncio.Task[None]] = set()
@@ -296,12 +301,38 @@ class Subscription(AsyncIterator[Delivery]):
 
     async def _oversee(self) -> None:
         """Say which handlers are at one message for far too long."""
-        overdue, counted = Overdue(self.topic, self.group), 0
+        overdue, counted = self._overdue, 0
         while True:
             await self._clock.sleep(max(LOOK, self._clock.poll))
             finished, counted = self._finished_count - counted, self._finished_count
             running = [item for item in self._workers.values() if item is not None]
+            if self._batch_size > 1:  # the others wait for their batch to fill up
+                running = [item for batch in self._batches.values() for item in batch]
             overdue.look(running, finished, self._clock.monotonic())
+            if self._deadline is not None:
+                self._cut_off(set(overdue.over(self._deadline)))
+
+    def _cut_off(self, late: set[Delivery]) -> None:
+        """Cancel the handlers of what is `late`; `Deadline` makes failed attempts of that."""
+        for task, delivery in list(self._workers.items()):
+            if delivery in late:
+                self._overdue.restart(delivery)
+                self._interrupted.add(task)
+                self._late.add(task)
+                task.cancel()
+
+    def begin_attempt(self, delivery: Delivery) -> None:
+        """The middleware's: the time of `delivery` counts anew."""
+        self._overdue.restart(delivery)
+
+    def has_cut_off(self) -> bool:
+        """The middleware's: whether this task was cancelled for its `Deadline`; it goes on then."""
+        task = asyncio.current_task()
+        if task is None or task not in self._late:
+            return False
+        self._late.discard(task)
+        self._interrupted.discard(task)
+        return task.uncancel() == 0
 
     def _employ(self) -> None:
         """Have as many workers as handlers may run; surplus ones leave by themselves."""
@@ -496,6 +527,7 @@ class Subscription(AsyncIterator[Delivery]):
                 await self._failed_in(delivery, error, me)
             if self._interrupted and me in self._interrupted:
                 self._interrupted.discard(me)
+                self._late.discard(me)
                 me.uncancel()
         self._left(me)
 
@@ -758,7 +790,7 @@ class Subscription(AsyncIterator[Delivery]):
 
     def handled_by(self, task: asyncio.Task[Any]) -> Delivery | None:
         """The lookout's: return what `task` handles; one of them, if that is a batch."""
-        return self._workers.get(task) or self._batches.get(task)
+        return self._workers.get(task) or next(iter(self._batches.get(task, ())), None)
 
     def keep_leases(self) -> None:
         """The lookout's: extend what is with a handler, or with the task that iterates."""
@@ -771,9 +803,9 @@ class Subscription(AsyncIterator[Delivery]):
             buffered = set(self._buffer)
             session.keep_apart([item for item in session.unsettled if item not in buffered])
 
-    def note_batch(self, task: asyncio.Task[None], delivery: Delivery) -> None:
-        """The collector's: `task` handles a batch that `delivery` belongs to."""
-        self._batches[task] = delivery
+    def note_batch(self, task: asyncio.Task[None], deliveries: Iterable[Delivery]) -> None:
+        """The collector's: `task` handles the batch of `deliveries`."""
+        self._batches[task] = list(deliveries)
         task.add_done_callback(self._batches.pop)
 
     # Fetching.

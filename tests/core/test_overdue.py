@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from anymq import connect
+from anymq import Acknowledge, App, Batch, DeadLetter, Deadline, Retry, connect
+from anymq.middleware import DEFAULT_CHAIN, Middleware
 from anymq.testing import VirtualClock
 
 
@@ -26,7 +27,9 @@ async def test_one_that_hangs_is_named_once_and_then_rarely(
         await asyncio.Event().wait()
 
     async with connect("memory://", clock=clock) as broker:
-        subscription = broker.subscribe("t", group="g", handler=handle, drain_timeout=0)
+        subscription = broker.subscribe(
+            "t", group="g", handler=handle, middleware=[Acknowledge()], drain_timeout=0
+        )
         async with subscription:
             message = await broker.publish("t", "x")
             await clock.advance(1)
@@ -64,3 +67,80 @@ async def test_what_is_far_beyond_the_usual_is_said_sooner(
             closing = asyncio.create_task(subscription.aclose())
             while not closing.done():
                 await clock.advance(5)
+
+
+async def hours(clock: VirtualClock, count: float) -> None:
+    await clock.advance(count * 3600)
+
+
+@pytest.mark.parametrize("batch", [None, Batch(size=2, wait=0.1)], ids=["plain", "batch"])
+async def test_a_handler_has_a_deadline_and_fails_by_it(
+    batch: Batch | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = VirtualClock()
+    begun: list[str] = []
+
+    async def plain(body: str) -> None:
+        begun.append(body)
+        if body == "hang":
+            await asyncio.Event().wait()
+
+    async def many(bodies: list[str]) -> None:
+        for body in bodies:
+            await plain(body)
+
+    retry = Retry(attempts=3, initial=0.01, jitter=False, in_place=1)
+    chain: list[Middleware] = [Acknowledge(), DeadLetter(), retry, Deadline()]
+    handler = plain if batch is None else many
+    async with connect("memory://", clock=clock) as broker:
+        subscription = broker.subscribe(
+            "t", group="g", handler=handler, batch=batch, middleware=chain, drain_timeout=0
+        )
+        async with subscription:
+            await broker.publish("t", "hang")
+            await hours(clock, 2)
+            assert begun == ["hang"] * 3
+            (letter,) = await broker.admin.dead_letters("t", "g").list()
+            assert "the handler took over 900 s" in str(letter.reason)
+            await broker.publish("t", "fine")
+            await hours(clock, 0.2)
+            assert begun[-1] == "fine"
+            assert subscription.in_flight == 0
+            closing = asyncio.create_task(subscription.aclose())
+            while not closing.done():
+                await clock.advance(600)
+
+
+async def test_without_a_deadline_it_takes_its_time() -> None:
+    clock = VirtualClock()
+    done: list[str] = []
+
+    async def handle(body: str) -> None:
+        await clock.sleep(5000)
+        done.append(body)
+
+    chain: list[Middleware] = [Acknowledge(), DeadLetter(), Retry()]
+    async with connect("memory://", clock=clock) as broker:
+        subscription = broker.subscribe(
+            "t", group="g", handler=handle, middleware=chain, drain_timeout=0
+        )
+        async with subscription:
+            await broker.publish("t", "long")
+            await hours(clock, 2)
+            assert done == ["long"]
+            closing = asyncio.create_task(subscription.aclose())
+            while not closing.done():
+                await clock.advance(600)
+
+
+def test_the_default_chains_have_one() -> None:
+    assert any(isinstance(link, Deadline) for link in DEFAULT_CHAIN)
+    app = App()
+    app.subscriber("t", group="g")(_nothing)
+    app.subscriber("t", group="none", deadline=None)(_nothing)
+    has = [any(isinstance(x, Deadline) for x in item.middleware) for item in app.subscribers]
+    assert has == [True, False]
+
+
+async def _nothing(body: str) -> None:
+    """Handle it."""

@@ -92,14 +92,14 @@ def _beginning(raised: BaseException, handler: Handler) -> Handler:
 
 from .acknowledge import Acknowledge  # noqa: E402
 from .dead_letter import DeadLetter  # noqa: E402
+from .deadline import Deadline  # noqa: E402
 from .retry import NoRetry, Retry  # noqa: E402
 
-DEFAULT_CHAIN: tuple[Middleware, ...] = (Acknowledge(), DeadLetter(), Retry())
+DEFAULT_CHAIN: tuple[Middleware, ...] = (Acknowledge(), DeadLetter(), Retry(), Deadline())
 """What is around a handler unless the subscription says otherwise."""
 
 if TYPE_CHECKING:
     from ..store import Store
-    from .deadline import Deadline
     from .idempotency import Idempotency
     from .kill_switch import KillSwitch
     from .rate_limit import RateLimit
@@ -126,7 +126,6 @@ __all__ = [
 __getattr__ = later(
     __name__,
     {
-        "Deadline": "deadline",
         "Idempotency": "idempotency",
         "KillSwitch": "kill_switch",
         "RateLimit": "rate_limit",
