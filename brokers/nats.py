@@ -21,7 +21,6 @@ _LEAST_GO = (1, 21)
 _CONFIG = """\
 listen: "{host}:{client}"
 server_name: "{node}"
-max_payload: 8MB
 jetstream {{ store_dir: "{data}" }}
 """
 

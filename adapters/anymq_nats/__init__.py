@@ -53,8 +53,9 @@ Delivery semantics
 Limits
 ------
 - A killed server may forget the last 0.1 s of acks and delivery counts: those messages come again.
-- ``max_payload`` of the server (1 MiB by default) bounds body and headers together; set it higher
-  to use bodies of 1 MiB.
+- ``max_payload`` of the server (1 MiB by default) bounds body and headers together, of which 16 KiB
+  are left free for retries and dead letters. The default ``max_body`` fits; for larger ones set
+  both higher.
 - On servers older than 2.12 and in streams that anymq did not make, delays of nacks are NAKs, a
   release counts as an attempt, and delayed publishing is refused. Adding ``orders._retry.*`` and
   ``orders._later.*.*`` to such a stream, with ``allow_msg_schedules`` and ``allow_msg_ttl``, makes

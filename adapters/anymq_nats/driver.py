@@ -153,7 +153,13 @@ class NatsDriver(Driver):
         if spec.ordered:
             return await self._ordered(stream, spec)
         consumer = await make_consumer(self._link, stream, spec)
-        source = GroupSource(self._link, self._publisher, consumer, member=spec.member)
+        source = GroupSource(
+            self._link,
+            self._publisher,
+            consumer,
+            member=spec.member,
+            prefetch_bytes=spec.prefetch_bytes,
+        )
         await source.open()
         return source
 

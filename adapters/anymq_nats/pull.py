@@ -23,7 +23,16 @@ _EXPIRY = 2.0
 # How much longer the server's "408 Request Timeout" may take before the request counts as gone.
 _GRACE = 1.0
 # Reasons to end a request after which the next one may succeed at once.
-_HARMLESS = ("batch completed", "leadership change", "server shutdown")
+_HARMLESS = (
+    "batch completed",
+    "leadership change",
+    "server shutdown",
+    "message size exceeds maxbytes",
+)
+# What one request brings at most. A message that is larger than its request never comes: so there
+# is room for the largest, with its subjects.
+_MOST_BYTES = 16 * 1024 * 1024
+_SUBJECTS = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -51,8 +60,10 @@ class Pull(Watcher):
         *,
         wake: asyncio.Event | None = None,
         lease: float = 0.0,
+        max_bytes: int = _MOST_BYTES,
     ) -> None:
         self._link = link
+        self._max_bytes = max_bytes
         self._lease = lease
         self._path = f"{stream}.{consumer}"
         self._next = f"{link.prefix}.CONSUMER.MSG.NEXT.{stream}.{consumer}"
@@ -126,7 +137,9 @@ class Pull(Watcher):
         if wanted <= 0 or pending > limit // 2:
             return
         self._count += 1
-        body = json.dumps({"batch": wanted, "expires": int(_EXPIRY * 1e9)}).encode()
+        most = max(self._max_bytes, self._link.client.max_payload + _SUBJECTS)
+        request = {"batch": wanted, "expires": int(_EXPIRY * 1e9), "max_bytes": most}
+        body = json.dumps(request).encode()
         self._link.write(
             b"PUB %b %b%d %d\r\n%b\r\n"
             % (self._next.encode(), self._inbox, self._count, len(body), body)

@@ -33,13 +33,25 @@ class GroupSource(Source):
     """
 
     def __init__(
-        self, link: Link, publisher: Publisher, consumer: Consumer, *, member: str
+        self,
+        link: Link,
+        publisher: Publisher,
+        consumer: Consumer,
+        *,
+        member: str,
+        prefetch_bytes: int,
     ) -> None:
         self._link = link
         self._publisher = publisher
         self._consumer = consumer
         self._pull = Pull(
-            link, consumer.stream.name, consumer.name, consumer.max_batch, lease=consumer.lease
+            link,
+            consumer.stream.name,
+            consumer.name,
+            consumer.max_batch,
+            lease=consumer.lease,
+            # While one request is served there may be another.
+            max_bytes=prefetch_bytes // 2,
         )
         self._presence = Presence(link, consumer.stream.name, consumer.name, member)
         self._progress = _Progress()

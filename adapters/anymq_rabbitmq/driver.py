@@ -60,6 +60,7 @@ from .source import QueueSource
 
 log = logger("anymq.rabbitmq")
 SMALLEST_PREFETCH = 64
+LARGE_BODY = 1_000_000
 """What a member of an ordered group asks for of each partition, at least."""
 _MISSING = (NotFound, ChannelNotFoundEntity)
 
@@ -202,7 +203,8 @@ class RabbitMQDriver(Driver):
             source = await self._join_ordered(spec, group, filling)
         else:
             life = await group.claim(self._link) if spec.create else 0
-            first = spec.first or spec.prefetch
+            # The server counts messages, not bytes; how large they are is seen when some have come.
+            first = min(spec.first or spec.prefetch, max(1, spec.prefetch_bytes // LARGE_BODY))
             consumer = await Consumer.open(self._link, group.queue, prefetch=first)
             source = QueueSource(
                 consumer,
@@ -212,7 +214,7 @@ class RabbitMQDriver(Driver):
                 publisher=self._publisher,
                 delays=self._delays,
                 filling=filling,
-                most=max(spec.prefetch, first),
+                most=max(spec.prefetch, spec.first),
                 dropped=spec.dropped,
             )
         # Half of what the server allows, for its own heartbeat may have been the last word.

@@ -32,6 +32,7 @@ from anymq.errors import NotFound
 from anymq.stamp import new_id
 
 from . import convert, topology
+from .bounded import BoundedStream
 from .consumer import Cancelled, Consumer, Delivery
 from .group import Group
 from .link import Link
@@ -145,10 +146,10 @@ class Fill:
         await topology.seal(self._link)
         return True
 
-    async def _read(self, stream: str, offset: str | int) -> Consumer:
-        return await Consumer.open(
-            self._link, stream, prefetch=WINDOW, arguments={"x-stream-offset": offset}
-        )
+    async def _read(self, stream: str, offset: str | int) -> BoundedStream:
+        reading = BoundedStream(self._link, stream, offset)
+        await reading.open()
+        return reading
 
     def _job(self, offset: int) -> Outgoing:
         return convert.message_to(self._jobs, str(offset).encode())
@@ -224,7 +225,7 @@ class _Copying:
     """Goes along the log, and along the witness beside it."""
 
     def __init__(
-        self, fill: Fill, jobs: _Jobs, log: Consumer, witness: Consumer, begin: int
+        self, fill: Fill, jobs: _Jobs, log: BoundedStream, witness: BoundedStream, begin: int
     ) -> None:
         self.at = begin
         self._noted = begin
@@ -248,9 +249,9 @@ class _Copying:
             await self._copy(deliveries)
         await self._note()
 
-    async def _until(self, marker: str, stream: Consumer) -> tuple[list[Delivery], bool]:
+    async def _until(self, marker: str, stream: BoundedStream) -> tuple[list[Delivery], bool]:
         """The next messages of a stream, and whether they are those before the marker."""
-        deliveries = await stream.take(WINDOW, PATIENCE)
+        deliveries = await stream.take(PATIENCE)
         if not deliveries and (error := self._jobs.consumer.error):
             raise error
         names = [convert.marker(one) for one in deliveries]

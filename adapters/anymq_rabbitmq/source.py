@@ -19,8 +19,9 @@ from .link import Link, bounded
 from .publisher import Outgoing, Publisher
 
 GIVE_BACK_TIMEOUT = 1.5
-LARGE = 8
-"""A window from this on is doubled, so that it need not follow each step of the core's."""
+LARGE, DOUBLED_BYTES = 8, 4 * 1024 * 1024
+"""A window of so many messages, of fewer bytes, is doubled, not to follow each step of the core's.
+"""
 SHRINK = 16
 """It becomes smaller when the core's is smaller by this."""
 # Since then basic.nack gives a message back without counting that as a failure.
@@ -56,6 +57,7 @@ class QueueSource(Source):
         self._filling = filling
         self._most = most
         self._dropped = dropped
+        self._size = 0.0
         self._closed = False
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
@@ -71,6 +73,8 @@ class QueueSource(Source):
             deliveries = await self._consumer.take(limit, wait)
         except Exception as error:
             raise SourceLost(str(error)) from error
+        if deliveries:
+            self._size = sum([len(one.body) for one in deliveries]) / len(deliveries)
         records: list[Received] = []
         named: list[Delivery] = []
         nameless: list[Delivery] = []
@@ -91,7 +95,9 @@ class QueueSource(Source):
         held = len(consumer.unsettled) - len(consumer.untaken)
         wanted = min(max(1, limit + held), self._most)
         if wanted > consumer.window:
-            await consumer.widen(min(wanted if wanted < LARGE else 2 * wanted, self._most))
+            small = 0 < self._size * wanted < DOUBLED_BYTES
+            window = 2 * wanted if wanted >= LARGE and small else wanted
+            await consumer.widen(min(window, self._most))
         elif wanted * SHRINK < consumer.window and consumer.full:
             await consumer.narrow(wanted)
 

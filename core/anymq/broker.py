@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 from .capabilities import Capabilities
 from .clock import Clock
 from .cloudevents import encode
+from .credit import MAX_BYTES
 from .delivery import current
 from .driver import Driver, Duplicate, Record, Source, Start, SubscribeSpec
 from .errors import (
@@ -393,7 +394,8 @@ class Broker:
         engine extends all it holds, in handlers or buffered. `prefetch` fixes how many messages are
         held unsettled at a time; by default that adapts to the handler: it begins with one for
         each handler that runs, so that members which start together share a backlog, and grows as
-        fast as messages are handled.
+        fast as messages are handled. `prefetch_bytes` (default 32 MiB) bounds the size of all that
+        is held.
 
         Raises `ConfigurationError` here, or when entered; entering also raises what the broker, or
         a store of the middleware, says. What may pass is tried for the URL's `connect_timeout`.
@@ -446,6 +448,7 @@ class Broker:
                 ack_deadline=ack_deadline,
                 prefetch=prefetch or max(100, 2 * places),
                 first=prefetch or places,
+                prefetch_bytes=prefetch_bytes or MAX_BYTES,
                 member=f"{member}-{generation}",
                 create=self._options.declare and f"{target.name}.{group}" not in self._names,
                 ordered=ordered and group is not None,

@@ -5,8 +5,8 @@ from __future__ import annotations
 SMALLEST = 32
 LARGEST = 1000
 MAX_BYTES = 32 * 1024 * 1024
-UNKNOWN = 64 * 1024.0
-"""The size of a message, before one has come."""
+UNKNOWN = 1_000_000.0
+"""The size of a message before one has come: as large as they may be by default."""
 AHEAD = 0.5
 """Seconds of work that may wait here for the handlers."""
 GROWTH = 8
@@ -29,6 +29,7 @@ class Credit:
         "_average",
         "_fixed",
         "_floor",
+        "_known",
         "_looked",
         "_most",
         "_settled",
@@ -54,6 +55,7 @@ class Credit:
         self.window = 0 if fixed is None else fixed
         self.resize(concurrency)
         self._average = UNKNOWN
+        self._known = False
         self._settled = 0
         """Since the last look at the handlers' speed."""
         self._looked = 0.0
@@ -69,8 +71,9 @@ class Credit:
         self.held += count
         self.bytes += size
         average = size / count
-        if average > self._average:
+        if average > self._average or not self._known:
             self._average = average  # at once: too much is worse than too little
+            self._known = True
         else:
             self._average += (average - self._average) * min(1.0, count / 64)
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from .capabilities import Capabilities
 from .clock import REAL, Clock
+from .credit import MAX_BYTES
 from .errors import ErrorTable, UnsupportedOperation
 from .message import NO_HEADERS
 from .url import URL
@@ -140,6 +141,8 @@ class SubscribeSpec:
     unsettled at a time; without one of the user's, its credit may grow beyond that, and the driver
     must not stop there. It begins with `first` (0: with `prefetch`), and `limit` of `receive` says
     how it goes on: a driver whose broker pushes takes no more than that from the other members.
+    `prefetch_bytes` is how large all of them may be together: the core counts them when they have
+    come, and a driver asks for no more than that at once where its broker can be told.
     `member` is unique to this subscription.
 
     `ordered` asks for the order of partitions: each is read by one member of the group at a time,
@@ -176,6 +179,7 @@ class SubscribeSpec:
     prefetch: int
     member: str
     first: int = 0
+    prefetch_bytes: int = MAX_BYTES
     create: bool = True
     ordered: bool = False
     revoke: Revoke = _nothing_to_revoke

@@ -27,7 +27,7 @@ class ConnectOptions:
     reply_topic: str = "anymq.replies"
     connect_timeout: float = 10.0
     publish_timeout: float = 10.0
-    max_body: int = 1024 * 1024
+    max_body: int = 1_000_000
 
     def __post_init__(self) -> None:
         check_topic(self.reply_topic)

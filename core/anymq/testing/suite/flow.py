@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -97,6 +98,36 @@ class Flow(Base):
                 peak = max(peak, subscription.in_flight)
                 await asyncio.sleep(0.01)
         assert peak < 50
+
+    async def test_what_clients_hold_is_bounded_in_bytes(self, broker: Broker, topic: str) -> None:
+        most = 4_000_000
+        for _ in range(10):
+            await broker.publish_many(topic, [b"x" * 500_000 for _ in range(10)])
+        begun = asyncio.Event()
+
+        async def handle(body: bytes) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        tracemalloc.start()
+        try:
+            async with broker.subscribe(
+                topic,
+                group="g",
+                handler=handle,
+                prefetch_bytes=most,
+                prefetch=1000,
+                drain_timeout=0,
+            ) as subscription:
+                await asyncio.wait_for(begun.wait(), PATIENCE)
+                # What comes without having been asked for comes now.
+                await asyncio.sleep(2)
+                _, peak = tracemalloc.get_traced_memory()
+                held = subscription.in_flight
+        finally:
+            tracemalloc.stop()
+        assert held <= 2 * most / 500_000
+        assert peak < 35_000_000, "of a backlog of 50 MB"
 
     async def test_an_outage_does_not_fill_the_dead_letters(self, url: str, topic: str) -> None:
         app = App(url)

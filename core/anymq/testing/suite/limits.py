@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ import pytest
 from ...broker import Broker
 from ...errors import ConfigurationError, MessageTooLarge
 from ...topic import Topic
-from ..tools import bodies, take_acked
+from ..tools import bodies, take, take_acked
 from .base import Base
 
+LARGEST = 1_000_000
+"""The largest body by default, as documented."""
 HOSTILE_NAMES = [
     "",
     " ",
@@ -85,11 +88,30 @@ class Limits(Base):
         await self._usable(broker, topic)
 
     async def test_an_oversize_body_is_refused(self, broker: Broker, topic: str) -> None:
-        with pytest.raises(MessageTooLarge, match="1048577"):
-            await broker.publish(topic, b"x" * (1024 * 1024 + 1))
+        with pytest.raises(MessageTooLarge, match="1000001"):
+            await broker.publish(topic, b"x" * (LARGEST + 1))
         with pytest.raises(MessageTooLarge):
-            await broker.publish_many(topic, [b"small", b"x" * (1024 * 1024 + 1)])
+            await broker.publish_many(topic, [b"small", b"x" * (LARGEST + 1)])
         await self._usable(broker, topic)
+
+    async def test_the_largest_body_goes_every_way(self, broker: Broker, topic: str) -> None:
+        body = os.urandom(LARGEST)
+        headers = {f"header-{number}": "v" * 500 for number in range(15)}
+        async with broker.subscribe(topic, group="g") as deliveries:
+            await broker.publish(topic, body, headers=headers)
+            for verb in ("release", "nack", "delayed", "reject"):
+                (delivery,) = await take(deliveries, 1)
+                assert delivery.message.body == body
+                if verb == "reject":
+                    await delivery.reject("because " * 100)
+                elif verb == "release":
+                    await delivery.release()
+                else:
+                    await delivery.nack(0.3 if verb == "delayed" else 0)
+        async with broker.subscribe(f"{topic}.g.dlq", group="ops") as letters:
+            (letter,) = await take_acked(letters, 1)
+        assert letter.message.body == body
+        assert letter.message.headers["header-0"] == "v" * 500
 
     async def test_payloads_of_the_wrong_kind_are_refused(self, broker: Broker, topic: str) -> None:
         with pytest.raises(ConfigurationError):
