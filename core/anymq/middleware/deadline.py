@@ -23,7 +23,7 @@ class Deadline:
 
     Handlers have one of 15 minutes unless told otherwise: another `Deadline`, or None for none. One
     of a minute or more costs nothing a message, may come up to ten seconds late, and does not count
-    how long a message waits for its batch. A handler that blocks the event loop cannot be cancelled.
+    how long a message waits for its batch. A handler that blocks the event loop is not cancelled.
     """
 
     seconds: float = 900.0
