@@ -19,7 +19,10 @@ CAPABILITIES = Capabilities(
         "a scheduled message (nats-server 2.12 or newer); on older servers and on streams that "
         "anymq did not create a NAK with a delay, which may come early if the server is killed"
     ),
-    attempt_count=native("counted by the consumer; a killed server may forget the last 0.1 s"),
+    attempt_count=native(
+        "starts of handlers, noted in the stream `<stream>=cells`; on streams that anymq did not "
+        "create the consumer counts what a lost member had fetched, too"
+    ),
     release=emulated(
         "a copy to the group's private subject, then an ack; on streams that anymq did not create "
         "a NAK, which counts as an attempt"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import nats.errors
@@ -48,6 +49,7 @@ from .publisher import Publisher
 from .reader import Reader
 from .routes import Routes
 from .source import GroupSource
+from .starts import Starts
 from .topology import Stream, find_stream, make_cells, make_stream
 
 _LEAST = (2, 10)
@@ -153,12 +155,17 @@ class NatsDriver(Driver):
         if spec.ordered:
             return await self._ordered(stream, spec)
         consumer = await make_consumer(self._link, stream, spec)
+        starts = None
+        if spec.create and consumer.private is not None:
+            make = partial(make_cells, self._link, stream, self._options)
+            starts = Starts(self._link, self._publisher, consumer, make)
         source = GroupSource(
             self._link,
             self._publisher,
             consumer,
             member=spec.member,
             prefetch_bytes=spec.prefetch_bytes,
+            starts=starts,
         )
         await source.open()
         return source

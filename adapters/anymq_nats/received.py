@@ -38,10 +38,10 @@ class Delivered(Received):
     """A message, and the right to settle it: its own token. What is not set is read when asked for.
 
     It was given to us `expires` minus the lease ago, or a little before. `settled` says that the
-    server has been told.
+    server has been told. `noted` is the attempt that is noted of it, 0 for none.
     """
 
-    __slots__ = ("block", "expires", "link", "reply", "settled", "subject")
+    __slots__ = ("block", "expires", "link", "noted", "reply", "settled", "subject")
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class Delivered(Received):
         self.block = block
         self.expires = expires
         self.settled = False
+        self.noted = 0
         self.key = None
         self.content_type = None
         self.not_before = None

@@ -8,7 +8,8 @@ from time import monotonic, time
 
 import nats.errors
 
-from anymq.driver import Driver, Nack, Outcome, Received, Rejected, Source, SourceLost
+from anymq.cloudevents import attempt_of
+from anymq.driver import Begun, Driver, Nack, Outcome, Received, Rejected, Source, SourceLost
 
 from . import wire
 from .groups import Consumer
@@ -19,6 +20,7 @@ from .publisher import Publisher
 from .pull import Pull
 from .received import Delivered
 from .schedule import compare_clocks, scheduled
+from .starts import Starts
 
 _STALLED = 30.0
 _CLOSING = 1.0
@@ -40,7 +42,10 @@ class GroupSource(Source):
         *,
         member: str,
         prefetch_bytes: int,
+        starts: Starts | None = None,
     ) -> None:
+        self.counts_starts = starts is not None
+        self._starts = starts
         self._link = link
         self._publisher = publisher
         self._consumer = consumer
@@ -75,6 +80,9 @@ class GroupSource(Source):
             self._progress.moved(now)
         elif self._progress.due(now):
             self._progress.judge(await self._pull.check(), now)
+        if self._starts is not None and any([item.redeliveries for item in taken]):
+            await self._look(self._starts, taken)
+            now = monotonic()
         return [item for item in taken if now < item.expires]
 
     async def ack(self, records: Sequence[Received]) -> None:
@@ -101,20 +109,38 @@ class GroupSource(Source):
             lease.expires = begun + self._consumer.lease
         return True
 
+    def known_attempt(self, record: Received) -> int | None:
+        if self._starts is None or not record.redeliveries:
+            return None
+        token: Delivered = record.token
+        return max(attempt_of(record) - record.redeliveries, token.noted)
+
+    async def begin(self, begun: Sequence[Begun]) -> None:
+        live = [item for item in begun if _live([item.received])]
+        if live and self._starts is not None:
+            await self._starts.note({item.received.position: item.attempt for item in live})
+            for item in live:
+                item.received.token.noted = item.attempt
+
     async def nack(self, nacks: Sequence[Nack]) -> None:
         copied: list[Nack] = []
         plain: list[Received] = []
         later: list[tuple[Received, float]] = []
+        noted: list[Begun] = []
         for item in nacks:
             # A delay that the consumer keeps can end early when the server is killed: it writes
             # whole seconds, and those 0.1 s late. A copy is stored before it is confirmed.
-            if self._can_copy(item) and (item.delay > 0 or item.attempt != item.native_attempt):
+            # And where starts are counted, another delivery of the same says nothing.
+            counted = self.counts_starts or item.attempt != item.native_attempt
+            if self._can_copy(item) and (item.delay > 0 or counted):
                 copied.append(item)
             elif item.delay > 0:
                 later.append((item.received, item.delay))
+                noted.append(Begun(item.received, item.attempt))
             else:
                 plain.append(item.received)
         await self._settle(wire.NAK, plain)
+        await self.begin(noted)
         await self._delay(later)
         await self._replace(copied)
 
@@ -154,6 +180,19 @@ class GroupSource(Source):
             await self._link.flush(wire.answers(verb, [lease.reply for lease in leases]))
             for lease in leases:
                 lease.settled = True
+            over = [lease.position for lease in leases if lease.noted]
+            if over and verb != wire.NAK and self._starts is not None:
+                await self._starts.forget(over)
+
+    async def _look(self, starts: Starts, taken: Sequence[Delivered]) -> None:
+        again = [item for item in taken if item.redeliveries]
+        try:
+            found = await starts.look([item.position for item in again])
+        except BaseException:
+            self._pull.buffer.extendleft(reversed(taken))
+            raise
+        for item, attempt in zip(again, found, strict=True):
+            item.noted = attempt
 
     async def _delay(self, items: Sequence[tuple[Received, float]]) -> None:
         live = [(lease, delay) for record, delay in items for lease in _live([record])]

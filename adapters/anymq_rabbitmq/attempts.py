@@ -1,31 +1,42 @@
-"""`Attempts`: the failed attempts of an ordered group's messages, remembered beside its queues.
+"""`Attempts`: what a group's queues cannot count, remembered beside them.
 
-A message that failed keeps its place in its queue. Neither of the two ways to have the server count
-it leaves it there: what is given back and delivered again stands, should its consumer die, behind
-all that the consumer was delivered before; and a copy goes to the end. So it stays unsettled, and
-its attempts are written to a stream of the group. Only who receives what was delivered before reads
-that stream: whoever owns the partition after a crash.
+The server counts what it has sent to a consumer; of which messages a handler has begun it does not
+know. And a message of an ordered group that failed keeps its place in its queue. Neither of the two
+ways to have the server count it leaves it there: what is given back and delivered again stands,
+should its consumer die, behind all that the consumer was delivered before; and a copy goes to the
+end. So both are written to a stream of the group. Only who receives what was delivered before reads
+that stream.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from aiormq.exceptions import ChannelNotFoundEntity
 
 from anymq.driver import Due
 
-from . import convert
+from . import convert, topology
 from .consumer import Delivery
 from .link import Link
 from .log import Log
 from .publisher import Publisher
 
+ARGUMENTS: dict[str, Any] = {
+    "x-queue-type": "stream",
+    "x-max-length-bytes": 16_000_000,
+    "x-stream-max-segment-size-bytes": 4_000_000,
+}
+
 
 class Note(NamedTuple):
-    """The message at `position` shall show `attempt` next; `counted` is what the queue says of its
-    earlier deliveries now. An attempt of 0 means that the message is settled. `due`, where it
-    waits, is a `driver.Due`."""
+    """The message at `position` shall show `attempt` next; 0 means that it is settled.
+
+    `counted` is for older versions: what the queue says of earlier deliveries. `due`, where it
+    waits, is a `driver.Due`.
+    """
 
     position: str
     attempt: int
@@ -40,11 +51,15 @@ class Attempts:
         self._stream = stream
         self._link = link
         self._publisher = publisher
+        self._made = False
         self._next: int | None = None
         self._notes: dict[str, Note] = {}
 
     async def write(self, notes: Sequence[Note]) -> None:
         """Return when these are durable."""
+        if not self._made:
+            await topology.ensure_queue(self._link, self._stream, ARGUMENTS)
+            self._made = True
         await self._publisher.publish_all(
             [convert.message_to(self._stream, json.dumps(note).encode()) for note in notes]
         )
@@ -53,18 +68,23 @@ class Attempts:
     async def read(self) -> None:
         """Learn what was written up to now."""
         place = "first" if self._next is None else self._next
-        async for deliveries, behind in Log(self._stream, self._link, self._publisher).read(place):
-            self._learn([_note(one) for one in deliveries])
-            self._next = behind
+        log = Log(self._stream, self._link, self._publisher)
+        try:
+            async for deliveries, behind in log.read(place):
+                self._learn([_note(one) for one in deliveries])
+                self._next = behind
+        except ChannelNotFoundEntity:  # Nothing has been noted yet.
+            self._made, self._next = False, None
 
-    def shown(self, position: str, counted: int) -> int | None:
-        """The attempt that a delivery shows; None if nothing is noted of it.
-
-        The delivery after the note shows what that says, and each further one counts: those were
-        lost with their members.
-        """
+    def shown(self, position: str) -> int | None:
+        """The attempt that a delivery shows; None if nothing is noted of it."""
         note = self._notes.get(position)
-        return None if note is None else note.attempt + max(0, counted - note.counted - 1)
+        return None if note is None else note.attempt
+
+    @property
+    def noted(self) -> bool:
+        """Whether anything is noted."""
+        return bool(self._notes)
 
     def due(self, position: str) -> Due | None:
         """When the message is due again; None if nothing is noted of that."""

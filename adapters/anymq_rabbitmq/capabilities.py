@@ -23,8 +23,8 @@ CAPABILITIES = Capabilities(
         "310 days"
     ),
     attempt_count=native(
-        "the queue counts; before RabbitMQ 4.3 it counts what a lost consumer had been sent, too, "
-        "whether handled or not"
+        "starts of handlers, noted in a stream of the group; with declare=false, and on mapped "
+        "groups, the queue counts what a lost consumer had been sent, whether handled or not"
     ),
     release=emulated(
         "before RabbitMQ 4.3 a copy is put at the end of the queue, since giving back is counted"

@@ -259,15 +259,24 @@ def mark(name: str, queue: str) -> Outgoing:
     return Outgoing("", queue, properties, b"")
 
 
-def copy(delivery: Delivery, queue: str, *, message_id: str | None = None) -> Outgoing:
+def earlier(delivery: Delivery, headers: Mapping[str, str]) -> int:
+    """How many deliveries there were of what a message is a copy of."""
+    return (_number(headers.get(REDELIVERIES)) or 0) if is_copy(delivery) else 0
+
+
+def copy(
+    delivery: Delivery, queue: str, *, message_id: str | None = None, count: int | None = None
+) -> Outgoing:
     """The message of `delivery` once more, for `queue` only, as it was.
 
-    The count of deliveries goes with it. `message_id` is for a message that nothing identifies.
+    The count of deliveries goes with it; that of the server, unless `count` says another.
+    `message_id` is for a message that nothing identifies.
     """
     fields = wire.split(delivery.properties)
     table = fields.get(wire.HEADERS, b"\x00\x00\x00\x00")
     copied = is_copy(delivery)
-    count = _redeliveries(wire.headers(table), redelivered=delivery.redelivered, copied=copied)
+    if count is None:
+        count = _redeliveries(wire.headers(table), redelivered=delivery.redelivered, copied=copied)
     if message_id is not None and wire.text(fields.get(wire.MESSAGE_ID)) is None:
         fields[wire.MESSAGE_ID] = wire.short(message_id)
     more = {REDELIVERIES: str(count)} if count else {}

@@ -216,6 +216,7 @@ class RabbitMQDriver(Driver):
                 filling=filling,
                 most=max(spec.prefetch, spec.first),
                 dropped=spec.dropped,
+                attempts=self._attempts_of(group) if spec.create else None,
             )
         # Half of what the server allows, for its own heartbeat may have been the last word.
         source.silence = float(self._options.heartbeat)
@@ -242,7 +243,7 @@ class RabbitMQDriver(Driver):
         except BaseException:
             await asyncio.gather(*(lane.aclose() for lane in lanes))
             raise
-        attempts = Attempts(group.attempts, self._link, self._publisher)
+        attempts = self._attempts_of(group)
         return OrderedQueueSource(
             lanes,
             attempts=attempts,
@@ -250,6 +251,9 @@ class RabbitMQDriver(Driver):
             filling=filling,
             dropped=spec.dropped,
         )
+
+    def _attempts_of(self, group: Group) -> Attempts:
+        return Attempts(group.attempts, self._link, self._publisher)
 
     async def browse(
         self, topic: TopicSpec, start: Start = "earliest"

@@ -15,11 +15,6 @@ from .link import Link, QueueDown
 LIMIT = "x-delivery-limit"
 ENDLESS = topology.DELIVERY_LIMIT - 1_000_000
 """A limit of deliveries from here on is anymq's own, and as good as none."""
-ATTEMPTS: dict[str, Any] = {
-    "x-queue-type": "stream",
-    "x-max-length-bytes": 16_000_000,
-    "x-stream-max-segment-size-bytes": 4_000_000,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +46,7 @@ class Group:
 
     @property
     def attempts(self) -> str:
-        """The stream of failed attempts: of an ordered group only."""
+        """The stream of attempts that the queues cannot count; made when there is one to note."""
         return topology.stream(f"{self.queue}._attempts")
 
     @property
@@ -123,8 +118,6 @@ class Group:
 
         The first one comes last: whoever finds that finds the others as well.
         """
-        if self.partitions is not None:
-            await topology.ensure_queue(link, self.attempts, ATTEMPTS)
         others = [queue for queue in self.live if queue != self.queue]
         for queue in [*(self.histories if with_history else ()), *others]:
             await topology.ensure_queue(link, queue, self.arguments())
@@ -134,9 +127,7 @@ class Group:
         """Delete all there is of it."""
         with suppress(QueueDown):  # See `fill`: then it stays so, and nobody needs it.
             await topology.delete_seam(link, self.seam)
-        queues = [self.jobs, *self.histories, *self.live]
-        if self.partitions is not None:
-            queues.append(self.attempts)
+        queues = [self.jobs, *self.histories, *self.live, self.attempts]
         for queue in queues:
             await topology.delete_queue(link, queue)
 

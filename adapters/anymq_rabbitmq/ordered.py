@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aiormq.exceptions import AMQPError
 
 from anymq.cloudevents import attempt_of
-from anymq.driver import Dropped, Due, Nack, Received, Revoke, Source, SourceLost
+from anymq.driver import Begun, Dropped, Due, Nack, Received, Revoke, Source, SourceLost
 from anymq.errors import BrokerError
 
 from . import convert
@@ -32,6 +32,8 @@ class _Token:
     attempt: int
     counted: int
     due: Due | None = None
+    orphan: bool = False
+    """Whether another consumer had it and has not settled it."""
 
     @property
     def is_live(self) -> bool:
@@ -45,6 +47,8 @@ class OrderedQueueSource(Source):
     the owner held is delivered again, in order. So nothing is ever taken away from a member whose
     connection lives, and `revoke` is asked for only when it is lost.
     """
+
+    counts_starts = True
 
     def __init__(
         self,
@@ -127,6 +131,19 @@ class OrderedQueueSource(Source):
             nack.received.token.attempt = nack.attempt
             nack.received.token.due = nack.due
 
+    def known_attempt(self, record: Received) -> int | None:
+        """See `Source`."""
+        token: _Token = record.token
+        return token.attempt if token.orphan else None
+
+    async def begin(self, begun: Sequence[Begun]) -> None:
+        """See `Source`."""
+        live = [item for item in begun if item.received.token.is_live]
+        if live:
+            await self._attempts.write(
+                [Note(i.received.position, i.attempt, i.received.token.counted) for i in live]
+            )
+
     async def nack(self, nacks: Sequence[Nack]) -> None:
         """Nothing: what fails in an ordered group is kept."""
 
@@ -195,14 +212,18 @@ class OrderedQueueSource(Source):
         if record.fresh and not delivery.redelivered:
             record.token = _Token(lane, lane.consumer, delivery.tag, 1, 0)
             return record
-        first = attempt_of(record) - record.redeliveries
-        counted = record.redeliveries
-        attempt = self._attempts.shown(record.position, counted) if delivery.redelivered else None
-        if attempt is not None:
-            record.redeliveries = attempt - first
-            record.not_before = self._attempts.due(record.position)
-        shown = attempt_of(record)
-        record.token = _Token(lane, lane.consumer, delivery.tag, shown, counted, record.not_before)
+        counted, orphan = record.redeliveries, delivery.redelivered
+        attempt = attempt_of(record)
+        if orphan:
+            first = attempt - counted
+            attempt = self._attempts.shown(record.position) or 0
+            if attempt:
+                record.redeliveries = attempt - first
+                record.not_before = self._attempts.due(record.position)
+            else:
+                attempt = first + convert.earlier(delivery, record.headers)
+        due = record.not_before
+        record.token = _Token(lane, lane.consumer, delivery.tag, attempt, counted, due, orphan)
         return record
 
     async def _note_unsettled(self) -> None:

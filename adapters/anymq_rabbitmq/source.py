@@ -7,11 +7,13 @@ from contextlib import suppress
 
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 
-from anymq.driver import Dropped, Nack, Received, Source, SourceLost
+from anymq.cloudevents import attempt_of
+from anymq.driver import Begun, Dropped, Nack, Received, Source, SourceLost
 from anymq.errors import BrokerError, NotFound, TransientError
 from anymq.stamp import new_id
 
 from . import convert
+from .attempts import Attempts, Note
 from .consumer import Consumer, Delivery
 from .delays import Delays
 from .fill import Filling
@@ -47,7 +49,10 @@ class QueueSource(Source):
         filling: Filling | None,
         most: int,
         dropped: Dropped,
+        attempts: Attempts | None = None,
     ) -> None:
+        self.counts_starts = attempts is not None
+        self._attempts = attempts
         self._consumer = consumer
         self._queue = queue
         self._life = life
@@ -75,6 +80,8 @@ class QueueSource(Source):
             raise SourceLost(str(error)) from error
         if deliveries:
             self._size = sum([len(one.body) for one in deliveries]) / len(deliveries)
+        if self._attempts is not None and any(one.redelivered for one in deliveries):
+            await self._read_notes(self._attempts, deliveries)
         records: list[Received] = []
         named: list[Delivery] = []
         nameless: list[Delivery] = []
@@ -105,6 +112,29 @@ class QueueSource(Source):
         """See `Source`."""
         if not await self._consumer.ack(self._tags(records)):
             self._dropped(records)
+            return
+        attempts = self._attempts
+        if attempts is not None and attempts.noted:
+            over = [one.position for one in records if attempts.knows(one.position)]
+            if over:
+                await attempts.write([Note(position, 0, 0) for position in over])
+
+    def known_attempt(self, record: Received) -> int | None:
+        """See `Source`."""
+        if self._attempts is None or not record.token.redelivered:
+            return None
+        first = (
+            attempt_of(record) - record.redeliveries + convert.earlier(record.token, record.headers)
+        )
+        return max(first, self._attempts.shown(record.position) or 0)
+
+    async def begin(self, begun: Sequence[Begun]) -> None:
+        """See `Source`."""
+        live = [item for item in begun if self._is_live(item.received)]
+        if live and self._attempts is not None:
+            await self._attempts.write(
+                [Note(i.received.position, i.attempt, i.received.redeliveries) for i in live]
+            )
 
     def may_be_again(self, record: Received) -> bool:
         """See `Source`. A position is the id that the publisher wrote."""
@@ -178,6 +208,13 @@ class QueueSource(Source):
             if outcome is not None:
                 raise outcome
 
+    async def _read_notes(self, attempts: Attempts, deliveries: Sequence[Delivery]) -> None:
+        try:
+            await attempts.read()
+        except BaseException:
+            self._consumer.put_back(deliveries)
+            raise
+
     async def _name(self, nameless: Sequence[Delivery], others: Sequence[Delivery]) -> None:
         """Give each of these messages an id: they come back with it.
 
@@ -198,7 +235,18 @@ class QueueSource(Source):
         if self._link.version >= _UNCOUNTED_NACK:
             await self._consumer.requeue([delivery.tag for delivery in deliveries])
             return
-        copies = [convert.copy(delivery, self._queue) for delivery in deliveries]
         with suppress(TimeoutError, OSError, AMQPError, BrokerError):
+            if self._attempts is not None and any(one.redelivered for one in deliveries):
+                await bounded(self._attempts.read(), GIVE_BACK_TIMEOUT)
+            copies = [self._uncounted(delivery) for delivery in deliveries]
             await bounded(self._publisher.publish_all(copies), GIVE_BACK_TIMEOUT)
             await self._consumer.ack([delivery.tag for delivery in deliveries])
+
+    def _uncounted(self, delivery: Delivery) -> Outgoing:
+        """A copy that shows the starts that are known, and not the server's deliveries."""
+        record = convert.received(delivery, token=delivery)
+        known = None if record is None else self.known_attempt(record)
+        if record is None or known is None:
+            return convert.copy(delivery, self._queue)
+        count = known - attempt_of(record) + record.redeliveries
+        return convert.copy(delivery, self._queue, count=count)

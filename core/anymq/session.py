@@ -132,6 +132,8 @@ class Session:
         self._doubtful: set[Received] = set()
         """What may not have been ours any more when we last looked, and was not settled."""
         self._timers: dict[asyncio.Task[None], Delivery | None] = {}
+        self._barriers: list[asyncio.Future[None]] = []
+        """Waited for by those who need what was settled before to have been sent."""
         self._noted: dict[Delivery, int] = {}
         """The attempts in progress whose starts have been noted."""
         self._stored: set[int] = set()
@@ -195,6 +197,8 @@ class Session:
             delivery.count_from(attempt_of(delivery.received))
             return True
         received = delivery.received
+        # What was handled before shall not be repeated, and counted, if this ends the process.
+        await self._sent()
         # If nothing was noted, it is taken to have begun once when this attempt ends like that.
         unknown = known == attempt_of(received) - received.redeliveries
         begun = Begun(received, known + 1 + unknown)
@@ -208,6 +212,14 @@ class Session:
         delivery.count_from(known)
         self._noted[delivery] = known
         return True
+
+    async def _sent(self) -> None:
+        """Return when what has been settled so far has been sent, or soon."""
+        if self._flushing:
+            barrier = asyncio.get_running_loop().create_future()
+            self._barriers.append(barrier)
+            self._wake.set()
+            await asyncio.wait((barrier,), timeout=CLOSE_GRACE)
 
     def _known(self, received: Received) -> int | None:
         source = self.source
@@ -499,7 +511,15 @@ class Session:
                 self._quiet.set()
 
     async def _flush(self) -> None:
-        while self._acks or self._nacks or self._releases or self._rejects or self._keeps:
+        while (
+            self._acks
+            or self._nacks
+            or self._releases
+            or self._rejects
+            or self._keeps
+            or self._barriers
+        ):
+            barriers, self._barriers = self._barriers, []
             keeps, self._keeps = self._keeps, []
             acks, self._acks = self._acks, []
             nacks, self._nacks = self._nacks, []
@@ -522,6 +542,9 @@ class Session:
             if in_doubt or self._in_doubt:
                 self._note_doubtful(acks, nacks, rejects)
             self._forget(acks)
+            for barrier in barriers:
+                if not barrier.done():
+                    barrier.set_result(None)
 
     # What the broker may not have heard of.
 

@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 
 from anymq.testing.conformance import Conformance, Faults, StoreConformance
-from anymq.testing.suite.starts import Starts
 
 from .servers import ServerHarness
 
@@ -11,7 +10,7 @@ HARNESS = ServerHarness("redis", "redis")
 
 
 @pytest.mark.redis
-class TestRedis(Conformance, Starts):
+class TestRedis(Conformance):
     harness = HARNESS
 
 

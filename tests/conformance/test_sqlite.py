@@ -1,12 +1,11 @@
 from pathlib import Path
 
 from anymq.testing.conformance import Conformance, StoreConformance
-from anymq.testing.suite.starts import Starts
 
 from .embedded import SqliteHarness
 
 
-class TestSqlite(Conformance, Starts):
+class TestSqlite(Conformance):
     harness = SqliteHarness()
 
 

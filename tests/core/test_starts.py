@@ -144,3 +144,18 @@ async def test_what_an_iterating_task_holds_is_noted_once() -> None:
         await until(lambda: len(source.begun) == 3)
         await third.ack()
         assert source.begun == [("a", 2), ("b", 2), ("c", 2)]
+
+
+async def test_what_was_handled_is_settled_before_an_orphan_begins() -> None:
+    broker, driver = await scripted()
+    settled: list[list[str]] = []
+
+    async def handle(body: bytes) -> None:
+        settled.append(source_of(driver).settled("ack"))
+
+    async with closing(broker), broker.subscribe("t", group="g", handler=handle):
+        source = source_of(driver)
+        for number in range(3):
+            source.put_orphan(str(number), known=1, deliveries=2)
+        await until(lambda: len(settled) == 3)
+        assert settled == [[], ["0"], ["0", "1"]]

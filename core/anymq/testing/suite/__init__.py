@@ -23,6 +23,7 @@ from .requests import Requests
 from .round_trip import RoundTrip
 from .settlement import Settlement
 from .sources import OrderedGroups, Sources
+from .starts import Starts
 from .trust import Trust
 
 
@@ -47,6 +48,7 @@ class Conformance(
     Kit,
     Durability,
     Leases,
+    Starts,
     Lifecycle,
     Limits,
     Drivers,
