@@ -9,7 +9,7 @@ SPACE := $(subst ,, )
 SOURCES = $(wildcard core adapters brokers tests examples benchmarks docs) .ci
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance newest bench check up down build lock clean
+.PHONY: help setup demo test conformance fuzz newest bench check up down build lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: setup ## start the real servers, run every test, stop them; ARGS='tests/co
 
 conformance: setup ## the conformance suite alone, on every backend
 	@$(PY) -m tests.run tests/conformance $(ARGS)
+
+fuzz: setup ## 20,000 hostile messages on each backend; ANYMQ_FUZZ_SEED=… repeats a run
+	@ANYMQ_FUZZ_COUNT=$${ANYMQ_FUZZ_COUNT:-20000} $(PY) -m tests.run tests/foreign/test_fuzz.py $(ARGS)
 
 newest: setup ## the adapters' tests with the newest client libraries, beyond the tested ranges
 	@$(PYTHON) -m venv .venv-newest
