@@ -103,6 +103,8 @@ class RabbitMQDriver(Driver):
         """Natives of topics that are an operator's queue, and no exchange."""
         self._next_partition = itertools.count()
         self._has_streams = False
+        self._half_made: set[str] = set()
+        """Exchanges of which making the rest, with the bindings of the groups, has not ended."""
 
     @classmethod
     async def open(cls, url: URL, options: RabbitMQOptions, *, timeout: float) -> Self:
@@ -415,19 +417,22 @@ class RabbitMQDriver(Driver):
         exchange = topology.exchange_of(topic)
         is_new = not await topology.exchange_exists(self._link, exchange)
         groups: list[Group] = []
-        if is_new:
+        if is_new or exchange in self._half_made:
+            self._half_made.add(exchange)
             await self._names.add_topic(topic.native)
             if await topology.exists(self._link, topology.log_of(exchange)):
                 groups = await self._left_behind(topic)
                 count = max([group.partitions or 1 for group in groups], default=None)
                 topic = replace(topic, partitions=topic.partitions or count)
-        self._partitions[exchange] = await topology.declare_topic(
-            self._link, topic, self._options.retention
-        )
+        self._partitions[exchange] = await topology.partitions(self._link, exchange, topic)
+        # Before the log: what reaches no queue comes back, and what is in the log alone does not.
         for group in groups:
             await group.bind(self._link)
-        if is_new:
+        retained = topology.retained(topic, self._options.retention)
+        await topology.make_log(self._link, exchange, retained)
+        if exchange in self._half_made:
             await topology.seal(self._link)
+            self._half_made.discard(exchange)
 
     async def _left_behind(self, topic: TopicSpec) -> list[Group]:
         """The groups of a topic whose exchange is gone, and their bindings with it."""

@@ -77,18 +77,7 @@ def seam_of(queue: str) -> str:
     return stream(f"{queue}._seam")
 
 
-async def declare_topic(link: Link, topic: TopicSpec, retention: float) -> int:
-    """Make the topic's exchange, and its log bound to it; what is there stays as it is.
-
-    Return the number of partitions. Raises `ConfigurationError` if that is not what `topic` says.
-    """
-    exchange = exchange_of(topic)
-    count = await partitions(link, exchange, topic)
-    await make_log(link, exchange, _retained(topic, retention))
-    return count
-
-
-def _retained(topic: TopicSpec, retention: float) -> dict[str, Any]:
+def retained(topic: TopicSpec, retention: float) -> dict[str, Any]:
     """The arguments of the log of a topic.
 
     The log drops whole segments, when the next one begins: the less it may keep, the smaller they
