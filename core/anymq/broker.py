@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context as NoContext
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from logging import WARNING
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
@@ -439,7 +440,7 @@ class Broker:
             if generation == 1:
                 await self._topics.declare(target.name)
             else:
-                await self._topics.redeclare(target.name)
+                await self._redeclare_consumed(target.name)
             spec = SubscribeSpec(
                 topic=self._topics.spec(target.name),
                 group=group,
@@ -525,6 +526,16 @@ class Broker:
                 await self._driver.aclose()
         except Exception as raw:
             log.warning("closing %s: %s", self._url, self._translate(raw, "closing"))
+
+    async def _redeclare_consumed(self, topic: str) -> None:
+        """Make a topic ready once more for a subscription that has had it already.
+
+        Another program may have made it anew, otherwise: what it has is consumed all the same.
+        """
+        try:
+            await self._topics.redeclare(topic)
+        except ConfigurationError as error:
+            log.rarely((topic, "otherwise"), WARNING, "%s; consuming goes on", error)
 
     async def _look_for(self, letters: str) -> None:
         """Say now, not at the first failure, that a topic which is not ours to make is missing."""

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from anymq import Broker, ConnectionLost, PermanentError, StateError
-from anymq.driver import SourceLost
+from anymq import Broker, ConfigurationError, ConnectionLost, PermanentError, StateError
+from anymq.driver import SourceLost, TopicSpec
 from anymq.testing.tools import take, until
 
 from .scripted import Lost, Refused, ScriptedDriver, scripted
@@ -114,6 +114,23 @@ async def test_a_lost_source_is_replaced_and_its_deliveries_go_stale(both: Both)
     assert first.settled("ack") == []
     assert driver.sources[1].settled("ack") == ["held", "buffered"]
     assert driver.sources[0].spec.member != driver.sources[1].spec.member
+
+
+async def test_a_topic_that_was_made_anew_otherwise_is_consumed_all_the_same(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, driver = both
+
+    async def declare(topic: TopicSpec) -> None:
+        raise ConfigurationError(f"the topic {topic.name!r} has 1 partitions, not 3")
+
+    async with broker.subscribe("t", group="g") as deliveries:
+        monkeypatch.setattr(driver, "declare", declare)
+        driver.sources[0].inbox.put_nowait(SourceLost("the topic was deleted"))
+        await until(lambda: len(driver.sources) == 2)
+        driver.sources[1].put("a")
+        (delivery,) = await take(deliveries, 1)
+        await delivery.ack()
 
 
 async def test_a_failed_read_is_repeated_on_the_same_source(both: Both) -> None:
