@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from anymq.logs import logger
 from anymq.offsets import MAX_METADATA
+from anymq.supervised import supervise
 
 from .aio import AIOKafkaConsumer, TopicPartition, commit, kafka
 
@@ -53,7 +54,7 @@ class Committer:
         self._done: list[Sequence[KafkaReceived]] = []
         self._limit = MAX_METADATA
         self._dirty = asyncio.Event()
-        self._task = asyncio.create_task(self._run(), name="anymq-kafka-commit")
+        self._task = supervise(self._run(), name="anymq-kafka-commit")
         self.error: kafka.KafkaError | None = None
         self.refused_since: float | None = None
 

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from anymq.driver import Outcome, Received, Record
 from anymq.logs import logger
 from anymq.stamp import new_id
+from anymq.supervised import supervise
 
 from .aio import TopicPartition, kafka
 from .clients import Clients
@@ -84,7 +85,7 @@ class Delays:
     def wake(self) -> None:
         """Take part in moving, from soon on: not for processes that are gone at once."""
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="anymq-kafka-delay")
+            self._task = supervise(self._run(), name="anymq-kafka-delay")
 
     async def make(self, *, create: bool) -> None:
         """Make sure that the topics to wait in are there; called before the first such record."""

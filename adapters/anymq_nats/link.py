@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import nats.errors
 
 from anymq.logs import logger
+from anymq.supervised import supervise
 
 from .client import GuardedClient
 from .connect import Events, Target, close, connect
@@ -87,7 +88,7 @@ class Link:
     async def open(self, timeout: float) -> None:
         """Connect within `timeout` seconds, or raise and leave nothing open."""
         await self._connect(timeout)
-        self._watchdog = asyncio.get_running_loop().create_task(self._watch())
+        self._watchdog = supervise(self._watch(), name="anymq-nats-watch")
 
     @property
     def client(self) -> GuardedClient:

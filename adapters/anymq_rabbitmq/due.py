@@ -33,6 +33,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from anymq.driver import Record
 from anymq.errors import ConnectionLost, NotFound
 from anymq.logs import logger
+from anymq.supervised import supervise
 
 from . import convert, topology
 from .consumer import Consumer, Delivery
@@ -144,7 +145,7 @@ class Due:
         if self._task is None:
             await self._make_queue()
         if self._task is None and not self._closed:  # By now somebody may have done either.
-            self._task = asyncio.create_task(self._run(), name="anymq-due")
+            self._task = supervise(self._run(), name="anymq-due")
 
     async def _make_queue(self) -> None:
         async with self._making:

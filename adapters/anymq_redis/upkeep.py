@@ -13,6 +13,7 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from anymq.logs import logger
+from anymq.supervised import supervise
 
 from .connection import Commands
 from .scripts import Call, Script
@@ -69,7 +70,7 @@ class Upkeep:
         self._chores.update(chores)
         self._changed.set()
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="anymq-redis-upkeep")
+            self._task = supervise(self._run(), name="anymq-redis-upkeep")
 
     def discard(self, *chores: Chore) -> None:
         """Do these no more, once they are done if they are being done."""

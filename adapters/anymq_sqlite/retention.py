@@ -10,6 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from anymq.errors import AnymqError
+from anymq.supervised import supervise
 
 from .database import Database
 
@@ -37,7 +38,7 @@ class Janitor:
         self._database = database
         self._retention = retention
         self._interval = interval
-        self._task = asyncio.create_task(self._run(), name=f"sweep {database.path.name}")
+        self._task = supervise(self._run(), name=f"sweep {database.path.name}")
 
     async def _run(self) -> None:
         while True:

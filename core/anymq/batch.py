@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .clock import REAL
 from .delivery import Delivery, current
 from .errors import ConfigurationError, RetryAfter
+from .supervised import supervise
 
 if TYPE_CHECKING:
     from .subscription import Subscription
@@ -94,7 +95,7 @@ class Collector:
             self._start(delivery.subscription)
         elif len(gathering.members) == 1 or delivery.clock is not REAL:
             # A clock that tests move wants to know of everyone who waits for time to pass.
-            timer = asyncio.create_task(self._expire(gathering, delivery), name="anymq-batch-wait")
+            timer = supervise(self._expire(gathering, delivery), name="anymq-batch-wait")
             gathering.timers.append(timer)
         try:
             await outcome

@@ -12,6 +12,7 @@ from ..driver import SourceLost, SubscribeSpec
 from ..errors import NotFound, TransientError
 from ..logs import logger
 from ..partitioned_log import Cell, PartitionedLog
+from ..supervised import supervise
 from .content import Content
 from .holding import Holding
 from .spread import Plan, Seat, plan
@@ -65,8 +66,8 @@ class Keeper:
         await self._create()
         await self._renew()
         self._keeping = [
-            asyncio.create_task(self._keep(), name="anymq-partitions"),
-            asyncio.create_task(self._guard(), name="anymq-partitions-guard"),
+            supervise(self._keep(), name="anymq-partitions"),
+            supervise(self._guard(), name="anymq-partitions-guard"),
         ]
 
     async def flush(self) -> None:
