@@ -107,7 +107,10 @@ def test_a_ledger_that_differs_is_an_exit_code(tmp_path: Path) -> None:
         (["--url", "memory://", "--processes"], "memory:// lives in one process"),
         (["--data", "nonesuch.csv"], "nonesuch.csv: No such file or directory"),
         *(
-            (["--url", f"{scheme}://me:hunter2@127.0.0.1:1", *more], f"{scheme}://me:***@")
+            (
+                ["--url", f"{scheme}://me:hunter2@127.0.0.1:1?connect_timeout=1", *more],
+                f"{scheme}://me:***@",
+            )
             for scheme in ("kafka", "amqp", "nats", "redis")
             for more in ([], ["--processes"])
         ),
@@ -119,7 +122,8 @@ def test_what_cannot_be_run_is_one_line(arguments: list[str], message: str) -> N
     assert result.out == ""
     assert result.err.startswith("orders: ")
     assert message in result.err
-    assert result.err.count("\n") == 1
+    lines = [line for line in result.err.splitlines() if "trying again for" not in line]
+    assert len(lines) == 1
     assert "hunter2" not in result.err
 
 
