@@ -14,13 +14,14 @@ so does a second, short-lived log, the witness: both hang on an exchange of thei
 that binding that one exchange to the topic is one step for the two. Thus the witness tells exactly
 which messages came by themselves, and the rest of the log, up to some time after the binding, is
 copied without them. That time, `GRACE`, is for what was routed before the binding and is still on
-its way into the log. Only messages that bear an id of their own are recognised; others may come
-twice, none is missed.
+its way into the log. A message is recognised by its id, or else by all that it consists of: of
+several that are the same, as many are copied as came before the binding.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -235,6 +236,8 @@ class _Copying:
         self._log = log
         self._witness = witness
         self._seen: set[tuple[str, str]] = set()
+        self._alike: Counter[tuple[bytes, str]] = Counter()
+        """How many without an id have come by themselves, by routing key and fingerprint."""
 
     async def advance(self) -> None:
         """Copy what is in the log by now, but for what has come by itself."""
@@ -242,12 +245,29 @@ class _Copying:
         arrived = False
         while not arrived:
             deliveries, arrived = await self._until(marker, self._witness)
-            self._seen.update(id for one in deliveries if (id := convert.event_id(one)))
+            self._note_witnessed(deliveries)
         arrived = False
         while not arrived:
             deliveries, arrived = await self._until(marker, self._log)
             await self._copy(deliveries)
         await self._note()
+
+    def _note_witnessed(self, deliveries: Sequence[Delivery]) -> None:
+        for one in deliveries:
+            if convert.marker(one) is None:
+                if id := convert.event_id(one):
+                    self._seen.add(id)
+                else:
+                    self._alike[one.routing_key, convert.fingerprint(one)] += 1
+
+    def _has_come(self, delivery: Delivery) -> bool:
+        if id := convert.event_id(delivery):
+            return id in self._seen
+        alike = delivery.routing_key, convert.fingerprint(delivery)
+        if not self._alike[alike]:
+            return False
+        self._alike[alike] -= 1
+        return True
 
     async def _until(self, marker: str, stream: BoundedStream) -> tuple[list[Delivery], bool]:
         """The next messages of a stream, and whether they are those before the marker."""
@@ -271,7 +291,7 @@ class _Copying:
             for one in deliveries
             if convert.offset(one) >= self.at
             and convert.marker(one) is None
-            and convert.event_id(one) not in self._seen
+            and not self._has_come(one)
         ]
         await self._fill.copy(copies)
         self.at = max(self.at, convert.offset(deliveries[-1]) + 1)

@@ -23,6 +23,7 @@ from aiormq.exceptions import (
     AuthenticationError,
     ChannelInvalidStateError,
     ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
     ConnectionNotAllowed,
     InvalidFrameError,
     ProbableAuthenticationError,
@@ -235,6 +236,10 @@ class Link:
         except ChannelNotFoundEntity as error:
             # So a queue is reported whose node is down, or just coming up.
             if "down or inaccessible" in str(error):
+                raise QueueDown(str(error)) from error
+            raise
+        except ChannelPreconditionFailed as error:
+            if "not have a running replica" in str(error):  # The same, of a stream.
                 raise QueueDown(str(error)) from error
             raise
         except TimeoutError:

@@ -17,7 +17,7 @@ from anymq.driver import Received, Start
 from anymq.errors import ConfigurationError, ConnectionLost
 from anymq.stamp import new_id
 
-from . import convert
+from . import convert, topology
 from .consumer import Consumer, Delivery
 from .link import Link
 from .publisher import Publisher
@@ -114,8 +114,9 @@ class Log:
         return None
 
     async def _open(self, place: str | int | datetime) -> Consumer:
-        return await Consumer.open(
-            self._link, self.stream, prefetch=WINDOW, arguments={"x-stream-offset": place}
+        arguments = {"x-stream-offset": place}
+        return await topology.when_up(
+            lambda: Consumer.open(self._link, self.stream, prefetch=WINDOW, arguments=arguments)
         )
 
 

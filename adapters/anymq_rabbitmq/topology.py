@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
@@ -32,6 +32,7 @@ _DIFFERENT = re.compile(
     r"inequivalent arg '(.*?)' for .*: received .* but current is (?:none|(?:the value )?'(.*?)')",
     re.DOTALL,
 )
+T = TypeVar("T")
 START_TIMEOUT, START_POLL = 5.0, 0.2
 STAYS_DOWN = "if it stays so, see 'A queue that stays down' in docs/guarantees.md"
 LONGEST_STREAM = 205
@@ -184,7 +185,7 @@ async def _declare_queue(link: Link, name: str, arguments: dict[str, Any]) -> No
         async with link.scratch() as channel:
             await link.call(channel.queue_declare(name, durable=True, arguments=arguments))
 
-    await _when_up(declare)
+    await when_up(declare)
 
 
 async def adopt(link: Link, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -265,7 +266,7 @@ async def counts(link: Link, queue: str) -> tuple[int, int]:
 
 async def require(link: Link, queue: str) -> None:
     """Raise the server's error unless there is a queue of this name."""
-    await _when_up(lambda: look(link, queue))
+    await when_up(lambda: look(link, queue))
 
 
 async def look(link: Link, queue: str) -> None:
@@ -295,7 +296,8 @@ async def delete_queue(link: Link, queue: str) -> None:
         await link.call(channel.queue_delete(queue))
 
 
-async def _when_up(request: Callable[[], Awaitable[None]]) -> None:
+async def when_up(request: Callable[[], Awaitable[T]]) -> T:
+    """Return what `request` does, repeated while the queue that it is about is not up."""
     # A server that has just started answers before its streams are up. Whoever only comes then
     # shall not be told that there is an error.
     loop = asyncio.get_running_loop()
