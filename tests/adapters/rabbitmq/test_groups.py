@@ -103,6 +103,30 @@ async def test_live_messages_meet_the_old_ones_without_loss_or_repetition(
     assert got == Counter(range(count))
 
 
+async def test_messages_without_an_id_meet_the_old_ones_without_loss_or_repetition(
+    bench: Bench, driver: RabbitMQDriver
+) -> None:
+    channel = await driver.native.channel()
+    exchange = await channel.get_exchange(bench.name)
+    sent: Counter[int] = Counter()
+    going = True
+
+    async def publish() -> None:
+        while going:  # Three of a kind, of which some may come before the group has a queue.
+            message = aio_pika.Message(str(sum(sent.values()) // 3).encode())
+            await exchange.publish(message, routing_key="k")
+            sent[int(message.body)] += 1
+
+    publishing = asyncio.create_task(publish())
+    while len(sent) <= 20:
+        await asyncio.sleep(0.01)
+    source = await bench.join(driver, prefetch=5000)
+    await filled(driver, f"{bench.name}.billing")
+    going = False
+    await publishing
+    assert await drain([source], len(sent)) == sent
+
+
 async def test_two_members_at_once_on_a_new_group(bench: Bench) -> None:
     drivers = [await bench.open() for _ in range(2)]
     await store(drivers[0], bench.records(1000))
