@@ -25,6 +25,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,6 +123,8 @@ class Due:
         self._settle = settle
         self._prepared = False
         self._making = asyncio.Lock()
+        self._entering = asyncio.Lock()
+        """Held from a publish to its acknowledgement: a process that left between would repeat it."""
         # On a channel of its own: what is refused here closes nobody else's.
         self._publisher = Publisher(publishing, timeout=timeout, check=self._check)
         self._logs: dict[str, str | None] = {}
@@ -169,6 +172,8 @@ class Due:
         self._closed = True
         task, self._task = self._task, None
         if task is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._entering.acquire(), PATIENCE)
             task.cancel()
             await asyncio.wait((task,), timeout=PATIENCE)
 
@@ -220,6 +225,10 @@ class Due:
         """Publish messages to their topics; return those to try once more at once."""
         if not ready:
             return []
+        async with self._entering:
+            return await self._publish(consumer, ready)
+
+    async def _publish(self, consumer: Consumer, ready: Sequence[_Held]) -> list[_Held]:
         self._logs.update({one.to.exchange: one.to.log for one in ready})
         outcomes = await self._publisher.publish([_due(one) for one in ready])
         done: list[Delivery] = []
