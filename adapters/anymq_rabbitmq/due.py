@@ -124,7 +124,7 @@ class Due:
         self._prepared = False
         self._making = asyncio.Lock()
         self._entering = asyncio.Lock()
-        """Held from a publish to its acknowledgement: a process that left between would repeat it."""
+        """Held from a publish to its acknowledgement: to leave in between would repeat it."""
         # On a channel of its own: what is refused here closes nobody else's.
         self._publisher = Publisher(publishing, timeout=timeout, check=self._check)
         self._logs: dict[str, str | None] = {}

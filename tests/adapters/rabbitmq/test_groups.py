@@ -14,6 +14,7 @@ import pytest
 
 from anymq.driver import Received, Source
 from anymq.errors import NotFound, UnsupportedOperation, translate
+from anymq.testing.tools import until
 from anymq_rabbitmq import RabbitMQDriver, fill, topology
 from tests.adapters.rabbitmq.support import (
     Bench,
@@ -118,8 +119,7 @@ async def test_messages_without_an_id_meet_the_old_ones_without_loss_or_repetiti
             sent[int(message.body)] += 1
 
     publishing = asyncio.create_task(publish())
-    while len(sent) <= 20:
-        await asyncio.sleep(0.01)
+    await until(lambda: len(sent) > 20)
     source = await bench.join(driver, prefetch=5000)
     await filled(driver, f"{bench.name}.billing")
     going = False
