@@ -84,21 +84,6 @@ async def test_the_order_of_due_times(bench: Bench, driver: RabbitMQDriver, sour
     assert numbers(await take(source, 300)) == list(range(300))
 
 
-async def test_who_closes_repeats_nothing(
-    bench: Bench, driver: RabbitMQDriver, source: Source
-) -> None:
-    movers = [await bench.open() for _ in range(5)]
-    for mover in movers:
-        await mover._due.prepare()
-    at = time.time() + 1.0
-    await arrive_early(driver, [bench.record(i, deliver_at=at + i * 0.01) for i in range(200)])
-    for number, mover in enumerate(movers):
-        await asyncio.sleep(max(0.0, at + number * 0.4 - time.time()))
-        await mover.aclose()
-    assert numbers(await take(source, 200)) == list(range(200))
-    await nothing(source)
-
-
 async def test_live_messages_pass_thousands_of_delayed_ones(
     bench: Bench, driver: RabbitMQDriver, source: Source
 ) -> None:
