@@ -17,10 +17,11 @@ class Credit:
     """Adapts the window to the handler.
 
     Members that share their messages begin with one for each handler (`concurrency`), so that
-    the first one does not take what others could handle. The window grows, fourfold, while the
-    handlers empty the buffer faster than it is filled, up to `AHEAD` seconds of what they have
-    been seen to do: fast ones reach the largest window within some five fetches, slow ones have
-    nothing that waits for them. It halves when messages wait in the buffer for over a second.
+    the first one does not take what others could handle. The window grows while the handlers
+    empty the buffer faster than it is filled, or do far more than it holds, up to `AHEAD` seconds
+    of what they have been seen to do: fast ones reach the largest window within some five fetches,
+    slow ones have nothing that waits for them. It halves when messages wait in the buffer for over
+    a second.
 
     A `fixed` window stays as it is. Bytes are bounded in either case.
     """
@@ -99,17 +100,22 @@ class Credit:
         """Adapt after a fetch: it came back full, the handlers were idle, the longest wait."""
         if self._fixed:
             return
-        if full and starved:
-            self._grow(now)
+        ahead = self._ahead(now)
+        if full and (starved or ahead >= GROWTH * self.window):
+            self.window = max(
+                self.window, int(min(self.window * GROWTH, self._floor + ahead, LARGEST))
+            )
         elif oldest_wait > STALE:
             self.window = max(self.window // 2, self._floor)
-
-    def _grow(self, now: float) -> None:
-        settled, seconds = self._settled, now - self._looked
+        elif now - self._looked < STALE:
+            return
         self._settled, self._looked = 0, now
+
+    def _ahead(self, now: float) -> float:
+        """How many messages the handlers do in `AHEAD`, by what they did since the last look."""
+        seconds = now - self._looked
         # In no time: by a clock that a test moves.
-        ahead = settled * AHEAD / seconds if seconds > 0 else settled * LARGEST
-        self.window = max(self.window, int(min(self.window * GROWTH, self._floor + ahead, LARGEST)))
+        return self._settled * AHEAD / seconds if seconds > 0 else self._settled * LARGEST
 
     def stretch(self) -> None:
         """Whoever handles asks for more, though what is held is not settled yet."""
