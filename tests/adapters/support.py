@@ -9,11 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Generic, Self, TypeVar
 
+import anymq
+from anymq import Acknowledge, DeadLetter, DeadLetters, Delivery, Middleware, Reject
 from anymq.driver import Driver, Received, Source
 from anymq.testing.harness import random_name
 from anymq.testing.samples import Samples, attempt, drain, nothing
 from anymq.testing.samples import contents as bodies
 from anymq.testing.samples import receive as take
+from anymq.testing.tools import until
 from anymq.url import URL
 
 __all__ = [
@@ -25,11 +28,56 @@ __all__ = [
     "drain",
     "eventually",
     "nothing",
+    "over_every_hop",
     "take",
     "take_through",
 ]
 
 D = TypeVar("D", bound=Driver)
+
+
+async def over_every_hop(
+    url: str,
+    topic: str,
+    *,
+    send: Callable[[], Awaitable[None]],
+    look: Callable[[Delivery], None],
+    buried: Callable[[DeadLetters], Awaitable[None]] | None = None,
+) -> DeadLetters:
+    """Have what `send` publishes handled four times: it is retried at once and later, rejected,
+    and redriven.
+
+    `look` is called with each delivery, `buried` while the message is a dead letter.
+    """
+    mended = asyncio.Event()
+    handled = 0
+
+    async def handle(delivery: Delivery) -> None:
+        nonlocal handled
+        look(delivery)
+        handled += 1
+        if mended.is_set():
+            return
+        if delivery.attempt < 3:
+            await delivery.nack(0.1 * (delivery.attempt - 1))
+            return
+        raise Reject("no")
+
+    async def is_letter() -> bool:
+        return await letters.count() == 1
+
+    chain: list[Middleware] = [Acknowledge(), DeadLetter()]
+    async with anymq.connect(url) as broker:
+        letters = broker.admin.dead_letters(topic, "billing")
+        async with broker.subscribe(topic, group="billing", handler=handle, middleware=chain):
+            await send()
+            await eventually(is_letter)
+            if buried is not None:
+                await buried(letters)
+            mended.set()
+            await letters.redrive_all()
+            await until(lambda: handled == 4)
+    return letters
 
 
 class Bench(Samples, ABC, Generic[D]):

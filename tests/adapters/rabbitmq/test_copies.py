@@ -6,16 +6,14 @@ the bytes of a header though not its type, and neither lists nor tables.
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
-import anymq
-from anymq import Acknowledge, DeadLetter, Delivery, Middleware, Reject
+from anymq import DeadLetters, Delivery
 from anymq_rabbitmq import RabbitMQDriver, topology, wire
 from anymq_rabbitmq.log import Log
 from anymq_rabbitmq.publisher import Outgoing
-from tests.adapters.rabbitmq.support import Bench, eventually
+from tests.adapters.rabbitmq.support import Bench
+from tests.adapters.support import over_every_hop
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -45,33 +43,22 @@ BODY = b"\x00\xff"
 
 async def test_a_foreign_message_keeps_all_over_every_hop(bench: Bench) -> None:
     """Retry at once and later, dead letter, redrive: what comes back is what was published."""
-    chain: list[Middleware] = [Acknowledge(), DeadLetter()]
-    mended = asyncio.Event()
     seen: list[tuple[dict[int, bytes], list[tuple[bytes, int, bytes]]]] = []
     bodies: list[bytes] = []
+    driver = await bench.open()
 
-    async def handle(delivery: Delivery) -> None:
+    def look(delivery: Delivery) -> None:
         seen.append(_split(delivery.native.properties))
         bodies.append(delivery.native.body)
-        if mended.is_set():
-            return
-        if delivery.attempt < 3:
-            await delivery.nack(0.1 * (delivery.attempt - 1))
-            return
-        raise Reject("no")
 
-    driver = await bench.open()
-    async with anymq.connect(bench.url) as broker:
-        letters = broker.admin.dead_letters(bench.name, "billing")
-        async with broker.subscribe(bench.name, group="billing", handler=handle, middleware=chain):
-            await _send(driver, bench.name)
-            await eventually(lambda: _counts(letters, 1))
-            log = Log(topology.log_of(letters.topic), driver._link, driver._publisher)
-            async for found, _ in log.read("first"):
-                seen += [_split(one.properties) for one in found]
-            mended.set()
-            await letters.redrive_all()
-            await eventually(lambda: _handled(bodies, 4))
+    async def buried(letters: DeadLetters) -> None:
+        log = Log(topology.log_of(letters.topic), driver._link, driver._publisher)
+        async for found, _ in log.read("first"):
+            seen.extend(_split(one.properties) for one in found)
+
+    await over_every_hop(
+        bench.url, bench.name, send=lambda: _send(driver, bench.name), look=look, buried=buried
+    )
     assert bodies == [BODY] * 4
     assert len(seen) == 5
     for at, (fields, headers) in enumerate(seen):
@@ -96,11 +83,3 @@ async def _send(driver: RabbitMQDriver, topic: str) -> None:
     fields = {**FIELDS, wire.HEADERS: wire.table(HEADERS), wire.EXPIRATION: wire.short("3600000")}
     properties = wire.join(fields)
     await driver._publisher.publish_all([Outgoing(topic, "k", properties, BODY)])
-
-
-async def _handled(bodies: list[bytes], count: int) -> bool:
-    return len(bodies) == count
-
-
-async def _counts(letters: anymq.DeadLetters, wanted: int) -> bool:
-    return await letters.count() == wanted

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 
-import anymq
-from anymq import Acknowledge, DeadLetter, Delivery, Middleware, Reject
+from anymq import Delivery
 from tests.adapters.redis.support import Bench
-from tests.adapters.support import eventually
+from tests.adapters.support import over_every_hop
 
 pytestmark = pytest.mark.redis
 
@@ -23,29 +21,16 @@ OURS = (b"ce-", b"anymq-", b"content-type", b"data")
 @pytest.mark.parametrize("body", [[], [b"data", b"\x00\xff"]], ids=["no body", "binary"])
 async def test_a_foreign_entry_keeps_all_over_every_hop(bench: Bench, body: list[bytes]) -> None:
     """Retry at once and later, dead letter, redrive: what comes back is what was published."""
-    chain: list[Middleware] = [Acknowledge(), DeadLetter()]
-    mended = asyncio.Event()
     handled: list[bytes] = []
-
-    async def handle(delivery: Delivery) -> None:
-        handled.append(delivery.message.body)
-        if mended.is_set():
-            return
-        if delivery.attempt < 3:
-            await delivery.nack(0.1 * (delivery.attempt - 1))
-            return
-        raise Reject("no")
-
     driver: Any = await bench.open()
-    async with anymq.connect(bench.url) as broker:
-        await broker.admin.declare(bench.name)
+
+    async def send() -> None:
         await driver.native.execute_command("XADD", bench.name, "*", *FIELDS, *body)
-        letters = broker.admin.dead_letters(bench.name, "billing")
-        async with broker.subscribe(bench.name, group="billing", handler=handle, middleware=chain):
-            await eventually(lambda: _counts(letters, 1))
-            mended.set()
-            await letters.redrive_all()
-            await eventually(lambda: _handled(handled, 4))
+
+    def look(delivery: Delivery) -> None:
+        handled.append(delivery.message.body)
+
+    letters = await over_every_hop(bench.url, bench.name, send=send, look=look)
     assert len(set(handled)) == 1
     (first, last), (letter,) = await _raw(driver, bench.name), await _raw(driver, letters.topic)
     for entry in (first, last, letter):
@@ -60,11 +45,3 @@ async def _raw(driver: Any, key: str) -> list[list[bytes]]:
     """Return the entries of a stream as they are: redis-py makes dicts of them."""
     script = "return redis.call('XRANGE', KEYS[1], '-', '+')"
     return [fields for _, fields in await driver.native.eval(script, 1, key)]
-
-
-async def _handled(handled: list[bytes], count: int) -> bool:
-    return len(handled) == count
-
-
-async def _counts(letters: anymq.DeadLetters, wanted: int) -> bool:
-    return await letters.count() == wanted
