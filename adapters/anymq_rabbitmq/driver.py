@@ -35,6 +35,7 @@ from anymq.errors import (
 )
 from anymq.info import GroupInfo, TopicInfo
 from anymq.logs import logger
+from anymq.options import MAX_BODY
 from anymq.partitions import partition_of
 from anymq.url import URL
 
@@ -60,7 +61,6 @@ from .source import QueueSource
 
 log = logger("anymq.rabbitmq")
 SMALLEST_PREFETCH = 64
-LARGE_BODY = 1_000_000
 """What a member of an ordered group asks for of each partition, at least."""
 _MISSING = (NotFound, ChannelNotFoundEntity)
 
@@ -206,7 +206,7 @@ class RabbitMQDriver(Driver):
         else:
             life = await group.claim(self._link) if spec.create else 0
             # The server counts messages, not bytes; how large they are is seen when some have come.
-            first = min(spec.first or spec.prefetch, max(1, spec.prefetch_bytes // LARGE_BODY))
+            first = min(spec.first or spec.prefetch, max(1, spec.prefetch_bytes // MAX_BODY))
             consumer = await Consumer.open(self._link, group.queue, prefetch=first)
             source = QueueSource(
                 consumer,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from .options import MAX_BODY
+
 SMALLEST = 32
 LARGEST = 1000
 MAX_BYTES = 32 * 1024 * 1024
-UNKNOWN = 1_000_000.0
-"""The size of a message before one has come: as large as they may be by default."""
 AHEAD = 0.5
 """Seconds of work that may wait here for the handlers."""
 GROWTH = 8
@@ -55,7 +55,7 @@ class Credit:
         self.bytes = 0
         self.window = 0 if fixed is None else fixed
         self.resize(concurrency)
-        self._average = UNKNOWN
+        self._average = float(MAX_BODY)  # until one has come
         self._known = False
         self._settled = 0
         """Since the last look at the handlers' speed."""
@@ -118,6 +118,6 @@ class Credit:
         return self._settled * AHEAD / seconds if seconds > 0 else self._settled * LARGEST
 
     def stretch(self) -> None:
-        """Whoever handles asks for more, though what is held is not settled yet."""
+        """Widen the window for a handler that asks for more before it settles what it holds."""
         if not self._fixed:
             self.window = max(self.window, min(self.window * 2, LARGEST))

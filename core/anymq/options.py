@@ -12,6 +12,9 @@ from .url import URL
 
 T = TypeVar("T")
 
+MAX_BODY = 1_000_000
+"""The largest body by default, in bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
@@ -27,7 +30,7 @@ class ConnectOptions:
     reply_topic: str = "anymq.replies"
     connect_timeout: float = 10.0
     publish_timeout: float = 10.0
-    max_body: int = 1_000_000
+    max_body: int = MAX_BODY
 
     def __post_init__(self) -> None:
         check_topic(self.reply_topic)
