@@ -24,7 +24,7 @@ class TooLarge(Exception):
 
 
 def unpacked(codec: int, data: bytes, limit: int) -> bytes:
-    """Return what is in `data`; raises `TooLarge` above `limit` bytes, which it never takes.
+    """Unpack `data`. Raises `TooLarge` above `limit` bytes, and never uses more memory than that.
 
     Raises what the codec's library raises where `data` is damaged.
     """

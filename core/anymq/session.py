@@ -556,7 +556,7 @@ class Session:
     def _note_doubtful(
         self, acks: Sequence[Received], nacks: Sequence[Nack], rejects: Sequence[Pending]
     ) -> None:
-        """Of what has been sent, note what the source may have dropped as it came too late."""
+        """Note the settlements that the source may have dropped because they came too late."""
         late = self._doubtful
         if self.ordered and self.source.silence is None:
             self.look(())

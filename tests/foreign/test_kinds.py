@@ -244,7 +244,7 @@ async def test_each_kind_has_its_fate(backend: str, caplog: pytest.LogCaptureFix
 
 
 def _wrong(kind: Kind, handled: Message | None, letter: Letter | None) -> str:
-    """Return what is not as `kind` says."""
+    """Return how the fate of a message differs from its `kind`; empty if it does not."""
     if not kind.reason:
         if handled is None:
             return f"not handled; its letter says {letter and letter.reason}"
