@@ -24,7 +24,7 @@ class TooLarge(Exception):
 
 
 def unpacked(codec: int, data: bytes, limit: int) -> bytes:
-    """Unpack `data`. Raises `TooLarge` above `limit` bytes, and never uses more memory than that.
+    """Unpack `data`. Raises `TooLarge` above `limit` bytes, which it never takes.
 
     Raises what the codec's library raises where `data` is damaged.
     """

@@ -1,9 +1,9 @@
 """The trust in anymq's own headers, in a message that any publisher may have written.
 
 Nothing proves who has written a header. So those of copies count only in copies, which come from
-places where publishers do not write (`Received.published`), and those of letters and redrives only where
-they can be right: then a publisher who forges all that belongs together steers its own message, and
-no other.
+places where publishers do not write (`Received.published`). Those of letters and redrives count
+only where they can be right: then a publisher who forges all that belongs together steers its own
+message, and no other.
 """
 
 from __future__ import annotations
