@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
+from collections.abc import Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import hypothesis
 import pytest
@@ -29,6 +33,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker(name):
                 summary = reason.partition("\n")[0]
                 item.add_marker(pytest.mark.skip(reason=f"no {name} server: {summary}"))
+
+
+@pytest.fixture(autouse=True)
+def every_kafka_connection_is_closed(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """aiokafka says of a forgotten connection only that it was collected, some tests later."""
+    if request.node.get_closest_marker("kafka") is None:
+        yield
+        return
+    from aiokafka.conn import AIOKafkaConnection  # type: ignore[import-untyped]
+
+    made: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+    connect = AIOKafkaConnection.connect
+
+    async def noted(self: Any) -> Any:
+        made[self] = "".join(traceback.format_stack(limit=12))
+        return await connect(self)
+
+    monkeypatch.setattr(AIOKafkaConnection, "connect", noted)
+    yield
+    left = [stack for connection, stack in made.items() if connection.connected()]
+    assert not left, f"{len(left)} connections are open; one was made here:\n{left[0]}"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

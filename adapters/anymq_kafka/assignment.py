@@ -9,6 +9,7 @@ from functools import partial
 from anymq.driver import Revoke
 from anymq.logs import logger
 from anymq.offsets import OffsetTracker
+from anymq.supervised import fault, supervise
 
 from .aio import (
     AIOKafkaConsumer,
@@ -190,16 +191,16 @@ class Assignment(RebalanceListener):
     def _give_up(self, partitions: list[Partition], revoke: Revoke) -> None:
         for partition in partitions:
             if partition not in self._giving_up:
-                task = asyncio.create_task(self._let_finish(partition, revoke))
+                task = supervise(self._let_finish(partition, revoke), name="anymq-kafka-handover")
                 self._giving_up[partition] = task
                 task.add_done_callback(partial(self._given_up, partition))
 
     async def _let_finish(self, partition: Partition, revoke: Revoke) -> None:
         try:
             await revoke(frozenset((partition.tp.partition,)), False)
-        except Exception as error:
+        except BaseException as raw:
             # Whether handlers still have something of it is not known: begin anew altogether.
-            self.failure = error
+            self.failure = fault(raw, "giving up a partition")
 
     def _given_up(self, partition: Partition, _: asyncio.Task[None]) -> None:
         del self._giving_up[partition]

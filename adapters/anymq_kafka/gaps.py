@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from anymq.logs import logger
+from anymq.supervised import supervise
 
 from .aio import AIOKafkaConsumer, TopicPartition, kafka
 
@@ -28,7 +29,7 @@ class Gaps:
         """Nothing came of the offsets from `begin` up to, but not including, `end`."""
         self._seen.setdefault(tp, (begin, end))
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._look(), name="anymq-kafka-gaps")
+            self._task = supervise(self._look(), name="anymq-kafka-gaps")
 
     def close(self) -> None:
         """No more looks."""

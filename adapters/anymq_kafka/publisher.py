@@ -84,6 +84,7 @@ class Publisher:
         self._timeout = clients.options.publish_timeout
         self._session: Session | None = None
         self._opening = asyncio.Lock()
+        self._closed = False
 
     @property
     def producer(self) -> AIOKafkaProducer | None:
@@ -117,6 +118,8 @@ class Publisher:
                 try:
                     async with asyncio.timeout(self._timeout):
                         await self._clients.start(producer)
+                    if self._closed:
+                        raise kafka.KafkaConnectionError("the connection was closed")
                 except BaseException as error:
                     abandon_producer(producer)
                     if isinstance(error, TimeoutError):
@@ -126,7 +129,8 @@ class Publisher:
             return self._session
 
     async def aclose(self) -> None:
-        """Close the producer, by force if it does not end by itself."""
+        """Close the producer, by force if it does not end by itself; start none from now on."""
+        self._closed = True
         session, self._session = self._session, None
         if session is not None:
             session.retired = True

@@ -11,6 +11,7 @@ from anymq.driver import Dropped, Due, Received, Revoke, SourceLost
 from anymq.driver import Unreadable as UnreadableCall
 from anymq.errors import MissingDependency
 from anymq.logs import logger
+from anymq.supervised import supervise
 
 from .aio import TopicPartition, has_ended, kafka, refresh
 from .assignment import Assignment, Partition
@@ -334,7 +335,7 @@ class Reader:
         if now >= self._trim_at:
             self._trim_at = now + TRIM_INTERVAL
             before, self._trimmable = self._trimmable, {}
-            self._trimming = asyncio.create_task(self._trim(before), name="anymq-kafka-trim")
+            self._trimming = supervise(self._trim(before), name="anymq-kafka-trim")
 
     async def _trim(self, before: dict[TopicPartition, int]) -> None:
         try:

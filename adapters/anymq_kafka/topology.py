@@ -55,6 +55,7 @@ class Topology:
         self._clients = clients
         self._timeout = clients.options.request_timeout
         self._admin: AIOKafkaAdminClient | None = None
+        self._closed = False
         self._opening = asyncio.Lock()
 
     async def ping(self) -> None:
@@ -165,11 +166,15 @@ class Topology:
                     # aiokafka does not know the controller (yet).
                     raise kafka.NodeNotReadyError("no controller is known") from error
         except TimeoutError:
-            await self.aclose()
+            await self._disconnect()
             raise kafka.KafkaConnectionError(f"no answer within {self._timeout:g} s") from None
 
     async def aclose(self) -> None:
-        """Close the connection, by force if it does not end by itself."""
+        """Close the connection, by force if it does not end by itself; open none from now on."""
+        self._closed = True
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
         admin, self._admin = self._admin, None
         if admin is not None:
             await stop_admin(admin, CLOSE_GRACE)
@@ -203,6 +208,8 @@ class Topology:
                 admin = self._clients.admin()
                 try:
                     await self._clients.start(admin)
+                    if self._closed:
+                        raise kafka.KafkaConnectionError("the connection was closed")
                 except BaseException:
                     abandon_admin(admin)
                     raise

@@ -17,6 +17,8 @@ from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import Parser
 
+from anymq.supervised import supervise
+
 from .parser import Sink, SinkParser
 
 CLIENT_PARTS: dict[type, tuple[str, ...]] = {
@@ -137,9 +139,12 @@ class GuardedClient(Client):
         return not self.is_connected and not self.is_closed and (task is None or task.done())
 
     def _sink_failed(self, error: Exception) -> None:
-        telling = asyncio.ensure_future(self._error_cb(error))
+        telling = supervise(self._tell(error), name="anymq-nats-error")
         self._telling.add(telling)
         telling.add_done_callback(self._telling.discard)
+
+    async def _tell(self, error: Exception) -> None:
+        await self._error_cb(error)
 
     # What follows overrides nats-py.
 

@@ -199,6 +199,8 @@ class Link:
         try:
             for listener in self._listeners:
                 await self._attach(client, listener)
+            if self._closed:
+                raise nats.errors.ConnectionClosedError
         except BaseException:
             await close(client, timeout=1.0)
             raise

@@ -205,8 +205,11 @@ class Filling:
 
     def check(self) -> None:
         """Raise `SourceLost` if it has failed."""
-        if self._task.done() and not self._task.cancelled() and (error := self._task.exception()):
-            raise SourceLost(f"filling the new group: {error}") from error
+        if not self._task.done() or (self._task.cancelled() and self._task.cancelling()):
+            return
+        error = asyncio.CancelledError() if self._task.cancelled() else self._task.exception()
+        if error is not None:
+            raise SourceLost(f"filling the new group: {error!r}") from error
 
     def cancel(self) -> None:
         """Leave the rest to the others; but for the last steps, which the next one would have to

@@ -201,10 +201,18 @@ class Link:
         async with self._lock:
             if self.is_open():
                 return
-            if self._closed:
-                raise ConnectionLost("the connection has been closed")
+            self._check_not_closed()
             await self._drop()
-            await self._connect()
+            try:
+                await self._connect()
+                self._check_not_closed()
+            except BaseException:
+                await self._drop()
+                raise
+
+    def _check_not_closed(self) -> None:
+        if self._closed:
+            raise ConnectionLost("the connection has been closed")
 
     async def channel(self, *, confirms: bool = False) -> Channel:
         """Open a channel."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from redis.exceptions import ConnectionError
 
+from anymq.supervised import fault, supervise
+
 from .connection import Commands
 from .scripts import Call
 
@@ -35,7 +37,7 @@ class Together:
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append((call, future))
         if self._task is None:
-            self._task = self._loop.create_task(self._run(), name="anymq-redis-together")
+            self._task = supervise(self._run(), name="anymq-redis-together")
         return await future
 
     async def aclose(self) -> None:
@@ -52,11 +54,13 @@ class Together:
             batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
             try:
                 replies = await self._commands.evals([call for call, _ in batch])
-            except Exception as error:
-                replies = [error] * len(batch)
-            except asyncio.CancelledError:
-                _answer(batch, [_closed()] * len(batch))
-                raise
+            except BaseException as raw:
+                replies = [_closed()] * len(batch)
+                try:
+                    replies = [fault(raw, "the client library")] * len(batch)
+                finally:
+                    _answer(batch, replies)
+                continue
             _answer(batch, replies)
         self._task = None
 

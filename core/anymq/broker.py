@@ -54,7 +54,7 @@ from .stamp import new_id
 from .store import Store
 from .stores import Stores
 from .subscription import Subscription
-from .supervised import fault
+from .supervised import fault, supervise
 from .topic import Topic, as_topic, dead_letter_topic
 from .topics import Topics
 from .url import URL
@@ -508,7 +508,7 @@ class Broker:
         if self._closed is None:
             # In a context of its own: the task is nobody's handler.
             close = self._close(asyncio.current_task())
-            self._closed = self._loop.create_task(close, name="anymq-close", context=NoContext())
+            self._closed = supervise(close, name="anymq-close", context=NoContext())
         if not any(item.is_handling_caller() for item in self._subscriptions):
             await asyncio.shield(self._closed)
 

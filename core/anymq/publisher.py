@@ -269,7 +269,7 @@ class Publisher:
                 self._pause = 0.0
             room = len(flights) < self._driver.overlap
             if room and (flight := self._take()).records:
-                flight.task = self._loop.create_task(self._fly(flight), name="anymq-publish")
+                flight.task = supervise(self._fly(flight), name="anymq-publish")
                 flights.append(flight)
                 continue
             self._wake.clear()
@@ -289,8 +289,9 @@ class Publisher:
                 self._waiting += sum(map(len, again))
                 self._pause = self._longest
             self._longest = min(self._longest * 2, LONGEST_PAUSE) if again else FIRST_PAUSE
-        except Exception as error:
-            log.exception("a publish ended by an error of the engine")
+        except BaseException as raw:
+            error = fault(raw, "the engine")
+            log.error("a publish ended by an error of the engine", exc_info=raw)
             for item in flight.items:
                 item.fail(error)
         finally:

@@ -414,7 +414,7 @@ class Subscription(AsyncIterator[Delivery]):
                 await self._closed.wait()
             return
         self._state = "closing"
-        self._closing = closing = asyncio.create_task(
+        self._closing = closing = supervise(
             self._drain(patient=caller is not self._reader),
             name=f"anymq-drain-{self.topic}",
             context=NoContext(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any
 
 from .errors import TransientError, text_of
@@ -36,7 +37,11 @@ def fault(error: BaseException, who: str) -> Exception:
 
 
 def supervise(
-    work: Coroutine[Any, Any, None], *, name: str, ended: Callable[[], None] | None = None
+    work: Coroutine[Any, Any, None],
+    *,
+    name: str,
+    ended: Callable[[], None] | None = None,
+    context: Context | None = None,
 ) -> asyncio.Task[None]:
     """Run `work` in a task. Should it end by an error, that is logged once, and `ended` called."""
 
@@ -55,6 +60,6 @@ def supervise(
         if ended is not None:
             ended()
 
-    task = asyncio.get_running_loop().create_task(work, name=name)
+    task = asyncio.get_running_loop().create_task(work, name=name, context=context)
     task.add_done_callback(look)
     return task

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..logs import logger
 from ..stamp import new_id
 from ..store import Claim, State, Store
+from ..supervised import fault, supervise
 from .stored import key_of, tried
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Claims:
         self._handled[key] = told
         if self._completing is None:
             assert self._store is not None
-            self._completing = asyncio.create_task(
+            self._completing = supervise(
                 self._complete(self._store), name="anymq-idempotency-complete"
             )
 
@@ -174,9 +175,9 @@ class Claims:
         assert self._store is not None
         try:
             await self._store.abandon_many(keys, self._owner)
-        except Exception as error:
+        except BaseException as raw:
             # The claims then end with their lease: the retry is postponed, not eaten.
-            log.warning("abandoning %d claims failed: %s", len(keys), error)
+            log.warning("abandoning %d claims failed: %s", len(keys), fault(raw, "the store"))
         finally:
             for key in keys:
                 del self._keys[key]
@@ -326,7 +327,8 @@ class Claims:
             handled, self._handled = self._handled, {}
             try:
                 await store.complete_many(list(handled), self._owner, self._keep)
-            except Exception as error:
+            except BaseException as raw:
+                error = fault(raw, "the store")
                 if self._closed:
                     log.error("%d messages will be handled again: %s", len(handled), error)
                     break
@@ -371,11 +373,11 @@ class Claims:
         assert self._store is not None
         try:
             await self._store.renew(key, self._owner, self._lease)
-        except Exception as error:
-            log.warning("renewing the claim on %s failed: %s", key, error)
+        except BaseException as raw:
+            log.warning("renewing the claim on %s failed: %s", key, fault(raw, "the store"))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work, name="anymq-idempotency-lease")
+        task = supervise(work, name="anymq-idempotency-lease")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

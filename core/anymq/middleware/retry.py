@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypedDict, Unpack
 from ..errors import ConfigurationError, Reject, RetryAfter, StopLane, text_of
 from ..logs import logger
 from ..store import Store
+from ..supervised import fault
 from ..url import shown
 from .stored import key_of, tried
 
@@ -231,6 +232,7 @@ class NoRetry:
 async def _unmark(store: Store, key: str) -> None:
     try:
         await store.unmark(key)
-    except Exception as error:
+    except BaseException as raw:
+        error = fault(raw, "the store")
         # The mark then counts as a start that never ended: one attempt less, nothing lost.
         log.warning("removing the mark of %s failed: %s", key, error)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ..errors import ConfigurationError, RetryAfter
 from ..identity import joined
 from ..logs import logger
+from ..supervised import fault
 
 if TYPE_CHECKING:
     from ..delivery import Delivery
@@ -31,8 +32,8 @@ async def tried(call: Callable[[], Awaitable[T]]) -> T:
             return await call()
         except ConfigurationError:
             raise
-        except Exception as error:
-            failure = error
+        except BaseException as raw:
+            failure = fault(raw, "the store")
     reason = f"the store failed: {failure}"
     log.warning("%s", reason)
     raise RetryAfter(1.0, reason, counted=False) from failure

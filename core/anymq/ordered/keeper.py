@@ -357,6 +357,6 @@ class Keeper:
                 return
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="anymq-partitions-handover")
+        task = supervise(work, name="anymq-partitions-handover")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

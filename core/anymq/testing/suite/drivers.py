@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +15,14 @@ from ...driver import Record, SubscribeSpec, TopicSpec
 from ...errors import NotFound
 from ...stamp import new_id
 from ..harness import random_name
-from ..tools import bodies, silent, take_acked
+from ..tools import PATIENCE, bodies, silent, take_acked, until
 from .base import Base
+
+
+def open_files() -> int:
+    """Return how many files and connections this process has open, where the system tells."""
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
 class Drivers(Base):
@@ -59,6 +68,25 @@ class Drivers(Base):
         finally:
             await source.aclose()
             await source.aclose()
+
+    async def test_a_closed_driver_opens_nothing(self, url: str, topic: str) -> None:
+        """A task that is late by a moment would leave a connection that nothing closes."""
+        spec = TopicSpec(name=topic, native=topic)
+        before = open_files()
+        async with connect(url) as broker:
+            driver = broker.driver
+            await broker.publish(topic, "x")
+            await broker.admin.topics()
+        late: list[Callable[[], Awaitable[object]]] = [
+            lambda: driver.publish([Record(topic=topic, id="1", unique="1", body=b"late")]),
+            lambda: driver.declare(spec),
+            driver.topics,
+            driver.ping,
+            lambda: driver.describe_topic(spec),
+        ]
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*(call() for call in late), return_exceptions=True)
+        await until(lambda: open_files() <= before)
 
     async def test_a_mapped_topic_is_the_one_it_is_mapped_to(
         self, url: str, broker: Broker, topic: str
