@@ -122,8 +122,7 @@ class Kafka(Kind):
                 "kafka.tools.StorageTool",
                 "format",
                 "--ignore-formatted",
-                "--cluster-id",
-                cluster,
+                f"--cluster-id={cluster}",  # which may begin with a hyphen
                 "--config",
                 str(config),
             ]

@@ -24,6 +24,9 @@ class BroadcastSource(Source):
             return ()
         return await self._reader.take(limit, wait)
 
+    async def undelivered(self) -> object:
+        return await self._reader.undelivered()
+
     async def ack(self, records: Sequence[Received]) -> None:
         """Nothing to settle."""
 

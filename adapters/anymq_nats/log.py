@@ -55,6 +55,11 @@ class StreamLog(PartitionedLog):
                 return found
             await woken(self._wake, left)
 
+    async def undelivered(self) -> object:
+        readers = list(self._readers.values())
+        found = await asyncio.gather(*[reader.undelivered() for reader in readers])
+        return [each for each in found if each is not None] or None
+
     async def load(self) -> Mapping[int, Cell]:
         return await self._cells.load()
 

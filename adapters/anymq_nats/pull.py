@@ -121,6 +121,15 @@ class Pull(Watcher):
         except nats.js.errors.NotFoundError as error:
             raise SourceLost(f"the consumer {self._path} is gone") from error
 
+    async def undelivered(self) -> object:
+        """As `Source.undelivered`: how far the consumer has come, if messages wait (#5839)."""
+        info = await self.check()
+        if not info.get("num_pending") or info.get("paused") or _full(info):
+            return None
+        delivered = info.get("delivered")
+        at = delivered.get("consumer_seq") if isinstance(delivered, dict) else None
+        return None if at is None else (info.get("name"), at)
+
     def _ask_ahead(self, limit: int) -> None:
         if limit > 0 and self._gone is None and self._link.client.is_connected:
             self._ask(limit)
@@ -209,3 +218,10 @@ class Pull(Watcher):
             self._link.drop(self._listener)
         self.buffer.clear()
         self._signal()
+
+
+def _full(info: dict[str, object]) -> bool:
+    config = info.get("config")
+    limit = config.get("max_ack_pending", 0) if isinstance(config, dict) else 0
+    pending = info.get("num_ack_pending")
+    return limit > 0 and isinstance(pending, int) and pending >= limit

@@ -80,6 +80,16 @@ class Reader(Watcher):
             return []
         return self._continuous(taken)
 
+    async def undelivered(self) -> object:
+        """As `Source.undelivered`."""
+        if self._pull is None or self._broken:
+            return None
+        try:
+            return await self._pull.undelivered()
+        except SourceLost:
+            self._broken = True  # the next `take` begins another
+            return None
+
     def _continuous(self, taken: Sequence[Delivered]) -> list[Delivered]:
         """Keep what follows without a gap; a gap means that some were sent while nobody heard."""
         found: list[Delivered] = []

@@ -9,7 +9,7 @@ from time import monotonic, time
 import nats.errors
 
 from anymq.cloudevents import attempt_of
-from anymq.driver import Begun, Driver, Nack, Outcome, Received, Rejected, Source, SourceLost
+from anymq.driver import Begun, Driver, Nack, Outcome, Received, Rejected, Source
 
 from . import wire
 from .groups import Consumer
@@ -22,7 +22,6 @@ from .received import Delivered
 from .schedule import compare_clocks, scheduled
 from .starts import Starts
 
-_STALLED = 30.0
 _CLOSING = 1.0
 
 
@@ -59,7 +58,6 @@ class GroupSource(Source):
             max_bytes=prefetch_bytes // 2,
         )
         self._presence = Presence(link, consumer.stream.name, consumer.name, member)
-        self._progress = _Progress()
         self._closed = False
 
     async def open(self) -> None:
@@ -76,14 +74,13 @@ class GroupSource(Source):
             return ()
         taken = await self._pull.take(limit, wait)
         now = monotonic()
-        if taken:
-            self._progress.moved(now)
-        elif self._progress.due(now):
-            self._progress.judge(await self._pull.check(), now)
         if self._starts is not None and any([item.redeliveries for item in taken]):
             await self._look(self._starts, taken)
             now = monotonic()
         return [item for item in taken if now < item.expires]
+
+    async def undelivered(self) -> object:
+        return await self._pull.undelivered()
 
     async def ack(self, records: Sequence[Received]) -> None:
         await self._settle(wire.ACK, records)
@@ -266,35 +263,3 @@ def _live(records: Iterable[Received]) -> list[Delivered]:
     now = monotonic()
     leases: list[Delivered] = [record.token for record in records]
     return [lease for lease in leases if not lease.settled and now < lease.expires]
-
-
-class _Progress:
-    """Notices that messages wait and none is delivered (nats-server #5839)."""
-
-    def __init__(self) -> None:
-        self._since = monotonic()
-        self._stuck_at: int | None = None
-
-    def moved(self, now: float) -> None:
-        self._since = now
-        self._stuck_at = None
-
-    def due(self, now: float) -> bool:
-        return now - self._since > _STALLED
-
-    def judge(self, info: dict[str, object], now: float) -> None:
-        """Raise `SourceLost` if nothing has moved since the last look though there is work."""
-        self._since = now
-        delivered = info.get("delivered")
-        at = delivered.get("consumer_seq") if isinstance(delivered, dict) else None
-        waiting = bool(info.get("num_pending")) and not info.get("paused") and not _full(info)
-        if waiting and at is not None and at == self._stuck_at:
-            raise SourceLost(f"messages wait in {info.get('name')!r} and none is delivered")
-        self._stuck_at = at if waiting else None
-
-
-def _full(info: dict[str, object]) -> bool:
-    config = info.get("config")
-    limit = config.get("max_ack_pending", 0) if isinstance(config, dict) else 0
-    pending = info.get("num_ack_pending")
-    return limit > 0 and isinstance(pending, int) and pending >= limit

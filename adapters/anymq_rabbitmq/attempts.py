@@ -31,6 +31,11 @@ ARGUMENTS: dict[str, Any] = {
 }
 
 
+QUEUE = -1
+"""`Note.counted` where the note is of a queue of the group's history: it has been read to its end,
+or with an `attempt` of 0 is being filled."""
+
+
 class Note(NamedTuple):
     """The message at `position` shall show `attempt` next; 0 means that it is settled.
 
@@ -54,6 +59,7 @@ class Attempts:
         self._made = False
         self._next: int | None = None
         self._notes: dict[str, Note] = {}
+        self._ended: set[str] = set()
 
     async def write(self, notes: Sequence[Note]) -> None:
         """Return when these are durable."""
@@ -64,6 +70,24 @@ class Attempts:
             [convert.message_to(self._stream, json.dumps(note).encode()) for note in notes]
         )
         self._learn(notes)
+
+    async def end(self, queue: str) -> None:
+        """Note that nothing is left in `queue`, before it is deleted.
+
+        A server that is killed while it deletes a quorum queue has its name again afterwards, and
+        nothing behind it: who consumes it waits for ever.
+        """
+        await self.write([Note(queue, 1, QUEUE)])
+
+    async def has_ended(self, queue: str) -> bool:
+        """Whether nothing is left in `queue`, whatever the server says of it."""
+        await self.read()
+        return queue in self._ended
+
+    async def begin(self, queues: Sequence[str]) -> None:
+        """Forget that earlier queues of these names have ended."""
+        if await topology.exists(self._link, self._stream):
+            await self.write([Note(queue, 0, QUEUE) for queue in queues])
 
     async def read(self) -> None:
         """Learn what was written up to now."""
@@ -97,7 +121,9 @@ class Attempts:
 
     def _learn(self, notes: Sequence[Note]) -> None:
         for note in notes:
-            if note.attempt:
+            if note.counted == QUEUE:
+                (self._ended.add if note.attempt else self._ended.discard)(note.position)
+            elif note.attempt:
                 self._notes[note.position] = note
             else:
                 self._notes.pop(note.position, None)

@@ -72,7 +72,7 @@ class Consumer:
     ) -> None:
         self._link = link
         self._channel = channel
-        self._queue = queue
+        self.queue = queue
         self._arguments = dict(arguments)
         self._buffer: deque[Delivery] = deque()
         self._unsettled: dict[int, None] = {}
@@ -251,7 +251,7 @@ class Consumer:
         client = self._channel.client
         await self._link.call(client.basic_qos(prefetch_count=window))
         answer = await self._link.call(
-            client.basic_consume(self._queue, _never, arguments=self._arguments)
+            client.basic_consume(self.queue, _never, arguments=self._arguments)
         )
         self._tags.append(answer.consumer_tag or "")
         self._moved = monotonic()

@@ -235,8 +235,16 @@ class RabbitMQDriver(Driver):
     ) -> OrderedQueueSource:
         count = group.partitions or 1
         prefetch = min(spec.prefetch, max(SMALLEST_PREFETCH, spec.prefetch // count))
+        attempts = self._attempts_of(group)
         lanes = [
-            Lane(self._link, group, number, member=spec.member, prefetch=prefetch)
+            Lane(
+                self._link,
+                group,
+                number,
+                attempts=attempts,
+                member=spec.member,
+                prefetch=prefetch,
+            )
             for number in range(count)
         ]
         try:
@@ -245,7 +253,6 @@ class RabbitMQDriver(Driver):
         except BaseException:
             await asyncio.gather(*(lane.aclose() for lane in lanes))
             raise
-        attempts = self._attempts_of(group)
         return OrderedQueueSource(
             lanes,
             attempts=attempts,
@@ -546,6 +553,7 @@ class RabbitMQDriver(Driver):
             await group.claim(self._link)
         else:
             await self._names.add_group(spec.topic.native, spec.native_group)
+            await self._attempts_of(group).begin(group.histories)
         fill = Fill(self._link, self._publisher, group, settle=self._options.settle_time)
         if is_new and spec.start != "latest":
             await fill.order(await self._place(spec, group))

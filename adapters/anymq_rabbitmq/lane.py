@@ -8,6 +8,7 @@ from collections.abc import Callable
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from . import convert, topology
+from .attempts import Attempts
 from .consumer import Cancelled, Consumer, Delivery
 from .group import Group
 from .link import Link
@@ -26,13 +27,21 @@ class Lane:
     """
 
     def __init__(
-        self, link: Link, group: Group, number: int, *, member: str, prefetch: int
+        self,
+        link: Link,
+        group: Group,
+        number: int,
+        *,
+        attempts: Attempts,
+        member: str,
+        prefetch: int,
     ) -> None:
         self.number = number
         self.on_change: Callable[[], None] = lambda: None
         self._link = link
         self._live = group.partition(number)
         self._history: str | None = group.history(number)
+        self._attempts = attempts
         self._prefetch = prefetch
         self._priority = _priority(member, self._live)
         self._consumer: Consumer | None = None
@@ -46,6 +55,8 @@ class Lane:
 
     async def open(self) -> None:
         """Begin with the history, or with the queue if there is none any more."""
+        if self._history is not None and await self._is_over(self._history):
+            self._history = None
         if self._history is not None:
             try:
                 self._consumer = await self._consume(self._history)
@@ -64,11 +75,18 @@ class Lane:
         if error is None:
             if not self._ends or not self._ends.issuperset(self.consumer.unsettled):
                 return
+            await self._attempts.end(self._history)
             await topology.delete_queue(self._link, self._history)
         # Its owner has read it to the end, and deleted it; or it has moved.
         await self.aclose()
         self._ends.clear()
         await self.open()
+
+    async def unread(self) -> object:
+        """Return the queue and how much is in it, if the server knows of no consumer there."""
+        queue = self.consumer.queue
+        ready, consumers = await topology.counts(self._link, queue)
+        return (queue, ready) if ready and not consumers else None
 
     async def take(self, limit: int) -> list[Delivery]:
         """Take what is there."""
@@ -81,6 +99,10 @@ class Lane:
         """Close the channel: the next member gets what is unsettled, in order."""
         if self._consumer is not None:
             await self._consumer.aclose()
+
+    async def _is_over(self, history: str) -> bool:
+        there = await topology.exists(self._link, history)
+        return not there or await self._attempts.has_ended(history)
 
     async def _consume(self, queue: str) -> Consumer:
         consumer = await Consumer.open(

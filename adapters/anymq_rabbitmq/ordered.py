@@ -92,6 +92,12 @@ class OrderedQueueSource(Source):
         finally:
             timer.cancel()
 
+    async def undelivered(self) -> object:
+        """See `Source`. Only one member's consumer on a queue is given anything, so all that can be
+        told is that a queue has none at all."""
+        found = [await lane.unread() for lane in self._lanes]
+        return [each for each in found if each is not None] or None
+
     async def ack(self, records: Sequence[Received]) -> None:
         """See `Source`."""
         tags: dict[Lane, list[int]] = {}

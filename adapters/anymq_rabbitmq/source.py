@@ -19,6 +19,7 @@ from .delays import Delays
 from .fill import Filling
 from .link import Link, bounded
 from .publisher import Outgoing, Publisher
+from .topology import counts
 
 GIVE_BACK_TIMEOUT = 1.5
 LARGE, DOUBLED_BYTES = 8, 4 * 1024 * 1024
@@ -95,6 +96,13 @@ class QueueSource(Source):
         if nameless:
             await self._name(nameless, named)
         return records
+
+    async def undelivered(self) -> object:
+        """See `Source`. A server that has forgotten a consumer does not always say so."""
+        if self._consumer.full:
+            return None
+        ready, consumers = await counts(self._link, self._queue)
+        return (self._queue, ready, consumers) if ready else None
 
     async def _follow(self, limit: int) -> None:
         """Let the server's window follow the core's: what it pushes here no other member gets."""

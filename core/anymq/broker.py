@@ -38,6 +38,7 @@ from .middleware import (
     Publish,
     PublishMiddleware,
     compose,
+    letter_topics_of,
     shorten,
     stores_of,
 )
@@ -424,10 +425,12 @@ class Broker:
             raise ConfigurationError("middleware wraps a handler; this subscription has none")
         self._topics.learn(target)
         wrapped, stores, deadline = None, list[str | Store](), None
+        letters = [dead_letter_topic(target.name, group)]
         if handler is not None:
             chain = DEFAULT_CHAIN if middleware is None else middleware
             wrapped = shorten(chain, adapt(handler, target, batch, unknown))
             stores = stores_of(chain)
+            letters = letter_topics_of(chain) or letters
             deadline = longer_deadline(chain)
         member = new_id()
         places = concurrency * (batch.size if batch else 1)
@@ -460,7 +463,8 @@ class Broker:
                 unreadable=subscription.note_unreadable,
             )
             if generation == 1:
-                await self._look_for(dead_letter_topic(target.name, group))
+                for name in letters:
+                    await self._look_for(name)
             try:
                 async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
                     return await self._driver.subscribe(spec)

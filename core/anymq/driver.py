@@ -484,6 +484,20 @@ class Source(ABC):
         """
         return None
 
+    stall: float = 30.0
+    """After how many seconds without a delivery, while there is credit, `undelivered` is asked."""
+
+    async def undelivered(self) -> object:
+        """Return what should be on its way to this member; None if nothing is, or it is not known.
+
+        The watchdog's: it opens another source when two answers are equal, at least `stall` seconds
+        apart, and nothing was delivered in between. So the answer says how far the group has come,
+        and leaves out what another member has to deliver and what is not due. For sources to which
+        the broker or the client library pushes; the default is for those that ask the broker in
+        each `receive`, which cannot go silent.
+        """
+        return None
+
     silence: float | None = None
     """For how many seconds the broker leaves to a silent process what it has.
 

@@ -46,6 +46,10 @@ class PartitionedLog(ABC):
         records. A place whose record has been trimmed goes on at the oldest that is left.
         """
 
+    async def undelivered(self) -> object:
+        """As `Source.undelivered`, of the places that were read last."""
+        return None
+
     @abstractmethod
     async def load(self) -> Mapping[int, Cell]:
         """Return the cells of this group by partition; those that were never saved are absent."""

@@ -21,6 +21,8 @@ TEXT = "text/plain; charset=utf-8"
 BINARY = "application/octet-stream"
 MASKED = b"*****"
 """What pydantic writes for a secret."""
+PLAIN = (dict, list, int, float, bool, type(None))
+_INSIDE = {"dict": "values_schema", "list": "items_schema", "set": "items_schema"}
 
 
 def encode_payload(payload: Any) -> tuple[bytes, str]:
@@ -63,6 +65,9 @@ def _json_encoder() -> Callable[[Any], bytes]:
                 body = to_json(payload)
             if b"null" in body or b"NaN" in body or b"Infinity" in body or MASKED in body:
                 _check_kept(payload)
+            kind: Any = type(payload)
+            if kind not in PLAIN and _is_loose(kind):
+                _check_comes_back(payload, body, kind)
             return body
         except (PydanticSerializationError, UnicodeEncodeError) as error:
             raise ConfigurationError(
@@ -97,6 +102,54 @@ def _check_kept(payload: Any) -> None:
             left += (getattr(value, item.name, None) for item in fields(value))
         elif callable(dump := getattr(value, "model_dump", None)):
             left.append(dump())
+
+
+@lru_cache(maxsize=512)
+def _is_loose(kind: type) -> bool:
+    """Whether the class leaves open what a field of it holds: `Any`, a bare `dict` or `list`."""
+    try:
+        left: list[Any] = [_adapter(kind).core_schema]
+    except ConfigurationError:
+        return False
+    while left:
+        node = left.pop()
+        if isinstance(node, list):
+            left += node
+        elif isinstance(node, dict):
+            inside = _INSIDE.get(node.get("type", ""))
+            if "serialization" in node:
+                continue
+            if node.get("type") == "any" or (inside is not None and inside not in node):
+                return True
+            left += node.values()
+    return False
+
+
+def _check_comes_back(payload: Any, body: bytes, kind: Any) -> None:
+    """Raise `ConfigurationError` if `kind`, the class of `payload`, reads something else in `body`.
+
+    JSON has neither times nor tuples: where a field does not say what it holds, they would come
+    back as text and lists.
+    """
+    adapter, name = _adapter(kind), kind.__name__
+    try:
+        again = adapter.validate_json(body, by_alias=True, by_name=True)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"a {name} cannot be published: its own class does not read it: {_explain(error)}"
+        ) from error
+    before, after = adapter.dump_python(payload), adapter.dump_python(again)
+    if before != after:
+        changed = [
+            repr(field)
+            for field in (before if isinstance(before, dict) else ())
+            if before[field] != after.get(field)
+        ]
+        where = f"the field {', '.join(changed)}" if changed else "it"
+        raise ConfigurationError(
+            f"a {name} cannot be published: {where} would come back as something else; say the "
+            "type of what it holds, give it a serializer, or publish what JSON has"
+        )
 
 
 class UnknownType(Reject):

@@ -21,6 +21,7 @@ from .lanes import Lanes
 from .logs import logger
 from .lookout import Lookout
 from .overdue import LOOK, Overdue
+from .progress import Progress
 from .session import Context, Session
 from .supervised import fault, supervise
 from .trust import only_group
@@ -829,9 +830,12 @@ class Subscription(AsyncIterator[Delivery]):
     async def _fetch(self) -> None:
         failures = 0
         poll = self._clock.poll
+        progress: Progress | None = None
         while self._state == "open":
             session = self._session
             assert session is not None
+            if progress is None or progress.source is not session.source:
+                progress = Progress(session.source, self._monotonic())
             limit = await self._limit()
             if self._state != "open":
                 return
@@ -842,6 +846,10 @@ class Subscription(AsyncIterator[Delivery]):
                     raise SourceLost(session.why_broken)
                 async with watchdog:
                     records = await session.source.receive(limit, poll if limit else 0.0)
+                if records or not limit:
+                    progress.moved(self._monotonic())
+                else:
+                    await progress.look(self._monotonic())
             except BaseException as raw:
                 failures += 1
                 error = fault(raw, "the client library")

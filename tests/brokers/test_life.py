@@ -7,12 +7,15 @@ import os
 import socket
 import subprocess
 import sys
+from base64 import urlsafe_b64decode
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 import brokers
-from brokers import BrokersError, Server, StartFailed, State
+from brokers import BrokersError, Server, StartFailed, State, kafka
+from brokers.kafka import Kafka
 from brokers.process import MARK
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,3 +202,19 @@ def test_kafka_keeps_its_cluster(instance: str, states: Path) -> None:
     kafka.up()
     assert meta.read_text() == cluster
     assert kafka.status().running
+
+
+@pytest.mark.kafka
+def test_a_cluster_id_may_begin_with_a_hyphen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One in 64 does: the tool that makes the first files took it for an option."""
+    kind = Kafka()
+    program = kind.install()
+    monkeypatch.setattr(
+        kafka, "uuid4", lambda: UUID(bytes=urlsafe_b64decode("-" + "A" * 21 + "=="))
+    )
+    ports = dict(zip(kind.ports, range(29_000, 29_100), strict=False))
+    launch = kind.launch(program, tmp_path, ports, node="")
+    assert launch.first is not None
+    subprocess.run(launch.first, check=True, capture_output=True)

@@ -239,7 +239,7 @@ def test_a_signal_drains(tmp_path: Path, number: signal.Signals) -> None:
     process = run(tmp_path, "20", "0.7")
     assert until_line(process, "started")
     process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert out.split() == ["finished", "bye"], err
     assert process.returncode == 0
 
@@ -252,7 +252,7 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
     while process.poll() is None and time.monotonic() - started < 15:
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert time.monotonic() - started < 15
     assert "finished" not in out, err
     assert "Traceback" not in err

@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 import typing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
+from uuid import uuid4
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, PlainSerializer
 from typing_extensions import TypedDict
 
 from anymq import ConfigurationError, Delivery, Message, Reject, Topic
 from anymq.handlers import adapt
-from anymq.payload import check_payload, decode_payload, encode_payload, type_name
+from anymq.payload import check_payload, decode_body, decode_payload, encode_payload, type_name
 
 
 class Model(BaseModel):
@@ -133,3 +135,49 @@ def test_the_typed_dict_of_typing_is_taken_or_refused_with_the_reason() -> None:
         return
     with pytest.raises(ConfigurationError, match=r"typing_extensions\.TypedDict"):
         check_payload({"n": 1}, topic)
+
+
+class Open(BaseModel):
+    any: Any = None
+    bare: dict = {}  # type: ignore[type-arg]
+    rows: list = []  # type: ignore[type-arg]
+    at: datetime | None = None
+    inner: Open | None = None
+    shown: Annotated[Any, PlainSerializer(str)] = None
+
+
+@dataclass
+class OpenData:
+    held: Any
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        Open(any={"a": [1, "x", None, 2.5]}, bare={"a": 1}, rows=[True], at=datetime.now(UTC)),
+        Open(shown=datetime.now(UTC)),
+        OpenData({"a": [1]}),
+    ],
+)
+def test_a_field_that_may_hold_anything_comes_back_as_it_went(payload: Any) -> None:
+    body, _ = encode_payload(payload)
+    again = decode_body(body, type(payload))
+    if isinstance(payload, Open):
+        again.shown = payload.shown
+    assert again == payload
+
+
+@pytest.mark.parametrize(
+    ("payload", "field"),
+    [
+        (Open(any=datetime.now(UTC)), "'any'"),
+        (Open(any=[(1, 2)]), "'any'"),
+        (Open(bare={"at": datetime.now(UTC)}), "'bare'"),
+        (Open(rows=[uuid4()]), "'rows'"),
+        (Open(inner=Open(any={1, 2})), "'inner'"),
+        (OpenData(Decimal("1.5")), "'held'"),
+    ],
+)
+def test_what_would_come_back_as_something_else_is_refused(payload: Any, field: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{field} would come back as something else"):
+        encode_payload(payload)

@@ -35,6 +35,11 @@ def stores_of(middleware: Sequence[Middleware]) -> list[str | Store]:
     return [store for link in middleware for store in getattr(link, "stores", ())]
 
 
+def letter_topics_of(middleware: Sequence[Middleware]) -> list[str]:
+    """Return the topics of dead letters that links name; empty if there is only the default."""
+    return [link.topic for link in middleware if isinstance(link, DeadLetter) and link.topic]
+
+
 def shorten(middleware: Sequence[Middleware], inner: Handler) -> Handler:
     """Return what `compose` does, without the links that do nothing as long as nothing goes wrong.
 

@@ -121,6 +121,9 @@ class OrderedSource(Source):
             raise error
         await self._clock.wait(keeper.changed, wait)
 
+    async def undelivered(self) -> object:
+        return await self._log.undelivered()
+
     async def ack(self, records: Sequence[Received]) -> None:
         for record in records:
             holding: Holding

@@ -30,6 +30,22 @@ async def test_every_reader_gets_everything_from_its_start(
     assert [received.position for received in await early.receive(10, 0.1)] == []
 
 
+async def test_a_reader_that_hears_nothing_is_noticed(bench: Bench, driver: NatsDriver) -> None:
+    reader = await bench.join(driver, None)
+    assert isinstance(reader, BroadcastSource)
+    assert await reader.undelivered() is None
+    pull = reader._reader._pull
+    assert pull is not None
+    pull.mute()
+    stored(await driver.publish(bench.records(2)))
+    seen = await reader.undelivered()
+    assert seen is not None
+    assert seen == await reader.undelivered()
+    await driver.native.jetstream().delete_consumer(bench.stream, reader._reader._name)
+    assert await reader.undelivered() is None
+    assert len(await take(reader, 2)) == 2, "by another consumer"
+
+
 async def test_a_topic_that_was_emptied_is_read_on(bench: Bench, driver: NatsDriver) -> None:
     stored(await driver.publish(bench.records(3)))
     await driver.native.jetstream().purge_stream(bench.stream)

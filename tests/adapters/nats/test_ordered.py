@@ -10,9 +10,10 @@ from anymq.driver import Received, SourceLost
 from anymq.errors import ConfigurationError
 from anymq.ordered import OrderedSource
 from anymq_nats import NatsDriver
+from anymq_nats.log import StreamLog
 from brokers import Server
 from tests.adapters.nats.support import Bench, stored
-from tests.adapters.support import attempt, bodies, eventually, take
+from tests.adapters.support import attempt, bodies, eventually, nothing, take
 
 pytestmark = pytest.mark.nats
 
@@ -53,6 +54,25 @@ async def publish(bench: Bench, driver: NatsDriver, count: int, begin: int = 0) 
         for n in range(begin, begin + count)
     ]
     stored(await driver.publish(records))
+
+
+async def test_partitions_that_are_not_heard_of_are_noticed(bench: Bench) -> None:
+    driver = await partitioned(bench)
+    source = await bench.join(driver, "ordered", topic=bench.topic(partitions=4), ordered=True)
+    assert isinstance(source, OrderedSource)
+    assert await nothing(source, 0.2)
+    assert await source.undelivered() is None
+    assert isinstance(source._log, StreamLog)
+    for reader in source._log._readers.values():
+        assert reader._pull is not None
+        reader._pull.mute()
+    stored(await driver.publish([bench.record(b"x", key="k")]))
+
+    async def noticed() -> object:
+        return await source.undelivered()
+
+    await eventually(noticed)
+    assert await source.undelivered() == await source.undelivered()
 
 
 async def test_members_share_the_partitions_and_keep_the_order(bench: Bench) -> None:

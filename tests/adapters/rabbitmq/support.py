@@ -161,7 +161,7 @@ async def nothing(source: Source, seconds: float = 0.7) -> None:
     assert bodies(await source.receive(100, seconds)) == []
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], *, seconds: float = 30.0) -> None:
+async def eventually(condition: Callable[[], Awaitable[object]], *, seconds: float = 30.0) -> None:
     """Wait until the condition holds."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110

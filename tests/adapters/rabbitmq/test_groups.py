@@ -16,6 +16,7 @@ from anymq.driver import Received, Source
 from anymq.errors import NotFound, UnsupportedOperation, translate
 from anymq.testing.tools import until
 from anymq_rabbitmq import RabbitMQDriver, fill, topology
+from anymq_rabbitmq.source import QueueSource
 from tests.adapters.rabbitmq.support import (
     Bench,
     bodies,
@@ -143,6 +144,28 @@ async def test_members_share_and_groups_do_not(bench: Bench) -> None:
     second = numbers(await take(sources[1], 10))
     assert not set(first) & set(second)
     assert numbers(await take(other, 100)) == list(range(100))
+
+
+async def test_a_consumer_that_the_server_has_forgotten_is_noticed(
+    bench: Bench, driver: RabbitMQDriver
+) -> None:
+    """A queue that moves may lose its consumers without a word (rabbitmq-server #14675)."""
+    source = await bench.join(driver)
+    assert isinstance(source, QueueSource)
+    assert await source.undelivered() is None
+    await source._consumer.pause()
+    await store(driver, bench.records(2))
+    await eventually(source.undelivered)
+    seen = await source.undelivered()
+    assert seen == await source.undelivered()
+    await store(driver, bench.records(1))
+    await eventually(lambda: _differs(source, seen))
+    assert len(await take(source, 3)) == 3
+    assert await source.undelivered() is None
+
+
+async def _differs(source: Source, seen: object) -> bool:
+    return await source.undelivered() != seen
 
 
 async def test_latest_begins_now(bench: Bench, driver: RabbitMQDriver) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -147,6 +147,59 @@ async def test_partitions_spread_and_are_handed_over(bench: Bench) -> None:
     await reader.read(500)
     reader.check(500)
     assert reader.revoked == []
+
+
+async def test_a_partition_whose_consumer_the_server_has_forgotten_is_noticed(bench: Bench) -> None:
+    driver = await opened(bench, 2)
+    reader = Reader(bench, 2)
+    members = [await reader.join(driver, start="latest"), await reader.join(driver)]
+    lanes = [lane for one in members for lane in one._lanes]  # type: ignore[attr-defined]
+    await lanes[0].consumer.pause()
+    await store(driver, keyed(bench, range(20)))
+    assert await members[0].undelivered() is None, "it is the other one's"
+    await reader.read(20)
+    for lane in lanes:
+        await lane.consumer.pause()
+    await store(driver, keyed(bench, range(20, 40)))
+
+    async def both_say_so() -> bool:
+        found = [await member.undelivered() for member in members]
+        return found[0] == found[1] and len(cast("list[object]", found[0] or [])) == 2
+
+    await eventually(both_say_so)
+
+
+async def test_a_history_that_has_been_read_is_not_waited_for(bench: Bench) -> None:
+    """A server that is killed while it deletes a queue has its name again, and nothing behind it:
+    to consume that is answered never."""
+    driver = await opened(bench, 2)
+    await store(driver, keyed(bench, range(40)))
+    reader = Reader(bench, 2)
+    group = driver._group(reader.topic, f"{bench.name}.billing", ordered=True, create=True)
+    await reader.join(driver)
+    await reader.read(40)
+
+    async def is_read() -> bool:
+        await reader.sources[0].receive(10, 0.1)
+        left = [await topology.exists(driver._link, queue) for queue in group.histories]
+        return not any(left)
+
+    await eventually(is_read)
+    await reader.sources.pop().aclose()
+    for queue in group.histories:  # Nothing will ever come of these.
+        await topology.ensure_queue(driver._link, queue, group.arguments())
+    await reader.join(driver)
+    await store(driver, keyed(bench, range(40, 60)))
+    await reader.read(60)
+    reader.check(60)
+    await reader.sources.pop().aclose()
+    await driver.delete_group(reader.topic, f"{bench.name}.billing")
+    for queue in group.histories:  # As if that had been cut short.
+        await driver._attempts_of(group).end(queue)
+    again = Reader(bench, 2)
+    await again.join(driver)
+    await again.read(60)
+    again.check(60)
 
 
 async def test_leaving_gives_back_in_order_and_uncounted(bench: Bench) -> None:

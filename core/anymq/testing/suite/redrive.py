@@ -182,9 +182,12 @@ class Redrive(Base):
         assert await broker.admin.dead_letters(topic, "a").drop_all() == 1
         assert await broker.admin.dead_letters(topic, "b").count() == 1
 
+    @pytest.mark.parametrize("named", [False, True])
     async def test_a_missing_topic_for_letters_is_said_at_once_and_costs_no_message(
-        self, url: str, broker: Broker, topic: str, caplog: pytest.LogCaptureFixture
+        self, named: bool, url: str, broker: Broker, topic: str, caplog: pytest.LogCaptureFixture
     ) -> None:
+        where = f"{topic}.refused" if named else f"{topic}.g.dlq"
+        chain = (Acknowledge(), DeadLetter(topic=where if named else None))
         await broker.publish(topic, "bad")
         async with broker.subscribe(topic, group="g"):
             pass  # the operator makes the group
@@ -198,15 +201,15 @@ class Redrive(Base):
         query = "&declare=false" if "?" in url else "?declare=false"
         async with (
             connect(url + query) as user,
-            user.subscribe(topic, group="g", handler=handle),
+            user.subscribe(topic, group="g", handler=handle, middleware=chain),
         ):
-            said = [r for r in caplog.records if f"{topic}.g.dlq" in r.getMessage()]
+            said = [r for r in caplog.records if where in r.getMessage()]
             assert said, "the name of the topic that is needed"
             await until(lambda: handled == ["bad"])
             await user.publish(topic, "good")
             await until(lambda: handled == ["bad", "good"])
-            await broker.publish(f"{topic}.g.dlq", "made by the operator")
-            letters = broker.admin.dead_letters(topic, "g")
+            await broker.publish(where, "made by the operator")
+            letters = broker.admin.dead_letters(topic, "g", stored_in=where)
             await eventually(
                 lambda: letters.list(where=lambda item: item.reason == "the first reason"), bool
             )

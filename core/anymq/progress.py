@@ -1,0 +1,59 @@
+"""`Progress`: notices a source that should be moving and is not."""
+
+from __future__ import annotations
+
+import asyncio
+
+from .driver import Source, SourceLost
+from .errors import text_of
+from .logs import logger
+
+log = logger("anymq.consumer")
+
+TIMEOUT = 5.0
+"""Seconds that the broker has to say what is waiting."""
+LONGEST = 300.0
+"""Seconds between two looks at a source that has long been idle."""
+
+
+class Progress:
+    """The watchdog of one source.
+
+    A client library may go on living and deliver nothing: its reading task has stalled, or the
+    broker has dropped a consumer without a word. So a source that had room and returned nothing for
+    `Source.stall` seconds is asked what is `undelivered`. The same answer twice, with nothing
+    delivered in between, means that it never will be.
+    """
+
+    def __init__(self, source: Source, now: float) -> None:
+        self.source = source
+        self._pause = source.stall
+        self._next = now + self._pause
+        self._seen: object = None
+
+    def moved(self, now: float) -> None:
+        """Something was delivered, or the source was not asked for anything."""
+        self._pause = self.source.stall
+        self._next = now + self._pause
+        self._seen = None
+
+    async def look(self, now: float) -> None:
+        """Look, if it is time. Raises `SourceLost` when the source stands still.
+
+        A broker that does not say what is waiting is asked again later.
+        """
+        if now < self._next:
+            return
+        seen: object = None
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                seen = await self.source.undelivered()
+        except SourceLost:
+            raise
+        except Exception as error:
+            log.debug("it is not known what is waiting: %s", text_of(error))
+        if seen is not None and seen == self._seen:
+            raise SourceLost(f"messages wait, and none is delivered: {seen}")
+        self._seen = seen
+        self._pause = self.source.stall if seen is not None else min(2 * self._pause, LONGEST)
+        self._next = now + self._pause

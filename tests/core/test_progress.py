@@ -1,0 +1,114 @@
+"""The watchdog: a source that should be moving and is not is replaced, and no other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from anymq.driver import Source, SourceLost
+from anymq.progress import LONGEST, TIMEOUT, Progress
+from anymq.testing.tools import until
+from tests.core.scripted import ScriptedSource, scripted
+
+HANG = object()
+
+
+def source_that_says(*answers: object) -> Source:
+    """A source whose `undelivered` gives these one after the other; it raises exceptions."""
+    left = list(answers)
+
+    class Told(ScriptedSource):
+        def __init__(self) -> None:
+            self.looked_at = 0
+
+        async def undelivered(self) -> object:
+            self.looked_at += 1
+            answer = left.pop(0) if len(left) > 1 else left[0]
+            if isinstance(answer, BaseException):
+                raise answer
+            if answer is HANG:
+                await asyncio.Event().wait()
+            return answer
+
+    return Told()
+
+
+async def looks(source: Source, *moments: float, moved: float | None = None) -> None:
+    progress = Progress(source, 0.0)
+    for moment in moments:
+        if moved is not None and moment > moved:
+            progress.moved(moved)
+            moved = None
+        await progress.look(moment)
+
+
+async def test_the_same_answer_twice_means_that_it_stands_still() -> None:
+    with pytest.raises(SourceLost, match="messages wait"):
+        await looks(source_that_says(("q", 7)), 31, 62)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        (None,),
+        (("q", 7), ("q", 8), ("q", 9), ("q", 10)),
+        (("q", 7), None, ("q", 7), None),
+        (ConnectionError("down"),),
+        (("q", 7), ConnectionError("down"), ("q", 7), ConnectionError("down")),
+    ],
+)
+async def test_others_are_left_alone(answers: tuple[object, ...]) -> None:
+    await looks(source_that_says(*answers), 31, 62, 400, 800)
+
+
+async def test_a_delivery_in_between_begins_it_anew() -> None:
+    await looks(source_that_says(("q", 7)), 31, 62, moved=40)
+
+
+async def test_it_does_not_look_too_soon_or_wait_for_ever() -> None:
+    source = source_that_says(HANG)
+    await looks(source, 1, 29)
+    assert source.looked_at == 0  # type: ignore[attr-defined]
+    async with asyncio.timeout(TIMEOUT + 5):
+        await looks(source, 31)
+
+
+async def test_an_idle_source_is_asked_ever_more_seldom() -> None:
+    source = source_that_says(None)
+    hour = 3600
+    await looks(source, *range(hour))
+    assert hour / LONGEST <= source.looked_at < hour / LONGEST + 6  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("group", ["g", None])
+async def test_a_silent_source_is_replaced(
+    group: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent: list[ScriptedSource] = []
+    receive: Callable[..., object] = ScriptedSource.receive
+
+    async def mute(self: ScriptedSource, limit: int, wait: float) -> object:
+        if not silent:
+            silent.append(self)
+        if self is silent[0]:
+            await asyncio.sleep(0.01)
+            return ()
+        return await receive(self, limit, wait)  # type: ignore[misc]
+
+    async def undelivered(self: ScriptedSource) -> object:
+        return ("one waits", 1) if self is silent[0] else None
+
+    monkeypatch.setattr(ScriptedSource, "stall", 0.05)
+    monkeypatch.setattr(ScriptedSource, "receive", mute)
+    monkeypatch.setattr(ScriptedSource, "undelivered", undelivered, raising=False)
+    broker, driver = await scripted()
+    async with broker.subscribe("t", group=group) as deliveries:
+        await until(lambda: len(driver.sources) == 2)
+        driver.sources[-1].put("x")
+        async with asyncio.timeout(10):
+            delivery = await anext(deliveries)
+        assert delivery.message.body == b"x"
+        await delivery.ack()
+    await broker.aclose()
