@@ -46,7 +46,7 @@ the topic goes through the default exchange into the queue; there is no log, so 
 replay, and no delay. A mapped quorum queue with a limit of deliveries is said in the log: RabbitMQ
 drops what exceeds it.
 
-Attributes of CloudEvents are headers ``ce-…``; message id, content type and timestamp are
+Attributes of CloudEvents are headers ``cloudEvents:…``; message id, content type and timestamp are
 properties too. ``CC`` and ``BCC``, by which RabbitMQ routes, travel as ``anymq-header-CC``.
 
 Delivery semantics

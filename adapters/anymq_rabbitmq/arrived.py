@@ -16,7 +16,7 @@ _TYPED = _OWN | wire.CONTENT_TYPE
 _TIME_SIZE = len(TIME_ENTRY % 0)
 _TIME_HEAD = (TIME_ENTRY % 0)[:-13]
 _CONTROL = b"anymq-"
-_ROUTED = b"cloudEvents"
+_SPELLINGS = (b"\x05ce-id", b"cloudEvents_")
 _FLAGS = {_OWN.to_bytes(2, "big"): False, _TYPED.to_bytes(2, "big"): True}
 
 
@@ -53,7 +53,7 @@ def arrived(delivery: Delivery, partition: int = 0) -> Arrived | None:
     """The record of a first delivery that anymq published to all groups; None for any other.
 
     Its properties are those that `encoding` writes, in that order, with the time as the first
-    header.
+    header. What versions before 0.1.0 wrote has the attributes of its event under other names.
     """
     properties = delivery.properties
     typed = _FLAGS.get(properties[:2])
@@ -67,7 +67,7 @@ def arrived(delivery: Delivery, partition: int = 0) -> Arrived | None:
         or not properties.startswith(_TIME_HEAD, table + 4)
         or not properties[begin - 13 : begin].isdigit()
         or properties.find(_CONTROL, begin) >= 0
-        or properties.find(_ROUTED, begin) >= 0
+        or any([properties.find(other, begin) >= 0 for other in _SPELLINGS])
     ):
         return None
     name = properties[end + 2 : end + 2 + properties[end + 1]]

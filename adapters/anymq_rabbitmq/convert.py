@@ -42,8 +42,13 @@ _BROKER_BYTES = tuple(name.encode() for name in _BROKER)
 _NOT_COPIED = frozenset({b"CC", b"BCC", REDELIVERIES.encode()})
 # Where copies come from: straight to their queue, and out of the ladder of delays.
 _DIRECT, _LADDER = b"\x00", b"anymq._delay.v1"
-# The spellings of the AMQP 1.0 binding of CloudEvents.
-_FOREIGN_PREFIXES = ("cloudEvents:", "cloudEvents_")
+PREFIX = "cloudEvents:"
+"""Before the names of attributes. CloudEvents' binding for AMQP has two spellings: all SDKs read
+this one, some the other one as well."""
+# The other one, and that of anymq before 0.1.0.
+_SPELLINGS = ("cloudEvents_", "ce-")
+_SPELLINGS_BYTES = tuple(name.encode() for name in _SPELLINGS)
+_ID, _SOURCE = PREFIX + "id", PREFIX + "source"
 
 
 def outgoing(record: Record, *, exchange: str, routing_key: str) -> Outgoing:
@@ -168,7 +173,7 @@ def received(
         return quick
     fields = wire.split(delivery.properties)
     headers = _headers(fields.get(wire.HEADERS))
-    name = position or wire.text(fields.get(wire.MESSAGE_ID)) or headers.get("ce-id")
+    name = position or wire.text(fields.get(wire.MESSAGE_ID)) or headers.get(_ID)
     if name is None:
         if nameless is None:
             return None
@@ -209,7 +214,7 @@ def header(delivery: Delivery, name: str) -> str | None:
 def identity(delivery: Delivery) -> str | None:
     """What `received` takes for the position of a message in a queue."""
     fields = wire.split(delivery.properties)
-    return wire.text(fields.get(wire.MESSAGE_ID)) or header(delivery, "ce-id")
+    return wire.text(fields.get(wire.MESSAGE_ID)) or _headers(fields.get(wire.HEADERS)).get(_ID)
 
 
 def fingerprint(delivery: Delivery) -> str:
@@ -249,8 +254,8 @@ def message_to(queue: str, body: bytes) -> Outgoing:
 def event_id(delivery: Delivery) -> tuple[str, str] | None:
     """What names a CloudEvent everywhere: its source and its id."""
     headers = _headers(wire.split(delivery.properties).get(wire.HEADERS))
-    name = headers.get("ce-id")
-    return (headers.get("ce-source", ""), name) if name else None
+    name = headers.get(_ID)
+    return (headers.get(_SOURCE, ""), name) if name else None
 
 
 def mark(name: str, queue: str) -> Outgoing:
@@ -322,15 +327,15 @@ def _properties(
 
 def _headers(table: bytes | None) -> dict[str, str]:
     headers = wire.headers(table)
-    if table is None or (b"cloudEvents" not in table and _ESCAPE_BYTES not in table):
+    if table is None or not any([part in table for part in (_ESCAPE_BYTES, *_SPELLINGS_BYTES)]):
         return headers
-    for name in [n for n in headers if n.startswith((_ESCAPE, *_FOREIGN_PREFIXES))]:
-        value = headers.pop(name)
-        if name.startswith(_ESCAPE):
-            if (meant := name.removeprefix(_ESCAPE)) in _ROUTES:
+    for spelling in (_ESCAPE, *_SPELLINGS):
+        for name in [name for name in headers if name.startswith(spelling)]:
+            value, meant = headers.pop(name), name.removeprefix(spelling)
+            if spelling != _ESCAPE:
+                headers.setdefault(PREFIX + meant, value)
+            elif meant in _ROUTES:
                 headers[meant] = value
-        else:
-            headers.setdefault("ce-" + name[len("cloudEvents:") :], value)
     return headers
 
 

@@ -70,7 +70,7 @@ class RabbitMQDriver(Driver):
 
     capabilities: ClassVar[Capabilities] = CAPABILITIES
     errors: ClassVar[ErrorTable] = ERRORS
-    binding: ClassVar[Binding] = Binding(prefix="ce-", content_type=None)
+    binding: ClassVar[Binding] = Binding(prefix=convert.PREFIX, content_type=None)
     options: ClassVar[type[Any]] = RabbitMQOptions
     # The server confirms a batch late, when it is on disk, and takes others meanwhile.
     overlap: ClassVar[int] = 4

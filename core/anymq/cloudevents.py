@@ -131,7 +131,7 @@ def decode(received: Received, binding: Binding, topic: str) -> Message:
     attributes: dict[str, str] = {}
     headers: dict[str, str] = {}
     content_type = received.content_type
-    prefix = binding.prefix
+    prefix = binding.prefix.lower()
     for name, value in received.headers.items():
         lower = name.lower()
         if lower in (binding.content_type, "content-type"):

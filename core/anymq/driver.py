@@ -92,6 +92,7 @@ class Binding:
     """
 
     prefix: str = "ce-"
+    """A reader of messages takes it in any case."""
     content_type: str | None = "content-type"
     percent: bool = False
     native_key: bool = False

@@ -17,6 +17,7 @@ from anymq import Message, connect
 from anymq.testing.harness import random_name
 from anymq.testing.tools import take_acked
 from tests.foreign.raw import STORED, Foreign
+from tests.foreign.raw_rabbitmq import RawRabbitMQ
 from tests.foreign.support import raw
 
 
@@ -95,3 +96,34 @@ async def test_rabbitmq_reads_what_the_sdk_writes(mode: Callable[..., amqp.AMQPM
     headers = list(made.application_properties.items())
     message = Foreign(body=made.application_data, headers=headers, properties=properties)
     check(await received("rabbitmq", message))
+
+
+@pytest.mark.rabbitmq
+async def test_rabbitmq_writes_what_the_sdk_reads() -> None:
+    topic = random_name()
+    async with raw("rabbitmq") as reader, connect(reader.url, source="/shop") as broker:
+        assert isinstance(reader, RawRabbitMQ)
+        await broker.admin.declare(topic)
+        queue = (await reader.channel.queue_declare(exclusive=True)).queue or ""
+        await reader.channel.queue_bind(queue, topic, "#")
+        order = Order(number=7)
+        await broker.publish(topic, order, id="id ü%", key="k", headers={"tenant": "t"})
+        got = await reader.channel.basic_get(queue)
+        properties = got.header.properties
+        sent = amqp.AMQPMessage(
+            properties={"content-type": properties.content_type},
+            application_properties=dict(properties.headers or {}),
+            application_data=got.body,
+        )
+    found = amqp.from_amqp_event(sent, JSONFormat())
+    assert (found.get_id(), found.get_source(), found.get_type()) == ("id ü%", "/shop", "Order")
+    assert found.get_attributes()["partitionkey"] == "k"
+    assert found.get_data() == {"number": 7}
+
+
+@pytest.mark.rabbitmq
+async def test_rabbitmq_reads_its_own_former_spelling() -> None:
+    headers = {"ce-id": "1", "ce-source": "/old", "ce-type": "Order", "ce-subject": "s", "x": "y"}
+    message = await received("rabbitmq", Foreign(body=b"{}", headers=list(headers.items())))
+    assert (message.id, message.source, message.type) == ("1", "/old", "Order")
+    assert dict(message.headers) == {"ce-subject": "s", "x": "y"}

@@ -60,7 +60,7 @@ class _Pipelined(Publishing):
     def __init__(self, channel: Channel, place: Place) -> None:
         self._channel = channel
         self._queue = queue_of(place)
-        self._headers = Headers(place.topic, prefix="ce-", content_type=None, keyed=True)
+        self._headers = Headers(place.topic, prefix="cloudEvents:", content_type=None, keyed=True)
 
     async def one(self, item: Item) -> None:
         await self.many([item])

@@ -94,7 +94,11 @@ class Bench:
             id=identity,
             unique=identity,
             body=b"%d" % body if isinstance(body, int) else body,
-            headers={"ce-id": identity, "ce-source": "test", **values.pop("headers", {})},
+            headers={
+                "cloudEvents:id": identity,
+                "cloudEvents:source": "test",
+                **values.pop("headers", {}),
+            },
             **values,
         )
 
@@ -106,8 +110,8 @@ class Bench:
         """What the core makes of a nack, or of a release if it is not `counted`."""
         current = attempt(received)
         shown = current + 1 if counted else current
-        identity = received.headers.get("ce-id", received.position)
-        headers = {"ce-id": identity, "anymq-attempt": str(shown)}
+        identity = received.headers.get("cloudEvents:id", received.position)
+        headers = {"cloudEvents:id": identity, "anymq-attempt": str(shown)}
         copy = Record(
             topic=self.name, id=identity, unique=new_id(), body=received.body, headers=headers
         )

@@ -239,7 +239,7 @@ async def test_nobody_reaches_what_is_no_topic_through_the_queue_of_what_is_due(
     ]
     for to in [*forged, [0.0, 1, bench.name, "k", log]]:
         message = aio_pika.Message(b"1", message_id="i", headers={due.HEADER: json.dumps(to)})
-        message.headers |= {"ce-id": "i", "ce-source": "/forger"}
+        message.headers |= {"cloudEvents:id": "i", "cloudEvents:source": "/forger"}
         await channel.default_exchange.publish(message, routing_key=due.QUEUE)
     assert numbers(await take(source, 1)) == [1]
     await nothing(source)

@@ -20,7 +20,7 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20) | st.sampled_from(
     [
         *("CC", "x-death", "anymq-attempt", "anymq-only-group", "anymq-redeliveries", "anymq-time"),
-        *("cloudEvents:source", "anymq-header-CC", "ce-id"),
+        *("cloudEvents:source", "cloudEvents_id", "anymq-header-CC", "ce-id"),
     ]
 )
 HEADERS = st.dictionaries(NAMES, TEXTS, max_size=5)
@@ -99,7 +99,7 @@ def without_time(properties: bytes) -> dict[int, bytes]:
 
 
 def test_a_usual_record_takes_the_quick_way() -> None:
-    record = Record(topic="t", id="1", unique="1", body=b"", headers={"ce-id": "1"})
+    record = Record(topic="t", id="1", unique="1", body=b"", headers={"cloudEvents:id": "1"})
     one = delivery(convert.outgoing(record, exchange="", routing_key="q").properties)
     assert isinstance(convert.received(one, token=one), Arrived)
 

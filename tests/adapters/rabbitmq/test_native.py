@@ -49,7 +49,7 @@ async def test_messages_of_others_are_received(bench: Bench, driver: RabbitMQDri
             "number": "5",
             "list": '[1, "a"]',
             "flag": "true",
-            "ce-id": "e-1",
+            "cloudEvents:id": "e-1",
         }.items()
     )
 
@@ -119,7 +119,7 @@ async def test_others_receive_cloudevents(bench: Bench, driver: RabbitMQDriver) 
     async with asyncio.timeout(10), queue.iterator() as messages:
         async for message in messages:
             assert message.body == b"{}"
-            assert message.message_id == record.id == message.headers["ce-id"]
+            assert message.message_id == record.id == message.headers["cloudEvents:id"]
             assert message.content_type == "application/json"
             assert message.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
             assert message.timestamp is not None

@@ -242,7 +242,7 @@ async def test_attempts_survive_a_crash_without_a_change_of_order(bench: Bench) 
     shown = {int(one.body): attempt(one) for one in received}
     assert (shown[2], shown[5]) == (3, 2)
     await second.ack(received[1:])
-    await store(driver, [bench.record(10, id=held[2].headers["ce-id"])])
+    await store(driver, [bench.record(10, id=held[2].headers["cloudEvents:id"])])
     (again_published,) = await take(second, 1)
     assert attempt(again_published) == 1
 
@@ -261,8 +261,8 @@ async def main(url, name):
     while True:
         received = await source.receive(20, 1)
         if received:
-            await source.ack(received[: len(received) // 2])
             print(*(one.body.decode() for one in received), flush=True)
+            await source.ack(received[: len(received) // 2])
 
 asyncio.run(main(*sys.argv[1:]))
 """
