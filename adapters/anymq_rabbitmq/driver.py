@@ -11,7 +11,12 @@ from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import aio_pika
-from aiormq.exceptions import AMQPError, ChannelAccessRefused, ChannelNotFoundEntity
+from aiormq.exceptions import (
+    AMQPError,
+    ChannelAccessRefused,
+    ChannelNotFoundEntity,
+    ConnectionClosed,
+)
 
 from anymq.capabilities import Capabilities
 from anymq.driver import (
@@ -190,6 +195,14 @@ class RabbitMQDriver(Driver):
             await topology.require_exchange(self._link, topology.exchange_of(spec.topic))
         if spec.group is None:
             return await self._follow(spec)
+        try:
+            return await self._take_part(spec)
+        except ConnectionClosed:
+            # With the connection the server punishes who consumes a quorum queue in the moment in
+            # which another member makes it.
+            return await self._take_part(spec)
+
+    async def _take_part(self, spec: SubscribeSpec) -> Source:
         group = self._group(spec.topic, spec.native_group, ordered=spec.ordered, create=spec.create)
         filling = await self._prepare(spec, group)
         try:
@@ -553,7 +566,8 @@ class RabbitMQDriver(Driver):
             await group.claim(self._link)
         else:
             await self._names.add_group(spec.topic.native, spec.native_group)
-            await self._attempts_of(group).begin(group.histories)
+            if spec.ordered:
+                await self._attempts_of(group).begin(group.histories)
         fill = Fill(self._link, self._publisher, group, settle=self._options.settle_time)
         if is_new and spec.start != "latest":
             await fill.order(await self._place(spec, group))

@@ -20,6 +20,9 @@ from .needs import needs
 
 QUIET = 0.5
 """Seconds in which a record that must not come would have come."""
+LEASE = 5.0
+"""Seconds after which a closed member's records go to the next one, where closing gives none back.
+"""
 
 
 def samples_of(broker: Broker, topic: str) -> Samples:
@@ -104,17 +107,17 @@ class Sources(Base):
     ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
         await stored(driver, samples, 1)
-        first = await driver.subscribe(samples.spec())
+        first = await driver.subscribe(samples.spec(lease=LEASE))
         (stale,) = await receive(first, 1)
         await first.aclose()
-        second = await driver.subscribe(samples.spec())
+        second = await driver.subscribe(samples.spec(lease=LEASE))
         (held,) = await receive(second, 1)
         # As a source may be asked that another has replaced, on one connection.
         await second.ack([stale])
         await second.nack([samples.nack(stale, 3600)])
         await second.extend([stale])
         await second.aclose()
-        async with joined(driver, samples) as third:
+        async with joined(driver, samples, lease=LEASE) as third:
             (back,) = await receive(third, 1)
             assert back.body == held.body
             await third.ack([back])
@@ -181,12 +184,12 @@ class Sources(Base):
     ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
         await stored(driver, samples, 3)
-        source = await driver.subscribe(samples.spec())
+        source = await driver.subscribe(samples.spec(lease=LEASE))
         got = await receive(source, 3)
         await source.ack(got[:1])
         await source.aclose()
         await source.aclose()
-        async with joined(driver, samples) as successor:
+        async with joined(driver, samples, lease=LEASE) as successor:
             left = await receive(successor, 2)
             assert sorted(contents(left)) == sorted(contents(got[1:]))
             await successor.ack(left)
