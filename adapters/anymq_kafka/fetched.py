@@ -99,6 +99,10 @@ class Fetched:
                 found = self._take(limit)
         return found
 
+    def is_open(self, tp: TopicPartition) -> bool:
+        """Whether more of what has been fetched of `tp` is still to be returned."""
+        return tp in self._open
+
     def touch(self) -> None:
         """Nothing is wanted now: the group shall know that this is no standstill."""
         with self._consumer._subscription.fetch_context():

@@ -7,16 +7,20 @@ from collections.abc import AsyncIterator, Sequence
 
 from anymq.driver import Received, Start
 from anymq.errors import StateError
+from anymq.logs import logger
 
-from .aio import AIOKafkaConsumer, Consumed, TopicPartition, kafka
+from .aio import AIOKafkaConsumer, TopicPartition, kafka
 from .clients import Clients
 from .commits import REFUSED
 from .delay import Delays
+from .fetched import Fetched, Found
 from .groups import Groups
 from .places import Places, check, partitions_of, places_for, reader
-from .records import received
+from .records import Unreadable
 from .retry import retry_topics
 from .topology import Topology
+
+log = logger("anymq.kafka")
 
 READ, SLICE = 500, 0.25
 _ALL = -1
@@ -36,26 +40,29 @@ async def browse(
         consumer.assign(list(left))
         for tp in left:
             consumer.seek(tp, places[tp])
+        fetched = Fetched(consumer, clients.options.max_decompressed)
         while left:
-            for tp, records in (await _read(clients, consumer, left)).items():
-                batch = [received(record) for record in records if record.offset < ends[tp]]
-                if batch:
+            for tp, records in await _read(clients, consumer, fetched, left):
+                if isinstance(records[0], Unreadable):
+                    log.warning("%s is left out: %s", tp.topic, records[0].reason)
+                elif batch := [record for record in records if record.offset < ends[tp]]:
                     yield batch
             # By position: the log may end with what is no record.
-            for tp in [tp for tp in left if await consumer.position(tp) >= ends[tp]]:
-                consumer.pause(tp)
-                del left[tp]
+            for tp in [tp for tp in left if not fetched.is_open(tp)]:
+                if await consumer.position(tp) >= ends[tp]:
+                    consumer.pause(tp)
+                    del left[tp]
 
 
 async def _read(
-    clients: Clients, consumer: AIOKafkaConsumer, left: Places
-) -> dict[TopicPartition, list[Consumed]]:
+    clients: Clients, consumer: AIOKafkaConsumer, fetched: Fetched, left: Places
+) -> Found:
     """Return the next records; empty if the position has moved over what is no record."""
-    found: dict[TopicPartition, list[Consumed]] = {}
+    found: Found = []
     async with asyncio.timeout(clients.options.request_timeout):
         before = {tp: await consumer.position(tp) for tp in left}
         while not found and before == {tp: await consumer.position(tp) for tp in left}:
-            found = await consumer.getmany(timeout_ms=round(SLICE * 1000), max_records=READ)
+            found = await fetched.read(SLICE, READ)
     return found
 
 

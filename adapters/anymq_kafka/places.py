@@ -7,7 +7,6 @@ import re
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
 
 from anymq.driver import Start
 from anymq.errors import ConfigurationError
@@ -16,7 +15,8 @@ from anymq.logs import logger
 from .aio import AIOKafkaConsumer, TopicPartition, commit, committed, kafka
 from .clients import Clients, stop_consumer
 from .commits import REFUSED
-from .records import DUE
+from .fetched import Fetched
+from .records import KafkaReceived
 from .topology import Topology
 
 log = logger("anymq.kafka")
@@ -96,28 +96,26 @@ async def times_at(clients: Clients, places: Places) -> dict[TopicPartition, int
     found: dict[TopicPartition, int] = {}
     if not places:
         return found
-    wait = round(clients.options.request_timeout * 500)
     async with reader(clients) as consumer:
-        consumer.assign(list(places))
+        fetched = Fetched(consumer, clients.options.max_decompressed)
         for tp, offset in places.items():
+            consumer.assign([tp])
             consumer.seek(tp, offset)
-        for tp in places:
-            records = (await consumer.getmany(tp, timeout_ms=wait, max_records=1)).get(tp)
-            if records:
+            for _, records in await fetched.read(clients.options.request_timeout / 2, 1):
                 found[tp] = _published(records[0])
     return found
 
 
-def _published(record: Any) -> int:
+def _published(record: KafkaReceived) -> int:
     """Return the time of a record; of a copy that waits for a retry, when it was published first.
 
     In milliseconds.
     """
-    stored, said = int(record.timestamp), dict(record.headers)
-    if DUE not in said:
+    stored = record.millis
+    if not record.headers.due():
         return stored
     try:
-        first = datetime.fromisoformat((said.get("ce_time") or b"").decode())
+        first = datetime.fromisoformat(record.headers.get("ce_time", ""))
         return min(stored, int(first.timestamp() * 1000))
     except (ValueError, OverflowError):
         return stored

@@ -60,7 +60,8 @@ Limits
   release counts as an attempt, and delayed publishing is refused. Adding ``orders._retry.*`` and
   ``orders._later.*.*`` to such a stream, with ``allow_msg_schedules`` and ``allow_msg_ttl``, makes
   them as good as anymq's own.
-- Retention deletes what is too old or too much, read or not. A ``retention_bytes`` that is asked
+- Retention deletes what is too old or too much, read or not; a group that comes back is told which
+  sequences may have been its. A ``retention_bytes`` that is asked
   for when the topic exists already also deletes what waits: the server cannot take its scheduling
   back from a stream.
 - All members of a group must use the same ``ack_deadline``; the last to subscribe sets it.

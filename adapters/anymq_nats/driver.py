@@ -37,6 +37,7 @@ from .client import CLIENT_PARTS
 from .connect import Target
 from .describe import describe_group, describe_topic
 from .errors import ERRORS
+from .gaps import tell_gap
 from .groups import make_consumer, make_marker
 from .link import Link
 from .listing import consumers, group_name, topic_names
@@ -167,6 +168,7 @@ class NatsDriver(Driver):
             prefetch_bytes=spec.prefetch_bytes,
             starts=starts,
         )
+        await tell_gap(self._link, consumer)
         await source.open()
         return source
 

@@ -9,7 +9,7 @@ import pytest
 from anymq import connect
 from anymq.driver import Record
 from anymq.testing import random_name
-from anymq.testing.tools import eventually, until
+from anymq.testing.tools import eventually, take, until
 from anymq_kafka.aio import CODECS, TopicPartition
 from anymq_kafka.batches import RecordBatch
 from anymq_kafka.records import KafkaReceived, Unreadable
@@ -87,6 +87,10 @@ async def test_it_becomes_a_letter_and_the_group_goes_on(server_url: str, ordere
         await until(lambda: b"after" in here and b"after" in everywhere)
         letters = broker.admin.dead_letters(topic, "g")
         found = await eventually(letters.list, bool)
+        # Whoever looks at the topic, or begins there, does not unpack it either.
+        assert [m.message.body async for m in broker.admin.browse(topic)] == [b"before", b"after"]
+        async with broker.subscribe(topic, group=None, start="0:1") as later:
+            assert (await take(later, 1))[0].message.body == b"after"
     assert here == everywhere == [b"before", b"after"]
     assert "max_decompressed" in str(found[0].reason)
 

@@ -180,6 +180,28 @@ async def test_a_paused_consumer_is_not_lost_and_a_stuck_one_is(
     await js.resume_consumer(bench.stream, name)
 
 
+async def test_what_was_deleted_before_a_group_read_it_is_said(
+    bench: Bench, driver: NatsDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    await (await bench.join(driver, "new")).aclose()
+    source = await bench.join(driver)
+    stored(await driver.publish(bench.records(2)))
+    await source.ack(await take(source, 2))
+    await source.aclose()
+    stored(await driver.publish(bench.records(6)))
+    assert not caplog.records
+    js = driver.native.jetstream()
+    info = await js.stream_info(bench.stream)
+    info.config.max_msgs = 3
+    await js.update_stream(info.config)
+    member = await bench.join(driver)
+    (line,) = [one for one in caplog.messages if "may have been deleted" in one]
+    assert "sequences 3 to 5 are gone" in line
+    assert len(await take(member, 3)) == 3
+    await (await bench.join(driver, "newer")).aclose()
+    assert len([one for one in caplog.messages if "may have been deleted" in one]) == 1
+
+
 async def test_a_consumer_may_bound_a_request(bench: Bench, driver: NatsDriver) -> None:
     config = {"durable_name": "bounded", "ack_policy": "explicit", "ack_wait": 60 * 10**9}
     config |= {"filter_subject": bench.name, "max_batch": 2}

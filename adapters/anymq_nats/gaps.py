@@ -1,0 +1,38 @@
+"""What retention has taken from a group that comes back."""
+
+from __future__ import annotations
+
+import nats.errors
+import nats.js.errors
+
+from anymq.logs import logger
+
+from .groups import Consumer
+from .link import Link
+
+_log = logger("anymq.nats")
+
+
+async def tell_gap(link: Link, consumer: Consumer) -> None:
+    """Say what of the stream was deleted before the group had read it.
+
+    The server passes over it without a word. Of a group that is being read all the time nobody can
+    tell; and what was deleted may have been copies for other groups.
+    """
+    stream = consumer.stream
+    try:
+        info = await link.api(f"CONSUMER.INFO.{stream.name}.{consumer.name}")
+        oldest = int((await link.api(f"STREAM.INFO.{stream.name}"))["state"]["first_seq"])
+    except (nats.errors.Error, nats.js.errors.Error) as error:
+        _log.debug("what was deleted before %s read it is not known: %r", consumer.name, error)
+        return
+    done = int(info["ack_floor"]["stream_seq"])
+    if done and done + 1 < oldest:
+        _log.warning(
+            "messages of %s may have been deleted by retention before the group %s "
+            "had read them: the sequences %d to %d are gone",
+            stream.subject,
+            consumer.name,
+            done + 1,
+            oldest - 1,
+        )
