@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from anymq import Topic, connect
 from anymq.driver import Received, Source, SourceLost
 from anymq.offsets import decode
 from anymq_kafka import KafkaDriver
@@ -327,6 +328,31 @@ async def _add_partitions(driver: KafkaDriver, topic: str, count: int) -> None:
     await driver._topology.call(
         lambda admin: admin.create_partitions({topic: NewPartitions(count)})
     )
+
+
+async def test_a_source_is_replaced_after_partitions_were_added(bench: Bench) -> None:
+    """A topic has more partitions than its `Topic` says then, and is consumed all the same."""
+    topic = Topic(bench.name, partitions=2)
+    async with connect(bench.url) as broker, broker.subscribe(topic, group="g") as deliveries:
+        await broker.publish(topic, "before")
+        async with asyncio.timeout(30):
+            await (await anext(deliveries)).ack()
+        assert isinstance(broker.driver, KafkaDriver)
+        await _add_partitions(broker.driver, bench.name, 4)
+        session = deliveries._session
+        assert session is not None
+        assert isinstance(session.source, GroupSource)
+        fetcher = session.source._reader.consumer._fetcher
+        assert fetcher is not None
+        fetcher._fetch_task.cancel()
+        await broker.publish_many(topic, [str(n) for n in range(20)], key=lambda body: body)
+        got: set[bytes] = set()
+        async with asyncio.timeout(60):
+            while len(got) < 20:
+                delivery = await anext(deliveries)
+                got.add(delivery.message.body)
+                await delivery.ack()
+        assert deliveries._session is not session
 
 
 async def test_markers_of_transactions_are_no_lag(bench: Bench, driver: KafkaDriver) -> None:
