@@ -16,8 +16,8 @@ _log = logger("anymq.nats")
 async def tell_gap(link: Link, consumer: Consumer) -> None:
     """Say what of the stream was deleted before the group had read it.
 
-    The server passes over it without a word. Of a group that is being read all the time nobody can
-    tell; and what was deleted may have been copies for other groups.
+    The server passes over it without a word. Some of it may have been copies for other groups.
+    What is deleted while members of the group read cannot be told from what they have read.
     """
     stream = consumer.stream
     try:

@@ -75,7 +75,7 @@ class Attempts:
         """Note that nothing is left in `queue`, before it is deleted.
 
         A server that is killed while it deletes a quorum queue has its name again afterwards, and
-        nothing behind it: who consumes it waits for ever.
+        nothing behind it: a consumer of it waits for ever.
         """
         await self.write([Note(queue, 1, QUEUE)])
 

@@ -198,8 +198,8 @@ class RabbitMQDriver(Driver):
         try:
             return await self._take_part(spec)
         except ConnectionClosed:
-            # With the connection the server punishes who consumes a quorum queue in the moment in
-            # which another member makes it.
+            # The server closes the connection of a consumer whose quorum queue is just being made
+            # by another member.
             return await self._take_part(spec)
 
     async def _take_part(self, spec: SubscribeSpec) -> Source:

@@ -229,6 +229,28 @@ async def test_a_stuck_record_is_overtaken_by_a_window_only() -> None:
     assert (await following.receive(1))[0].position == f"0-{seen}"
 
 
+async def test_nothing_is_undelivered_while_the_window_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What waits behind a stuck record is not the log's to deliver: the watchdog leaves it alone."""
+    broker = Broker(1)
+    broker.publish(0, 2 * WINDOW)
+    member = await joined(broker)
+
+    async def something() -> object:
+        return "something"
+
+    monkeypatch.setattr(member.log, "undelivered", something)
+    (stuck,) = await member.receive(1)
+    assert await member.source.undelivered() == "something"
+    while records := await member.receive(WINDOW, 0.1):
+        await passing(broker, member.source.ack(records))
+    assert await member.source.undelivered() is None
+    await passing(broker, member.source.ack([stuck]))
+    assert await member.source.undelivered() == "something"
+    await passing(broker, member.source.aclose())
+
+
 async def test_records_whose_delivery_could_not_be_noted_come_the_next_time() -> None:
     broker = Broker(1)
     broker.publish(0, 3)

@@ -100,11 +100,7 @@ class OrderedSource(Source):
     async def _read(self, limit: int, wait: float) -> None:
         keeper = self._keeper
         keeper.changed.clear()
-        asked = {
-            number: holding
-            for number, holding in keeper.held.items()
-            if holding.handing_out and holding.span < self._window
-        }
+        asked = self._with_room()
         if not asked:
             await self._nothing_to_read(wait)
             return
@@ -114,6 +110,14 @@ class OrderedSource(Source):
             if holding.handing_out and holding.take(record):
                 self._ready.append(record)
 
+    def _with_room(self) -> dict[int, Holding]:
+        """Return the partitions of which more may be read."""
+        return {
+            number: holding
+            for number, holding in self._keeper.held.items()
+            if holding.handing_out and holding.span < self._window
+        }
+
     async def _nothing_to_read(self, wait: float) -> None:
         keeper = self._keeper
         if not keeper.held and keeper.error is not None:
@@ -122,7 +126,7 @@ class OrderedSource(Source):
         await self._clock.wait(keeper.changed, wait)
 
     async def undelivered(self) -> object:
-        return await self._log.undelivered()
+        return await self._log.undelivered() if self._with_room() else None
 
     async def ack(self, records: Sequence[Received]) -> None:
         for record in records:

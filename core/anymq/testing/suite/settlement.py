@@ -120,6 +120,20 @@ class Settlement(Base):
             assert fourth.message == first.message
             await fourth.ack()
 
+    async def test_a_release_beside_a_nack_is_not_counted(self, broker: Broker, topic: str) -> None:
+        await broker.publish_many(topic, [str(number) for number in range(8)])
+        expected = {str(number).encode(): 1 + number % 2 for number in range(8)}
+        async with broker.subscribe(topic, group="g") as deliveries:
+            held = await take(deliveries, 8)
+            await asyncio.gather(
+                *(one.nack() if expected[one.message.body] == 2 else one.release() for one in held)
+            )
+        async with broker.subscribe(topic, group="g") as deliveries:
+            again = await take(deliveries, 8)
+            assert {one.message.body: one.attempt for one in again} == expected
+            for one in again:
+                await one.ack()
+
     async def test_a_release_keeps_the_attempts_made_in_place(
         self, url: str, broker: Broker, topic: str
     ) -> None:
