@@ -232,7 +232,7 @@ async def test_a_stuck_record_is_overtaken_by_a_window_only() -> None:
 async def test_nothing_is_undelivered_while_the_window_is_full(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What waits behind a stuck record is not the log's to deliver: the watchdog leaves it alone."""
+    """What waits behind a stuck record is not for the log to deliver."""
     broker = Broker(1)
     broker.publish(0, 2 * WINDOW)
     member = await joined(broker)
