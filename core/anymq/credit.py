@@ -105,10 +105,13 @@ class Credit:
             self.window = max(
                 self.window, int(min(self.window * GROWTH, self._floor + ahead, LARGEST))
             )
-        elif oldest_wait > STALE:
-            self.window = max(self.window // 2, self._floor)
-        elif now - self._looked < STALE:
-            return
+        else:
+            if oldest_wait > STALE:
+                self.window = max(self.window // 2, self._floor)
+            elif now - self._looked < STALE:
+                return
+            if self.held and not self._settled:
+                return  # What they are at has taken them all this time.
         self._settled, self._looked = 0, now
 
     def _ahead(self, now: float) -> float:

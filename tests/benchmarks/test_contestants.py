@@ -131,7 +131,7 @@ def test_each_has_a_name_of_its_own() -> None:
     ("backend", "made"),
     [
         ("kafka", Headers("orders", prefix="ce_", content_type="content-type", keyed=False)),
-        ("amqp", Headers("orders", prefix="ce-", content_type=None, keyed=True)),
+        ("amqp", Headers("orders", prefix="cloudEvents:", content_type=None, keyed=True)),
         ("nats", Headers("orders", prefix="ce-", content_type="ce-datacontenttype", keyed=True)),
         ("redis", Headers("orders", prefix="ce-", content_type="content-type", keyed=True)),
     ],

@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import partial
 
 from anymq.clock import Clock
-from anymq.driver import Due, Nack, Received, Record, Start, SubscribeSpec, TopicSpec
+from anymq.driver import Begun, Due, Nack, Received, Record, Start, SubscribeSpec, TopicSpec
 from anymq.ordered import OrderedSource, cursor_of
 from anymq.partitioned_log import Cell, PartitionedLog
 from anymq.testing.clock import VirtualClock
@@ -250,6 +250,8 @@ class Member:
         self.workers: dict[tuple[int, int], asyncio.Task[None]] = {}
         self.last: dict[object, int] = {}
         self.in_hand: dict[str, Received] = {}
+        self.begun: dict[str, int] = {}
+        """By place how many earlier deliveries the next one has to show, once a start is noted."""
         self.reader: asyncio.Task[None] | None = None
         self.failures: list[BaseException] = []
 
@@ -293,9 +295,17 @@ class Member:
             task.cancel()
         for name, record in self.in_hand.items():
             if name not in self.group.acked and not record.token[0].gone:
-                self.group.redelivered[name] = record.redeliveries + 1
+                self.group.redelivered[name] = self._shown_after(record)
         for members in self.group.handling.values():
             members.discard(self)
+
+    def _shown_after(self, record: Received) -> int:
+        """How many earlier deliveries `record` has to show when this member has crashed.
+
+        Where starts are noted a delivery without one changes nothing; else it may have been one.
+        """
+        noted = self.source.known_attempt(record) is not None
+        return self.begun.get(record.position, record.redeliveries + (not noted))
 
     async def revoke(self, partitions: frozenset[int], gone: bool) -> None:
         for lane, queued in self.lanes.items():
@@ -352,7 +362,9 @@ class Member:
                 try:
                     await self._handle(record)
                 finally:
-                    self.in_hand.pop(record.position, None) if self.state != "dead" else None
+                    if self.state != "dead":
+                        self.in_hand.pop(record.position, None)
+                        self.begun.pop(record.position, None)
         finally:
             if self.state != "dead":
                 del self.workers[lane]
@@ -362,6 +374,12 @@ class Member:
     async def _handle(self, record: Received) -> None:
         chance, group, name = self.group.broker.random, self.group, record.position
         attempt = record.redeliveries + 1
+        known = self.source.known_attempt(record)
+        if known is not None:
+            # As the engine does it: if nothing is known, the one before is taken for a start.
+            attempt = known + 1 + (known == 1)
+            await self._settle(partial(self.source.begin, [Begun(record, attempt)]))
+            self.begun[name] = attempt - 1
         while True:
             group.begin(self, record.partition)
             await self.clock.sleep(chance.choice((0, 0, 0.01, 0.3, 1.5)))
@@ -371,6 +389,7 @@ class Member:
             await self._settle(partial(self.source.keep, [nack(record, attempt)]))
             if not record.token[0].gone:
                 group.redelivered[name] = attempt - 1
+                self.begun[name] = attempt - 1
             await self.clock.sleep(0.5)
         group.in_doubt.add(name)
         await self._settle(partial(self.source.ack, [record]))

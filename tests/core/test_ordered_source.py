@@ -133,8 +133,26 @@ async def test_only_what_was_handed_out_is_in_doubt() -> None:
     await third.source.aclose()
     fourth = await joined(broker, "fourth")
     records = await fourth.receive()
-    assert list(counts(records).values()) == [0, 2, 0, 0, 0, 0]
-    assert known(fourth, records) == [None] * 6
+    # The one that left has begun none of them: it is still not known whether the first had.
+    assert list(counts(records).values()) == [1, 2, 1, 1, 0, 0]
+    assert known(fourth, records) == [1, 3, 1, 1, None, None]
+
+
+async def test_a_failure_after_a_noted_start_outlives_a_crash() -> None:
+    broker = Broker(1)
+    broker.publish(0, 1)
+    first = await joined(broker, "first")
+    await first.receive()
+    first.crash()
+    second = await joined(broker, "second")
+    await broker.clock.advance(LEASE + 2)
+    (record,) = await second.receive()
+    await passing(broker, second.source.begin([Begun(record, 3)]))
+    await passing(broker, second.source.keep([nack(record, 4)]))
+    second.crash()
+    third = await joined(broker, "third")
+    await broker.clock.advance(LEASE + 2)
+    assert counts(await third.receive()) == {"0-0": 3}
 
 
 async def test_what_was_given_back_is_not_counted_when_the_next_owner_crashes() -> None:

@@ -24,9 +24,11 @@ class Holding:
         "_attempts",
         "_beat",
         "_begun",
+        "_certain",
         "_counting",
         "_delivered",
         "_done",
+        "_doubtful",
         "_due",
         "_exact",
         "_inherited",
@@ -76,6 +78,10 @@ class Holding:
         # what the next delivery shows of those with a handler, unless we leave.
         self._known: dict[str, int] = {}
         self._begun: dict[str, int] = {}
+        # Of those the ones whose last start is not known, and the others: neither changes before
+        # a handler begins, whoever owns the partition then.
+        self._doubtful: set[str] = set()
+        self._certain: dict[str, int] = {}
         self._due: dict[str, Sequence[float]] = {}
 
     @property
@@ -111,7 +117,11 @@ class Holding:
                 self._shown[place] = shown
             if self._counting:
                 self._known[place] = shown
-                record.redeliveries += exact is None
+                if exact is None:
+                    self._doubtful.add(place)
+                    record.redeliveries += 1
+                else:
+                    self._certain[place] = shown
             if place in self._waits:
                 self._due[place] = self._waits[place]
                 record.not_before = Due(*self._waits[place])
@@ -130,6 +140,8 @@ class Holding:
         self._kept.pop(place, None)
         self._known.pop(place, None)
         self._begun.pop(place, None)
+        self._doubtful.discard(place)
+        self._certain.pop(place, None)
         self._due.pop(place, None)
         self._done[place] = None
         self.dirty = True
@@ -139,6 +151,8 @@ class Holding:
         """Let the next delivery of `place`, by whomever, show so many earlier ones, and `due`."""
         if not self.gone and place in self._open:
             self._kept[place] = redeliveries
+            self._begun.pop(place, None)  # that start is counted in it
+            self._doubtful.discard(place)
             self._due.pop(place, None)
             if due is not None:
                 self._due[place] = due
@@ -157,10 +171,7 @@ class Holding:
     def content(self, owner: str, *, lease: float, now: float) -> Content:
         """Return what the cell is to say now; once `left`, that the partition is free."""
         self._beat += 1
-        counting = self._counting
-        delivered = self._delivered if counting else ""
-        if not (self.left or counting) and self._open:
-            delivered = self._order[-1]
+        delivered = self._last_delivered()
         return Content(
             cursor=self.cursor,
             owner="" if self.left else owner,
@@ -175,18 +186,30 @@ class Holding:
             attempts={**self._attempts, **self._shown},
             kept={
                 **self._exact,
-                **self._given_back(),
+                **(self._given_back(delivered) if self.left else self._certain),
                 **self._kept,
                 **({} if self.left else self._begun),
             },
             due={**self._waits, **self._due},
         )
 
-    def _given_back(self) -> dict[str, int]:
-        """What we leave unsettled, where the next owner would count it as delivered."""
-        if not (self.left and self._counting):
-            return {}
-        return {place: self._shown.get(place, 0) for place in self._open}
+    def _last_delivered(self) -> str:
+        """The last place of which a member that may have died may have begun a handler."""
+        if self._counting:
+            return self._delivered
+        if not self.left:
+            return self._order[-1] if self._open else ""
+        return next((place for place in reversed(self._order) if place in self._doubtful), "")
+
+    def _given_back(self, delivered: str) -> dict[str, int]:
+        """What we leave unsettled, where the next owner would be in doubt and need not be."""
+        found: dict[str, int] = {}
+        for place in self._order if delivered else ():
+            if place in self._open and place not in self._doubtful:
+                found[place] = self._shown.get(place, 0)
+            if place == delivered:
+                break
+        return found
 
     def _inherit(self, place: str) -> None:
         """One place less of what members before us handed out; then nothing of theirs is left."""

@@ -1,0 +1,48 @@
+"""How the window follows the handlers, step by step."""
+
+from __future__ import annotations
+
+from anymq.credit import LARGEST, Credit
+
+
+def fetch(credit: Credit, count: int, now: float) -> None:
+    """A fetch that came back full, while the handlers had nothing to do."""
+    credit.take(count, count)
+    credit.fetched(full=True, starved=True, oldest_wait=0.0, now=now)
+
+
+def look(credit: Credit, now: float) -> None:
+    """A fetch for which there was no room."""
+    credit.fetched(full=False, starved=True, oldest_wait=0.0, now=now)
+
+
+def test_a_slow_handler_is_not_taken_for_a_fast_one() -> None:
+    """It ends a moment after a look: what it took began long before."""
+    credit = Credit(concurrency=1, fixed=None)
+    fetch(credit, 1, 100.0)
+    for now in (101.0, 102.0, 103.0):
+        look(credit, now)
+    credit.give(1, 1)
+    fetch(credit, 1, 103.001)
+    assert credit.window == 1
+
+
+def test_a_fast_handler_has_the_largest_window_within_some_fetches() -> None:
+    credit = Credit(concurrency=1, fixed=None)
+    now = 100.0
+    for _ in range(6):
+        count = credit.room
+        fetch(credit, count, now)
+        credit.give(count, count)
+        now += count * 0.0002
+    assert credit.window == LARGEST
+
+
+def test_an_idle_handler_is_measured_from_when_it_has_work() -> None:
+    credit = Credit(concurrency=1, fixed=None)
+    for now in range(100, 160):
+        look(credit, float(now))
+    fetch(credit, 1, 160.0)
+    credit.give(1, 1)
+    fetch(credit, 1, 160.001)
+    assert credit.window == 8
