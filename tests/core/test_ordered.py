@@ -86,7 +86,8 @@ async def stall(group: Group, member: Any) -> None:
     clock = group.broker.clock
     group.unclean = True
     member.process.stop()
-    await clock.sleep(LEASE * 0.5)
+    # What is left of its lease, at least; one that was cut off may have nothing left.
+    await clock.sleep(0 if member.process.cut_off else LEASE * 0.5)
     member.excused = True
     await clock.sleep(LEASE)
     if member.state != "dead":
