@@ -19,15 +19,15 @@ async def tell_gap(link: Link, consumer: Consumer) -> None:
     The server passes over it without a word. Some of it may have been copies for other groups.
     What is deleted while members of the group read cannot be told from what they have read.
     """
-    stream = consumer.stream
+    stream, done = consumer.stream, consumer.done
+    if not done:
+        return
     try:
-        info = await link.api(f"CONSUMER.INFO.{stream.name}.{consumer.name}")
         oldest = int((await link.api(f"STREAM.INFO.{stream.name}"))["state"]["first_seq"])
     except (nats.errors.Error, nats.js.errors.Error) as error:
         _log.debug("what was deleted before %s read it is not known: %r", consumer.name, error)
         return
-    done = int(info["ack_floor"]["stream_seq"])
-    if done and done + 1 < oldest:
+    if done + 1 < oldest:
         _log.warning(
             "messages of %s may have been deleted by retention before the group %s "
             "had read them: the sequences %d to %d are gone",

@@ -34,6 +34,8 @@ class Consumer:
     """The most messages it gives for one request; 0: any number."""
     private: str | None
     """The subject that only this group receives, if it has one."""
+    done: int
+    """The sequence up to which the group had settled everything when this member joined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ class Marker:
 async def make_consumer(link: Link, stream: Stream, spec: SubscribeSpec) -> Consumer:
     """Return the durable consumer of the group, having made it where there was none."""
     name = consumer_name(spec.native_group)
-    config = (await _find_or_create(link, stream, name, spec))["config"]
+    info = await _find_or_create(link, stream, name, spec)
+    config = info["config"]
     wanted = _changes(config, stream, name, spec)
     shorter = wanted.get("ack_wait", 0) < config.get("ack_wait", 0)
     if "ack_wait" in wanted and shorter and await members(link, stream.name, name):
@@ -68,7 +71,7 @@ async def make_consumer(link: Link, stream: Stream, spec: SubscribeSpec) -> Cons
     if spec.create and wanted:
         config = (await save(link, stream, {**config, **wanted}, "update"))["config"]
     _check(config, name, spec)
-    return _consumer(config, stream, name)
+    return _consumer(config, stream, name, done=int(info["ack_floor"]["stream_seq"]))
 
 
 async def make_marker(link: Link, stream: Stream, spec: SubscribeSpec) -> Marker:
@@ -171,7 +174,7 @@ def _check(config: Config, name: str, spec: SubscribeSpec) -> None:
         raise ConfigurationError(f"the consumer {name!r} cannot be used: {problem}")
 
 
-def _consumer(config: Config, stream: Stream, name: str) -> Consumer:
+def _consumer(config: Config, stream: Stream, name: str, *, done: int) -> Consumer:
     private = private_subject(stream.subject, name)
     return Consumer(
         name=name,
@@ -179,4 +182,5 @@ def _consumer(config: Config, stream: Stream, name: str) -> Consumer:
         lease=config["ack_wait"] / NANO,
         max_batch=int(config.get("max_batch") or 0),
         private=private if stream.copies and private in subjects_of(config) else None,
+        done=done,
     )
