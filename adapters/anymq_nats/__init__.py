@@ -60,10 +60,9 @@ Limits
   release counts as an attempt, and delayed publishing is refused. Adding ``orders._retry.*`` and
   ``orders._later.*.*`` to such a stream, with ``allow_msg_schedules`` and ``allow_msg_ttl``, makes
   them as good as anymq's own.
-- Retention deletes what is too old or too much, read or not; a group that comes back is told which
-  sequences may have been its. A ``retention_bytes`` that is asked
-  for when the topic exists already also deletes what waits: the server cannot take its scheduling
-  back from a stream.
+- Retention deletes what is too old or too much, read or not. When a group comes back, a warning
+  names the sequences that are gone. A ``retention_bytes`` that is asked for when the topic exists
+  already also deletes what waits: the server cannot take its scheduling back from a stream.
 - All members of a group must use the same ``ack_deadline``; the last to subscribe sets it.
 - A consumer made by hand is refused where the delivery contract could not be kept: push delivery,
   another ack policy, a ``max_deliver``, or an ``ack_wait`` below ``ack_deadline``.

@@ -52,16 +52,13 @@ class Together:
     async def _run(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+            replies: Sequence[Any] = [_closed()] * len(batch)
             try:
                 replies = await self._commands.evals([call for call, _ in batch])
             except BaseException as raw:
-                replies = [_closed()] * len(batch)
-                try:
-                    replies = [fault(raw, "the client library")] * len(batch)
-                finally:
-                    _answer(batch, replies)
-                continue
-            _answer(batch, replies)
+                replies = [fault(raw, "the client library")] * len(batch)
+            finally:
+                _answer(batch, replies)
         self._task = None
 
 

@@ -11,7 +11,7 @@ from .logs import logger
 log = logger("anymq.consumer")
 
 TIMEOUT = 5.0
-"""Seconds that the broker has to say what is waiting."""
+"""Seconds that the broker has to answer."""
 LONGEST = 300.0
 """Seconds between two looks at a source that has long been idle."""
 
@@ -21,8 +21,8 @@ class Progress:
 
     A client library may go on living and deliver nothing: its reading task has stalled, or the
     broker has dropped a consumer without a word. So a source that had room and returned nothing for
-    `Source.stall` seconds is asked what is `undelivered`. The same answer twice, with nothing
-    delivered in between, means that it never will be.
+    `Source.stall` seconds is asked for what is `undelivered`. If it gives the same answer twice,
+    and delivered nothing in between, the source has stalled.
     """
 
     def __init__(self, source: Source, now: float) -> None:
@@ -38,9 +38,9 @@ class Progress:
         self._seen = None
 
     async def look(self, now: float) -> None:
-        """Look, if it is time. Raises `SourceLost` when the source stands still.
+        """Look, if it is time. Raises `SourceLost` if the source has stalled.
 
-        A broker that does not say what is waiting is asked again later.
+        If the broker does not answer, the next look asks it again.
         """
         if now < self._next:
             return
@@ -51,7 +51,7 @@ class Progress:
         except SourceLost:
             raise
         except Exception as error:
-            log.debug("it is not known what is waiting: %s", text_of(error))
+            log.debug("the broker does not say what is undelivered: %s", text_of(error))
         if seen is not None and seen == self._seen:
             raise SourceLost(f"messages wait, and none is delivered: {seen}")
         self._seen = seen

@@ -86,7 +86,7 @@ async def stall(group: Group, member: Any) -> None:
     clock = group.broker.clock
     group.unclean = True
     member.process.stop()
-    # What is left of its lease, at least; one that was cut off may have nothing left.
+    # Half of its lease is left at least, unless it was cut off: then nothing may be left.
     await clock.sleep(0 if member.process.cut_off else LEASE * 0.5)
     member.excused = True
     await clock.sleep(LEASE)

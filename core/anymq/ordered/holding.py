@@ -78,8 +78,8 @@ class Holding:
         # what the next delivery shows of those with a handler, unless we leave.
         self._known: dict[str, int] = {}
         self._begun: dict[str, int] = {}
-        # Of those the ones whose last start is not known, and the others: neither changes before
-        # a handler begins, whoever owns the partition then.
+        # Of those: the places whose last start is unknown, and the ones whose count is certain.
+        # Both outlive a change of the owner, until a handler begins.
         self._doubtful: set[str] = set()
         self._certain: dict[str, int] = {}
         self._due: dict[str, Sequence[float]] = {}

@@ -87,7 +87,7 @@ async def test_it_becomes_a_letter_and_the_group_goes_on(server_url: str, ordere
         await until(lambda: b"after" in here and b"after" in everywhere)
         letters = broker.admin.dead_letters(topic, "g")
         found = await eventually(letters.list, bool)
-        # Whoever looks at the topic, or begins there, does not unpack it either.
+        # `browse`, and a reader that begins at that position, do not unpack it either.
         assert [m.message.body async for m in broker.admin.browse(topic)] == [b"before", b"after"]
         async with broker.subscribe(topic, group=None, start="0:1") as later:
             assert (await take(later, 1))[0].message.body == b"after"
