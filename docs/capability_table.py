@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from anymq.capabilities import Capabilities, Support
-from anymq.registry import load_driver
+from anymq.driver import Capabilities, Support
+from anymq.driver.registry import load_driver
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from functools import partial
+from typing import Any
 
-from anymq.driver import Revoke
-from anymq.logs import logger
-from anymq.offsets import OffsetTracker
-from anymq.supervised import fault, supervise
+from anymq.driver import OffsetTracker, fault, logger, supervise
 
 from .aio import (
     AIOKafkaConsumer,
@@ -22,6 +20,9 @@ from .aio import (
 )
 from .balance import Balancer, Claim
 from .records import KafkaReceived
+
+Revoke = Callable[[frozenset[int], bool], Coroutine[Any, Any, None]]
+"""See `Listener.revoke`."""
 
 log = logger("anymq.kafka")
 

@@ -17,7 +17,7 @@ from .records import written_headers, written_key, written_value
 from .varint import SMALL, WRITTEN, length, written
 
 KEPT = 512
-"""How many encoded names and common headers are remembered, before all are forgotten."""
+"""How many encoded names are remembered, before all are forgotten."""
 
 # Base offset, length, leader epoch, magic, checksum; what the checksum is of follows.
 _FRAME = struct.Struct(">qiibI")
@@ -27,21 +27,12 @@ _NO_KEY = written(-1)
 _PLACES = tuple(b"\0\0" + place for place in WRITTEN)
 """Attributes, the distance in time and the place of a record, by its place."""
 
-Common = tuple[Mapping[str, str], int, bytes]
-
-_commons: dict[int, Common] = {}
 _names: dict[str, bytes] = {}
 
 
-def _common_of(headers: Mapping[str, str]) -> Common:
-    """Return `headers`, their number, and how they are written; the same ones again at once."""
-    known = _commons.get(id(headers))
-    if known is None:
-        if len(_commons) >= KEPT:
-            _commons.clear()
-        written = b"".join([_name(name) + _value(value) for name, value in headers.items()])
-        known = _commons[id(headers)] = (headers, len(headers), written)
-    return known
+def _shared(headers: Mapping[str, str]) -> tuple[int, bytes]:
+    """Return the number of `headers`, and how they are written."""
+    return len(headers), b"".join([_name(name) + _value(value) for name, value in headers.items()])
 
 
 def _name(name: str) -> bytes:
@@ -84,10 +75,10 @@ class RecordBatch:
         """Take `record`, if there is room."""
         if record.original is not None:
             return self._add_copy(record)
-        common = _commons.get(id(record.common)) or _common_of(record.common)
+        count, shared = record.common.encoded(_shared)
         own = record.own
-        count = common[1] + len(own)
-        headers = [WRITTEN[count] if count < SMALL else length(count), common[2]]
+        count += len(own)
+        headers = [WRITTEN[count] if count < SMALL else length(count), shared]
         for name, value in own.items():
             data = value.encode()
             size = len(data)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from anymq.driver import Nack, Received, Source, SourceLost, SubscribeSpec
-from anymq.logs import logger
+from anymq.driver import Listener, Reader, Received, SourceLost, SubscribeSpec, logger
 
 from .aio import AIOKafkaConsumer, TopicPartition, has_ended, kafka
 from .clients import Clients, stop_consumer
@@ -23,7 +22,7 @@ LOOK_TIMEOUT = 5.0
 JUMP_PAUSE = 10.0
 
 
-class BroadcastSource(Source):
+class BroadcastSource(Reader):
     """Reads every partition, also those that are added later, from its beginning.
 
     Its place is in memory: a consumer that has fallen silent is replaced by one that goes on from
@@ -38,10 +37,9 @@ class BroadcastSource(Source):
         places: dict[TopicPartition, int],
         clients: Clients,
         topology: Topology,
-        spec: SubscribeSpec,
+        listener: Listener,
     ) -> None:
-        self._skipped = spec.skipped
-        self._unreadable = spec.unreadable
+        self._listener = listener
         self._jumps: dict[TopicPartition, int] = {}
         """Where there was a jump that has not been looked at."""
         self._look_after = 0.0
@@ -60,7 +58,7 @@ class BroadcastSource(Source):
 
     @classmethod
     async def open(
-        cls, spec: SubscribeSpec, clients: Clients, topology: Topology
+        cls, spec: SubscribeSpec, listener: Listener, clients: Clients, topology: Topology
     ) -> BroadcastSource:
         """Fix the place to begin at, in every partition."""
         topic = spec.topic.native
@@ -74,7 +72,7 @@ class BroadcastSource(Source):
                     places = dict(spec.place)
                 else:
                     places = await places_for(clients, consumer, tps, spec.start)
-            source = cls(topic, consumer, places, clients, topology, spec)
+            source = cls(topic, consumer, places, clients, topology, listener)
             if spec.place is not None:
                 source._jumps = dict(places)
             return source
@@ -106,7 +104,7 @@ class BroadcastSource(Source):
         batch: list[Received] = []
         for tp, records in found:
             if isinstance(records[0], Unreadable):
-                self._unreadable(records, records[0].reason)
+                self._listener.unreadable(records, records[0].reason)
             else:
                 batch += records
             place = self._places[tp]
@@ -116,15 +114,6 @@ class BroadcastSource(Source):
         if batch:
             self._moved()
         return batch
-
-    async def ack(self, records: Sequence[Received]) -> None:
-        """Nothing to settle."""
-
-    async def nack(self, nacks: Sequence[Nack]) -> None:
-        """Nothing to settle."""
-
-    async def release(self, nacks: Sequence[Nack]) -> None:
-        """Nothing to settle."""
 
     async def aclose(self) -> None:
         if not self._closed:
@@ -143,7 +132,7 @@ class BroadcastSource(Source):
                     self._places[tp] = begins[tp]
                     self._consumer.seek(tp, begins[tp])
                 number = tp.partition
-                self._skipped(f"{number}:{place - 1}", f"{number}:{begins[tp]}")
+                self._listener.skipped(f"{number}:{place - 1}", f"{number}:{begins[tp]}")
 
     def _moved(self) -> None:
         self._next = self._loop.time() + self._stall

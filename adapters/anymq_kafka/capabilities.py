@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anymq.capabilities import Capabilities, emulated, native, unsupported
+from anymq.driver import Capabilities, emulated, native, unsupported
 
 CAPABILITIES = Capabilities(
     durability=(

@@ -10,10 +10,15 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from anymq.errors import AccessDenied, ConfigurationError, InvalidURL, translate
-from anymq.logs import logger
-from anymq.tls import client_context
-from anymq.url import URL
+from anymq.driver import (
+    URL,
+    AccessDenied,
+    ConfigurationError,
+    InvalidURL,
+    client_context,
+    logger,
+    translate,
+)
 
 from .aio import (
     CODECS,

@@ -6,15 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from anymq.logs import logger
-from anymq.offsets import MAX_METADATA
-from anymq.supervised import supervise
+from anymq.driver import Received, logger, offsets, supervise
 
 from .aio import AIOKafkaConsumer, TopicPartition, commit, kafka
 
 if TYPE_CHECKING:
-    from anymq.driver import Dropped
-
     from .assignment import Partition
     from .records import KafkaReceived
 
@@ -43,7 +39,7 @@ class Committer:
         interval: float,
         allowed: Callable[[], Awaitable[object]],
         committed: Callable[[Partition], None],
-        dropped: Dropped,
+        dropped: Callable[[Sequence[Received]], None],
     ) -> None:
         self._consumer = consumer
         self._partitions = partitions
@@ -52,7 +48,7 @@ class Committer:
         self._committed = committed
         self._dropped = dropped
         self._done: list[Sequence[KafkaReceived]] = []
-        self._limit = MAX_METADATA
+        self._limit = offsets.MAX_METADATA
         self._dirty = asyncio.Event()
         self._task = supervise(self._run(), name="anymq-kafka-commit")
         self.error: kafka.KafkaError | None = None

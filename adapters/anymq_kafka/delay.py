@@ -19,10 +19,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from anymq.driver import Outcome, Received, Record
-from anymq.logs import logger
-from anymq.stamp import new_id
-from anymq.supervised import supervise
+from anymq.driver import Outcome, Received, Record, logger, new_id, supervise
 
 from .aio import TopicPartition, kafka
 from .clients import Clients

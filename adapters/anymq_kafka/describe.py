@@ -6,9 +6,15 @@ import asyncio
 import time
 from collections.abc import Mapping
 
-from anymq.driver import TopicSpec
-from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
-from anymq.message import moment
+from anymq.driver import (
+    GroupInfo,
+    MemberInfo,
+    PartitionInfo,
+    PoisonInfo,
+    TopicInfo,
+    TopicSpec,
+    moment,
+)
 
 from .aio import TopicPartition, kafka
 from .balance import ORDERED, UNORDERED

@@ -6,22 +6,26 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import ClassVar, Self
 
-from anymq.capabilities import Capabilities
 from anymq.driver import (
+    URL,
     Binding,
+    Capabilities,
+    Clock,
+    ConfigurationError,
     Driver,
+    ErrorTable,
+    GroupInfo,
+    Listener,
     Outcome,
+    Reader,
     Received,
     Record,
-    Source,
     Start,
     SubscribeSpec,
+    TopicInfo,
     TopicSpec,
+    logger,
 )
-from anymq.errors import ConfigurationError, ErrorTable
-from anymq.info import GroupInfo, TopicInfo
-from anymq.logs import logger
-from anymq.url import URL
 
 from . import describe, operate
 from .aio import CLIENT_PARTS, AIOKafkaProducer, kafka
@@ -34,7 +38,7 @@ from .held import now_ms
 from .options import KafkaOptions
 from .publisher import Item, Publisher
 from .secrets import hide_logins
-from .source import GroupSource
+from .source import GroupSource, OrderedGroup
 from .topology import Plan, Topology, settings, size_bound
 
 MIB = 1024 * 1024
@@ -58,7 +62,8 @@ class KafkaDriver(Driver):
     # A request over the broker's socket.request.max.bytes (100 MiB) costs the connection.
     max_body: ClassVar[float] = 64 * MIB
 
-    def __init__(self, clients: Clients) -> None:
+    def __init__(self, clients: Clients, clock: Clock) -> None:
+        self.clock = clock
         self._clients = clients
         self._publisher = Publisher(clients)
         self._topology = Topology(clients)
@@ -70,12 +75,12 @@ class KafkaDriver(Driver):
         """
 
     @classmethod
-    async def open(cls, url: URL, options: KafkaOptions, *, timeout: float) -> Self:
+    async def open(cls, url: URL, options: KafkaOptions, *, timeout: float, clock: Clock) -> Self:
         hide_logins()
         clients = Clients(url, options)
         deadline = asyncio.get_running_loop().time() + timeout
         await clients.probe(timeout)
-        driver = cls(clients)
+        driver = cls(clients, clock)
         try:
             async with asyncio.timeout_at(deadline):
                 await driver._publisher.open()
@@ -178,11 +183,15 @@ class KafkaDriver(Driver):
             return error
         return None
 
-    async def subscribe(self, spec: SubscribeSpec) -> Source:
+    async def subscribe(self, spec: SubscribeSpec, listener: Listener) -> Reader:
         self._delays.wake()
         if spec.group is None:
-            return await BroadcastSource.open(spec, self._clients, self._topology)
-        return await GroupSource.open(spec, self._clients, self._topology, self._publisher)
+            return await BroadcastSource.open(spec, listener, self._clients, self._topology)
+        if spec.ordered:
+            return await OrderedGroup.open(spec, listener, self._clients, self._topology)
+        return await GroupSource.open(
+            spec, listener, self._clients, self._topology, self._publisher
+        )
 
     def browse(
         self, topic: TopicSpec, start: Start = "earliest"

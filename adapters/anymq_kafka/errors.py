@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from anymq.errors import (
+from anymq.driver import (
     AccessDenied,
     AnymqError,
     Closed,

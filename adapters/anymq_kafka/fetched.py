@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from anymq.errors import MissingDependency
+from anymq.driver import MissingDependency
 
 from .aio import AIOKafkaConsumer, FetchRequest, TopicPartition, kafka
 from .records import KafkaReceived, received

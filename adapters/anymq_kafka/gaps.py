@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from anymq.logs import logger
-from anymq.supervised import supervise
+from anymq.driver import logger, supervise
 
 from .aio import AIOKafkaConsumer, TopicPartition, kafka
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from anymq.offsets import decode, decode_counts
+from anymq.driver import offsets
 
 from .aio import TopicPartition
 from .clients import Clients
@@ -48,13 +48,14 @@ async def remaining(
         offset, metadata = (place.offset, place.metadata) if place is not None else (0, "")
         begin, end = max(offset, begins[tp]), ends[tp]
         done = sum(
-            max(0, min(stop, end) - max(start, begin)) for start, stop in decode(offset, metadata)
+            max(0, min(stop, end) - max(start, begin))
+            for start, stop in offsets.decode(offset, metadata)
         )
         found[tp] = Remaining(
             begin,
             end,
             max(0, end - begin - done),
             place is not None,
-            {o: n for o, n in decode_counts(offset, metadata).items() if o >= begin},
+            {o: n for o, n in offsets.decode_counts(offset, metadata).items() if o >= begin},
         )
     return found

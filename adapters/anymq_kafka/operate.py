@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from anymq.driver import Received, Start
-from anymq.errors import StateError
-from anymq.logs import logger
+from anymq.driver import Received, Start, StateError, logger
 
 from .aio import AIOKafkaConsumer, TopicPartition, kafka
 from .clients import Clients

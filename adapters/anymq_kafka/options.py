@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from anymq.errors import ConfigurationError
+from anymq.driver import ConfigurationError
 
 from .unpack import MOST
 

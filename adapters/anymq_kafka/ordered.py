@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from anymq.driver import SubscribeSpec
-from anymq.errors import ConfigurationError
+from anymq.driver import ConfigurationError, SubscribeSpec
 
 from . import retry
 from .balance import ORDERED, UNORDERED

@@ -8,9 +8,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from datetime import datetime
 
-from anymq.driver import Start
-from anymq.errors import ConfigurationError
-from anymq.logs import logger
+from anymq.driver import ConfigurationError, Start, logger
 
 from .aio import AIOKafkaConsumer, TopicPartition, commit, committed, kafka
 from .clients import Clients, stop_consumer

@@ -17,9 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from anymq.driver import Outcome, Record
-from anymq.errors import PublishTimeout
-from anymq.partitions import partition_of
+from anymq.driver import Outcome, PublishTimeout, Record, partition_of
 
 from .aio import AIOKafkaProducer, abandon_producer, forget_topic, kafka
 from .batches import RecordBatch

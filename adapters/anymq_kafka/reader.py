@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import cast
 
-from anymq.driver import Dropped, Due, Received, Revoke, SourceLost
-from anymq.driver import Unreadable as UnreadableCall
-from anymq.errors import MissingDependency
-from anymq.logs import logger
-from anymq.supervised import supervise
+from anymq.driver import (
+    Due,
+    MissingDependency,
+    Received,
+    SourceLost,
+    logger,
+    supervise,
+)
 
 from .aio import TopicPartition, has_ended, kafka, refresh
-from .assignment import Assignment, Partition
+from .assignment import Assignment, Partition, Revoke
 from .balance import Balancer
 from .clients import Clients, stop_consumer
 from .commits import COMMIT_TIMEOUT, Committer
@@ -55,8 +58,8 @@ class Reader:
         window: int | None = None,
         window_bytes: int | None = None,
         revoke: Revoke | None = None,
-        dropped: Dropped = lambda _: None,
-        unreadable: UnreadableCall = lambda *_: None,
+        dropped: Callable[[Sequence[Received]], None] = lambda _: None,
+        unreadable: Callable[[Sequence[Received], str], None] = lambda *_: None,
     ) -> None:
         self._topics = list(topics)
         self._options = options = clients.options
@@ -90,6 +93,16 @@ class Reader:
         self.assignment.commit = self.committer.flush
         self.assignment.on_change = self._reassigned
         self._watch = Watch(self.consumer, self.assignment, self.committer, topology, options)
+
+    def ack(self, records: Sequence[Received]) -> None:
+        """Note that `records` are done; their offsets are committed soon.
+
+        Raises the error of an earlier commit that cannot succeed; others are repeated.
+        """
+        self.done(records)
+        if (error := self.committer.error) is not None:
+            self.committer.error = None
+            raise error
 
     async def join(self) -> None:
         """Join the group: in the background, if others do not give up their partitions soon.

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from anymq.driver import CONTROL, Due, Received, Record
-from anymq.names import is_control_header
-from anymq.unread import UnreadHeaders
+from anymq.driver import CONTROL, Due, LazyHeaders, Received, Record, is_control_header
 
 from .aio import Consumed, TopicPartition
 from .varint import read
@@ -24,7 +22,7 @@ _NO_HEADERS = b"\0"
 Pairs = Sequence[tuple[str, bytes | None]]
 
 
-class Headers(UnreadHeaders):
+class Headers(LazyHeaders):
     """The headers of a record, decoded when first asked for. Of repeated ones the last counts."""
 
     __slots__ = ("_written",)

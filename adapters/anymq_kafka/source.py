@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from anymq.driver import Nack, Received, Source, SubscribeSpec
+from anymq.driver import (
+    Listener,
+    Nack,
+    OrderedSource,
+    Received,
+    Source,
+    SubscribeSpec,
+    settle_stored,
+)
 
 from . import ordered, retry
 from .aio import kafka
@@ -19,15 +27,15 @@ if TYPE_CHECKING:
 
 
 class GroupSource(Source):
-    """Reads its partitions and the group's retry topics; settles by offset tracker and copies.
+    """One member of an unordered group: its partitions, and the group's retry topics.
 
-    An ordered one reads no retry topics: what fails stays where it is, and `keep` notes the attempt
-    beside the committed offset.
+    It settles by offset tracker, and by copies in the retry topics.
     """
 
     def __init__(
         self,
         spec: SubscribeSpec,
+        listener: Listener,
         retry_topics: tuple[str, ...],
         clients: Clients,
         topology: Topology,
@@ -35,8 +43,7 @@ class GroupSource(Source):
     ) -> None:
         self._spec = spec
         self._options = clients.options
-        # The last heartbeat may have been sent one interval before the silence began.
-        self.silence = self._options.session_timeout - self._options.heartbeat
+        self.silence = _silence(clients)
         self._retry_topics = retry_topics
         self._topology = topology
         self._publisher = publisher
@@ -47,28 +54,31 @@ class GroupSource(Source):
             clients,
             topology,
             trim=spec.create,
-            revoke=spec.revoke if spec.ordered else None,
-            dropped=spec.dropped,
-            unreadable=spec.unreadable,
+            dropped=listener.dropped,
+            unreadable=listener.unreadable,
         )
 
     @classmethod
     async def open(
-        cls, spec: SubscribeSpec, clients: Clients, topology: Topology, publisher: Publisher
+        cls,
+        spec: SubscribeSpec,
+        listener: Listener,
+        clients: Clients,
+        topology: Topology,
+        publisher: Publisher,
     ) -> GroupSource:
-        """Place the group, make its retry topics, and join it."""
-        topic = spec.topic.native
+        """Make the group and its retry topics, and join it."""
         await ordered.check_mode(spec, clients, topology)
-        retry_topics = () if spec.ordered else retry.retry_topics(spec.native_group)
+        topics = retry.retry_topics(spec.native_group)
         if spec.create:
-            await topology.create(retry.plans(retry_topics, clients.options))
-        elif missing := await topology.missing(retry_topics):
+            await topology.create(retry.plans(topics, clients.options))
+        elif missing := await topology.missing(topics):
             raise kafka.UnknownTopicOrPartitionError(
                 f"the group {spec.native_group} needs its retry topics, and may not create them: "
                 + ", ".join(missing)
             )
-        await place_group(clients, topology, spec.native_group, topic, spec.start)
-        source = cls(spec, retry_topics, clients, topology, publisher)
+        await place_group(clients, topology, spec.native_group, spec.topic.native, spec.start)
+        source = cls(spec, listener, topics, clients, topology, publisher)
         await source._reader.join()
         return source
 
@@ -76,12 +86,7 @@ class GroupSource(Source):
         return await self._reader.receive(limit, wait)
 
     async def ack(self, records: Sequence[Received]) -> None:
-        self._reader.done(records)
-        # What cannot be committed at all must be seen; what cannot just now is repeated by itself.
-        committer = self._reader.committer
-        if (error := committer.error) is not None:
-            committer.error = None
-            raise error
+        self._reader.ack(records)
 
     async def nack(self, nacks: Sequence[Nack]) -> None:
         failure = await self._put_back(nacks)
@@ -100,36 +105,74 @@ class GroupSource(Source):
         rest = [item.received for item in nacks if item.attempt < item.native_attempt]
         self._reader.give_back(rest)
 
-    async def keep(self, nacks: Sequence[Nack]) -> None:
-        await self._reader.keep(
-            [
-                # What the next delivery has to add to the attempt that the record itself says.
-                (item.received, _redeliveries(item), item.due)
-                for item in nacks
-            ]
-        )
-
     async def aclose(self) -> None:
         await self._reader.aclose()
 
     async def _put_back(self, nacks: Sequence[Nack]) -> BaseException | None:
-        """Copy into the retry topics, then settle what was confirmed; return the last failure."""
+        """Copy into the retry topics, then settle the confirmed records; return the first failure."""
         live = [item for item in nacks if all(map(is_open, of_kafka((item.received,))))]
         if not live:
             return None
         copies = [(retry.bin_of(self._retry_topics, item.delay), retry.copy(item)) for item in live]
-        failure: BaseException | None = None
-        stored: list[Received] = []
-        for item, outcome in zip(live, await self._publisher.publish(copies), strict=True):
-            if isinstance(outcome, BaseException):
-                failure = outcome
-            else:
-                stored.append(item.received)
-        self._reader.done(stored)
-        return failure
+        outcomes = await self._publisher.publish(copies)
+
+        async def settle(stored: Sequence[Received]) -> None:
+            self._reader.done(stored)
+
+        try:
+            await settle_stored([item.received for item in live], outcomes, settle)
+        except Exception as failure:
+            return failure
+        return None
 
 
-def _redeliveries(item: Nack) -> int:
-    """What the broker's count must be for the next delivery to show `item.attempt`."""
-    said = item.native_attempt - 1 - item.received.redeliveries
-    return max(0, item.attempt - said)
+class OrderedGroup(OrderedSource):
+    """One member of an ordered group.
+
+    It reads no retry topics: a failed record stays in its partition, and `keep` writes its attempt
+    beside the committed offset.
+    """
+
+    def __init__(
+        self, spec: SubscribeSpec, listener: Listener, clients: Clients, topology: Topology
+    ) -> None:
+        self.silence = _silence(clients)
+        self._reader = Reader(
+            spec.native_group,
+            (spec.topic.native,),
+            (),
+            clients,
+            topology,
+            trim=spec.create,
+            revoke=listener.revoke,
+            dropped=listener.dropped,
+            unreadable=listener.unreadable,
+        )
+
+    @classmethod
+    async def open(
+        cls, spec: SubscribeSpec, listener: Listener, clients: Clients, topology: Topology
+    ) -> OrderedGroup:
+        """Make the group, and join it."""
+        await ordered.check_mode(spec, clients, topology)
+        await place_group(clients, topology, spec.native_group, spec.topic.native, spec.start)
+        source = cls(spec, listener, clients, topology)
+        await source._reader.join()
+        return source
+
+    async def receive(self, limit: int, wait: float) -> Sequence[Received]:
+        return await self._reader.receive(limit, wait)
+
+    async def ack(self, records: Sequence[Received]) -> None:
+        self._reader.ack(records)
+
+    async def keep(self, nacks: Sequence[Nack]) -> None:
+        await self._reader.keep([(item.received, item.redeliveries, item.due) for item in nacks])
+
+    async def aclose(self) -> None:
+        await self._reader.aclose()
+
+
+def _silence(clients: Clients) -> float:
+    # The last heartbeat may have been sent one interval before the silence began.
+    return clients.options.session_timeout - clients.options.heartbeat

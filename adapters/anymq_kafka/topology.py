@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from anymq.logs import logger
+from anymq.driver import logger
 
 from .aio import (
     AIOKafkaAdminClient,

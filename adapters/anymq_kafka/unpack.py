@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from anymq.errors import MissingDependency
+from anymq.driver import MissingDependency
 
 from .aio import PACKAGED, TopicPartition, crc32c, kafka
 from .records import Headers, KafkaReceived, Unreadable

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from anymq.clock import Clock
-from anymq.driver import TopicSpec
-from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
-from anymq.message import moment
-from anymq.ordered import PartitionState, describe
+from anymq.driver import (
+    Clock,
+    GroupInfo,
+    MemberInfo,
+    PartitionInfo,
+    PartitionState,
+    PoisonInfo,
+    TopicInfo,
+    TopicSpec,
+    moment,
+    ordered,
+)
 
 from .group import Group
 from .topic import Log
@@ -83,7 +90,7 @@ def ordered_info(
         left = [stored for stored in behind if str(stored.sequence) not in state.done]
         oldest += [stored.time for stored in left[:1]]
         lags[number] = len(left)
-    return describe(
+    return ordered.describe(
         topic,
         group.name,
         states=states,

@@ -1,6 +1,6 @@
 """What the memory backend can do."""
 
-from anymq.capabilities import Capabilities, emulated, native, unsupported
+from anymq.driver import Capabilities, emulated, native, unsupported
 
 CAPABILITIES = Capabilities(
     durability="A confirmed publish lives as long as the process.",

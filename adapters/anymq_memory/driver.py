@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 
-from anymq import ordered
 from anymq.driver import (
+    URL,
     Binding,
+    Clock,
+    Closed,
+    ConfigurationError,
     Driver,
+    GroupInfo,
+    LeasedSource,
+    Listener,
+    NotFound,
     Outcome,
+    Reader,
     Received,
     Record,
-    Source,
     Start,
     SubscribeSpec,
+    TopicInfo,
     TopicSpec,
+    ordered,
 )
-from anymq.errors import Closed, ConfigurationError, NotFound
-from anymq.info import GroupInfo, TopicInfo
-from anymq.ordered import OrderedSource
-from anymq.url import URL
 
 from . import admin
 from .capabilities import CAPABILITIES
@@ -43,15 +48,16 @@ class MemoryDriver(Driver):
     binding = Binding(native_key=True)
     options = MemoryOptions
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, clock: Clock) -> None:
+        self.clock = clock
         self._space = space
         self._names: dict[str, str] = {}
         self._closed = False
 
     @classmethod
-    async def open(cls, url: URL, options: Any, *, timeout: float) -> Self:
+    async def open(cls, url: URL, options: Any, *, timeout: float, clock: Clock) -> Self:
         name = url.hosts[0][0] if url.hosts else ""
-        return cls(Space.join(name + url.path.rstrip("/")))
+        return cls(Space.join(name + url.path.rstrip("/")), clock)
 
     @property
     def native(self) -> Space:
@@ -77,18 +83,18 @@ class MemoryDriver(Driver):
         return self.append(records)
 
     def append(self, records: Sequence[Record]) -> Sequence[Outcome]:
-        """Store records of one topic, at least one; also what `reject` uses for its letters."""
+        """Store records of one topic, at least one."""
         topic = records[0].topic
         log = self._space.logs.get(self._names.get(topic, topic))
         if log is None:
             return [NotFound(f"the topic {topic} does not exist")] * len(records)
         return log.extend(records)
 
-    async def subscribe(self, spec: SubscribeSpec) -> Source:
+    async def subscribe(self, spec: SubscribeSpec, listener: Listener) -> Reader:
         self._check_open()
         log = self._log(spec.topic)
         if spec.group is None:
-            return BroadcastSource(self, log, spec)
+            return BroadcastSource(self, log, spec, listener)
         group = log.groups.get(spec.native_group)
         if group is None:
             if not spec.create:
@@ -100,8 +106,8 @@ class MemoryDriver(Driver):
             )
         if not group.ordered:
             return GroupSource(self, log, group, spec)
-        source = OrderedSource(
-            MemoryLog(log, group, self.clock, member=spec.member), spec, self.clock
+        source = LeasedSource(
+            MemoryLog(log, group, self.clock, member=spec.member), spec, listener, self.clock
         )
         await source.start()
         return source

@@ -1,5 +1,5 @@
 """What exceptions mean: there is no client library, so there is nothing to map."""
 
-from anymq.errors import ErrorTable
+from anymq.driver import ErrorTable
 
 ERRORS: ErrorTable = {}

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
-from anymq.driver import ONLY_GROUP, Published, Record
-from anymq.errors import StateError
-from anymq.partitioned_log import Cell
+from anymq.driver import ONLY_GROUP, Cell, Published, Record, StateError
 
 if TYPE_CHECKING:
     from .topic import Stored

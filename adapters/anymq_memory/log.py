@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from anymq.clock import Clock
-from anymq.driver import Received, SourceLost, Start
-from anymq.ordered import cursor_of
-from anymq.partitioned_log import Cell, PartitionedLog
+from anymq.driver import Cell, Clock, PartitionedLog, Received, SourceLost, Start, ordered
 
 from .group import Group
 from .source import received
@@ -64,7 +61,10 @@ class MemoryLog(PartitionedLog):
     async def save(self, cells: Mapping[int, Cell]) -> Mapping[int, int | None]:
         revisions = {number: self._save(number, cell) for number, cell in cells.items()}
         self._group.cursor = self._log.settled(
-            {number: int(cursor_of(cell.value)) for number, cell in self._group.cells.items()}
+            {
+                number: int(ordered.cursor_of(cell.value))
+                for number, cell in self._group.cells.items()
+            }
         )
         return revisions
 

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from anymq.driver import (
-    Driver,
+    Listener,
     Nack,
     Published,
+    Reader,
     Received,
     Rejected,
     Source,
     SourceLost,
+    StoreRecords,
     SubscribeSpec,
 )
 
@@ -40,13 +42,15 @@ def received(stored: Stored) -> Received:
     )
 
 
-class BroadcastSource(Source):
-    """Reads a log from a place of its own."""
+class BroadcastSource(Reader):
+    """A broadcast reader of a log."""
 
-    def __init__(self, driver: MemoryDriver, log: Log, spec: SubscribeSpec) -> None:
+    def __init__(
+        self, driver: MemoryDriver, log: Log, spec: SubscribeSpec, listener: Listener
+    ) -> None:
         self._driver = driver
         self._log = log
-        self._skipped = spec.skipped
+        self._listener = listener
         self._behind = log.behind(spec.start)
         if isinstance(spec.place, tuple):
             before, behind = spec.place
@@ -72,18 +76,9 @@ class BroadcastSource(Source):
             await clock.wait(self._event, self._log.soonest(left))
         if taken:
             if taken[0].sequence > self._behind + 1:
-                self._skipped(str(self._behind), str(taken[0].sequence))
+                self._listener.skipped(str(self._behind), str(taken[0].sequence))
             self._behind = taken[-1].sequence
         return [received(stored) for stored in taken]
-
-    async def ack(self, records: Sequence[Received]) -> None:
-        """Nothing to settle."""
-
-    async def nack(self, nacks: Sequence[Nack]) -> None:
-        """Nothing to settle."""
-
-    async def release(self, nacks: Sequence[Nack]) -> None:
-        """Nothing to settle."""
 
     async def aclose(self) -> None:
         self._log.readers.discard(self._event)
@@ -164,7 +159,7 @@ class GroupSource(Source):
     async def release(self, nacks: Sequence[Nack]) -> None:
         await self.nack(nacks)
 
-    async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
+    async def reject(self, rejected: Sequence[Rejected], store: StoreRecords) -> None:
         for item in rejected:
             for out in self._owned([item.received]):
                 (outcome,) = self._driver.append([item.letter])

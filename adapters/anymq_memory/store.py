@@ -6,10 +6,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Self
 
-from anymq.store import Claim, State, Store
-from anymq.url import URL
+from anymq.driver import URL, Claim, ClaimState, Store
 
-_NEW, _DONE = Claim(State.NEW), Claim(State.DONE)
+_NEW, _DONE = Claim(ClaimState.NEW), Claim(ClaimState.DONE)
 NOBODY = "", 0.0
 COUNTER = "\x01"
 """Counters are keys that begin with it; no claim does. The holder is the count."""
@@ -71,7 +70,7 @@ class MemoryStore(Store):
                 continue
             holder = held.get(key)
             if holder is not None and holder[1] > now and holder[0] != owner:
-                refused[key] = Claim(State.IN_PROGRESS, holder[1] - now)
+                refused[key] = Claim(ClaimState.IN_PROGRESS, holder[1] - now)
             else:
                 held[key] = mine
         self._keys.end(keys, until)

@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 
-from anymq.clock import Clock
-from anymq.driver import Outcome, Record, Start, TopicSpec
-from anymq.errors import ConfigurationError
-from anymq.partitions import partition_of
+from anymq.driver import Clock, ConfigurationError, Outcome, Record, Start, TopicSpec, partition_of
 
 from .group import Group
 

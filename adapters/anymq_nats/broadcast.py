@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from anymq.driver import Nack, Received, Source
+from anymq.driver import Reader, Received
 
-from .reader import Reader
+from .reader import StreamReader
 
 
-class BroadcastSource(Source):
-    """Gives all that a `Reader` reads; there is nothing to settle."""
+class BroadcastSource(Reader):
+    """A broadcast subscription over a `StreamReader`."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: StreamReader) -> None:
         self._reader = reader
 
     @property
@@ -26,15 +26,6 @@ class BroadcastSource(Source):
 
     async def undelivered(self) -> object:
         return await self._reader.undelivered()
-
-    async def ack(self, records: Sequence[Received]) -> None:
-        """Nothing to settle."""
-
-    async def nack(self, nacks: Sequence[Nack]) -> None:
-        """Nothing to settle."""
-
-    async def release(self, nacks: Sequence[Nack]) -> None:
-        """Nothing to settle."""
 
     async def aclose(self) -> None:
         self._reader.close()

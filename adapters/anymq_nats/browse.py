@@ -8,7 +8,7 @@ from anymq.driver import Received, Start
 
 from .link import Link
 from .places import first_sequence, last_sequence
-from .reader import Reader
+from .reader import StreamReader
 from .topology import Stream
 
 _BATCH = 500
@@ -22,7 +22,7 @@ async def browse(
     end = await last_sequence(link, stream.name)
     first = await first_sequence(link, stream.name, start)
     numbers = {stream.partition(number): number for number in range(stream.partitions)}
-    reader = Reader(link, stream.name, stream.patterns, last=first - 1)
+    reader = StreamReader(link, stream.name, stream.patterns, last=first - 1)
     try:
         await reader.open()
         while reader.pending and reader.last < end:

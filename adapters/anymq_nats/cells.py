@@ -9,8 +9,7 @@ from collections.abc import Mapping
 
 import nats.js.errors
 
-from anymq.driver import Outcome
-from anymq.partitioned_log import Cell
+from anymq.driver import Cell, Outcome
 
 from .groups import Marker
 from .link import Link

@@ -17,7 +17,7 @@ from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import Parser
 
-from anymq.supervised import supervise
+from anymq.driver import supervise
 
 from .parser import Sink, SinkParser
 

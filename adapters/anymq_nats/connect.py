@@ -11,8 +11,7 @@ from typing import Any
 
 import nats.errors
 
-from anymq.errors import ConfigurationError, MissingDependency
-from anymq.url import URL
+from anymq.driver import URL, ConfigurationError, MissingDependency
 
 from .client import GuardedClient
 from .errors import NotPermitted

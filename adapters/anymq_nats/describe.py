@@ -11,10 +11,15 @@ from typing import Any
 
 import nats.js.errors
 
-from anymq import ordered
-from anymq.driver import TopicSpec
-from anymq.info import GroupInfo, MemberInfo, PartitionInfo, TopicInfo
-from anymq.ordered import PartitionState
+from anymq.driver import (
+    GroupInfo,
+    MemberInfo,
+    PartitionInfo,
+    PartitionState,
+    TopicInfo,
+    TopicSpec,
+    ordered,
+)
 
 from .groups import Marker, is_ordered, subjects_of
 from .link import Link
@@ -28,7 +33,7 @@ from .names import (
 )
 from .places import count
 from .publisher import Publisher
-from .reader import Reader
+from .reader import StreamReader
 from .topology import NANO, Config, Stream, stream_config
 from .wire import parse_headers
 
@@ -195,7 +200,7 @@ async def _lag(link: Link, stream: Stream, number: int, state: PartitionState) -
 async def _oldest(link: Link, stream: Stream, number: int, state: PartitionState) -> float:
     """Return the age of the oldest record that is not done; 0 if there is none."""
     subjects, cursor = [stream.partition(number)], int(state.cursor)
-    reader = Reader(link, stream.name, subjects, last=cursor)
+    reader = StreamReader(link, stream.name, subjects, last=cursor)
     try:
         await reader.open()
         while reader.pending:

@@ -13,21 +13,25 @@ import nats.js.errors
 from nats.aio.client import Client
 
 from anymq.driver import (
+    URL,
     Binding,
+    Clock,
+    ConfigurationError,
     Driver,
     Duplicate,
+    GroupInfo,
+    LeasedSource,
+    Listener,
     Outcome,
+    Reader,
     Received,
     Record,
-    Source,
     Start,
     SubscribeSpec,
+    TopicInfo,
     TopicSpec,
+    UnsupportedOperation,
 )
-from anymq.errors import ConfigurationError, UnsupportedOperation
-from anymq.info import GroupInfo, TopicInfo
-from anymq.ordered import OrderedSource
-from anymq.url import URL
 
 from . import operate
 from .broadcast import BroadcastSource
@@ -47,7 +51,7 @@ from .names import check_subject
 from .options import NatsOptions
 from .places import first_sequence
 from .publisher import Publisher
-from .reader import Reader
+from .reader import StreamReader
 from .routes import Routes
 from .source import GroupSource
 from .starts import Starts
@@ -73,7 +77,10 @@ class NatsDriver(Driver):
     client_parts = CLIENT_PARTS
     client_loggers = ("nats",)
 
-    def __init__(self, link: Link, publisher: Publisher, options: NatsOptions) -> None:
+    def __init__(
+        self, link: Link, publisher: Publisher, options: NatsOptions, clock: Clock
+    ) -> None:
+        self.clock = clock
         self._link = link
         self._publisher = publisher
         self._options = options
@@ -81,7 +88,7 @@ class NatsDriver(Driver):
         self._closed = False
 
     @classmethod
-    async def open(cls, url: URL, options: NatsOptions, *, timeout: float) -> Self:
+    async def open(cls, url: URL, options: NatsOptions, *, timeout: float, clock: Clock) -> Self:
         link = Link(Target.of(url, options), timeout=options.request_timeout, domain=options.domain)
         await link.open(timeout)
         publisher = Publisher(link)
@@ -91,7 +98,7 @@ class NatsDriver(Driver):
         except BaseException:
             await link.aclose()
             raise
-        return cls(link, publisher, options)
+        return cls(link, publisher, options, clock)
 
     @property
     def native(self) -> Client:
@@ -135,17 +142,17 @@ class NatsDriver(Driver):
                 refused[topic, later] = error
         return refused
 
-    async def subscribe(self, spec: SubscribeSpec) -> Source:
+    async def subscribe(self, spec: SubscribeSpec, listener: Listener) -> Reader:
         stream = await self._stream(spec.topic)
         if spec.group is None:
             first = await first_sequence(self._link, stream.name, spec.start)
-            reader = Reader(
+            reader = StreamReader(
                 self._link,
                 stream.name,
                 stream.patterns,
                 last=first - 1,
                 place=spec.place,
-                skipped=spec.skipped,
+                skipped=listener.skipped,
             )
             try:
                 await reader.open()
@@ -154,7 +161,7 @@ class NatsDriver(Driver):
                 raise
             return BroadcastSource(reader)
         if spec.ordered:
-            return await self._ordered(stream, spec)
+            return await self._ordered(stream, spec, listener)
         consumer = await make_consumer(self._link, stream, spec)
         starts = None
         if spec.create and consumer.private is not None:
@@ -172,7 +179,9 @@ class NatsDriver(Driver):
         await source.open()
         return source
 
-    async def _ordered(self, stream: Stream, spec: SubscribeSpec) -> Source:
+    async def _ordered(
+        self, stream: Stream, spec: SubscribeSpec, listener: Listener
+    ) -> LeasedSource:
         marker = await make_marker(self._link, stream, spec)
         if spec.create:
             await make_cells(self._link, stream, self._options)
@@ -180,7 +189,9 @@ class NatsDriver(Driver):
         await presence.open()
         log = StreamLog(self._link, self._publisher, marker, presence)
         # Where the group began is written in its marker, whoever makes the cells.
-        source = OrderedSource(log, replace(spec, start=str(marker.first), create=True), self.clock)
+        source = LeasedSource(
+            log, replace(spec, start=str(marker.first), create=True), listener, self.clock
+        )
         await source.start()
         return source
 

@@ -8,7 +8,7 @@ from typing import Any
 import nats.errors
 import nats.js.errors
 
-from anymq.errors import (
+from anymq.driver import (
     AccessDenied,
     AnymqError,
     BrokerError,

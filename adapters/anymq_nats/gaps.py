@@ -5,7 +5,7 @@ from __future__ import annotations
 import nats.errors
 import nats.js.errors
 
-from anymq.logs import logger
+from anymq.driver import logger
 
 from .groups import Consumer
 from .link import Link

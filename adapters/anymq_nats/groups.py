@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import nats.js.errors
 
-from anymq.driver import SubscribeSpec
-from anymq.errors import ConfigurationError
+from anymq.driver import ConfigurationError, SubscribeSpec
 
 from .link import Link
 from .members import members

@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 
 import nats.errors
 
-from anymq.logs import logger
-from anymq.supervised import supervise
+from anymq.driver import logger, supervise
 
 from .client import GuardedClient
 from .connect import Events, Target, close, connect

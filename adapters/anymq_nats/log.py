@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from time import monotonic
 
-from anymq.driver import Received, Start
-from anymq.partitioned_log import Cell, PartitionedLog
+from anymq.driver import Cell, PartitionedLog, Received, Start
 
 from .cells import Cells
 from .groups import Marker
@@ -15,7 +14,7 @@ from .link import Link, woken
 from .members import Presence
 from .places import first_sequence
 from .publisher import Publisher
-from .reader import Reader
+from .reader import StreamReader
 
 # The least that is asked for of each partition, however many share the credit.
 _LEAST = 50
@@ -36,7 +35,7 @@ class StreamLog(PartitionedLog):
         self._stream = marker.stream
         self._cells = Cells(link, publisher, marker)
         self._presence = presence
-        self._readers: dict[int, Reader] = {}
+        self._readers: dict[int, StreamReader] = {}
         self._wake = asyncio.Event()
         self._turn = 0
 
@@ -79,11 +78,13 @@ class StreamLog(PartitionedLog):
             if number not in behind or reader.last != int(behind[number]):
                 reader.close()
                 del self._readers[number]
-        fresh: list[Reader] = []
+        fresh: list[StreamReader] = []
         for number in behind.keys() - self._readers.keys():
             subject = self._stream.partition(number)
             last = int(behind[number])
-            reader = Reader(self._link, self._stream.name, [subject], last=last, wake=self._wake)
+            reader = StreamReader(
+                self._link, self._stream.name, [subject], last=last, wake=self._wake
+            )
             self._readers[number] = reader
             fresh.append(reader)
         await asyncio.gather(*[reader.open() for reader in fresh])

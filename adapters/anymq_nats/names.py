@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from anymq.errors import ConfigurationError
+from anymq.driver import ConfigurationError
 
 # nats-server refuses names of more than 255 bytes.
 _MAX_NAME = 240

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import nats.js.errors
 
-from anymq.driver import Start
-from anymq.errors import StateError
+from anymq.driver import Start, StateError
 
 from .groups import save
 from .link import Link

@@ -6,9 +6,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from anymq.errors import ConfigurationError
-from anymq.tls import client_context
-from anymq.url import URL
+from anymq.driver import URL, ConfigurationError, client_context
 
 _FILES = ("ca", "cert", "key_file", "creds")
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from anymq.driver import CONTROL, Received
-from anymq.message import NO_HEADERS
-from anymq.names import is_control_header
+from anymq.driver import (
+    CONTROL,
+    NO_HEADERS,
+    NO_SHARED_HEADERS,
+    Received,
+    SharedHeaders,
+    is_control_header,
+)
 
 from .received import Delivered
 from .wire import MESSAGE_ID, header_block, header_lines
-
-# Envelopes that are remembered; a process uses a handful at a time.
-_MOST = 512
 
 
 class Outgoing:
@@ -30,7 +32,7 @@ class Outgoing:
         unique: str,
         body: bytes,
         own: Mapping[str, str] = NO_HEADERS,
-        common: Mapping[str, str] = NO_HEADERS,
+        common: SharedHeaders = NO_SHARED_HEADERS,
         *,
         extra: Mapping[str, str] = NO_HEADERS,
         original: Received | None = None,
@@ -44,31 +46,17 @@ class Outgoing:
         self.original = original
 
 
-class Blocks:
-    """Makes header blocks; what many messages have in common is written once."""
-
-    def __init__(self) -> None:
-        # By identity. The mapping is kept, too, lest another one gets its number.
-        self._known: dict[int, tuple[Mapping[str, str], str]] = {}
-
-    def of(self, message: Outgoing) -> bytes:
-        """Return the header block of `message`; raises `BadHeaderError`."""
-        if isinstance(message.original, Delivered):
-            return _copied(message, message.original)
-        common, own, extra = message.common, message.own, message.extra
-        known = self._known.get(id(common)) or self._learn(common)
-        lines = [f"{name}: {value}\r\n" for name, value in own.items()]
-        first = f"{MESSAGE_ID}: {message.unique}\r\n"
-        if extra:
-            first += _lines(extra)
-        count = 1 + len(extra) + len(common) + len(lines)
-        return header_block(f"{first}{known[1]}{''.join(lines)}", count)
-
-    def _learn(self, common: Mapping[str, str]) -> tuple[Mapping[str, str], str]:
-        if len(self._known) >= _MOST:
-            self._known.clear()
-        learnt = self._known[id(common)] = common, _lines(common)
-        return learnt
+def block_of(message: Outgoing) -> bytes:
+    """Return the header block of `message`; raises `BadHeaderError`."""
+    if isinstance(message.original, Delivered):
+        return _copied(message, message.original)
+    common, own, extra = message.common, message.own, message.extra
+    lines = [f"{name}: {value}\r\n" for name, value in own.items()]
+    first = f"{MESSAGE_ID}: {message.unique}\r\n"
+    if extra:
+        first += _lines(extra)
+    count = 1 + len(extra) + len(common) + len(lines)
+    return header_block(f"{first}{common.encoded(_lines)}{''.join(lines)}", count)
 
 
 def _copied(message: Outgoing, original: Delivered) -> bytes:

@@ -6,8 +6,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from anymq.driver import Start
-from anymq.errors import ConfigurationError
+from anymq.driver import ConfigurationError, Start
 
 from .link import Link
 from .topology import NANO, Config

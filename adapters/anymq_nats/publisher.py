@@ -15,7 +15,7 @@ from anymq.driver import CONTROL, Duplicate, Outcome
 from .client import GuardedClient
 from .errors import NoPubAck, NotServed, TooLarge, api_error
 from .link import Link, Listener, Watcher
-from .outgoing import Blocks, Outgoing
+from .outgoing import Outgoing, block_of
 from .wire import status
 
 _SEQUENCE = re.compile(rb'"seq":\s*(\d+)')
@@ -65,7 +65,6 @@ class Publisher(Watcher):
         self._reply = ""
         self._cut = 0
         self._count = 0
-        self._blocks = Blocks()
         self._commands: dict[str, bytes] = {}
         self._batches: list[_Batch] = []
         self._listener: Listener | None = None
@@ -104,7 +103,7 @@ class Publisher(Watcher):
     def _write(self, client: GuardedClient, batch: _Batch) -> None:
         limit, number, size = client.max_payload, batch.first, 0
         roomy = limit - min(RESERVE, limit // 8)
-        block_of, commands = self._blocks.of, self._commands
+        commands = self._commands
         chunks: list[bytes] = []
         for at, message in enumerate(batch.messages):
             body = message.body

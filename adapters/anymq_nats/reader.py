@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import nats.js.errors
 
-from anymq.driver import Skipped, SourceLost
+from anymq.driver import SourceLost
 
 from .link import Link, Watcher
 from .places import starting
@@ -20,7 +20,7 @@ from .received import Delivered
 _FORGOTTEN = 60.0
 
 
-class Reader(Watcher):
+class StreamReader(Watcher):
     """Reads `subjects` of one stream with ephemeral consumers that acknowledge nothing.
 
     The place is remembered here: `last` is the sequence of the message handed out last. Whatever
@@ -39,7 +39,7 @@ class Reader(Watcher):
         last: int = 0,
         wake: asyncio.Event | None = None,
         place: object = None,
-        skipped: Skipped | None = None,
+        skipped: Callable[[str, str], None] | None = None,
     ) -> None:
         self._created = ""
         self.last = last

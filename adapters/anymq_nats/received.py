@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nats.aio.msg import Msg
 
-from anymq.driver import CONTROL, Received
-from anymq.unread import UnreadHeaders
+from anymq.driver import CONTROL, LazyHeaders, Received
 
 from .wire import Place, parse_headers, place
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 _CONTROL_LINE = b"\n" + CONTROL.encode()
 
 
-class Headers(UnreadHeaders):
+class Headers(LazyHeaders):
     """The headers of a block."""
 
     __slots__ = ("_block",)

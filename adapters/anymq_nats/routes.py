@@ -6,9 +6,7 @@ from time import time
 
 import nats.js.errors
 
-from anymq.driver import Record, TopicSpec
-from anymq.errors import UnsupportedOperation
-from anymq.partitions import partition_of
+from anymq.driver import Record, TopicSpec, UnsupportedOperation, partition_of
 
 from .errors import NotPermitted
 from .link import Link

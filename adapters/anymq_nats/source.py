@@ -8,8 +8,16 @@ from time import monotonic, time
 
 import nats.errors
 
-from anymq.cloudevents import attempt_of
-from anymq.driver import Begun, Driver, Nack, Outcome, Received, Rejected, Source
+from anymq.driver import (
+    Begun,
+    Nack,
+    Outcome,
+    Received,
+    Rejected,
+    Source,
+    StoreRecords,
+    attempt_of,
+)
 
 from . import wire
 from .groups import Consumer
@@ -148,11 +156,11 @@ class GroupSource(Source):
         else:
             await self._replace(nacks)
 
-    async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
+    async def reject(self, rejected: Sequence[Rejected], store: StoreRecords) -> None:
         rejected = [item for item in rejected if _live([item.received])]
         if not rejected:
             return
-        outcomes = await driver.publish([item.letter for item in rejected])
+        outcomes = await store([item.letter for item in rejected])
         await self._conclude(wire.TERM, [item.received for item in rejected], outcomes)
 
     async def aclose(self) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 
 import nats.js.errors
 
-from anymq.driver import TopicSpec
-from anymq.errors import ConfigurationError
+from anymq.driver import ConfigurationError, TopicSpec
 
 from .link import Link
 from .names import (

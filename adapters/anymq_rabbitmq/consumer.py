@@ -13,7 +13,7 @@ from typing import Any
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 
-from anymq.errors import ConnectionLost
+from anymq.driver import ConnectionLost
 
 from . import wire
 from .link import Channel, Link, bounded

@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from anymq.driver import ATTEMPT, CONTROL, Published, Received, Record
-from anymq.names import is_control_header
-from anymq.stamp import new_id
+from anymq.driver import ATTEMPT, CONTROL, Published, Received, Record, is_control_header, new_id
 
 from . import wire
 from .arrived import arrived

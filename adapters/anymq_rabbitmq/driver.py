@@ -18,31 +18,32 @@ from aiormq.exceptions import (
     ConnectionClosed,
 )
 
-from anymq.capabilities import Capabilities
 from anymq.driver import (
+    MAX_BODY,
+    URL,
     Binding,
+    BrokerError,
+    Capabilities,
+    Clock,
     Driver,
+    ErrorTable,
+    GroupInfo,
+    Listener,
+    NotFound,
     Outcome,
+    Reader,
     Received,
     Record,
-    Source,
     Start,
-    SubscribeSpec,
-    TopicSpec,
-)
-from anymq.errors import (
-    BrokerError,
-    ErrorTable,
-    NotFound,
     StateError,
+    SubscribeSpec,
+    TopicInfo,
+    TopicSpec,
     TransientError,
     UnsupportedOperation,
+    logger,
+    partition_of,
 )
-from anymq.info import GroupInfo, TopicInfo
-from anymq.logs import logger
-from anymq.options import MAX_BODY
-from anymq.partitions import partition_of
-from anymq.url import URL
 
 from . import convert, topology
 from .attempts import Attempts
@@ -84,7 +85,10 @@ class RabbitMQDriver(Driver):
     client_parts = CLIENT_PARTS
     client_loggers = ("aio_pika", "aiormq")
 
-    def __init__(self, link: Link, publishing: Link, options: RabbitMQOptions) -> None:
+    def __init__(
+        self, link: Link, publishing: Link, options: RabbitMQOptions, clock: Clock
+    ) -> None:
+        self.clock = clock
         self._link = link
         self._publishing = publishing
         self._options = options
@@ -112,7 +116,9 @@ class RabbitMQDriver(Driver):
         """Exchanges of which making the rest, with the bindings of the groups, has not ended."""
 
     @classmethod
-    async def open(cls, url: URL, options: RabbitMQOptions, *, timeout: float) -> Self:
+    async def open(
+        cls, url: URL, options: RabbitMQOptions, *, timeout: float, clock: Clock
+    ) -> Self:
         """See `Driver`. A connection is complete when its handshake is answered."""
         context = await asyncio.to_thread(tls_context, url, options)
         link, publishing = (
@@ -120,7 +126,7 @@ class RabbitMQDriver(Driver):
             for purpose in ("consumer", "publisher")
         )
         await link.connect()
-        return cls(link, publishing, options)
+        return cls(link, publishing, options, clock)
 
     @property
     def native(self) -> aio_pika.Connection:
@@ -187,35 +193,37 @@ class RabbitMQDriver(Driver):
             for record in records
         ]
 
-    async def subscribe(self, spec: SubscribeSpec) -> Source:
+    async def subscribe(self, spec: SubscribeSpec, listener: Listener) -> Reader:
         """See `Driver`."""
         if spec.topic.create:
             await self._due.take_part()
         elif spec.topic.native not in self._queues:
             await topology.require_exchange(self._link, topology.exchange_of(spec.topic))
         if spec.group is None:
-            return await self._follow(spec)
+            return await self._follow(spec, listener)
         try:
-            return await self._take_part(spec)
+            return await self._take_part(spec, listener)
         except ConnectionClosed:
             # The server closes the connection of a consumer whose quorum queue is just being made
             # by another member.
-            return await self._take_part(spec)
+            return await self._take_part(spec, listener)
 
-    async def _take_part(self, spec: SubscribeSpec) -> Source:
+    async def _take_part(self, spec: SubscribeSpec, listener: Listener) -> Reader:
         group = self._group(spec.topic, spec.native_group, ordered=spec.ordered, create=spec.create)
         filling = await self._prepare(spec, group)
         try:
-            return await self._join(spec, group, filling)
+            return await self._join(spec, group, filling, listener)
         except BaseException:
             if filling is not None:
                 filling.cancel()
             raise
 
-    async def _join(self, spec: SubscribeSpec, group: Group, filling: Filling | None) -> Source:
+    async def _join(
+        self, spec: SubscribeSpec, group: Group, filling: Filling | None, listener: Listener
+    ) -> Reader:
         source: QueueSource | OrderedQueueSource
         if spec.ordered:
-            source = await self._join_ordered(spec, group, filling)
+            source = await self._join_ordered(spec, group, filling, listener)
         else:
             life = await group.claim(self._link) if spec.create else 0
             # The server counts messages, not bytes; how large they are is seen when some have come.
@@ -230,7 +238,7 @@ class RabbitMQDriver(Driver):
                 delays=self._delays,
                 filling=filling,
                 most=max(spec.prefetch, spec.first),
-                dropped=spec.dropped,
+                listener=listener,
                 attempts=self._attempts_of(group) if spec.create else None,
             )
         # Half of what the server allows, for its own heartbeat may have been the last word.
@@ -244,7 +252,7 @@ class RabbitMQDriver(Driver):
         return source
 
     async def _join_ordered(
-        self, spec: SubscribeSpec, group: Group, filling: Filling | None
+        self, spec: SubscribeSpec, group: Group, filling: Filling | None, listener: Listener
     ) -> OrderedQueueSource:
         count = group.partitions or 1
         prefetch = min(spec.prefetch, max(SMALLEST_PREFETCH, spec.prefetch // count))
@@ -269,9 +277,8 @@ class RabbitMQDriver(Driver):
         return OrderedQueueSource(
             lanes,
             attempts=attempts,
-            revoke=spec.revoke,
             filling=filling,
-            dropped=spec.dropped,
+            listener=listener,
         )
 
     def _attempts_of(self, group: Group) -> Attempts:
@@ -531,14 +538,14 @@ class RabbitMQDriver(Driver):
         except KeyError:
             raise StateError(f"the topic {name!r} has not been declared") from None
 
-    async def _follow(self, spec: SubscribeSpec) -> LogSource:
+    async def _follow(self, spec: SubscribeSpec, listener: Listener) -> LogSource:
         log = topology.log_of(topology.exchange_of(spec.topic))
         source = LogSource(
             log,
             link=self._link,
             publisher=self._publisher,
             prefetch=spec.prefetch,
-            skipped=spec.skipped,
+            skipped=listener.skipped,
         )
         try:
             await source.start(spec.start, spec.place)

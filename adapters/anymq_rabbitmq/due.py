@@ -31,10 +31,7 @@ from typing import Any
 
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from anymq.driver import Record
-from anymq.errors import ConnectionLost, NotFound
-from anymq.logs import logger
-from anymq.supervised import supervise
+from anymq.driver import ConnectionLost, NotFound, Record, logger, supervise
 
 from . import convert, topology
 from .consumer import Consumer, Delivery

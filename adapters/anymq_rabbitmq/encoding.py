@@ -24,30 +24,20 @@ class Encoder:
     def __init__(self, is_plain: Callable[[str], bool]) -> None:
         self._is_plain = is_plain
         self._names: dict[str, bytes | None] = {}
-        self._commons: dict[int, tuple[Mapping[str, str], bytes | None]] = {}
 
     def properties(self, record: Record) -> bytes | None:
         """As `wire.encode` returns them for now; None for a record that is not so simple."""
-        found = self._commons.get(id(record.common))
-        if found is None or found[0] is not record.common:
-            found = self._remember(record.common)
+        shared = record.common.encoded(self._entries)
         own = self._entries(record.own)
         kind = _kind(record.content_type)
         name = record.id.encode()
-        if found[1] is None or own is None or kind is None or len(name) > 255:
+        if shared is None or own is None or kind is None or len(name) > 255:
             return None
         entry, stamp = _moment(time.time_ns() // 1_000_000)
-        size = len(entry) + len(found[1]) + len(own)
+        size = len(entry) + len(shared) + len(own)
         return b"".join(
-            (kind, _LENGTH(size), entry, found[1], own, b"\x02%c" % len(name), name, stamp)
+            (kind, _LENGTH(size), entry, shared, own, b"\x02%c" % len(name), name, stamp)
         )
-
-    def _remember(self, common: Mapping[str, str]) -> tuple[Mapping[str, str], bytes | None]:
-        if len(self._commons) >= _MOST:
-            self._commons.clear()
-        # The mapping is kept: its identity must not become another's.
-        found = self._commons[id(common)] = (common, self._entries(common))
-        return found
 
     def _entries(self, headers: Mapping[str, str]) -> bytes | None:
         parts: list[bytes] = []

@@ -9,7 +9,7 @@ from aio_pika import exceptions as pika
 from aiormq import exceptions as amqp
 from pamqp import exceptions as codec
 
-from anymq.errors import (
+from anymq.driver import (
     AccessDenied,
     AnymqError,
     ConnectionLost,

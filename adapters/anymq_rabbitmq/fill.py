@@ -28,9 +28,7 @@ from typing import Any
 
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from anymq.driver import SourceLost
-from anymq.errors import NotFound
-from anymq.stamp import new_id
+from anymq.driver import NotFound, SourceLost, new_id
 
 from . import convert, topology
 from .bounded import BoundedStream

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from anymq.errors import ConfigurationError
+from anymq.driver import ConfigurationError
 
 from . import convert, topology
 from .consumer import Delivery

@@ -30,8 +30,7 @@ from aiormq.exceptions import (
 )
 from pamqp.exceptions import PAMQPException
 
-from anymq.errors import ConnectionLost, TransientError
-from anymq.url import URL
+from anymq.driver import URL, ConnectionLost, TransientError
 
 from . import wire
 from .options import RabbitMQOptions, virtual_host

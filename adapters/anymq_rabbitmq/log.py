@@ -13,9 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
-from anymq.driver import Received, Start
-from anymq.errors import ConfigurationError, ConnectionLost
-from anymq.stamp import new_id
+from anymq.driver import ConfigurationError, ConnectionLost, Received, Start, new_id
 
 from . import convert, topology
 from .consumer import Consumer, Delivery

@@ -13,8 +13,7 @@ from contextlib import suppress
 
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from anymq.driver import TopicSpec
-from anymq.info import GroupInfo, PartitionInfo, TopicInfo
+from anymq.driver import GroupInfo, PartitionInfo, TopicInfo, TopicSpec
 
 from . import topology
 from .group import Group

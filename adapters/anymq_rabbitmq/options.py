@@ -5,9 +5,7 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 
-from anymq.errors import ConfigurationError
-from anymq.tls import client_context
-from anymq.url import URL
+from anymq.driver import URL, ConfigurationError, client_context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,17 @@ from dataclasses import dataclass
 
 from aiormq.exceptions import AMQPError
 
-from anymq.cloudevents import attempt_of
-from anymq.driver import Begun, Dropped, Due, Nack, Received, Revoke, Source, SourceLost
-from anymq.errors import BrokerError
+from anymq.driver import (
+    Begun,
+    BrokerError,
+    Due,
+    Listener,
+    Nack,
+    OrderedSource,
+    Received,
+    SourceLost,
+    attempt_of,
+)
 
 from . import convert
 from .attempts import Attempts, Note
@@ -40,7 +48,7 @@ class _Token:
         return self.lane.consumer is self.consumer and self.consumer.holds(self.tag)
 
 
-class OrderedQueueSource(Source):
+class OrderedQueueSource(OrderedSource):
     """Reads the partitions that the server lets it have.
 
     The server hands a partition over when its owner has settled all that it holds, or is gone; what
@@ -55,15 +63,13 @@ class OrderedQueueSource(Source):
         lanes: Sequence[Lane],
         *,
         attempts: Attempts,
-        revoke: Revoke,
         filling: Filling | None,
-        dropped: Dropped,
+        listener: Listener,
     ) -> None:
         self._lanes = list(lanes)
         self._attempts = attempts
-        self._revoke = revoke
         self._filling = filling
-        self._dropped = dropped
+        self._listener = listener
         self._held: dict[tuple[Lane, int], Received] = {}
         self._changed = asyncio.Event()
         self._lost = False
@@ -113,7 +119,7 @@ class OrderedQueueSource(Source):
             else:
                 late.append(record)
         if late:
-            self._dropped(late)
+            self._listener.dropped(late)
         for lane, some in tags.items():
             await lane.consumer.ack(some)
         self._changed.set()
@@ -150,12 +156,6 @@ class OrderedQueueSource(Source):
                 [Note(i.received.position, i.attempt, i.received.token.counted) for i in live]
             )
 
-    async def nack(self, nacks: Sequence[Nack]) -> None:
-        """Nothing: what fails in an ordered group is kept."""
-
-    async def release(self, nacks: Sequence[Nack]) -> None:
-        """Nothing: what is unsettled when the source is closed goes to the next owner."""
-
     async def aclose(self) -> None:
         """See `Source`. What is given back is noted first: a server before 4.3 counts it.
 
@@ -185,7 +185,7 @@ class OrderedQueueSource(Source):
         except Exception as error:
             if not self._lost:
                 self._lost = True
-                await self._revoke(frozenset(lane.number for lane in self._lanes), True)
+                await self._listener.revoke(frozenset(lane.number for lane in self._lanes), True)
             raise SourceLost(str(error)) from error
 
     async def _collect(self, limit: int) -> list[Received]:

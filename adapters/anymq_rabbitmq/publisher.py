@@ -13,7 +13,7 @@ from aiormq.exceptions import (
     ChannelPreconditionFailed,
 )
 
-from anymq.errors import ConnectionLost, MessageTooLarge, NotFound, PublishTimeout, Throttled
+from anymq.driver import ConnectionLost, MessageTooLarge, NotFound, PublishTimeout, Throttled
 
 from . import wire
 from .link import Channel, Link

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 
-from anymq.driver import Nack, Received, Skipped, Source, SourceLost, Start
-from anymq.errors import TransientError
+from anymq.driver import Reader, Received, SourceLost, Start, TransientError
 
 from . import convert
 from .consumer import Cancelled, Consumer, Delivery
@@ -18,7 +17,7 @@ from .log import START, Log
 from .publisher import Publisher
 
 
-class LogSource(Source):
+class LogSource(Reader):
     """Reads a stream from a place that it remembers itself.
 
     A lost connection is reported once; after that `receive` returns nothing until the connection is
@@ -27,7 +26,13 @@ class LogSource(Source):
     """
 
     def __init__(
-        self, log: str, *, link: Link, publisher: Publisher, prefetch: int, skipped: Skipped
+        self,
+        log: str,
+        *,
+        link: Link,
+        publisher: Publisher,
+        prefetch: int,
+        skipped: Callable[[str, str], None],
     ) -> None:
         self._skipped = skipped
         self._publisher = publisher
@@ -74,15 +79,6 @@ class LogSource(Source):
         with suppress(AMQPError, OSError, TransientError):
             await consumer.ack([delivery.tag for delivery in deliveries])
         return records
-
-    async def ack(self, records: Sequence[Received]) -> None:
-        """Nothing: there is nothing to settle."""
-
-    async def nack(self, nacks: Sequence[Nack]) -> None:
-        """Nothing: there is nothing to settle."""
-
-    async def release(self, nacks: Sequence[Nack]) -> None:
-        """Nothing: there is nothing to settle."""
 
     async def aclose(self) -> None:
         """See `Source`."""

@@ -7,10 +7,19 @@ from contextlib import suppress
 
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 
-from anymq.cloudevents import attempt_of
-from anymq.driver import Begun, Dropped, Nack, Received, Source, SourceLost
-from anymq.errors import BrokerError, NotFound, TransientError
-from anymq.stamp import new_id
+from anymq.driver import (
+    Begun,
+    BrokerError,
+    Listener,
+    Nack,
+    NotFound,
+    Received,
+    Source,
+    SourceLost,
+    TransientError,
+    attempt_of,
+    new_id,
+)
 
 from . import convert
 from .attempts import Attempts, Note
@@ -49,7 +58,7 @@ class QueueSource(Source):
         delays: Delays,
         filling: Filling | None,
         most: int,
-        dropped: Dropped,
+        listener: Listener,
         attempts: Attempts | None = None,
     ) -> None:
         self.counts_starts = attempts is not None
@@ -62,7 +71,7 @@ class QueueSource(Source):
         self._delays = delays
         self._filling = filling
         self._most = most
-        self._dropped = dropped
+        self._listener = listener
         self._size = 0.0
         self._closed = False
 
@@ -119,7 +128,7 @@ class QueueSource(Source):
     async def ack(self, records: Sequence[Received]) -> None:
         """See `Source`."""
         if not await self._consumer.ack(self._tags(records)):
-            self._dropped(records)
+            self._listener.dropped(records)
             return
         attempts = self._attempts
         if attempts is not None and attempts.noted:

@@ -10,9 +10,7 @@ from typing import Any, TypeVar
 
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
-from anymq.driver import TopicSpec
-from anymq.errors import ConfigurationError
-from anymq.stamp import new_id
+from anymq.driver import ConfigurationError, TopicSpec, new_id
 
 from . import requests
 from .link import Link, QueueDown

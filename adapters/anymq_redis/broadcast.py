@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from anymq.driver import Nack, Received, Source, SubscribeSpec
+from anymq.driver import Listener, Reader, Received, SubscribeSpec
 
-from .connection import Commands, Reader
+from .connection import Commands, ReadConnection
 from .counting import inform
 from .log import StreamReader
 from .places import END, FIRST, beginning, id_at
@@ -70,21 +70,22 @@ def _parts(id: bytes) -> tuple[int, int]:
     return int(ms), int(seq)
 
 
-class BroadcastSource(Source):
+class BroadcastSource(Reader):
     """Reads all partitions, each behind the last id that came from it."""
 
     def __init__(
         self,
         commands: Commands,
-        reader: Reader,
+        reader: ReadConnection,
         topic: RedisTopic,
         spec: SubscribeSpec,
         marks: Sequence[Mark],
+        listener: Listener,
     ) -> None:
         self._commands = commands
         self._reader = StreamReader(reader, topic)
         self._topic = topic
-        self._skipped = spec.skipped
+        self._listener = listener
         self._marks = list(marks)
         self._loop = asyncio.get_running_loop()
         self._looked = -QUIET if spec.place is not None else self._loop.time()
@@ -106,15 +107,6 @@ class BroadcastSource(Source):
         self._looked = self._loop.time()
         return records
 
-    async def ack(self, records: Sequence[Received]) -> None:
-        """Nothing to settle."""
-
-    async def nack(self, nacks: Sequence[Nack]) -> None:
-        """Nothing to settle."""
-
-    async def release(self, nacks: Sequence[Nack]) -> None:
-        """Nothing to settle."""
-
     async def aclose(self) -> None:
         await self._reader.aclose()
 
@@ -128,4 +120,6 @@ class BroadcastSource(Source):
                 continue
             oldest, self._marks[number] = missed
             prefix = keys.prefix(number)
-            self._skipped((prefix + mark.id).decode(), (prefix + oldest).decode() if oldest else "")
+            self._listener.skipped(
+                (prefix + mark.id).decode(), (prefix + oldest).decode() if oldest else ""
+            )

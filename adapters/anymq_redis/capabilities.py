@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anymq.capabilities import Capabilities, emulated, native
+from anymq.driver import Capabilities, emulated, native
 
 CAPABILITIES = Capabilities(
     durability=(

@@ -19,7 +19,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError
 
-from anymq.url import URL
+from anymq.driver import URL
 
 from .options import RedisOptions, address, encryption
 from .pipe import Pipe
@@ -240,7 +240,7 @@ class Commands:
                     return
 
 
-class Reader:
+class ReadConnection:
     """A connection for reads that block. A failure breaks it, the next read mends it."""
 
     def __init__(self, address: Address) -> None:

@@ -6,10 +6,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from anymq.errors import NotFound
-from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
-from anymq.message import moment
-from anymq.ordered import describe, state
+from anymq.driver import (
+    GroupInfo,
+    MemberInfo,
+    NotFound,
+    PartitionInfo,
+    PoisonInfo,
+    TopicInfo,
+    moment,
+    ordered,
+)
 
 from .connection import Commands
 from .counting import age_of, answers, attendance, count, count_for, inform, pairs
@@ -99,7 +105,7 @@ async def _describe_plain(commands: Commands, topic: RedisTopic, keys: GroupKeys
 
 
 async def _describe_ordered(commands: Commands, topic: RedisTopic, keys: GroupKeys) -> GroupInfo:
-    states = await state(RedisLog(commands, topic, keys))
+    states = await ordered.state(RedisLog(commands, topic, keys))
     lags: dict[int, int | None] = {}
     firsts: list[str] = []
     for number, one in states.items():
@@ -108,7 +114,7 @@ async def _describe_ordered(commands: Commands, topic: RedisTopic, keys: GroupKe
         lags[number] = None if behind.count is None else max(0, behind.count - len(one.done))
         firsts.append(behind.first)
     present, _ = await attendance(commands, keys, {})
-    return describe(
+    return ordered.describe(
         topic.spec,
         keys.group.decode(),
         states=states,

@@ -12,24 +12,27 @@ from typing import Any, ClassVar, Self
 from redis.asyncio import Redis
 
 from anymq.driver import (
+    URL,
     Binding,
+    Clock,
     Driver,
+    GroupInfo,
+    LeasedSource,
+    Listener,
     Outcome,
+    Reader,
     Received,
     Record,
-    Source,
     Start,
     SubscribeSpec,
+    TopicInfo,
     TopicSpec,
 )
-from anymq.info import GroupInfo, TopicInfo
-from anymq.ordered import OrderedSource
-from anymq.url import URL
 
 from . import operations
 from .broadcast import BroadcastSource, begin
 from .capabilities import CAPABILITIES
-from .connection import Address, Commands, Reader
+from .connection import Address, Commands, ReadConnection
 from .counting import inform
 from .describing import describe_group, describe_topic
 from .errors import ERRORS
@@ -61,19 +64,22 @@ class RedisDriver(Driver):
     client_parts = CLIENT_PARTS
     client_loggers = ("redis",)
 
-    def __init__(self, address: Address, commands: Commands, options: RedisOptions) -> None:
+    def __init__(
+        self, address: Address, commands: Commands, options: RedisOptions, clock: Clock
+    ) -> None:
+        self.clock = clock
         self._address = address
         self._commands = commands
         self._options = options
         self._upkeep = Upkeep(commands)
         self._publisher = Publisher(
-            commands, window=options.dedupe, now=lambda: self.clock.now(), expect=self._expect
+            commands, window=options.dedupe, now=clock.now, expect=self._expect
         )
         self._topics: dict[str, RedisTopic] = {}
         self._tended: dict[str, tuple[Chore, Chore]] = {}
 
     @classmethod
-    async def open(cls, url: URL, options: Any, *, timeout: float) -> Self:
+    async def open(cls, url: URL, options: Any, *, timeout: float, clock: Clock) -> Self:
         address = Address(url, options)
         commands = Commands(address)
         try:
@@ -82,7 +88,7 @@ class RedisDriver(Driver):
         except BaseException:
             await commands.aclose()
             raise
-        return cls(address, commands, options)
+        return cls(address, commands, options, clock)
 
     @property
     def native(self) -> Redis:
@@ -101,13 +107,13 @@ class RedisDriver(Driver):
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
         return await self._publisher.publish(records, self._topic)
 
-    async def subscribe(self, spec: SubscribeSpec) -> Source:
+    async def subscribe(self, spec: SubscribeSpec, listener: Listener) -> Reader:
         topic = await look(self._commands, spec.topic, create=spec.topic.create)
         starts = beginning(spec.start, topic.partitions)
         if spec.group is None:
-            source: Source = await self._broadcast(spec, topic)
+            source: Reader = await self._broadcast(spec, topic, listener)
         elif spec.ordered:
-            source = await self._ordered(spec, topic)
+            source = await self._ordered(spec, topic, listener)
         else:
             source = await self._group(spec, topic, starts)
         self._tend(topic)
@@ -151,13 +157,22 @@ class RedisDriver(Driver):
         await self._upkeep.aclose()
         await self._commands.aclose()
 
-    async def _broadcast(self, spec: SubscribeSpec, topic: RedisTopic) -> Source:
+    async def _broadcast(
+        self, spec: SubscribeSpec, topic: RedisTopic, listener: Listener
+    ) -> BroadcastSource:
         marks = begin(spec, await inform(self._commands, topic.keys.streams))
-        return BroadcastSource(self._commands, Reader(self._address), topic, spec, marks)
+        return BroadcastSource(
+            self._commands,
+            ReadConnection(self._address),
+            topic,
+            spec,
+            marks,
+            listener,
+        )
 
     async def _group(
         self, spec: SubscribeSpec, topic: RedisTopic, starts: Sequence[bytes]
-    ) -> Source:
+    ) -> GroupSource:
         keys = group_keys(spec.topic.name, spec.topic.native, spec.native_group)
         await create_groups(self._commands, spec, topic, keys, starts)
         member = Member(self._commands, spec, topic, keys)
@@ -165,13 +180,15 @@ class RedisDriver(Driver):
         attend = await self._attend(attending(keys, spec, member.held_for))
         return GroupSource(
             member,
-            Reader(self._address),
+            ReadConnection(self._address),
             settlement=Settlement(member, partial(self._upkeep.hurry, mover), self._topic),
             upkeep=self._upkeep,
             chores=[mover, sweeping(topic, keys), attend],
         )
 
-    async def _ordered(self, spec: SubscribeSpec, topic: RedisTopic) -> Source:
+    async def _ordered(
+        self, spec: SubscribeSpec, topic: RedisTopic, listener: Listener
+    ) -> LeasedSource:
         keys = group_keys(spec.topic.name, spec.topic.native, spec.native_group)
         await create_ordered(self._commands, spec, topic, keys)
         chore = await self._attend(attending(keys, spec))
@@ -180,9 +197,9 @@ class RedisDriver(Driver):
             await self._upkeep.drop(chore)
             await self._commands.call(b"HDEL", keys.members, spec.member.encode())
 
-        reader = StreamReader(Reader(self._address), topic)
+        reader = StreamReader(ReadConnection(self._address), topic)
         log = RedisLog(self._commands, topic, keys, reader=reader, leave=leave)
-        source = OrderedSource(log, spec, self.clock)
+        source = LeasedSource(log, spec, listener, self.clock)
         self._upkeep.add(chore)
         await source.start()
         return source

@@ -11,9 +11,6 @@ from .wire import fields
 
 _MOST = 512
 
-_Common = tuple[Mapping[str, str], int, bytes]
-_commons: dict[int, _Common] = {}
-
 
 class _Names(dict[str, str]):
     """Names of fields, with their lengths, up to where the length of the value comes."""
@@ -35,17 +32,14 @@ def packed(record: Record) -> tuple[int, bytes, bytes]:
     if record.original is not None:
         flat = fields(record)[:-1]
         return len(flat) + 1, b"", b"%b$%d\r\n" % (bulk(flat), len(record.body))
-    common = record.common
-    found = _commons.get(id(common))
-    if found is None or found[0] is not common:
-        found = _remember(common)
+    count, shared = record.common.encoded(_shared)
     own = record.own
     names = _names
     texts = [f"{names[name]}{len(value)}\r\n{value}\r\n" for name, value in own.items()]
     texts.append(f"$4\r\ndata\r\n${len(record.body)}\r\n")
     text = "".join(texts)
     data = text.encode() if text.isascii() else _not_ascii(record)
-    return found[1] + 2 * len(own) + 2, found[2], data
+    return count + 2 * len(own) + 2, shared, data
 
 
 def _not_ascii(record: Record) -> bytes:
@@ -53,10 +47,7 @@ def _not_ascii(record: Record) -> bytes:
     return b"%b$4\r\ndata\r\n$%d\r\n" % (bulk(flat), len(record.body))
 
 
-def _remember(common: Mapping[str, str]) -> _Common:
-    if len(_commons) >= _MOST:
-        _commons.clear()
-    flat = [part.encode() for pair in common.items() for part in pair]
-    # The mapping is kept: its identity must not become another's.
-    found = _commons[id(common)] = (common, len(flat), bulk(flat))
-    return found
+def _shared(headers: Mapping[str, str]) -> tuple[int, bytes]:
+    """Return the number of names and values of `headers`, and how they are written."""
+    flat = [part.encode() for pair in headers.items() for part in pair]
+    return len(flat), bulk(flat)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from redis import exceptions
 
-from anymq.errors import (
+from anymq.driver import (
     AccessDenied,
     AnymqError,
     ConfigurationError,

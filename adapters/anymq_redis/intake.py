@@ -8,10 +8,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from anymq.driver import Received
-from anymq.logs import logger
+from anymq.driver import Received, logger
 
-from .connection import LONGEST_BLOCK, Reader
+from .connection import LONGEST_BLOCK, ReadConnection
 from .member import Member
 from .reading import ReadSize
 from .resp import pack
@@ -29,7 +28,7 @@ class Intake:
     several streams may give more than was asked for.
     """
 
-    def __init__(self, member: Member, reader: Reader) -> None:
+    def __init__(self, member: Member, reader: ReadConnection) -> None:
         self.spare: deque[Received] = deque()
         self._member = member
         self._reader = reader

@@ -7,12 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from redis.exceptions import RedisError
 
-from anymq.driver import Received, Start
-from anymq.logs import logger
-from anymq.ordered import cursor_of
-from anymq.partitioned_log import Cell, PartitionedLog
+from anymq.driver import Cell, PartitionedLog, Received, Start, logger, ordered
 
-from .connection import LONGEST_BLOCK, Commands, Reader
+from .connection import LONGEST_BLOCK, Commands, ReadConnection
 from .counting import inform
 from .keys import GroupKeys
 from .places import END, beginning, id_at
@@ -28,7 +25,7 @@ log = logger("anymq.redis")
 class StreamReader:
     """XREAD: whoever reads says from where, so what a broken read had fetched is read again."""
 
-    def __init__(self, reader: Reader, topic: RedisTopic) -> None:
+    def __init__(self, reader: ReadConnection, topic: RedisTopic) -> None:
         self._reader = reader
         self._streams = topic.keys.streams
         self._places = {
@@ -126,7 +123,7 @@ class RedisLog(PartitionedLog):
     async def save(self, cells: Mapping[int, Cell]) -> Mapping[int, int | None]:
         args: list[bytes] = []
         for number, cell in cells.items():
-            cursor = id_at(cursor_of(cell.value))
+            cursor = id_at(ordered.cursor_of(cell.value))
             args += (self._name(number), b"%d" % cell.revision, cursor, cell.value.encode())
         revisions = await self._commands.eval(SAVE, [self._keys.cells], args)
         return {number: revision or None for number, revision in zip(cells, revisions, strict=True)}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Sequence
 
-from anymq.driver import Received, Start, TopicSpec
-from anymq.errors import NotFound, StateError
-from anymq.ordered import seek as seek_ordered
+from anymq.driver import NotFound, Received, Start, StateError, TopicSpec, ordered
 
 from .connection import Commands
 from .janitor import ABSENT
@@ -59,7 +57,7 @@ async def groups(commands: Commands, topic: RedisTopic) -> list[str]:
 async def seek(commands: Commands, topic: RedisTopic, keys: GroupKeys, to: Start) -> None:
     """Let the group begin anew at `to`; what was in flight or waiting is forgotten."""
     if await _remove(commands, topic, keys, beginning(to, topic.partitions)):
-        await seek_ordered(RedisLog(commands, topic, keys), to)
+        await ordered.seek(RedisLog(commands, topic, keys), to)
 
 
 async def delete_group(commands: Commands, topic: RedisTopic, keys: GroupKeys) -> None:

@@ -7,9 +7,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Any
 
-from anymq.errors import ConfigurationError, InvalidURL
-from anymq.tls import client_context
-from anymq.url import URL
+from anymq.driver import URL, ConfigurationError, InvalidURL, client_context
 
 PORT = 6379
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-from anymq.driver import Start
-from anymq.errors import ConfigurationError
+from anymq.driver import ConfigurationError, Start
 
 FIRST, END = b"0-0", b"$"
 _POSITION = re.compile(r"(?:(\d{1,4}):)?(\d{1,20})-(\d{1,20})")

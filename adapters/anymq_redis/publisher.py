@@ -23,8 +23,7 @@ from functools import lru_cache
 
 from redis.exceptions import ResponseError
 
-from anymq.driver import Duplicate, Outcome, Record
-from anymq.errors import NotFound
+from anymq.driver import Duplicate, NotFound, Outcome, Record
 
 from .connection import Commands
 from .encoding import packed

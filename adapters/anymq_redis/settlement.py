@@ -6,9 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from anymq.cloudevents import attempt_of
-from anymq.driver import Begun, Nack, Received, Record, Rejected
-from anymq.errors import MessageTooLarge
+from anymq.driver import Begun, MessageTooLarge, Nack, Received, Record, Rejected, attempt_of
 
 from .connection import Commands
 from .member import Member

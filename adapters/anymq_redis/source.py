@@ -7,11 +7,19 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError, ResponseError
 
-from anymq.driver import Begun, Driver, Nack, Received, Rejected, Source, SourceLost
-from anymq.errors import NotFound
-from anymq.logs import logger
+from anymq.driver import (
+    Begun,
+    Nack,
+    NotFound,
+    Received,
+    Rejected,
+    Source,
+    SourceLost,
+    StoreRecords,
+    logger,
+)
 
-from .connection import Reader
+from .connection import ReadConnection
 from .errors import code_of
 from .intake import Intake
 from .member import Member
@@ -38,7 +46,7 @@ class GroupSource(Source):
     def __init__(
         self,
         member: Member,
-        reader: Reader,
+        reader: ReadConnection,
         *,
         settlement: Settlement,
         upkeep: Upkeep,
@@ -83,7 +91,7 @@ class GroupSource(Source):
     async def begin(self, begun: Sequence[Begun]) -> None:
         await self._settlement.begin(begun)
 
-    async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
+    async def reject(self, rejected: Sequence[Rejected], store: StoreRecords) -> None:
         await self._settlement.reject(rejected)
 
     async def extend(self, records: Sequence[Received]) -> None:

@@ -12,9 +12,7 @@ from typing import Any, Self
 
 from redis.exceptions import ResponseError
 
-from anymq.options import split_options
-from anymq.store import Claim, State, Store
-from anymq.url import URL
+from anymq.driver import URL, Claim, ClaimState, Store, split_options
 
 from .connection import Address, Commands
 from .options import RedisOptions
@@ -26,7 +24,7 @@ from .topology import check_server
 
 # Of a thousand keys each: a server that has more is not searched to the end.
 _PAGES = 100
-_NEW, _DONE = Claim(State.NEW), Claim(State.DONE)
+_NEW, _DONE = Claim(ClaimState.NEW), Claim(ClaimState.DONE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +82,7 @@ class RedisStore(Store):
         return {
             key: claim
             for key, claim in zip(keys, claims, strict=True)
-            if claim.state is not State.NEW
+            if claim.state is not ClaimState.NEW
         }
 
     async def _held(self, value: bytes, key: str, owner: str, lease: float) -> Claim:
@@ -95,7 +93,7 @@ class RedisStore(Store):
             return _NEW
         if left == -1:
             return _DONE
-        return Claim(State.IN_PROGRESS, left / 1000)
+        return Claim(ClaimState.IN_PROGRESS, left / 1000)
 
     async def may_know(self, prefix: str) -> bool:
         pattern = re.sub(r"([\\*?\[\]])", r"\\\1", self._prefix + prefix) + "*"

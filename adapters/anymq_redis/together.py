@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import ConnectionError
 
-from anymq.supervised import fault, supervise
+from anymq.driver import fault, supervise
 
 from .connection import Commands
 from .scripts import Call

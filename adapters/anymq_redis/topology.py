@@ -8,10 +8,15 @@ from collections.abc import Sequence
 
 from redis.exceptions import ResponseError
 
-from anymq.driver import Record, SubscribeSpec, TopicSpec
-from anymq.errors import ConfigurationError, NotFound
-from anymq.logs import logger
-from anymq.partitions import partition_of
+from anymq.driver import (
+    ConfigurationError,
+    NotFound,
+    Record,
+    SubscribeSpec,
+    TopicSpec,
+    logger,
+    partition_of,
+)
 
 from .connection import Commands
 from .keys import GroupKeys, TopicKeys, topic_keys

@@ -12,8 +12,7 @@ from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
-from anymq.logs import logger
-from anymq.supervised import supervise
+from anymq.driver import logger, supervise
 
 from .connection import Commands
 from .scripts import Call, Script

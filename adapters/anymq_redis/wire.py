@@ -11,8 +11,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from anymq.driver import ATTEMPT, CONTROL, ONLY_GROUP, Published, Received, Record
-from anymq.names import is_control_header
+from anymq.driver import (
+    ATTEMPT,
+    CONTROL,
+    ONLY_GROUP,
+    Published,
+    Received,
+    Record,
+    is_control_header,
+)
 
 from .places import time_of
 

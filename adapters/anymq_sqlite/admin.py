@@ -6,11 +6,19 @@ import sqlite3
 import time
 from collections.abc import Mapping
 
-from anymq.driver import Start, TopicSpec
-from anymq.errors import NotFound
-from anymq.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
-from anymq.message import moment
-from anymq.ordered import PartitionState, describe
+from anymq.driver import (
+    GroupInfo,
+    MemberInfo,
+    NotFound,
+    PartitionInfo,
+    PartitionState,
+    PoisonInfo,
+    Start,
+    TopicInfo,
+    TopicSpec,
+    moment,
+    ordered,
+)
 
 from . import clock, log, members
 from .pending import Group, find
@@ -157,7 +165,7 @@ def ordered_info(
     for number, state in states.items():
         lags[number], stored = _behind(db, topic, number, state)
         oldest = min(oldest, now if stored is None else stored)
-    return describe(
+    return ordered.describe(
         spec,
         group.name,
         states=states,

@@ -7,8 +7,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from anymq.driver import Nack, Received, Source, SourceLost, SubscribeSpec
-from anymq.errors import NotFound, UnsupportedOperation
+from anymq.driver import (
+    NotFound,
+    Reader,
+    Received,
+    SourceLost,
+    SubscribeSpec,
+)
 
 from . import delays, log
 from .records import stored
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
     from .driver import SqliteDriver
 
 
-class SqliteBroadcast(Source):
+class SqliteBroadcast(Reader):
     """A broadcast reader. Its place in the log is fixed by `subscribe` and kept in memory.
 
     `number` is the topic's: one of the same name that is made later has another.
@@ -65,15 +70,6 @@ class SqliteBroadcast(Source):
         if not messages and log.last_seq(db) < self._cursor:
             raise SourceLost("the file was replaced by an older one")
         return messages, delays.next_ripe(db, topic)
-
-    async def ack(self, records: Sequence[Received]) -> None:
-        """Do nothing: there is nothing to settle."""
-
-    async def nack(self, nacks: Sequence[Nack]) -> None:
-        raise UnsupportedOperation("a broadcast reader cannot get a message again")
-
-    async def release(self, nacks: Sequence[Nack]) -> None:
-        """Do nothing: there is nothing to settle."""
 
     async def aclose(self) -> None:
         self._driver.watch.remove(self._topic, self._changed)

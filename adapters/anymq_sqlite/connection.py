@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from anymq.errors import ConfigurationError
+from anymq.driver import ConfigurationError
 
 from . import clock, schema
 from .errors import primary_code

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
-from anymq.errors import Closed
+from anymq.driver import Closed
 
 from .changes import Changes
 from .connection import Connection, check_version

@@ -12,23 +12,27 @@ from functools import partial
 from itertools import count
 from typing import ClassVar, Self
 
-from anymq import ordered
-from anymq.capabilities import Capabilities
 from anymq.driver import (
+    URL,
     Binding,
+    Capabilities,
+    Clock,
     Driver,
+    ErrorTable,
+    GroupInfo,
+    LeasedSource,
+    Listener,
+    NotFound,
     Outcome,
+    Reader,
     Received,
     Record,
-    Source,
     Start,
     SubscribeSpec,
+    TopicInfo,
     TopicSpec,
+    ordered,
 )
-from anymq.errors import ErrorTable, NotFound
-from anymq.info import GroupInfo, TopicInfo
-from anymq.ordered import OrderedSource
-from anymq.url import URL
 
 from . import admin, delays, log, members, pending
 from .broadcast import SqliteBroadcast
@@ -54,7 +58,8 @@ class SqliteDriver(Driver):
     options: ClassVar[type[SqliteOptions]] = SqliteOptions
     max_body: ClassVar[float] = 256 * 1024 * 1024
 
-    def __init__(self, database: Database, janitor: Janitor) -> None:
+    def __init__(self, database: Database, janitor: Janitor, clock: Clock) -> None:
+        self.clock = clock
         self.watch = Watch()
         self._database = database
         self.janitor = janitor
@@ -62,7 +67,7 @@ class SqliteDriver(Driver):
         self._turns: defaultdict[str, count[int]] = defaultdict(count)
 
     @classmethod
-    async def open(cls, url: URL, options: SqliteOptions, *, timeout: float) -> Self:
+    async def open(cls, url: URL, options: SqliteOptions, *, timeout: float, clock: Clock) -> Self:
         async with asyncio.timeout(timeout):
             database = await Database.open(
                 database_path(url),
@@ -70,7 +75,7 @@ class SqliteDriver(Driver):
                 busy_timeout=min(options.busy_timeout, timeout),
                 poll=options.poll,
             )
-        return cls(database, Janitor(database, options.retention, options.sweep))
+        return cls(database, Janitor(database, options.retention, options.sweep), clock)
 
     @property
     def native(self) -> Database:
@@ -107,7 +112,7 @@ class SqliteDriver(Driver):
         self.watch.wake({entry.topic for entry in entries})
         return outcomes
 
-    async def subscribe(self, spec: SubscribeSpec) -> Source:
+    async def subscribe(self, spec: SubscribeSpec, listener: Listener) -> Reader:
         self._database.watch(self.watch.wake_all)
         await self.ripen(spec.topic.native)
         if spec.group is None:
@@ -117,7 +122,7 @@ class SqliteDriver(Driver):
         if not spec.ordered:
             return SqliteSource(self, spec, group)
         reading = SqliteLog(self, topic, spec.topic.native, group, member=spec.member)
-        source = OrderedSource(reading, spec, self.clock)
+        source = LeasedSource(reading, spec, listener, self.clock)
         await source.start()
         return source
 

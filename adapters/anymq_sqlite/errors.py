@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 
-from anymq.errors import (
+from anymq.driver import (
     AccessDenied,
     AnymqError,
     ConfigurationError,

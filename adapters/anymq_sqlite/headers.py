@@ -7,30 +7,21 @@ from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
-from anymq.driver import CONTROL
-from anymq.unread import UnreadHeaders
+from anymq.driver import CONTROL, LazyHeaders, SharedHeaders
 
 _CONTROL = f'"{CONTROL}'
-# Envelopes that are remembered; a process uses a handful at a time.
-_MOST = 512
-# By identity. The mapping is kept, too, lest another one gets its number.
-_known: dict[int, tuple[Mapping[str, str], str]] = {}
 
 
-def dump(common: Mapping[str, str], own: Mapping[str, str]) -> str:
+def dump(common: SharedHeaders, own: Mapping[str, str]) -> str:
     """Return both as one JSON object; `common` is encoded once."""
-    known = _known.get(id(common)) or _learn(common)
     items = [f"{quoted(name)}: {quoted(value)}" for name, value in own.items()]
-    if known[1]:
-        items.insert(0, known[1])
+    if shared := common.encoded(_shared):
+        items.insert(0, shared)
     return f"{{{', '.join(items)}}}"
 
 
-def _learn(common: Mapping[str, str]) -> tuple[Mapping[str, str], str]:
-    if len(_known) >= _MOST:
-        _known.clear()
-    learnt = _known[id(common)] = common, json.dumps(dict(common))[1:-1]
-    return learnt
+def _shared(headers: Mapping[str, str]) -> str:
+    return json.dumps(dict(headers))[1:-1]
 
 
 def load(text: str) -> dict[str, str]:
@@ -47,7 +38,7 @@ def load(text: str) -> dict[str, str]:
     return headers
 
 
-class Headers(UnreadHeaders):
+class Headers(LazyHeaders):
     """The headers in `text`."""
 
     __slots__ = ("_text",)

@@ -13,9 +13,15 @@ from datetime import datetime
 from itertools import chain
 from typing import NamedTuple
 
-from anymq.driver import Duplicate, Outcome, Start, TopicSpec
-from anymq.errors import ConfigurationError, NotFound
-from anymq.partitions import partition_of
+from anymq.driver import (
+    ConfigurationError,
+    Duplicate,
+    NotFound,
+    Outcome,
+    Start,
+    TopicSpec,
+    partition_of,
+)
 
 from . import delays
 from .errors import RECORD_ERRORS

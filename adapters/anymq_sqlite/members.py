@@ -7,7 +7,7 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from anymq.errors import StateError
+from anymq.driver import StateError
 
 from . import clock
 

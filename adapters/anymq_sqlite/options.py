@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from anymq.errors import ConfigurationError, InvalidURL
-from anymq.url import URL
+from anymq.driver import URL, ConfigurationError, InvalidURL
 
 _SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 

@@ -7,9 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from anymq.driver import Received, Start
-from anymq.ordered import cursor_of
-from anymq.partitioned_log import Cell, PartitionedLog
+from anymq.driver import Cell, PartitionedLog, Received, Start, ordered
 
 from . import delays, log, members, pending
 from .members import Membership
@@ -111,7 +109,7 @@ class SqliteLog(PartitionedLog):
         )
 
     def _save(self, db: sqlite3.Connection, part: int, cell: Cell) -> int | None:
-        cursor = int(cursor_of(cell.value))
+        cursor = int(ordered.cursor_of(cell.value))
         if cell.revision == 0:
             insert = """
             INSERT OR IGNORE INTO cells (grp, part, value, cursor, revision)

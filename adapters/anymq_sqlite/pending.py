@@ -16,8 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from anymq.driver import SourceLost, SubscribeSpec
-from anymq.errors import ConfigurationError, NotFound
+from anymq.driver import ConfigurationError, NotFound, SourceLost, SubscribeSpec
 
 from . import clock, delays, log
 

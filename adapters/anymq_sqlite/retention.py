@@ -9,8 +9,7 @@ import time
 from functools import partial
 from typing import NamedTuple
 
-from anymq.errors import AnymqError
-from anymq.supervised import supervise
+from anymq.driver import AnymqError, supervise
 
 from .database import Database
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from anymq.errors import ConfigurationError
+from anymq.driver import ConfigurationError
 
 APPLICATION_ID = 0x616E6D71  # "anmq", in the header of the file
 FIRST = """

@@ -9,8 +9,16 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from anymq.cloudevents import attempt_of
-from anymq.driver import Begun, Driver, Nack, Received, Rejected, Source, SubscribeSpec
+from anymq.driver import (
+    Begun,
+    Nack,
+    Received,
+    Rejected,
+    Source,
+    StoreRecords,
+    SubscribeSpec,
+    attempt_of,
+)
 
 from . import members, pending
 from .members import Membership
@@ -28,11 +36,6 @@ class _Idle(NamedTuple):
     """There is nothing to take for `wait` seconds; without them, before the next publish."""
 
     wait: float | None
-
-
-def _redeliveries(record: Received, attempt: int) -> int:
-    """Return how many earlier deliveries the row is to show, to make the next one `attempt`."""
-    return attempt - attempt_of(record) + record.redeliveries
 
 
 class SqliteSource(Source):
@@ -109,10 +112,7 @@ class SqliteSource(Source):
         )
 
     async def nack(self, nacks: Sequence[Nack]) -> None:
-        returns = [
-            Return(nack.received.token, nack.delay, _redeliveries(nack.received, nack.attempt))
-            for nack in nacks
-        ]
+        returns = [Return(nack.received.token, nack.delay, nack.redeliveries) for nack in nacks]
         await self._database.write(lambda db: pending.give_back(db, self._group, returns))
         self._driver.watch.wake((self._topic,))
 
@@ -123,11 +123,11 @@ class SqliteSource(Source):
         return attempt_of(record) - 1 if cast("Stored", record).vanished else None
 
     async def begin(self, begun: Sequence[Begun]) -> None:
-        starts = [Start(i.received.token, _redeliveries(i.received, i.attempt)) for i in begun]
+        starts = [Start(i.received.token, i.redeliveries) for i in begun]
         # What a power cut undoes of it does not count.
         await self._database.write(lambda db: pending.begin(db, self._group, starts), durable=False)
 
-    async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
+    async def reject(self, rejected: Sequence[Rejected], store: StoreRecords) -> None:
         letters = [(item.received.token, self._driver.entry(item.letter)) for item in rejected]
         await self._database.write(lambda db: pending.bury(db, self._group, letters))
         self._driver.watch.wake({letter.topic for _, letter in letters})

@@ -6,9 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Self
 
-from anymq.options import split_options
-from anymq.store import Claim, State, Store
-from anymq.url import URL
+from anymq.driver import URL, Claim, ClaimState, Store, split_options
 
 from . import clock
 from .database import Database
@@ -43,7 +41,9 @@ class SqliteStore(Store):
         def begin(db: sqlite3.Connection) -> dict[str, Claim]:
             now = clock.now(db)
             claims = {key: _begin(db, key, owner, now, lease) for key in keys}
-            return {key: claim for key, claim in claims.items() if claim.state is not State.NEW}
+            return {
+                key: claim for key, claim in claims.items() if claim.state is not ClaimState.NEW
+            }
 
         return await self.database.write(begin)
 
@@ -99,11 +99,11 @@ def _begin(db: sqlite3.Connection, key: str, owner: str, now: float, lease: floa
     if row is not None and row[1] > now:
         holder, until = row
         if holder is None:
-            return Claim(State.DONE)
+            return Claim(ClaimState.DONE)
         if holder != owner:
-            return Claim(State.IN_PROGRESS, until - now)
+            return Claim(ClaimState.IN_PROGRESS, until - now)
     _set(db, key, owner, now, lease)
-    return Claim(State.NEW)
+    return Claim(ClaimState.NEW)
 
 
 def _mark(db: sqlite3.Connection, key: str, keep: float) -> int:

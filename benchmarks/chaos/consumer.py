@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from anymq import App, Delivery, Idempotency, Retry, Topic
-from anymq.clock import REAL, Clock
+from anymq.driver import REAL, Clock
 from anymq.middleware import Handler
 
 from .inbox import Inbox, effect

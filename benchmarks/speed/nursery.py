@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Self
 
-from anymq.registry import load_driver
+from anymq.driver.registry import load_driver
 
 from .contestants import BACKENDS, contestants
 from .worker import LONGEST_LINE

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from anymq.registry import load_driver
+from anymq.driver.registry import load_driver
 from anymq.url import URL
 from brokers import NAMES, BrokersError, Server, down, server
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from .app import App, Subscriber
 from .broker import Broker
-from .capabilities import Capabilities, Level, Support
 from .connect import connect
-from .delivery import Delivery
+from .consuming.delivery import Delivery
+from .consuming.subscription import Subscription
+from .driver.capabilities import Capabilities, Level, Support
+from .driver.registry import register
 from .errors import (
     AccessDenied,
     AlreadySettled,
@@ -35,7 +37,7 @@ from .errors import (
     UnknownScheme,
     UnsupportedOperation,
 )
-from .later import later
+from .lazy_import import lazy_attributes
 from .message import Message, Receipt
 from .middleware import (
     Acknowledge,
@@ -46,17 +48,15 @@ from .middleware import (
     PublishMiddleware,
     Retry,
 )
-from .registry import register
-from .subscription import Subscription
 from .topic import Topic
 from .url import URL
 
 if TYPE_CHECKING:
-    from .admin import Admin, Stored
-    from .batch import Batch, BatchError
-    from .dead_letters import DeadLetters, Letter
-    from .info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
+    from .consuming.batch import Batch, BatchError
+    from .driver.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
     from .middleware import Deadline, Idempotency, KillSwitch, RateLimit
+    from .operating.admin import Admin, Stored
+    from .operating.dead_letters import DeadLetters, Letter
 
 __version__ = "0.1.0"
 
@@ -127,20 +127,20 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-__getattr__ = later(
+__getattr__ = lazy_attributes(
     __name__,
     {
-        "Admin": "admin",
-        "Stored": "admin",
-        "Batch": "batch",
-        "BatchError": "batch",
-        "DeadLetters": "dead_letters",
-        "Letter": "dead_letters",
-        "GroupInfo": "info",
-        "MemberInfo": "info",
-        "PartitionInfo": "info",
-        "PoisonInfo": "info",
-        "TopicInfo": "info",
+        "Admin": "operating.admin",
+        "Stored": "operating.admin",
+        "Batch": "consuming.batch",
+        "BatchError": "consuming.batch",
+        "DeadLetters": "operating.dead_letters",
+        "Letter": "operating.dead_letters",
+        "GroupInfo": "driver.info",
+        "MemberInfo": "driver.info",
+        "PartitionInfo": "driver.info",
+        "PoisonInfo": "driver.info",
+        "TopicInfo": "driver.info",
         "Deadline": "middleware.deadline",
         "Idempotency": "middleware.idempotency",
         "KillSwitch": "middleware.kill_switch",

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from .broker import Broker
-from .clock import REAL, Clock
 from .connect import chosen_url, connect
-from .driver import Start
+from .consuming.handlers import Function, Unknown, adapt, by_type
+from .consuming.subscription import Subscription
+from .driver.clock import REAL, Clock
+from .driver.specs import Start
 from .errors import AnymqError, ConfigurationError, StateError
-from .handlers import Function, Unknown, adapt, by_type
 from .logs import logger
 from .message import Receipt
 from .middleware import (
@@ -27,12 +28,11 @@ from .middleware import (
     PublishMiddleware,
     Retry,
 )
-from .publishing import PublishOptions
-from .subscription import Subscription
+from .publishing.options import PublishOptions
 from .topic import Topic, as_topic
 
 if TYPE_CHECKING:
-    from .batch import Batch
+    from .consuming.batch import Batch
     from .middleware import Idempotency, KillSwitch, RateLimit
 
 log = logger("anymq")

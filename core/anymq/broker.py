@@ -13,12 +13,18 @@ from logging import WARNING
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from .capabilities import Capabilities
-from .clock import Clock
-from .cloudevents import encode
-from .credit import MAX_BYTES
-from .delivery import current
-from .driver import Driver, Duplicate, Record, Source, Start, SubscribeSpec
+from .consuming.delivery import current
+from .consuming.handlers import Function, Unknown, adapt
+from .consuming.settlement import Context
+from .consuming.subscription import Subscription
+from .driver.base import Driver
+from .driver.capabilities import Capabilities
+from .driver.clock import Clock
+from .driver.options import ConnectOptions
+from .driver.records import NO_HEADERS, Duplicate, Record
+from .driver.source import Reader
+from .driver.specs import MAX_BYTES, Start, SubscribeSpec
+from .driver.store import Store
 from .errors import (
     Closed,
     ConfigurationError,
@@ -28,10 +34,10 @@ from .errors import (
     UnsupportedOperation,
     translate,
 )
-from .handlers import Function, Unknown, adapt
 from .identity import scope_of, unique_id
+from .ids import new_id
 from .logs import logger
-from .message import NO_HEADERS, Message, Receipt
+from .message import Message, Receipt
 from .middleware import (
     DEFAULT_CHAIN,
     Middleware,
@@ -44,25 +50,21 @@ from .middleware import (
 )
 from .middleware.deadline import longer_deadline
 from .names import check_group, check_headers, check_id, check_key
-from .options import ConnectOptions
-from .outlet import Outlet
 from .payload import check_payload, encode_payload, type_name
-from .publisher import FINE, Publisher, check_loop, receipt_of
-from .publishing import NOT_STATED, stating
+from .publishing.declarations import Topics
+from .publishing.encoder import Outlet
+from .publishing.options import NOT_STATED, stating
+from .publishing.publisher import FINE, Publisher, check_loop, receipt_of
 from .requests import Requests
-from .session import Context
-from .stamp import new_id
-from .store import Store
-from .stores import Stores
-from .subscription import Subscription
-from .supervised import fault, supervise
+from .store_pool import Stores
+from .tasks import fault, supervise
 from .topic import Topic, as_topic, dead_letter_topic
-from .topics import Topics
 from .url import URL
+from .wire.cloudevents import encode
 
 if TYPE_CHECKING:
-    from .admin import Admin
-    from .batch import Batch
+    from .consuming.batch import Batch
+    from .operating.admin import Admin
 
 log = logger("anymq")
 
@@ -155,7 +157,7 @@ class Broker:
         """Topics, groups, lag, replay, dead letters: looking and operating."""
         self._check_open()
         if self._admin is None:
-            from .admin import Admin
+            from .operating.admin import Admin
 
             self._admin = Admin(
                 self._driver,
@@ -436,7 +438,7 @@ class Broker:
         places = concurrency * (batch.size if batch else 1)
         native_group = self._native_group(target.name, group)
 
-        async def open_source(generation: int) -> Source:
+        async def open_source(generation: int) -> Reader:
             while stores:
                 await self._stores.check(stores[-1])
                 stores.pop()
@@ -456,18 +458,14 @@ class Broker:
                 member=f"{member}-{generation}",
                 create=self._options.declare and f"{target.name}.{group}" not in self._names,
                 ordered=ordered and group is not None,
-                revoke=subscription.revoke,
                 place=subscription.place,
-                skipped=subscription.note_skipped,
-                dropped=subscription.note_dropped,
-                unreadable=subscription.note_unreadable,
             )
             if generation == 1:
                 for name in letters:
                     await self._look_for(name)
             try:
                 async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
-                    return await self._driver.subscribe(spec)
+                    return await self._driver.subscribe(spec, subscription.listener)
             except TimeoutError as error:
                 raise ConnectionLost(f"subscribing on {self._url} did not end in time") from error
 

@@ -10,15 +10,15 @@ from typing import Any
 
 from .broker import Broker
 from .client_logs import calm
-from .clock import REAL, Clock
 from .credentials import check_credentials
-from .driver import Driver
+from .driver.base import Driver
+from .driver.clock import REAL, Clock
+from .driver.options import split_options
+from .driver.registry import load_driver
 from .errors import AccessDenied, ConfigurationError, ConnectionLost, TransientError, translate
 from .logs import logger
 from .middleware import PublishMiddleware
 from .names import check_headers, check_topic
-from .options import split_options
-from .registry import load_driver
 from .tls import UNVERIFIED, is_unverified
 from .url import URL
 
@@ -115,8 +115,7 @@ async def _open(
             raise ConfigurationError(f"names: {name!r} is mapped to {native!r}, which is no name")
     if source is not None:
         check_headers({"source": source})
-    driver = await _connected(driver_type, url, own, options.connect_timeout)
-    driver.clock = clock
+    driver = await _connected(driver_type, url, own, options.connect_timeout, clock)
     log.info("connected to %s; durability: %s", url, driver.capabilities.durability)
     return Broker(
         driver,
@@ -129,14 +128,16 @@ async def _open(
     )
 
 
-async def _connected(driver_type: type[Driver], url: URL, own: Any, timeout: float) -> Driver:
+async def _connected(
+    driver_type: type[Driver], url: URL, own: Any, timeout: float, clock: Clock
+) -> Driver:
     """Return an open driver; what may pass, as a server that is just starting, is tried again."""
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout
     pause = FIRST_PAUSE
     while True:
         try:
-            return await _connected_once(driver_type, url, own, until - loop.time())
+            return await _connected_once(driver_type, url, own, until - loop.time(), clock)
         except TransientError as error:
             left = until - loop.time() - SHORTEST
             if left <= 0:
@@ -147,10 +148,12 @@ async def _connected(driver_type: type[Driver], url: URL, own: Any, timeout: flo
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-async def _connected_once(driver_type: type[Driver], url: URL, own: Any, timeout: float) -> Driver:
+async def _connected_once(
+    driver_type: type[Driver], url: URL, own: Any, timeout: float, clock: Clock
+) -> Driver:
     try:
         async with asyncio.timeout(timeout + 1):
-            return await driver_type.open(url, own, timeout=timeout)
+            return await driver_type.open(url, own, timeout=timeout, clock=clock)
     except TimeoutError as late:
         raise ConnectionLost(
             f"no answer from {url} within {timeout:.3g} s; is it running?"

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import datetime
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from .driver import Received
-
-NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+from .driver.records import NO_HEADERS, Received
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,21 +51,3 @@ class Receipt(NamedTuple):
     topic: str
     position: str | None = None
     duplicate: bool = False
-
-
-def utc(timestamp: float) -> datetime:
-    """Return `timestamp`, seconds since the epoch, as an aware datetime."""
-    return datetime.fromtimestamp(timestamp, UTC)
-
-
-def moment(timestamp: float | None) -> datetime | None:
-    """Return the aware UTC time of `timestamp`; None if there is none, or no datetime can say it.
-
-    For what brokers and foreign publishers say: they count in microseconds, too, and in ids.
-    """
-    if timestamp is None:
-        return None
-    try:
-        return datetime.fromtimestamp(timestamp, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .delivery import Delivery
+from .consuming.delivery import Delivery
 from .errors import (
     AnymqError,
     Closed,
@@ -26,18 +26,18 @@ from .errors import (
     RequestTimeout,
     StateError,
 )
-from .letters import text
+from .ids import new_id
 from .logs import logger
 from .message import Message, Receipt
 from .middleware.acknowledge import Acknowledge
 from .names import check_topic
 from .payload import check_annotation, decode_payload
-from .stamp import new_id
 from .topic import Topic, as_topic
+from .wire.dead_letter_headers import text
 
 if TYPE_CHECKING:
     from .broker import Broker
-    from .subscription import Subscription
+    from .consuming.subscription import Subscription
 
 log = logger("anymq.requests")
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import anymq
 from anymq import Acknowledge, DeadLetter, DeadLetters, Delivery, Middleware, Reject
-from anymq.driver import Driver, Received, Source
+from anymq.driver import Driver, Listener, Reader, Received
 from anymq.testing.harness import random_name
 from anymq.testing.samples import Samples, attempt, drain, nothing
 from anymq.testing.samples import contents as bodies
@@ -87,7 +87,7 @@ class Bench(Samples, ABC, Generic[D]):
         super().__init__(name or random_name())
         self.url = url
         self.drivers: list[D] = []
-        self._sources: list[Source] = []
+        self._sources: list[Reader] = []
 
     @abstractmethod
     async def connect(self, url: URL, **options: Any) -> D:
@@ -100,8 +100,9 @@ class Bench(Samples, ABC, Generic[D]):
             await driver.declare(self.topic())
         return driver
 
-    async def join(self, driver: D, group: str | None = "billing", **values: Any) -> Source:
-        source = await driver.subscribe(self.spec(group, **values))
+    async def join(self, driver: D, group: str | None = "billing", **values: Any) -> Any:
+        """Open the source of a member: a `Source`, an `OrderedSource` or a `Reader`."""
+        source = await driver.subscribe(self.spec(group, **values), Listener())
         self._sources.append(source)
         return source
 
@@ -122,7 +123,7 @@ class Bench(Samples, ABC, Generic[D]):
         await self.aclose()
 
 
-async def take_through(source: Source, count: int, *, seconds: float = 30.0) -> list[Received]:
+async def take_through(source: Reader, count: int, *, seconds: float = 30.0) -> list[Received]:
     """As `take`, through failures of the source."""
     got: list[Received] = []
 

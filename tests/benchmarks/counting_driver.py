@@ -8,7 +8,17 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import anymq
-from anymq.driver import Driver, Nack, Outcome, Received, Record, Rejected, Source, SubscribeSpec
+from anymq.driver import (
+    Listener,
+    Nack,
+    Outcome,
+    Received,
+    Record,
+    Rejected,
+    Source,
+    StoreRecords,
+    SubscribeSpec,
+)
 from anymq_memory import MemoryDriver
 
 SCHEME = "counting"
@@ -26,8 +36,10 @@ class CountingDriver(MemoryDriver):
         await asyncio.sleep(0)  # as every real one, it lets others run meanwhile
         return await super().publish(records)
 
-    async def subscribe(self, spec: SubscribeSpec) -> Source:
-        return CountingSource(await super().subscribe(spec), self.calls)
+    async def subscribe(self, spec: SubscribeSpec, listener: Listener) -> Source:
+        source = await super().subscribe(spec, listener)
+        assert isinstance(source, Source)
+        return CountingSource(source, self.calls)
 
 
 class CountingSource(Source):
@@ -54,9 +66,9 @@ class CountingSource(Source):
         self._calls["release"] += 1
         await self._source.release(nacks)
 
-    async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
+    async def reject(self, rejected: Sequence[Rejected], store: StoreRecords) -> None:
         self._calls["reject"] += 1
-        await self._source.reject(rejected, driver)
+        await self._source.reject(rejected, store)
 
     async def extend(self, records: Sequence[Received]) -> None:
         self._calls["extend"] += 1

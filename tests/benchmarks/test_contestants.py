@@ -11,10 +11,11 @@ from secrets import token_hex
 import pytest
 from _pytest.mark import ParameterSet
 
-from anymq.cloudevents import encode
-from anymq.message import Message, utc
-from anymq.registry import load_driver
-from anymq.stamp import new_id
+from anymq.driver import utc
+from anymq.driver.registry import load_driver
+from anymq.ids import new_id
+from anymq.message import Message
+from anymq.wire.cloudevents import encode
 from benchmarks.speed.check import check
 from benchmarks.speed.contestant import Contestant, Item, Place
 from benchmarks.speed.contestants import BACKENDS, contestants, faststream, mq_bridge

@@ -15,8 +15,10 @@ from types import FrameType
 import pytest
 
 import anymq
-from anymq import App, publisher, subscription
+from anymq import App
+from anymq.consuming import subscription
 from anymq.driver import Binding
+from anymq.publishing import publisher
 from anymq_kafka import KafkaDriver
 from anymq_nats import NatsDriver
 from anymq_rabbitmq import RabbitMQDriver

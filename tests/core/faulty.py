@@ -8,8 +8,19 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from anymq.clock import Clock
-from anymq.driver import Driver, Nack, Received, Rejected, Source, SourceLost, SubscribeSpec
+from anymq.driver import (
+    Clock,
+    Listener,
+    Nack,
+    OrderedSource,
+    Reader,
+    Received,
+    Rejected,
+    Source,
+    SourceLost,
+    StoreRecords,
+    SubscribeSpec,
+)
 
 from .scripted import Lost, Refused, ScriptedDriver
 
@@ -82,13 +93,13 @@ class FaultyDriver(ScriptedDriver):
             raise Lost("at last")
         raise FAULTS[kind]()
 
-    async def subscribe(self, spec: SubscribeSpec) -> Source:
+    async def subscribe(self, spec: SubscribeSpec, listener: Listener) -> Reader:
         if await self.before("subscribe"):
             raise Lost("the answer")
         return FaultySource(self, spec.ack_deadline)
 
 
-class FaultySource(Source):
+class FaultySource(Source, OrderedSource):
     def __init__(self, driver: FaultyDriver, lease: float) -> None:
         self.driver = driver
         self.lease = lease
@@ -146,7 +157,7 @@ class FaultySource(Source):
     async def release(self, nacks: Sequence[Nack]) -> None:
         await self._settle("release", [nack.received for nack in nacks], back=True)
 
-    async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
+    async def reject(self, rejected: Sequence[Rejected], store: StoreRecords) -> None:
         await self._settle("reject", [item.received for item in rejected], back=False)
 
     async def keep(self, nacks: Sequence[Nack]) -> None:

@@ -8,22 +8,28 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from anymq import Broker
-from anymq.capabilities import Capabilities, emulated
 from anymq.connect import connect
 from anymq.driver import (
     Binding,
+    Capabilities,
+    Clock,
     Driver,
+    Listener,
     Nack,
+    OrderedSource,
     Outcome,
+    Reader,
     Received,
     Record,
     Rejected,
     Source,
+    StoreRecords,
     SubscribeSpec,
     TopicSpec,
+    emulated,
 )
+from anymq.driver.registry import register
 from anymq.errors import ConnectionLost, ErrorTable, NotFound, PermanentError
-from anymq.registry import register
 from anymq.url import URL
 
 SOME = emulated("by a script")
@@ -49,11 +55,12 @@ class Options:
 Script = Callable[[Sequence[Record]], Awaitable[Sequence[Outcome]]]
 
 
-class ScriptedSource(Source):
+class ScriptedSource(Source, OrderedSource):
     """Hands out what the test puts into `inbox` (records or errors), and notes what is settled."""
 
-    def __init__(self, spec: SubscribeSpec) -> None:
+    def __init__(self, spec: SubscribeSpec, listener: Listener) -> None:
         self.spec = spec
+        self.listener = listener
         self.inbox: asyncio.Queue[Received | Exception] = asyncio.Queue()
         self.calls: list[tuple[str, list[Any]]] = []
         self.failures: dict[str, list[Exception]] = {}
@@ -117,7 +124,7 @@ class ScriptedSource(Source):
     async def release(self, nacks: Sequence[Nack]) -> None:
         self._note("release", [nack.received for nack in nacks])
 
-    async def reject(self, rejected: Sequence[Rejected], driver: Driver) -> None:
+    async def reject(self, rejected: Sequence[Rejected], store: StoreRecords) -> None:
         for item in rejected:
             self._ask(item.letter)
         self._note("reject", [item.received for item in rejected])
@@ -184,10 +191,12 @@ class ScriptedDriver(Driver):
         self.called = asyncio.Event()
 
     @classmethod
-    async def open(cls, url: URL, options: Any, *, timeout: float) -> Self:
+    async def open(cls, url: URL, options: Any, *, timeout: float, clock: Clock) -> Self:
         if cls.opening:
             raise cls.opening.pop()
-        return cls()
+        driver = cls()
+        driver.clock = clock
+        return driver
 
     @property
     def native(self) -> ScriptedDriver:
@@ -213,10 +222,10 @@ class ScriptedDriver(Driver):
         finally:
             self.running -= 1
 
-    async def subscribe(self, spec: SubscribeSpec) -> Source:
+    async def subscribe(self, spec: SubscribeSpec, listener: Listener) -> Reader:
         if self.subscribing:
             raise self.subscribing.pop(0)
-        source = ScriptedSource(spec)
+        source = ScriptedSource(spec, listener)
         self.sources.append(source)
         return source
 

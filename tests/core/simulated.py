@@ -9,10 +9,20 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
-from anymq.clock import Clock
-from anymq.driver import Begun, Due, Nack, Received, Record, Start, SubscribeSpec, TopicSpec
-from anymq.ordered import OrderedSource, cursor_of
-from anymq.partitioned_log import Cell, PartitionedLog
+from anymq.driver import (
+    Begun,
+    Clock,
+    Due,
+    Listener,
+    Nack,
+    Received,
+    Record,
+    Start,
+    SubscribeSpec,
+    TopicSpec,
+)
+from anymq.driver.ordered import LeasedSource, cursor_of
+from anymq.driver.ordered.log import Cell, PartitionedLog
 from anymq.testing.clock import VirtualClock
 
 LEASE = 8.0
@@ -232,8 +242,8 @@ class Group:
         self.handling[partition].add(member)
 
 
-class Member:
-    """One member: an `OrderedSource`, and the least engine that keeps its contract."""
+class Member(Listener):
+    """One member: an `LeasedSource`, and the least engine that keeps its contract."""
 
     def __init__(self, group: Group, name: str, changes: dict[str, object]) -> None:
         self.group = group
@@ -244,8 +254,8 @@ class Member:
         self.process = Process(group.broker)
         self.clock = ProcessClock(self.process)
         self.log = SimulatedLog(self.process)
-        spec = spec_of(group.broker, name, revoke=self.revoke, **changes)
-        self.source = OrderedSource(self.log, spec, self.clock)
+        spec = spec_of(group.broker, name, **changes)
+        self.source = LeasedSource(self.log, spec, self, self.clock)
         self.lanes: dict[tuple[int, int], deque[Received]] = defaultdict(deque)
         self.workers: dict[tuple[int, int], asyncio.Task[None]] = {}
         self.last: dict[object, int] = {}
@@ -267,9 +277,9 @@ class Member:
             try:
                 await self.source.start()
             except OSError:
-                spec = spec_of(self.group.broker, self.name, revoke=self.revoke)
+                spec = spec_of(self.group.broker, self.name)
                 self.log = SimulatedLog(self.process)
-                self.source = OrderedSource(self.log, spec, self.clock)
+                self.source = LeasedSource(self.log, spec, self, self.clock)
             else:
                 break
         self.state = "live"

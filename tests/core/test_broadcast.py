@@ -100,7 +100,7 @@ async def test_handlers_go_on_over_a_lost_source_and_run_once(both: Both) -> Non
 async def test_a_letter_that_cannot_be_written_waits_until_it_can(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anymq.letterbox.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("anymq.consuming.dead_letter_writer.FIRST_PAUSE", 0.05)
     broker, driver = both
     refusals = 3
     runs: list[str] = []
@@ -134,7 +134,7 @@ async def test_a_gap_is_said_with_its_range(both: Both, caplog: pytest.LogCaptur
     broker, driver = both
     with caplog.at_level(logging.WARNING, "anymq.consumer"):
         async with broker.subscribe("orders", group=None):
-            driver.sources[0].spec.skipped("17", "40")
+            driver.sources[0].listener.skipped("17", "40")
     (line,) = [record.getMessage() for record in caplog.records]
     assert "orders" in line
     assert "after 17 and before 40" in line

@@ -14,11 +14,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from anymq import Broker, Reject, session, subscription
+from anymq import Broker, Reject
 from anymq.connect import connect
+from anymq.consuming import settlement as session
+from anymq.consuming import subscription
+from anymq.consuming.subscription import Subscription
+from anymq.driver.registry import register
 from anymq.middleware import Acknowledge, DeadLetter, Retry
-from anymq.registry import register
-from anymq.subscription import Subscription
 from anymq.testing.tools import until
 
 from .faulty import FAULTS, KINDS, VERBS, FastClock, FaultyDriver, tasks_of_the_engine

@@ -8,8 +8,8 @@ from importlib.metadata import requires
 import pytest
 
 from anymq import ConfigurationError, MissingDependency, connect
-from anymq.client_parts import check_parts
-from anymq.registry import load_driver, load_store
+from anymq.driver.client_parts import check_parts
+from anymq.driver.registry import load_driver, load_store
 
 from .scripted import ScriptedDriver
 
@@ -85,7 +85,7 @@ def test_a_module_that_has_moved_is_no_missing_client(monkeypatch: pytest.Monkey
         dist=types.SimpleNamespace(name="anymq"),
         load=load,
     )
-    monkeypatch.setattr("anymq.registry._entry_points", lambda group, name=None: [point])
+    monkeypatch.setattr("anymq.driver.registry._entry_points", lambda group, name=None: [point])
     with pytest.raises(ConfigurationError, match=r"^pydantic \S+ does not fit") as caught:
         load_driver("pointed")
     assert not isinstance(caught.value, MissingDependency)

@@ -67,7 +67,7 @@ async def test_a_broker_can_be_closed_while_a_subscription_is_entered(
     broker, driver = await scripted()
     entered = asyncio.Event()
 
-    async def subscribe(self: ScriptedDriver, spec: object) -> None:
+    async def subscribe(self: ScriptedDriver, spec: object, listener: object) -> None:
         entered.set()
         await asyncio.Event().wait()
 

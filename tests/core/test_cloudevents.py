@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anymq import Message
-from anymq.cloudevents import attempt_of, decode, encode
-from anymq.driver import Binding, Received, Record
+from anymq.driver import Binding, Received, Record, attempt_of
+from anymq.wire.cloudevents import decode, encode
 
 BINDINGS = [
     Binding(prefix="ce_", native_key=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anymq.credit import LARGEST, Credit
+from anymq.consuming.credit import LARGEST, Credit
 
 
 def fetch(credit: Credit, count: int, now: float) -> None:

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from anymq import Broker, finished
+from anymq import Broker
+from anymq.consuming import late_settlements as finished
 from anymq.driver import Received, SourceLost
 from anymq.testing.tools import bodies, silent, take, until
 
@@ -124,7 +125,7 @@ async def test_what_a_source_says_it_has_dropped_is_acked(both: Both) -> None:
         (done,) = await take(deliveries, 1)
         await done.ack()
         await until(lambda: first.settled("ack") == ["a"])
-        first.spec.dropped([done.received])
+        first.listener.dropped([done.received])
         source = await lose(driver)
         source.put("a", "b")
         assert bodies(await take(deliveries, 1)) == ["b"]

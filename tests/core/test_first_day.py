@@ -10,10 +10,10 @@ import pytest
 
 import anymq
 from anymq import App, Batch, ConfigurationError, Idempotency, InvalidURL, Retry
-from anymq.publishing import PublishOptions
-from anymq.registry import STORES as STORE_GROUP
-from anymq.registry import register
-from anymq.store import Claim
+from anymq.driver import Claim
+from anymq.driver.registry import STORES as STORE_GROUP
+from anymq.driver.registry import register
+from anymq.publishing.options import PublishOptions
 from anymq.testing import TestBroker
 from anymq.url import URL
 from anymq_memory import MemoryStore
@@ -255,7 +255,7 @@ async def test_the_package_of_a_store_that_is_missing_is_named_at_start(
     def missing(scheme: str) -> None:
         raise anymq.MissingDependency("redis:// needs redis; run: pip install 'anymq[redis]'")
 
-    monkeypatch.setattr("anymq.stores.load_store", missing)
+    monkeypatch.setattr("anymq.store_pool.load_store", missing)
     app = App("memory://?connect_timeout=60")
 
     @app.subscriber("t", group="g", idempotency=Idempotency("redis://:hunter2@localhost"))

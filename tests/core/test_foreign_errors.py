@@ -11,9 +11,9 @@ import pytest
 
 from anymq import Broker
 from anymq.connect import connect
-from anymq.driver import Received, Source, Start, SubscribeSpec, TopicSpec
+from anymq.driver import Listener, Reader, Received, Start, SubscribeSpec, TopicSpec
+from anymq.driver.registry import register
 from anymq.errors import AnymqError
-from anymq.registry import register
 from anymq.testing.tools import take
 
 from .faulty import Panic
@@ -52,9 +52,9 @@ class ForeignDriver(ScriptedDriver):
         self.fail()
         return await super().publish(records)
 
-    async def subscribe(self, spec: SubscribeSpec) -> Source:
+    async def subscribe(self, spec: SubscribeSpec, listener: Listener) -> Reader:
         self.fail()
-        source = ForeignSource(spec)
+        source = ForeignSource(spec, listener)
         source.driver = self
         self.sources.append(source)
         return source

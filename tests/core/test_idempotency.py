@@ -9,8 +9,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from anymq import App, Idempotency
+from anymq.driver import Claim, ClaimState, Store
 from anymq.identity import joined
-from anymq.store import Claim, State, Store
 from anymq.testing.tools import until
 from anymq_memory import MemoryStore
 
@@ -113,11 +113,11 @@ class Counted(MemoryStore):
         await asyncio.sleep(0.01)
         await super().abandon_many(keys, owner)
 
-    async def states(self, prefix: str, count: int) -> Counter[State]:
+    async def states(self, prefix: str, count: int) -> Counter[ClaimState]:
         """Return what another owner is told of messages `0` to `count`."""
         keys = [f"{prefix}{number}" for number in range(count)]
         refused = await super().begin_many(keys, "another", 0.0)
-        found = [refused[key].state if key in refused else State.NEW for key in keys]
+        found = [refused[key].state if key in refused else ClaimState.NEW for key in keys]
         return Counter(found)
 
 
@@ -140,7 +140,7 @@ async def published(app: App, count: int) -> str:
     return f"~{joined('t', 'g', None, 'anymq')}|"
 
 
-async def becomes(store: Counted, prefix: str, wanted: dict[State, int]) -> None:
+async def becomes(store: Counted, prefix: str, wanted: dict[ClaimState, int]) -> None:
     """Return when another owner is told this of as many messages."""
     count = sum(wanted.values())
     async with asyncio.timeout(20):
@@ -176,7 +176,7 @@ async def test_a_slow_handler_holds_nothing_but_what_it_works_on() -> None:
         prefix = await published(app, 100)
         for _ in range(4):
             await running.acquire()
-        assert (await store.states(prefix, 100))[State.IN_PROGRESS] == 4
+        assert (await store.states(prefix, 100))[ClaimState.IN_PROGRESS] == 4
         go_on.set()
         await until(lambda: sum(store.completed) == 100)
 
@@ -197,8 +197,8 @@ async def test_what_is_claimed_ahead_is_abandoned_at_the_end() -> None:
     async with app:
         prefix = await published(app, 5000)
         await stuck.wait()
-        assert (await store.states(prefix, 5000))[State.IN_PROGRESS] > 1
-    assert await store.states(prefix, 5000) == {State.DONE: 700, State.NEW: 4300}
+        assert (await store.states(prefix, 5000))[ClaimState.IN_PROGRESS] > 1
+    assert await store.states(prefix, 5000) == {ClaimState.DONE: 700, ClaimState.NEW: 4300}
 
 
 async def test_what_is_claimed_ahead_is_abandoned_when_handlers_stand_still() -> None:
@@ -217,7 +217,9 @@ async def test_what_is_claimed_ahead_is_abandoned_when_handlers_stand_still() ->
     async with app:
         prefix = await published(app, 5000)
         await stuck.wait()
-        await becomes(store, prefix, {State.DONE: 700, State.IN_PROGRESS: 1, State.NEW: 4299})
+        await becomes(
+            store, prefix, {ClaimState.DONE: 700, ClaimState.IN_PROGRESS: 1, ClaimState.NEW: 4299}
+        )
         go_on.set()
         await until(lambda: sum(store.completed) == 5000)
     assert handled == 5000
@@ -247,7 +249,7 @@ async def test_what_is_done_is_noted_however_long_the_store_fails() -> None:
     async with app:
         prefix = await published(app, 3)
         await until(lambda: len(handled) == 3 and store.failing == 0)
-        await becomes(store, prefix, {State.DONE: 3})
+        await becomes(store, prefix, {ClaimState.DONE: 3})
     assert sorted(handled) == ["0", "1", "2"]
 
 
@@ -273,7 +275,7 @@ async def test_a_store_that_applies_the_effect_itself_is_asked_in_the_handlers_c
 
     async with app:
         prefix = await published(app, 300)
-        await becomes(store, prefix, {State.DONE: 300})
+        await becomes(store, prefix, {ClaimState.DONE: 300})
         await until(lambda: app.subscriptions[0].in_flight == 0)
     assert sorted(applied) == sorted(map(str, range(300)))
 
@@ -293,7 +295,7 @@ async def test_an_effect_that_the_store_cannot_apply_is_a_failure() -> None:
 
     async with app:
         prefix = await published(app, 2)
-        await becomes(store, prefix, {State.DONE: 2})
+        await becomes(store, prefix, {ClaimState.DONE: 2})
     assert handled == ["0", "1", "0"]
 
 
@@ -324,9 +326,9 @@ async def test_notes_under_old_keys_are_honoured() -> None:
     states = [
         (await store.begin(f"{name}{id}", "other", 1)).state for id in ("done", "held", "new")
     ]
-    assert states == [State.NEW, State.DONE, State.DONE]
+    assert states == [ClaimState.NEW, ClaimState.DONE, ClaimState.DONE]
     for id in ("held", "new"):
-        assert (await store.begin(f"g|anymq|{id}", "other", 1)).state is State.NEW, "let go"
+        assert (await store.begin(f"g|anymq|{id}", "other", 1)).state is ClaimState.NEW, "let go"
 
 
 async def test_a_store_without_old_notes_is_asked_for_no_old_key() -> None:

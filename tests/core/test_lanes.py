@@ -11,15 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from anymq import (
-    Acknowledge,
-    Broker,
-    ConfigurationError,
-    DeadLetter,
-    Delivery,
-    Retry,
-    StateError,
-)
+from anymq import Acknowledge, Broker, ConfigurationError, DeadLetter, Delivery, Retry, StateError
 from anymq.driver import Due, Received, SourceLost
 from anymq.testing.tools import bodies, silent, take, take_acked, until
 
@@ -151,7 +143,7 @@ async def test_what_is_revoked_is_dropped_once_its_handlers_have_ended(both: Bot
         source.put_keyed(("a", "a1"), ("a", "a2"), partition=1)
         source.put_keyed(("b", "b1"), partition=2)
         await until(lambda: len(source.limits) > 2)
-        revoking = asyncio.create_task(source.spec.revoke(frozenset({1}), False))
+        revoking = asyncio.create_task(source.listener.revoke(frozenset({1}), False))
         await asyncio.sleep(0.1)
         assert not revoking.done()
         ends.set()
@@ -184,7 +176,7 @@ async def test_what_is_gone_is_interrupted_and_settles_nothing(both: Both) -> No
         source.put_keyed(("a", "a1"), ("b", "b1"), ("a", "a2"), partition=1)
         await until(lambda: subscription.in_flight == 3)
         await asyncio.sleep(0.05)
-        await source.spec.revoke(frozenset({1}), True)
+        await source.listener.revoke(frozenset({1}), True)
         assert sorted(cancelled) == ["a1", "b1"]
         await until(lambda: subscription.in_flight == 0)
         source.put_keyed(("a", "later"), partition=1)
@@ -365,7 +357,7 @@ async def test_a_wait_that_goes_on_is_forgotten_with_its_partition(both: Both) -
         source.inbox.put_nowait(wait_of(keyed("a", "a1"), 0.5))
         source.inbox.put_nowait(keyed("b", "b1"))
         await take_acked(deliveries, 1)
-        await source.spec.revoke(frozenset({0}), False)
+        await source.listener.revoke(frozenset({0}), False)
         assert deliveries.in_flight == 0
         await silent(deliveries, 0.8)
 
@@ -377,7 +369,7 @@ async def test_what_is_not_this_members_any_more_counts_as_settled(both: Both) -
         source.put_keyed(("a", "a1"))
         (lost,) = await take(deliveries, 1)
         settled = [lost.settled]
-        await source.spec.revoke(frozenset({0}), True)
+        await source.listener.revoke(frozenset({0}), True)
         settled.append(lost.settled)
         await lost.ack()
     assert settled == [False, True]

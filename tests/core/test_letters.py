@@ -11,9 +11,9 @@ import pytest_asyncio
 
 from anymq import Broker, Delivery, MessageTooLarge, Reject
 from anymq.driver import Received, Record
-from anymq.letters import TRACEBACK, history_of, number_of, traceback_in
 from anymq.middleware import Acknowledge, DeadLetter, Retry
 from anymq.testing.tools import take, until
+from anymq.wire.dead_letter_headers import TRACEBACK, history_of, number_of, traceback_in
 
 from .scripted import Missing, Refused, ScriptedDriver, ScriptedSource, scripted
 

@@ -11,8 +11,8 @@ from contextlib import aclosing
 import pytest
 
 from anymq import Batch, Delivery, connect
+from anymq.consuming.loop_watchdog import Lookout
 from anymq.driver import Received
-from anymq.lookout import Lookout
 from anymq.testing.tools import until
 
 from .scripted import ScriptedSource, scripted

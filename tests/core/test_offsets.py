@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from anymq.driver import Due
-from anymq.offsets import (
+from anymq.driver.offsets import (
     MAX_METADATA,
     OffsetTracker,
     Range,

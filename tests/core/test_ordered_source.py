@@ -1,4 +1,4 @@
-"""`OrderedSource`, call by call: what it counts, remembers, waits for and gives up."""
+"""`LeasedSource`, call by call: what it counts, remembers, waits for and gives up."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TypeVar
 
 import pytest
 
-from anymq.driver import Begun, Due, Received, SourceLost
+from anymq.driver import Begun, Due, Listener, Received, SourceLost
+from anymq.driver.ordered import LeasedSource, cursor_of, seek, state
+from anymq.driver.ordered.log import Cell
+from anymq.driver.ordered.source import WINDOW
 from anymq.errors import NotFound, StateError
-from anymq.ordered import OrderedSource, cursor_of, seek, state
-from anymq.ordered.source import WINDOW
-from anymq.partitioned_log import Cell
 
 from .simulated import LEASE, Broker, Process, ProcessClock, SimulatedLog, nack, spec_of
 
 T = TypeVar("T")
 
 
-class Joined:
+class Joined(Listener):
     """A source on a process of its own, and what was revoked from it."""
 
     def __init__(self, broker: Broker, name: str, **changes: object) -> None:
@@ -28,10 +28,10 @@ class Joined:
         self.process = Process(broker)
         self.log = SimulatedLog(self.process)
         self.revoked: list[tuple[set[int], bool]] = []
-        spec = spec_of(broker, name, revoke=self._revoke, **changes)
-        self.source = OrderedSource(self.log, spec, ProcessClock(self.process))
+        spec = spec_of(broker, name, **changes)
+        self.source = LeasedSource(self.log, spec, self, ProcessClock(self.process))
 
-    async def _revoke(self, partitions: frozenset[int], gone: bool) -> None:
+    async def revoke(self, partitions: frozenset[int], gone: bool) -> None:
         self.revoked.append((set(partitions), gone))
 
     async def receive(self, limit: int = 100, wait: float = 1.0) -> list[Received]:
@@ -405,8 +405,7 @@ async def test_a_handover_waits_for_the_handlers() -> None:
     async def handlers_end(partitions: frozenset[int], gone: bool) -> None:
         await busy.wait()
 
-    spec = spec_of(broker, "owner", revoke=handlers_end)
-    owner.source = OrderedSource(owner.log, spec, ProcessClock(owner.process))
+    owner.revoke = handlers_end  # type: ignore[method-assign]
     await owner.source.start()
     following = await joined(broker, "following")
     await broker.clock.advance(2)
@@ -432,8 +431,7 @@ async def test_a_handover_during_a_write_is_written_too() -> None:
         asked.set()
         await ended.wait()
 
-    spec = spec_of(broker, "owner", revoke=handlers_end)
-    owner.source = OrderedSource(owner.log, spec, ProcessClock(owner.process))
+    owner.revoke = handlers_end  # type: ignore[method-assign]
     await owner.source.start()
     records = await owner.receive()
     following = await joined(broker, "following")
@@ -466,13 +464,6 @@ async def test_closing_ends_while_nobody_answers() -> None:
     await member.source.aclose()
     await member.source.aclose()
     assert time.monotonic() - began < 2.5
-
-
-async def test_what_failed_is_never_put_back() -> None:
-    member = await joined(Broker(1))
-    for verb in (member.source.nack, member.source.release):
-        with pytest.raises(StateError):
-            await verb([])
 
 
 async def test_seek_begins_anew_but_not_under_a_live_member() -> None:

@@ -9,7 +9,7 @@ from aiokafka.partitioner import murmur2 as reference  # type: ignore[import-unt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anymq.partitions import murmur2, partition_of
+from anymq.driver.partitions import murmur2, partition_of
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pydantic import BaseModel, PlainSerializer
 from typing_extensions import TypedDict
 
 from anymq import ConfigurationError, Delivery, Message, Reject, Topic
-from anymq.handlers import adapt
+from anymq.consuming.handlers import adapt
 from anymq.payload import check_payload, decode_body, decode_payload, encode_payload, type_name
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from anymq.driver import Source, SourceLost
-from anymq.progress import LONGEST, TIMEOUT, Progress
+from anymq.driver.progress import LONGEST, TIMEOUT, Progress
 from anymq.testing.tools import until
 from tests.core.scripted import ScriptedSource, scripted
 

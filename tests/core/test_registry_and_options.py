@@ -17,8 +17,8 @@ from anymq import (
     connect,
     register,
 )
-from anymq.registry import load_driver, load_store, schemes
-from anymq.stores import Stores
+from anymq.driver.registry import load_driver, load_store, schemes
+from anymq.store_pool import Stores
 
 from .scripted import Lost, Refused, ScriptedDriver
 

@@ -19,8 +19,8 @@ from anymq import (
     StopLane,
     connect,
 )
-from anymq.middleware.stored import key_of
-from anymq.store import State, Store
+from anymq.driver import ClaimState, Store
+from anymq.middleware.store_call import key_of
 from anymq.testing import TestBroker
 from anymq.testing.tools import eventually
 from anymq_memory import MemoryStore
@@ -148,12 +148,19 @@ def test_only_ordered_subscriptions_have_lanes_to_stop() -> None:
 
 @pytest.mark.parametrize(
     ("verb", "state"),
-    [("ack", State.DONE), ("nack", State.NEW), ("reject", State.NEW), ("release", State.NEW)],
+    [
+        ("ack", ClaimState.DONE),
+        ("nack", ClaimState.NEW),
+        ("reject", ClaimState.NEW),
+        ("release", ClaimState.NEW),
+    ],
 )
-async def test_only_what_was_done_by_hand_is_remembered_as_done(verb: str, state: State) -> None:
+async def test_only_what_was_done_by_hand_is_remembered_as_done(
+    verb: str, state: ClaimState
+) -> None:
     store = MemoryStore()
     seen: list[str] = []
-    states: list[State] = []
+    states: list[ClaimState] = []
 
     async def handle(message: Message, delivery: Delivery) -> None:
         seen.append(message.id)

@@ -12,7 +12,7 @@ from uuid import RFC_4122, UUID
 
 import pytest
 
-from anymq.stamp import new_id, stamp, stamps
+from anymq.ids import new_id, stamp, stamps
 
 
 def test_an_id_is_a_uuid_of_version_7_and_its_time_is_the_clocks() -> None:
@@ -61,7 +61,7 @@ def test_threads_draw_no_id_twice() -> None:
 FORK = """
 import os, time
 time.time_ns = lambda: 1_800_000_000_000_000_000
-from anymq.stamp import new_id
+from anymq.ids import new_id
 new_id()
 child = os.fork()
 if child:

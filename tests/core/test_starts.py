@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from anymq import Broker
-from anymq.delivery import Delivery
-from anymq.driver import Begun, Received, Source, SubscribeSpec
+from anymq.consuming.delivery import Delivery
+from anymq.driver import Begun, Listener, Received, Source, SubscribeSpec
 from anymq.testing.tools import until
 
 from .scripted import Lost, ScriptedDriver, ScriptedSource, scripted
@@ -21,8 +21,8 @@ class CountingSource(ScriptedSource):
 
     counts_starts = True
 
-    def __init__(self, spec: SubscribeSpec) -> None:
-        super().__init__(spec)
+    def __init__(self, spec: SubscribeSpec, listener: Listener) -> None:
+        super().__init__(spec, listener)
         self.known: dict[str, int] = {}
         self.begun: list[tuple[str, int]] = []
 
@@ -44,8 +44,8 @@ class CountingSource(ScriptedSource):
 
 @pytest.fixture(autouse=True)
 def counting(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def subscribe(driver: ScriptedDriver, spec: SubscribeSpec) -> Source:
-        source = CountingSource(spec)
+    async def subscribe(driver: ScriptedDriver, spec: SubscribeSpec, listener: Listener) -> Source:
+        source = CountingSource(spec, listener)
         driver.sources.append(source)
         return source
 

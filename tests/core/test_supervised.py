@@ -12,21 +12,21 @@ import pytest
 
 import anymq
 from anymq import App, Idempotency
-from anymq.store import Claim
-from anymq.supervised import supervise
+from anymq.driver import Claim
+from anymq.tasks import supervise
 from anymq.testing.tools import until
 from anymq_memory import MemoryStore
 
 ROOT = Path(anymq.__file__).parents[2]
 STARTERS = ("create_task", "ensure_future", "start_soon", "TaskGroup")
 AWAITED = {
-    "core/anymq/supervised.py": {"supervise"},
-    "core/anymq/clock.py": {"wait"},
-    "core/anymq/batch.py": {"_begin"},
+    "core/anymq/tasks.py": {"supervise"},
+    "core/anymq/driver/clock.py": {"wait"},
+    "core/anymq/consuming/batch.py": {"_begin"},
     "core/anymq/broker.py": {"_dispatch_many"},
-    "core/anymq/topics.py": {"declare"},
+    "core/anymq/publishing/declarations.py": {"declare"},
     "core/anymq/middleware/claims.py": {"_ask"},
-    "core/anymq/ordered/keeper.py": {"flush"},
+    "core/anymq/driver/ordered/leases.py": {"flush"},
     "adapters/anymq_kafka/clients.py": {"_bounded"},
     "adapters/anymq_nats/client.py": {"written"},
     "adapters/anymq_nats/connect.py": {"connect", "close"},

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 import anymq
 from anymq import App, ConfigurationError, Delivery, Message, Reject
-from anymq.handlers import adapt
+from anymq.consuming.handlers import adapt
 from anymq.payload import decode_payload, encode_payload, type_name
 from anymq.testing import TestBroker
 

@@ -11,10 +11,10 @@ import pytest
 import pytest_asyncio
 
 from anymq import Broker, ConfigurationError, Delivery, Reject, RetryAfter
-from anymq.cloudevents import attempt_of, decode
-from anymq.driver import ATTEMPT, Binding, Received
+from anymq.driver import ATTEMPT, Binding, Received, attempt_of
 from anymq.errors import StopLane
 from anymq.testing.tools import take, until
+from anymq.wire.cloudevents import decode
 
 from .faulty import Mute
 from .scripted import ScriptedDriver, scripted

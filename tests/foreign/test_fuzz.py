@@ -20,8 +20,8 @@ import pytest
 
 from anymq import Acknowledge, DeadLetter, Delivery, Idempotency, Message, Retry, connect
 from anymq.broker import Broker
-from anymq.dead_letters import DeadLetters, Letter
-from anymq.subscription import Subscription
+from anymq.consuming.subscription import Subscription
+from anymq.operating.dead_letters import DeadLetters, Letter
 from anymq.testing.harness import random_name
 from anymq.testing.tools import eventually, until
 from tests.core.faulty import tasks_of_the_engine

@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from anymq.driver import Driver
-from anymq.registry import ADAPTERS, STORES, load_driver, load_store, schemes
-from anymq.store import Store
+from anymq.driver import Driver, Store
+from anymq.driver.registry import ADAPTERS, STORES, load_driver, load_store, schemes
 from tests.packaging.conftest import run
 
 CLIENTS = ("aiokafka", "aio_pika", "aiormq", "nats", "redis")

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from ..delivery import Delivery
-from ..later import later
+from ..consuming.delivery import Delivery
+from ..lazy_import import lazy_attributes
 from ..message import Message, Receipt
 
 Handler = Callable[[Delivery], Awaitable[None]]
@@ -104,7 +104,7 @@ DEFAULT_CHAIN: tuple[Middleware, ...] = (Acknowledge(), DeadLetter(), Retry(), D
 """What is around a handler unless the subscription says otherwise."""
 
 if TYPE_CHECKING:
-    from ..store import Store
+    from ..driver.store import Store
     from .idempotency import Idempotency
     from .kill_switch import KillSwitch
     from .rate_limit import RateLimit
@@ -128,7 +128,7 @@ __all__ = [
     "stores_of",
 ]
 
-__getattr__ = later(
+__getattr__ = lazy_attributes(
     __name__,
     {
         "Idempotency": "idempotency",

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from ..errors import Reject, RetryAfter, StopLane, Unreadable
 from ..logs import logger
-from ..supervised import told_to_end
+from ..tasks import told_to_end
 
 if TYPE_CHECKING:
-    from ..delivery import Delivery
+    from ..consuming.delivery import Delivery
     from . import Handler
 
 log = logger("anymq.consumer")

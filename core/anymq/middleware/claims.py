@@ -7,15 +7,15 @@ from collections.abc import Coroutine, Iterator, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..driver.store import Claim, ClaimState, Store
+from ..ids import new_id
 from ..logs import logger
-from ..stamp import new_id
-from ..store import Claim, State, Store
-from ..supervised import fault, supervise
-from .stored import key_of, tried
+from ..tasks import fault, supervise
+from .store_call import key_of, tried
 
 if TYPE_CHECKING:
-    from ..delivery import Delivery
-    from ..subscription import Subscription
+    from ..consuming.delivery import Delivery
+    from ..consuming.subscription import Subscription
 
 log = logger("anymq.idempotency")
 
@@ -122,7 +122,7 @@ class Claims:
                     await asyncio.shield(self._leaving[key])
                     continue
                 if key in self._keys:
-                    return Claim(State.IN_PROGRESS, BUSY)
+                    return Claim(ClaimState.IN_PROGRESS, BUSY)
                 task = self._ask(self._store, delivery.subscription, delivery)
             error = await self._answered(task, delivery)
             if error is not None:

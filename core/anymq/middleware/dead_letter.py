@@ -11,7 +11,7 @@ from ..logs import logger
 from ..names import check_topic
 
 if TYPE_CHECKING:
-    from ..delivery import Delivery
+    from ..consuming.delivery import Delivery
     from . import Handler
 
 log = logger("anymq.dead_letters")

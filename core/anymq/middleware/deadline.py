@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ..delivery import Delivery
+    from ..consuming.delivery import Delivery
     from . import Handler
 
 LONG = 60.0

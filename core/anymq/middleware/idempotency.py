@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..driver.store import Claim, ClaimState, Store
 from ..errors import ConfigurationError, RetryAfter
 from ..logs import logger
-from ..store import Claim, State, Store
 from ..url import shown
 from .claims import BUSY, Claims
 
 if TYPE_CHECKING:
-    from ..delivery import Delivery
+    from ..consuming.delivery import Delivery
     from . import Handler
 
 log = logger("anymq.idempotency")
@@ -99,7 +99,7 @@ class Idempotency:
         return form(True), form(False)
 
     def _not_ours(self, delivery: Delivery, claim: Claim) -> None:
-        if claim.state is State.IN_PROGRESS:
+        if claim.state is ClaimState.IN_PROGRESS:
             wait = min(claim.remaining, BUSY)
             raise RetryAfter(wait, "being handled elsewhere", counted=False)
         log.info("duplicate of %s from %s skipped", delivery.message.id, delivery.topic)

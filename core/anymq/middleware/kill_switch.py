@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Literal
 
 from ..errors import ConfigurationError, Reject, RetryAfter, StopLane
 from ..logs import logger
-from ..supervised import supervise
+from ..tasks import supervise
 from .retry import Exhausted
 
 if TYPE_CHECKING:
-    from ..delivery import Delivery
-    from ..subscription import Subscription
+    from ..consuming.delivery import Delivery
+    from ..consuming.subscription import Subscription
     from . import Handler
 
 log = logger("anymq.kill_switch")

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypedDict, Unpack
 
+from ..driver.store import Store
 from ..errors import ConfigurationError, Reject, RetryAfter, StopLane, text_of
 from ..logs import logger
-from ..store import Store
-from ..supervised import fault
+from ..tasks import fault
 from ..url import shown
-from .stored import key_of, tried
+from .store_call import key_of, tried
 
 if TYPE_CHECKING:
-    from ..delivery import Delivery
+    from ..consuming.delivery import Delivery
     from . import Handler
 
 log = logger("anymq.retry")

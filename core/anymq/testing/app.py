@@ -8,13 +8,13 @@ from typing import Any, Self, TypeVar, Unpack
 
 from ..app import App
 from ..broker import Broker
-from ..clock import REAL
-from ..cloudevents import decode
-from ..driver import Received
+from ..driver.clock import REAL
+from ..driver.records import Received
 from ..errors import NotFound
 from ..message import Message, Receipt
-from ..publishing import PublishOptions
+from ..publishing.options import PublishOptions
 from ..topic import Topic, as_topic, dead_letter_topic
+from ..wire.cloudevents import decode
 from .clock import VirtualClock
 from .real import is_busy, read
 

@@ -6,8 +6,8 @@ import asyncio
 import heapq
 from itertools import count
 
-from ..clock import Clock
-from ..delivery import current
+from ..consuming.delivery import current
+from ..driver.clock import Clock
 
 TURNS = 40
 

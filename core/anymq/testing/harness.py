@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ..broker import Broker
-from ..driver import Record
-from ..stamp import new_id
+from ..driver.records import Record
+from ..ids import new_id
 
 
 class Server(Protocol):

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..delivery import Delivery
+from ..consuming.delivery import Delivery
 
 
 @dataclass(frozen=True, slots=True)

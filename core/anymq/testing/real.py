@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ..connect import connect
-from ..info import GroupInfo
+from ..driver.info import GroupInfo
 from ..message import Message
 
 if TYPE_CHECKING:
     from ..broker import Broker
-    from ..subscription import Subscription
+    from ..consuming.subscription import Subscription
 
 
 def read(url: str, topic: str, names: Mapping[str, str] | None) -> list[Message]:

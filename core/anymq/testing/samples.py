@@ -1,4 +1,4 @@
-"""What the core would hand to a driver, made by hand: for tests of the driver itself."""
+"""Specs, records and settlements, as the core hands them to a driver: for tests of a driver."""
 
 from __future__ import annotations
 
@@ -6,19 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ..cloudevents import attempt_of
-from ..driver import (
-    ATTEMPT,
-    Nack,
-    Received,
-    Record,
-    Rejected,
-    Source,
-    Start,
-    SubscribeSpec,
-    TopicSpec,
-)
-from ..stamp import new_id
+from ..driver.base import Driver
+from ..driver.listener import Listener
+from ..driver.records import Nack, Received, Record, Rejected, attempt_of
+from ..driver.source import OrderedSource, Reader, Source
+from ..driver.specs import ATTEMPT, Start, SubscribeSpec, TopicSpec
+from ..ids import new_id
 
 
 class Samples:
@@ -100,6 +93,41 @@ class Samples:
         return Rejected(received, letter)
 
 
+class RecordingListener(Listener):
+    """A listener that keeps what its source reports."""
+
+    def __init__(self) -> None:
+        self.revoked: list[tuple[frozenset[int], bool]] = []
+        self.gaps: list[tuple[str, str]] = []
+
+    async def revoke(self, partitions: frozenset[int], gone: bool) -> None:
+        self.revoked.append((partitions, gone))
+
+    def skipped(self, after: str, before: str) -> None:
+        self.gaps.append((after, before))
+
+
+async def join(driver: Driver, spec: SubscribeSpec, listener: Listener | None = None) -> Source:
+    """Open a source of an unordered group."""
+    source = await driver.subscribe(spec, listener or Listener())
+    assert isinstance(source, Source), source
+    return source
+
+
+async def join_ordered(
+    driver: Driver, spec: SubscribeSpec, listener: Listener | None = None
+) -> OrderedSource:
+    """Open a source of an ordered group."""
+    source = await driver.subscribe(spec, listener or Listener())
+    assert isinstance(source, OrderedSource), source
+    return source
+
+
+async def read(driver: Driver, spec: SubscribeSpec, listener: Listener | None = None) -> Reader:
+    """Open a broadcast reader."""
+    return await driver.subscribe(spec, listener or Listener())
+
+
 def attempt(received: Received) -> int:
     """The attempt that the core would show."""
     return attempt_of(received)
@@ -110,7 +138,7 @@ def contents(received: Sequence[Received]) -> list[bytes]:
     return [item.body for item in received]
 
 
-async def drain(source: Source, count: int, *, seconds: float = 10.0) -> list[Received]:
+async def drain(source: Reader, count: int, *, seconds: float = 10.0) -> list[Received]:
     """Receive until there are `count` records or `seconds` are over."""
     got: list[Received] = []
     deadline = time.monotonic() + seconds
@@ -119,13 +147,13 @@ async def drain(source: Source, count: int, *, seconds: float = 10.0) -> list[Re
     return got
 
 
-async def receive(source: Source, count: int, *, seconds: float = 30.0) -> list[Received]:
+async def receive(source: Reader, count: int, *, seconds: float = 30.0) -> list[Received]:
     """Receive exactly `count` records."""
     got = await drain(source, count, seconds=seconds)
     assert len(got) == count, contents(got)
     return got
 
 
-async def nothing(source: Source, wait: float = 0.0) -> bool:
+async def nothing(source: Reader, wait: float = 0.0) -> bool:
     """Whether there is nothing to receive."""
     return not await source.receive(100, wait)

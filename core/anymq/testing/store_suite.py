@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from ..registry import load_store
-from ..store import State, Store
+from ..driver.registry import load_store
+from ..driver.store import ClaimState, Store
 from ..url import URL
 from .harness import random_name
 from .tools import eventually, set_wall_clock
@@ -42,13 +42,13 @@ class StoreConformance:
         self, stores: tuple[Store, Store], key: str
     ) -> None:
         first, second = stores
-        assert (await first.begin(key, "a", 30)).state is State.NEW
+        assert (await first.begin(key, "a", 30)).state is ClaimState.NEW
         claim = await second.begin(key, "b", 30)
-        assert claim.state is State.IN_PROGRESS
+        assert claim.state is ClaimState.IN_PROGRESS
         assert 25 < claim.remaining <= 30
         assert await first.complete(key, "a", 60)
-        assert (await second.begin(key, "b", 30)).state is State.DONE
-        assert (await first.begin(key, "a", 30)).state is State.DONE
+        assert (await second.begin(key, "b", 30)).state is ClaimState.DONE
+        assert (await first.begin(key, "a", 30)).state is ClaimState.DONE
 
     async def test_it_never_denies_what_it_knows(
         self, stores: tuple[Store, Store], key: str
@@ -63,15 +63,15 @@ class StoreConformance:
     async def test_an_owner_may_begin_again(self, stores: tuple[Store, Store], key: str) -> None:
         first, second = stores
         await first.begin(key, "a", 30)
-        assert (await second.begin(key, "a", 30)).state is State.NEW
+        assert (await second.begin(key, "a", 30)).state is ClaimState.NEW
 
     async def test_an_abandoned_key_is_new(self, stores: tuple[Store, Store], key: str) -> None:
         first, second = stores
         await first.begin(key, "a", 30)
         await second.abandon(key, "b")
-        assert (await second.begin(key, "b", 30)).state is State.IN_PROGRESS
+        assert (await second.begin(key, "b", 30)).state is ClaimState.IN_PROGRESS
         await first.abandon(key, "a")
-        assert (await second.begin(key, "b", 30)).state is State.NEW
+        assert (await second.begin(key, "b", 30)).state is ClaimState.NEW
 
     async def test_a_done_key_cannot_be_abandoned(
         self, stores: tuple[Store, Store], key: str
@@ -80,17 +80,17 @@ class StoreConformance:
         await first.begin(key, "a", 30)
         await first.complete(key, "a", 60)
         await first.abandon(key, "a")
-        assert (await first.begin(key, "b", 30)).state is State.DONE
+        assert (await first.begin(key, "b", 30)).state is ClaimState.DONE
 
     async def test_a_lease_ends(self, stores: tuple[Store, Store], key: str) -> None:
         first, second = stores
         await first.begin(key, "a", 0.3)
         claims = [await second.begin(key, "b", 30)]
-        while claims[-1].state is State.IN_PROGRESS:
+        while claims[-1].state is ClaimState.IN_PROGRESS:
             await asyncio.sleep(0.02)
             claims.append(await second.begin(key, "b", 30))
-        assert claims[0].state is State.IN_PROGRESS
-        assert claims[-1].state is State.NEW
+        assert claims[0].state is ClaimState.IN_PROGRESS
+        assert claims[-1].state is ClaimState.NEW
         assert not await first.complete(key, "a", 60), "the lease went to somebody else"
         assert await second.complete(key, "b", 60)
 
@@ -104,10 +104,11 @@ class StoreConformance:
         await first.complete(f"{key}done", "a", 30)
         await first.begin(f"{key}short", "a", 0.3)
         set_wall_clock(monkeypatch, step)
-        assert (await second.begin(f"{key}long", "b", 30)).state is State.IN_PROGRESS
-        assert (await second.begin(f"{key}done", "b", 30)).state is State.DONE
+        assert (await second.begin(f"{key}long", "b", 30)).state is ClaimState.IN_PROGRESS
+        assert (await second.begin(f"{key}done", "b", 30)).state is ClaimState.DONE
         await eventually(
-            lambda: second.begin(f"{key}short", "b", 30), lambda claim: claim.state is State.NEW
+            lambda: second.begin(f"{key}short", "b", 30),
+            lambda claim: claim.state is ClaimState.NEW,
         )
 
     async def test_renewing_keeps_the_lease(self, stores: tuple[Store, Store], key: str) -> None:
@@ -116,7 +117,7 @@ class StoreConformance:
         await first.renew(key, "a", 30)
         await second.renew(key, "b", 0.01)
         claim = await second.begin(key, "b", 30)
-        assert claim.state is State.IN_PROGRESS
+        assert claim.state is ClaimState.IN_PROGRESS
         assert claim.remaining > 20
 
     async def test_done_is_forgotten_after_its_time(
@@ -125,33 +126,33 @@ class StoreConformance:
         first, _ = stores
         await first.begin(key, "a", 30)
         await first.complete(key, "a", 0.3)
-        states: list[State] = []
+        states: list[ClaimState] = []
 
         async def look() -> None:
             states.append((await first.begin(key, "b", 30)).state)
 
         await look()
-        assert states == [State.DONE]
-        while states[-1] is State.DONE:
+        assert states == [ClaimState.DONE]
+        while states[-1] is ClaimState.DONE:
             await asyncio.sleep(0.02)
             await look()
-        assert states[-1] is State.NEW
+        assert states[-1] is ClaimState.NEW
 
     async def test_only_one_of_many_is_first(self, stores: tuple[Store, Store], key: str) -> None:
         claims = await asyncio.gather(
             *(stores[n % 2].begin(key, f"owner {n}", 30) for n in range(20))
         )
         states = [claim.state for claim in claims]
-        assert states.count(State.NEW) == 1
-        assert states.count(State.IN_PROGRESS) == 19
+        assert states.count(ClaimState.NEW) == 1
+        assert states.count(ClaimState.IN_PROGRESS) == 19
 
     async def test_keys_are_independent_and_may_be_odd(self, stores: tuple[Store, Store]) -> None:
         first, second = stores
         odd = [random_name() + text for text in ("|a b", "|ü", "|'; --", "|" + "x" * 1000)]
         for key in odd:
-            assert (await first.begin(key, "a", 30)).state is State.NEW
+            assert (await first.begin(key, "a", 30)).state is ClaimState.NEW
         for key in odd:
-            assert (await second.begin(key, "b", 30)).state is State.IN_PROGRESS
+            assert (await second.begin(key, "b", 30)).state is ClaimState.IN_PROGRESS
 
     async def test_many_at_once(self, stores: tuple[Store, Store], key: str) -> None:
         first, second = stores
@@ -162,16 +163,16 @@ class StoreConformance:
         await first.begin(keys[2], "a", 1)
         claims = await first.begin_many(keys, "a", 30)
         assert {name: claim.state for name, claim in claims.items()} == {
-            keys[0]: State.IN_PROGRESS,
-            keys[1]: State.DONE,
+            keys[0]: ClaimState.IN_PROGRESS,
+            keys[1]: ClaimState.DONE,
         }
         assert (await second.begin(keys[2], "b", 30)).remaining > 20
         await first.complete_many(keys[2:400], "a", 60)
         await first.abandon_many(keys[400:], "a")
         claims = await second.begin_many(keys, "b", 30)
         assert claims.keys() == set(keys[1:400])
-        assert {claim.state for claim in claims.values()} == {State.DONE}
-        assert (await first.begin(keys[500], "a", 30)).state is State.IN_PROGRESS
+        assert {claim.state for claim in claims.values()} == {ClaimState.DONE}
+        assert (await first.begin(keys[500], "a", 30)).state is ClaimState.IN_PROGRESS
         assert await first.begin_many([], "a", 30) == {}
         await first.complete_many([], "a", 30)
 
@@ -200,10 +201,10 @@ class StoreConformance:
         self, stores: tuple[Store, Store], key: str
     ) -> None:
         first, second = stores
-        assert (await first.begin(key, "a", 30)).state is State.NEW
+        assert (await first.begin(key, "a", 30)).state is ClaimState.NEW
         assert await first.mark(key, 30) == 1
-        assert (await second.begin(key, "b", 30)).state is State.IN_PROGRESS
+        assert (await second.begin(key, "b", 30)).state is ClaimState.IN_PROGRESS
         await second.unmark(key)
         assert await first.complete(key, "a", 30)
         assert await first.mark(key, 30) == 1
-        assert (await second.begin(key, "b", 30)).state is State.DONE
+        assert (await second.begin(key, "b", 30)).state is ClaimState.DONE

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..delivery import Delivery
-from ..subscription import Subscription
+from ..consuming.delivery import Delivery
+from ..consuming.subscription import Subscription
 
 if TYPE_CHECKING:
     import pytest

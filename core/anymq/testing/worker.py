@@ -16,9 +16,9 @@ from typing import Any
 
 from ..app import App
 from ..connect import connect
-from ..delivery import Delivery
+from ..consuming.delivery import Delivery
+from ..consuming.settlement import NOTED_AFTER
 from ..middleware import Acknowledge, DeadLetter, Handler, Idempotency, Retry
-from ..session import NOTED_AFTER
 from ..topic import Topic
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer  # type: ignore[import-untyped]
 
-from anymq.driver import Received, Record, Source
-from anymq.stamp import new_id
+from anymq.driver import REAL, Reader, Received, Record
+from anymq.ids import new_id
 from anymq.url import URL
 from anymq_kafka import KafkaDriver, KafkaOptions
 from anymq_kafka.aio import OffsetAndMetadata, TopicPartition, abandon_consumer, committed
@@ -33,7 +33,7 @@ class Bench(support.Bench[KafkaDriver]):
         # The least that brokers take: who dies is missed soonest.
         options.setdefault("session_timeout", 6.0)
         options.setdefault("partitions", 3)
-        return await KafkaDriver.open(url, KafkaOptions(**options), timeout=10)
+        return await KafkaDriver.open(url, KafkaOptions(**options), timeout=10, clock=REAL)
 
     def copy(self, received: Received, shown: int) -> Record:
         return Record(
@@ -86,7 +86,7 @@ class Bench(support.Bench[KafkaDriver]):
             await producer.stop()
 
 
-async def crash(source: Source) -> None:
+async def crash(source: Reader) -> None:
     """Let `source` die as with its process: nothing is committed any more, the group not left."""
     assert isinstance(source, GroupSource)
     source._reader.committer.stop()
@@ -95,7 +95,7 @@ async def crash(source: Source) -> None:
     await asyncio.sleep(0)
 
 
-async def until_committed(source: Source) -> None:
+async def until_committed(source: Reader) -> None:
     """Return when everything that was acked has been committed."""
     assert isinstance(source, GroupSource)
     partitions = source._reader.assignment.partitions
@@ -110,7 +110,7 @@ def numbers(received: Sequence[Received]) -> list[int]:
     return sorted(int(item.body) for item in received)
 
 
-async def nothing(source: Source, seconds: float = 1.0) -> bool:
+async def nothing(source: Reader, seconds: float = 1.0) -> bool:
     """Whether there is nothing to receive for a while."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from anymq import Topic, connect
-from anymq.driver import Received, Source, SourceLost
-from anymq.offsets import decode
+from anymq.driver import Received, SourceLost
+from anymq.driver.offsets import decode
 from anymq_kafka import KafkaDriver
 from anymq_kafka.aio import TopicPartition, kafka
 from anymq_kafka.source import GroupSource
@@ -166,7 +167,7 @@ async def test_work_goes_on_over_a_rebalance(bench: Bench, driver: KafkaDriver) 
     first = await bench.join(driver)
     done: list[Received] = []
 
-    async def work(source: Source) -> None:
+    async def work(source: Any) -> None:
         while True:
             batch = await source.receive(5, 0.2)
             await asyncio.sleep(0.01)
@@ -309,7 +310,7 @@ async def _ended(before: set[asyncio.Task[object]]) -> bool:
     return own_tasks() <= before
 
 
-async def _share(first: Source, second: Source, *, until: int) -> tuple[list[Received], ...]:
+async def _share(first: Any, second: Any, *, until: int) -> tuple[list[Received], ...]:
     """Let both receive and ack until `until` have come in all, or nothing comes any more."""
     shares: tuple[list[Received], list[Received]] = ([], [])
     idle = 0

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from anymq.driver import Nack, Received, Source
+from anymq.driver import Listener, Nack, OrderedSource, Reader, Received
 from anymq.errors import ConfigurationError
+from anymq.testing.samples import join_ordered
 from anymq_kafka import KafkaDriver
 from anymq_kafka.source import GroupSource
 from tests.adapters.kafka.support import Bench, crash, nothing, numbers, until_committed
@@ -18,22 +19,24 @@ from tests.adapters.support import attempt, bodies, eventually, take
 pytestmark = pytest.mark.kafka
 
 
-class Member:
+class Member(Listener):
     """An ordered member, and what it was told to give up."""
 
     def __init__(self) -> None:
         self.revoked: list[tuple[frozenset[int], bool]] = []
         self.may_go = asyncio.Event()
-        self.source: Source | None = None
+        self.source: OrderedSource | None = None
 
     async def revoke(self, partitions: frozenset[int], gone: bool) -> None:
         self.revoked.append((partitions, gone))
         if not gone:
             await self.may_go.wait()
 
-    async def join(self, bench: Bench, driver: KafkaDriver, group: str = "billing") -> Source:
-        spec = replace(bench.spec(group), ordered=True, revoke=self.revoke)
-        self.source = await driver.subscribe(spec)
+    async def join(
+        self, bench: Bench, driver: KafkaDriver, group: str = "billing"
+    ) -> OrderedSource:
+        spec = replace(bench.spec(group), ordered=True)
+        self.source = await join_ordered(driver, spec, self)
         bench._sources.append(self.source)
         return self.source
 
@@ -152,7 +155,7 @@ async def test_who_has_been_lost_is_told(bench: Bench, driver: KafkaDriver) -> N
     assert numbers(await take(source, 3)) == [0, 1, 2]
 
 
-async def _until(source: Source, holds: Any) -> None:
+async def _until(source: Reader, holds: Any) -> None:
     async def polled() -> object:
         await source.receive(10, 0.1)
         return holds()
@@ -160,7 +163,7 @@ async def _until(source: Source, holds: Any) -> None:
     await eventually(polled)
 
 
-async def _from_any(sources: list[Source], busy: Source, count: int) -> list[Received]:
+async def _from_any(sources: list[Any], busy: Any, count: int) -> list[Received]:
     """Take `count` records from any of `sources`, while `busy` lives on."""
     got: list[Received] = []
 

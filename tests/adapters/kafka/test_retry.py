@@ -163,7 +163,7 @@ async def test_reject_stores_the_letter_before_it_settles(
     letters = bench.topic(f"{bench.name}.dlq")
     await driver.declare(letters)
     await source.ack([good])
-    await source.reject([Rejected(bad, bench.record(b"letter", name=letters.name))], driver)
+    await source.reject([Rejected(bad, bench.record(b"letter", name=letters.name))], driver.publish)
     await source.aclose()
     assert sum(place.offset for place in (await bench.committed()).values()) == 2
     reader = await bench.join(driver, "morgue", topic=letters)

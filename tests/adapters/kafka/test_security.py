@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
+from anymq.driver import REAL
 from anymq.errors import AccessDenied, ConfigurationError, InvalidURL, TransientError, translate
 from anymq.url import URL
 from anymq_kafka import KafkaDriver, KafkaOptions
@@ -147,7 +148,9 @@ async def test_a_compression_without_its_package(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setitem(CODECS, "lz4", (3, encode))
     with pytest.raises(ConfigurationError, match=r"aiokafka\[lz4\]"):
-        await KafkaDriver.open(URL.parse("kafka://h"), KafkaOptions(compression="lz4"), timeout=1)
+        await KafkaDriver.open(
+            URL.parse("kafka://h"), KafkaOptions(compression="lz4"), timeout=1, clock=REAL
+        )
 
 
 async def test_no_log_line_of_the_client_shows_a_login(

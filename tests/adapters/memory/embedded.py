@@ -10,9 +10,17 @@ from typing import Any
 
 import pytest
 
-from anymq.driver import Driver, Received, Source, SourceLost, Start, TopicSpec
+from anymq.driver import (
+    Driver,
+    OrderedSource,
+    Received,
+    SourceLost,
+    Start,
+    TopicSpec,
+    partition_of,
+)
 from anymq.errors import ConfigurationError, NotFound, StateError
-from anymq.partitions import partition_of
+from anymq.testing.samples import join, join_ordered
 from anymq.testing.tools import set_wall_clock
 from tests.adapters.support import Bench, attempt, bodies, eventually, nothing, take
 
@@ -211,7 +219,7 @@ class Replay:
         assert await driver.groups(bench.topic()) == []
 
     async def test_seek_begins_anew(self, bench: Bench[Any], driver: Driver) -> None:
-        source = await driver.subscribe(bench.spec("g"))
+        source = await join(driver, bench.spec("g"))
         outcomes = await driver.publish(bench.records(4))
         got = await take(source, 4)
         await source.ack(got[:2])
@@ -231,7 +239,7 @@ class Replay:
         ]
         for to, expected in places:
             await driver.seek(topic, group, to)
-            source = await driver.subscribe(bench.spec("g"))
+            source = await join(driver, bench.spec("g"))
             got = await take(source, len(expected))
             assert bodies(got) == expected
             assert all(item.redeliveries == 0 for item in got)
@@ -286,7 +294,7 @@ class Admin:
 
     async def test_a_group_is_described(self, bench: Bench[Any], driver: Driver) -> None:
         spec = bench.spec("g")
-        source = await driver.subscribe(spec)
+        source = await join(driver, spec)
         outcomes = await driver.publish(bench.records(6))
         got = await take(source, 4)
         await source.ack(got[:1])
@@ -330,7 +338,7 @@ class Admin:
 
     async def test_a_deleted_group_begins_anew(self, bench: Bench[Any], driver: Driver) -> None:
         topic, group = bench.topic(), f"{bench.name}.g"
-        source = await driver.subscribe(bench.spec("g"))
+        source = await join(driver, bench.spec("g"))
         await driver.publish(bench.records(2))
         await source.ack(await take(source, 2))
         with pytest.raises(StateError):
@@ -365,9 +373,9 @@ class Admin:
 class Ordered:
     """`SubscribeSpec.ordered`."""
 
-    async def join(self, bench: Bench[Any], driver: Driver, **values: Any) -> Source:
+    async def join(self, bench: Bench[Any], driver: Driver, **values: Any) -> OrderedSource:
         spec = replace(bench.spec("g", **values), ordered=True)
-        source = await driver.subscribe(spec)
+        source = await join_ordered(driver, spec)
         bench._sources.append(source)
         return source
 
@@ -419,10 +427,10 @@ class Ordered:
     ) -> None:
         await self.join(bench, driver)
         with pytest.raises(ConfigurationError, match="ordered"):
-            await driver.subscribe(bench.spec("g"))
+            await join(driver, bench.spec("g"))
         await bench.join(driver, "plain")
         with pytest.raises(ConfigurationError, match="ordered"):
-            await driver.subscribe(replace(bench.spec("plain"), ordered=True))
+            await join_ordered(driver, replace(bench.spec("plain"), ordered=True))
 
     async def test_it_is_described_and_moved(self, bench: Bench[Any], driver: Driver) -> None:
         topic, name = bench.topic(), f"{bench.name}.g"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from anymq.driver import REAL
 from anymq.testing.harness import random_name
 from anymq.url import URL
 from anymq_memory import MemoryDriver, MemoryOptions
@@ -17,4 +18,4 @@ class Bench(support.Bench[MemoryDriver]):
         super().__init__(f"memory://{random_name()}", "orders")
 
     async def connect(self, url: URL, **options: Any) -> MemoryDriver:
-        return await MemoryDriver.open(url, MemoryOptions(**options), timeout=10)
+        return await MemoryDriver.open(url, MemoryOptions(**options), timeout=10, clock=REAL)

@@ -13,9 +13,10 @@ from typing import Any
 
 import nats.js.errors
 
-from anymq.driver import Outcome, Received, Record, Rejected, Source
-from anymq.ordered import OrderedSource
-from anymq.stamp import new_id
+from anymq.driver import REAL, Outcome, Reader, Received, Record, Rejected
+from anymq.driver.ordered import LeasedSource
+from anymq.ids import new_id
+from anymq.testing.samples import join_ordered
 from anymq.url import URL
 from anymq_nats import NatsDriver, NatsOptions
 from anymq_nats.names import cells_stream, encode, later_stream
@@ -31,7 +32,7 @@ class Bench(support.Bench[NatsDriver]):
         return encode(self.name)
 
     async def connect(self, url: URL, **options: Any) -> NatsDriver:
-        return await NatsDriver.open(url, NatsOptions(**options), timeout=10)
+        return await NatsDriver.open(url, NatsOptions(**options), timeout=10, clock=REAL)
 
     async def member(self, driver: NatsDriver, **values: Any) -> GroupSource:
         """As `join`, for what only a member of a group has."""
@@ -41,11 +42,11 @@ class Bench(support.Bench[NatsDriver]):
 
     async def ordered(
         self, driver: NatsDriver, group: str = "billing", **values: Any
-    ) -> OrderedSource:
+    ) -> LeasedSource:
         """As `join`, with `ordered=True`."""
-        source = await driver.subscribe(replace(self.spec(group, **values), ordered=True))
+        source = await join_ordered(driver, replace(self.spec(group, **values), ordered=True))
         self._sources.append(source)
-        assert isinstance(source, OrderedSource)
+        assert isinstance(source, LeasedSource)
         return source
 
     async def clean(self) -> None:
@@ -75,7 +76,7 @@ def stored(outcomes: Sequence[Outcome]) -> list[str]:
     return [str(outcome) for outcome in outcomes]
 
 
-async def take_through(source: Source, count: int, *, seconds: float = 30.0) -> list[Received]:
+async def take_through(source: Reader, count: int, *, seconds: float = 30.0) -> list[Received]:
     """As `take`, through failures of the source, and each body once."""
     got: dict[bytes, Received] = {}
     deadline = time.monotonic() + seconds

@@ -9,9 +9,8 @@ from datetime import UTC, datetime, timedelta
 import nats.js.errors
 import pytest
 
-from anymq.driver import Received, SourceLost, Start
+from anymq.driver import Received, SourceLost, Start, partition_of
 from anymq.errors import ConfigurationError, StateError
-from anymq.partitions import partition_of
 from anymq_nats import NatsDriver
 from anymq_nats.names import cells_stream, encode
 from tests.adapters.nats.support import Bench, stored

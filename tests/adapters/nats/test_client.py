@@ -15,7 +15,7 @@ import pytest_asyncio
 from nats.aio.client import Client
 from nats.protocol.parser import Parser
 
-from anymq.driver import Record, TopicSpec
+from anymq.driver import REAL, Record, TopicSpec
 from anymq.errors import AccessDenied, translate
 from anymq.url import URL
 from anymq_nats import NatsDriver, NatsOptions, link
@@ -36,7 +36,8 @@ def context() -> ssl.SSLContext:
 
 
 async def opened(url: str, timeout: float = 5.0, **options: object) -> NatsDriver:
-    return await NatsDriver.open(URL.parse(url), NatsOptions(**options), timeout=timeout)  # type: ignore[arg-type]
+    chosen = NatsOptions(**options)  # type: ignore[arg-type]
+    return await NatsDriver.open(URL.parse(url), chosen, timeout=timeout, clock=REAL)
 
 
 @pytest_asyncio.fixture

@@ -10,9 +10,8 @@ from dataclasses import replace
 import nats.errors
 import pytest
 
-from anymq.driver import Received
-from anymq.partitioned_log import Cell
-from anymq.partitions import partition_of
+from anymq.driver import Received, partition_of
+from anymq.driver.ordered.log import Cell
 from anymq_nats import NatsDriver
 from anymq_nats.groups import make_marker
 from anymq_nats.log import StreamLog

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from anymq.driver import Received, SourceLost
+from anymq.driver.ordered import LeasedSource
 from anymq.errors import ConfigurationError
-from anymq.ordered import OrderedSource
 from anymq_nats import NatsDriver
 from anymq_nats.log import StreamLog
 from brokers import Server
@@ -24,7 +24,7 @@ async def partitioned(bench: Bench, count: int = 4) -> NatsDriver:
     return driver
 
 
-async def acked(source: OrderedSource, count: int) -> list[Received]:
+async def acked(source: LeasedSource, count: int) -> list[Received]:
     """Receive and ack `count` records, through failures."""
     got: list[Received] = []
 
@@ -59,7 +59,7 @@ async def publish(bench: Bench, driver: NatsDriver, count: int, begin: int = 0) 
 async def test_partitions_that_are_not_heard_of_are_noticed(bench: Bench) -> None:
     driver = await partitioned(bench)
     source = await bench.join(driver, "ordered", topic=bench.topic(partitions=4), ordered=True)
-    assert isinstance(source, OrderedSource)
+    assert isinstance(source, LeasedSource)
     assert await nothing(source, 0.2)
     assert await source.undelivered() is None
     assert isinstance(source._log, StreamLog)

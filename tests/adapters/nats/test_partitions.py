@@ -8,8 +8,8 @@ import time
 import nats.js.errors
 import pytest
 
+from anymq.driver import partition_of
 from anymq.errors import ConfigurationError
-from anymq.partitions import partition_of
 from anymq_nats import NatsDriver
 from tests.adapters.nats.support import Bench, stored
 from tests.adapters.support import attempt, bodies, nothing, take

@@ -7,16 +7,14 @@ from typing import Any, cast
 import pytest
 
 from anymq_nats.link import Link
-from anymq_nats.outgoing import Blocks, Outgoing
+from anymq_nats.outgoing import Outgoing, block_of
 from anymq_nats.received import Delivered, Headers
 
 _REPLY = b"$JS.ACK.orders.billing.3.42.57.1763720000500000000.9"
 
 
 def block(**headers: str) -> bytes:
-    return Blocks().of(
-        Outgoing("a", "1", b"", {k.replace("_", "-"): v for k, v in headers.items()})
-    )
+    return block_of(Outgoing("a", "1", b"", {k.replace("_", "-"): v for k, v in headers.items()}))
 
 
 def delivered(**headers: str) -> Delivered:

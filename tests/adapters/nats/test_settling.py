@@ -10,7 +10,7 @@ import nats.js.errors
 import pytest
 from nats.js import api
 
-from anymq.driver import Received, Source
+from anymq.driver import Reader, Received
 from anymq_nats import NatsDriver
 from anymq_nats.names import encode
 from anymq_nats.received import Delivered
@@ -29,7 +29,7 @@ async def unsettled(bench: Bench, driver: NatsDriver, group: str = "billing") ->
     return info.num_ack_pending or 0
 
 
-async def drop(source: Source) -> None:
+async def drop(source: Reader) -> None:
     """Leave as a process that dies: nothing is given back."""
     assert isinstance(source, GroupSource)
     source._closed = True
@@ -136,13 +136,13 @@ async def test_a_rejected_message_is_terminated_after_its_letter(
     bad, unlucky = await take(source, 2)
     advisories = await driver.native.subscribe("$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>")
     await driver.native.flush()
-    await source.reject([bench.rejected(bad)], driver)
+    await source.reject([bench.rejected(bad)], driver.publish)
     assert bench.stream in (await advisories.next_msg(timeout=5)).subject
     await advisories.unsubscribe()
     letter = bench.rejected(unlucky)
     letter.letter.topic = "nowhere"
     with pytest.raises(nats.js.errors.NoStreamResponseError):
-        await source.reject([letter], driver)
+        await source.reject([letter], driver.publish)
     assert sorted(bodies(await take(source, 2))) == [b"0", b"1"]  # a letter and the unlucky one
 
 
@@ -169,7 +169,7 @@ async def test_a_settlement_after_the_lease_touches_nobody(
     await late.ack([stale])
     await late.nack([bench.nack(stale), bench.nack(stale, 0.1)])
     await late.release([bench.nack(stale, counted=False)])
-    await late.reject([bench.rejected(stale)], driver)
+    await late.reject([bench.rejected(stale)], driver.publish)
     await late.extend([stale])
     assert await unsettled(bench, driver) == 1
     assert await nothing(late, 0.2)
@@ -298,7 +298,7 @@ async def test_delayed_nacks_survive_the_server(faulty: Server, graceful: bool) 
         assert {attempt(received) for received in back.values()} == {2}
 
 
-async def _through(source: Source) -> list[Received]:
+async def _through(source: Reader) -> list[Received]:
     try:
         return list(await source.receive(100, 0.5))
     except (nats.errors.Error, OSError):

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anymq.driver import SharedHeaders
 from anymq_nats import wire
-from anymq_nats.outgoing import Blocks, Outgoing
+from anymq_nats.outgoing import Outgoing, block_of
 
 _TOKEN = string.ascii_letters + string.digits + "!#$&'*+.^_`|~-"
 _NAMES = st.text(_TOKEN, min_size=1, max_size=12)
@@ -18,7 +19,7 @@ _VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_s
 @given(st.dictionaries(_NAMES, _VALUES, max_size=8))
 def test_headers_arrive_as_they_were_sent(headers: dict[str, str]) -> None:
     message = Outgoing("subject", "1", b"", headers)
-    assert wire.parse_headers(Blocks().of(message)) == {wire.MESSAGE_ID: "1", **headers}
+    assert wire.parse_headers(block_of(message)) == {wire.MESSAGE_ID: "1", **headers}
 
 
 @pytest.mark.parametrize("value", ["a\r\nNats-Rollup: all", "a\nb", "a\rb", "\ud800"])
@@ -26,13 +27,13 @@ def test_what_would_break_the_header_block_is_refused(value: str) -> None:
     bad = {"x": value}
     for message in (
         Outgoing("subject", "1", b"", bad),
-        Outgoing("subject", "1", b"", common=bad),
+        Outgoing("subject", "1", b"", common=SharedHeaders(bad)),
         Outgoing("subject", "1", b"", extra=bad),
     ):
         with pytest.raises(nats.errors.BadHeaderError):
-            Blocks().of(message)
+            block_of(message)
     with pytest.raises(nats.errors.BadHeaderError):
-        Blocks().of(Outgoing("subject", value, b""))
+        block_of(Outgoing("subject", value, b""))
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from anymq.driver import (
+    REAL,
     Driver,
+    Listener,
     Nack,
+    Reader,
     Received,
     Record,
     Rejected,
-    Source,
     Start,
     SubscribeSpec,
     TopicSpec,
 )
-from anymq.stamp import new_id
+from anymq.ids import new_id
 from anymq.testing.harness import random_name
 from anymq.url import URL
 from anymq_rabbitmq import RabbitMQDriver, RabbitMQOptions
@@ -32,7 +34,7 @@ class Bench:
         self.url = url
         self.name = random_name()
         self._drivers: list[RabbitMQDriver] = []
-        self._sources: list[Source] = []
+        self._sources: list[Reader] = []
 
     async def open(
         self, url: str | None = None, *, declare: bool = True, timeout: float = 10, **options: Any
@@ -40,7 +42,9 @@ class Bench:
         """A driver. New queues are relied on at once, unless `settle_time` says otherwise."""
         options.setdefault("settle_time", 0.0)
         chosen = RabbitMQOptions(**options)
-        driver = await RabbitMQDriver.open(URL.parse(url or self.url), chosen, timeout=timeout)
+        driver = await RabbitMQDriver.open(
+            URL.parse(url or self.url), chosen, timeout=timeout, clock=REAL
+        )
         self._drivers.append(driver)
         if declare:
             await driver.declare(self.topic())
@@ -48,8 +52,9 @@ class Bench:
 
     async def join(
         self, driver: RabbitMQDriver, group: str | None = "billing", **values: Any
-    ) -> Source:
-        source = await driver.subscribe(self.spec(group, **values))
+    ) -> Any:
+        """Open the source of a member: a `Source`, an `OrderedSource` or a `Reader`."""
+        source = await driver.subscribe(self.spec(group, **values), Listener())
         self._sources.append(source)
         return source
 
@@ -150,7 +155,7 @@ async def store(driver: Driver, records: Sequence[Record]) -> None:
             raise outcome
 
 
-async def take(source: Source, count: int, *, seconds: float = 20.0) -> list[Received]:
+async def take(source: Reader, count: int, *, seconds: float = 20.0) -> list[Received]:
     """Receive exactly `count` records."""
     got: list[Received] = []
     deadline = time.monotonic() + seconds
@@ -160,7 +165,7 @@ async def take(source: Source, count: int, *, seconds: float = 20.0) -> list[Rec
     return got
 
 
-async def nothing(source: Source, seconds: float = 0.7) -> None:
+async def nothing(source: Reader, seconds: float = 0.7) -> None:
     """Nothing is delivered for a while."""
     assert bodies(await source.receive(100, seconds)) == []
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from anymq.driver import Received, Source, SourceLost
+from anymq.driver import Reader, Received, SourceLost
 from anymq.errors import ConnectionLost
 from anymq_rabbitmq import RabbitMQDriver, topology
 from brokers import Server
@@ -25,7 +25,7 @@ from tests.adapters.rabbitmq.support import (
 pytestmark = pytest.mark.rabbitmq
 
 
-async def through(source: Source, count: int) -> list[Received]:
+async def through(source: Reader, count: int) -> list[Received]:
     """Receive `count` records; the first failure of an outage is raised, and only that."""
     got: list[Received] = []
     failures = 0

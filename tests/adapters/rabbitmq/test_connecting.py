@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from anymq.driver import SourceLost
+from anymq.driver import REAL, SourceLost
 from anymq.errors import AccessDenied, ConfigurationError, ConnectionLost, translate
 from anymq.url import URL
 from anymq_rabbitmq import RabbitMQDriver, RabbitMQOptions
@@ -55,7 +55,7 @@ def test_tls_verifies() -> None:
 async def open_error(url: str, timeout: float = 5) -> BaseException:
     started = time.monotonic()
     with pytest.raises(Exception) as caught:  # noqa: PT011
-        await RabbitMQDriver.open(URL.parse(url), RabbitMQOptions(), timeout=timeout)
+        await RabbitMQDriver.open(URL.parse(url), RabbitMQOptions(), timeout=timeout, clock=REAL)
     assert time.monotonic() - started < timeout + 2
     assert len(asyncio.all_tasks()) == 1, "something is left running"
     return translate(caught.value, RabbitMQDriver.errors, doing="connecting", where="")

@@ -14,7 +14,7 @@ import aio_pika
 import pytest
 import pytest_asyncio
 
-from anymq.driver import Record, Source
+from anymq.driver import Reader, Record, Source
 from anymq_rabbitmq import RabbitMQDriver, due, topology
 from anymq_rabbitmq.delays import PREFIX, pattern
 from anymq_rabbitmq.publisher import Outgoing
@@ -38,7 +38,7 @@ async def source(bench: Bench, driver: RabbitMQDriver) -> AsyncIterator[Source]:
 
 
 async def test_on_time_for_every_group_and_reader(
-    bench: Bench, driver: RabbitMQDriver, source: Source
+    bench: Bench, driver: RabbitMQDriver, source: Reader
 ) -> None:
     reader = await bench.join(driver, None)
     await driver._due.prepare()
@@ -76,7 +76,7 @@ async def arrive_early(driver: RabbitMQDriver, records: Sequence[Record]) -> Non
     )
 
 
-async def test_the_order_of_due_times(bench: Bench, driver: RabbitMQDriver, source: Source) -> None:
+async def test_the_order_of_due_times(bench: Bench, driver: RabbitMQDriver, source: Reader) -> None:
     at = time.time() + 1.5
     different = [bench.record(i, deliver_at=at + i * 0.003) for i in range(200)]
     await arrive_early(driver, different[::-1])
@@ -85,7 +85,7 @@ async def test_the_order_of_due_times(bench: Bench, driver: RabbitMQDriver, sour
 
 
 async def test_live_messages_pass_thousands_of_delayed_ones(
-    bench: Bench, driver: RabbitMQDriver, source: Source
+    bench: Bench, driver: RabbitMQDriver, source: Reader
 ) -> None:
     later = time.time() + 3600
     for _ in range(6):
@@ -123,7 +123,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 async def test_a_publisher_killed_after_the_confirmation(
-    bench: Bench, driver: RabbitMQDriver, source: Source
+    bench: Bench, driver: RabbitMQDriver, source: Reader
 ) -> None:
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", CHILD, bench.url, bench.name, stdout=asyncio.subprocess.PIPE
@@ -136,7 +136,7 @@ async def test_a_publisher_killed_after_the_confirmation(
 
 
 async def test_what_is_too_early_waits_once_more(
-    bench: Bench, driver: RabbitMQDriver, source: Source
+    bench: Bench, driver: RabbitMQDriver, source: Reader
 ) -> None:
     at = time.time() + due.HOLD + 0.5
     await arrive_early(driver, [bench.record(1, deliver_at=at)])
@@ -145,7 +145,7 @@ async def test_what_is_too_early_waits_once_more(
 
 
 async def test_what_nobody_wants_holds_nothing_up(
-    bench: Bench, driver: RabbitMQDriver, source: Source
+    bench: Bench, driver: RabbitMQDriver, source: Reader
 ) -> None:
     gone = bench.topic(f"{bench.name}.gone")
     await driver.declare(gone)
@@ -215,7 +215,7 @@ async def test_nothing_is_lost_or_early_when_the_server_is_killed(faulty: Server
 
 
 async def test_nobody_reaches_what_is_no_topic_through_the_queue_of_what_is_due(
-    bench: Bench, driver: RabbitMQDriver, source: Source
+    bench: Bench, driver: RabbitMQDriver, source: Reader
 ) -> None:
     """Another program writes to it; what it wants to have published elsewhere is set aside."""
     await store(driver, [bench.record(0, deliver_at=time.time() + 0.2)])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import aio_pika
 import pytest
 
-from anymq.driver import Received, Source
+from anymq.driver import Reader, Received, Source
 from anymq.errors import NotFound, UnsupportedOperation, translate
 from anymq.testing.tools import until
 from anymq_rabbitmq import RabbitMQDriver, fill, topology
@@ -164,7 +164,7 @@ async def test_a_consumer_that_the_server_has_forgotten_is_noticed(
     assert await source.undelivered() is None
 
 
-async def _differs(source: Source, seen: object) -> bool:
+async def _differs(source: Reader, seen: object) -> bool:
     return await source.undelivered() != seen
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from anymq.driver import Record
+from anymq.driver import Record, SharedHeaders
 from anymq_rabbitmq import convert, wire
 from anymq_rabbitmq.arrived import Arrived, arrived
 from anymq_rabbitmq.consumer import Consumer, Delivery
@@ -74,7 +74,7 @@ def test_a_record_arrives_late_as_it_would_at_once(
             unique=id,
             body=b"body",
             headers=own,
-            common=common,
+            common=SharedHeaders(common),
             content_type=content_type,
         )
         sent = convert.outgoing(record, exchange="e", routing_key="k").properties

@@ -11,8 +11,9 @@ from typing import Any, cast
 
 import pytest
 
-from anymq.driver import Nack, Received, Source, SourceLost
+from anymq.driver import Listener, Nack, OrderedSource, Received, SourceLost
 from anymq.errors import ConfigurationError, TransientError, UnsupportedOperation
+from anymq.testing.samples import join_ordered
 from anymq_rabbitmq import RabbitMQDriver, topology
 from brokers import Server
 from tests.adapters.rabbitmq.support import (
@@ -36,25 +37,24 @@ def keep(bench: Bench, received: Received) -> Nack:
     return bench.nack(received)
 
 
-class Reader:
+class Group(Listener):
     """Members of one group, and the order in which they got what came for the first time."""
 
     def __init__(self, bench: Bench, partitions: int) -> None:
         self.bench = bench
         self.topic = bench.topic(partitions=partitions)
-        self.sources: list[Source] = []
+        self.sources: list[Any] = []
         self.first: dict[int, list[int]] = {}
         self.seen: set[int] = set()
         self.read_by: list[int] = []
         self.revoked: list[bool] = []
 
-    async def join(self, driver: RabbitMQDriver, **values: Any) -> Source:
-        async def revoke(partitions: frozenset[int], gone: bool) -> None:
-            self.revoked.append(gone)
+    async def revoke(self, partitions: frozenset[int], gone: bool) -> None:
+        self.revoked.append(gone)
 
-        source = await self.bench.join(
-            driver, topic=self.topic, ordered=True, revoke=revoke, **values
-        )
+    async def join(self, driver: RabbitMQDriver, **values: Any) -> OrderedSource:
+        spec = self.bench.spec(topic=self.topic, ordered=True, **values)
+        source = await join_ordered(driver, spec, self)
         self.sources.append(source)
         return source
 
@@ -97,7 +97,7 @@ def keyed(bench: Bench, span: range) -> Any:
 @pytest.mark.parametrize("partitions", [1, 4])
 async def test_a_new_group_gets_old_and_new_in_order(bench: Bench, partitions: int) -> None:
     driver = await opened(bench, partitions)
-    reader = Reader(bench, partitions)
+    reader = Group(bench, partitions)
     await store(driver, keyed(bench, range(600)))
     going = True
     count = 600
@@ -126,7 +126,7 @@ async def test_a_new_group_gets_old_and_new_in_order(bench: Bench, partitions: i
 
 async def test_partitions_spread_and_are_handed_over(bench: Bench) -> None:
     driver = await opened(bench, 8)
-    reader = Reader(bench, 8)
+    reader = Group(bench, 8)
     await reader.join(driver, start="latest")
     await store(driver, keyed(bench, range(100)))
     held = await take(reader.sources[0], 30)
@@ -151,7 +151,7 @@ async def test_partitions_spread_and_are_handed_over(bench: Bench) -> None:
 
 async def test_a_partition_whose_consumer_the_server_has_forgotten_is_noticed(bench: Bench) -> None:
     driver = await opened(bench, 2)
-    reader = Reader(bench, 2)
+    reader = Group(bench, 2)
     members = [await reader.join(driver, start="latest"), await reader.join(driver)]
     lanes = [lane for one in members for lane in one._lanes]  # type: ignore[attr-defined]
     await lanes[0].consumer.pause()
@@ -174,7 +174,7 @@ async def test_a_history_that_has_been_read_is_not_waited_for(bench: Bench) -> N
     to consume that is answered never."""
     driver = await opened(bench, 2)
     await store(driver, keyed(bench, range(40)))
-    reader = Reader(bench, 2)
+    reader = Group(bench, 2)
     group = driver._group(reader.topic, f"{bench.name}.billing", ordered=True, create=True)
     await reader.join(driver)
     await reader.read(40)
@@ -196,7 +196,7 @@ async def test_a_history_that_has_been_read_is_not_waited_for(bench: Bench) -> N
     await driver.delete_group(reader.topic, f"{bench.name}.billing")
     for queue in group.histories:  # As if that had been cut short.
         await driver._attempts_of(group).end(queue)
-    again = Reader(bench, 2)
+    again = Group(bench, 2)
     await again.join(driver)
     await again.read(60)
     again.check(60)
@@ -204,7 +204,7 @@ async def test_a_history_that_has_been_read_is_not_waited_for(bench: Bench) -> N
 
 async def test_leaving_gives_back_in_order_and_uncounted(bench: Bench) -> None:
     driver = await opened(bench, 1)
-    reader = Reader(bench, 1)
+    reader = Group(bench, 1)
     first = await reader.join(driver, start="latest")
     await store(driver, keyed(bench, range(30)))
     held = await take(first, 10)
@@ -220,7 +220,7 @@ async def test_leaving_gives_back_in_order_and_uncounted(bench: Bench) -> None:
 async def test_attempts_survive_a_crash_without_a_change_of_order(bench: Bench) -> None:
     driver = await opened(bench, 1)
     other = await opened(bench, 1)
-    reader = Reader(bench, 1)
+    reader = Group(bench, 1)
     source = await reader.join(other, start="latest")
     await store(driver, keyed(bench, range(10)))
     held = await take(source, 10)
@@ -270,7 +270,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 async def test_members_that_are_killed(bench: Bench) -> None:
     driver = await opened(bench, 4)
-    reader = Reader(bench, 4)
+    reader = Group(bench, 4)
     await reader.join(driver, start="latest")
     await reader.join(driver)
     total = 0
@@ -305,7 +305,7 @@ async def test_a_group_stays_in_its_mode(bench: Bench) -> None:
         await bench.join(driver, "two", topic=topic, ordered=True)
     assert not await topology.exists(driver._link, f"{bench.name}.two._p1")
     with pytest.raises(UnsupportedOperation):
-        await bench.join(driver, "three", topic=topic, ordered=True, create=False)
+        await bench.join(driver, "three", topic=topic, create=False, ordered=True)
 
 
 @pytest.mark.xdist_group("rabbitmq-faults")
@@ -313,7 +313,7 @@ async def test_the_order_through_a_killed_server(faulty: Server) -> None:
     async with bench_on(faulty.url) as bench:
         driver = await bench.open(declare=False, settle_time=1.5)
         await driver.declare(bench.topic(partitions=4))
-        reader = Reader(bench, 4)
+        reader = Group(bench, 4)
         for _ in range(2):
             await reader.join(driver)
         await store(driver, keyed(bench, range(200)))

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
+from anymq.driver import partition_of
 from anymq.errors import ConfigurationError
-from anymq.partitions import partition_of
 from anymq_rabbitmq import RabbitMQDriver, convert
 from tests.adapters.rabbitmq.support import Bench, nothing, numbers, store, take
 

@@ -183,7 +183,7 @@ async def test_reject_stores_the_letter_first(bench: Bench, driver: RabbitMQDriv
     await driver.declare(letters)
     await store(driver, bench.records(2))
     received = await take(source, 2)
-    await source.reject([bench.rejected(one) for one in received], driver)
+    await source.reject([bench.rejected(one) for one in received], driver.publish)
     assert numbers(await take(await bench.join(driver, "ops", topic=letters), 2)) == [0, 1]
     await source.aclose()
     await nothing(await bench.join(driver))
@@ -196,7 +196,7 @@ async def test_a_copy_that_cannot_be_stored_leaves_the_original(bench: Bench) ->
         other = await bench.open(proxy.url, confirm_timeout=0.5)
         await store(other, bench.records(2))
         received = await take(source, 2)
-        source._publisher = other._publisher  # type: ignore[attr-defined]
+        source._publisher = other._publisher
         proxy.block()
         for _ in range(2):
             with pytest.raises(Exception, match=r"blocked|blocks"):

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
+from anymq.driver import REAL
 from anymq.url import URL
 from anymq_redis import RedisDriver, RedisOptions
 from tests.adapters import support
@@ -18,7 +19,7 @@ class Bench(support.Bench[RedisDriver]):
     """One topic on one server, and the drivers and sources that a test opened."""
 
     async def connect(self, url: URL, **options: Any) -> RedisDriver:
-        return await RedisDriver.open(url, RedisOptions(**options), timeout=10)
+        return await RedisDriver.open(url, RedisOptions(**options), timeout=10, clock=REAL)
 
 
 async def stored(driver: RedisDriver, key: str) -> dict[str, dict[bytes, bytes]]:

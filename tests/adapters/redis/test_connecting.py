@@ -19,7 +19,7 @@ import redis.asyncio
 import redis.exceptions
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
-from anymq.capabilities import Level
+from anymq.driver import REAL, Level, split_options
 from anymq.errors import (
     AccessDenied,
     AnymqError,
@@ -33,7 +33,6 @@ from anymq.errors import (
     TransientError,
     translate,
 )
-from anymq.options import split_options
 from anymq.url import URL
 from anymq_redis import RedisDriver, RedisOptions
 from anymq_redis.connection import Address
@@ -51,7 +50,7 @@ def port_of(url: str) -> int:
 async def refused(text: str, timeout: float = 5.0) -> BaseException:
     begun = time.monotonic()
     with pytest.raises(Exception) as caught:  # noqa: PT011 - what it means is the caller's question
-        await RedisDriver.open(URL.parse(text), RedisOptions(), timeout=timeout)
+        await RedisDriver.open(URL.parse(text), RedisOptions(), timeout=timeout, clock=REAL)
     assert time.monotonic() - begun < timeout + 1
     return translate(caught.value, RedisDriver.errors, doing="open", where="here")
 
@@ -88,7 +87,7 @@ async def test_wrong_credentials_and_too_few_rights(
         assert "hunter" not in str(wrong)
         url = URL.parse(f"redis://{login}/0")
         # CONFIG is forbidden: that is no reason not to connect.
-        limited = await RedisDriver.open(url, RedisOptions(), timeout=5)
+        limited = await RedisDriver.open(url, RedisOptions(), timeout=5, clock=REAL)
         (outcome,) = await limited.publish([bench.record()])
         assert isinstance(outcome, NoPermissionError)
         assert "hunter2" not in repr(limited.native) + repr(limited.native.connection_pool)
@@ -109,7 +108,7 @@ async def test_the_rights_that_are_said_to_suffice(bench: Bench, driver: RedisDr
         await source.ack([acked])
         await source.nack([bench.nack(nacked, 0.05)])
         await source.release([bench.nack(released, counted=False)])
-        await source.reject([bench.rejected(rejected)], limited)
+        await source.reject([bench.rejected(rejected)], limited.publish)
         await take(source, 2)
         await source.aclose()
         assert await driver.native.xinfo_consumers(bench.name, "billing") == []

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from anymq.driver import Received, Source, Start
+from anymq.driver import Received, Start
 from anymq.errors import ConfigurationError, NotFound, StateError
+from anymq.testing.samples import join_ordered
 from anymq_redis import RedisDriver
 from anymq_redis.keys import topic_keys
 from tests.adapters.redis.support import Bench
@@ -28,8 +29,8 @@ def native(bench: Bench, group: str = "billing") -> str:
     return f"{bench.name}.{group}"
 
 
-async def ordered(bench: Bench, driver: RedisDriver, group: str = "billing") -> Source:
-    source = await driver.subscribe(replace(bench.spec(group), ordered=True))
+async def ordered(bench: Bench, driver: RedisDriver, group: str = "billing") -> Any:
+    source = await join_ordered(driver, replace(bench.spec(group), ordered=True))
     bench._sources.append(source)
     return source
 

@@ -8,12 +8,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from anymq.driver import Received, Source, Start
+from anymq.driver import OrderedSource, Received, Start
 from anymq.errors import ConfigurationError, NotFound
+from anymq.testing.samples import join_ordered
 from anymq_redis import RedisDriver
 from anymq_redis.keys import topic_keys
 from brokers import Server
@@ -31,9 +33,9 @@ async def join(
     start: Start = "earliest",
     lease: float = 30.0,
     create: bool = True,
-) -> Source:
+) -> OrderedSource:
     spec = replace(bench.spec(group, start=start, lease=lease, create=create), ordered=True)
-    source = await driver.subscribe(spec)
+    source = await join_ordered(driver, spec)
     bench._sources.append(source)
     return source
 
@@ -87,7 +89,7 @@ async def test_order_holds_over_joins_and_leaves(bench: Bench) -> None:
     got: list[Received] = []
     stop = asyncio.Event()
 
-    async def member(source: Source, until: asyncio.Event) -> None:
+    async def member(source: Any, until: asyncio.Event) -> None:
         while not until.is_set():
             records = await source.receive(7, 0.2)
             got.extend(records)

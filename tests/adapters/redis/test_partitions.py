@@ -7,9 +7,8 @@ from collections import Counter
 
 import pytest
 
-from anymq.driver import Source
+from anymq.driver import Reader, partition_of
 from anymq.errors import ConfigurationError, NotFound
-from anymq.partitions import partition_of
 from anymq_redis import RedisDriver
 from tests.adapters.redis.support import Bench
 from tests.adapters.support import attempt, bodies, eventually, nothing, take
@@ -78,7 +77,7 @@ async def test_members_share_all_partitions_and_everything_comes_back(bench: Ben
     await first.nack([bench.nack(item) for item in got[:5]])
     await first.nack([bench.nack(item, 0.1) for item in got[5:10]])
     await first.release([bench.nack(item, counted=False) for item in got[10:15]])
-    await first.reject([bench.rejected(item) for item in got[15:20]], driver)
+    await first.reject([bench.rejected(item) for item in got[15:20]], driver.publish)
     await first.ack(got[20:])
     back = await take(first, 15)
     expected = {item.position: 2 if number < 10 else 1 for number, item in enumerate(got[:15])}
@@ -135,7 +134,7 @@ async def test_letters_go_where_their_topic_has_them(bench: Bench) -> None:
     (item,) = await take(source, 1)
     rejected = bench.rejected(item)
     rejected.letter.key = "another"
-    await source.reject([rejected], driver)
+    await source.reject([rejected], driver.publish)
     reader = await bench.join(driver, None, topic=bench.topic(letters))
     (letter,) = await take(reader, 1)
     assert letter.partition == partition_of("another", 3)
@@ -155,7 +154,7 @@ async def test_a_publisher_notices_that_the_topic_was_made_anew(bench: Bench) ->
 
 async def test_a_lost_partition_is_made_again(bench: Bench) -> None:
     driver = await partitioned(bench, 2)
-    source: Source = await bench.join(driver)
+    source: Reader = await bench.join(driver)
     await driver.native.delete(f"{{{bench.name}}}._p1")
     await driver.publish(bench.records(4))
     got: list[bytes] = []

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from redis.exceptions import RedisError
 
+from anymq.testing.samples import join
 from anymq_redis import RedisDriver
 from tests.adapters.redis.support import Bench, Proxy, blocked
 from tests.adapters.support import bodies, eventually, nothing, take
@@ -126,7 +127,7 @@ async def test_cancelled_commands_leave_no_reply_for_others(
 async def test_what_was_trimmed_while_pending_is_reported(
     bench: Bench, driver: RedisDriver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source = await driver.subscribe(bench.spec(lease=0.3))
+    source = await join(driver, bench.spec(lease=0.3))
     await driver.publish(bench.records(2))
     await take(source, 2)
     await driver.native.xtrim(bench.name, maxlen=0)

@@ -10,7 +10,8 @@ from redis.exceptions import RedisError
 
 from anymq.driver import Begun, Record, Rejected
 from anymq.errors import NotFound
-from anymq.stamp import new_id
+from anymq.ids import new_id
+from anymq.testing.samples import join
 from anymq_redis import RedisDriver
 from tests.adapters.redis.support import Bench, bodies_stored
 from tests.adapters.support import attempt, bodies, eventually, nothing, take
@@ -38,7 +39,7 @@ async def test_what_is_acked_does_not_come_back(bench: Bench, driver: RedisDrive
 
 async def test_a_crash_brings_back_exactly_what_was_not_acked(bench: Bench) -> None:
     one, two = await bench.open(), await bench.open()
-    dying = await one.subscribe(bench.spec(lease=0.5))
+    dying = await join(one, bench.spec(lease=0.5))
     await one.publish(bench.records(5))
     got = await take(dying, 5)
     await dying.ack([got[4], got[1]])
@@ -129,7 +130,7 @@ async def test_a_delayed_nack_is_never_early_and_hardly_late(
 
 async def test_a_delay_outlives_the_member_that_asked_for_it(bench: Bench) -> None:
     one, two = await bench.open(), await bench.open()
-    source = await one.subscribe(bench.spec())
+    source = await join(one, bench.spec())
     await one.publish([bench.record(b"x")])
     (item,) = await take(source, 1)
     await source.nack([bench.nack(item, 0.5)])
@@ -147,11 +148,11 @@ async def test_settling_again_after_a_lost_answer_does_nothing(
     nack, letter = bench.nack(first), bench.rejected(second)
     for _ in range(2):
         await source.nack([nack])
-        await source.reject([letter], driver)
+        await source.reject([letter], driver.publish)
         await source.release([bench.nack(third, counted=False)])
         # As if the answer had been lost: the source still believes that it holds them.
         for item in (first, second, third):
-            source._member.held[0][item.token.id] = item.token  # type: ignore[attr-defined]
+            source._member.held[0][item.token.id] = item.token
     assert sorted(bodies(await take(source, 2))) == [b"0", b"2"]
     assert await nothing(source, 0.2)
     assert await driver.native.xlen(letter.letter.topic) == 1
@@ -193,7 +194,7 @@ async def test_a_rejected_message_becomes_a_letter_in_one_step(
     source = await bench.join(driver, lease=0.3)
     await driver.publish(bench.records(2))
     items = await take(source, 2)
-    await source.reject([bench.rejected(item) for item in items], driver)
+    await source.reject([bench.rejected(item) for item in items], driver.publish)
     assert await pending(bench, driver) == 0
     assert await bodies_stored(driver, f"{bench.name}.billing.dlq") == [b"0", b"1"]
     assert await nothing(source, 0.6)
@@ -209,11 +210,11 @@ async def test_a_letter_that_cannot_be_stored_settles_nothing(
     await driver.publish(bench.records(3))
     first, second, third = await take(source, 3)
     with pytest.raises(RedisError, match="WRONGTYPE"):
-        await source.reject([bench.rejected(first, wrong), bench.rejected(second)], driver)
+        await source.reject([bench.rejected(first, wrong), bench.rejected(second)], driver.publish)
     with pytest.raises(NotFound):
-        await source.reject([bench.rejected(third, missing)], driver)
+        await source.reject([bench.rejected(third, missing)], driver.publish)
     assert await pending(bench, driver) == 2
-    await source.reject([bench.rejected(first), bench.rejected(second)], driver)
+    await source.reject([bench.rejected(first), bench.rejected(second)], driver.publish)
     assert await driver.native.xlen(f"{bench.name}.billing.dlq") == 2
     await driver.native.delete(wrong)
 
@@ -225,7 +226,7 @@ async def test_a_stale_reject_writes_no_letter(bench: Bench) -> None:
     (stale,) = await take(source, 1)
     (item,) = await take(rival, 1)
     letter = Record(topic=f"{bench.name}.dlq", id=new_id(), unique=new_id(), body=b"")
-    await source.reject([Rejected(stale, letter)], one)
+    await source.reject([Rejected(stale, letter)], one.publish)
     await source.nack([bench.nack(stale)])
     await source.release([bench.nack(stale, counted=False)])
     assert not await one.native.exists(letter.topic)
@@ -252,7 +253,7 @@ async def test_leaving_hands_over_what_is_unsettled_and_forgets_the_consumer(
     assert [attempt(item) for item in back] == [2] * 40 + [1] * 160
     assert {item.position for item in back} == {item.position for item in got[50:]}
     names = [info["name"] for info in await two.native.xinfo_consumers(bench.name, "billing")]
-    assert source._member.name not in names  # type: ignore[attr-defined]
+    assert source._member.name not in names
 
 
 async def test_many_are_settled_in_one_call(bench: Bench, driver: RedisDriver) -> None:

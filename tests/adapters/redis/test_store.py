@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 from redis.exceptions import ConnectionError, NoScriptError
 
+from anymq.driver import Claim, ClaimState
 from anymq.errors import InvalidURL
-from anymq.store import Claim, State
 from anymq.testing.harness import random_name
 from anymq.url import URL
 from anymq_redis import RedisDriver, RedisStore
@@ -34,27 +34,27 @@ def key() -> str:
 
 
 async def test_the_three_states(store: RedisStore, key: str) -> None:
-    assert await store.begin(key, "a", 30) == Claim(State.NEW)
-    assert await store.begin(key, "a", 30) == Claim(State.NEW)
+    assert await store.begin(key, "a", 30) == Claim(ClaimState.NEW)
+    assert await store.begin(key, "a", 30) == Claim(ClaimState.NEW)
     other = await store.begin(key, "b", 30)
-    assert other.state is State.IN_PROGRESS
+    assert other.state is ClaimState.IN_PROGRESS
     assert 29 < other.remaining <= 30
     assert not await store.complete(key, "b", 60)
     assert await store.complete(key, "a", 60)
-    assert await store.begin(key, "a", 30) == Claim(State.DONE)
-    assert await store.begin(key, "b", 30) == Claim(State.DONE)
+    assert await store.begin(key, "a", 30) == Claim(ClaimState.DONE)
+    assert await store.begin(key, "b", 30) == Claim(ClaimState.DONE)
     assert not await store.complete(key, "a", 60)
 
 
 async def test_an_abandoned_key_is_new(store: RedisStore, key: str) -> None:
     await store.begin(key, "a", 30)
     await store.abandon(key, "b")
-    assert (await store.begin(key, "b", 30)).state is State.IN_PROGRESS
+    assert (await store.begin(key, "b", 30)).state is ClaimState.IN_PROGRESS
     await store.abandon(key, "a")
-    assert await store.begin(key, "b", 30) == Claim(State.NEW)
+    assert await store.begin(key, "b", 30) == Claim(ClaimState.NEW)
     await store.complete(key, "b", 30)
     await store.abandon(key, "b")
-    assert await store.begin(key, "b", 30) == Claim(State.DONE)
+    assert await store.begin(key, "b", 30) == Claim(ClaimState.DONE)
 
 
 async def test_a_lease_ends_unless_it_is_renewed(store: RedisStore, key: str) -> None:
@@ -64,9 +64,9 @@ async def test_a_lease_ends_unless_it_is_renewed(store: RedisStore, key: str) ->
         await store.renew(key, "a", 0.4)
     await store.renew(key, "b", 60)
     claim = await store.begin(key, "b", 30)
-    assert claim.state is State.IN_PROGRESS
+    assert claim.state is ClaimState.IN_PROGRESS
     await asyncio.sleep(claim.remaining + 0.05)
-    assert await store.begin(key, "b", 30) == Claim(State.NEW)
+    assert await store.begin(key, "b", 30) == Claim(ClaimState.NEW)
     assert not await store.complete(key, "a", 30)
 
 
@@ -77,7 +77,7 @@ async def test_what_is_done_is_forgotten_after_its_time(
     await store.complete(key, "a", 0.1)
     assert await driver.native.keys(f"anymq:seen:{key}")
     await asyncio.sleep(0.15)
-    assert await store.begin(key, "b", 30) == Claim(State.NEW)
+    assert await store.begin(key, "b", 30) == Claim(ClaimState.NEW)
     await store.abandon(key, "b")
     assert not await driver.native.keys(f"anymq:seen:{key}")
 
@@ -87,22 +87,22 @@ async def test_one_of_many_wins(server_url: str, store: RedisStore, key: str) ->
     claims = await asyncio.gather(
         *((store, other)[n % 2].begin(key, f"owner-{n}", 30) for n in range(40))
     )
-    assert [claim.state for claim in claims].count(State.NEW) == 1
+    assert [claim.state for claim in claims].count(ClaimState.NEW) == 1
     await other.aclose()
 
 
 async def test_a_prefix_of_its_own(server_url: str, store: RedisStore, key: str) -> None:
     other = await RedisStore.open(URL.parse(f"{server_url}?prefix=other:"))
     await store.begin(key, "a", 30)
-    assert await other.begin(key, "b", 30) == Claim(State.NEW)
+    assert await other.begin(key, "b", 30) == Claim(ClaimState.NEW)
     await other.aclose()
 
 
 async def test_an_owner_cannot_pass_for_done(store: RedisStore, key: str) -> None:
     await store.begin(key, "=", 30)
-    assert (await store.begin(key, "b", 30)).state is State.IN_PROGRESS
+    assert (await store.begin(key, "b", 30)).state is ClaimState.IN_PROGRESS
     await store.begin(f"{key}2", "", 30)
-    assert (await store.begin(f"{key}2", "b", 30)).state is State.IN_PROGRESS
+    assert (await store.begin(f"{key}2", "b", 30)).state is ClaimState.IN_PROGRESS
 
 
 async def test_unknown_options_are_refused() -> None:
@@ -124,12 +124,12 @@ async def test_what_comes_at_once_goes_in_few_exchanges(
     await store.begin(key, "first", 30)
     monkeypatch.setattr(store._commands, "run", counted)
     claims = await asyncio.gather(*(store.begin(f"{key}{n % 600}", "a", 30) for n in range(1200)))
-    assert claims == [Claim(State.NEW)] * 1200
+    assert claims == [Claim(ClaimState.NEW)] * 1200
     assert exchanges <= 6  # The second claim of a key takes a script.
     late = asyncio.create_task(store.begin(f"{key}0", "b", 30))
     await asyncio.sleep(0)
     late.cancel()
-    assert (await store.begin(f"{key}1", "b", 30)).state is State.IN_PROGRESS
+    assert (await store.begin(f"{key}1", "b", 30)).state is ClaimState.IN_PROGRESS
 
 
 async def test_a_server_that_has_lost_its_scripts_is_given_them_in_one_exchange(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anymq.driver import Record
+from anymq.driver import Record, SharedHeaders
 from anymq_redis.encoding import packed
 from anymq_redis.resp import bulk, words
 from anymq_redis.wire import Entry, Place, Token, _decoded, fields, received
@@ -22,7 +22,9 @@ def test_a_packed_record_has_its_fields(
 ) -> None:
     own = {name: value for name, value in own.items() if name not in common}
     for _ in range(2):
-        record = Record(topic="t", id="1", unique="1", body=body, headers=own, common=common)
+        record = Record(
+            topic="t", id="1", unique="1", body=body, headers=own, common=SharedHeaders(common)
+        )
         size, shared, rest = packed(record)
         flat = fields(record)
         assert size == len(flat)

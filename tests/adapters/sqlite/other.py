@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+from anymq.testing.samples import join, join_ordered
+
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from anymq_sqlite import SqliteDriver
@@ -38,7 +40,7 @@ async def publish(
 async def consume(bench: Bench, total: int) -> None:
     """Print the positions of what arrives, until the group has settled `total`."""
     driver = await bench.open()
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     query = "SELECT cursor - (SELECT count(*) FROM pending) FROM groups"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -54,7 +56,7 @@ async def consume(bench: Bench, total: int) -> None:
 async def take(bench: Bench, lease: float) -> None:
     """Take what there is, print how much, and do nothing more."""
     driver = await bench.open()
-    source = await driver.subscribe(spec(lease=lease))
+    source = await join(driver, spec(lease=lease))
     say(len(await source.receive(100, 1.0)))
     await asyncio.Event().wait()
 
@@ -62,7 +64,7 @@ async def take(bench: Bench, lease: float) -> None:
 async def echo(bench: Bench) -> None:
     """Print the bodies of what arrives."""
     driver = await bench.open()
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     say("ready")
     while True:
         for got in await source.receive(100, 1.0):
@@ -83,7 +85,7 @@ async def order(bench: Bench, lease: float, total: int) -> None:
     driver = await bench.open(declare=False)
     topic = bench.topic("lanes", partitions=4)
     await driver.declare(topic)
-    source = await driver.subscribe(replace(spec("g", topic=topic, lease=lease), ordered=True))
+    source = await join_ordered(driver, replace(spec("g", topic=topic, lease=lease), ordered=True))
     say("ready")
     notes = os.open(f"{bench.path}.notes", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     while (await driver.describe_group(topic, "lanes.g")).lag or total > await seen(driver):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from anymq.driver import REAL
 from anymq.url import URL
 from anymq_sqlite import SqliteDriver, SqliteOptions
 from tests.adapters import support
@@ -28,4 +29,4 @@ class Bench(support.Bench[SqliteDriver]):
         self.path = path
 
     async def connect(self, url: URL, **options: Any) -> SqliteDriver:
-        return await SqliteDriver.open(url, SqliteOptions(**options), timeout=10)
+        return await SqliteDriver.open(url, SqliteOptions(**options), timeout=10, clock=REAL)

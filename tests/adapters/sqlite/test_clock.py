@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from anymq.store import State
+from anymq.driver import ClaimState
+from anymq.testing.samples import join
 from anymq.testing.tools import set_wall_clock
 from anymq.url import URL
 from anymq_sqlite import SqliteStore, clock
@@ -28,7 +29,7 @@ async def test_leases_are_over_after_a_boot_and_waits_are_not(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver = await bench.open()
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish(records(3))
     got = await take(source, 3)
     await source.nack([bench.nack(got[1], delay=3600)])
@@ -43,7 +44,7 @@ async def test_leases_are_over_after_a_boot_and_waits_are_not(
     killed.close()
     boot(monkeypatch, "another", since=clock.since_boot())
     driver = await bench.open()
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     again = await take(source, 2)
     assert [(item.body, attempt(item)) for item in again] == [(b"0", 2), (b"2", 2)]
     assert await nothing(source)
@@ -62,7 +63,7 @@ async def test_claims_are_over_after_a_boot_and_what_is_done_stays_done(
     boot(monkeypatch, "another", since=clock.since_boot())
     store = await SqliteStore.open(url)
     claims = [await store.begin(key, "you", 30) for key in ("held", "done")]
-    assert [claim.state for claim in claims] == [State.NEW, State.DONE]
+    assert [claim.state for claim in claims] == [ClaimState.NEW, ClaimState.DONE]
     assert await store.mark("count", 30) == 2
     await store.aclose()
 
@@ -72,7 +73,7 @@ async def test_where_boots_have_no_name_a_step_of_the_wall_clock_is_none(
 ) -> None:
     monkeypatch.setattr(clock, "_BOOT", bench.path / "none")
     driver, other = await bench.open(), await bench.open()
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish(records(1))
     (got,) = await take(source, 1)
     set_wall_clock(monkeypatch, 60.0)
@@ -89,7 +90,7 @@ async def test_a_wait_is_over_when_the_wall_clock_says_so(
     """It may have been days behind when the file was opened: a host without a battery."""
     set_wall_clock(monkeypatch, -3 * 86400)
     driver = await bench.open()
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish(records(2))
     got = await take(source, 2)
     due = time.time() + 3 * 86400

@@ -16,6 +16,7 @@ import pytest
 
 from anymq.driver import SourceLost
 from anymq.errors import Closed, ConfigurationError, NotFound
+from anymq.testing.samples import join
 from anymq_sqlite import Database, SqliteDriver, lock
 from anymq_sqlite import connection as connection_module
 from anymq_sqlite.lock import WriteLock
@@ -63,7 +64,7 @@ async def test_takes_and_acks_alone_do_not_wait_for_the_disk(
         (found,) = await driver.native.read(lambda db: db.execute(query).fetchone())
         return int(found)
 
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish(records(2))
     assert await level() == 2
     first, second = await source.receive(2, 1.0)
@@ -224,7 +225,7 @@ def test_the_next_is_not_waited_for_if_it_hangs(
 
 async def test_closing_does_not_wait_for_a_busy_file(bench: Bench) -> None:
     driver = await bench.open(busy_timeout=60.0)
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     other = sqlite3.connect(bench.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     stuck = asyncio.create_task(driver.publish([record(b"x")]))
@@ -244,7 +245,7 @@ async def test_nothing_is_left_after_closing(bench: Bench) -> None:
     threads = threading.active_count()
     descriptors = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
     driver = await bench.open()
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await source.aclose()
     await driver.aclose()
     await driver.aclose()
@@ -261,7 +262,7 @@ async def test_nothing_is_left_after_closing(bench: Bench) -> None:
 
 async def test_a_deleted_file_is_noticed_and_made_anew(bench: Bench) -> None:
     driver = await bench.open()
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish(records(3))
     got = await drain(source, 3)
     for file in bench.path.parent.iterdir():
@@ -271,7 +272,7 @@ async def test_a_deleted_file_is_noticed_and_made_anew(bench: Bench) -> None:
     with pytest.raises(SourceLost):
         await source.receive(1, 0.0)
     await driver.declare(topic())
-    fresh = await driver.subscribe(spec())
+    fresh = await join(driver, spec())
     await driver.publish(records(3))
     taken = await drain(fresh, 3)
     await source.ack(got)  # of the old file: the same seq and group, and yet another delivery
@@ -286,7 +287,7 @@ async def test_a_deleted_file_is_noticed_and_made_anew(bench: Bench) -> None:
 
 async def test_wake_ups_survive_a_new_connection(bench: Bench) -> None:
     driver, other = await bench.open(), await bench.open()
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     # As after a disk error: the next call opens the file again.
     await driver.native.read(lambda _: driver.native.connection.drop())
     await driver.ping()
@@ -306,7 +307,7 @@ async def test_commits_of_others_are_noticed_without_the_kernels_help(
 
     monkeypatch.setattr(Notifier, "__init__", unavailable)
     driver, other = await bench.open(), await bench.open()
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     for number in range(20):
         begin = time.monotonic()
         receiving = asyncio.create_task(source.receive(1, 2.0))

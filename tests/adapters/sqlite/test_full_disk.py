@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from anymq.errors import TransientError, translate
+from anymq.testing.samples import join, join_ordered
 from anymq_sqlite import SqliteDriver
 from tests.adapters.sqlite.support import Bench, record, spec
 from tests.adapters.support import drain, eventually, nothing, take
@@ -52,7 +53,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 async def recovers(driver: SqliteDriver, make_room: Callable[[], None]) -> None:
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     confirmed, error = await fill(driver)
     assert is_transient(error)
     assert confirmed
@@ -98,7 +99,7 @@ async def test_a_file_at_its_largest(bench: Bench) -> None:
 
 async def test_delayed_messages_wait_for_room_too(bench: Bench) -> None:
     driver = await bench.open()
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     make_room = await limit(driver, 300)
     confirmed, error = await fill(driver, deliver_at=time.time() + 1.0)
     assert is_transient(error)
@@ -116,7 +117,7 @@ async def test_an_ordered_group_goes_on_where_it_was(small_disk: tuple[Path, boo
     ballast.write_bytes(b"x" * 2_000_000)
     async with Bench(disk / "broker.db") as made:
         driver = await made.open()
-        source = await driver.subscribe(replace(spec("g", lease=1.0), ordered=True))
+        source = await join_ordered(driver, replace(spec("g", lease=1.0), ordered=True))
         make_room = ballast.unlink if is_small else await limit(driver, 300)
         confirmed, _ = await fill(driver, key="k")
         seen: dict[str, None] = {}

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from anymq.driver import Received, Source, SourceLost
+from anymq.testing.samples import join
 from anymq_sqlite import SqliteDriver
 from tests.adapters.sqlite.support import Bench, nack, record, records, rejected, spec, topic
 from tests.adapters.support import attempt, bodies, drain
@@ -32,8 +33,8 @@ async def pending(driver: SqliteDriver) -> int:
 
 async def test_members_share_and_groups_do_not(bench: Bench) -> None:
     one, two = await bench.open(), await bench.open()
-    first, second = await one.subscribe(spec()), await two.subscribe(spec())
-    other = await two.subscribe(spec("audit"))
+    first, second = await join(one, spec()), await join(two, spec())
+    other = await join(two, spec("audit"))
     await one.publish(records(10))
     half = await take(first, 5)
     assert bodies(half) + bodies(await take(second, 5)) == [b"%d" % n for n in range(10)]
@@ -45,13 +46,13 @@ async def test_members_share_and_groups_do_not(bench: Bench) -> None:
 
 async def test_start_is_where_a_new_group_begins(driver: SqliteDriver) -> None:
     await driver.publish(records(2))
-    latest = await driver.subscribe(spec("late", start="latest"))
-    earliest = await driver.subscribe(spec("early", start="earliest"))
+    latest = await join(driver, spec("late", start="latest"))
+    earliest = await join(driver, spec("early", start="earliest"))
     await driver.publish([record(b"new")])
     assert bodies(await drain(latest, 3, seconds=0.1)) == [b"new"]
     assert bodies(await take(earliest, 3)) == [b"0", b"1", b"new"]
     await latest.aclose()
-    again = await driver.subscribe(spec("late", start="earliest"))
+    again = await join(driver, spec("late", start="earliest"))
     assert bodies(await drain(again, 2, seconds=0.1)) == [b"new"]
     await earliest.aclose()
     await again.aclose()
@@ -59,14 +60,14 @@ async def test_start_is_where_a_new_group_begins(driver: SqliteDriver) -> None:
 
 async def test_acked_out_of_order_then_reopened(bench: Bench) -> None:
     driver = await bench.open()
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish(records(5))
     got = await take(source, 5)
     await source.ack([got[4], got[1], got[1]])
     await bench.aclose()
     driver = await bench.open()
     await driver.native.write(lambda db: db.execute("UPDATE pending SET due = 0"))
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     again = await take(source, 3)
     assert bodies(again) == [b"0", b"2", b"3"]
     assert [attempt(item) for item in again] == [2, 2, 2]
@@ -75,7 +76,7 @@ async def test_acked_out_of_order_then_reopened(bench: Bench) -> None:
 
 
 async def test_acks_of_many_touch_no_others(driver: SqliteDriver) -> None:
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish(records(120))
     taken = [*await take(source, 50), *await take(source, 70)]
     assert [item.body for item in taken] == [b"%d" % number for number in range(120)]
@@ -84,14 +85,14 @@ async def test_acks_of_many_touch_no_others(driver: SqliteDriver) -> None:
     await source.ack([*reversed(done), *done[:5]])
     assert await pending(driver) == len(kept)
     await source.aclose()
-    again = await driver.subscribe(spec())
+    again = await join(driver, spec())
     assert {int(item.body) for item in await take(again, 5)} == kept
     await again.aclose()
 
 
 async def test_a_silent_member_loses_its_lease(driver: SqliteDriver) -> None:
-    dead = await driver.subscribe(spec(lease=0.2))
-    heir = await driver.subscribe(spec())
+    dead = await join(driver, spec(lease=0.2))
+    heir = await join(driver, spec())
     await driver.publish(records(1))
     begin = time.time()
     (stale,) = await take(dead, 1)
@@ -103,7 +104,7 @@ async def test_a_silent_member_loses_its_lease(driver: SqliteDriver) -> None:
     await dead.nack([nack(stale)])
     await dead.release([nack(stale, counted=False)])
     await dead.extend([stale])
-    await dead.reject([rejected(stale)], driver)
+    await dead.reject([rejected(stale)], driver.publish)
     assert await pending(driver) == 1
     await heir.nack([nack(got)])
     (got,) = await take(heir, 1)
@@ -115,7 +116,7 @@ async def test_a_silent_member_loses_its_lease(driver: SqliteDriver) -> None:
 
 
 async def test_the_same_member_settles_only_its_last_take(driver: SqliteDriver) -> None:
-    source = await driver.subscribe(spec(lease=0.05))
+    source = await join(driver, spec(lease=0.05))
     await driver.publish(records(1))
     (first,) = await take(source, 1)
     (second,) = await take(source, 1)
@@ -127,7 +128,7 @@ async def test_the_same_member_settles_only_its_last_take(driver: SqliteDriver) 
 
 
 async def test_a_late_ack_counts_while_nobody_else_has_it(driver: SqliteDriver) -> None:
-    source = await driver.subscribe(spec(lease=0.01))
+    source = await join(driver, spec(lease=0.01))
     await driver.publish(records(1))
     (got,) = await take(source, 1)
     await asyncio.to_thread(time.sleep, 0.02)
@@ -137,8 +138,8 @@ async def test_a_late_ack_counts_while_nobody_else_has_it(driver: SqliteDriver) 
 
 
 async def test_extend_keeps_the_lease(driver: SqliteDriver) -> None:
-    source = await driver.subscribe(spec(lease=0.4))
-    other = await driver.subscribe(spec())
+    source = await join(driver, spec(lease=0.4))
+    other = await join(driver, spec())
     await driver.publish(records(1))
     (got,) = await take(source, 1)
     for _ in range(3):
@@ -151,7 +152,7 @@ async def test_extend_keeps_the_lease(driver: SqliteDriver) -> None:
 
 
 async def test_an_extension_does_not_undo_a_nack(driver: SqliteDriver) -> None:
-    source = await driver.subscribe(spec(lease=0.01))
+    source = await join(driver, spec(lease=0.01))
     await driver.publish(records(1))
     (got,) = await take(source, 1)
     await source.nack([nack(got, 60.0)])
@@ -161,7 +162,7 @@ async def test_an_extension_does_not_undo_a_nack(driver: SqliteDriver) -> None:
 
 
 async def test_nack_comes_back_after_its_delay_and_blocks_nobody(driver: SqliteDriver) -> None:
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish(records(2))
     first, second = await take(source, 2)
     begin = time.time()
@@ -180,7 +181,7 @@ async def test_nack_comes_back_after_its_delay_and_blocks_nobody(driver: SqliteD
 
 async def test_a_delay_survives_a_restart(bench: Bench) -> None:
     driver = await bench.open()
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish(records(1))
     (got,) = await take(source, 1)
     begin = time.time()
@@ -188,7 +189,7 @@ async def test_a_delay_survives_a_restart(bench: Bench) -> None:
     await source.aclose()
     await bench.aclose()
     driver = await bench.open()
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     (got,) = await take(source, 1)
     assert time.time() - begin >= 0.5
     assert attempt(got) == 2
@@ -196,7 +197,7 @@ async def test_a_delay_survives_a_restart(bench: Bench) -> None:
 
 
 async def test_release_is_not_an_attempt_and_keeps_the_order(driver: SqliteDriver) -> None:
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish(records(4))
     got = await take(source, 3)
     await source.release([nack(item, counted=False) for item in reversed(got)])
@@ -216,7 +217,7 @@ async def test_release_is_not_an_attempt_and_keeps_the_order(driver: SqliteDrive
 async def test_the_next_delivery_shows_the_attempt_the_core_asks_for(
     driver: SqliteDriver, wanted: int
 ) -> None:
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish([record(b"x")])
     (got,) = await take(source, 1)
     back = nack(got)
@@ -234,18 +235,18 @@ async def test_the_next_delivery_shows_the_attempt_the_core_asks_for(
 
 
 async def test_reject_stores_the_letter_and_settles_in_one(driver: SqliteDriver) -> None:
-    source = await driver.subscribe(spec())
-    letters = await driver.subscribe(spec("undertaker"))
+    source = await join(driver, spec())
+    letters = await join(driver, spec("undertaker"))
     await driver.publish(records(2))
     first, second = await take(source, 2)
     with pytest.raises(Exception, match="does not exist"):
-        await source.reject([rejected(first)], driver)
+        await source.reject([rejected(first)], driver.publish)
     assert await pending(driver) == 2
     await driver.declare(topic("orders.billing.dlq"))
-    letters = await driver.subscribe(spec("undertaker", topic=topic("orders.billing.dlq")))
+    letters = await join(driver, spec("undertaker", topic=topic("orders.billing.dlq")))
     buried = [rejected(first), rejected(second)]
-    await source.reject(buried, driver)
-    await source.reject(buried, driver)
+    await source.reject(buried, driver.publish)
+    await source.reject(buried, driver.publish)
     assert await pending(driver) == 0
     assert bodies(await drain(letters, 3, seconds=0.2)) == [b"0", b"1"]
     await source.aclose()
@@ -254,7 +255,7 @@ async def test_reject_stores_the_letter_and_settles_in_one(driver: SqliteDriver)
 
 async def test_leaving_gives_back_at_once(bench: Bench) -> None:
     one, two = await bench.open(), await bench.open()
-    leaver, stayer = await one.subscribe(spec()), await two.subscribe(spec())
+    leaver, stayer = await join(one, spec()), await join(two, spec())
     await one.publish(records(3))
     await take(leaver, 3)
     waiting = asyncio.create_task(stayer.receive(10, 2.0))
@@ -265,7 +266,7 @@ async def test_leaving_gives_back_at_once(bench: Bench) -> None:
 
 
 async def test_what_a_cancelled_receive_took_is_given_back_uncounted(driver: SqliteDriver) -> None:
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish(records(3))
     await take(source, 1)
     for _ in range(50):
@@ -279,7 +280,7 @@ async def test_what_a_cancelled_receive_took_is_given_back_uncounted(driver: Sql
 
 
 async def test_a_deleted_group_is_lost(driver: SqliteDriver) -> None:
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.native.write(lambda db: db.execute("DELETE FROM groups"))
     with pytest.raises(SourceLost):
         await source.receive(1, 0.0)
@@ -287,7 +288,7 @@ async def test_a_deleted_group_is_lost(driver: SqliteDriver) -> None:
 
 
 async def test_a_deleted_message_is_not_waited_for(driver: SqliteDriver) -> None:
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish(records(2))
     got = await take(source, 2)
     await source.nack([nack(item) for item in got])
@@ -298,7 +299,7 @@ async def test_a_deleted_message_is_not_waited_for(driver: SqliteDriver) -> None
 
 
 async def test_large_messages_come_a_few_at_a_time(driver: SqliteDriver) -> None:
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     megabyte = b"x" * 1024 * 1024
     for _ in range(6):
         await driver.publish([record(megabyte)])
@@ -311,7 +312,7 @@ async def test_large_messages_come_a_few_at_a_time(driver: SqliteDriver) -> None
 
 
 async def test_no_credit_no_records(driver: SqliteDriver) -> None:
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish(records(1))
     assert await source.receive(0, 0.0) == []
     await source.aclose()

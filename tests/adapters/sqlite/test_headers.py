@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anymq.driver import NO_SHARED_HEADERS, SharedHeaders
 from anymq_sqlite.headers import Headers, dump
 
 _HEADERS = st.dictionaries(st.text(), st.text())
@@ -17,14 +18,14 @@ _HEADERS = st.dictionaries(st.text(), st.text())
 @given(_HEADERS, _HEADERS)
 def test_they_are_stored_as_one_object(common: dict[str, str], own: dict[str, str]) -> None:
     for _ in range(2):
-        assert json.loads(dump(common, own)) == {**common, **own}
-    assert dump({}, own) == json.dumps(own)
-    assert dump(common, {}) == json.dumps(common)
+        assert json.loads(dump(SharedHeaders(common), own)) == {**common, **own}
+    assert dump(NO_SHARED_HEADERS, own) == json.dumps(own)
+    assert dump(SharedHeaders(common), {}) == json.dumps(common)
 
 
 @given(_HEADERS)
 def test_they_come_back(headers: dict[str, str]) -> None:
-    found = Headers(dump({}, headers))
+    found = Headers(dump(NO_SHARED_HEADERS, headers))
     assert found == headers
     assert dict(found) == headers
     assert {**found} == headers

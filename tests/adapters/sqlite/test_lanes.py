@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from anymq.testing.samples import join, join_ordered, read
 from tests.adapters.sqlite.support import Bench, record, spec
 from tests.adapters.sqlite.test_processes import Other, check
 from tests.adapters.support import bodies, eventually, take
@@ -23,8 +24,8 @@ async def test_a_delay_outlives_who_published_it(bench: Bench) -> None:
         due = float(await publisher.line())
         publisher.send(signal.SIGKILL)
     driver = await bench.open()
-    source = await driver.subscribe(spec(start="latest"))
-    reader = await driver.subscribe(spec(None))
+    source = await join(driver, spec(start="latest"))
+    reader = await read(driver, spec(None))
     assert (await driver.describe_topic(bench.topic())).delayed == 1
     for each in (source, reader):
         assert bodies(await take(each, 1)) == [b"late"]
@@ -93,7 +94,7 @@ async def test_a_killed_member_holds_up_a_seek_no_longer_than_it_is_believed(
 
 async def test_ordered_members_that_read_nothing_are_members_too(bench: Bench) -> None:
     driver = await bench.open()
-    sources = [await driver.subscribe(replace(spec("g"), ordered=True)) for _ in range(3)]
+    sources = [await join_ordered(driver, replace(spec("g"), ordered=True)) for _ in range(3)]
     info = await driver.describe_group(bench.topic(), f"{bench.name}.g")
     assert info.members is not None
     assert sorted(len(member.partitions or ()) for member in info.members) == [0, 0, 1]

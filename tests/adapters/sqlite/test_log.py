@@ -9,6 +9,7 @@ import pytest
 
 from anymq.driver import Duplicate
 from anymq.errors import MessageTooLarge, NotFound, translate
+from anymq.testing.samples import join
 from anymq_sqlite import SqliteDriver
 from tests.adapters.sqlite.support import TOPIC, Bench, record, records, spec, topic
 from tests.adapters.support import bodies, drain
@@ -27,7 +28,7 @@ ODD_HEADERS = {
 )
 async def test_comes_back_as_it_was_published(driver: SqliteDriver, body: bytes) -> None:
     sent = record(body, key="kæy", headers=ODD_HEADERS)
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     assert await driver.publish([sent]) == ["1"]
     (got,) = await drain(source, 1)
     assert (got.body, got.key, got.headers) == (body, "kæy", sent.headers)
@@ -48,7 +49,7 @@ async def test_each_record_has_its_own_outcome(driver: SqliteDriver) -> None:
     assert isinstance(outcomes[1], NotFound)
     assert isinstance(outcomes[2], UnicodeEncodeError)
     assert isinstance(outcomes[3], str)
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     assert bodies(await drain(source, 2)) == [b"1", b"2"]
     await source.aclose()
 
@@ -59,7 +60,7 @@ async def test_a_body_over_sqlites_limit_harms_no_other(driver: SqliteDriver) ->
     assert isinstance(outcomes[1], sqlite3.DataError)
     error = translate(outcomes[1], driver.errors, doing="publish", where="here")
     assert isinstance(error, MessageTooLarge)
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     assert bodies(await drain(source, 2)) == [b"1", b"2"]
     await source.aclose()
 
@@ -74,7 +75,7 @@ async def test_a_repeated_publish_is_stored_once(driver: SqliteDriver) -> None:
     assert outcomes[1] == position
     assert outcomes[0] == outcomes[3] != position
     assert outcomes[2] not in (position, outcomes[0])
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     assert bodies(await drain(source, 3, seconds=0.1)) == [b"first", b"other"]
     await source.aclose()
 
@@ -84,7 +85,7 @@ async def test_a_delayed_one_is_stored_once(driver: SqliteDriver) -> None:
     outcomes = [(await driver.publish([delayed]))[0] for _ in range(2)]
     assert outcomes == [None, ""]
     assert isinstance(outcomes[1], Duplicate)
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     assert bodies(await drain(source, 1)) == [b"x"]
     (late,) = await driver.publish([delayed])
     assert isinstance(late, Duplicate)
@@ -95,7 +96,7 @@ async def test_a_delayed_one_that_is_overtaken_by_its_like_is_kept(driver: Sqlit
     delayed = record(b"delayed", deliver_at=time.time() + 0.2)
     assert await driver.publish([delayed]) == [None]
     await driver.publish([record(b"at once", unique=delayed.unique)])
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     assert bodies(await drain(source, 2)) == [b"at once", b"delayed"], "each receipt says: stored"
     await source.aclose()
 
@@ -106,7 +107,7 @@ async def test_a_repetition_among_many_moves_no_other(driver: SqliteDriver) -> N
     outcomes = [int(str(outcome)) for outcome in await driver.publish(many)]
     assert outcomes.pop(70) == int(str(first))
     assert outcomes == sorted(set(outcomes))
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     order = [70, *range(70), *range(71, 120)]
     assert bodies(await drain(source, 120)) == [b"%d" % number for number in order]
     await source.aclose()
@@ -114,7 +115,7 @@ async def test_a_repetition_among_many_moves_no_other(driver: SqliteDriver) -> N
 
 async def test_plain_sql_publishes_and_subscribers_are_woken(bench: Bench) -> None:
     driver = await bench.open()
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     assert await source.receive(10, 0.0) == []
     with sqlite3.connect(bench.path) as db:
         db.execute(
@@ -147,7 +148,7 @@ async def test_rows_of_any_shape_are_received(
 ) -> None:
     insert = "INSERT INTO messages (topic, key, body, headers, time) VALUES (1, ?, ?, ?, 'noon')"
     await driver.native.write(lambda db: db.execute(insert, (b"k\xff", body, headers)))
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     (got,) = await drain(source, 1)
     assert (got.body, got.headers, got.key) == (expected_body, expected_headers, "k\\xff")
     await source.aclose()
@@ -158,14 +159,14 @@ async def test_an_operators_topic_is_not_made(driver: SqliteDriver) -> None:
     (outcome,) = await driver.publish([record(name="theirs")])
     assert isinstance(outcome, NotFound)
     with pytest.raises(NotFound):
-        await driver.subscribe(spec(topic=topic("theirs")))
+        await join(driver, spec(topic=topic("theirs")))
 
 
 async def test_an_operators_group_is_not_made(driver: SqliteDriver) -> None:
     with pytest.raises(NotFound):
-        await driver.subscribe(spec(create=False))
-    await (await driver.subscribe(spec())).aclose()
-    await (await driver.subscribe(spec(create=False))).aclose()
+        await join(driver, spec(create=False))
+    await (await join(driver, spec())).aclose()
+    await (await join(driver, spec(create=False))).aclose()
 
 
 async def test_a_mapped_topic_has_its_own_name_in_the_file(driver: SqliteDriver) -> None:
@@ -173,13 +174,13 @@ async def test_a_mapped_topic_has_its_own_name_in_the_file(driver: SqliteDriver)
     await driver.declare(mapped)
     await driver.declare(type(mapped)(name="bought", native="sales", create=False))
     await driver.publish([record(b"1", name="bought")])
-    source = await driver.subscribe(spec(topic=topic("sales")))
+    source = await join(driver, spec(topic=topic("sales")))
     assert bodies(await drain(source, 1)) == [b"1"]
     await source.aclose()
 
 
 async def test_names_in_the_file_are_the_users(driver: SqliteDriver) -> None:
-    await (await driver.subscribe(spec())).aclose()
+    await (await join(driver, spec())).aclose()
     names = await driver.native.read(
         lambda db: db.execute(
             "SELECT topics.name, groups.name FROM topics JOIN groups ON topic = topics.id"

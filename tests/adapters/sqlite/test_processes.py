@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from anymq.testing.samples import join
 from anymq_sqlite import SqliteDriver
 from tests.adapters.sqlite.support import Bench, record, records, spec
 from tests.adapters.support import attempt, drain
@@ -75,7 +76,7 @@ async def test_a_new_file_is_made_by_several_at_once(bench: Bench) -> None:
         for publisher in publishers:
             assert len(await publisher.lines()) == 3
     driver = await bench.open()
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     assert len(await drain(source, 15)) == 15
     query = "SELECT (SELECT count(*) FROM topics), (SELECT count(*) FROM groups)"
     assert await driver.native.read(lambda db: db.execute(query).fetchone()) == (1, 1)
@@ -102,7 +103,7 @@ async def test_what_was_confirmed_survives_the_publishers_death(bench: Bench) ->
             publisher.send(signal.SIGKILL)
             while line := await publisher.line():
                 confirmed.append(line)
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     found = {got.position for got in await drain(source, 1_000_000, seconds=1.0)}
     assert found.issuperset(confirmed)
     # Each call is stored whole or not at all.
@@ -118,7 +119,7 @@ async def test_a_transaction_dies_with_its_process(bench: Bench, driver: SqliteD
         waiting = asyncio.create_task(driver.publish([record(b"mine")]))
         holder.send(signal.SIGKILL)
         assert await waiting == ["1"]
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     assert [got.body for got in await drain(source, 2, seconds=0.2)] == [b"mine"]
     await source.aclose()
 
@@ -136,7 +137,7 @@ async def test_a_process_that_hangs_in_a_transaction(bench: Bench) -> None:
 
 
 async def test_what_a_killed_consumer_had_comes_back(bench: Bench, driver: SqliteDriver) -> None:
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish(records(10))
     begin = time.time()
     with Other(bench, "take", 0.5) as consumer:

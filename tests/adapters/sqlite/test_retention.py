@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 
 from anymq.driver import TopicSpec
+from anymq.testing.samples import join, join_ordered
 from anymq_sqlite import SqliteDriver
 from tests.adapters.sqlite.support import Bench, nack, record, records, spec, topic
 from tests.adapters.support import drain
@@ -28,7 +29,7 @@ async def kept(driver: SqliteDriver) -> list[int]:
 
 
 async def test_only_what_is_old_and_settled_by_every_group_goes(driver: SqliteDriver) -> None:
-    fast, slow = await driver.subscribe(spec("fast")), await driver.subscribe(spec("slow"))
+    fast, slow = await join(driver, spec("fast")), await join(driver, spec("slow"))
     await driver.publish(records(6))
     await fast.ack(await drain(fast, 6))
     got = await drain(slow, 4)
@@ -59,7 +60,7 @@ async def test_a_later_declaration_keeps_or_replaces_the_retention(driver: Sqlit
 
 
 async def test_many_messages_go_a_few_at_a_time(driver: SqliteDriver) -> None:
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     for _ in range(3):
         await driver.publish(records(400))
     await source.ack(await drain(source, 1200))
@@ -73,7 +74,7 @@ async def test_many_messages_go_a_few_at_a_time(driver: SqliteDriver) -> None:
 
 
 async def test_positions_are_never_used_again(driver: SqliteDriver) -> None:
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish(records(3))
     await source.ack(await drain(source, 3))
     await age(driver, 8 * 24 * HOUR)
@@ -86,7 +87,7 @@ async def test_positions_are_never_used_again(driver: SqliteDriver) -> None:
 
 async def test_it_sweeps_by_itself(bench: Bench) -> None:
     driver = await bench.open(sweep=0.05, retention=0.01)
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish(records(3))
     await source.ack(await drain(source, 3))
     deadline = time.monotonic() + 5
@@ -100,7 +101,7 @@ async def test_by_size_the_oldest_go_that_are_settled(driver: SqliteDriver) -> N
     bounded = topic(retention_bytes=1000)
     await driver.declare(bounded)
     await driver.publish([record(b"x" * 100) for _ in range(1500)])
-    reader = await driver.subscribe(spec("g"))
+    reader = await join(driver, spec("g"))
     assert await driver.janitor.sweep() == 0
     got = await drain(reader, 1500)
     await reader.ack(got[:3])
@@ -123,7 +124,7 @@ async def test_by_size_without_a_group(driver: SqliteDriver) -> None:
 async def test_an_ordered_group_keeps_what_it_has_not_settled(driver: SqliteDriver) -> None:
     lanes = TopicSpec(name="lanes", native="lanes", partitions=2)
     await driver.declare(lanes)
-    source = await driver.subscribe(replace(spec("g", topic=lanes), ordered=True))
+    source = await join_ordered(driver, replace(spec("g", topic=lanes), ordered=True))
     await driver.publish([record(n, name="lanes", key=f"k{n}") for n in range(20)])
     got = await drain(source, 20)
     (held,) = got[7:8]
@@ -142,7 +143,7 @@ async def test_an_ordered_group_keeps_what_it_has_not_settled(driver: SqliteDriv
 
 async def test_a_delay_longer_than_the_retention_survives_the_sweep(driver: SqliteDriver) -> None:
     await driver.declare(topic(retention=0.05))
-    source = await driver.subscribe(spec())
+    source = await join(driver, spec())
     await driver.publish([record(b"x", deliver_at=time.time() + 0.4)])
     while (await driver.describe_topic(topic())).delayed:
         assert await driver.janitor.sweep() == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from anymq.errors import ConfigurationError
+from anymq.testing.samples import join_ordered
 from anymq_sqlite import Database
 from anymq_sqlite.schema import APPLICATION_ID, FIRST, VERSION
 from tests.adapters.sqlite.support import TOPIC, Bench, record, records, spec, topic
@@ -100,7 +101,7 @@ async def test_a_topic_of_the_first_version_has_one_partition(
     driver = await bench.open()
     with pytest.raises(ConfigurationError, match="1 partitions, not 4"):
         await driver.declare(topic(partitions=4))
-    source = await driver.subscribe(replace(spec("lanes"), ordered=True))
+    source = await join_ordered(driver, replace(spec("lanes"), ordered=True))
     await driver.publish([record(b"new", key="k")])
     assert bodies(await take(source, 4)) == [b"0", b"1", b"2", b"new"]
     await source.aclose()

@@ -8,13 +8,13 @@ from collections import Counter
 import pytest
 from pydantic import BaseModel
 
-from ... import letters as why
 from ...app import App
-from ...batch import Batch, BatchError
 from ...broker import Broker
-from ...delivery import Delivery
+from ...consuming.batch import Batch, BatchError
+from ...consuming.delivery import Delivery
 from ...errors import ConfigurationError, Reject, RetryAfter
 from ...middleware import Acknowledge, Deadline, Handler, Middleware, Retry
+from ...wire import dead_letter_headers as why
 from ..tools import silent, take, take_acked, until
 from .base import Base
 

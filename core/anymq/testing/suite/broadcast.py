@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ...broker import Broker
 from ...errors import Reject
-from ..samples import contents, nothing, receive
+from ..samples import RecordingListener, contents, nothing, receive
 from ..tools import eventually, until
 from .base import Base
 from .needs import needs
-from .sources import QUIET, joined, samples_of, stored
+from .sources import QUIET, reading, samples_of, stored
 
 
 class Broadcast(Base):
@@ -21,16 +19,16 @@ class Broadcast(Base):
     ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
         await stored(driver, samples, 3, key="k")
-        async with joined(driver, samples, None) as first:
+        async with reading(driver, samples) as first:
             assert contents(await receive(first, 2)) == [b"0", b"1"]
             place = first.place
         await driver.publish([samples.record(3, key="k")])
-        async with joined(driver, samples, None, place=place) as second:
+        async with reading(driver, samples, place=place) as second:
             assert contents(await receive(second, 2)) == [b"2", b"3"]
             assert await nothing(second, QUIET)
             place = second.place
         for _ in range(2):
-            async with joined(driver, samples, None, place=place) as third:
+            async with reading(driver, samples, place=place) as third:
                 assert await nothing(third, QUIET)
                 place = third.place
 
@@ -39,10 +37,10 @@ class Broadcast(Base):
     ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
         await stored(driver, samples, 2)
-        async with joined(driver, samples, None, start="latest") as first:
+        async with reading(driver, samples, start="latest") as first:
             place = first.place
         await driver.publish([samples.record(b"meanwhile")])
-        async with joined(driver, samples, None, start="latest", place=place) as second:
+        async with reading(driver, samples, start="latest", place=place) as second:
             assert contents(await receive(second, 1)) == [b"meanwhile"]
 
 
@@ -54,17 +52,13 @@ class BroadcastTopics(Base):
         self, broker: Broker, topic: str
     ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
-        skipped: list[tuple[str, str]] = []
+        listener = RecordingListener()
         await stored(driver, samples, 5, key="k")
-        async with joined(driver, samples, None) as first:
+        async with reading(driver, samples) as first:
             read = await receive(first, 2)
             place = first.place
         await driver.purge(samples.topic())
-        spec = replace(
-            samples.spec(None, place=place),
-            skipped=lambda after, before: skipped.append((after, before)),
-        )
-        second = await driver.subscribe(spec)
+        second = await driver.subscribe(samples.spec(None, place=place), listener)
         try:
             await driver.publish(samples.records(2, key="k"))
             assert contents(await receive(second, 2)) == [b"0", b"1"]
@@ -72,22 +66,22 @@ class BroadcastTopics(Base):
         finally:
             await second.aclose()
         if self.harness.says_what_was_skipped:
-            ((after, _),) = skipped
+            ((after, _),) = listener.gaps
             assert after == read[-1].position
         else:
-            assert not skipped
+            assert not listener.gaps
 
     async def test_a_topic_that_was_made_anew_is_read_from_its_beginning(
         self, broker: Broker, topic: str
     ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
         await stored(driver, samples, 5, key="k")
-        async with joined(driver, samples, None) as first:
+        async with reading(driver, samples) as first:
             await receive(first, 5)
             place = first.place
         await driver.delete_topic(samples.topic())
         await broker.publish(topic, "new", timeout=30)
-        async with joined(driver, samples, None, place=place) as second:
+        async with reading(driver, samples, place=place) as second:
             assert contents(await receive(second, 1)) == [b"new"]
             assert await nothing(second, QUIET)
 

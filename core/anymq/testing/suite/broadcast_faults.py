@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from ...broker import Broker
 from ...connect import connect
-from ...delivery import Delivery
-from ...subscription import Subscription
+from ...consuming.delivery import Delivery
+from ...consuming.subscription import Subscription
 from ..harness import Server
 from ..tools import until
 from .base import Base

@@ -12,10 +12,12 @@ import pytest
 
 from ...broker import Broker
 from ...connect import connect
-from ...driver import Record, SubscribeSpec, TopicSpec
+from ...driver.records import Record
+from ...driver.specs import SubscribeSpec, TopicSpec
 from ...errors import NotFound
-from ...stamp import new_id
+from ...ids import new_id
 from ..harness import random_name
+from ..samples import join
 from ..tools import PATIENCE, bodies, silent, take_acked, until
 from .base import Base
 
@@ -50,7 +52,8 @@ class Drivers(Base):
 
     async def test_reading_nothing_ends_in_time(self, broker: Broker, topic: str) -> None:
         await broker.driver.declare(TopicSpec(name=topic, native=topic))
-        source = await broker.driver.subscribe(
+        source = await join(
+            broker.driver,
             SubscribeSpec(
                 topic=TopicSpec(name=topic, native=topic),
                 group="g",
@@ -59,7 +62,7 @@ class Drivers(Base):
                 ack_deadline=30,
                 prefetch=10,
                 member=new_id(),
-            )
+            ),
         )
         try:
             for limit, wait, most in ((10, 0.5, 2.5), (0, 0.0, 1.0), (1, 0.0, 1.0)):

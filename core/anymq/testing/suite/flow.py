@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ... import letters as why
 from ...app import App
 from ...broker import Broker
-from ...delivery import Delivery
+from ...consuming.delivery import Delivery
 from ...middleware import KillSwitch, Retry
+from ...wire import dead_letter_headers as why
 from ..tools import PATIENCE, silent, take, take_acked, until, worker
 from .base import Base
 

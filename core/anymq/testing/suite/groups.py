@@ -10,7 +10,7 @@ from itertools import count
 
 from ...broker import Broker
 from ...connect import connect
-from ...partitions import partition_of
+from ...driver.partitions import partition_of
 from ...topic import Topic
 from ..harness import random_name
 from ..tools import PATIENCE, bodies, silent, take_acked, until, worker

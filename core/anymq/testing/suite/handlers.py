@@ -8,16 +8,16 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from ... import letters as why
 from ...app import App
 from ...broker import Broker
-from ...cloudevents import encode
 from ...connect import connect
-from ...delivery import Delivery
+from ...consuming.delivery import Delivery
 from ...errors import Reject, RetryAfter
+from ...ids import new_id
 from ...message import Message
 from ...middleware import Acknowledge, DeadLetter, Deadline, Idempotency, Retry
-from ...stamp import new_id
+from ...wire import dead_letter_headers as why
+from ...wire.cloudevents import encode
 from ..harness import random_name
 from ..tools import silent, take, take_acked, until, worker
 from .base import Base

@@ -10,7 +10,7 @@ import pytest
 from ...app import App
 from ...broker import Broker
 from ...connect import connect
-from ...delivery import Delivery
+from ...consuming.delivery import Delivery
 from ...message import Receipt
 from ...middleware import Idempotency
 from ..harness import random_name

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from ...app import App
-from ...delivery import Delivery
+from ...consuming.delivery import Delivery
 from ...errors import NotFound
 from ...middleware import Retry
 from ...topic import Topic

@@ -11,7 +11,7 @@ import pytest
 
 from ...broker import Broker
 from ...connect import connect
-from ...delivery import Delivery
+from ...consuming.delivery import Delivery
 from ..tools import until, worker
 from .base import Base
 

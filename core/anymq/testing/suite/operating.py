@@ -12,8 +12,8 @@ import pytest
 
 from ...broker import Broker
 from ...connect import connect
+from ...driver.info import GroupInfo
 from ...errors import ConfigurationError, NotFound, StateError, UnsupportedOperation
-from ...info import GroupInfo
 from ...names import check_topic
 from ...topic import Topic
 from ..tools import bodies, eventually, silent, take, take_acked

@@ -6,13 +6,13 @@ import asyncio
 import random
 from contextlib import AsyncExitStack
 
-from ... import letters as why
 from ...broker import Broker
 from ...connect import connect
+from ...driver.partitions import partition_of
 from ...errors import ConfigurationError
 from ...middleware import Acknowledge, DeadLetter, Middleware, Retry
-from ...partitions import partition_of
 from ...topic import Topic
+from ...wire import dead_letter_headers as why
 from ..history import History
 from ..tools import PATIENCE, bodies, silent, take, take_acked, until, worker
 from .base import Base

@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager
 
 from ...broker import Broker
 from ...connect import connect
-from ...delivery import Delivery
-from ...driver import Due, Nack, Received
-from ...subscription import Subscription
+from ...consuming.delivery import Delivery
+from ...consuming.subscription import Subscription
+from ...driver.records import Due, Nack, Received
 from ...topic import Topic
 from ..samples import Samples, attempt, receive
 from ..tools import PATIENCE, bodies, silent, take, take_acked, worker
 from .base import Base
 from .needs import needs
-from .sources import joined, samples_of, stored
+from .sources import joined_ordered, samples_of, stored
 
 DELAY, FOREVER = 4.0, 3600.0
 LEASE = 3.0
@@ -121,13 +121,13 @@ class OrderedWaits(Base):
             return
         await stored(driver, samples, 3)
         due = Due(time.time() + FOREVER, FOREVER)
-        async with joined(driver, samples, ordered=True) as source:
+        async with joined_ordered(driver, samples) as source:
             got = await receive(source, 3)
             assert [record.not_before for record in got] == [None] * 3
             await source.keep([kept(samples, got[0], 2, due), kept(samples, got[1], 2, due)])
             await source.keep([kept(samples, got[1], 3, None)])
         for _ in range(2):
-            async with joined(driver, samples, ordered=True) as source:
+            async with joined_ordered(driver, samples) as source:
                 got = await receive(source, 3)
                 assert [attempt(record) for record in got] == [2, 3, 1]
                 first, *others = [record.not_before for record in got]
@@ -136,10 +136,10 @@ class OrderedWaits(Base):
                 assert first.at >= due.at - 0.001
                 assert abs(first.at - due.at) < 2.0
                 assert abs(first.delay - due.delay) < 2.0
-        async with joined(driver, samples, ordered=True) as source:
+        async with joined_ordered(driver, samples) as source:
             got = await receive(source, 3)
             await source.keep([kept(samples, got[0], 3, None)])
-        async with joined(driver, samples, ordered=True) as source:
+        async with joined_ordered(driver, samples) as source:
             got = await receive(source, 3)
             assert [record.not_before for record in got] == [None] * 3
             await source.ack(got)

@@ -8,11 +8,11 @@ import pytest
 
 from ...broker import Broker
 from ...connect import connect
-from ...dead_letters import DeadLetters, Letter
-from ...driver import Record
+from ...driver.records import Record
 from ...errors import NotFound, Reject, StateError, UnsupportedOperation
+from ...ids import new_id
 from ...middleware import Acknowledge, DeadLetter, Retry
-from ...stamp import new_id
+from ...operating.dead_letters import DeadLetters, Letter
 from ..tools import bodies, eventually, silent, take, take_acked, until
 from .base import Base
 from .needs import needs

@@ -9,7 +9,7 @@ import pytest
 
 from ...broker import Broker
 from ...connect import connect
-from ...driver import Start
+from ...driver.specs import Start
 from ...errors import ConfigurationError, NotFound, StateError, UnsupportedOperation
 from ...topic import Topic
 from ..tools import bodies, silent, take, take_acked, until

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from ...app import App
 from ...broker import Broker
 from ...connect import connect
-from ...delivery import Delivery
+from ...consuming.delivery import Delivery
 from ...errors import Closed, ConfigurationError, Reject, RequestFailed, RequestTimeout, StateError
 from ...message import Message, Receipt
 from ...middleware import Publish, Retry

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from ...broker import Broker
 from ...connect import connect
-from ...delivery import Delivery
+from ...consuming.delivery import Delivery
 from ...errors import Closed
 from ...message import Receipt
 from ..tools import PATIENCE, bodies, take_acked, until

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from ... import letters as why
 from ...broker import Broker
 from ...connect import connect
-from ...delivery import Delivery
+from ...consuming.delivery import Delivery
 from ...errors import AlreadySettled
 from ...middleware import Acknowledge, DeadLetter, Retry
+from ...wire import dead_letter_headers as why
 from ..tools import bodies, silent, take, take_acked, take_one_of, until, worker
 from .base import Base
 

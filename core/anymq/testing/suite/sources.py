@@ -10,10 +10,12 @@ from typing import Any
 
 from ...broker import Broker
 from ...connect import connect
-from ...driver import Driver, Nack, Received, Source
+from ...driver.base import Driver
+from ...driver.info import GroupInfo
+from ...driver.records import Nack, Received
+from ...driver.source import OrderedSource, Reader, Source
 from ...errors import NotFound, translate
-from ...info import GroupInfo
-from ..samples import Samples, attempt, contents, nothing, receive
+from ..samples import Samples, attempt, contents, join, join_ordered, nothing, read, receive
 from ..tools import eventually
 from .base import Base
 from .needs import needs
@@ -34,14 +36,36 @@ def samples_of(broker: Broker, topic: str) -> Samples:
 
 @asynccontextmanager
 async def joined(
-    driver: Driver, samples: Samples, group: str | None = "billing", **values: Any
+    driver: Driver, samples: Samples, group: str = "billing", **values: Any
 ) -> AsyncIterator[Source]:
     """Open a source, and close it at the end."""
-    source = await driver.subscribe(samples.spec(group, **values))
+    source = await join(driver, samples.spec(group, **values))
     try:
         yield source
     finally:
         await source.aclose()
+
+
+@asynccontextmanager
+async def joined_ordered(
+    driver: Driver, samples: Samples, group: str = "billing", **values: Any
+) -> AsyncIterator[OrderedSource]:
+    """Open a source of an ordered group, and close it at the end."""
+    source = await join_ordered(driver, samples.spec(group, ordered=True, **values))
+    try:
+        yield source
+    finally:
+        await source.aclose()
+
+
+@asynccontextmanager
+async def reading(driver: Driver, samples: Samples, **values: Any) -> AsyncIterator[Reader]:
+    """Open a broadcast reader, and close it at the end."""
+    reader = await read(driver, samples.spec(None, **values))
+    try:
+        yield reader
+    finally:
+        await reader.aclose()
 
 
 async def stored(driver: Driver, samples: Samples, count: int, **values: Any) -> None:
@@ -77,7 +101,7 @@ class Sources(Base):
             await source.ack([])
             await source.nack([])
             await source.release([])
-            await source.reject([], driver)
+            await source.reject([], driver.publish)
             await source.extend([])
             await source.ack(await receive(source, 1))
 
@@ -107,10 +131,10 @@ class Sources(Base):
     ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
         await stored(driver, samples, 1)
-        first = await driver.subscribe(samples.spec(lease=LEASE))
+        first = await join(driver, samples.spec(lease=LEASE))
         (stale,) = await receive(first, 1)
         await first.aclose()
-        second = await driver.subscribe(samples.spec(lease=LEASE))
+        second = await join(driver, samples.spec(lease=LEASE))
         (held,) = await receive(second, 1)
         # As a source may be asked that another has replaced, on one connection.
         await second.ack([stale])
@@ -166,7 +190,7 @@ class Sources(Base):
                 source.receive(10, 1.0),
                 source.ack([got[5], got[0]]),
                 source.nack([samples.nack(got[6]), samples.nack(got[2])]),
-                source.reject([samples.rejected(got[7]), samples.rejected(got[1])], driver),
+                source.reject([samples.rejected(got[7]), samples.rejected(got[1])], driver.publish),
                 source.extend([got[4]]),
             )
             back = [*back, *await receive(source, 2 - len(back))]
@@ -184,7 +208,7 @@ class Sources(Base):
     ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
         await stored(driver, samples, 3)
-        source = await driver.subscribe(samples.spec(lease=LEASE))
+        source = await join(driver, samples.spec(lease=LEASE))
         got = await receive(source, 3)
         await source.ack(got[:1])
         await source.aclose()
@@ -199,9 +223,9 @@ class Sources(Base):
         samples, driver = samples_of(broker, topic), broker.driver
         await stored(driver, samples, 2)
         async with (
-            joined(driver, samples, None) as one,
-            joined(driver, samples, None) as two,
-            joined(driver, samples, None, start="latest") as late,
+            reading(driver, samples) as one,
+            reading(driver, samples) as two,
+            reading(driver, samples, start="latest") as late,
         ):
             await stored(driver, samples, 1)
             for source in (one, two):
@@ -237,9 +261,7 @@ class Sources(Base):
                 other.driver if broker.capabilities.processes else broker.driver,
             ]
             await asyncio.gather(*(each.declare(samples.topic()) for each in drivers * 2))
-            sources = await asyncio.gather(
-                *(each.subscribe(samples.spec()) for each in drivers * 2)
-            )
+            sources = await asyncio.gather(*(join(each, samples.spec()) for each in drivers * 2))
             try:
                 await stored(drivers[0], samples, 4)
                 got: list[Received] = []
@@ -267,7 +289,7 @@ class OrderedGroups(Base):
         async def look() -> GroupInfo:
             return await driver.describe_group(samples.topic(), f"{topic}.billing")
 
-        async with joined(driver, samples, ordered=True) as source:
+        async with joined_ordered(driver, samples) as source:
             (held,) = await receive(source, 1)
             await source.keep([self._kept(samples, held, shown=2)])
             info = await look()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ... import letters as why
 from ...broker import Broker
+from ...wire import dead_letter_headers as why
 from ..tools import PATIENCE, take_acked, until, worker
 from .base import Base
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import pytest
 
 from ...broker import Broker
-from ...driver import ATTEMPT, ONLY_GROUP, Record, TopicSpec
+from ...driver.records import Record
+from ...driver.specs import ATTEMPT, ONLY_GROUP, TopicSpec
 from ...errors import Reject
+from ...ids import new_id
 from ...middleware import Acknowledge, DeadLetter, Middleware, Retry
-from ...stamp import new_id
 from ..tools import bodies, eventually, silent, take, take_acked, until
 from .base import Base
 

@@ -1,0 +1,185 @@
+"""`Driver`: one connection to one broker, and what an adapter must implement.
+
+An adapter moves records to and from a broker, and settles them. It never wraps errors, counts
+attempts, encodes payloads or applies middleware, and it never backs off: the core does that once
+for every backend. It may repair what is broken and repeat a call within that call's deadline.
+Exceptions of the client library propagate unchanged, and `Driver.errors` maps them. It logs at
+debug level, and above only what an operator must act on.
+
+All methods run on one event loop. The core calls no method of a driver or source after `aclose`,
+unless said otherwise. No method may swallow `CancelledError`. Every method must end within a
+bounded time when the server is dead (set the client's own timeouts). The core also gives each
+call a deadline, and cancels it on `aclose`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
+
+from ..errors import ErrorTable, UnsupportedOperation
+from ..url import URL
+from .capabilities import Capabilities
+from .client_parts import Parts
+from .clock import Clock
+from .info import GroupInfo, TopicInfo
+from .listener import Listener
+from .records import Outcome, Received, Record
+from .source import Reader
+from .specs import Binding, Start, SubscribeSpec, TopicSpec
+
+
+class Driver(ABC):
+    """One connection to one broker.
+
+    A driver whose `capabilities.extend` is native has leases of its own. For the others the core
+    redelivers what is neither settled nor extended in time.
+    """
+
+    capabilities: ClassVar[Capabilities]
+    """What the backend can do, and how."""
+    errors: ClassVar[ErrorTable]
+    """Maps every exception that the client library exports to a class of `anymq.errors`."""
+    binding: ClassVar[Binding] = Binding()
+    """The names of headers on the wire."""
+    options: ClassVar[type[Any]]
+    """A frozen dataclass with a default for every field: the URL's query options, by name. The core
+    validates them before `open`."""
+    max_batch: ClassVar[int] = 500
+    """The most records in one `publish` call."""
+    max_batch_bytes: ClassVar[int] = 4 * 1024 * 1024
+    """The most bytes of bodies in one `publish` call; a single larger record still comes, alone."""
+    max_body: ClassVar[float] = math.inf
+    """The largest body that the backend can store, in bytes."""
+    overlap: ClassVar[int] = 1
+    """How many calls of `publish` may run at a time."""
+    tls_schemes: ClassVar[frozenset[str]] = frozenset()
+    """The URL schemes that encrypt. Credentials over any other are refused off loopback."""
+    client_parts: ClassVar[Parts] = MappingProxyType({})
+    """The private attributes of the client library that the adapter uses. The core refuses a
+    release that lacks one of them."""
+    client_loggers: ClassVar[tuple[str, ...]] = ()
+    """The client library's loggers. Lines that these repeat in an outage are logged once a minute.
+    """
+    clock: Clock
+    """The clock given to `open`. An adapter whose timers are its own, not the broker's, takes the
+    time from here, so that tests can move it."""
+
+    @classmethod
+    @abstractmethod
+    async def open(cls, url: URL, options: Any, *, timeout: float, clock: Clock) -> Self:
+        """Connect, prove it with one answered request, and return the driver.
+
+        Fails within `timeout` seconds if no host answers or the credentials are refused, and leaves
+        nothing open then. Afterwards the next call that needs a lost connection re-establishes it
+        (or the client does, in the background), without end. The driver keeps `clock`.
+        """
+
+    @property
+    @abstractmethod
+    def native(self) -> Any:
+        """The client library's own object, for what anymq does not cover."""
+
+    @property
+    def obstacle(self) -> BaseException | None:
+        """The reason why the broker accepts no messages now, where it has given one.
+
+        A publish that times out meanwhile has it as its cause.
+        """
+        return None
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Return after one answered round trip; raise if the broker does not answer."""
+
+    @abstractmethod
+    async def declare(self, topic: TopicSpec) -> None:
+        """Make `topic` ready for `publish` and `subscribe`, durably; remember it by `topic.name`.
+
+        Safe to call again, and from several processes at once. Called before the first record of a
+        topic, and again after the broker said that the topic does not exist.
+        """
+
+    @abstractmethod
+    async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
+        """Store `records`, several topics mixed, and return one outcome for each, in order.
+
+        Return when the broker has confirmed (or refused) every one as durably as it can. Records of
+        one topic and key keep their order. Return an error of one record in its place; raise only
+        an error of all. The core makes at most `overlap` calls at a time, of which no two have a
+        key in common; sources may add calls of their own for copies. The core may stop waiting (its
+        deadline), but does not cancel the call.
+        """
+
+    @abstractmethod
+    async def subscribe(self, spec: SubscribeSpec, listener: Listener) -> Reader:
+        """Open a subscription: an `OrderedSource` if `spec.ordered`, a `Source` of any other group,
+        a `Reader` for broadcast.
+
+        On return the group and its start position exist durably: what is published from then on
+        will be delivered to it, even if this process dies at once.
+        """
+
+    # For `Broker.admin` and replay. `topic` has been declared, or the operator made it.
+
+    def browse(
+        self, topic: TopicSpec, start: Start = "earliest"
+    ) -> AsyncIterator[Sequence[Received]]:
+        """Yield what the topic holds from `start` to its end as of this call, and stop there.
+
+        Nothing is settled and no group is touched. Records of one partition come in order. Delayed
+        records that are not due are not part of it. Raises if the topic does not exist.
+        """
+        raise UnsupportedOperation(f"{type(self).__name__} cannot browse")
+
+    async def topics(self) -> Sequence[str]:
+        """Return the native names of the topics on the broker, without auxiliary ones."""
+        raise UnsupportedOperation(f"{type(self).__name__} cannot list topics")
+
+    async def groups(self, topic: TopicSpec) -> Sequence[str]:
+        """Return the native names of the topic's groups."""
+        raise UnsupportedOperation(f"{type(self).__name__} cannot list groups")
+
+    async def describe_topic(self, topic: TopicSpec) -> TopicInfo:
+        """Return the topic's statistics; None for what the broker does not know. Never guess."""
+        raise UnsupportedOperation(f"{type(self).__name__} cannot describe")
+
+    async def describe_group(self, topic: TopicSpec, native_group: str) -> GroupInfo:
+        """Return the group's statistics; raises `NotFound` if there is none.
+
+        The core fills in `topic` and `group`, and keeps the oldest `MOST_POISON` of `poison`.
+        """
+        raise UnsupportedOperation(f"{type(self).__name__} cannot describe")
+
+    async def seek(self, topic: TopicSpec, native_group: str, to: Start) -> None:
+        """Reset the group to `to`, as if it had been made with that start position.
+
+        Records that were in flight, waiting for a retry or settled are forgotten, because the log
+        decides. Raises `NotFound` without such a group and `StateError` while it has live members.
+        """
+        raise UnsupportedOperation(f"{type(self).__name__} cannot seek")
+
+    async def delete_topic(self, topic: TopicSpec) -> None:
+        """Delete the topic, its groups, and everything auxiliary to them; no error if absent."""
+        raise UnsupportedOperation(f"{type(self).__name__} cannot delete topics")
+
+    async def delete_group(self, topic: TopicSpec, native_group: str) -> None:
+        """Delete the group and everything auxiliary to it; no error if absent.
+
+        Raises `StateError` while it has live members.
+        """
+        raise UnsupportedOperation(f"{type(self).__name__} cannot delete groups")
+
+    async def purge(self, topic: TopicSpec) -> None:
+        """Delete the topic's messages, for every group; also those that are delayed or waiting."""
+        raise UnsupportedOperation(f"{type(self).__name__} cannot purge")
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the connection. All sources are closed already. Must release every task and socket
+        also when the server is dead, and when cancelled on the way. Calling it twice is
+        harmless.
+        """
