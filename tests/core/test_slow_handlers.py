@@ -12,7 +12,7 @@ from anymq.testing import VirtualClock
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [line for line in caplog.messages if "has not ended for" in line]
+    return [line for line in caplog.messages if "has been running for" in line]
 
 
 async def test_one_that_hangs_is_named_once_and_then_rarely(
@@ -38,7 +38,7 @@ async def test_one_that_hangs_is_named_once_and_then_rarely(
             assert lines(caplog) == []
             await clock.advance(30)
             (line,) = lines(caplog)
-            assert f"handling {message.id} from t (group g, attempt 1)" in line
+            assert f"handler of message {message.id} from t (group g, attempt 1)" in line
             await clock.advance(3600)
             assert 3 <= len(lines(caplog)) <= 5
             closing = asyncio.create_task(subscription.aclose())
@@ -138,7 +138,10 @@ def test_the_default_chains_have_one() -> None:
     app = App()
     app.subscriber("t", group="g")(_nothing)
     app.subscriber("t", group="none", deadline=None)(_nothing)
-    has = [any(isinstance(x, Deadline) for x in item.middleware) for item in app.subscribers]
+    has = [
+        any(isinstance(x, Deadline) for x in item.options.middleware or ())
+        for item in app.subscribers
+    ]
     assert has == [True, False]
 
 

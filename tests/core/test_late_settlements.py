@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from anymq import Broker
-from anymq.consuming import late_settlements as finished
+from anymq.consuming import late_settlements
 from anymq.driver import Received, SourceLost
 from anymq.testing.tools import bodies, silent, take, until
 
@@ -145,7 +145,7 @@ async def test_a_lease_that_the_user_lets_end_is_no_loss(both: Both) -> None:
 
 async def test_notes_are_bounded(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     broker, driver = both
-    monkeypatch.setattr(finished, "MOST", 2)
+    monkeypatch.setattr(late_settlements, "MAX_NOTES", 2)
     async with broker.subscribe("t", group="g", prefetch=10) as deliveries:
         driver.sources[0].put("a", "b", "c")
         taken = await take(deliveries, 3)

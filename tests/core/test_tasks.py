@@ -23,7 +23,7 @@ AWAITED = {
     "core/anymq/tasks.py": {"supervise"},
     "core/anymq/driver/clock.py": {"wait"},
     "core/anymq/consuming/batch.py": {"_begin"},
-    "core/anymq/broker.py": {"_dispatch_many"},
+    "core/anymq/publishing/sender.py": {"_send_each"},
     "core/anymq/publishing/declarations.py": {"declare"},
     "core/anymq/middleware/claims.py": {"_ask"},
     "core/anymq/driver/ordered/leases.py": {"flush"},

@@ -11,7 +11,7 @@ from contextlib import aclosing
 import pytest
 
 from anymq import Batch, Delivery, connect
-from anymq.consuming.loop_watchdog import Lookout
+from anymq.consuming.loop_watchdog import LoopWatchdog
 from anymq.driver import Received
 from anymq.testing.tools import until
 
@@ -40,10 +40,10 @@ async def test_a_lease_that_nothing_could_extend_is_said_to_be_lost(
         driver.sources[0].put("x")
         await until(lambda: lines(caplog))
     (line,) = lines(caplog)
-    assert "handling" in line
+    assert "handler of message" in line
     assert "from t (group g)" in line
     assert "its lease was lost" in line
-    assert "test_lookout.py:" in line
+    assert "test_loop_watchdog.py:" in line
 
 
 async def test_a_lease_is_extended_while_the_loop_stands_still(
@@ -149,6 +149,6 @@ async def test_handlers_that_never_wait_let_the_loop_go_on_in_between(
 async def test_the_thread_ends_with_the_last_subscription() -> None:
     async with connect("memory://") as broker:
         async with broker.subscribe("t", group="g"), broker.subscribe("t", group="h"):
-            (lookout,) = [found for loop, found in Lookout._all.items() if loop.is_running()]
-            assert lookout._thread.is_alive()
-        await until(lambda: not lookout._thread.is_alive())
+            (watchdog,) = [found for loop, found in LoopWatchdog._all.items() if loop.is_running()]
+            assert watchdog._thread.is_alive()
+        await until(lambda: not watchdog._thread.is_alive())
