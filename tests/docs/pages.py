@@ -20,7 +20,7 @@ from tests.docs.markdown import BadPage, Block, Command, blocks, commands, shows
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM, CONSOLE = ("python", "py"), ("console", "sh", "shell", "bash")
 TIMEOUT = 600
-"""Seconds that a program or command of a page may run: the slowest takes 10 s on a quiet machine."""
+"""Seconds that one program or command of a page may run: a limit for what hangs."""
 NOT_RUN = ("pip", "make", "git", "cd")
 
 _END = "\x1e"
