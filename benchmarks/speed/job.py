@@ -67,7 +67,7 @@ class Command(BaseModel):
     """A line to a worker: begin `job` and say when ready; `go`; or `stop` and report."""
 
     number: int
-    verb: Literal["begin", "go", "stop", "forget"]
+    verb: Literal["begin", "go", "stop", "reset"]
     job: Job | None = None
 
 

@@ -10,11 +10,11 @@ from statistics import median
 from .contestant import Contestant
 from .contestants import contestants
 from .counting import Account, account
-from .crew import Assignment, JobFailed
 from .job import Done, Job
 from .play import supervised
 from .results import Own
 from .stage import Stage
+from .workers import JobFailed, JobHandle
 from .workloads import Workload
 
 PUBLISHERS = 2
@@ -60,7 +60,7 @@ async def connect_time(stage: Stage, own: Own, turns: int) -> None:
 async def _connect(stage: Stage, contestant: type[Contestant]) -> Done:
     place = stage.place(Workload(name="", kind="publish", ability="publish", title=""))
     job = Job(task="connect", backend=contestant.backend, contestant=contestant.name, place=place)
-    return await stage.worker(contestant, "producer").do(job)
+    return await stage.worker(contestant, "producer").run(job)
 
 
 async def fairness(stage: Stage, own: Own, each: int) -> None:
@@ -91,17 +91,17 @@ async def _side_by_side(
         "count": each,
     }
     workers = [stage.worker(contestant, f"producer-{number}") for number in range(PUBLISHERS)]
-    await workers[0].do(Job.model_validate({"task": "prepare", **settings}))
-    given: list[Assignment] = []
+    await workers[0].run(Job.model_validate({"task": "prepare", **settings}))
+    given: list[JobHandle] = []
     for number, worker in enumerate(workers):
         job = Job.model_validate({"task": "publish", "producer": number, **settings})
-        given.append(await worker.give(job))
+        given.append(await worker.submit(job))
     await asyncio.gather(*(one.ready for one in given))
     for one in given:
         one.go()
     done = await asyncio.gather(*(one.done for one in given))
     consume = Job.model_validate({"task": "consume", "producers": PUBLISHERS, **settings})
-    consumer = await stage.worker(contestant, "consumer-0").give(consume)
+    consumer = await stage.worker(contestant, "consumer-0").submit(consume)
     consumer.go()
     (consumed,) = await supervised([consumer], PUBLISHERS * each)
     stage.leave(contestant, place)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from .contestant import Contestant, Place
 from .contestants import contestant
 from .counting import Account, Seen, account, steady_rate
-from .crew import Assignment, JobFailed, WorkerProcess
 from .job import Done, Job
 from .results import Sample
 from .roles import WARM
 from .stage import Stage
+from .workers import JobFailed, JobHandle, WorkerProcess
 from .workloads import Workload
 
 PATIENCE = 15.0
@@ -136,9 +136,9 @@ class _Run:
 
     async def both(self) -> Played:
         """Publish with the clock running, and then consume with the clock running."""
-        assignment = await self._ready(self.producer, self.job("publish"))
-        assignment.go()
-        done = await assignment.done
+        handle = await self._ready(self.producer, self.job("publish"))
+        handle.go()
+        done = await handle.done
         began = time.perf_counter()
         consumed = await supervised(await self._consume(), self._count, self._ended)
         emptied = steady_rate(_seen(consumed)) or self._count / (time.perf_counter() - began)
@@ -168,17 +168,17 @@ class _Run:
         }
         return sample.model_copy(update=found)
 
-    async def _consume(self, **more: object) -> list[Assignment]:
+    async def _consume(self, **more: object) -> list[JobHandle]:
         job = self.job("consume", contestant=self._reader.name, **more)
-        assignments = [await self._ready(worker, job) for worker in self._consumers]
-        for assignment in assignments:
-            assignment.go()
-        return assignments
+        handles = [await self._ready(worker, job) for worker in self._consumers]
+        for handle in handles:
+            handle.go()
+        return handles
 
-    async def _ready(self, worker: WorkerProcess, job: Job) -> Assignment:
-        assignment = await worker.give(job)
-        await assignment.ready
-        return assignment
+    async def _ready(self, worker: WorkerProcess, job: Job) -> JobHandle:
+        handle = await worker.submit(job)
+        await handle.ready
+        return handle
 
     def _sample(
         self, rate: float, timed: Sequence[Done], consumed: Sequence[Done], busy: float
@@ -219,7 +219,7 @@ def _seen(consumed: Sequence[Done]) -> list[Seen]:
 
 
 async def supervised(
-    consumers: Sequence[Assignment], count: int, ended: Callable[[], None] = lambda: None
+    consumers: Sequence[JobHandle], count: int, ended: Callable[[], None] = lambda: None
 ) -> list[Done]:
     """Wait until everything has come, or nothing comes any more; then have them report.
 

@@ -17,11 +17,11 @@ from anymq import AnymqError, connect
 
 from .contestant import Contestant, Place
 from .contestants import contestants
-from .crew import JobFailed, WorkerProcess
 from .job import Job
 from .play import supervised
 from .servers import backend_of
 from .sweep import sweep
+from .workers import JobFailed, WorkerProcess
 
 LONG = 600.0
 GRACE = 60.0
@@ -98,22 +98,22 @@ class _Profile:
         self, contestant: type[Contestant], producer: WorkerProcess, alone: WorkerProcess | None
     ) -> None:
         if alone is not None:
-            await alone.do(self._job(contestant, "prepare"))
-            await alone.do(self._job(contestant, "publish"), LONG)
+            await alone.run(self._job(contestant, "prepare"))
+            await alone.run(self._job(contestant, "publish"), LONG)
             return
         # What is not to be in the picture is done by a worker that nobody looks at.
         helper = WorkerProcess("prepare", self._folder)
         try:
-            await helper.do(self._job(contestant, "prepare"))
+            await helper.run(self._job(contestant, "prepare"))
         finally:
             await helper.aclose()
-        await producer.do(self._job(contestant, "publish"), LONG)
+        await producer.run(self._job(contestant, "publish"), LONG)
         await producer.aclose(GRACE)
 
     async def _consume(self, contestant: type[Contestant], consumer: WorkerProcess) -> None:
-        assignment = await consumer.give(self._job(contestant, "consume"))
-        assignment.go()
-        (done,) = await supervised([assignment], self._options.messages)
+        handle = await consumer.submit(self._job(contestant, "consume"))
+        handle.go()
+        (done,) = await supervised([handle], self._options.messages)
         if done.messages < self._options.messages:
             raise JobFailed(f"only {done.messages} of {self._options.messages} messages came")
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from .acts import Act, Entry, paired, size
 from .contestant import Contestant
 from .contestants import contestants
-from .crew import JobFailed
 from .natives import ROUNDS as NATIVE_ROUNDS
 from .natives import Tool, tools
 from .natives import play as play_native
 from .play import perform
 from .results import Cell, LeftOut
 from .stage import Stage, Turn
+from .workers import JobFailed
 from .workloads import DECIDING, Workload
 
 NATIVE_SECONDS = 25.0

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import anymq
 
-from .crew import ROOT, JobFailed
+from .fork_server import ForkServer
 from .machine import commit, machine
-from .nursery import Nursery
 from .own import connect_time, fairness, import_time
 from .results import Backend, LeftOut, Machine, Own, Report
 from .rounds import Scale, Session
 from .servers import Target, backend_of, targets
 from .stage import Stage
+from .workers import ROOT, JobFailed
 from .workloads import Workload
 
 SHARES = {"kafka": 1.0, "rabbitmq": 1.0, "nats": 1.0, "redis": 1.0, "sqlite": 0.5, "memory": 0.3}
@@ -54,9 +54,9 @@ def seconds_of(plan: Plan) -> float:
 class Run:
     """Does what a `Plan` says."""
 
-    def __init__(self, plan: Plan, at: At, nursery: Nursery | None = None) -> None:
+    def __init__(self, plan: Plan, at: At, fork_server: ForkServer | None = None) -> None:
         self._plan = plan
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._at = at
         self._began = time.monotonic()
         self._own = Own()
@@ -91,7 +91,7 @@ class Run:
 
         scale, folder = self._plan.scale, self._plan.folder
         tidy = not scale.hasty or target.server is None
-        async with Stage(target, folder, nursery=self._nursery, tidy=tidy) as stage:
+        async with Stage(target, folder, fork_server=self._fork_server, tidy=tidy) as stage:
             session = Session(stage, scale, tell)
             self._sessions.append(session)
             tell("connecting")
@@ -133,8 +133,8 @@ def run(plan: Plan, at: At) -> Report:
     where, started = machine(), datetime.now(UTC)
     with ExitStack() as stack:
         # Gets ready while the servers start.
-        nursery = stack.enter_context(Nursery()) if plan.scale.hasty else None
-        whole = Run(plan, at, nursery)
+        fork_server = stack.enter_context(ForkServer()) if plan.scale.hasty else None
+        whole = Run(plan, at, fork_server)
         at(0.0, "starting the servers")
         found, left_out = stack.enter_context(targets(plan.backends, plan.urls, plan.folder))
         asyncio.run(whole.measure(found))

@@ -16,11 +16,11 @@ import anymq
 
 from .contestant import Contestant, Place
 from .contestants.anymq import STORE_VARIABLE
-from .crew import JobFailed, WorkerProcess
+from .fork_server import ForkServer
 from .job import Job
-from .nursery import Nursery
 from .servers import Target
 from .sweep import STORED, sweep, sweep_store
+from .workers import JobFailed, WorkerProcess
 from .workloads import Workload
 
 AT_ONCE = 16
@@ -39,11 +39,16 @@ class Stage:
     """
 
     def __init__(
-        self, target: Target, folder: Path, *, nursery: Nursery | None = None, tidy: bool = True
+        self,
+        target: Target,
+        folder: Path,
+        *,
+        fork_server: ForkServer | None = None,
+        tidy: bool = True,
     ) -> None:
         self.target = target
         self._folder = folder
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._tidy = tidy
         self._workers: dict[str, WorkerProcess] = {}
         self._stack = AsyncExitStack()
@@ -75,7 +80,7 @@ class Stage:
         name = f"{self.target.backend}-{contestant.name}-{role if self.target.shared else 'both'}"
         name = name.replace(" ", "-")
         if name not in self._workers:
-            self._workers[name] = WorkerProcess(name, self._folder, nursery=self._nursery)
+            self._workers[name] = WorkerProcess(name, self._folder, fork_server=self._fork_server)
         return self._workers[name]
 
     def workers(self, contestant: type[Contestant], consumers: int) -> list[WorkerProcess]:
@@ -118,7 +123,7 @@ class Stage:
             task="prepare", backend=contestant.backend, contestant=contestant.name, place=place
         )
         try:
-            await self.worker(contestant, "producer").do(job)
+            await self.worker(contestant, "producer").run(job)
         except JobFailed:
             self.leave(contestant, place)
             raise
@@ -128,7 +133,7 @@ class Stage:
         """Say that nobody needs it any more."""
         self._left.append((contestant, place))
         if not self.target.shared:
-            self.worker(contestant, "both").forget()
+            self.worker(contestant, "both").reset()
 
     async def clear(self) -> None:
         """Remove what was left so far."""

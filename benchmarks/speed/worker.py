@@ -32,9 +32,9 @@ class Worker:
         self._go: dict[int, asyncio.Event] = {}
         self._stop: dict[int, asyncio.Event] = {}
         self._jobs: dict[int, asyncio.Task[None]] = {}
-        self._held: list[Broker] = []
+        self._brokers: list[Broker] = []
 
-    def obey(self, command: Command) -> None:
+    def execute(self, command: Command) -> None:
         """Begin a job, or pass on what it is waiting for."""
         number = command.number
         match command.verb:
@@ -46,28 +46,28 @@ class Worker:
                 self._go[number].set()
                 if command.verb == "stop":
                     self._stop[number].set()
-            case "forget":
+            case "reset":
                 self._contestants.clear()
-                self._forget()
+                self._close_brokers()
             case _:
                 pass  # the job has ended by itself
 
     async def _run(self, number: int, job: Job) -> None:
         async def begin() -> None:
-            self._say(Event(number=number, kind="ready"))
+            self._send_event(Event(number=number, kind="ready"))
             await self._go[number].wait()
 
         def progress(handled: int) -> None:
-            self._say(Event(number=number, kind="progress", handled=handled))
+            self._send_event(Event(number=number, kind="progress", handled=handled))
 
         control = Control(begin=begin, progress=progress, stop=self._stop[number])
         try:
-            await self._hold(job)
+            await self._keep_memory(job)
             done: Done = await ROLES[job.task](self._contestant(job), job, control)
-            self._say(Event(number=number, kind="done", done=done))
+            self._send_event(Event(number=number, kind="done", done=done))
         except Exception as error:
             traceback.print_exc()
-            self._say(Event(number=number, kind="failed", error=_first(error)))
+            self._send_event(Event(number=number, kind="failed", error=_first(error)))
         finally:
             del self._go[number], self._stop[number], self._jobs[number]
 
@@ -77,16 +77,16 @@ class Worker:
             self._contestants[key] = contestant(job.backend, job.contestant)(job.place)
         return self._contestants[key]
 
-    async def _hold(self, job: Job) -> None:
+    async def _keep_memory(self, job: Job) -> None:
         """Keep what lives only as long as somebody uses it, until told to forget."""
-        if job.backend == "memory" and not self._held:
-            self._held.append(await connect(job.place.url))
+        if job.backend == "memory" and not self._brokers:
+            self._brokers.append(await connect(job.place.url))
 
-    def _forget(self) -> None:
-        while self._held:
-            self._closing = asyncio.create_task(self._held.pop().aclose())
+    def _close_brokers(self) -> None:
+        while self._brokers:
+            self._closing = asyncio.create_task(self._brokers.pop().aclose())
 
-    def _say(self, event: Event) -> None:
+    def _send_event(self, event: Event) -> None:
         self._out.write(event.model_dump_json(exclude_defaults=True) + "\n")
         self._out.flush()
 
@@ -105,7 +105,7 @@ async def _main(out: TextIO) -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     worker = Worker(out)
     while line := await reader.readline():
-        worker.obey(Command.model_validate_json(line))
+        worker.execute(Command.model_validate_json(line))
 
 
 def _private_output() -> TextIO:

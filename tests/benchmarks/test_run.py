@@ -9,13 +9,13 @@ import pytest
 
 import anymq
 from benchmarks.speed.contestants import contestant
-from benchmarks.speed.crew import JobFailed
 from benchmarks.speed.job import Job
 from benchmarks.speed.latencies import percentiles
 from benchmarks.speed.play import play
 from benchmarks.speed.rounds import Scale, Session
 from benchmarks.speed.servers import Target
 from benchmarks.speed.stage import Stage
+from benchmarks.speed.workers import JobFailed
 from benchmarks.speed.workloads import WORKLOADS, chosen
 
 TINY = Scale(name="tiny", seconds=1.0, rounds=2, loads=1)
@@ -77,7 +77,7 @@ async def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
             place=type(place)(url="sqlite:////nowhere/at/all.db", topic="orders"),
         )
         with pytest.raises(JobFailed, match="nowhere"):
-            await stage.worker(anymq_here, "producer").do(broken)
+            await stage.worker(anymq_here, "producer").run(broken)
 
 
 async def test_rounds_take_turns_and_make_cells(tmp_path: Path) -> None:

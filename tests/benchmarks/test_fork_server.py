@@ -9,18 +9,18 @@ import psutil
 import pytest
 
 from benchmarks.speed.contestants import contestant
-from benchmarks.speed.crew import JobFailed, WorkerProcess
+from benchmarks.speed.fork_server import ForkServer
 from benchmarks.speed.job import Job
-from benchmarks.speed.nursery import Nursery
 from benchmarks.speed.play import play
 from benchmarks.speed.servers import Target
 from benchmarks.speed.stage import Stage
+from benchmarks.speed.workers import JobFailed, WorkerProcess
 from benchmarks.speed.workloads import chosen
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as found:
+def fork_server() -> Iterator[ForkServer]:
+    with ForkServer() as found:
         yield found
 
 
@@ -28,9 +28,9 @@ def target(folder: Path) -> Target:
     return Target(backend="sqlite", url=f"sqlite:///{folder}/bench.db")
 
 
-async def test_forked_workers_publish_and_consume(nursery: Nursery, tmp_path: Path) -> None:
+async def test_forked_workers_publish_and_consume(fork_server: ForkServer, tmp_path: Path) -> None:
     (workload,) = chosen(["consume"])
-    async with Stage(target(tmp_path), tmp_path, nursery=nursery) as stage:
+    async with Stage(target(tmp_path), tmp_path, fork_server=fork_server) as stage:
         for round in range(2):
             anymq = contestant("sqlite", "anymq")
             sample = await play(stage, workload, anymq, count=300, round=round)
@@ -39,25 +39,25 @@ async def test_forked_workers_publish_and_consume(nursery: Nursery, tmp_path: Pa
 
 
 async def test_a_worker_that_is_killed_is_followed_by_another(
-    nursery: Nursery, tmp_path: Path
+    fork_server: ForkServer, tmp_path: Path
 ) -> None:
-    async with Stage(target(tmp_path), tmp_path, nursery=nursery) as stage:
+    async with Stage(target(tmp_path), tmp_path, fork_server=fork_server) as stage:
         place = stage.place(chosen(["consume"])[0])
         waits = Job(task="publish", backend="sqlite", contestant="anymq", place=place, count=10)
-        worker = WorkerProcess("killed", tmp_path, nursery=nursery)
-        given = await worker.give(waits)
+        worker = WorkerProcess("killed", tmp_path, fork_server=fork_server)
+        given = await worker.submit(waits)
         await given.ready
         await worker.kill()
         with pytest.raises(JobFailed, match="died"):
             await given.done
-        await worker.do(waits)
+        await worker.run(waits)
         await worker.aclose()
 
 
 async def test_no_worker_outlives_the_nursery(tmp_path: Path) -> None:
     before = set(psutil.Process().children(recursive=True))
-    with Nursery() as nursery:
-        worker = WorkerProcess("short-lived", tmp_path, nursery=nursery)
+    with ForkServer() as fork_server:
+        worker = WorkerProcess("short-lived", tmp_path, fork_server=fork_server)
         try:
             await worker.start()
             mine = set(psutil.Process().children(recursive=True)) - before

@@ -35,12 +35,12 @@ FILES = 3
 """What a worker gets: standard input, output and errors."""
 
 
-class Forked:
-    """A worker that the nursery has forked, as `asyncio.subprocess.Process` shows its own."""
+class ForkedWorker:
+    """A worker that the fork server started, as `asyncio.subprocess.Process` shows its own."""
 
     def __init__(
         self,
-        nursery: Nursery,
+        fork_server: ForkServer,
         number: int,
         stdin: asyncio.WriteTransport,
         stdout: asyncio.StreamReader,
@@ -49,7 +49,7 @@ class Forked:
         self.stdin = stdin
         self.stdout = stdout
         self._ended = ended
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._number = number
 
     @property
@@ -60,7 +60,7 @@ class Forked:
     def kill(self) -> None:
         """End it by force."""
         self.stdin.close()
-        self._nursery.kill(self._number)
+        self._fork_server.kill(self._number)
 
     async def wait(self) -> int:
         """Return when it has ended."""
@@ -68,19 +68,19 @@ class Forked:
         return 0
 
 
-class _Saying(asyncio.StreamReaderProtocol):
+class _WorkerOutput(asyncio.StreamReaderProtocol):
     """What a worker says, to its end."""
 
     def __init__(self, reader: asyncio.StreamReader, ended: asyncio.Event) -> None:
         super().__init__(reader)
-        self._at_end = ended
+        self._ended = ended
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._at_end.set()
+        self._ended.set()
 
 
-class Nursery:
+class ForkServer:
     """Use it as a context, from one event loop after the other."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class Nursery:
         self._socket.close()
         self._process.wait()
 
-    async def fork(self, log: int) -> Forked:
+    async def fork(self, log: int) -> ForkedWorker:
         """Start a worker whose errors go to the file `log`."""
         self._forked += 1
         loop = asyncio.get_running_loop()
@@ -114,8 +114,10 @@ class Nursery:
             os.close(their_out)
         reader, ended = asyncio.StreamReader(limit=LONGEST_LINE), asyncio.Event()
         stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(ours_out, "wb", 0))
-        await loop.connect_read_pipe(lambda: _Saying(reader, ended), os.fdopen(ours_in, "rb", 0))
-        return Forked(self, self._forked, stdin, reader, ended)
+        await loop.connect_read_pipe(
+            lambda: _WorkerOutput(reader, ended), os.fdopen(ours_in, "rb", 0)
+        )
+        return ForkedWorker(self, self._forked, stdin, reader, ended)
 
     def kill(self, number: int) -> None:
         """End a worker by force, unless it has ended."""
@@ -133,7 +135,7 @@ class Nursery:
 
 
 class _Children:
-    """The nursery's own side: who was forked, until it was seen to have ended."""
+    """The children of the fork server that have not been reaped."""
 
     def __init__(self) -> None:
         self._pids: dict[int, int] = {}
@@ -162,7 +164,7 @@ class _Children:
                 os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 
-    def bury(self) -> None:
+    def reap(self) -> None:
         """Note who has ended by itself: its number may soon be another process's."""
         for number, pid in list(self._pids.items()):
             if os.waitpid(pid, os.WNOHANG)[0]:
@@ -191,7 +193,7 @@ def main(descriptor: int) -> None:
             if len(data) < REQUEST.size:
                 return
             verb, number = REQUEST.unpack(data)
-            children.bury()
+            children.reap()
             fit = threading.active_count() == 1
             if verb == KILL:
                 children.kill(number)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from .fork_server import ForkedWorker, ForkServer
 from .job import Command, Done, Event, Job
-from .nursery import Forked, Nursery
 from .worker import LONGEST_LINE
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ class JobFailed(Exception):
     """A job raised, was not done in time, or its worker died; says why."""
 
 
-class Assignment:
+class JobHandle:
     """A job that a worker has been given."""
 
     def __init__(self, worker: WorkerProcess, number: int) -> None:
@@ -40,7 +40,7 @@ class Assignment:
         """Have it end and report."""
         self._worker.send(Command(number=self._number, verb="stop"))
 
-    def take(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Note what the worker says of it."""
         if event.kind == "progress":
             self.handled = event.handled
@@ -64,7 +64,7 @@ class Assignment:
 class WorkerProcess:
     """One worker; `name` is its log's. `within` is a command that runs others: a profiler.
 
-    It comes out of the nursery, where there is one.
+    With a fork server, the process is forked from it.
     """
 
     def __init__(
@@ -72,15 +72,15 @@ class WorkerProcess:
         name: str,
         folder: Path,
         within: Sequence[str] = (),
-        nursery: Nursery | None = None,
+        fork_server: ForkServer | None = None,
     ) -> None:
         self.name = name
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._log = folder / f"{name}.log"
         self._command = [*within, sys.executable, "-m", "benchmarks.speed.worker"]
         self._numbers = itertools.count()
-        self._jobs: dict[int, Assignment] = {}
-        self._process: asyncio.subprocess.Process | Forked | None = None
+        self._jobs: dict[int, JobHandle] = {}
+        self._process: asyncio.subprocess.Process | ForkedWorker | None = None
         self._reading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -88,8 +88,8 @@ class WorkerProcess:
         if self._process is not None and self._process.returncode is None:
             return
         with self._log.open("ab") as log:
-            if self._nursery is not None:
-                self._process = await self._nursery.fork(log.fileno())
+            if self._fork_server is not None:
+                self._process = await self._fork_server.fork(log.fileno())
             else:
                 self._process = await asyncio.create_subprocess_exec(
                     *self._command,
@@ -102,29 +102,29 @@ class WorkerProcess:
                 )
         self._reading = asyncio.create_task(self._read(self._process))
 
-    async def give(self, job: Job) -> Assignment:
+    async def submit(self, job: Job) -> JobHandle:
         """Have it begin `job`; returns at once."""
         await self.start()
         number = next(self._numbers)
-        assignment = self._jobs[number] = Assignment(self, number)
+        handle = self._jobs[number] = JobHandle(self, number)
         self.send(Command(number=number, verb="begin", job=job))
-        return assignment
+        return handle
 
-    async def do(self, job: Job, timeout: float = START) -> Done:
+    async def run(self, job: Job, timeout: float = START) -> Done:
         """Have it do `job` at once, and wait for it."""
-        assignment = await self.give(job)
-        assignment.go()
+        handle = await self.submit(job)
+        handle.go()
         try:
             async with asyncio.timeout(timeout):
-                return await assignment.done
+                return await handle.done
         except TimeoutError:
             await self.kill()
             raise JobFailed(f"{job.task} took more than {timeout:g} s") from None
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Have it let go of what the runs so far have left in it."""
         if self._process is not None:
-            self.send(Command(number=0, verb="forget"))
+            self.send(Command(number=0, verb="reset"))
 
     def send(self, command: Command) -> None:
         """Write one line; a worker that has died is told nothing."""
@@ -154,16 +154,16 @@ class WorkerProcess:
         if self._reading is not None:
             await asyncio.gather(self._reading, return_exceptions=True)
 
-    async def _read(self, process: asyncio.subprocess.Process | Forked) -> None:
+    async def _read(self, process: asyncio.subprocess.Process | ForkedWorker) -> None:
         assert process.stdout is not None
         while line := await process.stdout.readline():
             if not line.startswith(b"{"):
                 continue  # said by what it runs within
             event = Event.model_validate_json(line)
-            assignment = self._jobs[event.number]
-            assignment.take(event)
+            handle = self._jobs[event.number]
+            handle.on_event(event)
             if event.kind in ("done", "failed"):
                 del self._jobs[event.number]
-        for assignment in self._jobs.values():
-            assignment.fail(f"{self.name} died; see {self._log}")
+        for handle in self._jobs.values():
+            handle.fail(f"{self.name} died; see {self._log}")
         self._jobs.clear()
