@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from .contestant import Contestant
-from .first import first_count
+from .initial_count import initial_count
 from .play import Played
 from .results import Cell, Sample
 from .workloads import Workload
@@ -52,7 +52,7 @@ class Act:
     failed: int = 0
 
     def __post_init__(self) -> None:
-        self.count = self.count or first_count(
+        self.count = self.count or initial_count(
             self.contestant.backend, self.contestant.name, self.workload.most
         )
 

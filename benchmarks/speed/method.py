@@ -1,8 +1,8 @@
 """How it is measured, in words for the report."""
 
 from .counting import MARKS
-from .pace import TICK
-from .roles import WARM
+from .jobs import WARM
+from .schedule import TICK
 from .workloads import WORKLOADS
 
 _USUAL = WORKLOADS[0]

@@ -10,8 +10,8 @@ from statistics import median
 from .contestant import Contestant
 from .contestants import contestants
 from .counting import Account, account
-from .job import Done, Job
 from .play import supervised
+from .protocol import Job, JobResult
 from .results import Own
 from .stage import Stage
 from .workers import JobFailed, JobHandle
@@ -57,7 +57,7 @@ async def connect_time(stage: Stage, own: Own, turns: int) -> None:
         own.values[f"connect {backend}"] = medians["anymq"] - medians["raw"]
 
 
-async def _connect(stage: Stage, contestant: type[Contestant]) -> Done:
+async def _connect(stage: Stage, contestant: type[Contestant]) -> JobResult:
     place = stage.place(Workload(name="", kind="publish", ability="publish", title=""))
     job = Job(task="connect", backend=contestant.backend, contestant=contestant.name, place=place)
     return await stage.worker(contestant, "producer").run(job)

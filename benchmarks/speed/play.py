@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from .contestant import Contestant, Place
 from .contestants import contestant
 from .counting import Account, Seen, account, steady_rate
-from .job import Done, Job
+from .jobs import WARM
+from .protocol import Job, JobResult
 from .results import Sample
-from .roles import WARM
 from .stage import Stage
 from .workers import JobFailed, JobHandle, WorkerProcess
 from .workloads import Workload
@@ -152,7 +152,7 @@ class _Run:
         """Publish and consume at once; at `rate` messages a second, if there is one."""
         skip = WARM + self._count // 10
         consumers = await self._consume(timed=bool(rate), skip=skip)
-        task = "pace" if rate else "publish"
+        task = "scheduled_publish" if rate else "publish"
         producer = await self._ready(self.producer, self.job(task, rate=rate, skip=skip))
         await _until(lambda: sum(one.handled for one in consumers) >= WARM)
         producer.go()
@@ -181,7 +181,7 @@ class _Run:
         return handle
 
     def _sample(
-        self, rate: float, timed: Sequence[Done], consumed: Sequence[Done], busy: float
+        self, rate: float, timed: Sequence[JobResult], consumed: Sequence[JobResult], busy: float
     ) -> Sample:
         result = account(_seen(consumed), count=self._count)
         used = [done.cpu for done in timed]
@@ -214,13 +214,13 @@ def _void(result: Account, *, ordered: bool) -> str:
     return ""
 
 
-def _seen(consumed: Sequence[Done]) -> list[Seen]:
+def _seen(consumed: Sequence[JobResult]) -> list[Seen]:
     return [done.seen for done in consumed if done.seen is not None]
 
 
 async def supervised(
     consumers: Sequence[JobHandle], count: int, ended: Callable[[], None] = lambda: None
-) -> list[Done]:
+) -> list[JobResult]:
     """Wait until everything has come, or nothing comes any more; then have them report.
 
     Calls `ended` once, as soon as that is known.

@@ -17,8 +17,8 @@ from anymq import AnymqError, connect
 
 from .contestant import Contestant, Place
 from .contestants import contestants
-from .job import Job
 from .play import supervised
+from .protocol import Job
 from .servers import backend_of
 from .sweep import sweep
 from .workers import JobFailed, WorkerProcess

@@ -17,7 +17,7 @@ import anymq
 from .contestant import Contestant, Place
 from .contestants.anymq import STORE_VARIABLE
 from .fork_server import ForkServer
-from .job import Job
+from .protocol import Job
 from .servers import Target
 from .sweep import STORED, sweep, sweep_store
 from .workers import JobFailed, WorkerProcess

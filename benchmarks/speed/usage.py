@@ -11,7 +11,7 @@ from typing import Self
 
 import psutil
 
-from .job import Done
+from .protocol import JobResult
 
 EVERY = 0.05
 
@@ -47,9 +47,9 @@ class Usage:
         self._after = self._rss()
         self._peak = max(self._peak, self._after)
 
-    def report(self, messages: int) -> Done:
+    def report(self, messages: int) -> JobResult:
         """Return what was measured."""
-        return Done(
+        return JobResult(
             messages=messages,
             seconds=self._seconds,
             cpu=self._cpu,

@@ -17,8 +17,8 @@ from anymq import Broker, connect
 
 from .contestant import Contestant, Place
 from .contestants import contestant
-from .job import Command, Done, Event, Job
-from .roles import ROLES, Control
+from .jobs import JOBS, JobControl
+from .protocol import Command, Event, Job, JobResult
 
 LONGEST_LINE = 64 * 1024 * 1024
 
@@ -60,10 +60,10 @@ class Worker:
         def progress(handled: int) -> None:
             self._send_event(Event(number=number, kind="progress", handled=handled))
 
-        control = Control(begin=begin, progress=progress, stop=self._stop[number])
+        control = JobControl(begin=begin, progress=progress, stop=self._stop[number])
         try:
             await self._keep_memory(job)
-            done: Done = await ROLES[job.task](self._contestant(job), job, control)
+            done: JobResult = await JOBS[job.task](self._contestant(job), job, control)
             self._send_event(Event(number=number, kind="done", done=done))
         except Exception as error:
             traceback.print_exc()

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .fork_server import ForkedWorker, ForkServer
-from .job import Command, Done, Event, Job
+from .protocol import Command, Event, Job, JobResult
 from .worker import LONGEST_LINE
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ class JobHandle:
         self._worker = worker
         self._number = number
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[JobResult] = asyncio.get_running_loop().create_future()
         self.handled = 0
 
     def go(self) -> None:
@@ -110,7 +110,7 @@ class WorkerProcess:
         self.send(Command(number=number, verb="begin", job=job))
         return handle
 
-    async def run(self, job: Job, timeout: float = START) -> Done:
+    async def run(self, job: Job, timeout: float = START) -> JobResult:
         """Have it do `job` at once, and wait for it."""
         handle = await self.submit(job)
         handle.go()

@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.speed.contestants import contestant
 from benchmarks.speed.fork_server import ForkServer
-from benchmarks.speed.job import Job
 from benchmarks.speed.play import play
+from benchmarks.speed.protocol import Job
 from benchmarks.speed.servers import Target
 from benchmarks.speed.stage import Stage
 from benchmarks.speed.workers import JobFailed, WorkerProcess

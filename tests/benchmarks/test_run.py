@@ -9,9 +9,9 @@ import pytest
 
 import anymq
 from benchmarks.speed.contestants import contestant
-from benchmarks.speed.job import Job
 from benchmarks.speed.latencies import percentiles
 from benchmarks.speed.play import play
+from benchmarks.speed.protocol import Job
 from benchmarks.speed.rounds import Scale, Session
 from benchmarks.speed.servers import Target
 from benchmarks.speed.stage import Stage

@@ -13,8 +13,8 @@ from typing import Self
 TICK = 0.001
 """Seconds between the moments at which something may be due. An event loop's own timers are only
 this exact at best, so what a thread wakes it for is meant to be sent in these small bursts."""
-SOON = 0.05
-SWITCH = 0.0002
+START_DELAY = 0.05
+SWITCH_INTERVAL = 0.0002
 
 
 def schedule(rate: float, count: int) -> Iterator[tuple[float, int]]:
@@ -41,7 +41,7 @@ class Ticker:
 
     async def __aenter__(self) -> Self:
         self._interval = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH)
+        sys.setswitchinterval(SWITCH_INTERVAL)
         self._thread.start()
         return self
 
@@ -64,7 +64,7 @@ class Ticker:
         return due
 
     def _tick(self) -> None:
-        start = time.monotonic_ns() + int(SOON * 1e9)
+        start = time.monotonic_ns() + int(START_DELAY * 1e9)
         for after, messages in schedule(self._rate, self._count):
             intended = start + int(after * 1e9)
             time.sleep(max(0.0, (intended - time.monotonic_ns()) / 1e9))

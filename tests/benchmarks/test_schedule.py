@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from benchmarks.speed.pace import TICK, Ticker, schedule
+from benchmarks.speed.schedule import TICK, Ticker, schedule
 
 
 @pytest.mark.parametrize(("rate", "count"), [(1000.0, 500), (333.0, 100), (90_000.0, 10_000)])

@@ -20,6 +20,6 @@ SLOW = {
 """Those who would take seconds for as many as the others."""
 
 
-def first_count(backend: str, contestant: str, most: int) -> int:
+def initial_count(backend: str, contestant: str, most: int) -> int:
     """Return a count, `most` at the most, that takes some tenths of a second today."""
     return min(most, SLOW.get((backend, contestant), USUAL[backend]))

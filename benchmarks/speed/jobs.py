@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 from .contestant import Contestant, Item, Publishing
 from .counting import Tally
-from .job import Done, Job, Task
 from .latencies import encoded
-from .pace import Ticker
 from .payload import Bodies, head_of
+from .protocol import Job, JobResult, Task
+from .schedule import Ticker
 from .usage import Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Control:
+class JobControl:
     """How a job and who gave it speak to each other."""
 
     begin: Callable[[], Awaitable[None]]
@@ -40,27 +40,27 @@ LOOK = 0.02
 """Seconds after which, at most, it is said that all has come."""
 
 
-async def prepare(contestant: Contestant, job: Job, control: Control) -> Done:
+async def prepare(contestant: Contestant, job: Job, control: JobControl) -> JobResult:
     """Make the topic and the group."""
     await contestant.prepare()
-    return Done()
+    return JobResult()
 
 
-async def connect(contestant: Contestant, job: Job, control: Control) -> Done:
+async def connect(contestant: Contestant, job: Job, control: JobControl) -> JobResult:
     """Measure how long opening a producer takes."""
     began = time.perf_counter()
     async with contestant.publishing():
         seconds = time.perf_counter() - began
-    return Done(seconds=seconds)
+    return JobResult(seconds=seconds)
 
 
-async def publish(contestant: Contestant, job: Job, control: Control) -> Done:
+async def publish(contestant: Contestant, job: Job, control: JobControl) -> JobResult:
     """Publish all as fast as the contestant can. Making the messages is not timed."""
     bodies = Bodies(job.producer, job.size, typed=job.typed, keys=job.keys)
     warm = min(WARM, job.count)
-    marks = Marks(job.count - warm)
+    marks = ProgressMarks(job.count - warm)
     async with contestant.publishing() as publishing:
-        await _send(publishing, bodies.items(0, warm), job, Marks(warm))
+        await _send(publishing, bodies.items(0, warm), job, ProgressMarks(warm))
         chunk = bodies.items(warm, min(CHUNK, job.count - warm))
         await control.begin()
         seconds = making = 0.0
@@ -79,7 +79,7 @@ async def publish(contestant: Contestant, job: Job, control: Control) -> Done:
     return done.model_copy(update=found)
 
 
-class Marks:
+class ProgressMarks:
     """Notes the time at each hundredth of `count` confirmed messages."""
 
     def __init__(self, count: int) -> None:
@@ -101,7 +101,9 @@ class Marks:
         return self._confirmed / max(1, self._count)
 
 
-async def _send(publishing: Publishing, items: Sequence[Item], job: Job, marks: Marks) -> None:
+async def _send(
+    publishing: Publishing, items: Sequence[Item], job: Job, marks: ProgressMarks
+) -> None:
     if job.many:
         for start in range(0, len(items), job.batch):
             batch = items[start : start + job.batch]
@@ -114,13 +116,13 @@ async def _send(publishing: Publishing, items: Sequence[Item], job: Job, marks: 
             group.create_task(_one_by_one(publishing, rest, marks))
 
 
-async def _one_by_one(publishing: Publishing, items: Iterator[Item], marks: Marks) -> None:
+async def _one_by_one(publishing: Publishing, items: Iterator[Item], marks: ProgressMarks) -> None:
     for item in items:
         await publishing.one(item)
         marks.add(1)
 
 
-async def pace(contestant: Contestant, job: Job, control: Control) -> Done:
+async def scheduled_publish(contestant: Contestant, job: Job, control: JobControl) -> JobResult:
     """Publish each message at its time, whatever has become of those before it.
 
     The first ones are sent beforehand, to see that the consumer is there.
@@ -137,7 +139,7 @@ async def pace(contestant: Contestant, job: Job, control: Control) -> Done:
 
     warm = min(WARM, job.count)
     async with contestant.publishing() as publishing:
-        await _send(publishing, bodies.items(0, warm), job, Marks(warm))
+        await _send(publishing, bodies.items(0, warm), job, ProgressMarks(warm))
         await control.begin()
         async with Usage(lambda: len(confirms) / job.count) as usage:
             first = warm
@@ -150,7 +152,7 @@ async def pace(contestant: Contestant, job: Job, control: Control) -> Done:
     return done.model_copy(update={"delay": encoded(delays), "confirm": encoded(confirms)})
 
 
-async def consume(contestant: Contestant, job: Job, control: Control) -> Done:
+async def consume(contestant: Contestant, job: Job, control: JobControl) -> JobResult:
     """Handle and ack until everything has come, or until told to stop."""
     tally = Tally(producers=job.producers, count=job.count, keys=job.keys, typed=job.typed)
     latencies = array("q")
@@ -178,7 +180,7 @@ async def consume(contestant: Contestant, job: Job, control: Control) -> Done:
     return done.model_copy(update=found)
 
 
-async def _watch(tally: Tally, control: Control) -> None:
+async def _watch(tally: Tally, control: JobControl) -> None:
     loop = asyncio.get_running_loop()
     said = loop.time()
     whole = False
@@ -190,10 +192,10 @@ async def _watch(tally: Tally, control: Control) -> None:
             control.progress(tally.handled)
 
 
-ROLES: dict[Task, Callable[[Contestant, Job, Control], Awaitable[Done]]] = {
+JOBS: dict[Task, Callable[[Contestant, Job, JobControl], Awaitable[JobResult]]] = {
     "prepare": prepare,
     "publish": publish,
-    "pace": pace,
+    "scheduled_publish": scheduled_publish,
     "consume": consume,
     "connect": connect,
 }

@@ -9,16 +9,16 @@ from pydantic import BaseModel
 from .contestant import Place
 from .counting import Seen
 
-Task = Literal["prepare", "publish", "pace", "consume", "connect"]
+Task = Literal["prepare", "publish", "scheduled_publish", "consume", "connect"]
 
 
 class Job(BaseModel):
     """One task of one contestant.
 
-    `prepare` makes the topic. `publish` publishes `count` messages as fast as it can, and `pace` at
-    `rate` a second, at times fixed beforehand. `consume` consumes those of all `producers`; with
-    `timed`, the latency of those from number `skip` on is noted. `connect` opens a producer,
-    and closes it again.
+    `prepare` creates the topic and the group. `publish` publishes `count` messages at full speed;
+    `scheduled_publish` publishes them at `rate` messages/s, each at a time fixed in advance.
+    `consume` consumes the messages of all `producers`; with `timed`, it records the latency of
+    those numbered `skip` and above. `connect` opens and closes a producer.
     """
 
     task: Task
@@ -39,7 +39,7 @@ class Job(BaseModel):
     timed: bool = False
 
 
-class Done(BaseModel):
+class JobResult(BaseModel):
     """The report of a job. Times are in seconds, memory in bytes of resident set, of this process.
 
     `cpu` is what all threads of the process took while the job ran. Histograms are HdrHistograms,
@@ -77,5 +77,5 @@ class Event(BaseModel):
     number: int
     kind: Literal["ready", "progress", "done", "failed"]
     handled: int = 0
-    done: Done | None = None
+    done: JobResult | None = None
     error: str = ""
