@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from brokers import BrokersError
 
 from .contestants.native import Native, ToolFailed, natives
+from .environment import Environment
 from .results import Cell, LeftOut, Sample
-from .stage import Stage
 from .workloads import Workload
 
 ROUNDS = 3
@@ -36,11 +36,13 @@ class Tool:
         self.count = min(self.workload.most, max(LEAST, int(fastest * SECONDS)))
 
 
-async def tools(stage: Stage, workloads: Sequence[Workload], left_out: list[LeftOut]) -> list[Tool]:
+async def tools(
+    environment: Environment, workloads: Sequence[Workload], left_out: list[LeftOut]
+) -> list[Tool]:
     """Install the tools of this backend, where they have a part in `workloads`."""
     found: list[Tool] = []
     comparable = [workload for workload in workloads if workload.name in PLACES]
-    for kind in natives(stage.target.backend) if comparable else ():
+    for kind in natives(environment.target.backend) if comparable else ():
         what = f"{kind.backend}: {kind.name}"
         if missing := kind.missing():
             left_out.append(LeftOut(what=what, why=f"needs {missing}"))
@@ -56,9 +58,9 @@ async def tools(stage: Stage, workloads: Sequence[Workload], left_out: list[Left
     return found
 
 
-async def play(stage: Stage, tool: Tool, round: int) -> None:
+async def measure(environment: Environment, tool: Tool, round: int) -> None:
     """Let it publish and consume once; what fails is noted in the cells."""
-    place = stage.place(tool.workload)
+    place = environment.place(tool.workload)
     doing = "publish"
     try:
         await tool.native.prepare(place)
@@ -72,7 +74,7 @@ async def play(stage: Stage, tool: Tool, round: int) -> None:
         if doing in tool.cells:
             tool.cells[doing].failures.append(str(error))
     finally:
-        await stage.sweep(place)
+        await environment.sweep(place)
 
 
 def _note(tool: Tool, doing: str, rate: float | None, round: int) -> None:

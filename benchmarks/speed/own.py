@@ -10,10 +10,10 @@ from statistics import median
 from .contestant import Contestant
 from .contestants import contestants
 from .counting import Account, account
-from .play import supervised
+from .environment import Environment
+from .measurement import supervised
 from .protocol import Job, JobResult
 from .results import Own
-from .stage import Stage
 from .workers import JobFailed, JobHandle
 from .workloads import Workload
 
@@ -36,16 +36,16 @@ def import_time(times: int) -> float:
     return median(once() for _ in range(times))
 
 
-async def connect_time(stage: Stage, own: Own, turns: int) -> None:
+async def connect_time(environment: Environment, own: Own, turns: int) -> None:
     """Note what opening a producer takes, in ms, with anymq and beyond the raw client."""
-    backend = stage.target.backend
+    backend = environment.target.backend
     found = {one.name: one for one in contestants(backend)}
     times: dict[str, list[float]] = {"anymq": [], "raw": []}
     try:
         for turn in range(turns + 1):
             for name in times:
                 if name in found and not found[name].missing():
-                    done = await _connect(stage, found[name])
+                    done = await _connect(environment, found[name])
                     times[name] += [done.seconds * 1000] if turn else []
     except JobFailed as error:
         own.missing[f"connect {backend}"] = str(error)
@@ -57,40 +57,40 @@ async def connect_time(stage: Stage, own: Own, turns: int) -> None:
         own.values[f"connect {backend}"] = medians["anymq"] - medians["raw"]
 
 
-async def _connect(stage: Stage, contestant: type[Contestant]) -> JobResult:
-    place = stage.place(Workload(name="", kind="publish", ability="publish", title=""))
+async def _connect(environment: Environment, contestant: type[Contestant]) -> JobResult:
+    place = environment.place(Workload(name="", kind="publish", ability="publish", title=""))
     job = Job(task="connect", backend=contestant.backend, contestant=contestant.name, place=place)
-    return await stage.worker(contestant, "producer").run(job)
+    return await environment.worker(contestant, "producer").run(job)
 
 
-async def fairness(stage: Stage, own: Own, each: int) -> None:
+async def fairness(environment: Environment, own: Own, each: int) -> None:
     """Note how far the slower of two publishing processes had come when the faster one was done.
 
     1 is a tie. Both publish `each` messages to the same topic; nothing may be lost.
     """
-    contestant = contestants(stage.target.backend)[0]
+    contestant = contestants(environment.target.backend)[0]
     try:
-        share, result = await _side_by_side(stage, contestant, each)
+        share, result = await _side_by_side(environment, contestant, each)
     except JobFailed as error:
-        own.missing[f"fairness {stage.target.backend}"] = str(error)
+        own.missing[f"fairness {environment.target.backend}"] = str(error)
         return
     if result.lost:
-        own.missing[f"fairness {stage.target.backend}"] = f"lost {result.lost}"
+        own.missing[f"fairness {environment.target.backend}"] = f"lost {result.lost}"
     else:
-        own.values[f"fairness {stage.target.backend}"] = share
+        own.values[f"fairness {environment.target.backend}"] = share
 
 
 async def _side_by_side(
-    stage: Stage, contestant: type[Contestant], each: int
+    environment: Environment, contestant: type[Contestant], each: int
 ) -> tuple[float, Account]:
-    place = stage.place(Workload(name="", kind="publish", ability="publish", title=""))
+    place = environment.place(Workload(name="", kind="publish", ability="publish", title=""))
     settings = {
         "backend": contestant.backend,
         "contestant": contestant.name,
         "place": place,
         "count": each,
     }
-    workers = [stage.worker(contestant, f"producer-{number}") for number in range(PUBLISHERS)]
+    workers = [environment.worker(contestant, f"producer-{number}") for number in range(PUBLISHERS)]
     await workers[0].run(Job.model_validate({"task": "prepare", **settings}))
     given: list[JobHandle] = []
     for number, worker in enumerate(workers):
@@ -101,10 +101,10 @@ async def _side_by_side(
         one.go()
     done = await asyncio.gather(*(one.done for one in given))
     consume = Job.model_validate({"task": "consume", "producers": PUBLISHERS, **settings})
-    consumer = await stage.worker(contestant, "consumer-0").submit(consume)
+    consumer = await environment.worker(contestant, "consumer-0").submit(consume)
     consumer.go()
     (consumed,) = await supervised([consumer], PUBLISHERS * each)
-    stage.leave(contestant, place)
+    environment.leave(contestant, place)
     assert consumed.seen is not None
     return share_of_the_slower([one.marks for one in done]), account([consumed.seen], count=each)
 

@@ -17,7 +17,7 @@ from anymq import AnymqError, connect
 
 from .contestant import Contestant, Place
 from .contestants import contestants
-from .play import supervised
+from .measurement import supervised
 from .protocol import Job
 from .servers import backend_of
 from .sweep import sweep

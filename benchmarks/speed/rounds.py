@@ -9,15 +9,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from .acts import Act, Entry, paired, size
+from .cases import Case, OpenCell, paired, size
 from .contestant import Contestant
 from .contestants import contestants
+from .environment import Environment, Turn
+from .measurement import measure_both
 from .natives import ROUNDS as NATIVE_ROUNDS
 from .natives import Tool, tools
-from .natives import play as play_native
-from .play import perform
+from .natives import measure as measure_native
 from .results import Cell, LeftOut
-from .stage import Stage, Turn
 from .workers import JobFailed
 from .workloads import DECIDING, Workload
 
@@ -82,7 +82,7 @@ ONCE = {"redis": frozenset({"anymq+idempotency", "anymq+redis"})}
 class Session:
     """What has been measured on one backend so far."""
 
-    stage: Stage
+    environment: Environment
     scale: Scale
     tell: Tell
     cells: list[Cell] = field(default_factory=list)
@@ -98,7 +98,7 @@ class Session:
             for workload in workloads
             if workload.priority == 0
             for contestant in self._contestants(workload)
-            for worker in self.stage.workers(contestant, workload.consumers)
+            for worker in self.environment.workers(contestant, workload.consumers)
         }
         await asyncio.gather(*(worker.start() for worker in workers.values()))
 
@@ -107,10 +107,10 @@ class Session:
         began = time.monotonic()
         if self.scale.hasty:
             self.tell("making topics and groups")
-            await self.stage.prepare(self._all_turns(workloads))
+            await self.environment.prepare(self._all_turns(workloads))
         else:
             self.tell("the native tools")
-            self._tools = await tools(self.stage, workloads, self.left_out)
+            self._tools = await tools(self.environment, workloads, self.left_out)
             began = time.monotonic()  # installing them takes its time, once
         self._end = began + seconds
         self._late = began + LATE * seconds
@@ -130,14 +130,14 @@ class Session:
     def _all_turns(self, workloads: Sequence[Workload]) -> list[Turn]:
         """Return who needs how many places, should there be time for most of the rounds."""
         return [
-            (act.contestant, act.workload)
-            for act in self._acts(workloads)
-            for _ in range(len(act.rounds) if act.rounds <= PEER_ROUNDS else ENOUGH + 1)
+            (case.contestant, case.workload)
+            for case in self._cases(workloads)
+            for _ in range(len(case.rounds) if case.rounds <= PEER_ROUNDS else ENOUGH + 1)
         ]
 
     async def _group(self, workloads: Sequence[Workload], seconds: float) -> None:
         end = time.monotonic() + seconds
-        acts = await self._warmed_up(self._acts(workloads))
+        cases = await self._warmed_up(self._cases(workloads))
         rounds = min(self.scale.rounds, max((one.rounds for one in workloads), default=0))
         natives = len(self._tools) * NATIVE_SECONDS if workloads[0].priority == 0 else 0.0
         # A warm-up at full speed says nothing of latencies.
@@ -146,21 +146,21 @@ class Session:
         while made < rounds and not (made and self._must_end(made + warm, end, last)):
             round = made + 1
             began = time.monotonic()
-            playing = [act for act in acts if round in act.rounds]
+            measuring = [case for case in cases if round in case.rounds]
             if left := self._rounds_left(rounds, made):
-                size(playing, (end - began - natives) / left)
-            await self._round(playing, round)
+                size(measuring, (end - began - natives) / left)
+            await self._round(measuring, round)
             last = time.monotonic() - began
             if workloads[0].priority == 0 and made < NATIVE_ROUNDS:
-                await self._native(acts, round)
+                await self._native(cases, round)
                 natives *= 1 - 1 / (NATIVE_ROUNDS - made)
             made += 1
         if made + warm < min(ENOUGH, rounds):
             what = ", ".join(workload.name for workload in workloads)
             self._leave_out(f"{what}: rounds from {made + 1} on", NO_TIME)
         if made >= ENOUGH:
-            _without_warm_up(acts)
-        self.cells += [entry.cell for act in acts for entry in act.entries]
+            _without_warm_up(cases)
+        self.cells += [cell.result for case in cases for cell in case.cells]
 
     def _rounds_left(self, rounds: int, made: int) -> int:
         """Return among how many rounds the time is shared out; in haste, some more may fit."""
@@ -175,141 +175,148 @@ class Session:
             return now > self._late
         return now + last > end
 
-    def _acts(self, workloads: Sequence[Workload]) -> list[Act]:
+    def _cases(self, workloads: Sequence[Workload]) -> list[Case]:
         """Return whose turns there are, in which rounds."""
-        entries = [
-            (contestant, Entry(workload, self._cell(workload, contestant)))
+        cells = [
+            (contestant, OpenCell(workload, self._cell(workload, contestant)))
             for workload in workloads
             for contestant in self._contestants(workload)
         ]
-        acts = paired(entries)
-        for act in acts:
-            act.rounds = frozenset(range(1, 1 + max(one.workload.rounds for one in act.entries)))
+        cases = paired(cells)
+        for case in cases:
+            case.rounds = frozenset(range(1, 1 + max(one.workload.rounds for one in case.cells)))
             if self.scale.hasty:
-                if act.contestant.name in ONCE.get(self.stage.target.backend, ()):
-                    act.rounds &= {1}
-                elif not any(_decides(act.contestant, one.workload) for one in act.entries):
-                    act.rounds &= PEER_ROUNDS
-        return acts
+                if case.contestant.name in ONCE.get(self.environment.target.backend, ()):
+                    case.rounds &= {1}
+                elif not any(_decides(case.contestant, one.workload) for one in case.cells):
+                    case.rounds &= PEER_ROUNDS
+        return cases
 
-    async def _warmed_up(self, acts: Sequence[Act]) -> list[Act]:
+    async def _warmed_up(self, cases: Sequence[Case]) -> list[Case]:
         """Let everybody do it once, to know how fast each is. Peers in haste are not asked to."""
-        found: list[Act] = []
-        for act in acts:
-            if self.scale.hasty and act.rounds <= PEER_ROUNDS:
-                found.append(act)
+        found: list[Case] = []
+        for case in cases:
+            if self.scale.hasty and case.rounds <= PEER_ROUNDS:
+                found.append(case)
                 continue
             if time.monotonic() > self._late:
-                self._leave_out(act.name.replace(": ", ", "), NO_TIME)
+                self._leave_out(case.name.replace(": ", ", "), NO_TIME)
                 continue
-            self.tell(f"{act.name} warms up")
+            self.tell(f"{case.name} warms up")
             try:
-                await self._try(act)
+                await self._try(case)
             except JobFailed as error:
-                self._leave_out(act.name.replace(": ", ", "), str(error))
+                self._leave_out(case.name.replace(": ", ", "), str(error))
                 continue
-            found.append(act)
-        await self.stage.clear()
-        return self._at_all_loads(found) if acts and acts[0].workload.loads else found
+            found.append(case)
+        await self.environment.clear()
+        return self._at_all_loads(found) if cases and cases[0].workload.loads else found
 
-    async def _try(self, act: Act) -> None:
+    async def _try(self, case: Case) -> None:
         """Find out how fast it is. In haste the first try counts as the first round."""
-        workload = act.workload
+        workload = case.workload
         if workload.kind == "latency":
             workload = replace(workload, kind="flow")
-        count = act.count
+        count = case.count
         while True:
             began = time.monotonic()
             done = asyncio.Event()
-            playing = asyncio.create_task(
-                perform(self.stage, workload, act.contestant, count=count, round=0, quiet=done.set)
+            measuring = asyncio.create_task(
+                measure_both(
+                    self.environment,
+                    workload,
+                    case.contestant,
+                    count=count,
+                    round=0,
+                    quiet=done.set,
+                )
             )
-            taken = await self._quiet(playing, done, began)
-            played = await playing
-            if void := played.published.void or played.consumed.void:
+            taken = await self._quiet(measuring, done, began)
+            measured = await measuring
+            if void := measured.published.void or measured.consumed.void:
                 raise JobFailed(void)
-            act.note(played, count, taken)
+            case.note(measured, count, taken)
             wanted = CAPACITY if workload.loads else TOO_SHORT
-            rate = max(entry.speed for entry in act.entries)
-            short = count / rate < wanted and played.consumed.busy < LONG_ENOUGH
+            rate = max(cell.speed for cell in case.cells)
+            short = count / rate < wanted and measured.consumed.busy < LONG_ENOUGH
             if not short and self.scale.hasty and not workload.loads:
-                for entry in act.entries:
-                    entry.cell.samples.append(entry.sample_of(played))
+                for cell in case.cells:
+                    cell.result.samples.append(cell.sample_of(measured))
             if not short or count == workload.most:
                 return
             count = min(workload.most, max(2 * count, int(1.5 * wanted * rate)))
 
     async def _quiet(
-        self, playing: asyncio.Task[object], done: asyncio.Event, began: float
+        self, measuring: asyncio.Task[object], done: asyncio.Event, began: float
     ) -> float:
         """Wait until nothing goes on but closing; return how long that took."""
         waiting = asyncio.create_task(done.wait())
-        await asyncio.wait((playing, waiting), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((measuring, waiting), return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-        if not self.stage.target.shared:
-            await asyncio.wait((playing,))
+        if not self.environment.target.shared:
+            await asyncio.wait((measuring,))
         return time.monotonic() - began
 
-    def _at_all_loads(self, acts: Sequence[Act]) -> list[Act]:
+    def _at_all_loads(self, cases: Sequence[Case]) -> list[Case]:
         """The same rates for all: shares of what the slowest of them carries."""
-        capacity = min((act.speed for act in acts), default=0.0)
+        capacity = min((case.speed for case in cases), default=0.0)
         return [
             replace(
-                act,
+                case,
                 offered=load * capacity,
-                entries=[replace(entry, cell=_at(entry.cell, load)) for entry in act.entries],
+                cells=[replace(cell, result=_at(cell.result, load)) for cell in case.cells],
             )
-            for load in (acts[0].workload.loads[: self.scale.loads] if acts else ())
-            for act in acts
+            for load in (cases[0].workload.loads[: self.scale.loads] if cases else ())
+            for case in cases
         ]
 
-    async def _round(self, acts: Sequence[Act], round: int) -> None:
-        turns = list(acts)
+    async def _round(self, cases: Sequence[Case], round: int) -> None:
+        turns = list(cases)
         random.Random(SEED + round).shuffle(turns)
         # The same workload of all contestants as close together as can be.
-        turns.sort(key=lambda act: (act.workload.name, act.load))
-        turns = [act for act in turns if act.failed < 2]
+        turns.sort(key=lambda case: (case.workload.name, case.load))
+        turns = [case for case in turns if case.failed < 2]
         if not self.scale.hasty:
-            await self.stage.prepare([(act.contestant, act.workload) for act in turns])
+            await self.environment.prepare([(case.contestant, case.workload) for case in turns])
         closing: list[asyncio.Task[object]] = []
-        for act in turns:
-            self.tell(f"{act.name}, round {round}")
+        for case in turns:
+            self.tell(f"{case.name}, round {round}")
             done = asyncio.Event()
-            playing = asyncio.create_task(self._play(act, round, done))
-            closing.append(playing)
-            await self._quiet(playing, done, 0.0)
+            measuring = asyncio.create_task(self._measure(case, round, done))
+            closing.append(measuring)
+            await self._quiet(measuring, done, 0.0)
         await asyncio.gather(*closing)
-        await self.stage.clear()
+        await self.environment.clear()
 
-    async def _play(self, act: Act, round: int, done: asyncio.Event) -> None:
+    async def _measure(self, case: Case, round: int, done: asyncio.Event) -> None:
         try:
-            played = await perform(
-                self.stage,
-                act.workload,
-                act.contestant,
-                count=act.count,
+            measured = await measure_both(
+                self.environment,
+                case.workload,
+                case.contestant,
+                count=case.count,
                 round=round,
-                rate=act.offered,
+                rate=case.offered,
                 quiet=done.set,
             )
         except JobFailed as error:
-            act.failed += 1
-            for entry in act.entries:
-                entry.cell.failures.append(str(error))
+            case.failed += 1
+            for cell in case.cells:
+                cell.result.failures.append(str(error))
         else:
-            for entry in act.entries:
-                entry.cell.samples.append(entry.sample_of(played))
-                entry.speed = entry.speed or entry.sample_of(played).rate
+            for cell in case.cells:
+                cell.result.samples.append(cell.sample_of(measured))
+                cell.speed = cell.speed or cell.sample_of(measured).rate
 
-    async def _native(self, acts: Sequence[Act], round: int) -> None:
+    async def _native(self, cases: Sequence[Case], round: int) -> None:
         for tool in self._tools:
             self.tell(f"the native tool, round {round}")
-            tool.size(entry.speed for act in acts for entry in act.entries)
-            await play_native(self.stage, tool, round)
+            tool.size(cell.speed for case in cases for cell in case.cells)
+            await measure_native(self.environment, tool, round)
 
     def _contestants(self, workload: Workload) -> list[type[Contestant]]:
         found: list[type[Contestant]] = []
-        backend = self.stage.target.backend
+        backend = self.environment.target.backend
         if workload.backends is not None and backend not in workload.backends:
             return found
         for one in contestants(backend):
@@ -325,7 +332,7 @@ class Session:
 
     def _cell(self, workload: Workload, contestant: type[Contestant]) -> Cell:
         return Cell(
-            backend=self.stage.target.backend,
+            backend=self.environment.target.backend,
             workload=workload.name,
             contestant=contestant.name,
             durability=contestant.durability,
@@ -333,7 +340,7 @@ class Session:
         )
 
     def _leave_out(self, what: str, why: str) -> None:
-        one = LeftOut(what=f"{self.stage.target.backend}: {what}", why=why)
+        one = LeftOut(what=f"{self.environment.target.backend}: {what}", why=why)
         if one not in self.left_out:
             self.left_out.append(one)
 
@@ -342,11 +349,11 @@ def _at(cell: Cell, load: float) -> Cell:
     return cell.model_copy(update={"load": load, "samples": [], "failures": []})
 
 
-def _without_warm_up(acts: Sequence[Act]) -> None:
+def _without_warm_up(cases: Sequence[Case]) -> None:
     """Let the warm-up not count where there is something better."""
-    for entry in (entry for act in acts for entry in act.entries):
-        later = [sample for sample in entry.cell.samples if sample.round]
-        entry.cell.samples = later or entry.cell.samples
+    for cell in (cell for case in cases for cell in case.cells):
+        later = [sample for sample in cell.result.samples if sample.round]
+        cell.result.samples = later or cell.result.samples
 
 
 def _decides(contestant: type[Contestant], workload: Workload) -> bool:

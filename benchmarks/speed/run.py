@@ -12,13 +12,13 @@ from pathlib import Path
 
 import anymq
 
+from .environment import Environment
 from .fork_server import ForkServer
 from .machine import commit, machine
 from .own import connect_time, fairness, import_time
 from .results import Backend, LeftOut, Machine, Own, Report
 from .rounds import Scale, Session
 from .servers import Target, backend_of, targets
-from .stage import Stage
 from .workers import ROOT, JobFailed
 from .workloads import Workload
 
@@ -91,15 +91,17 @@ class Run:
 
         scale, folder = self._plan.scale, self._plan.folder
         tidy = not scale.hasty or target.server is None
-        async with Stage(target, folder, fork_server=self._fork_server, tidy=tidy) as stage:
-            session = Session(stage, scale, tell)
+        async with Environment(
+            target, folder, fork_server=self._fork_server, tidy=tidy
+        ) as environment:
+            session = Session(environment, scale, tell)
             self._sessions.append(session)
             tell("connecting")
             await session.start(self._plan.workloads)
-            await connect_time(stage, self._own, scale.connects)
+            await connect_time(environment, self._own, scale.connects)
             if target.backend == "sqlite":
                 tell("two processes at once")
-                await fairness(stage, self._own, scale.publishes)
+                await fairness(environment, self._own, scale.publishes)
             await session.measure(self._plan.workloads, end - time.monotonic())
         self._backends.append(described.model_copy(update={"memory": target.memory()}))
 

@@ -9,11 +9,11 @@ import psutil
 import pytest
 
 from benchmarks.speed.contestants import contestant
+from benchmarks.speed.environment import Environment
 from benchmarks.speed.fork_server import ForkServer
-from benchmarks.speed.play import play
+from benchmarks.speed.measurement import measure
 from benchmarks.speed.protocol import Job
 from benchmarks.speed.servers import Target
-from benchmarks.speed.stage import Stage
 from benchmarks.speed.workers import JobFailed, WorkerProcess
 from benchmarks.speed.workloads import chosen
 
@@ -30,10 +30,10 @@ def target(folder: Path) -> Target:
 
 async def test_forked_workers_publish_and_consume(fork_server: ForkServer, tmp_path: Path) -> None:
     (workload,) = chosen(["consume"])
-    async with Stage(target(tmp_path), tmp_path, fork_server=fork_server) as stage:
+    async with Environment(target(tmp_path), tmp_path, fork_server=fork_server) as environment:
         for round in range(2):
             anymq = contestant("sqlite", "anymq")
-            sample = await play(stage, workload, anymq, count=300, round=round)
+            sample = await measure(environment, workload, anymq, count=300, round=round)
             assert not sample.void
     assert (tmp_path / "sqlite-anymq-producer.log").exists()
 
@@ -41,8 +41,8 @@ async def test_forked_workers_publish_and_consume(fork_server: ForkServer, tmp_p
 async def test_a_worker_that_is_killed_is_followed_by_another(
     fork_server: ForkServer, tmp_path: Path
 ) -> None:
-    async with Stage(target(tmp_path), tmp_path, fork_server=fork_server) as stage:
-        place = stage.place(chosen(["consume"])[0])
+    async with Environment(target(tmp_path), tmp_path, fork_server=fork_server) as environment:
+        place = environment.place(chosen(["consume"])[0])
         waits = Job(task="publish", backend="sqlite", contestant="anymq", place=place, count=10)
         worker = WorkerProcess("killed", tmp_path, fork_server=fork_server)
         given = await worker.submit(waits)

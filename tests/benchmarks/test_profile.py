@@ -12,8 +12,8 @@ from benchmarks.__main__ import main
 def test_publishing_and_consuming_are_drawn(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/bench.db"
     assert main(["profile", url, "--messages", "2000", "--output", str(tmp_path)]) == 0
-    for stage in ("publish", "consume"):
-        drawing = (tmp_path / f"sqlite-{stage}.svg").read_text()
+    for environment in ("publish", "consume"):
+        drawing = (tmp_path / f"sqlite-{environment}.svg").read_text()
         assert "</svg>" in drawing
         assert "anymq" in drawing
 

@@ -9,12 +9,12 @@ import pytest
 
 import anymq
 from benchmarks.speed.contestants import contestant
+from benchmarks.speed.environment import Environment
 from benchmarks.speed.latencies import percentiles
-from benchmarks.speed.play import play
+from benchmarks.speed.measurement import measure
 from benchmarks.speed.protocol import Job
 from benchmarks.speed.rounds import Scale, Session
 from benchmarks.speed.servers import Target
-from benchmarks.speed.stage import Stage
 from benchmarks.speed.workers import JobFailed
 from benchmarks.speed.workloads import WORKLOADS, chosen
 
@@ -31,9 +31,9 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
 
 @pytest.mark.parametrize("name", ["publish", "publish-many", "consume", "typed", "ordered"])
 async def test_everything_is_counted(target: Target, name: str, tmp_path: Path) -> None:
-    async with Stage(target, tmp_path) as stage:
+    async with Environment(target, tmp_path) as environment:
         anymq_here = contestant(target.backend, "anymq")
-        sample = await play(stage, BY_NAME[name], anymq_here, count=300, round=0)
+        sample = await measure(environment, BY_NAME[name], anymq_here, count=300, round=0)
     assert not sample.void
     assert sample.account is not None
     assert (sample.account.messages, sample.account.lost) == (300, 0)
@@ -41,9 +41,9 @@ async def test_everything_is_counted(target: Target, name: str, tmp_path: Path) 
 
 
 async def test_latency_counts_from_the_intended_time(target: Target, tmp_path: Path) -> None:
-    async with Stage(target, tmp_path) as stage:
-        sample = await play(
-            stage,
+    async with Environment(target, tmp_path) as environment:
+        sample = await measure(
+            environment,
             BY_NAME["latency"],
             contestant(target.backend, "anymq"),
             count=400,
@@ -59,17 +59,19 @@ async def test_latency_counts_from_the_intended_time(target: Target, tmp_path: P
 
 async def test_a_topic_is_deleted_after_its_run(tmp_path: Path) -> None:
     target = Target(backend="sqlite", url=f"sqlite:///{tmp_path}/bench.db")
-    async with Stage(target, tmp_path) as stage:
-        await play(stage, BY_NAME["consume"], contestant("sqlite", "anymq"), count=100, round=0)
+    async with Environment(target, tmp_path) as environment:
+        await measure(
+            environment, BY_NAME["consume"], contestant("sqlite", "anymq"), count=100, round=0
+        )
     async with anymq.connect(target.url) as broker:
         assert await broker.admin.topics() == []
 
 
 async def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
     target = Target(backend="sqlite", url=f"sqlite:///{tmp_path}/bench.db")
-    async with Stage(target, tmp_path) as stage:
+    async with Environment(target, tmp_path) as environment:
         anymq_here = contestant("sqlite", "anymq")
-        place = stage.place(BY_NAME["publish"])
+        place = environment.place(BY_NAME["publish"])
         broken = Job(
             task="prepare",
             backend="sqlite",
@@ -77,14 +79,14 @@ async def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
             place=type(place)(url="sqlite:////nowhere/at/all.db", topic="orders"),
         )
         with pytest.raises(JobFailed, match="nowhere"):
-            await stage.worker(anymq_here, "producer").run(broken)
+            await environment.worker(anymq_here, "producer").run(broken)
 
 
 async def test_rounds_take_turns_and_make_cells(tmp_path: Path) -> None:
     target = Target(backend="memory", url="memory://bench")
     said: list[str] = []
-    async with Stage(target, tmp_path) as stage:
-        session = Session(stage, TINY, said.append)
+    async with Environment(target, tmp_path) as environment:
+        session = Session(environment, TINY, said.append)
         short = [replace(one, seconds=0.1) for one in chosen(["consume", "latency"])]
         await session.measure(short, 60.0)
     cells = {(cell.workload, cell.contestant, cell.load): cell for cell in session.cells}
@@ -103,8 +105,8 @@ async def test_in_haste_the_warm_up_counts_until_there_is_better(tmp_path: Path)
     rounds: list[list[int]] = []
     for times in (1, 3):
         scale = replace(TINY, rounds=times, hasty=True)
-        async with Stage(target, tmp_path) as stage:
-            session = Session(stage, scale, lambda text: None)
+        async with Environment(target, tmp_path) as environment:
+            session = Session(environment, scale, lambda text: None)
             await session.measure(short, 120.0)
         ours = [cell for cell in session.cells if cell.contestant == "anymq"]
         assert [cell.workload for cell in ours] == ["publish-many", "consume"]
@@ -113,8 +115,8 @@ async def test_in_haste_the_warm_up_counts_until_there_is_better(tmp_path: Path)
 
 
 async def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:
-    async with Stage(Target(backend="memory", url="memory://bench"), tmp_path) as stage:
-        session = Session(stage, TINY, lambda text: None)
+    async with Environment(Target(backend="memory", url="memory://bench"), tmp_path) as environment:
+        session = Session(environment, TINY, lambda text: None)
         await session.measure(chosen(["consume", "typed"]), -1.0)
     assert session.cells == []
     assert [one.what for one in session.left_out] == ["memory: consume", "memory: typed"]

@@ -15,9 +15,9 @@ import anymq
 from anymq.url import URL
 from benchmarks.speed.contestants import contestant
 from benchmarks.speed.contestants.anymq import STORE_VARIABLE
-from benchmarks.speed.play import play
+from benchmarks.speed.environment import Environment
+from benchmarks.speed.measurement import measure
 from benchmarks.speed.servers import Target
-from benchmarks.speed.stage import Stage
 from benchmarks.speed.workloads import WORKLOADS
 from brokers import NAMES, server
 
@@ -73,10 +73,10 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 @pytest.mark.parametrize("name", ["anymq", "raw"])
 async def test_it_counts_and_cleans(target: Target, name: str, tmp_path: Path) -> None:
-    async with Stage(target, tmp_path) as stage:
+    async with Environment(target, tmp_path) as environment:
         found = contestant(target.backend, name)
-        sample = await play(stage, BY_NAME["consume"], found, count=300, round=0)
-        token = stage.token
+        sample = await measure(environment, BY_NAME["consume"], found, count=300, round=0)
+        token = environment.token
     assert sample.account is not None
     assert (sample.account.messages, sample.account.lost) == (300, 0)
     await _nothing_left(target, token)
@@ -88,10 +88,10 @@ async def test_the_notes_of_idempotency_are_deleted_too(
 ) -> None:
     target = Target(backend="redis", url=server("redis").url)
     monkeypatch.setenv(STORE_VARIABLE, target.url)
-    async with Stage(target, tmp_path) as stage:
+    async with Environment(target, tmp_path) as environment:
         found = contestant("redis", "anymq+redis")
-        await play(stage, BY_NAME["consume"], found, count=100, round=0)
-        token = stage.token
+        await measure(environment, BY_NAME["consume"], found, count=100, round=0)
+        token = environment.token
     await _nothing_left(target, token)
 
 

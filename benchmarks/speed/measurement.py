@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from .contestant import Contestant, Place
 from .contestants import contestant
 from .counting import Account, Seen, account, steady_rate
+from .environment import Environment
 from .jobs import WARM
 from .protocol import Job, JobResult
 from .results import Sample
-from .stage import Stage
 from .workers import JobFailed, JobHandle, WorkerProcess
 from .workloads import Workload
 
@@ -25,8 +25,8 @@ LONGEST = 180.0
 LOOK = 0.02
 
 
-async def play(
-    stage: Stage,
+async def measure(
+    environment: Environment,
     workload: Workload,
     contestant: type[Contestant],
     *,
@@ -35,20 +35,22 @@ async def play(
     rate: float = 0.0,
 ) -> Sample:
     """Measure once, with `count` messages; raises `JobFailed`. `rate` is for latency workloads."""
-    played = await perform(stage, workload, contestant, count=count, round=round, rate=rate)
-    return played.published if workload.kind == "publish" else played.consumed
+    measured = await measure_both(
+        environment, workload, contestant, count=count, round=round, rate=rate
+    )
+    return measured.published if workload.kind == "publish" else measured.consumed
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class Measurement:
     """What one measurement tells of the two sides."""
 
     published: Sample
     consumed: Sample
 
 
-async def perform(
-    stage: Stage,
+async def measure_both(
+    environment: Environment,
     workload: Workload,
     contestant: type[Contestant],
     *,
@@ -56,20 +58,20 @@ async def perform(
     round: int,
     rate: float = 0.0,
     quiet: Callable[[], None] = lambda: None,
-) -> Played:
+) -> Measurement:
     """Measure both sides once; raises `JobFailed`.
 
     Calls `quiet` when all has been handled, and only closing is left.
     """
-    place = await stage.ready(contestant, workload)
-    run = _Run(stage, workload, contestant, place, count, quiet)
+    place = await environment.ready(contestant, workload)
+    run = _Runner(environment, workload, contestant, place, count, quiet)
     try:
         async with asyncio.timeout(LONGEST):
             if workload.kind in ("publish", "drain"):
-                played = await run.both()
+                measured = await run.both()
             else:
                 flown = await run.flow(rate)
-                played = Played(flown, flown)
+                measured = Measurement(flown, flown)
     except TimeoutError:
         await run.kill()
         raise JobFailed(f"took more than {LONGEST:g} s") from None
@@ -77,24 +79,24 @@ async def perform(
         await run.kill()
         raise
     finally:
-        stage.leave(contestant, place)
+        environment.leave(contestant, place)
     found = {"round": round, "server_cpu": run.server_cpu}
-    return Played(
-        played.published.model_copy(update=found), played.consumed.model_copy(update=found)
+    return Measurement(
+        measured.published.model_copy(update=found), measured.consumed.model_copy(update=found)
     )
 
 
-class _Run:
+class _Runner:
     def __init__(
         self,
-        stage: Stage,
+        environment: Environment,
         workload: Workload,
         contestant: type[Contestant],
         place: Place,
         count: int,
         quiet: Callable[[], None],
     ) -> None:
-        self._target = stage.target
+        self._target = environment.target
         self._workload = workload
         self._contestant = contestant
         self._reader = _reader(workload, contestant)
@@ -104,8 +106,8 @@ class _Run:
         self._cpu = self._target.cpu()
         self.server_cpu: float | None = None
         """CPU seconds of the server a million messages, up to when all had been handled."""
-        self.producer = stage.worker(contestant, "producer")
-        self._consumers = stage.workers(self._reader, workload.consumers)[1:]
+        self.producer = environment.worker(contestant, "producer")
+        self._consumers = environment.workers(self._reader, workload.consumers)[1:]
 
     def _ended(self) -> None:
         cpu = self._target.cpu()
@@ -134,7 +136,7 @@ class _Run:
         for worker in (self.producer, *self._consumers):
             await worker.kill()
 
-    async def both(self) -> Played:
+    async def both(self) -> Measurement:
         """Publish with the clock running, and then consume with the clock running."""
         handle = await self._ready(self.producer, self.job("publish"))
         handle.go()
@@ -143,7 +145,7 @@ class _Run:
         consumed = await supervised(await self._consume(), self._count, self._ended)
         emptied = steady_rate(_seen(consumed)) or self._count / (time.perf_counter() - began)
         busy = done.seconds + self._count / emptied
-        return Played(
+        return Measurement(
             self._sample(done.messages / done.seconds, [done], consumed, busy),
             self._sample(emptied, consumed, consumed, busy),
         )
@@ -199,11 +201,11 @@ class _Run:
         )
 
 
-def _reader(workload: Workload, played: type[Contestant]) -> type[Contestant]:
+def _reader(workload: Workload, measured: type[Contestant]) -> type[Contestant]:
     """Return who reads what is published: somebody else only where nobody times it."""
-    if workload.kind == "publish" and played.counted_by:
-        return contestant(played.backend, played.counted_by)
-    return played
+    if workload.kind == "publish" and measured.counted_by:
+        return contestant(measured.backend, measured.counted_by)
+    return measured
 
 
 def _void(result: Account, *, ordered: bool) -> str:

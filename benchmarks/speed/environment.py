@@ -31,7 +31,7 @@ Kind = tuple[str, int, bool]
 """What a place is good for: who made it, its partitions, whether it is ordered."""
 
 
-class Stage:
+class Environment:
     """A backend with the workers that play on it; use it as a context.
 
     `token` is in the names of everything that is made there. With `tidy` that is deleted again;

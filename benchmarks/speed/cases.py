@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from .contestant import Contestant
 from .initial_count import initial_count
-from .play import Played
+from .measurement import Measurement
 from .results import Cell, Sample
 from .workloads import Workload
 
@@ -22,25 +22,25 @@ LONGER = 3.0
 
 
 @dataclass
-class Entry:
+class OpenCell:
     """A cell in the making."""
 
     workload: Workload
-    cell: Cell
+    result: Cell
     speed: float = 0.0
 
-    def sample_of(self, played: Played) -> Sample:
+    def sample_of(self, measured: Measurement) -> Sample:
         """Return the side that its workload asks for."""
-        return played.published if self.workload.kind == "publish" else played.consumed
+        return measured.published if self.workload.kind == "publish" else measured.consumed
 
 
 @dataclass
-class Act:
+class Case:
     """One contestant's turn. Publishing and consuming the same messages fills two cells."""
 
     contestant: type[Contestant]
     workload: Workload
-    entries: list[Entry]
+    cells: list[OpenCell]
     rounds: frozenset[int] = frozenset()
     """Those in which it takes part."""
     unit: float = 0.0
@@ -59,12 +59,12 @@ class Act:
     @property
     def name(self) -> str:
         """What is said of it while it plays."""
-        return f"{'+'.join(one.workload.name for one in self.entries)}: {self.contestant.name}"
+        return f"{'+'.join(one.workload.name for one in self.cells)}: {self.contestant.name}"
 
     @property
     def load(self) -> float:
         """The share of the capacity that is offered to it; 0 for all there is."""
-        return self.entries[0].cell.load or 0.0
+        return self.cells[0].result.load or 0.0
 
     @property
     def speed(self) -> float:
@@ -74,7 +74,7 @@ class Act:
         """
         if self.offered:
             return self.offered
-        fastest = max(one.speed for one in self.entries)
+        fastest = max(one.speed for one in self.cells)
         return min(fastest, LONGER / self.unit) if self.unit else fastest
 
     def seconds(self, share: float) -> float:
@@ -82,11 +82,11 @@ class Act:
         speed = self.speed
         return speed * self.workload.seconds * share * max(self.unit, 1 / speed) if speed else 0.0
 
-    def note(self, played: Played, count: int, taken: float) -> None:
+    def note(self, measured: Measurement, count: int, taken: float) -> None:
         """Learn how fast it is, and how long a measurement takes beyond its messages."""
-        for entry in self.entries:
-            entry.speed = entry.sample_of(played).rate
-        busy = played.consumed.busy
+        for cell in self.cells:
+            cell.speed = cell.sample_of(measured).rate
+        busy = measured.consumed.busy
         self.unit = busy / count
         self.overhead = max(0.0, taken - busy)
 
@@ -98,19 +98,19 @@ class Act:
             self.count = min(max(count, least), self.workload.most)
 
 
-def paired(entries: Sequence[tuple[type[Contestant], Entry]]) -> list[Act]:
+def paired(cells: Sequence[tuple[type[Contestant], OpenCell]]) -> list[Case]:
     """Put together what the same contestant can do with the same messages."""
-    acts: list[Act] = []
-    for contestant, entry in entries:
-        for act in acts:
-            if act.contestant.name == contestant.name and _same(act.workload, entry.workload):
-                act.entries.append(entry)
-                if entry.workload.kind == "drain":
-                    act.workload = entry.workload
+    cases: list[Case] = []
+    for contestant, cell in cells:
+        for case in cases:
+            if case.contestant.name == contestant.name and _same(case.workload, cell.workload):
+                case.cells.append(cell)
+                if cell.workload.kind == "drain":
+                    case.workload = cell.workload
                 break
         else:
-            acts.append(Act(contestant, entry.workload, [entry]))
-    return acts
+            cases.append(Case(contestant, cell.workload, [cell]))
+    return cases
 
 
 def _same(one: Workload, other: Workload) -> bool:
@@ -124,11 +124,11 @@ def _nameless(workload: Workload) -> Workload:
     return replace(workload, name="", kind="drain", ability="", title="", weight=1.0)
 
 
-def size(acts: Iterable[Act], seconds: float) -> None:
+def size(cases: Iterable[Case], seconds: float) -> None:
     """Choose how many messages each takes, so that all together take so long."""
-    chosen = list(acts)
-    wanted = sum(act.seconds(1.0) for act in chosen)
-    free = seconds - sum(act.overhead for act in chosen)
+    chosen = list(cases)
+    wanted = sum(case.seconds(1.0) for case in chosen)
+    free = seconds - sum(case.overhead for case in chosen)
     share = min(1.0, max(0.0, free / wanted)) if wanted else 0.0
-    for act in chosen:
-        act.size(share)
+    for case in chosen:
+        case.size(share)
