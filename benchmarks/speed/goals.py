@@ -95,8 +95,8 @@ def _rate(workload: str, backend: str) -> Figure:
     return figure
 
 
-def _own(name: str) -> Figure:
-    return lambda report: report.own.values.get(name)
+def _microbenchmark(name: str) -> Figure:
+    return lambda report: report.microbenchmarks.values.get(name)
 
 
 def _latency(backend: str, percent: str) -> Figure:
@@ -209,7 +209,7 @@ def _absolute() -> Iterator[Goal]:
         what="the slower of two publishing processes, when the faster one is done",
         backend="sqlite",
         limit=0.5,
-        figure=_own("fairness sqlite"),
+        figure=_microbenchmark("fairness sqlite"),
     )
     yield rate("publish to handler", "memory", "through", 300_000)
 
@@ -233,11 +233,11 @@ def _footprint() -> Iterator[Goal]:
         limit=150.0,
         most=True,
         unit="ms",
-        figure=_own("import anymq"),
+        figure=_microbenchmark("import anymq"),
     )
     for backend in ("kafka", "rabbitmq", "nats", "redis"):
         what = "connect, beyond the raw client"
-        figure = _own(f"connect {backend}")
+        figure = _microbenchmark(f"connect {backend}")
         yield Goal(what=what, backend=backend, limit=20.0, most=True, unit="ms", figure=figure)
 
 

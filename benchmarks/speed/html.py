@@ -211,7 +211,7 @@ def _machine(report: Report) -> str:
         **{one.name: f"{one.version} at {one.where}" for one in report.backends},
         **{
             name: f"{value:.2f}" if name.startswith("fairness") else f"{value:.1f} ms"
-            for name, value in report.own.values.items()
+            for name, value in report.microbenchmarks.values.items()
         },
     }
     return _table(["", ""], ([escape(name), escape(text)] for name, text in facts.items()), text=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from statistics import median
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from .counting import Account
 
@@ -126,7 +126,7 @@ class Machine(BaseModel):
     packages: dict[str, str]
 
 
-class Own(BaseModel):
+class Microbenchmarks(BaseModel):
     """Small measurements that are no workload, by name; medians."""
 
     values: dict[str, float] = {}
@@ -143,6 +143,8 @@ class LeftOut(BaseModel):
 class Report(BaseModel):
     """A whole run."""
 
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
     schema_version: int = SCHEMA
     started: str
     seconds: float
@@ -156,7 +158,7 @@ class Report(BaseModel):
     machine: Machine
     backends: list[Backend]
     cells: list[Cell]
-    own: Own
+    microbenchmarks: Microbenchmarks = Field(validation_alias="own", serialization_alias="own")
     left_out: list[LeftOut]
 
     def cell(

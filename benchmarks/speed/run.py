@@ -15,8 +15,8 @@ import anymq
 from .environment import Environment
 from .fork_server import ForkServer
 from .machine import commit, machine
-from .own import connect_time, fairness, import_time
-from .results import Backend, LeftOut, Machine, Own, Report
+from .microbench import connect_time, fairness, import_time
+from .results import Backend, LeftOut, Machine, Microbenchmarks, Report
 from .rounds import Scale, Session
 from .servers import Target, backend_of, targets
 from .workers import ROOT, JobFailed
@@ -59,7 +59,7 @@ class Run:
         self._fork_server = fork_server
         self._at = at
         self._began = time.monotonic()
-        self._own = Own()
+        self._microbenchmarks = Microbenchmarks()
         self._backends: list[Backend] = []
         self._sessions: list[Session] = []
 
@@ -70,7 +70,7 @@ class Run:
 
     async def measure(self, found: Sequence[Target]) -> None:
         """Measure all of these, in the time that is there."""
-        self._own.values["import anymq"] = import_time(self._plan.scale.imports)
+        self._microbenchmarks.values["import anymq"] = import_time(self._plan.scale.imports)
         shares = [SHARES[target.backend] for target in found]
         whole = seconds_of(self._plan)
         end = time.monotonic() + whole
@@ -80,7 +80,7 @@ class Run:
             try:
                 await self._backend(target, max(left, least))
             except (anymq.AnymqError, JobFailed, OSError) as error:
-                self._own.missing[target.backend] = str(error)
+                self._microbenchmarks.missing[target.backend] = str(error)
 
     async def _backend(self, target: Target, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -98,17 +98,19 @@ class Run:
             self._sessions.append(session)
             tell("connecting")
             await session.start(self._plan.workloads)
-            await connect_time(environment, self._own, scale.connects)
+            await connect_time(environment, self._microbenchmarks, scale.connects)
             if target.backend == "sqlite":
                 tell("two processes at once")
-                await fairness(environment, self._own, scale.publishes)
+                await fairness(environment, self._microbenchmarks, scale.publishes)
             await session.measure(self._plan.workloads, end - time.monotonic())
         self._backends.append(described.model_copy(update={"memory": target.memory()}))
 
     def report(self, where: Machine, started: datetime, left_out: Sequence[LeftOut]) -> Report:
         """Put together what was measured."""
         plan = self._plan
-        failed = [LeftOut(what=name, why=why) for name, why in self._own.missing.items()]
+        failed = [
+            LeftOut(what=name, why=why) for name, why in self._microbenchmarks.missing.items()
+        ]
         return Report(
             started=started.isoformat(timespec="seconds"),
             seconds=self.seconds,
@@ -121,7 +123,7 @@ class Run:
             machine=where,
             backends=self._backends,
             cells=[cell for session in self._sessions for cell in session.cells],
-            own=self._own,
+            microbenchmarks=self._microbenchmarks,
             left_out=[
                 *left_out,
                 *(one for session in self._sessions for one in session.left_out),

@@ -19,7 +19,16 @@ from benchmarks.speed.history import append
 from benchmarks.speed.html import page
 from benchmarks.speed.latencies import encoded, percentiles
 from benchmarks.speed.plots import overview
-from benchmarks.speed.results import Backend, Cell, LeftOut, Machine, Own, Report, Sample, ratio
+from benchmarks.speed.results import (
+    Backend,
+    Cell,
+    LeftOut,
+    Machine,
+    Microbenchmarks,
+    Report,
+    Sample,
+    ratio,
+)
 from benchmarks.speed.table import print_goals, print_report
 from benchmarks.speed.words import count, swing
 
@@ -55,7 +64,7 @@ def cell(backend: str, workload: str, contestant: str, *rates: float, **more: An
     )
 
 
-def report(*cells: Cell, chosen: tuple[str, ...] = ("redis",), **own: Any) -> Report:
+def report(*cells: Cell, chosen: tuple[str, ...] = ("redis",), **microbenchmarks: Any) -> Report:
     return Report(
         started="2026-11-21T12:00:00+00:00",
         seconds=61.0,
@@ -86,7 +95,9 @@ def report(*cells: Cell, chosen: tuple[str, ...] = ("redis",), **own: Any) -> Re
             for name in chosen
         ],
         cells=list(cells),
-        own=Own(values={name.replace("_", " "): value for name, value in own.items()}),
+        microbenchmarks=Microbenchmarks(
+            values={name.replace("_", " "): value for name, value in microbenchmarks.items()}
+        ),
         left_out=[LeftOut(what="redis: typed", why="<no time>")],
     )
 

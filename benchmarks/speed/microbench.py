@@ -13,7 +13,7 @@ from .counting import Account, account
 from .environment import Environment
 from .measurement import supervised
 from .protocol import Job, JobResult
-from .results import Own
+from .results import Microbenchmarks
 from .workers import JobFailed, JobHandle
 from .workloads import Workload
 
@@ -36,7 +36,7 @@ def import_time(times: int) -> float:
     return median(once() for _ in range(times))
 
 
-async def connect_time(environment: Environment, own: Own, turns: int) -> None:
+async def connect_time(environment: Environment, results: Microbenchmarks, turns: int) -> None:
     """Note what opening a producer takes, in ms, with anymq and beyond the raw client."""
     backend = environment.target.backend
     found = {one.name: one for one in contestants(backend)}
@@ -48,13 +48,13 @@ async def connect_time(environment: Environment, own: Own, turns: int) -> None:
                     done = await _connect(environment, found[name])
                     times[name] += [done.seconds * 1000] if turn else []
     except JobFailed as error:
-        own.missing[f"connect {backend}"] = str(error)
+        results.missing[f"connect {backend}"] = str(error)
         return
     medians = {name: median(taken) for name, taken in times.items() if taken}
     for name, value in medians.items():
-        own.values[f"connect {backend} {name}"] = value
+        results.values[f"connect {backend} {name}"] = value
     if len(medians) == len(times):
-        own.values[f"connect {backend}"] = medians["anymq"] - medians["raw"]
+        results.values[f"connect {backend}"] = medians["anymq"] - medians["raw"]
 
 
 async def _connect(environment: Environment, contestant: type[Contestant]) -> JobResult:
@@ -63,7 +63,7 @@ async def _connect(environment: Environment, contestant: type[Contestant]) -> Jo
     return await environment.worker(contestant, "producer").run(job)
 
 
-async def fairness(environment: Environment, own: Own, each: int) -> None:
+async def fairness(environment: Environment, results: Microbenchmarks, each: int) -> None:
     """Note how far the slower of two publishing processes had come when the faster one was done.
 
     1 is a tie. Both publish `each` messages to the same topic; nothing may be lost.
@@ -72,12 +72,12 @@ async def fairness(environment: Environment, own: Own, each: int) -> None:
     try:
         share, result = await _side_by_side(environment, contestant, each)
     except JobFailed as error:
-        own.missing[f"fairness {environment.target.backend}"] = str(error)
+        results.missing[f"fairness {environment.target.backend}"] = str(error)
         return
     if result.lost:
-        own.missing[f"fairness {environment.target.backend}"] = f"lost {result.lost}"
+        results.missing[f"fairness {environment.target.backend}"] = f"lost {result.lost}"
     else:
-        own.values[f"fairness {environment.target.backend}"] = share
+        results.values[f"fairness {environment.target.backend}"] = share
 
 
 async def _side_by_side(
