@@ -12,9 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.speed.formatting import count, milliseconds  # noqa: E402
 from benchmarks.speed.latencies import percentiles  # noqa: E402
 from benchmarks.speed.results import Report  # noqa: E402
-from benchmarks.speed.words import count, milliseconds  # noqa: E402
 from docs.markers import filled  # noqa: E402
 
 REPORT = ROOT / "docs" / "reports" / "speed.json"

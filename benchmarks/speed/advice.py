@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .formatting import count, figure, mebibytes, milliseconds
 from .latencies import percentiles
 from .results import Backend, Cell, Report
-from .words import count, figure, mebibytes, milliseconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from .plots import overview
 from .results import Report
 from .rounds import FULL, QUICK
 from .run import Plan, run, seconds_of
-from .table import print_goals, print_report, showing
+from .terminal import print_goals, print_report, progress_display
 from .workloads import NAMES, QUICKLY, chosen
 
 HISTORY = "history.jsonl"
@@ -108,8 +108,8 @@ def _measured(options: argparse.Namespace) -> Report:
             folder=Path(folder),
             command=_command(options),
         )
-        with showing(seconds_of(plan)) as show:
-            return run(plan, show.at)
+        with progress_display(seconds_of(plan)) as display:
+            return run(plan, display.update)
 
 
 def _command(options: argparse.Namespace) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from .advice import comparison
+from .formatting import count, figure, limit, mebibytes, milliseconds, spread
 from .goals import Verdict, verdicts
 from .latencies import percentiles
 from .machine import CAVEATS
@@ -15,7 +16,6 @@ from .plots import latency, overview, throughput
 from .results import Cell, Report
 from .style import STYLE
 from .summary import summary
-from .words import count, figure, limit, mebibytes, milliseconds, spread
 from .workloads import WORKLOADS
 
 

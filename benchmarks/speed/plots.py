@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import svg
+from .formatting import count
 from .latencies import curve
 from .results import Cell, Report
-from .words import count
 from .workloads import WORKLOADS
 
 COLOURS = {

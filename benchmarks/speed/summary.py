@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from .formatting import count, figure
 from .goals import verdicts
 from .results import Report, ratio
-from .words import count, figure
 
 PEERS = (("raw", "the raw client"), ("faststream", "FastStream"))
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from benchmarks.__main__ import main
 from benchmarks.speed.counting import Account
+from benchmarks.speed.formatting import count, deviation
 from benchmarks.speed.goals import GOALS, Goal, faults, verdicts
 from benchmarks.speed.history import append
 from benchmarks.speed.html import page
@@ -29,8 +30,7 @@ from benchmarks.speed.results import (
     Sample,
     ratio,
 )
-from benchmarks.speed.table import print_goals, print_report
-from benchmarks.speed.words import count, swing
+from benchmarks.speed.terminal import print_goals, print_report
 
 SERVERS = ("kafka", "rabbitmq", "nats", "redis")
 
@@ -323,4 +323,4 @@ def test_figures_are_rounded_to_what_means_something() -> None:
         "1,230",
         "123,000",
     ]
-    assert swing(100.0, (90.0, 105.0)) == "-10/+5 %"
+    assert deviation(100.0, (90.0, 105.0)) == "-10/+5 %"

@@ -11,14 +11,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from .formatting import count, deviation, figure, limit, milliseconds
 from .goals import Verdict
 from .latencies import percentiles
 from .results import Cell, Report
-from .words import count, figure, limit, milliseconds, swing
 from .workloads import WORKLOADS
 
 
-class Show:
+class ProgressDisplay:
     """The progress of a run: a bar in a terminal, lines elsewhere."""
 
     def __init__(self, console: Console, progress: Progress | None, seconds: float) -> None:
@@ -26,7 +26,7 @@ class Show:
         self._progress = progress
         self._task = None if progress is None else progress.add_task("starting", total=seconds)
 
-    def at(self, seconds: float, text: str) -> None:
+    def update(self, seconds: float, text: str) -> None:
         """Say what is being done, so many seconds into the run."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=seconds, description=escape(text))
@@ -35,15 +35,15 @@ class Show:
 
 
 @contextmanager
-def showing(seconds: float) -> Iterator[Show]:
+def progress_display(seconds: float) -> Iterator[ProgressDisplay]:
     """Show progress on the standard error, for a run that takes about so long."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Show(console, None, seconds)
+        yield ProgressDisplay(console, None, seconds)
         return
     columns = (SpinnerColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True) as progress:
-        yield Show(console, progress, seconds)
+        yield ProgressDisplay(console, progress, seconds)
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -96,7 +96,7 @@ def _row(report: Report, cell: Cell) -> tuple[str, ...]:
         cell.workload,
         cell.contestant,
         count(cell.rate),
-        swing(cell.rate, cell.spread),
+        deviation(cell.rate, cell.spread),
         figure(report.against_raw(cell), "x"),
         figure(cell.cpu, ""),
         escape("; ".join(notes)),

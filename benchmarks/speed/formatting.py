@@ -22,7 +22,7 @@ def spread(ends: tuple[float, float] | None) -> str:
     return NONE if ends is None else f"{count(ends[0])} to {count(ends[1])}"
 
 
-def swing(middle: float | None, ends: tuple[float, float] | None) -> str:
+def deviation(middle: float | None, ends: tuple[float, float] | None) -> str:
     """Return how far the lowest and the highest are from the median; nothing for one round."""
     if not middle or ends is None or ends[0] == ends[1]:
         return NONE
