@@ -14,12 +14,12 @@ from uuid import uuid4
 
 import anymq
 
+from .cleanup import USES_STORE, delete_claims, delete_topic
 from .contestant import Contestant, Place
 from .contestants.anymq import STORE_VARIABLE
 from .fork_server import ForkServer
 from .protocol import Job
-from .servers import Target
-from .sweep import STORED, sweep, sweep_store
+from .targets import Target
 from .workers import JobFailed, WorkerProcess
 from .workloads import Workload
 
@@ -146,14 +146,14 @@ class Environment:
         self, contestant: type[Contestant], place: Place, limit: asyncio.Semaphore
     ) -> None:
         async with limit:
-            await self.sweep(place)
-            if contestant.name == STORED:
-                await sweep_store(os.environ.get(STORE_VARIABLE, self.target.url), place)
+            await self.delete_topic(place)
+            if contestant.name == USES_STORE:
+                await delete_claims(os.environ.get(STORE_VARIABLE, self.target.url), place)
 
-    async def sweep(self, place: Place) -> None:
+    async def delete_topic(self, place: Place) -> None:
         """Remove what is left at the broker."""
         if self._broker is not None:
-            await sweep(self._broker, self.target.backend, place)
+            await delete_topic(self._broker, self.target.backend, place)
 
 
 def _kind(contestant: type[Contestant], workload: Workload) -> Kind:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from .advice import comparison
+from .broker_comparison import comparison
 from .formatting import count, figure, limit, mebibytes, milliseconds, spread
 from .goals import Verdict, verdicts
 from .latencies import percentiles

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from .accounting import Tally
 from .contestant import Contestant, Item, Publishing
-from .counting import Tally
 from .latencies import encoded
 from .payload import Bodies, head_of
 from .protocol import Job, JobResult, Task
@@ -176,7 +176,7 @@ async def consume(contestant: Contestant, job: Job, control: JobControl) -> JobR
         with suppress(asyncio.CancelledError):
             await consuming
     done = usage.report(tally.handled)
-    found = {"seen": tally.seen(), "latency": encoded(latencies) if job.timed else None}
+    found = {"deliveries": tally.report(), "latency": encoded(latencies) if job.timed else None}
     return done.model_copy(update=found)
 
 

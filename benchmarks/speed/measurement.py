@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from .accounting import Account, ConsumerReport, account, steady_rate
 from .contestant import Contestant, Place
 from .contestants import contestant
-from .counting import Account, Seen, account, steady_rate
 from .environment import Environment
 from .jobs import WARM
 from .protocol import Job, JobResult
@@ -143,7 +143,7 @@ class _Runner:
         done = await handle.done
         began = time.perf_counter()
         consumed = await supervised(await self._consume(), self._count, self._ended)
-        emptied = steady_rate(_seen(consumed)) or self._count / (time.perf_counter() - began)
+        emptied = steady_rate(_reports(consumed)) or self._count / (time.perf_counter() - began)
         busy = done.seconds + self._count / emptied
         return Measurement(
             self._sample(done.messages / done.seconds, [done], consumed, busy),
@@ -161,7 +161,7 @@ class _Runner:
         done, consumed = await asyncio.gather(
             producer.done, supervised(consumers, self._count, self._ended)
         )
-        reached = rate or steady_rate(_seen(consumed)) or done.messages / done.seconds
+        reached = rate or steady_rate(_reports(consumed)) or done.messages / done.seconds
         sample = self._sample(reached, [done, *consumed], consumed, self._count / reached)
         found = {
             "latency": consumed[0].latency,
@@ -185,7 +185,7 @@ class _Runner:
     def _sample(
         self, rate: float, timed: Sequence[JobResult], consumed: Sequence[JobResult], busy: float
     ) -> Sample:
-        result = account(_seen(consumed), count=self._count)
+        result = account(_reports(consumed), count=self._count)
         used = [done.cpu for done in timed]
         cpu = max(used) if self._contestant.backend == "memory" else sum(used)
         return Sample(
@@ -216,8 +216,8 @@ def _void(result: Account, *, ordered: bool) -> str:
     return ""
 
 
-def _seen(consumed: Sequence[JobResult]) -> list[Seen]:
-    return [done.seen for done in consumed if done.seen is not None]
+def _reports(consumed: Sequence[JobResult]) -> list[ConsumerReport]:
+    return [done.deliveries for done in consumed if done.deliveries is not None]
 
 
 async def supervised(

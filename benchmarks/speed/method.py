@@ -1,6 +1,6 @@
 """How it is measured, in words for the report."""
 
-from .counting import MARKS
+from .accounting import MARKS
 from .jobs import WARM
 from .schedule import TICK
 from .workloads import WORKLOADS

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from statistics import median
 
+from .accounting import Account, account
 from .contestant import Contestant
 from .contestants import contestants
-from .counting import Account, account
 from .environment import Environment
 from .measurement import supervised
 from .protocol import Job, JobResult
@@ -105,8 +105,10 @@ async def _side_by_side(
     consumer.go()
     (consumed,) = await supervised([consumer], PUBLISHERS * each)
     environment.leave(contestant, place)
-    assert consumed.seen is not None
-    return share_of_the_slower([one.marks for one in done]), account([consumed.seen], count=each)
+    assert consumed.deliveries is not None
+    return share_of_the_slower([one.marks for one in done]), account(
+        [consumed.deliveries], count=each
+    )
 
 
 def share_of_the_slower(marks: list[list[int]]) -> float:

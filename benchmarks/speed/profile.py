@@ -15,12 +15,12 @@ from uuid import uuid4
 
 from anymq import AnymqError, connect
 
+from .cleanup import delete_topic
 from .contestant import Contestant, Place
 from .contestants import contestants
 from .measurement import supervised
 from .protocol import Job
-from .servers import backend_of
-from .sweep import sweep
+from .targets import backend_of
 from .workers import JobFailed, WorkerProcess
 
 LONG = 600.0
@@ -92,7 +92,7 @@ class _Profile:
     async def _clean(self, contestant: type[Contestant]) -> None:
         with suppress(AnymqError):  # who cannot be reached has been named already
             async with connect(self._options.url) as broker:
-                await sweep(broker, contestant.backend, self._place)
+                await delete_topic(broker, contestant.backend, self._place)
 
     async def _publish(
         self, contestant: type[Contestant], producer: WorkerProcess, alone: WorkerProcess | None

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from .accounting import ConsumerReport
 from .contestant import Place
-from .counting import Seen
 
 Task = Literal["prepare", "publish", "scheduled_publish", "consume", "connect"]
 
@@ -57,7 +57,7 @@ class JobResult(BaseModel):
     rss_after: int = 0
     marks: list[int] = []
     """Producers: the monotonic clock (ns) at each hundredth."""
-    seen: Seen | None = None
+    deliveries: ConsumerReport | None = None
     latency: str | None = None
     confirm: str | None = None
     delay: str | None = None

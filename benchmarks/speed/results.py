@@ -7,7 +7,7 @@ from statistics import median
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .counting import Account
+from .accounting import Account
 
 SCHEMA = 1
 """Grows when a field changes its meaning or goes."""

@@ -14,9 +14,9 @@ from .contestant import Contestant
 from .contestants import contestants
 from .environment import Environment, Turn
 from .measurement import measure_both
-from .natives import ROUNDS as NATIVE_ROUNDS
-from .natives import Tool, tools
-from .natives import measure as measure_native
+from .native_tools import ROUNDS as NATIVE_ROUNDS
+from .native_tools import Tool, tools
+from .native_tools import measure as measure_native
 from .results import Cell, LeftOut
 from .workers import JobFailed
 from .workloads import DECIDING, Workload

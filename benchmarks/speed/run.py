@@ -18,7 +18,7 @@ from .machine import commit, machine
 from .microbench import connect_time, fairness, import_time
 from .results import Backend, LeftOut, Machine, Microbenchmarks, Report
 from .rounds import Scale, Session
-from .servers import Target, backend_of, targets
+from .targets import Target, backend_of, targets
 from .workers import ROOT, JobFailed
 from .workloads import Workload
 

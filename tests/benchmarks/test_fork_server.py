@@ -13,7 +13,7 @@ from benchmarks.speed.environment import Environment
 from benchmarks.speed.fork_server import ForkServer
 from benchmarks.speed.measurement import measure
 from benchmarks.speed.protocol import Job
-from benchmarks.speed.servers import Target
+from benchmarks.speed.targets import Target
 from benchmarks.speed.workers import JobFailed, WorkerProcess
 from benchmarks.speed.workloads import chosen
 

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.__main__ import main
-from benchmarks.speed.counting import Account
+from benchmarks.speed.accounting import Account
 from benchmarks.speed.formatting import count, deviation
 from benchmarks.speed.goals import GOALS, Goal, faults, verdicts
 from benchmarks.speed.history import append

@@ -14,7 +14,7 @@ from benchmarks.speed.latencies import percentiles
 from benchmarks.speed.measurement import measure
 from benchmarks.speed.protocol import Job
 from benchmarks.speed.rounds import Scale, Session
-from benchmarks.speed.servers import Target
+from benchmarks.speed.targets import Target
 from benchmarks.speed.workers import JobFailed
 from benchmarks.speed.workloads import WORKLOADS, chosen
 

@@ -17,7 +17,7 @@ from benchmarks.speed.contestants import contestant
 from benchmarks.speed.contestants.anymq import STORE_VARIABLE
 from benchmarks.speed.environment import Environment
 from benchmarks.speed.measurement import measure
-from benchmarks.speed.servers import Target
+from benchmarks.speed.targets import Target
 from benchmarks.speed.workloads import WORKLOADS
 from brokers import NAMES, server
 

@@ -33,7 +33,7 @@ class Account(BaseModel):
     """First deliveries, within one consumer, that came after a later message of their lane."""
 
 
-class Seen(BaseModel):
+class ConsumerReport(BaseModel):
     """What one consumer reports: how often it had each number of each producer."""
 
     counts: list[str]
@@ -87,11 +87,11 @@ class Tally:
         self._enough = self._place + missing * self._width
         return not missing
 
-    def seen(self) -> Seen:
+    def report(self) -> ConsumerReport:
         """Return the report of this consumer."""
         counts, reorders = self._read()
         packed = [base64.b64encode(zlib.compress(bytes(one))).decode() for one in counts]
-        return Seen(counts=packed, reorders=reorders, marks=self.marks, step=self.step)
+        return ConsumerReport(counts=packed, reorders=reorders, marks=self.marks, step=self.step)
 
     def _read(self) -> tuple[list[bytearray], int]:
         counts = [bytearray(self._count) for _ in range(self._producers)]
@@ -109,7 +109,7 @@ class Tally:
         return counts, reorders
 
 
-def account(reports: Sequence[Seen], *, count: int) -> Account:
+def account(reports: Sequence[ConsumerReport], *, count: int) -> Account:
     """Put together what the consumers of one group saw of `count` messages a producer."""
     lost = duplicates = messages = 0
     for packed in zip(*(report.counts for report in reports), strict=True):
@@ -130,7 +130,9 @@ def _summed(packed: Iterable[str]) -> Iterable[int]:
     return lists[0] if len(lists) == 1 else map(sum, zip(*lists, strict=True))
 
 
-def steady_rate(reports: Sequence[Seen], *, first: float = 0.1, last: float = 0.9) -> float | None:
+def steady_rate(
+    reports: Sequence[ConsumerReport], *, first: float = 0.1, last: float = 0.9
+) -> float | None:
     """Return messages a second between these shares of all that was handled.
 
     Neither the start of the consumers nor the emptying of their buffers is part of it. None where

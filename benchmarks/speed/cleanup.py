@@ -16,11 +16,11 @@ from anymq.url import URL
 
 from .contestant import Place
 
-STORED = "anymq+redis"
+USES_STORE = "anymq+redis"
 """The contestant that leaves notes in `STORE_VARIABLE`."""
 
 
-async def sweep(broker: anymq.Broker, backend: str, place: Place) -> None:
+async def delete_topic(broker: anymq.Broker, backend: str, place: Place) -> None:
     """Delete the topic of `place`, its groups, and whatever else has its name in theirs."""
     with suppress(anymq.AnymqError):
         await broker.admin.delete(place.topic)
@@ -28,7 +28,7 @@ async def sweep(broker: anymq.Broker, backend: str, place: Place) -> None:
         await _REST[backend](broker.native, place)
 
 
-async def sweep_store(url: str, place: Place) -> None:
+async def delete_claims(url: str, place: Place) -> None:
     """Delete what the group of `place` has noted in an idempotency store in Redis."""
     async with Redis.from_url(url.partition("?")[0]) as client:
         await _redis(client, place)

@@ -17,7 +17,7 @@ ROUNDS = 3
 SECONDS = 1.0
 LEAST = 20_000
 """Messages: a virtual machine has to get warm."""
-PLACES = {"publish-many": "publish", "consume": "consume"}
+COMPARED = {"publish-many": "publish", "consume": "consume"}
 """The workloads that they are comparable with, and what they do for each."""
 
 
@@ -41,7 +41,7 @@ async def tools(
 ) -> list[Tool]:
     """Install the tools of this backend, where they have a part in `workloads`."""
     found: list[Tool] = []
-    comparable = [workload for workload in workloads if workload.name in PLACES]
+    comparable = [workload for workload in workloads if workload.name in COMPARED]
     for kind in natives(environment.target.backend) if comparable else ():
         what = f"{kind.backend}: {kind.name}"
         if missing := kind.missing():
@@ -53,7 +53,7 @@ async def tools(
         except (BrokersError, OSError) as error:
             left_out.append(LeftOut(what=what, why=str(error)))
             continue
-        cells = {PLACES[workload.name]: _cell(kind, workload) for workload in comparable}
+        cells = {COMPARED[workload.name]: _cell(kind, workload) for workload in comparable}
         found.append(Tool(native, cells, comparable[0]))
     return found
 
@@ -74,7 +74,7 @@ async def measure(environment: Environment, tool: Tool, round: int) -> None:
         if doing in tool.cells:
             tool.cells[doing].failures.append(str(error))
     finally:
-        await environment.sweep(place)
+        await environment.delete_topic(place)
 
 
 def _note(tool: Tool, doing: str, rate: float | None, round: int) -> None:
