@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 from brokers import server
 
-from .contestant import Contestant, Place
+from .contestant import BenchTopic, Contestant
 from .contestants import BACKENDS, contestants
 from .contestants.anymq import STORE_VARIABLE
 from .contestants.native import Native, natives
@@ -42,7 +42,7 @@ async def check(
     `TimeoutError` if not all have come within two minutes.
     """
     topic = f"check-{kind.backend}-{token_hex(6)}"
-    contestant = kind(Place(url=url, topic=topic))
+    contestant = kind(BenchTopic(url=url, name=topic))
     bodies = Bodies(1, SIZE, typed=typed)
     handled: Counter[int] = Counter()
 
@@ -71,7 +71,7 @@ async def check_native(tool: Native, url: str, messages: int = MESSAGES) -> tupl
     rates that the tool told.
     """
     (counter,) = (one for one in contestants(tool.backend) if one.name == "raw best")
-    consumed_place, counted = (Place(url=url, topic=f"check-{token_hex(6)}") for _ in range(2))
+    consumed_topic, counted = (BenchTopic(url=url, name=f"check-{token_hex(6)}") for _ in range(2))
     came = 0
 
     def handle(body: bytes) -> None:
@@ -79,10 +79,10 @@ async def check_native(tool: Native, url: str, messages: int = MESSAGES) -> tupl
         came += len(body) == SIZE
 
     async with asyncio.timeout(PATIENCE):
-        for place in (consumed_place, counted):
-            await tool.prepare(place)
-        published = await tool.publish(consumed_place, count=messages, size=SIZE)
-        consumed = await tool.consume(consumed_place, count=messages)
+        for topic in (consumed_topic, counted):
+            await tool.prepare(topic)
+        published = await tool.publish(consumed_topic, count=messages, size=SIZE)
+        consumed = await tool.consume(consumed_topic, count=messages)
         await tool.publish(counted, count=messages, size=SIZE)
         counting = counter(counted).consume(handle, lambda: came >= messages, typed=False)
         with suppress(TimeoutError):

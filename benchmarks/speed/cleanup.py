@@ -14,64 +14,64 @@ from redis.asyncio import Redis
 import anymq
 from anymq.url import URL
 
-from .contestant import Place
+from .contestant import BenchTopic
 
 USES_STORE = "anymq+redis"
 """The contestant that leaves notes in `STORE_VARIABLE`."""
 
 
-async def delete_topic(broker: anymq.Broker, backend: str, place: Place) -> None:
-    """Delete the topic of `place`, its groups, and whatever else has its name in theirs."""
+async def delete_topic(broker: anymq.Broker, backend: str, topic: BenchTopic) -> None:
+    """Delete the topic of `topic`, its groups, and whatever else has its name in theirs."""
     with suppress(anymq.AnymqError):
-        await broker.admin.delete(place.topic)
+        await broker.admin.delete(topic.name)
     if backend in _REST:
-        await _REST[backend](broker.native, place)
+        await _REST[backend](broker.native, topic)
 
 
-async def delete_claims(url: str, place: Place) -> None:
-    """Delete what the group of `place` has noted in an idempotency store in Redis."""
+async def delete_claims(url: str, topic: BenchTopic) -> None:
+    """Delete what the group of `topic` has noted in an idempotency store in Redis."""
     async with Redis.from_url(url.partition("?")[0]) as client:
-        await _redis(client, place)
+        await _redis(client, topic)
 
 
-async def _kafka(native: Any, place: Place) -> None:
+async def _kafka(native: Any, topic: BenchTopic) -> None:
     from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]
 
-    hosts: Any = [f"{host}:{port or 9092}" for host, port in URL.parse(place.url).hosts]
+    hosts: Any = [f"{host}:{port or 9092}" for host, port in URL.parse(topic.url).hosts]
     admin = AIOKafkaAdminClient(bootstrap_servers=hosts)
     await admin.start()
     try:
-        names = [name for name in await admin.list_topics() if place.topic in name]
+        names = [name for name in await admin.list_topics() if topic.name in name]
         if names:
             await admin.delete_topics(names)
     finally:
         await admin.close()
 
 
-async def _nats(native: Any, place: Place) -> None:
+async def _nats(native: Any, topic: BenchTopic) -> None:
     jetstream = native.jetstream()
     for stream in await jetstream.streams_info():
         named = [stream.config.name, *(stream.config.subjects or ())]
-        if any(place.topic in name for name in named):
+        if any(topic.name in name for name in named):
             await jetstream.delete_stream(stream.config.name)
 
 
-async def _redis(native: Any, place: Place) -> None:
-    names = [name async for name in native.scan_iter(match=f"*{place.topic}*", count=1000)]
+async def _redis(native: Any, topic: BenchTopic) -> None:
+    names = [name async for name in native.scan_iter(match=f"*{topic.name}*", count=1000)]
     for start in range(0, len(names), 1000):
         await native.unlink(*names[start : start + 1000])
 
 
-async def _rabbitmq(native: Any, place: Place) -> None:
+async def _rabbitmq(native: Any, topic: BenchTopic) -> None:
     # There is no list to look into; deleting what is not there is no error.
     channel = await native.channel()
-    for name in (place.topic, f"{place.topic}.{place.group}"):
+    for name in (topic.name, f"{topic.name}.{topic.group}"):
         await channel.queue_delete(name)
         await channel.exchange_delete(name)
     await channel.close()
 
 
-_REST: dict[str, Callable[[Any, Place], Awaitable[None]]] = {
+_REST: dict[str, Callable[[Any, BenchTopic], Awaitable[None]]] = {
     "kafka": _kafka,
     "nats": _nats,
     "redis": _redis,

@@ -21,11 +21,11 @@ Handle = Callable[[bytes], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class BenchTopic:
     """Where the work is done: a topic that nobody else uses, and a group on it."""
 
     url: str
-    topic: str
+    name: str
     group: str = "bench"
     partitions: int = 1
     ordered: bool = False
@@ -68,8 +68,8 @@ class Contestant(ABC):
     counted_by: ClassVar[str] = ""
     """Who reads what it publishes where consuming is not timed; itself, unless that takes long."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, topic: BenchTopic) -> None:
+        self.topic = topic
 
     @classmethod
     def missing(cls) -> str | None:

@@ -15,7 +15,7 @@ from uuid import uuid4
 import anymq
 
 from .cleanup import USES_STORE, delete_claims, delete_topic
-from .contestant import Contestant, Place
+from .contestant import BenchTopic, Contestant
 from .contestants.anymq import STORE_VARIABLE
 from .fork_server import ForkServer
 from .protocol import Job
@@ -28,7 +28,7 @@ AT_ONCE = 16
 
 Turn = tuple[type[Contestant], Workload]
 Kind = tuple[str, int, bool]
-"""What a place is good for: who made it, its partitions, whether it is ordered."""
+"""What a topic is good for: who made it, its partitions, whether it is ordered."""
 
 
 class Environment:
@@ -55,8 +55,8 @@ class Environment:
         self._broker: anymq.Broker | None = None
         self.token = f"bench-{uuid4().hex[:8]}"
         self._runs = 0
-        self._prepared: dict[Kind, list[tuple[type[Contestant], Place]]] = defaultdict(list)
-        self._left: list[tuple[type[Contestant], Place]] = []
+        self._prepared: dict[Kind, list[tuple[type[Contestant], BenchTopic]]] = defaultdict(list)
+        self._left: list[tuple[type[Contestant], BenchTopic]] = []
 
     async def __aenter__(self) -> Self:
         if self.target.shared:
@@ -88,12 +88,12 @@ class Environment:
         roles = ["producer", *(f"consumer-{number}" for number in range(consumers))]
         return [self.worker(contestant, role) for role in roles]
 
-    def place(self, workload: Workload) -> Place:
+    def new_topic(self, workload: Workload) -> BenchTopic:
         """Return a topic that nobody has used before."""
         self._runs += 1
-        return Place(
+        return BenchTopic(
             url=self.target.url,
-            topic=f"{self.token}-{self._runs}",
+            name=f"{self.token}-{self._runs}",
             group=f"{self.token}-{self._runs}-group",
             partitions=workload.partitions,
             ordered=workload.ordered,
@@ -108,30 +108,30 @@ class Environment:
     async def _prepare(self, turn: Turn, limit: asyncio.Semaphore) -> None:
         async with limit:
             with suppress(JobFailed):  # whose turn it is meets with the same, and says so
-                place = await self._made(*turn)
-                self._prepared[_kind(*turn)].append((turn[0], place))
+                topic = await self._made(*turn)
+                self._prepared[_kind(*turn)].append((turn[0], topic))
 
-    async def ready(self, contestant: type[Contestant], workload: Workload) -> Place:
-        """Return a place of which topic and group are made."""
+    async def ready(self, contestant: type[Contestant], workload: Workload) -> BenchTopic:
+        """Return a topic of which topic and group are made."""
         if unused := self._prepared[_kind(contestant, workload)]:
             return unused.pop()[1]
         return await self._made(contestant, workload)
 
-    async def _made(self, contestant: type[Contestant], workload: Workload) -> Place:
-        place = self.place(workload)
+    async def _made(self, contestant: type[Contestant], workload: Workload) -> BenchTopic:
+        topic = self.new_topic(workload)
         job = Job(
-            task="prepare", backend=contestant.backend, contestant=contestant.name, place=place
+            task="prepare", backend=contestant.backend, contestant=contestant.name, topic=topic
         )
         try:
             await self.worker(contestant, "producer").run(job)
         except JobFailed:
-            self.leave(contestant, place)
+            self.leave(contestant, topic)
             raise
-        return place
+        return topic
 
-    def leave(self, contestant: type[Contestant], place: Place) -> None:
+    def leave(self, contestant: type[Contestant], topic: BenchTopic) -> None:
         """Say that nobody needs it any more."""
-        self._left.append((contestant, place))
+        self._left.append((contestant, topic))
         if not self.target.shared:
             self.worker(contestant, "both").reset()
 
@@ -143,17 +143,17 @@ class Environment:
             await asyncio.gather(*(self._clear(*one, limit) for one in left))
 
     async def _clear(
-        self, contestant: type[Contestant], place: Place, limit: asyncio.Semaphore
+        self, contestant: type[Contestant], topic: BenchTopic, limit: asyncio.Semaphore
     ) -> None:
         async with limit:
-            await self.delete_topic(place)
+            await self.delete_topic(topic)
             if contestant.name == USES_STORE:
-                await delete_claims(os.environ.get(STORE_VARIABLE, self.target.url), place)
+                await delete_claims(os.environ.get(STORE_VARIABLE, self.target.url), topic)
 
-    async def delete_topic(self, place: Place) -> None:
+    async def delete_topic(self, topic: BenchTopic) -> None:
         """Remove what is left at the broker."""
         if self._broker is not None:
-            await delete_topic(self._broker, self.target.backend, place)
+            await delete_topic(self._broker, self.target.backend, topic)
 
 
 def _kind(contestant: type[Contestant], workload: Workload) -> Kind:

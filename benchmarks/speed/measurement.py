@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .accounting import Account, ConsumerReport, account, steady_rate
-from .contestant import Contestant, Place
+from .contestant import BenchTopic, Contestant
 from .contestants import contestant
 from .environment import Environment
 from .jobs import WARM
@@ -63,8 +63,8 @@ async def measure_both(
 
     Calls `quiet` when all has been handled, and only closing is left.
     """
-    place = await environment.ready(contestant, workload)
-    run = _Runner(environment, workload, contestant, place, count, quiet)
+    topic = await environment.ready(contestant, workload)
+    run = _Runner(environment, workload, contestant, topic, count, quiet)
     try:
         async with asyncio.timeout(LONGEST):
             if workload.kind in ("publish", "drain"):
@@ -79,7 +79,7 @@ async def measure_both(
         await run.kill()
         raise
     finally:
-        environment.leave(contestant, place)
+        environment.leave(contestant, topic)
     found = {"round": round, "server_cpu": run.server_cpu}
     return Measurement(
         measured.published.model_copy(update=found), measured.consumed.model_copy(update=found)
@@ -92,7 +92,7 @@ class _Runner:
         environment: Environment,
         workload: Workload,
         contestant: type[Contestant],
-        place: Place,
+        topic: BenchTopic,
         count: int,
         quiet: Callable[[], None],
     ) -> None:
@@ -100,7 +100,7 @@ class _Runner:
         self._workload = workload
         self._contestant = contestant
         self._reader = _reader(workload, contestant)
-        self._place = place
+        self._topic = topic
         self._count = count
         self._quiet = quiet
         self._cpu = self._target.cpu()
@@ -121,7 +121,7 @@ class _Runner:
             "task": task,
             "backend": self._contestant.backend,
             "contestant": self._contestant.name,
-            "place": self._place,
+            "topic": self._topic,
             "count": self._count,
             "size": workload.size,
             "typed": workload.typed,

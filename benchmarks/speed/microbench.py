@@ -58,8 +58,8 @@ async def connect_time(environment: Environment, results: Microbenchmarks, turns
 
 
 async def _connect(environment: Environment, contestant: type[Contestant]) -> JobResult:
-    place = environment.place(Workload(name="", kind="publish", ability="publish", title=""))
-    job = Job(task="connect", backend=contestant.backend, contestant=contestant.name, place=place)
+    topic = environment.new_topic(Workload(name="", kind="publish", ability="publish", title=""))
+    job = Job(task="connect", backend=contestant.backend, contestant=contestant.name, topic=topic)
     return await environment.worker(contestant, "producer").run(job)
 
 
@@ -83,11 +83,11 @@ async def fairness(environment: Environment, results: Microbenchmarks, each: int
 async def _side_by_side(
     environment: Environment, contestant: type[Contestant], each: int
 ) -> tuple[float, Account]:
-    place = environment.place(Workload(name="", kind="publish", ability="publish", title=""))
+    topic = environment.new_topic(Workload(name="", kind="publish", ability="publish", title=""))
     settings = {
         "backend": contestant.backend,
         "contestant": contestant.name,
-        "place": place,
+        "topic": topic,
         "count": each,
     }
     workers = [environment.worker(contestant, f"producer-{number}") for number in range(PUBLISHERS)]
@@ -104,7 +104,7 @@ async def _side_by_side(
     consumer = await environment.worker(contestant, "consumer-0").submit(consume)
     consumer.go()
     (consumed,) = await supervised([consumer], PUBLISHERS * each)
-    environment.leave(contestant, place)
+    environment.leave(contestant, topic)
     assert consumed.deliveries is not None
     return share_of_the_slower([one.marks for one in done]), account(
         [consumed.deliveries], count=each

@@ -60,21 +60,21 @@ async def tools(
 
 async def measure(environment: Environment, tool: Tool, round: int) -> None:
     """Let it publish and consume once; what fails is noted in the cells."""
-    place = environment.place(tool.workload)
+    topic = environment.new_topic(tool.workload)
     doing = "publish"
     try:
-        await tool.native.prepare(place)
-        rate = await tool.native.publish(place, count=tool.count, size=tool.workload.size)
+        await tool.native.prepare(topic)
+        rate = await tool.native.publish(topic, count=tool.count, size=tool.workload.size)
         _note(tool, doing, rate, round)
         doing = "consume"
         if doing in tool.cells:
-            rate = await tool.native.consume(place, count=tool.count)
+            rate = await tool.native.consume(topic, count=tool.count)
             _note(tool, doing, rate, round)
     except (ToolFailed, OSError) as error:
         if doing in tool.cells:
             tool.cells[doing].failures.append(str(error))
     finally:
-        await environment.delete_topic(place)
+        await environment.delete_topic(topic)
 
 
 def _note(tool: Tool, doing: str, rate: float | None, round: int) -> None:

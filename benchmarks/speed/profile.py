@@ -16,7 +16,7 @@ from uuid import uuid4
 from anymq import AnymqError, connect
 
 from .cleanup import delete_topic
-from .contestant import Contestant, Place
+from .contestant import BenchTopic, Contestant
 from .contestants import contestants
 from .measurement import supervised
 from .protocol import Job
@@ -67,7 +67,7 @@ class _Profile:
         self._within = within
         # Without a name, memory is its connection's alone.
         url = "memory://profile" if options.url == "memory://" else options.url
-        self._place = Place(url=url, topic=f"bench-{uuid4().hex[:8]}")
+        self._topic = BenchTopic(url=url, name=f"bench-{uuid4().hex[:8]}")
 
     async def run(self) -> list[Path]:
         """Publish, then consume, each in a process of its own where the backend can be shared."""
@@ -92,7 +92,7 @@ class _Profile:
     async def _clean(self, contestant: type[Contestant]) -> None:
         with suppress(AnymqError):  # who cannot be reached has been named already
             async with connect(self._options.url) as broker:
-                await delete_topic(broker, contestant.backend, self._place)
+                await delete_topic(broker, contestant.backend, self._topic)
 
     async def _publish(
         self, contestant: type[Contestant], producer: WorkerProcess, alone: WorkerProcess | None
@@ -122,7 +122,7 @@ class _Profile:
             "task": task,
             "backend": contestant.backend,
             "contestant": contestant.name,
-            "place": self._place,
+            "topic": self._topic,
             "count": self._options.messages,
         }
         return Job.model_validate(settings)

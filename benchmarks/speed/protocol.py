@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from .accounting import ConsumerReport
-from .contestant import Place
+from .contestant import BenchTopic
 
 Task = Literal["prepare", "publish", "scheduled_publish", "consume", "connect"]
 
@@ -24,7 +24,7 @@ class Job(BaseModel):
     task: Task
     backend: str
     contestant: str
-    place: Place
+    topic: BenchTopic
     producer: int = 0
     producers: int = 1
     count: int = 0

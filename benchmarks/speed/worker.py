@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from anymq import Broker, connect
 
-from .contestant import Contestant, Place
+from .contestant import BenchTopic, Contestant
 from .contestants import contestant
 from .jobs import JOBS, JobControl
 from .protocol import Command, Event, Job, JobResult
@@ -28,7 +28,7 @@ class Worker:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self._contestants: dict[tuple[str, str, Place], Contestant] = {}
+        self._contestants: dict[tuple[str, str, BenchTopic], Contestant] = {}
         self._go: dict[int, asyncio.Event] = {}
         self._stop: dict[int, asyncio.Event] = {}
         self._jobs: dict[int, asyncio.Task[None]] = {}
@@ -72,15 +72,15 @@ class Worker:
             del self._go[number], self._stop[number], self._jobs[number]
 
     def _contestant(self, job: Job) -> Contestant:
-        key = (job.backend, job.contestant, job.place)
+        key = (job.backend, job.contestant, job.topic)
         if key not in self._contestants:
-            self._contestants[key] = contestant(job.backend, job.contestant)(job.place)
+            self._contestants[key] = contestant(job.backend, job.contestant)(job.topic)
         return self._contestants[key]
 
     async def _keep_memory(self, job: Job) -> None:
         """Keep what lives only as long as somebody uses it, until told to forget."""
         if job.backend == "memory" and not self._brokers:
-            self._brokers.append(await connect(job.place.url))
+            self._brokers.append(await connect(job.topic.url))
 
     def _close_brokers(self) -> None:
         while self._brokers:

@@ -16,7 +16,7 @@ from anymq.message import Message, utc
 from anymq.registry import load_driver
 from anymq.stamp import new_id
 from benchmarks.speed.check import check
-from benchmarks.speed.contestant import Contestant, Item, Place
+from benchmarks.speed.contestant import BenchTopic, Contestant, Item
 from benchmarks.speed.contestants import BACKENDS, contestants, faststream, mq_bridge
 from benchmarks.speed.contestants.anymq import STORE_VARIABLE
 from benchmarks.speed.contestants.headers import Headers
@@ -96,7 +96,7 @@ class Consumption:
 
 @pytest.mark.parametrize("kind", cases("consume", leave_out=("anymq+idempotency", STORED)))
 async def test_what_was_handled_is_settled(kind: type[Contestant], url: str) -> None:
-    contestant = kind(Place(url=url, topic=f"settled-{token_hex(6)}"))
+    contestant = kind(BenchTopic(url=url, name=f"settled-{token_hex(6)}"))
     consumption = Consumption(contestant)
     handled = consumption.handled
     bodies = Bodies(0, 64)

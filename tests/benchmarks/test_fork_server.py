@@ -42,8 +42,8 @@ async def test_a_worker_that_is_killed_is_followed_by_another(
     fork_server: ForkServer, tmp_path: Path
 ) -> None:
     async with Environment(target(tmp_path), tmp_path, fork_server=fork_server) as environment:
-        place = environment.place(chosen(["consume"])[0])
-        waits = Job(task="publish", backend="sqlite", contestant="anymq", place=place, count=10)
+        topic = environment.new_topic(chosen(["consume"])[0])
+        waits = Job(task="publish", backend="sqlite", contestant="anymq", topic=topic, count=10)
         worker = WorkerProcess("killed", tmp_path, fork_server=fork_server)
         given = await worker.submit(waits)
         await given.ready

@@ -71,12 +71,12 @@ async def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
     target = Target(backend="sqlite", url=f"sqlite:///{tmp_path}/bench.db")
     async with Environment(target, tmp_path) as environment:
         anymq_here = contestant("sqlite", "anymq")
-        place = environment.place(BY_NAME["publish"])
+        topic = environment.new_topic(BY_NAME["publish"])
         broken = Job(
             task="prepare",
             backend="sqlite",
             contestant="anymq",
-            place=type(place)(url="sqlite:////nowhere/at/all.db", topic="orders"),
+            topic=type(topic)(url="sqlite:////nowhere/at/all.db", name="orders"),
         )
         with pytest.raises(JobFailed, match="nowhere"):
             await environment.worker(anymq_here, "producer").run(broken)

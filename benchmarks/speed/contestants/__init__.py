@@ -47,12 +47,12 @@ def contestants(backend: str) -> list[type[Contestant]]:
 
 def contestant(backend: str, name: str) -> type[Contestant]:
     """Return the contestant of that name on `backend`."""
-    if place := _OTHERS[backend].get(name):
-        return _load(place)
+    if path := _OTHERS[backend].get(name):
+        return _load(path)
     return next(one for one in anymq_on(backend) if one.name == name)
 
 
-def _load(place: str) -> type[Contestant]:
-    module, _, name = place.partition(":")
+def _load(path: str) -> type[Contestant]:
+    module, _, name = path.partition(":")
     found: type[Contestant] = getattr(import_module(f".{module}", __name__), name)
     return found

@@ -10,7 +10,7 @@ from typing import Any
 
 from anymq import App, Broker, Idempotency, Topic, connect
 
-from ..contestant import Contestant, Handle, Item, Place, Publishing
+from ..contestant import BenchTopic, Contestant, Handle, Item, Publishing
 from ..payload import Order
 from .durability import DURABILITY
 
@@ -26,10 +26,10 @@ EVERYWHERE = frozenset({"publish", "publish_many", "consume", "typed", "latency"
 class _Publishing(Publishing):
     def __init__(self, broker: Broker, topic: Topic[bytes]) -> None:
         self._broker = broker
-        self._topic = topic
+        self._anymq_topic = topic
 
     async def one(self, item: Item) -> None:
-        await self._broker.publish(self._topic, item.body, key=item.key)
+        await self._broker.publish(self._anymq_topic, item.body, key=item.key)
 
     async def many(self, items: Sequence[Item]) -> None:
         bodies = [item.body for item in items]
@@ -39,7 +39,9 @@ class _Publishing(Publishing):
         def key(_: bytes) -> str:
             return next(keys) or ""
 
-        outcomes = await self._broker.publish_many(self._topic, bodies, key=key if keyed else None)
+        outcomes = await self._broker.publish_many(
+            self._anymq_topic, bodies, key=key if keyed else None
+        )
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
@@ -52,18 +54,20 @@ class Anymq(Contestant):
     how = "anymq: publish(), publish_many(); an App's subscriber with the default chain"
     can = EVERYWHERE
 
-    def __init__(self, place: Place) -> None:
-        super().__init__(place)
-        self._topic: Topic[bytes] = Topic(place.topic, partitions=place.partitions)
+    def __init__(self, topic: BenchTopic) -> None:
+        super().__init__(topic)
+        self._anymq_topic: Topic[bytes] = Topic(topic.name, partitions=topic.partitions)
 
     def idempotency(self) -> Idempotency | None:
         """What of the chain is not there by default."""
         return None
 
     async def prepare(self) -> None:
-        async with connect(self.place.url) as broker:
-            place = self.place
-            async with broker.subscribe(self._topic, group=place.group, ordered=place.ordered):
+        async with connect(self.topic.url) as broker:
+            topic = self.topic
+            async with broker.subscribe(
+                self._anymq_topic, group=topic.group, ordered=topic.ordered
+            ):
                 await self._complete(broker)
 
     async def _complete(self, broker: Broker) -> None:
@@ -72,7 +76,7 @@ class Anymq(Contestant):
             return
         from aiormq.exceptions import ChannelNotFoundEntity
 
-        job = f"{self.place.topic}.{self.place.group}._fill"
+        job = f"{self.topic.name}.{self.topic.group}._fill"
         loop = asyncio.get_running_loop()
         end = loop.time() + FILLED_WITHIN
         while loop.time() < end:
@@ -86,11 +90,11 @@ class Anymq(Contestant):
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:
-        async with connect(self.place.url) as broker:
-            yield _Publishing(broker, self._topic)
+        async with connect(self.topic.url) as broker:
+            yield _Publishing(broker, self._anymq_topic)
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
-        app = App(self.place.url)
+        app = App(self.topic.url)
         enough = asyncio.Event()
 
         def take(body: bytes) -> None:
@@ -105,9 +109,9 @@ class Anymq(Contestant):
             take(order.head)
 
         register: Callable[[Any], Any] = app.subscriber(
-            self._topic,
-            group=self.place.group,
-            ordered=self.place.ordered,
+            self._anymq_topic,
+            group=self.topic.group,
+            ordered=self.topic.ordered,
             idempotency=self.idempotency(),
         )
         register(on_order if typed else on_body)
@@ -140,7 +144,7 @@ class IdempotentRedis(Anymq):
         return f"the URL of a Redis server, in {STORE_VARIABLE}"
 
     def idempotency(self) -> Idempotency | None:
-        return Idempotency(os.environ.get(STORE_VARIABLE, self.place.url))
+        return Idempotency(os.environ.get(STORE_VARIABLE, self.topic.url))
 
 
 def anymq_on(backend: str) -> list[type[Contestant]]:

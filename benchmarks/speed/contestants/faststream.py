@@ -15,7 +15,7 @@ from faststream.nats import JStream, NatsBroker, PullSub
 from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitQueue
 from faststream.redis import RedisBroker, StreamSub
 
-from ..contestant import Contestant, Handle, Item, Place, Publishing
+from ..contestant import BenchTopic, Contestant, Handle, Item, Publishing
 from ..payload import Order
 from . import kafka, nats, rabbitmq, redis
 from .address import hosts, plain
@@ -110,11 +110,11 @@ class OnKafka(FastStream):
     )
 
     async def prepare(self) -> None:
-        await kafka.make_topic(self.place)
+        await kafka.make_topic(self.topic)
 
     def broker(self) -> KafkaBroker:
         return KafkaBroker(
-            hosts(self.place.url, kafka.PORT),
+            hosts(self.topic.url, kafka.PORT),
             acks="all",
             enable_idempotence=True,
             max_batch_size=kafka.BATCH_BYTES,
@@ -126,14 +126,14 @@ class OnKafka(FastStream):
     def sender(self, broker: KafkaBroker) -> Send:
         def send(item: Item) -> Awaitable[object]:
             key = None if item.key is None else item.key.encode()
-            return broker.publish(item.body, self.place.topic, key=key, headers=_headers(item))
+            return broker.publish(item.body, self.topic.name, key=key, headers=_headers(item))
 
         return send
 
     def subscribe(self, broker: KafkaBroker, handler: Handler) -> None:
         broker.subscriber(
-            self.place.topic,
-            group_id=_group(self.place),
+            self.topic.name,
+            group_id=_group(self.topic),
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.ACK,
         )(handler)
@@ -148,11 +148,11 @@ class OnRabbitMQ(FastStream):
     how = "FastStream: publish(persist=True); subscriber with prefetch 500, acked after its handler"
 
     async def prepare(self) -> None:
-        await rabbitmq.Raw(self.place).prepare()
+        await rabbitmq.Raw(self.topic).prepare()
 
     def broker(self) -> RabbitBroker:
         return RabbitBroker(
-            plain(self.place.url),
+            plain(self.topic.url),
             default_channel=Channel(prefetch_count=rabbitmq.PREFETCH),
             graceful_timeout=10.0,
             logger=None,
@@ -170,7 +170,7 @@ class OnRabbitMQ(FastStream):
         broker.subscriber(self._queue(), ack_policy=AckPolicy.NACK_ON_ERROR)(handler)
 
     def _queue(self) -> RabbitQueue:
-        return RabbitQueue(rabbitmq.queue_of(self.place), queue_type=QueueType.QUORUM, durable=True)
+        return RabbitQueue(rabbitmq.queue_of(self.topic), queue_type=QueueType.QUORUM, durable=True)
 
 
 class OnNATS(FastStream):
@@ -182,19 +182,19 @@ class OnNATS(FastStream):
     how = "FastStream: publish(stream=…); subscriber with PullSub(500), acked after its handler"
 
     async def prepare(self) -> None:
-        await nats.Raw(self.place).prepare()
+        await nats.Raw(self.topic).prepare()
 
     def broker(self) -> NatsBroker:
-        servers = plain(self.place.url).split(",")
+        servers = plain(self.topic.url).split(",")
         return NatsBroker(servers, graceful_timeout=10.0, logger=None)
 
     def sender(self, broker: NatsBroker) -> Send:
-        stream = nats.stream_of(self.place)
+        stream = nats.stream_of(self.topic)
 
         def send(item: Item) -> Awaitable[object]:
             return broker.publish(
                 item.body,
-                self.place.topic,
+                self.topic.name,
                 headers=_headers(item),
                 stream=stream,
                 timeout=nats.TIMEOUT,
@@ -204,9 +204,9 @@ class OnNATS(FastStream):
 
     def subscribe(self, broker: NatsBroker, handler: Handler) -> None:
         broker.subscriber(
-            self.place.topic,
-            stream=JStream(nats.stream_of(self.place), declare=False),
-            durable=self.place.group,
+            self.topic.name,
+            stream=JStream(nats.stream_of(self.topic), declare=False),
+            durable=self.topic.group,
             pull_sub=PullSub(batch_size=nats.FETCH, timeout=nats.FETCH_WAIT),
             ack_policy=AckPolicy.NACK_ON_ERROR,
         )(handler)
@@ -223,26 +223,26 @@ class OnRedis(FastStream):
     )
 
     async def prepare(self) -> None:
-        await redis.Raw(self.place).prepare()
+        await redis.Raw(self.topic).prepare()
 
     def broker(self) -> RedisBroker:
         options: dict[str, Any] = {"graceful_timeout": 10.0, "logger": None}
-        return RedisBroker(plain(self.place.url), **options)
+        return RedisBroker(plain(self.topic.url), **options)
 
     def sender(self, broker: RedisBroker) -> Send:
         connections = asyncio.Semaphore(redis.CONNECTIONS)
 
         async def send(item: Item) -> None:
             async with connections:
-                await broker.publish(item.body, stream=self.place.topic, headers=_headers(item))
+                await broker.publish(item.body, stream=self.topic.name, headers=_headers(item))
 
         return send
 
     def subscribe(self, broker: RedisBroker, handler: Handler) -> None:
         broker.subscriber(
             stream=StreamSub(
-                self.place.topic,
-                group=self.place.group,
+                self.topic.name,
+                group=self.topic.group,
                 consumer=f"bench-{token_hex(6)}",
                 max_records=redis.BATCH,
                 polling_interval=redis.BLOCK_MS,
@@ -252,8 +252,8 @@ class OnRedis(FastStream):
         )(handler)
 
 
-def _group(place: Place) -> str:
-    return f"{place.topic}.{place.group}"
+def _group(topic: BenchTopic) -> str:
+    return f"{topic.name}.{topic.group}"
 
 
 def _kind(item: Item) -> str:

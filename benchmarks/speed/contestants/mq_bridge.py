@@ -67,7 +67,7 @@ class MQBridge(Contestant):
         from mq_bridge import Publisher
 
         publisher = await asyncio.to_thread(Publisher.from_config, self.output())
-        yield _Publishing(publisher, self.place.topic)
+        yield _Publishing(publisher, self.topic.name)
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
         take = reader(handle, typed=typed)
@@ -102,7 +102,7 @@ class OnKafka(MQBridge):
     durability = DURABILITY["kafka"]
 
     async def prepare(self) -> None:
-        await kafka.make_topic(self.place)
+        await kafka.make_topic(self.topic)
 
     def output(self) -> dict[str, Any]:
         options = [["acks", "all"], ["enable.idempotence", "true"]]
@@ -110,12 +110,12 @@ class OnKafka(MQBridge):
         return {"kafka": self._common() | more}
 
     def input(self) -> dict[str, Any]:
-        group = f"{self.place.topic}.{self.place.group}"
+        group = f"{self.topic.name}.{self.topic.group}"
         options = [["auto.offset.reset", "earliest"]]
         return {"kafka": self._common() | {"group_id": group, "consumer_options": options}}
 
     def _common(self) -> dict[str, Any]:
-        return {"url": ",".join(hosts(self.place.url, kafka.PORT)), "topic": self.place.topic}
+        return {"url": ",".join(hosts(self.topic.url, kafka.PORT)), "topic": self.topic.name}
 
 
 class OnRabbitMQ(MQBridge):
@@ -130,13 +130,13 @@ class OnRabbitMQ(MQBridge):
     can = frozenset({"publish_many"})
 
     async def prepare(self) -> None:
-        await rabbitmq.Raw(self.place).prepare()
+        await rabbitmq.Raw(self.topic).prepare()
 
     def output(self) -> dict[str, Any]:
-        url = plain(self.place.url)
+        url = plain(self.topic.url)
         if url.endswith("/"):
             url += "%2f"  # its client takes an empty path for a virtual host without a name
-        queue = rabbitmq.queue_of(self.place)
+        queue = rabbitmq.queue_of(self.topic)
         return {"amqp": {"url": url, "queue": queue, "no_declare_queue": True}}
 
     def input(self) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class OnRabbitMQ(MQBridge):
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
         """Consume with aiormq, so that what was published can be counted."""
-        await rabbitmq.RawBest(self.place).consume(handle, done, typed=typed)
+        await rabbitmq.RawBest(self.topic).consume(handle, done, typed=typed)
 
 
 class OnNATS(MQBridge):
@@ -155,7 +155,7 @@ class OnNATS(MQBridge):
     durability = DURABILITY["nats"]
 
     async def prepare(self) -> None:
-        await nats.make_stream(self.place)
+        await nats.make_stream(self.topic)
 
     def output(self) -> dict[str, Any]:
         return {"nats": self._common() | {"deduplicate": True}}
@@ -164,8 +164,8 @@ class OnNATS(MQBridge):
         return {"nats": self._common()}
 
     def _common(self) -> dict[str, Any]:
-        place = self.place
-        return {"url": plain(place.url), "subject": place.topic, "stream": nats.stream_of(place)}
+        topic = self.topic
+        return {"url": plain(topic.url), "subject": topic.name, "stream": nats.stream_of(topic)}
 
 
 class OnRedis(MQBridge):
@@ -175,14 +175,14 @@ class OnRedis(MQBridge):
     durability = DURABILITY["redis"]
 
     async def prepare(self) -> None:
-        await redis.Raw(self.place).prepare()
+        await redis.Raw(self.topic).prepare()
 
     def output(self) -> dict[str, Any]:
         return {"redis_streams": self._common()}
 
     def input(self) -> dict[str, Any]:
-        more = {"group": self.place.group, "read_from_start": True, "block_ms": POLL_MS}
+        more = {"group": self.topic.group, "read_from_start": True, "block_ms": POLL_MS}
         return {"redis_streams": self._common() | more}
 
     def _common(self) -> dict[str, Any]:
-        return {"url": plain(self.place.url), "stream": self.place.topic}
+        return {"url": plain(self.topic.url), "stream": self.topic.name}

@@ -16,7 +16,7 @@ from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from pamqp.commands import Basic
 
-from ..contestant import Contestant, Handle, Item, Place, Publishing
+from ..contestant import BenchTopic, Contestant, Handle, Item, Publishing
 from .address import plain
 from .body import reader
 from .durability import DURABILITY
@@ -28,18 +28,20 @@ ACK_WITHIN = 0.02
 TIMEOUT = 30.0
 
 
-def queue_of(place: Place) -> str:
+def queue_of(topic: BenchTopic) -> str:
     """The group's queue; messages go to it through the default exchange."""
-    return f"{place.topic}.{place.group}"
+    return f"{topic.name}.{topic.group}"
 
 
 class _Usual(Publishing):
     """Publishes by aio-pika; `many` opens a channel of aiormq, which stays in `stack`."""
 
-    def __init__(self, exchange: AbstractExchange, place: Place, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, exchange: AbstractExchange, topic: BenchTopic, stack: AsyncExitStack
+    ) -> None:
         self._exchange = exchange
-        self._place = place
-        self._queue = queue_of(place)
+        self._topic = topic
+        self._queue = queue_of(topic)
         self._stack = stack
         self._many: _Pipelined | None = None
 
@@ -49,18 +51,18 @@ class _Usual(Publishing):
 
     async def many(self, items: Sequence[Item]) -> None:
         if self._many is None:
-            channel = await self._stack.enter_async_context(_low_channel(self._place))
-            self._many = _Pipelined(channel, self._place)
+            channel = await self._stack.enter_async_context(_low_channel(self._topic))
+            self._many = _Pipelined(channel, self._topic)
         await self._many.many(items)
 
 
 class _Pipelined(Publishing):
     """Writes all, then waits for all confirmations."""
 
-    def __init__(self, channel: Channel, place: Place) -> None:
+    def __init__(self, channel: Channel, topic: BenchTopic) -> None:
         self._channel = channel
-        self._queue = queue_of(place)
-        self._headers = Headers(place.topic, prefix="cloudEvents:", content_type=None, keyed=True)
+        self._queue = queue_of(topic)
+        self._headers = Headers(topic.name, prefix="cloudEvents:", content_type=None, keyed=True)
 
     async def one(self, item: Item) -> None:
         await self.many([item])
@@ -109,26 +111,26 @@ class Raw(Contestant):
     can = frozenset({"publish", "consume", "typed", "latency"})
 
     async def prepare(self) -> None:
-        async with await aio_pika.connect(plain(self.place.url)) as connection:
+        async with await aio_pika.connect(plain(self.topic.url)) as connection:
             channel = await connection.channel()
             await channel.declare_queue(
-                queue_of(self.place), durable=True, arguments={"x-queue-type": "quorum"}
+                queue_of(self.topic), durable=True, arguments={"x-queue-type": "quorum"}
             )
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:
         async with AsyncExitStack() as stack:
-            connection = await aio_pika.connect_robust(plain(self.place.url))
+            connection = await aio_pika.connect_robust(plain(self.topic.url))
             await stack.enter_async_context(connection)
             channel = await connection.channel(publisher_confirms=True)
-            yield _Usual(channel.default_exchange, self.place, stack)
+            yield _Usual(channel.default_exchange, self.topic, stack)
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
         take = reader(handle, typed=typed)
-        async with await aio_pika.connect_robust(plain(self.place.url)) as connection:
+        async with await aio_pika.connect_robust(plain(self.topic.url)) as connection:
             channel = await connection.channel()
             await channel.set_qos(prefetch_count=PREFETCH)
-            queue = await channel.get_queue(queue_of(self.place))
+            queue = await channel.get_queue(queue_of(self.topic))
             async with queue.iterator() as messages:
                 async for message in messages:
                     async with message.process():
@@ -150,14 +152,14 @@ class RawBest(Raw):
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:
-        async with _low_channel(self.place) as channel:
-            yield _Pipelined(channel, self.place)
+        async with _low_channel(self.topic) as channel:
+            yield _Pipelined(channel, self.topic)
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
-        async with _low_channel(self.place) as channel:
+        async with _low_channel(self.topic) as channel:
             await channel.basic_qos(prefetch_count=PREFETCH)
             bulk = _Bulk(channel, reader(handle, typed=typed), done)
-            tag = await channel.basic_consume(queue_of(self.place), bulk.take)
+            tag = await channel.basic_consume(queue_of(self.topic), bulk.take)
             try:
                 await bulk.until_done()
             finally:
@@ -213,9 +215,9 @@ class _Bulk:
 
 
 @asynccontextmanager
-async def _low_channel(place: Place) -> AsyncIterator[Any]:
+async def _low_channel(topic: BenchTopic) -> AsyncIterator[Any]:
     """A channel of aiormq, with confirmations."""
-    connection = await aiormq.connect(plain(place.url))
+    connection = await aiormq.connect(plain(topic.url))
     try:
         channel = await connection.channel(publisher_confirms=True)
         try:

@@ -11,7 +11,7 @@ from typing import Any
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import ResponseError
 
-from ..contestant import Contestant, Handle, Item, Place, Publishing
+from ..contestant import BenchTopic, Contestant, Handle, Item, Publishing
 from .address import plain
 from .body import reader
 from .durability import DURABILITY
@@ -63,28 +63,26 @@ class Raw(Contestant):
     can = frozenset({"publish", "consume", "typed", "latency"})
 
     async def prepare(self) -> None:
-        async with _connected(self.place) as client:
+        async with _connected(self.topic) as client:
             try:
-                await client.xgroup_create(
-                    self.place.topic, self.place.group, id="0", mkstream=True
-                )
+                await client.xgroup_create(self.topic.name, self.topic.group, id="0", mkstream=True)
             except ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:
-        async with _connected(self.place) as client:
-            yield _Usual(client, self.place.topic)
+        async with _connected(self.topic) as client:
+            yield _Usual(client, self.topic.name)
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
         take = reader(handle, typed=typed)
-        topic, group = self.place.topic, self.place.group
-        async with _connected(self.place) as client:
+        topic, group = self.topic.name, self.topic.group
+        async with _connected(self.topic) as client:
             handled = None
             ended = False
             try:
-                async for entries in _batches(client, self.place):
+                async for entries in _batches(client, self.topic):
                     for id, fields in entries:
                         take(fields[b"data"])
                         handled = id
@@ -111,16 +109,16 @@ class RawBest(Raw):
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:
-        async with _connected(self.place) as client:
-            yield _Best(client, self.place.topic)
+        async with _connected(self.topic) as client:
+            yield _Best(client, self.topic.name)
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
         take = reader(handle, typed=typed)
-        topic, group = self.place.topic, self.place.group
-        async with _connected(self.place) as client:
+        topic, group = self.topic.name, self.topic.group
+        async with _connected(self.topic) as client:
             handled: list[bytes] = []
             try:
-                async for entries in _batches(client, self.place):
+                async for entries in _batches(client, self.topic):
                     ended = _handle(entries, take, done, handled)
                     await client.xack(topic, group, *handled)
                     handled.clear()
@@ -141,7 +139,7 @@ def _handle(entries: Entries, take: Handle, done: Callable[[], bool], handled: l
     return ended
 
 
-async def _batches(client: Redis, place: Place) -> AsyncIterator[Entries]:
+async def _batches(client: Redis, topic: BenchTopic) -> AsyncIterator[Entries]:
     consumer = f"bench-{token_hex(6)}"
     task = asyncio.current_task()
     while True:
@@ -149,7 +147,7 @@ async def _batches(client: Redis, place: Place) -> AsyncIterator[Entries]:
         if task is not None and task.cancelling():
             raise asyncio.CancelledError
         answer: Any = await client.xreadgroup(
-            place.group, consumer, {place.topic: ">"}, count=BATCH, block=BLOCK_MS
+            topic.group, consumer, {topic.name: ">"}, count=BATCH, block=BLOCK_MS
         )
         if answer:
             _, entries = answer[0]
@@ -157,9 +155,9 @@ async def _batches(client: Redis, place: Place) -> AsyncIterator[Entries]:
 
 
 @asynccontextmanager
-async def _connected(place: Place) -> AsyncIterator[Redis]:
+async def _connected(topic: BenchTopic) -> AsyncIterator[Redis]:
     pool = BlockingConnectionPool.from_url(
-        plain(place.url), max_connections=CONNECTIONS, timeout=None
+        plain(topic.url), max_connections=CONNECTIONS, timeout=None
     )
     client = Redis.from_pool(pool)
     try:

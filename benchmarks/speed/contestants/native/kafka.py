@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 
-from ...contestant import Place
+from ...contestant import BenchTopic
 from .. import kafka
 from ..address import hosts
 from ..durability import DURABILITY
@@ -35,22 +35,22 @@ class KafkaTools(Native):
     def install(self) -> None:
         java.fetch(_NAME, _ARTIFACTS)
 
-    async def prepare(self, place: Place) -> None:
-        await kafka.make_topic(place)
+    async def prepare(self, topic: BenchTopic) -> None:
+        await kafka.make_topic(topic)
 
-    async def publish(self, place: Place, *, count: int, size: int) -> float:
+    async def publish(self, topic: BenchTopic, *, count: int, size: int) -> float:
         argv = java.command(_NAME, "org.apache.kafka.tools.ProducerPerformance")
-        argv += ["--topic", place.topic, "--num-records", str(count), "--record-size", str(size)]
+        argv += ["--topic", topic.name, "--num-records", str(count), "--record-size", str(size)]
         argv += ["--throughput", "-1", "--warmup-records", str(count // 2)]
-        argv += ["--bootstrap-server", _servers(place)]
+        argv += ["--bootstrap-server", _servers(topic)]
         argv += ["--command-property", "acks=all", "enable.idempotence=true"]
         argv += [f"batch.size={kafka.BATCH_BYTES}"]
         return sent(await report_of(argv))
 
-    async def consume(self, place: Place, *, count: int) -> float:
+    async def consume(self, topic: BenchTopic, *, count: int) -> float:
         argv = java.command(_NAME, "org.apache.kafka.tools.ConsumerPerformance")
-        argv += ["--topic", place.topic, "--num-records", str(count)]
-        argv += ["--group", f"{place.topic}.{place.group}", "--bootstrap-server", _servers(place)]
+        argv += ["--topic", topic.name, "--num-records", str(count)]
+        argv += ["--group", f"{topic.name}.{topic.group}", "--bootstrap-server", _servers(topic)]
         return fetched(await report_of(argv))
 
 
@@ -71,5 +71,5 @@ def fetched(report: str) -> float:
     raise ToolFailed(f"kafka-consumer-perf-test told no rate: {report[-300:]}")
 
 
-def _servers(place: Place) -> str:
-    return ",".join(hosts(place.url, kafka.PORT))
+def _servers(topic: BenchTopic) -> str:
+    return ",".join(hosts(topic.url, kafka.PORT))

@@ -10,7 +10,7 @@ from brokers import state
 from brokers.errors import say
 from brokers.tools import output, run, version, which
 
-from ...contestant import Place
+from ...contestant import BenchTopic
 from .. import nats
 from ..address import plain
 from ..durability import DURABILITY
@@ -52,15 +52,15 @@ class NatsGo(Native):
                 lock=lock,
             )
 
-    async def prepare(self, place: Place) -> None:
-        await nats.Raw(place).prepare()
+    async def prepare(self, topic: BenchTopic) -> None:
+        await nats.Raw(topic).prepare()
 
-    async def publish(self, place: Place, *, count: int, size: int) -> float:
-        argv = [str(_binary()), "publish", plain(place.url), place.topic, str(count), str(size)]
+    async def publish(self, topic: BenchTopic, *, count: int, size: int) -> float:
+        argv = [str(_binary()), "publish", plain(topic.url), topic.name, str(count), str(size)]
         return told(await report_of(argv))
 
-    async def consume(self, place: Place, *, count: int) -> float:
-        argv = [str(_binary()), "consume", plain(place.url), nats.stream_of(place), place.group]
+    async def consume(self, topic: BenchTopic, *, count: int) -> float:
+        argv = [str(_binary()), "consume", plain(topic.url), nats.stream_of(topic), topic.group]
         return told(await report_of([*argv, str(count)]))
 
 

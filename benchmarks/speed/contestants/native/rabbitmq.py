@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from statistics import median
 
-from ...contestant import Place
+from ...contestant import BenchTopic
 from .. import rabbitmq
 from ..address import plain
 from ..durability import DURABILITY
@@ -39,17 +39,17 @@ class PerfTest(Native):
     def install(self) -> None:
         java.fetch(_NAME, _ARTIFACTS)
 
-    async def prepare(self, place: Place) -> None:
-        await rabbitmq.Raw(place).prepare()
+    async def prepare(self, topic: BenchTopic) -> None:
+        await rabbitmq.Raw(topic).prepare()
 
-    async def publish(self, place: Place, *, count: int, size: int) -> float:
-        argv = [*_command(place), "--producers", "1", "--consumers", "0"]
+    async def publish(self, topic: BenchTopic, *, count: int, size: int) -> float:
+        argv = [*_command(topic), "--producers", "1", "--consumers", "0"]
         argv += ["--pmessages", str(count), "--size", str(size), "--flag", "persistent"]
         argv += ["--confirm", str(UNCONFIRMED)]
         return rate("confirmed", await report_of(argv))
 
-    async def consume(self, place: Place, *, count: int) -> float:
-        argv = [*_command(place), "--producers", "0", "--consumers", "1"]
+    async def consume(self, topic: BenchTopic, *, count: int) -> float:
+        argv = [*_command(topic), "--producers", "0", "--consumers", "1"]
         argv += ["--cmessages", str(count), "--qos", str(rabbitmq.PREFETCH)]
         argv += ["--multi-ack-every", str(rabbitmq.ACK_EVERY)]
         return rate("received", await report_of(argv))
@@ -66,9 +66,9 @@ def rate(what: str, report: str) -> float:
     return float(averages[-1])
 
 
-def _command(place: Place) -> list[str]:
-    url = plain(place.url)
+def _command(topic: BenchTopic) -> list[str]:
+    url = plain(topic.url)
     if url.endswith("/"):
         url += "%2f"  # an empty path is a virtual host without a name
     argv = java.command(_NAME, "com.rabbitmq.perf.PerfTest")
-    return [*argv, "--uri", url, "--predeclared", "--queue", rabbitmq.queue_of(place)]
+    return [*argv, "--uri", url, "--predeclared", "--queue", rabbitmq.queue_of(topic)]

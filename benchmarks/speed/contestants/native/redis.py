@@ -11,7 +11,7 @@ from brokers import state
 from brokers.debian import HOST_ROOT, SUITE, Root
 from brokers.tools import which
 
-from ...contestant import Place
+from ...contestant import BenchTopic
 from .. import redis
 from ..durability import DURABILITY
 from .tool import Native, ToolFailed, report_of
@@ -34,15 +34,15 @@ class RedisBenchmark(Native):
     def install(self) -> None:
         """Do nothing: it comes with the server."""
 
-    async def prepare(self, place: Place) -> None:
-        await redis.Raw(place).prepare()
+    async def prepare(self, topic: BenchTopic) -> None:
+        await redis.Raw(topic).prepare()
 
-    async def publish(self, place: Place, *, count: int, size: int) -> float:
-        argv = [*_options(place), "-n", str(count), "-c", "1", "-P", str(redis.BATCH), "--csv"]
-        argv += ["XADD", place.topic, "*", "data", "x" * size]
+    async def publish(self, topic: BenchTopic, *, count: int, size: int) -> float:
+        argv = [*_options(topic), "-n", str(count), "-c", "1", "-P", str(redis.BATCH), "--csv"]
+        argv += ["XADD", topic.name, "*", "data", "x" * size]
         return requests(await _run(argv))
 
-    async def consume(self, place: Place, *, count: int) -> None:
+    async def consume(self, topic: BenchTopic, *, count: int) -> None:
         return None
 
 
@@ -73,8 +73,8 @@ async def _run(argv: list[str]) -> str:
         return await report_of(root.command([path, *argv], shared=Path(folder)))
 
 
-def _options(place: Place) -> list[str]:
-    url = URL.parse(place.url)
+def _options(topic: BenchTopic) -> list[str]:
+    url = URL.parse(topic.url)
     host, port = url.hosts[0]
     options = ["-h", host, "-p", str(port or _PORT)]
     if url.username:

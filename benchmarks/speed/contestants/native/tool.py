@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from ...contestant import Place
+from ...contestant import BenchTopic
 
 PATIENCE = 120.0
 
@@ -39,15 +39,15 @@ class Native(ABC):
         """Fetch or build it, unless that was done; the first time takes up to some minutes."""
 
     @abstractmethod
-    async def prepare(self, place: Place) -> None:
+    async def prepare(self, topic: BenchTopic) -> None:
         """Make topic and group."""
 
     @abstractmethod
-    async def publish(self, place: Place, *, count: int, size: int) -> float | None:
+    async def publish(self, topic: BenchTopic, *, count: int, size: int) -> float | None:
         """Publish so many messages of `size` bytes, each confirmed; return the rate."""
 
     @abstractmethod
-    async def consume(self, place: Place, *, count: int) -> float | None:
+    async def consume(self, topic: BenchTopic, *, count: int) -> float | None:
         """Consume and settle as many as were published; return the rate."""
 
 
