@@ -11,13 +11,13 @@ from .measurement import Measurement
 from .results import Cell, Sample
 from .workloads import Workload
 
-SHORTEST = 0.2
+MIN_SECONDS = 0.2
 """Seconds a measurement aims to take at the least."""
-LEAST = 1000
+MIN_MESSAGES = 1000
 """Messages of a measurement, at the least."""
-TIMED = 1250
+MIN_LATENCY_MESSAGES = 1250
 """The same where latencies are taken: their percentiles need so many."""
-LONGER = 3.0
+MAX_SECONDS = 3.0
 """Seconds that one measurement may take for publishing and consuming together, about."""
 
 
@@ -27,7 +27,7 @@ class OpenCell:
 
     workload: Workload
     result: Cell
-    speed: float = 0.0
+    rate: float = 0.0
 
     def sample_of(self, measured: Measurement) -> Sample:
         """Return the side that its workload asks for."""
@@ -43,17 +43,17 @@ class Case:
     cells: list[OpenCell]
     rounds: frozenset[int] = frozenset()
     """Those in which it takes part."""
-    unit: float = 0.0
+    seconds_per_message: float = 0.0
     """Seconds a message, for publishing and consuming it."""
     overhead: float = 0.0
-    offered: float = 0.0
+    offered_rate: float = 0.0
     """Messages a second, where that is fixed beforehand."""
     count: int = 0
     failed: int = 0
 
     def __post_init__(self) -> None:
         self.count = self.count or initial_count(
-            self.contestant.backend, self.contestant.name, self.workload.most
+            self.contestant.backend, self.contestant.name, self.workload.max_messages
         )
 
     @property
@@ -63,49 +63,59 @@ class Case:
 
     @property
     def load(self) -> float:
-        """The share of the capacity that is offered to it; 0 for all there is."""
+        """The share of the capacity that is offered_rate to it; 0 for all there is."""
         return self.cells[0].result.load or 0.0
 
     @property
-    def speed(self) -> float:
+    def rate(self) -> float:
         """Messages a second that its measurements are sized by.
 
         Who publishes fast and consumes slowly gets fewer messages than fit the time.
         """
-        if self.offered:
-            return self.offered
-        fastest = max(one.speed for one in self.cells)
-        return min(fastest, LONGER / self.unit) if self.unit else fastest
+        if self.offered_rate:
+            return self.offered_rate
+        fastest = max(one.rate for one in self.cells)
+        return (
+            min(fastest, MAX_SECONDS / self.seconds_per_message)
+            if self.seconds_per_message
+            else fastest
+        )
 
     def seconds(self, share: float) -> float:
         """Return about how long it takes with so much of the time that it aims at."""
-        speed = self.speed
-        return speed * self.workload.seconds * share * max(self.unit, 1 / speed) if speed else 0.0
+        rate = self.rate
+        return (
+            rate * self.workload.seconds * share * max(self.seconds_per_message, 1 / rate)
+            if rate
+            else 0.0
+        )
 
-    def note(self, measured: Measurement, count: int, taken: float) -> None:
+    def calibrate(self, measured: Measurement, count: int, taken: float) -> None:
         """Learn how fast it is, and how long a measurement takes beyond its messages."""
         for cell in self.cells:
-            cell.speed = cell.sample_of(measured).rate
+            cell.rate = cell.sample_of(measured).rate
         busy = measured.consumed.busy
-        self.unit = busy / count
+        self.seconds_per_message = busy / count
         self.overhead = max(0.0, taken - busy)
 
-    def size(self, share: float) -> None:
+    def set_count(self, share: float) -> None:
         """Choose how many messages it takes with so much of the time that it aims at."""
-        if self.speed:
-            count = int(self.speed * max(SHORTEST, self.workload.seconds * share))
-            least = TIMED if self.offered else LEAST
-            self.count = min(max(count, least), self.workload.most)
+        if self.rate:
+            count = int(self.rate * max(MIN_SECONDS, self.workload.seconds * share))
+            least = MIN_LATENCY_MESSAGES if self.offered_rate else MIN_MESSAGES
+            self.count = min(max(count, least), self.workload.max_messages)
 
 
-def paired(cells: Sequence[tuple[type[Contestant], OpenCell]]) -> list[Case]:
+def merged(cells: Sequence[tuple[type[Contestant], OpenCell]]) -> list[Case]:
     """Put together what the same contestant can do with the same messages."""
     cases: list[Case] = []
     for contestant, cell in cells:
         for case in cases:
-            if case.contestant.name == contestant.name and _same(case.workload, cell.workload):
+            if case.contestant.name == contestant.name and _share_messages(
+                case.workload, cell.workload
+            ):
                 case.cells.append(cell)
-                if cell.workload.kind == "drain":
+                if cell.workload.kind == "consume":
                     case.workload = cell.workload
                 break
         else:
@@ -113,22 +123,22 @@ def paired(cells: Sequence[tuple[type[Contestant], OpenCell]]) -> list[Case]:
     return cases
 
 
-def _same(one: Workload, other: Workload) -> bool:
+def _share_messages(one: Workload, other: Workload) -> bool:
     """Whether one publishes what the other consumes."""
-    if {one.kind, other.kind} != {"publish", "drain"}:
+    if {one.kind, other.kind} != {"publish", "consume"}:
         return False
-    return _nameless(one) == _nameless(other)
+    return _messages_of(one) == _messages_of(other)
 
 
-def _nameless(workload: Workload) -> Workload:
-    return replace(workload, name="", kind="drain", ability="", title="", weight=1.0)
+def _messages_of(workload: Workload) -> Workload:
+    return replace(workload, name="", kind="consume", ability="", title="", weight=1.0)
 
 
-def size(cases: Iterable[Case], seconds: float) -> None:
+def set_counts(cases: Iterable[Case], seconds: float) -> None:
     """Choose how many messages each takes, so that all together take so long."""
     chosen = list(cases)
     wanted = sum(case.seconds(1.0) for case in chosen)
     free = seconds - sum(case.overhead for case in chosen)
     share = min(1.0, max(0.0, free / wanted)) if wanted else 0.0
     for case in chosen:
-        case.size(share)
+        case.set_count(share)

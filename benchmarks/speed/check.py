@@ -28,9 +28,9 @@ from .payload import Bodies, head_of
 
 MESSAGES = 2000
 SIZE = 256
-PATIENCE = 120.0
+TIMEOUT = 120.0
 TASKS = 64
-NATIVE_PATIENCE = 20.0
+NATIVE_TIMEOUT = 20.0
 
 
 async def check(
@@ -49,7 +49,7 @@ async def check(
     def handle(body: bytes) -> None:
         handled[head_of(body, typed=typed)[1]] += 1
 
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         await contestant.prepare()
         async with contestant.publishing() as publishing:
             single = iter(bodies.items(0, messages // 2))
@@ -78,7 +78,7 @@ async def check_native(tool: Native, url: str, messages: int = MESSAGES) -> tupl
         nonlocal came
         came += len(body) == SIZE
 
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         for topic in (consumed_topic, counted):
             await tool.prepare(topic)
         published = await tool.publish(consumed_topic, count=messages, size=SIZE)
@@ -86,7 +86,7 @@ async def check_native(tool: Native, url: str, messages: int = MESSAGES) -> tupl
         await tool.publish(counted, count=messages, size=SIZE)
         counting = counter(counted).consume(handle, lambda: came >= messages, typed=False)
         with suppress(TimeoutError):
-            await asyncio.wait_for(counting, NATIVE_PATIENCE)
+            await asyncio.wait_for(counting, NATIVE_TIMEOUT)
     return messages - came, f"told {published} and {consumed} messages/s"
 
 

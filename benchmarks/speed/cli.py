@@ -21,7 +21,7 @@ from .results import Report
 from .rounds import FULL, QUICK
 from .run import Plan, run, seconds_of
 from .terminal import print_goals, print_report, progress_display
-from .workloads import NAMES, QUICKLY, chosen
+from .workloads import NAMES, QUICK_WORKLOADS, chosen
 
 HISTORY = "history.jsonl"
 
@@ -98,7 +98,7 @@ def main(options: argparse.Namespace) -> int:
 def _measured(options: argparse.Namespace) -> Report:
     scale = QUICK if options.quick else FULL
     backends = options.backend or ([] if options.url else BACKENDS)
-    names = options.workload or (QUICKLY if options.quick else NAMES)
+    names = options.workload or (QUICK_WORKLOADS if options.quick else NAMES)
     with tempfile.TemporaryDirectory(prefix="anymq-bench-") as folder:
         plan = Plan(
             backends=backends,

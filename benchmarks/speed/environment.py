@@ -23,11 +23,11 @@ from .targets import Target
 from .workers import JobFailed, WorkerProcess
 from .workloads import Workload
 
-AT_ONCE = 16
+CONCURRENT_TOPICS = 16
 """Places that are made or cleared side by side."""
 
-Turn = tuple[type[Contestant], Workload]
-Kind = tuple[str, int, bool]
+Pairing = tuple[type[Contestant], Workload]
+TopicKind = tuple[str, int, bool]
 """What a topic is good for: who made it, its partitions, whether it is ordered."""
 
 
@@ -44,19 +44,21 @@ class Environment:
         folder: Path,
         *,
         fork_server: ForkServer | None = None,
-        tidy: bool = True,
+        deletes: bool = True,
     ) -> None:
         self.target = target
         self._folder = folder
         self._fork_server = fork_server
-        self._tidy = tidy
+        self._deletes = deletes
         self._workers: dict[str, WorkerProcess] = {}
         self._stack = AsyncExitStack()
         self._broker: anymq.Broker | None = None
         self.token = f"bench-{uuid4().hex[:8]}"
-        self._runs = 0
-        self._prepared: dict[Kind, list[tuple[type[Contestant], BenchTopic]]] = defaultdict(list)
-        self._left: list[tuple[type[Contestant], BenchTopic]] = []
+        self._topics = 0
+        self._prepared: dict[TopicKind, list[tuple[type[Contestant], BenchTopic]]] = defaultdict(
+            list
+        )
+        self._discarded: list[tuple[type[Contestant], BenchTopic]] = []
 
     async def __aenter__(self) -> Self:
         if self.target.shared:
@@ -71,8 +73,8 @@ class Environment:
     ) -> None:
         await asyncio.gather(*(worker.aclose() for worker in self._workers.values()))
         self._workers.clear()
-        self._left += [one for unused in self._prepared.values() for one in unused]
-        await self.clear()
+        self._discarded += [one for unused in self._prepared.values() for one in unused]
+        await self.clean_up()
         await self._stack.aclose()
 
     def worker(self, contestant: type[Contestant], role: str) -> WorkerProcess:
@@ -90,34 +92,34 @@ class Environment:
 
     def new_topic(self, workload: Workload) -> BenchTopic:
         """Return a topic that nobody has used before."""
-        self._runs += 1
+        self._topics += 1
         return BenchTopic(
             url=self.target.url,
-            name=f"{self.token}-{self._runs}",
-            group=f"{self.token}-{self._runs}-group",
+            name=f"{self.token}-{self._topics}",
+            group=f"{self.token}-{self._topics}-group",
             partitions=workload.partitions,
             ordered=workload.ordered,
         )
 
-    async def prepare(self, turns: Sequence[Turn]) -> None:
+    async def prepare(self, pairings: Sequence[Pairing]) -> None:
         """Make topics and groups for these side by side, so that nobody has to wait for his."""
         if self.target.shared:
-            limit = asyncio.Semaphore(AT_ONCE)
-            await asyncio.gather(*(self._prepare(turn, limit) for turn in turns))
+            limit = asyncio.Semaphore(CONCURRENT_TOPICS)
+            await asyncio.gather(*(self._prepare(pairing, limit) for pairing in pairings))
 
-    async def _prepare(self, turn: Turn, limit: asyncio.Semaphore) -> None:
+    async def _prepare(self, pairing: Pairing, limit: asyncio.Semaphore) -> None:
         async with limit:
-            with suppress(JobFailed):  # whose turn it is meets with the same, and says so
-                topic = await self._made(*turn)
-                self._prepared[_kind(*turn)].append((turn[0], topic))
+            with suppress(JobFailed):  # whose pairing it is meets with the same, and says so
+                topic = await self._create_topic(*pairing)
+                self._prepared[_kind(*pairing)].append((pairing[0], topic))
 
-    async def ready(self, contestant: type[Contestant], workload: Workload) -> BenchTopic:
+    async def prepared_topic(self, contestant: type[Contestant], workload: Workload) -> BenchTopic:
         """Return a topic of which topic and group are made."""
         if unused := self._prepared[_kind(contestant, workload)]:
             return unused.pop()[1]
-        return await self._made(contestant, workload)
+        return await self._create_topic(contestant, workload)
 
-    async def _made(self, contestant: type[Contestant], workload: Workload) -> BenchTopic:
+    async def _create_topic(self, contestant: type[Contestant], workload: Workload) -> BenchTopic:
         topic = self.new_topic(workload)
         job = Job(
             task="prepare", backend=contestant.backend, contestant=contestant.name, topic=topic
@@ -125,24 +127,24 @@ class Environment:
         try:
             await self.worker(contestant, "producer").run(job)
         except JobFailed:
-            self.leave(contestant, topic)
+            self.discard(contestant, topic)
             raise
         return topic
 
-    def leave(self, contestant: type[Contestant], topic: BenchTopic) -> None:
+    def discard(self, contestant: type[Contestant], topic: BenchTopic) -> None:
         """Say that nobody needs it any more."""
-        self._left.append((contestant, topic))
+        self._discarded.append((contestant, topic))
         if not self.target.shared:
             self.worker(contestant, "both").reset()
 
-    async def clear(self) -> None:
-        """Remove what was left so far."""
-        left, self._left = self._left, []
-        if self._tidy:
-            limit = asyncio.Semaphore(AT_ONCE)
-            await asyncio.gather(*(self._clear(*one, limit) for one in left))
+    async def clean_up(self) -> None:
+        """Remove what was discarded so far."""
+        discarded, self._discarded = self._discarded, []
+        if self._deletes:
+            limit = asyncio.Semaphore(CONCURRENT_TOPICS)
+            await asyncio.gather(*(self._clean_up_one(*one, limit) for one in discarded))
 
-    async def _clear(
+    async def _clean_up_one(
         self, contestant: type[Contestant], topic: BenchTopic, limit: asyncio.Semaphore
     ) -> None:
         async with limit:
@@ -151,10 +153,10 @@ class Environment:
                 await delete_claims(os.environ.get(STORE_VARIABLE, self.target.url), topic)
 
     async def delete_topic(self, topic: BenchTopic) -> None:
-        """Remove what is left at the broker."""
+        """Remove what is discarded at the broker."""
         if self._broker is not None:
             await delete_topic(self._broker, self.target.backend, topic)
 
 
-def _kind(contestant: type[Contestant], workload: Workload) -> Kind:
+def _kind(contestant: type[Contestant], workload: Workload) -> TopicKind:
     return contestant.name, workload.partitions, workload.ordered

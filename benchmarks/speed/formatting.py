@@ -44,7 +44,7 @@ def limit(goal: Goal) -> str:
     """Return what a goal wants."""
     number = f"{goal.limit:,.0f}" if goal.limit >= 100 else f"{goal.limit:g}"
     unit = goal.unit if goal.unit == "/s" else f" {goal.unit}"
-    return f"{'at most' if goal.most else 'at least'} {number}{unit}"
+    return f"{'at most' if goal.at_most else 'at least'} {number}{unit}"
 
 
 def milliseconds(value: float | None) -> str:

@@ -32,7 +32,7 @@ def line(report: Report) -> dict[str, object]:
             if cell.load is None and cell.rate is not None
         },
         "goals": {
-            f"{one.goal.backend} {one.goal.what}".strip(): round(one.figure, 3)
+            f"{one.goal.backend} {one.goal.name}".strip(): round(one.figure, 3)
             for one in found
             if one.figure is not None
         },

@@ -180,14 +180,14 @@ def _goals(found: Sequence[Verdict]) -> str:
     rows = (
         [
             escape(one.goal.backend),
-            escape(one.goal.what),
+            escape(one.goal.name),
             escape(limit(one.goal)),
             escape(figure(one.figure, one.goal.unit)),
-            f"<span class='{_kind(one)}'>{one.words}</span>",
+            f"<span class='{_kind(one)}'>{one.text}</span>",
         ]
         for one in found
     )
-    return _table(["backend", "goal", "wanted", "figure", "verdict"], rows, text=2)
+    return _table(["backend", "goal", "limit", "figure", "verdict"], rows, text=2)
 
 
 def _kind(one: Verdict) -> str:

@@ -30,13 +30,13 @@ class JobControl:
     """Set when the job shall end and report."""
 
 
-WARM = 20
+WARM_UP_MESSAGES = 20
 """Messages, the first of a producer, that are published before the clock starts."""
-CHUNK = 100_000
+CHUNK_MESSAGES = 100_000
 """How many messages are made at a time."""
-EVERY = 0.1
+PROGRESS_INTERVAL = 0.1
 """Seconds between two words on the progress."""
-LOOK = 0.02
+POLL_INTERVAL = 0.02
 """Seconds after which, at most, it is said that all has come."""
 
 
@@ -57,11 +57,11 @@ async def connect(contestant: Contestant, job: Job, control: JobControl) -> JobR
 async def publish(contestant: Contestant, job: Job, control: JobControl) -> JobResult:
     """Publish all as fast as the contestant can. Making the messages is not timed."""
     bodies = Bodies(job.producer, job.size, typed=job.typed, keys=job.keys)
-    warm = min(WARM, job.count)
+    warm = min(WARM_UP_MESSAGES, job.count)
     marks = ProgressMarks(job.count - warm)
     async with contestant.publishing() as publishing:
         await _send(publishing, bodies.items(0, warm), job, ProgressMarks(warm))
-        chunk = bodies.items(warm, min(CHUNK, job.count - warm))
+        chunk = bodies.items(warm, min(CHUNK_MESSAGES, job.count - warm))
         await control.begin()
         seconds = making = 0.0
         async with Usage(marks.share) as usage:
@@ -72,7 +72,7 @@ async def publish(contestant: Contestant, job: Job, control: JobControl) -> JobR
                 seconds += time.perf_counter() - began
                 first += len(chunk)
                 began = time.process_time()
-                chunk = bodies.items(first, min(CHUNK, job.count - first))
+                chunk = bodies.items(first, min(CHUNK_MESSAGES, job.count - first))
                 making += time.process_time() - began
     done = usage.report(job.count - warm)
     found = {"marks": marks.times, "seconds": seconds, "cpu": done.cpu - making}
@@ -137,7 +137,7 @@ async def scheduled_publish(contestant: Contestant, job: Job, control: JobContro
         if number >= job.skip:
             confirms.append(time.monotonic_ns() - intended)
 
-    warm = min(WARM, job.count)
+    warm = min(WARM_UP_MESSAGES, job.count)
     async with contestant.publishing() as publishing:
         await _send(publishing, bodies.items(0, warm), job, ProgressMarks(warm))
         await control.begin()
@@ -183,12 +183,12 @@ async def consume(contestant: Contestant, job: Job, control: JobControl) -> JobR
 async def _watch(tally: Tally, control: JobControl) -> None:
     loop = asyncio.get_running_loop()
     said = loop.time()
-    whole = False
+    complete = False
     while True:
-        await asyncio.sleep(LOOK)
-        came = tally.handled >= tally.expected
-        if came > whole or loop.time() - said >= EVERY:
-            whole, said = came, loop.time()
+        await asyncio.sleep(POLL_INTERVAL)
+        all_handled = tally.handled >= tally.expected
+        if all_handled > complete or loop.time() - said >= PROGRESS_INTERVAL:
+            complete, said = all_handled, loop.time()
             control.progress(tally.handled)
 
 

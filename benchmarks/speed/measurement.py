@@ -11,18 +11,18 @@ from .accounting import Account, ConsumerReport, account, steady_rate
 from .contestant import BenchTopic, Contestant
 from .contestants import contestant
 from .environment import Environment
-from .jobs import WARM
+from .jobs import WARM_UP_MESSAGES
 from .protocol import Job, JobResult
 from .results import Sample
 from .workers import JobFailed, JobHandle, WorkerProcess
 from .workloads import Workload
 
-PATIENCE = 15.0
+STALL_TIMEOUT = 15.0
 """Seconds without progress after which what is missing counts as lost."""
-QUIET = 0.5
+QUIET_PERIOD = 0.5
 """Seconds to wait for more, where nobody alone can tell that everything has come."""
-LONGEST = 180.0
-LOOK = 0.02
+MEASUREMENT_TIMEOUT = 180.0
+POLL_INTERVAL = 0.02
 
 
 async def measure(
@@ -57,29 +57,29 @@ async def measure_both(
     count: int,
     round: int,
     rate: float = 0.0,
-    quiet: Callable[[], None] = lambda: None,
+    on_handled: Callable[[], None] = lambda: None,
 ) -> Measurement:
     """Measure both sides once; raises `JobFailed`.
 
-    Calls `quiet` when all has been handled, and only closing is left.
+    Calls `on_handled` when all has been handled, and only closing is left.
     """
-    topic = await environment.ready(contestant, workload)
-    run = _Runner(environment, workload, contestant, topic, count, quiet)
+    topic = await environment.prepared_topic(contestant, workload)
+    run = _Runner(environment, workload, contestant, topic, count, on_handled)
     try:
-        async with asyncio.timeout(LONGEST):
-            if workload.kind in ("publish", "drain"):
-                measured = await run.both()
+        async with asyncio.timeout(MEASUREMENT_TIMEOUT):
+            if workload.kind in ("publish", "consume"):
+                measured = await run.publish_then_consume()
             else:
-                flown = await run.flow(rate)
-                measured = Measurement(flown, flown)
+                sample = await run.end_to_end(rate)
+                measured = Measurement(sample, sample)
     except TimeoutError:
         await run.kill()
-        raise JobFailed(f"took more than {LONGEST:g} s") from None
+        raise JobFailed(f"took more than {MEASUREMENT_TIMEOUT:g} s") from None
     except JobFailed:
         await run.kill()
         raise
     finally:
-        environment.leave(contestant, topic)
+        environment.discard(contestant, topic)
     found = {"round": round, "server_cpu": run.server_cpu}
     return Measurement(
         measured.published.model_copy(update=found), measured.consumed.model_copy(update=found)
@@ -94,26 +94,26 @@ class _Runner:
         contestant: type[Contestant],
         topic: BenchTopic,
         count: int,
-        quiet: Callable[[], None],
+        on_handled: Callable[[], None],
     ) -> None:
         self._target = environment.target
         self._workload = workload
         self._contestant = contestant
-        self._reader = _reader(workload, contestant)
+        self._counting_contestant = _counting_contestant(workload, contestant)
         self._topic = topic
         self._count = count
-        self._quiet = quiet
+        self._on_handled = on_handled
         self._cpu = self._target.cpu()
         self.server_cpu: float | None = None
         """CPU seconds of the server a million messages, up to when all had been handled."""
         self.producer = environment.worker(contestant, "producer")
-        self._consumers = environment.workers(self._reader, workload.consumers)[1:]
+        self._consumers = environment.workers(self._counting_contestant, workload.consumers)[1:]
 
-    def _ended(self) -> None:
+    def _note_server_cpu(self) -> None:
         cpu = self._target.cpu()
         if cpu is not None and self._cpu is not None:
             self.server_cpu = (cpu - self._cpu) / self._count * 1e6
-        self._quiet()
+        self._on_handled()
 
     def job(self, task: str, **more: object) -> Job:
         workload = self._workload
@@ -136,13 +136,15 @@ class _Runner:
         for worker in (self.producer, *self._consumers):
             await worker.kill()
 
-    async def both(self) -> Measurement:
+    async def publish_then_consume(self) -> Measurement:
         """Publish with the clock running, and then consume with the clock running."""
         handle = await self._ready(self.producer, self.job("publish"))
         handle.go()
         done = await handle.done
         began = time.perf_counter()
-        consumed = await supervised(await self._consume(), self._count, self._ended)
+        consumed = await wait_for_consumers(
+            await self._consume(), self._count, self._note_server_cpu
+        )
         emptied = steady_rate(_reports(consumed)) or self._count / (time.perf_counter() - began)
         busy = done.seconds + self._count / emptied
         return Measurement(
@@ -150,16 +152,16 @@ class _Runner:
             self._sample(emptied, consumed, consumed, busy),
         )
 
-    async def flow(self, rate: float) -> Sample:
+    async def end_to_end(self, rate: float) -> Sample:
         """Publish and consume at once; at `rate` messages a second, if there is one."""
-        skip = WARM + self._count // 10
+        skip = WARM_UP_MESSAGES + self._count // 10
         consumers = await self._consume(timed=bool(rate), skip=skip)
         task = "scheduled_publish" if rate else "publish"
         producer = await self._ready(self.producer, self.job(task, rate=rate, skip=skip))
-        await _until(lambda: sum(one.handled for one in consumers) >= WARM)
+        await _until(lambda: sum(one.handled for one in consumers) >= WARM_UP_MESSAGES)
         producer.go()
         done, consumed = await asyncio.gather(
-            producer.done, supervised(consumers, self._count, self._ended)
+            producer.done, wait_for_consumers(consumers, self._count, self._note_server_cpu)
         )
         reached = rate or steady_rate(_reports(consumed)) or done.messages / done.seconds
         sample = self._sample(reached, [done, *consumed], consumed, self._count / reached)
@@ -171,7 +173,7 @@ class _Runner:
         return sample.model_copy(update=found)
 
     async def _consume(self, **more: object) -> list[JobHandle]:
-        job = self.job("consume", contestant=self._reader.name, **more)
+        job = self.job("consume", contestant=self._counting_contestant.name, **more)
         handles = [await self._ready(worker, job) for worker in self._consumers]
         for handle in handles:
             handle.go()
@@ -201,7 +203,7 @@ class _Runner:
         )
 
 
-def _reader(workload: Workload, measured: type[Contestant]) -> type[Contestant]:
+def _counting_contestant(workload: Workload, measured: type[Contestant]) -> type[Contestant]:
     """Return who reads what is published: somebody else only where nobody times it."""
     if workload.kind == "publish" and measured.counted_by:
         return contestant(measured.backend, measured.counted_by)
@@ -220,12 +222,12 @@ def _reports(consumed: Sequence[JobResult]) -> list[ConsumerReport]:
     return [done.deliveries for done in consumed if done.deliveries is not None]
 
 
-async def supervised(
-    consumers: Sequence[JobHandle], count: int, ended: Callable[[], None] = lambda: None
+async def wait_for_consumers(
+    consumers: Sequence[JobHandle], count: int, on_handled: Callable[[], None] = lambda: None
 ) -> list[JobResult]:
     """Wait until everything has come, or nothing comes any more; then have them report.
 
-    Calls `ended` once, as soon as that is known.
+    Calls `on_handled` once, as soon as that is known.
     """
     loop = asyncio.get_running_loop()
     shared = len(consumers) > 1
@@ -235,14 +237,14 @@ async def supervised(
         now = sum(one.handled for one in consumers)
         if now >= count and not told:
             told = True
-            ended()
+            on_handled()
         if now != handled:
             handled, changed = now, loop.time()
-        if loop.time() - changed > (QUIET if shared and handled >= count else PATIENCE):
+        if loop.time() - changed > (QUIET_PERIOD if shared and handled >= count else STALL_TIMEOUT):
             break
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(POLL_INTERVAL)
     if not told:
-        ended()
+        on_handled()
     for one in consumers:
         one.stop()
     return [await one.done for one in consumers]
@@ -250,8 +252,8 @@ async def supervised(
 
 async def _until(condition: Callable[[], bool]) -> None:
     """Wait until messages get through."""
-    for _ in range(int(PATIENCE / LOOK)):
+    for _ in range(int(STALL_TIMEOUT / POLL_INTERVAL)):
         if condition():
             return
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(POLL_INTERVAL)
     raise JobFailed("the first messages did not reach the consumer")

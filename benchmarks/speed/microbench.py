@@ -11,7 +11,7 @@ from .accounting import Account, account
 from .contestant import Contestant
 from .contestants import contestants
 from .environment import Environment
-from .measurement import supervised
+from .measurement import wait_for_consumers
 from .protocol import Job, JobResult
 from .results import Microbenchmarks
 from .workers import JobFailed, JobHandle
@@ -36,24 +36,27 @@ def import_time(times: int) -> float:
     return median(once() for _ in range(times))
 
 
-async def connect_time(environment: Environment, results: Microbenchmarks, turns: int) -> None:
-    """Note what opening a producer takes, in ms, with anymq and beyond the raw client."""
+async def connect_time(environment: Environment, results: Microbenchmarks, times: int) -> None:
+    """Record the median time to open a producer, in ms, with anymq and in excess of the raw client.
+
+    Each is opened once as a warm-up, then `times` times.
+    """
     backend = environment.target.backend
     found = {one.name: one for one in contestants(backend)}
-    times: dict[str, list[float]] = {"anymq": [], "raw": []}
+    taken: dict[str, list[float]] = {"anymq": [], "raw": []}
     try:
-        for turn in range(turns + 1):
-            for name in times:
+        for number in range(times + 1):
+            for name in taken:
                 if name in found and not found[name].missing():
-                    done = await _connect(environment, found[name])
-                    times[name] += [done.seconds * 1000] if turn else []
+                    result = await _connect(environment, found[name])
+                    taken[name] += [result.seconds * 1000] if number else []
     except JobFailed as error:
         results.missing[f"connect {backend}"] = str(error)
         return
-    medians = {name: median(taken) for name, taken in times.items() if taken}
+    medians = {name: median(values) for name, values in taken.items() if values}
     for name, value in medians.items():
         results.values[f"connect {backend} {name}"] = value
-    if len(medians) == len(times):
+    if len(medians) == len(taken):
         results.values[f"connect {backend}"] = medians["anymq"] - medians["raw"]
 
 
@@ -63,14 +66,14 @@ async def _connect(environment: Environment, contestant: type[Contestant]) -> Jo
     return await environment.worker(contestant, "producer").run(job)
 
 
-async def fairness(environment: Environment, results: Microbenchmarks, each: int) -> None:
+async def fairness(environment: Environment, results: Microbenchmarks, messages: int) -> None:
     """Note how far the slower of two publishing processes had come when the faster one was done.
 
-    1 is a tie. Both publish `each` messages to the same topic; nothing may be lost.
+    1 is a tie. Both publish `messages` messages to the same topic; nothing may be lost.
     """
     contestant = contestants(environment.target.backend)[0]
     try:
-        share, result = await _side_by_side(environment, contestant, each)
+        share, result = await _publish_concurrently(environment, contestant, messages)
     except JobFailed as error:
         results.missing[f"fairness {environment.target.backend}"] = str(error)
         return
@@ -80,38 +83,36 @@ async def fairness(environment: Environment, results: Microbenchmarks, each: int
         results.values[f"fairness {environment.target.backend}"] = share
 
 
-async def _side_by_side(
-    environment: Environment, contestant: type[Contestant], each: int
+async def _publish_concurrently(
+    environment: Environment, contestant: type[Contestant], messages: int
 ) -> tuple[float, Account]:
     topic = environment.new_topic(Workload(name="", kind="publish", ability="publish", title=""))
     settings = {
         "backend": contestant.backend,
         "contestant": contestant.name,
         "topic": topic,
-        "count": each,
+        "count": messages,
     }
     workers = [environment.worker(contestant, f"producer-{number}") for number in range(PUBLISHERS)]
     await workers[0].run(Job.model_validate({"task": "prepare", **settings}))
-    given: list[JobHandle] = []
+    handles: list[JobHandle] = []
     for number, worker in enumerate(workers):
         job = Job.model_validate({"task": "publish", "producer": number, **settings})
-        given.append(await worker.submit(job))
-    await asyncio.gather(*(one.ready for one in given))
-    for one in given:
+        handles.append(await worker.submit(job))
+    await asyncio.gather(*(one.ready for one in handles))
+    for one in handles:
         one.go()
-    done = await asyncio.gather(*(one.done for one in given))
+    done = await asyncio.gather(*(one.done for one in handles))
     consume = Job.model_validate({"task": "consume", "producers": PUBLISHERS, **settings})
     consumer = await environment.worker(contestant, "consumer-0").submit(consume)
     consumer.go()
-    (consumed,) = await supervised([consumer], PUBLISHERS * each)
-    environment.leave(contestant, topic)
+    (consumed,) = await wait_for_consumers([consumer], PUBLISHERS * messages)
+    environment.discard(contestant, topic)
     assert consumed.deliveries is not None
-    return share_of_the_slower([one.marks for one in done]), account(
-        [consumed.deliveries], count=each
-    )
+    return slower_share([one.marks for one in done]), account([consumed.deliveries], count=messages)
 
 
-def share_of_the_slower(marks: list[list[int]]) -> float:
+def slower_share(marks: list[list[int]]) -> float:
     """Return how much of its work the slower one had done when the faster one had done all."""
     ended = min(times[-1] for times in marks)
     return min(sum(time <= ended for time in times) / len(times) for times in marks)

@@ -33,7 +33,7 @@ class Tool:
     def size(self, speeds: Iterable[float]) -> None:
         """Choose how many messages it gets, from how fast the contestants are."""
         fastest = max(speeds, default=0.0)
-        self.count = min(self.workload.most, max(LEAST, int(fastest * SECONDS)))
+        self.count = min(self.workload.max_messages, max(LEAST, int(fastest * SECONDS)))
 
 
 async def tools(

@@ -18,13 +18,13 @@ from anymq import AnymqError, connect
 from .cleanup import delete_topic
 from .contestant import BenchTopic, Contestant
 from .contestants import contestants
-from .measurement import supervised
+from .measurement import wait_for_consumers
 from .protocol import Job
 from .targets import backend_of
 from .workers import JobFailed, WorkerProcess
 
-LONG = 600.0
-GRACE = 60.0
+JOB_TIMEOUT = 600.0
+PROFILER_GRACE = 60.0
 """Seconds that a profiler may take to draw."""
 
 
@@ -45,9 +45,9 @@ def main(options: argparse.Namespace) -> int:
     """Write the flame graphs; 1 if that was not possible."""
     profiler = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or "py-spy"
     options.output.mkdir(parents=True, exist_ok=True)
-    within = [profiler, "record", "--rate", str(options.rate), "--function", "--gil", "--output"]
+    wrapper = [profiler, "record", "--rate", str(options.rate), "--function", "--gil", "--output"]
     with tempfile.TemporaryDirectory(prefix="anymq-bench-") as folder:
-        profile = _Profile(options, Path(folder), within)
+        profile = _Profile(options, Path(folder), wrapper)
         try:
             written = asyncio.run(profile.run())
         except (AnymqError, JobFailed, OSError) as error:
@@ -61,10 +61,10 @@ def main(options: argparse.Namespace) -> int:
 
 
 class _Profile:
-    def __init__(self, options: argparse.Namespace, folder: Path, within: Sequence[str]) -> None:
+    def __init__(self, options: argparse.Namespace, folder: Path, wrapper: Sequence[str]) -> None:
         self._options = options
         self._folder = folder
-        self._within = within
+        self._wrapper = wrapper
         # Without a name, memory is its connection's alone.
         url = "memory://profile" if options.url == "memory://" else options.url
         self._topic = BenchTopic(url=url, name=f"bench-{uuid4().hex[:8]}")
@@ -76,7 +76,7 @@ class _Profile:
         names = ["both", "both"] if alone else ["publish", "consume"]
         paths = {name: self._options.output / f"{contestant.backend}-{name}.svg" for name in names}
         workers = {
-            name: WorkerProcess(name, self._folder, [*self._within, str(path), "--"])
+            name: WorkerProcess(name, self._folder, [*self._wrapper, str(path), "--"])
             for name, path in paths.items()
         }
         producer, consumer = (workers[name] for name in names)
@@ -84,7 +84,7 @@ class _Profile:
             await self._publish(contestant, producer, consumer if alone else None)
             await self._consume(contestant, consumer)
         finally:
-            await asyncio.gather(*(worker.aclose(GRACE) for worker in workers.values()))
+            await asyncio.gather(*(worker.aclose(PROFILER_GRACE) for worker in workers.values()))
             if not alone:
                 await self._clean(contestant)
         return list(paths.values())
@@ -99,7 +99,7 @@ class _Profile:
     ) -> None:
         if alone is not None:
             await alone.run(self._job(contestant, "prepare"))
-            await alone.run(self._job(contestant, "publish"), LONG)
+            await alone.run(self._job(contestant, "publish"), JOB_TIMEOUT)
             return
         # What is not to be in the picture is done by a worker that nobody looks at.
         helper = WorkerProcess("prepare", self._folder)
@@ -107,13 +107,13 @@ class _Profile:
             await helper.run(self._job(contestant, "prepare"))
         finally:
             await helper.aclose()
-        await producer.run(self._job(contestant, "publish"), LONG)
-        await producer.aclose(GRACE)
+        await producer.run(self._job(contestant, "publish"), JOB_TIMEOUT)
+        await producer.aclose(PROFILER_GRACE)
 
     async def _consume(self, contestant: type[Contestant], consumer: WorkerProcess) -> None:
         handle = await consumer.submit(self._job(contestant, "consume"))
         handle.go()
-        (done,) = await supervised([handle], self._options.messages)
+        (done,) = await wait_for_consumers([handle], self._options.messages)
         if done.messages < self._options.messages:
             raise JobFailed(f"only {done.messages} of {self._options.messages} messages came")
 

@@ -67,12 +67,12 @@ class Cell(BaseModel):
     @property
     def cpu(self) -> float | None:
         """The median of the CPU seconds a million messages."""
-        return middle(sample.cpu for sample in self.valid)
+        return median_of(sample.cpu for sample in self.valid)
 
     @property
     def server_cpu(self) -> float | None:
         """The same of the server."""
-        return middle(sample.server_cpu for sample in self.valid)
+        return median_of(sample.server_cpu for sample in self.valid)
 
     @property
     def duplicates(self) -> int:
@@ -179,7 +179,7 @@ class Report(BaseModel):
         return None
 
 
-def middle(values: Iterable[float | None]) -> float | None:
+def median_of(values: Iterable[float | None]) -> float | None:
     """Return the median of what is known."""
     known = [value for value in values if value is not None]
     return median(known) if known else None

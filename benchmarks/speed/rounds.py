@@ -9,36 +9,36 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from .cases import Case, OpenCell, paired, size
+from .cases import Case, OpenCell, merged, set_counts
 from .contestant import Contestant
 from .contestants import contestants
-from .environment import Environment, Turn
+from .environment import Environment, Pairing
 from .measurement import measure_both
 from .native_tools import ROUNDS as NATIVE_ROUNDS
 from .native_tools import Tool, tools
 from .native_tools import measure as measure_native
 from .results import Cell, LeftOut
 from .workers import JobFailed
-from .workloads import DECIDING, Workload
+from .workloads import EVERY_ROUND, Workload
 
 NATIVE_SECONDS = 25.0
 """What all rounds of a native tool take, about."""
-TOO_SHORT = 0.05
+MIN_WARM_UP = 0.05
 """Seconds a warm-up must have taken at least to say how fast the contestant is."""
-CAPACITY = 0.4
+MIN_CAPACITY_WARM_UP = 0.4
 """The same where that decides the load of others."""
-LONG_ENOUGH = 0.5
+MAX_WARM_UP = 0.5
 """Seconds after which a warm-up is not repeated with more messages."""
-ENOUGH = 3
+ENOUGH_ROUNDS = 3
 """Rounds that mean something: once there are so many behind the warm-up, it does not count."""
-PEER_ROUNDS = frozenset({1, ENOUGH + 1})
+PEER_ROUNDS = frozenset({1, ENOUGH_ROUNDS + 1})
 """When those take part that are not asked for in every round."""
-LATE = 2.5
+LATE_FACTOR = 2.5
 """How many times its time a backend may take, on a busy machine, to measure all of a priority."""
 NO_TIME = "there was no time left"
 SEED = 20261121
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 """Says what is being done now."""
 
 
@@ -54,7 +54,7 @@ class Scale:
     seconds: float
     rounds: int
     loads: int = 3
-    hasty: bool = False
+    quick: bool = False
     imports: int = 9
     connects: int = 7
     publishes: int = 20_000
@@ -66,25 +66,25 @@ QUICK = Scale(
     seconds=78.0,
     rounds=5,
     loads=1,
-    hasty=True,
+    quick=True,
     imports=3,
     connects=3,
     publishes=3000,
 )
 FULL = Scale(name="full", seconds=1110.0, rounds=5)
-FIRST = frozenset({"anymq", "raw", "raw best", "faststream"})
+QUICK_CONTESTANTS = frozenset({"anymq", "raw", "raw best", "faststream"})
 """Who takes part where time is short."""
-ONCE = {"redis": frozenset({"anymq+idempotency", "anymq+redis"})}
+QUICK_ONCE = {"redis": frozenset({"anymq+idempotency", "anymq+redis"})}
 """Who else does so, on one backend and for one round."""
 
 
 @dataclass
-class Session:
+class BackendRun:
     """What has been measured on one backend so far."""
 
     environment: Environment
     scale: Scale
-    tell: Tell
+    progress: Progress
     cells: list[Cell] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     _tools: list[Tool] = field(default_factory=list)
@@ -105,15 +105,15 @@ class Session:
     async def measure(self, workloads: Sequence[Workload], seconds: float) -> None:
         """Measure these within about so many seconds, those of one priority together."""
         began = time.monotonic()
-        if self.scale.hasty:
-            self.tell("making topics and groups")
-            await self.environment.prepare(self._all_turns(workloads))
+        if self.scale.quick:
+            self.progress("making topics and groups")
+            await self.environment.prepare(self._planned_topics(workloads))
         else:
-            self.tell("the native tools")
+            self.progress("the native tools")
             self._tools = await tools(self.environment, workloads, self.left_out)
             began = time.monotonic()  # installing them takes its time, once
         self._end = began + seconds
-        self._late = began + LATE * seconds
+        self._late = began + LATE_FACTOR * seconds
         ordered = sorted(workloads, key=lambda one: one.priority)
         groups = [list(group) for _, group in itertools.groupby(ordered, lambda w: w.priority)]
         for number, group in enumerate(groups):
@@ -127,12 +127,12 @@ class Session:
         natives = [cell for tool in self._tools for cell in tool.cells.values()]
         self.cells += [cell for cell in natives if cell.samples or cell.failures]
 
-    def _all_turns(self, workloads: Sequence[Workload]) -> list[Turn]:
+    def _planned_topics(self, workloads: Sequence[Workload]) -> list[Pairing]:
         """Return who needs how many places, should there be time for most of the rounds."""
         return [
             (case.contestant, case.workload)
             for case in self._cases(workloads)
-            for _ in range(len(case.rounds) if case.rounds <= PEER_ROUNDS else ENOUGH + 1)
+            for _ in range(len(case.rounds) if case.rounds <= PEER_ROUNDS else ENOUGH_ROUNDS + 1)
         ]
 
     async def _group(self, workloads: Sequence[Workload], seconds: float) -> None:
@@ -141,37 +141,37 @@ class Session:
         rounds = min(self.scale.rounds, max((one.rounds for one in workloads), default=0))
         natives = len(self._tools) * NATIVE_SECONDS if workloads[0].priority == 0 else 0.0
         # A warm-up at full speed says nothing of latencies.
-        warm = self.scale.hasty and not workloads[0].loads
+        warm = self.scale.quick and not workloads[0].loads
         made, last = 0, 0.0
-        while made < rounds and not (made and self._must_end(made + warm, end, last)):
+        while made < rounds and not (made and self._time_is_up(made + warm, end, last)):
             round = made + 1
             began = time.monotonic()
             measuring = [case for case in cases if round in case.rounds]
             if left := self._rounds_left(rounds, made):
-                size(measuring, (end - began - natives) / left)
+                set_counts(measuring, (end - began - natives) / left)
             await self._round(measuring, round)
             last = time.monotonic() - began
             if workloads[0].priority == 0 and made < NATIVE_ROUNDS:
                 await self._native(cases, round)
                 natives *= 1 - 1 / (NATIVE_ROUNDS - made)
             made += 1
-        if made + warm < min(ENOUGH, rounds):
+        if made + warm < min(ENOUGH_ROUNDS, rounds):
             what = ", ".join(workload.name for workload in workloads)
             self._leave_out(f"{what}: rounds from {made + 1} on", NO_TIME)
-        if made >= ENOUGH:
+        if made >= ENOUGH_ROUNDS:
             _without_warm_up(cases)
         self.cells += [cell.result for case in cases for cell in case.cells]
 
     def _rounds_left(self, rounds: int, made: int) -> int:
         """Return among how many rounds the time is shared out; in haste, some more may fit."""
-        return max(0, (min(ENOUGH, rounds) if self.scale.hasty else rounds) - made)
+        return max(0, (min(ENOUGH_ROUNDS, rounds) if self.scale.quick else rounds) - made)
 
-    def _must_end(self, made: int, end: float, last: float) -> bool:
+    def _time_is_up(self, made: int, end: float, last: float) -> bool:
         """Whether so many rounds must do; `last` is how long the last one took."""
         now = time.monotonic()
-        if not self.scale.hasty:
+        if not self.scale.quick:
             return now > end
-        if made < ENOUGH:  # of these the warm-up is one
+        if made < ENOUGH_ROUNDS:  # of these the warm-up is one
             return now > self._late
         return now + last > end
 
@@ -182,13 +182,13 @@ class Session:
             for workload in workloads
             for contestant in self._contestants(workload)
         ]
-        cases = paired(cells)
+        cases = merged(cells)
         for case in cases:
             case.rounds = frozenset(range(1, 1 + max(one.workload.rounds for one in case.cells)))
-            if self.scale.hasty:
-                if case.contestant.name in ONCE.get(self.environment.target.backend, ()):
+            if self.scale.quick:
+                if case.contestant.name in QUICK_ONCE.get(self.environment.target.backend, ()):
                     case.rounds &= {1}
-                elif not any(_decides(case.contestant, one.workload) for one in case.cells):
+                elif not any(_in_every_round(case.contestant, one.workload) for one in case.cells):
                     case.rounds &= PEER_ROUNDS
         return cases
 
@@ -196,27 +196,27 @@ class Session:
         """Let everybody do it once, to know how fast each is. Peers in haste are not asked to."""
         found: list[Case] = []
         for case in cases:
-            if self.scale.hasty and case.rounds <= PEER_ROUNDS:
+            if self.scale.quick and case.rounds <= PEER_ROUNDS:
                 found.append(case)
                 continue
             if time.monotonic() > self._late:
                 self._leave_out(case.name.replace(": ", ", "), NO_TIME)
                 continue
-            self.tell(f"{case.name} warms up")
+            self.progress(f"{case.name} warms up")
             try:
-                await self._try(case)
+                await self._calibrate(case)
             except JobFailed as error:
                 self._leave_out(case.name.replace(": ", ", "), str(error))
                 continue
             found.append(case)
-        await self.environment.clear()
+        await self.environment.clean_up()
         return self._at_all_loads(found) if cases and cases[0].workload.loads else found
 
-    async def _try(self, case: Case) -> None:
+    async def _calibrate(self, case: Case) -> None:
         """Find out how fast it is. In haste the first try counts as the first round."""
         workload = case.workload
         if workload.kind == "latency":
-            workload = replace(workload, kind="flow")
+            workload = replace(workload, kind="end_to_end")
         count = case.count
         while True:
             began = time.monotonic()
@@ -228,25 +228,25 @@ class Session:
                     case.contestant,
                     count=count,
                     round=0,
-                    quiet=done.set,
+                    on_handled=done.set,
                 )
             )
-            taken = await self._quiet(measuring, done, began)
+            taken = await self._until_handled(measuring, done, began)
             measured = await measuring
             if void := measured.published.void or measured.consumed.void:
                 raise JobFailed(void)
-            case.note(measured, count, taken)
-            wanted = CAPACITY if workload.loads else TOO_SHORT
-            rate = max(cell.speed for cell in case.cells)
-            short = count / rate < wanted and measured.consumed.busy < LONG_ENOUGH
-            if not short and self.scale.hasty and not workload.loads:
+            case.calibrate(measured, count, taken)
+            wanted = MIN_CAPACITY_WARM_UP if workload.loads else MIN_WARM_UP
+            rate = max(cell.rate for cell in case.cells)
+            short = count / rate < wanted and measured.consumed.busy < MAX_WARM_UP
+            if not short and self.scale.quick and not workload.loads:
                 for cell in case.cells:
                     cell.result.samples.append(cell.sample_of(measured))
-            if not short or count == workload.most:
+            if not short or count == workload.max_messages:
                 return
-            count = min(workload.most, max(2 * count, int(1.5 * wanted * rate)))
+            count = min(workload.max_messages, max(2 * count, int(1.5 * wanted * rate)))
 
-    async def _quiet(
+    async def _until_handled(
         self, measuring: asyncio.Task[object], done: asyncio.Event, began: float
     ) -> float:
         """Wait until nothing goes on but closing; return how long that took."""
@@ -259,11 +259,11 @@ class Session:
 
     def _at_all_loads(self, cases: Sequence[Case]) -> list[Case]:
         """The same rates for all: shares of what the slowest of them carries."""
-        capacity = min((case.speed for case in cases), default=0.0)
+        capacity = min((case.rate for case in cases), default=0.0)
         return [
             replace(
                 case,
-                offered=load * capacity,
+                offered_rate=load * capacity,
                 cells=[replace(cell, result=_at(cell.result, load)) for cell in case.cells],
             )
             for load in (cases[0].workload.loads[: self.scale.loads] if cases else ())
@@ -276,17 +276,17 @@ class Session:
         # The same workload of all contestants as close together as can be.
         turns.sort(key=lambda case: (case.workload.name, case.load))
         turns = [case for case in turns if case.failed < 2]
-        if not self.scale.hasty:
+        if not self.scale.quick:
             await self.environment.prepare([(case.contestant, case.workload) for case in turns])
         closing: list[asyncio.Task[object]] = []
         for case in turns:
-            self.tell(f"{case.name}, round {round}")
+            self.progress(f"{case.name}, round {round}")
             done = asyncio.Event()
             measuring = asyncio.create_task(self._measure(case, round, done))
             closing.append(measuring)
-            await self._quiet(measuring, done, 0.0)
+            await self._until_handled(measuring, done, 0.0)
         await asyncio.gather(*closing)
-        await self.environment.clear()
+        await self.environment.clean_up()
 
     async def _measure(self, case: Case, round: int, done: asyncio.Event) -> None:
         try:
@@ -296,8 +296,8 @@ class Session:
                 case.contestant,
                 count=case.count,
                 round=round,
-                rate=case.offered,
-                quiet=done.set,
+                rate=case.offered_rate,
+                on_handled=done.set,
             )
         except JobFailed as error:
             case.failed += 1
@@ -306,12 +306,12 @@ class Session:
         else:
             for cell in case.cells:
                 cell.result.samples.append(cell.sample_of(measured))
-                cell.speed = cell.speed or cell.sample_of(measured).rate
+                cell.rate = cell.rate or cell.sample_of(measured).rate
 
     async def _native(self, cases: Sequence[Case], round: int) -> None:
         for tool in self._tools:
-            self.tell(f"the native tool, round {round}")
-            tool.size(cell.speed for case in cases for cell in case.cells)
+            self.progress(f"the native tool, round {round}")
+            tool.size(cell.rate for case in cases for cell in case.cells)
             await measure_native(self.environment, tool, round)
 
     def _contestants(self, workload: Workload) -> list[type[Contestant]]:
@@ -322,7 +322,9 @@ class Session:
         for one in contestants(backend):
             if one.name not in workload.contestants or workload.ability not in one.can:
                 continue
-            if self.scale.hasty and one.name not in FIRST | ONCE.get(backend, frozenset()):
+            if self.scale.quick and one.name not in QUICK_CONTESTANTS | QUICK_ONCE.get(
+                backend, frozenset()
+            ):
                 continue
             if missing := one.missing():
                 self._leave_out(f"{workload.name}, {one.name}", f"needs {missing}")
@@ -356,5 +358,5 @@ def _without_warm_up(cases: Sequence[Case]) -> None:
         cell.result.samples = later or cell.result.samples
 
 
-def _decides(contestant: type[Contestant], workload: Workload) -> bool:
-    return contestant.name in DECIDING.get(workload.name, workload.contestants)
+def _in_every_round(contestant: type[Contestant], workload: Workload) -> bool:
+    return contestant.name in EVERY_ROUND.get(workload.name, workload.contestants)

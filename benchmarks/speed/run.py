@@ -17,7 +17,7 @@ from .fork_server import ForkServer
 from .machine import commit, machine
 from .microbench import connect_time, fairness, import_time
 from .results import Backend, LeftOut, Machine, Microbenchmarks, Report
-from .rounds import Scale, Session
+from .rounds import BackendRun, Scale
 from .targets import Target, backend_of, targets
 from .workers import ROOT, JobFailed
 from .workloads import Workload
@@ -25,10 +25,10 @@ from .workloads import Workload
 SHARES = {"kafka": 1.0, "rabbitmq": 1.0, "nats": 1.0, "redis": 1.0, "sqlite": 0.5, "memory": 0.3}
 """How the time is shared out; those without peers need less."""
 
-LEAST = 0.6
+MIN_SHARE = 0.6
 """The part of its share that a backend gets even when those before it took longer than theirs."""
 
-At = Callable[[float, str], None]
+Progress = Callable[[float, str], None]
 """Is told how many seconds have passed, and what is being done."""
 
 
@@ -54,14 +54,16 @@ def seconds_of(plan: Plan) -> float:
 class Run:
     """Does what a `Plan` says."""
 
-    def __init__(self, plan: Plan, at: At, fork_server: ForkServer | None = None) -> None:
+    def __init__(
+        self, plan: Plan, progress: Progress, fork_server: ForkServer | None = None
+    ) -> None:
         self._plan = plan
         self._fork_server = fork_server
-        self._at = at
+        self._progress = progress
         self._began = time.monotonic()
         self._microbenchmarks = Microbenchmarks()
         self._backends: list[Backend] = []
-        self._sessions: list[Session] = []
+        self._backend_runs: list[BackendRun] = []
 
     @property
     def seconds(self) -> float:
@@ -76,7 +78,7 @@ class Run:
         end = time.monotonic() + whole
         for number, target in enumerate(found):
             left = (end - time.monotonic()) * shares[number] / sum(shares[number:])
-            least = LEAST * whole * shares[number] / sum(shares)
+            least = MIN_SHARE * whole * shares[number] / sum(shares)
             try:
                 await self._backend(target, max(left, least))
             except (anymq.AnymqError, JobFailed, OSError) as error:
@@ -86,23 +88,23 @@ class Run:
         end = time.monotonic() + seconds
         described = target.described()
 
-        def tell(text: str) -> None:
-            self._at(self.seconds, f"{target.backend}: {text}")
+        def report(text: str) -> None:
+            self._progress(self.seconds, f"{target.backend}: {text}")
 
         scale, folder = self._plan.scale, self._plan.folder
-        tidy = not scale.hasty or target.server is None
+        deletes = not scale.quick or target.server is None
         async with Environment(
-            target, folder, fork_server=self._fork_server, tidy=tidy
+            target, folder, fork_server=self._fork_server, deletes=deletes
         ) as environment:
-            session = Session(environment, scale, tell)
-            self._sessions.append(session)
-            tell("connecting")
-            await session.start(self._plan.workloads)
+            backend_run = BackendRun(environment, scale, report)
+            self._backend_runs.append(backend_run)
+            report("connecting")
+            await backend_run.start(self._plan.workloads)
             await connect_time(environment, self._microbenchmarks, scale.connects)
             if target.backend == "sqlite":
-                tell("two processes at once")
+                report("two processes at once")
                 await fairness(environment, self._microbenchmarks, scale.publishes)
-            await session.measure(self._plan.workloads, end - time.monotonic())
+            await backend_run.measure(self._plan.workloads, end - time.monotonic())
         self._backends.append(described.model_copy(update={"memory": target.memory()}))
 
     def report(self, where: Machine, started: datetime, left_out: Sequence[LeftOut]) -> Report:
@@ -122,25 +124,25 @@ class Run:
             commit=commit(ROOT),
             machine=where,
             backends=self._backends,
-            cells=[cell for session in self._sessions for cell in session.cells],
+            cells=[cell for backend_run in self._backend_runs for cell in backend_run.cells],
             microbenchmarks=self._microbenchmarks,
             left_out=[
                 *left_out,
-                *(one for session in self._sessions for one in session.left_out),
+                *(one for backend_run in self._backend_runs for one in backend_run.left_out),
                 *failed,
             ],
         )
 
 
-def run(plan: Plan, at: At) -> Report:
+def run(plan: Plan, progress: Progress) -> Report:
     """Run `plan`, with servers of its own where it names backends."""
     where, started = machine(), datetime.now(UTC)
     with ExitStack() as stack:
         # Gets ready while the servers start.
-        fork_server = stack.enter_context(ForkServer()) if plan.scale.hasty else None
-        whole = Run(plan, at, fork_server)
-        at(0.0, "starting the servers")
+        fork_server = stack.enter_context(ForkServer()) if plan.scale.quick else None
+        whole = Run(plan, progress, fork_server)
+        progress(0.0, "starting the servers")
         found, left_out = stack.enter_context(targets(plan.backends, plan.urls, plan.folder))
         asyncio.run(whole.measure(found))
-        at(whole.seconds, "stopping the servers")
+        progress(whole.seconds, "stopping the servers")
     return whole.report(where, started, left_out)

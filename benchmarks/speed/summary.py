@@ -15,8 +15,8 @@ PEERS = (("raw", "the raw client"), ("faststream", "FastStream"))
 def summary(report: Report) -> list[str]:
     """Return what a reader should know who reads nothing else."""
     found = verdicts(report)
-    words = Counter(one.words for one in found)
-    goals = f"Of {len(found)} goals {words['met']} are met, {words['falls short']} fall short, and "
+    words = Counter(one.text for one in found)
+    goals = f"Of {len(found)} goals {words['met']} are met, {words['missed']} are missed, and "
     goals += f"{words['not measured']} were not measured."
     return [*_backends(report), *_fastest(report), goals]
 

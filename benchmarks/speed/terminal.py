@@ -126,15 +126,15 @@ def print_goals(found: Sequence[Verdict], console: Console) -> None:
     table = Table(title="goals")
     for name in ("backend", "goal"):
         table.add_column(name)
-    for name in ("wanted", "figure", "verdict"):
+    for name in ("limit", "figure", "verdict"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in found:
         style = "green" if one.met else "yellow" if one.passed else "red"
         table.add_row(
             one.goal.backend,
-            one.goal.what,
+            one.goal.name,
             limit(one.goal),
             figure(one.figure, one.goal.unit),
-            f"[{style}]{one.words}[/]",
+            f"[{style}]{one.text}[/]",
         )
     console.print(table)

@@ -13,7 +13,7 @@ import psutil
 
 from .protocol import JobResult
 
-EVERY = 0.05
+SAMPLE_INTERVAL = 0.05
 
 
 class Usage:
@@ -65,7 +65,7 @@ class Usage:
             self._peak = max(self._peak, rss)
             if not self._early and self._share() >= 0.1:
                 self._early = rss
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(SAMPLE_INTERVAL)
 
     def _rss(self) -> int:
         return int(self._process.memory_info().rss)

@@ -14,8 +14,8 @@ from .protocol import Command, Event, Job, JobResult
 from .worker import LONGEST_LINE
 
 ROOT = Path(__file__).parents[2]
-START = 60.0
-END = 5.0
+START_TIMEOUT = 60.0
+CLOSE_TIMEOUT = 5.0
 
 
 class JobFailed(Exception):
@@ -62,7 +62,7 @@ class JobHandle:
 
 
 class WorkerProcess:
-    """One worker; `name` is its log's. `within` is a command that runs others: a profiler.
+    """One worker; `name` is its log's. `wrapper` is a command that runs others: a profiler.
 
     With a fork server, the process is forked from it.
     """
@@ -71,13 +71,13 @@ class WorkerProcess:
         self,
         name: str,
         folder: Path,
-        within: Sequence[str] = (),
+        wrapper: Sequence[str] = (),
         fork_server: ForkServer | None = None,
     ) -> None:
         self.name = name
         self._fork_server = fork_server
         self._log = folder / f"{name}.log"
-        self._command = [*within, sys.executable, "-m", "benchmarks.speed.worker"]
+        self._command = [*wrapper, sys.executable, "-m", "benchmarks.speed.worker"]
         self._numbers = itertools.count()
         self._jobs: dict[int, JobHandle] = {}
         self._process: asyncio.subprocess.Process | ForkedWorker | None = None
@@ -110,7 +110,7 @@ class WorkerProcess:
         self.send(Command(number=number, verb="begin", job=job))
         return handle
 
-    async def run(self, job: Job, timeout: float = START) -> JobResult:
+    async def run(self, job: Job, timeout: float = START_TIMEOUT) -> JobResult:
         """Have it do `job` at once, and wait for it."""
         handle = await self.submit(job)
         handle.go()
@@ -133,7 +133,7 @@ class WorkerProcess:
         with suppress(ConnectionError, RuntimeError):
             self._process.stdin.write(command.model_dump_json(exclude_none=True).encode() + b"\n")
 
-    async def aclose(self, grace: float = END) -> None:
+    async def aclose(self, grace: float = CLOSE_TIMEOUT) -> None:
         """Let it end within `grace` seconds, or make it end."""
         if self._process is None or self._process.stdin is None:
             return

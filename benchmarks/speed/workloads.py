@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["publish", "drain", "flow", "latency"]
-"""`publish`: the publishing is timed, the rest only counted. `drain`: a backlog is published, and
-then consumed. `flow`: both at once. `latency`: both at once, at rates fixed beforehand."""
+Kind = Literal["publish", "consume", "end_to_end", "latency"]
+"""The timed part: `publish`, with consumption only counted; `consume`, of an earlier backlog;
+`end_to_end`, both at once at full speed; `latency`, both at once at rates fixed in advance."""
 
-EVERYBODY = frozenset(
+ALL_CONTESTANTS = frozenset(
     {
         "anymq",
         "anymq+idempotency",
@@ -21,18 +21,19 @@ EVERYBODY = frozenset(
         "mq-bridge",
     }
 )
-USUAL = frozenset({"anymq", "raw"})
-WELL = frozenset({"anymq", "raw", "raw best"})
+ANYMQ_AND_RAW = frozenset({"anymq", "raw"})
+ANYMQ_AND_BOTH_RAW = frozenset({"anymq", "raw", "raw best"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """One line of the table.
+    """One benchmark workload.
 
-    `ability` is what a contestant must be able to do (`Contestant.can`). `many`: published by the
-    fastest way, `batch` messages a call, else one by one from `tasks` tasks. `seconds` is how long
-    one measurement aims to take, `most` the most messages it may use. Those of one `priority` are
-    measured together, the lowest first; `weight` is their share of the time.
+    `ability` is the ability a contestant needs (`Contestant.can`). With `many`, messages are
+    published in lists of `batch` by the fastest call available, otherwise one by one from `tasks`
+    tasks. A measurement aims to take `seconds` and uses at most `max_messages` messages. Workloads
+    of one `priority` are measured together, lowest first; `weight` is a workload's share of the
+    time.
     """
 
     name: str
@@ -48,20 +49,25 @@ class Workload:
     consumers: int = 1
     tasks: int = 256
     batch: int = 1000
-    contestants: frozenset[str] = EVERYBODY
+    contestants: frozenset[str] = ALL_CONTESTANTS
     backends: frozenset[str] | None = None
     seconds: float = 1.0
-    most: int = 400_000
+    max_messages: int = 400_000
     loads: tuple[float, ...] = ()
     priority: int = 0
     weight: float = 1.0
     rounds: int = 5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "most", min(self.most, max(200, 96 * 1024 * 1024 // self.size)))
+        object.__setattr__(
+            self, "max_messages", min(self.max_messages, max(200, 96 * 1024 * 1024 // self.size))
+        )
 
 
-_BOTH: tuple[tuple[str, Kind], ...] = (("publish", "publish"), ("consume", "drain"))
+_PUBLISH_AND_CONSUME: tuple[tuple[str, Kind], ...] = (
+    ("publish", "publish"),
+    ("consume", "consume"),
+)
 
 WORKLOADS: tuple[Workload, ...] = (
     Workload(
@@ -81,7 +87,7 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
     Workload(
         name="consume",
-        kind="drain",
+        kind="consume",
         ability="consume",
         title="consume a backlog and ack each message, with a trivial handler",
         many=True,
@@ -89,12 +95,12 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
     Workload(
         name="through",
-        kind="flow",
+        kind="end_to_end",
         ability="consume",
         title="publish and handle at once, in one process",
         many=True,
         backends=frozenset({"memory"}),
-        contestants=USUAL,
+        contestants=ANYMQ_AND_RAW,
         weight=2.0,
     ),
     Workload(
@@ -102,7 +108,7 @@ WORKLOADS: tuple[Workload, ...] = (
         kind="latency",
         ability="latency",
         title="end to end, at 50, 70 and 90 % of what the slower one carries",
-        contestants=USUAL,
+        contestants=ANYMQ_AND_RAW,
         loads=(0.5, 0.7, 0.9),
         seconds=3.0,
         priority=1,
@@ -110,30 +116,30 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
     Workload(
         name="typed",
-        kind="drain",
+        kind="consume",
         ability="typed",
         title="consume JSON as a pydantic model",
         many=True,
         typed=True,
-        contestants=WELL | {"faststream"},
+        contestants=ANYMQ_AND_BOTH_RAW | {"faststream"},
         priority=2,
     ),
     Workload(
         name="backlog",
-        kind="drain",
+        kind="consume",
         ability="consume",
         title="drain a long backlog",
         many=True,
         contestants=frozenset({"anymq"}),
         seconds=15.0,
-        most=1_000_000,
+        max_messages=1_000_000,
         priority=3,
         weight=4.0,
         rounds=1,
     ),
     Workload(
         name="ordered",
-        kind="drain",
+        kind="consume",
         ability="consume",
         title="consume in the order of 64 keys, over 4 partitions",
         many=True,
@@ -146,7 +152,7 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
     Workload(
         name="unordered",
-        kind="drain",
+        kind="consume",
         ability="consume",
         title="the same 64 keys and 4 partitions, without order",
         many=True,
@@ -159,14 +165,14 @@ WORKLOADS: tuple[Workload, ...] = (
     *(
         Workload(
             name=f"consumers-{count}",
-            kind="drain",
+            kind="consume",
             ability="consume",
             title=f"consume with {count} processes, over 4 partitions",
             many=True,
             keys=64,
             partitions=4,
             consumers=count,
-            contestants=USUAL,
+            contestants=ANYMQ_AND_RAW,
             priority=5,
             rounds=3,
         )
@@ -180,18 +186,18 @@ WORKLOADS: tuple[Workload, ...] = (
             title=f"{ability}, bodies of {label.replace('-', ' ')}",
             size=size,
             many=ability == "consume",
-            contestants=WELL,
+            contestants=ANYMQ_AND_BOTH_RAW,
             priority=6,
             rounds=3,
         )
         for size, label in ((4096, "4-KiB"), (65536, "64-KiB"))
-        for ability, kind in _BOTH
+        for ability, kind in _PUBLISH_AND_CONSUME
     ),
 )
 """All, the most important first."""
 
 NAMES = tuple(workload.name for workload in WORKLOADS)
-QUICKLY = frozenset({"publish", "publish-many", "consume", "through", "latency"})
+QUICK_WORKLOADS = frozenset({"publish", "publish-many", "consume", "through", "latency"})
 
 
 def chosen(names: Iterable[str]) -> list[Workload]:
@@ -200,7 +206,7 @@ def chosen(names: Iterable[str]) -> list[Workload]:
     return [workload for workload in WORKLOADS if workload.name in wanted]
 
 
-DECIDING = {
+EVERY_ROUND = {
     "publish": frozenset({"anymq", "raw"}),
     "publish-many": frozenset({"anymq", "raw best"}),
     "consume": frozenset({"anymq", "raw"}),

@@ -50,7 +50,7 @@ def test_perf_test() -> None:
     assert rabbitmq.rate("confirmed", SECONDS + PERF_TEST) == 8500
     assert rabbitmq.rate("confirmed", PERF_TEST) == 9165
     assert rabbitmq.rate("received", SECONDS + PERF_TEST) == 0
-    with pytest.raises(ToolFailed, match="told no receiving rate"):
+    with pytest.raises(ToolFailed, match="printed no receiving rate"):
         rabbitmq.rate("received", SECONDS)
 
 
@@ -64,7 +64,7 @@ def test_nats_go() -> None:
 
 @pytest.mark.parametrize("read", [kafka.sent, kafka.fetched, redis.requests, nats.told])
 def test_no_figure_is_made_up(read: Callable[[str], float]) -> None:
-    with pytest.raises(ToolFailed, match="told no rate"):
+    with pytest.raises(ToolFailed, match="printed no rate"):
         read("connection refused")
 
 

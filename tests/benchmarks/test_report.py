@@ -104,7 +104,7 @@ def report(*cells: Cell, chosen: tuple[str, ...] = ("redis",), **microbenchmarks
 
 def verdict(found: Report, what: str, backend: str) -> tuple[float | None, bool]:
     (one,) = (
-        one for one in verdicts(found) if (one.goal.what, one.goal.backend) == (what, backend)
+        one for one in verdicts(found) if (one.goal.name, one.goal.backend) == (what, backend)
     )
     return one.figure, one.met
 
@@ -141,10 +141,10 @@ def test_what_was_not_measured_is_not_met_unless_it_is_optional() -> None:
     assert found
     for one in found:
         assert one.figure is None
-        assert one.words == "not measured"
+        assert one.text == "not measured"
         assert not one.met
         assert one.passed is one.goal.optional
-    assert {one.goal.what for one in found if one.goal.optional} == {
+    assert {one.goal.name for one in found if one.goal.optional} == {
         "publish, against the native tool",
         "consume, against the native tool",
     }
@@ -153,13 +153,13 @@ def test_what_was_not_measured_is_not_met_unless_it_is_optional() -> None:
 def test_a_quick_run_is_judged_by_what_it_measures() -> None:
     slow = cell("redis", "publish", "anymq", 10.0), cell("redis", "publish", "raw", 10.0)
     quick = report(*slow).model_copy(update={"mode": "quick"})
-    found = {one.goal.what: one for one in verdicts(quick)}
+    found = {one.goal.name: one for one in verdicts(quick)}
     short = found["publish, against the raw client as usual"]
-    assert (short.words, short.passed) == ("falls short", False)
+    assert (short.text, short.passed) == ("missed", False)
     later = found["resident memory gained over a long backlog"]
-    assert (later.words, later.passed) == ("full run only", True)
+    assert (later.text, later.passed) == ("full run only", True)
     failed = found["import anymq"]
-    assert (failed.words, failed.passed) == ("not measured", True)
+    assert (failed.text, failed.passed) == ("not measured", True)
 
 
 def test_only_the_backends_of_the_run_are_judged() -> None:
@@ -310,7 +310,7 @@ def test_the_command_shows_an_earlier_report(
 
 
 def test_goals_that_are_the_same_are_not_listed_twice() -> None:
-    names = [(goal.backend, goal.what) for goal in GOALS]
+    names = [(goal.backend, goal.name) for goal in GOALS]
     assert len(set(names)) == len(names)
     assert all(isinstance(goal, Goal) for goal in GOALS)
 

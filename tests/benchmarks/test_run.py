@@ -13,7 +13,7 @@ from benchmarks.speed.environment import Environment
 from benchmarks.speed.latencies import percentiles
 from benchmarks.speed.measurement import measure
 from benchmarks.speed.protocol import Job
-from benchmarks.speed.rounds import Scale, Session
+from benchmarks.speed.rounds import BackendRun, Scale
 from benchmarks.speed.targets import Target
 from benchmarks.speed.workers import JobFailed
 from benchmarks.speed.workloads import WORKLOADS, chosen
@@ -86,10 +86,10 @@ async def test_rounds_take_turns_and_make_cells(tmp_path: Path) -> None:
     target = Target(backend="memory", url="memory://bench")
     said: list[str] = []
     async with Environment(target, tmp_path) as environment:
-        session = Session(environment, TINY, said.append)
+        backend_run = BackendRun(environment, TINY, said.append)
         short = [replace(one, seconds=0.1) for one in chosen(["consume", "latency"])]
-        await session.measure(short, 60.0)
-    cells = {(cell.workload, cell.contestant, cell.load): cell for cell in session.cells}
+        await backend_run.measure(short, 60.0)
+    cells = {(cell.workload, cell.contestant, cell.load): cell for cell in backend_run.cells}
     assert set(cells) == {
         ("consume", "anymq", None),
         ("consume", "anymq+idempotency", None),
@@ -104,11 +104,11 @@ async def test_in_haste_the_warm_up_counts_until_there_is_better(tmp_path: Path)
     short = [replace(one, seconds=0.1) for one in chosen(["publish-many", "consume"])]
     rounds: list[list[int]] = []
     for times in (1, 3):
-        scale = replace(TINY, rounds=times, hasty=True)
+        scale = replace(TINY, rounds=times, quick=True)
         async with Environment(target, tmp_path) as environment:
-            session = Session(environment, scale, lambda text: None)
-            await session.measure(short, 120.0)
-        ours = [cell for cell in session.cells if cell.contestant == "anymq"]
+            backend_run = BackendRun(environment, scale, lambda text: None)
+            await backend_run.measure(short, 120.0)
+        ours = [cell for cell in backend_run.cells if cell.contestant == "anymq"]
         assert [cell.workload for cell in ours] == ["publish-many", "consume"]
         rounds += [[sample.round for sample in cell.valid] for cell in ours]
     assert rounds == [[0, 1], [0, 1], [1, 2, 3], [1, 2, 3]]
@@ -116,7 +116,7 @@ async def test_in_haste_the_warm_up_counts_until_there_is_better(tmp_path: Path)
 
 async def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:
     async with Environment(Target(backend="memory", url="memory://bench"), tmp_path) as environment:
-        session = Session(environment, TINY, lambda text: None)
-        await session.measure(chosen(["consume", "typed"]), -1.0)
-    assert session.cells == []
-    assert [one.what for one in session.left_out] == ["memory: consume", "memory: typed"]
+        backend_run = BackendRun(environment, TINY, lambda text: None)
+        await backend_run.measure(chosen(["consume", "typed"]), -1.0)
+    assert backend_run.cells == []
+    assert [one.what for one in backend_run.left_out] == ["memory: consume", "memory: typed"]

@@ -17,10 +17,10 @@ from .durability import DURABILITY
 STORE_VARIABLE = "ANYMQ_BENCH_STORE"
 """The environment's URL of the Redis that `anymq+redis` keeps its notes in."""
 
-FILLED_WITHIN = 5.0
-FILLING = 0.1
+BACKFILL_TIMEOUT = 5.0
+POLL_INTERVAL = 0.1
 
-EVERYWHERE = frozenset({"publish", "publish_many", "consume", "typed", "latency", "ordered"})
+ALL_ABILITIES = frozenset({"publish", "publish_many", "consume", "typed", "latency", "ordered"})
 
 
 class _Publishing(Publishing):
@@ -52,7 +52,7 @@ class Anymq(Contestant):
 
     name = "anymq"
     how = "anymq: publish(), publish_many(); an App's subscriber with the default chain"
-    can = EVERYWHERE
+    can = ALL_ABILITIES
 
     def __init__(self, topic: BenchTopic) -> None:
         super().__init__(topic)
@@ -68,9 +68,9 @@ class Anymq(Contestant):
             async with broker.subscribe(
                 self._anymq_topic, group=topic.group, ordered=topic.ordered
             ):
-                await self._complete(broker)
+                await self._await_backfill(broker)
 
-    async def _complete(self, broker: Broker) -> None:
+    async def _await_backfill(self, broker: Broker) -> None:
         """Wait until a new group on RabbitMQ is in its usual state, as those of users are."""
         if self.backend != "rabbitmq":
             return
@@ -78,7 +78,7 @@ class Anymq(Contestant):
 
         job = f"{self.topic.name}.{self.topic.group}._fill"
         loop = asyncio.get_running_loop()
-        end = loop.time() + FILLED_WITHIN
+        end = loop.time() + BACKFILL_TIMEOUT
         while loop.time() < end:
             channel = await broker.native.channel()
             try:
@@ -86,7 +86,7 @@ class Anymq(Contestant):
             except ChannelNotFoundEntity:
                 return
             await channel.close()
-            await asyncio.sleep(FILLING)
+            await asyncio.sleep(POLL_INTERVAL)
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:

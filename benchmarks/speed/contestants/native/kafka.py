@@ -58,7 +58,7 @@ def sent(report: str) -> float:
     """Return the rate that the producer's last line tells, of what came after its warm-up."""
     found = _RATE.findall(report)
     if not found:
-        raise ToolFailed(f"kafka-producer-perf-test told no rate: {report[-300:]}")
+        raise ToolFailed(f"kafka-producer-perf-test printed no rate: {report[-300:]}")
     return float(found[-1])
 
 
@@ -68,7 +68,7 @@ def fetched(report: str) -> float:
     for row in csv.DictReader(lines, skipinitialspace=True):
         if rate := row.get(_COLUMN):
             return float(rate)
-    raise ToolFailed(f"kafka-consumer-perf-test told no rate: {report[-300:]}")
+    raise ToolFailed(f"kafka-consumer-perf-test printed no rate: {report[-300:]}")
 
 
 def _servers(topic: BenchTopic) -> str:

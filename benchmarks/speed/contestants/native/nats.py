@@ -68,7 +68,7 @@ def told(report: str) -> float:
     """Return the rate that the program printed."""
     found = _RATE.findall(report)
     if not found:
-        raise ToolFailed(f"nats-go told no rate: {report[-300:]}")
+        raise ToolFailed(f"nats-go printed no rate: {report[-300:]}")
     return float(found[-1])
 
 

@@ -62,7 +62,7 @@ def rate(what: str, report: str) -> float:
         return float(median(seconds[1:]))
     averages: list[str] = re.findall(rf"{_AVERAGE[what]} rate avg: (\d+) msg/s", report)
     if not averages:
-        raise ToolFailed(f"PerfTest told no {_AVERAGE[what]} rate: {report[-300:]}")
+        raise ToolFailed(f"PerfTest printed no {_AVERAGE[what]} rate: {report[-300:]}")
     return float(averages[-1])
 
 

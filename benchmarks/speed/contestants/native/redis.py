@@ -52,7 +52,7 @@ def requests(report: str) -> float:
     for row in csv.DictReader(lines):
         if rate := row.get("rps"):
             return float(rate)
-    raise ToolFailed(f"{_PROGRAM} told no rate: {report[-300:]}")
+    raise ToolFailed(f"{_PROGRAM} printed no rate: {report[-300:]}")
 
 
 def _program() -> tuple[Root, str] | None:

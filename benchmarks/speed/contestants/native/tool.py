@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from ...contestant import BenchTopic
 
-PATIENCE = 120.0
+TIMEOUT = 120.0
 
 
 class ToolFailed(Exception):
@@ -61,10 +61,10 @@ async def report_of(argv: Sequence[str], *, text: str = "", cwd: Path | None = N
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             out, _ = await process.communicate(text.encode())
     except TimeoutError:
-        raise ToolFailed(f"{argv[0]} took more than {PATIENCE:g} s") from None
+        raise ToolFailed(f"{argv[0]} took more than {TIMEOUT:g} s") from None
     finally:
         if process.returncode is None:
             process.kill()
