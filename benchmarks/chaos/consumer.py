@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anymq import App, Delivery, Idempotency, Retry, Topic
-from anymq.clock import REAL, Clock
-from anymq.middleware import Handler
+from anymq import App, Delivery, Handler, Idempotency, Retry, Topic
 
 from .inbox import Inbox, effect
 from .journal import Journal, now
@@ -52,9 +50,9 @@ class NotingApp(App):
         self._settings = settings
         self._journal = journal
 
-    async def start(self, *, url: str | None = None, clock: Clock = REAL) -> None:
-        """As `App.start`."""
-        await super().start(url=url, clock=clock)
+    async def start(self, **options: Any) -> None:
+        """Start as `App.start` does."""
+        await super().start(**options)
         self._journal.note("ready")
 
     async def aclose(self) -> None:

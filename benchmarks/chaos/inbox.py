@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Self
 
-from anymq.url import URL
+from anymq import URL
 from anymq_sqlite import SqliteStore
 
 effect: ContextVar[str | None] = ContextVar("chaos-effect", default=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from .contestant import Contestant
 from .initial_count import initial_count
@@ -28,6 +29,18 @@ class OpenCell:
     workload: Workload
     result: Cell
     rate: float = 0.0
+
+    @classmethod
+    def of(cls, workload: Workload, contestant: type[Contestant]) -> Self:
+        """Return an empty cell for `contestant` on `workload`."""
+        cell = Cell(
+            backend=contestant.backend,
+            workload=workload.name,
+            contestant=contestant.name,
+            durability=contestant.durability,
+            how=contestant.how,
+        )
+        return cls(workload, cell)
 
     def sample_of(self, measured: Measurement) -> Sample:
         """Return the side that its workload asks for."""
@@ -97,6 +110,11 @@ class Case:
         busy = measured.consumed.busy
         self.seconds_per_message = busy / count
         self.overhead = max(0.0, taken - busy)
+
+    def add(self, measured: Measurement) -> None:
+        """Add the measurement to each of its cells."""
+        for cell in self.cells:
+            cell.result.samples.append(cell.sample_of(measured))
 
     def set_count(self, share: float) -> None:
         """Choose how many messages it takes with so much of the time that it aims at."""

@@ -12,7 +12,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 import anymq
-from anymq.url import URL
+from anymq import URL
 
 from .contestant import BenchTopic
 

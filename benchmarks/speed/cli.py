@@ -10,9 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from anymq.url import URL
+from anymq import URL
 
-from .contestants import BACKENDS
 from .goals import faults, verdicts
 from .history import append
 from .html import page
@@ -20,6 +19,7 @@ from .plots import overview
 from .results import Report
 from .rounds import FULL, QUICK
 from .run import Plan, run, seconds_of
+from .targets import add_target_options, backends_of
 from .terminal import print_goals, print_report, progress_display
 from .workloads import NAMES, QUICK_WORKLOADS, chosen
 
@@ -31,18 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="two minutes instead of twenty: fewer rounds, peers"
     )
-    parser.add_argument(
-        "--backend",
-        action="append",
-        choices=BACKENDS,
-        help="a server of its own; all by default; repeatable",
-    )
-    parser.add_argument(
-        "--url",
-        action="append",
-        default=[],
-        help="any broker instead; what is made there is deleted again; repeatable",
-    )
+    add_target_options(parser)
     parser.add_argument(
         "--workload", action="append", choices=NAMES, help="all by default; repeatable"
     )
@@ -97,11 +86,10 @@ def main(options: argparse.Namespace) -> int:
 
 def _measured(options: argparse.Namespace) -> Report:
     scale = QUICK if options.quick else FULL
-    backends = options.backend or ([] if options.url else BACKENDS)
     names = options.workload or (QUICK_WORKLOADS if options.quick else NAMES)
     with tempfile.TemporaryDirectory(prefix="anymq-bench-") as folder:
         plan = Plan(
-            backends=backends,
+            backends=backends_of(options),
             urls=options.url,
             workloads=chosen(names),
             scale=scale,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
@@ -45,11 +46,13 @@ class Environment:
         *,
         fork_server: ForkServer | None = None,
         deletes: bool = True,
+        python: str = sys.executable,
     ) -> None:
         self.target = target
         self._folder = folder
         self._fork_server = fork_server
         self._deletes = deletes
+        self._python = python
         self._workers: dict[str, WorkerProcess] = {}
         self._stack = AsyncExitStack()
         self._broker: anymq.Broker | None = None
@@ -82,7 +85,9 @@ class Environment:
         name = f"{self.target.backend}-{contestant.name}-{role if self.target.shared else 'both'}"
         name = name.replace(" ", "-")
         if name not in self._workers:
-            self._workers[name] = WorkerProcess(name, self._folder, fork_server=self._fork_server)
+            self._workers[name] = WorkerProcess(
+                name, self._folder, fork_server=self._fork_server, python=self._python
+            )
         return self._workers[name]
 
     def workers(self, contestant: type[Contestant], consumers: int) -> list[WorkerProcess]:

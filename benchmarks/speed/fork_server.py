@@ -20,14 +20,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Self
 
-from anymq.registry import load_driver
-
 from .contestants import BACKENDS, contestants
 from .worker import LONGEST_LINE
 from .worker import main as work
 
 ROOT = Path(__file__).parents[2]
-SCHEMES = ("kafka", "amqp", "nats", "redis", "sqlite", "memory")
 REQUEST = struct.Struct("<cI")
 FORK, KILL = b"f", b"k"
 DONE, FAILED = b".", b"!"
@@ -173,9 +170,8 @@ class _Children:
 
 def load() -> None:
     """Import all that workers need, but what starts threads when it is imported."""
-    for scheme in SCHEMES:
-        load_driver(scheme)
     for backend in BACKENDS:
+        import_module(f"anymq_{backend}")
         contestants(backend)
     with suppress(ImportError):
         import_module("uvloop")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from statistics import median
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -186,11 +186,18 @@ def median_of(values: Iterable[float | None]) -> float | None:
 
 
 def ratio(one: Cell | None, other: Cell | None) -> float | None:
-    """Return the median of the ratios of both in each round; None where either is missing."""
-    if one is None or other is None:
-        return None
-    others = {sample.round: sample.rate for sample in other.valid}
-    ratios = [
-        sample.rate / others[sample.round] for sample in one.valid if others.get(sample.round)
+    """Return the median of their `ratios`, or None if no round has both."""
+    found = [] if one is None or other is None else ratios(one, other)
+    return median(found) if found else None
+
+
+def ratios(
+    one: Cell, other: Cell, *, value: Callable[[Sample], float | None] = lambda sample: sample.rate
+) -> list[float]:
+    """Return `value` of `one` divided by that of `other`, for each round that has both."""
+    others = {sample.round: value(sample) for sample in other.valid}
+    return [
+        mine / theirs
+        for sample in one.valid
+        if (mine := value(sample)) is not None and (theirs := others.get(sample.round))
     ]
-    return median(ratios) if ratios else None

@@ -178,7 +178,7 @@ class BackendRun:
     def _cases(self, workloads: Sequence[Workload]) -> list[Case]:
         """Return whose turns there are, in which rounds."""
         cells = [
-            (contestant, OpenCell(workload, self._cell(workload, contestant)))
+            (contestant, OpenCell.of(workload, contestant))
             for workload in workloads
             for contestant in self._contestants(workload)
         ]
@@ -240,8 +240,7 @@ class BackendRun:
             rate = max(cell.rate for cell in case.cells)
             short = count / rate < wanted and measured.consumed.busy < MAX_WARM_UP
             if not short and self.scale.quick and not workload.loads:
-                for cell in case.cells:
-                    cell.result.samples.append(cell.sample_of(measured))
+                case.add(measured)
             if not short or count == workload.max_messages:
                 return
             count = min(workload.max_messages, max(2 * count, int(1.5 * wanted * rate)))
@@ -304,8 +303,8 @@ class BackendRun:
             for cell in case.cells:
                 cell.result.failures.append(str(error))
         else:
+            case.add(measured)
             for cell in case.cells:
-                cell.result.samples.append(cell.sample_of(measured))
                 cell.rate = cell.rate or cell.sample_of(measured).rate
 
     async def _native(self, cases: Sequence[Case], round: int) -> None:
@@ -331,15 +330,6 @@ class BackendRun:
                 continue
             found.append(one)
         return found
-
-    def _cell(self, workload: Workload, contestant: type[Contestant]) -> Cell:
-        return Cell(
-            backend=self.environment.target.backend,
-            workload=workload.name,
-            contestant=contestant.name,
-            durability=contestant.durability,
-            how=contestant.how,
-        )
 
     def _leave_out(self, what: str, why: str) -> None:
         one = LeftOut(what=f"{self.environment.target.backend}: {what}", why=why)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import psutil
 
-from anymq.registry import load_driver
-from anymq.url import URL
+from anymq import URL
+from anymq.driver import Driver
 from brokers import NAMES, BrokersError, Server, down, server
 
 from .contestants import BACKENDS
@@ -39,7 +41,7 @@ class Target:
 
     def described(self) -> Backend:
         """Return what is known of it before the first message."""
-        driver = load_driver(URL.parse(self.url).scheme)
+        driver = driver_of(self.url)
         items = driver.capabilities.items()
         return Backend(
             name=self.backend,
@@ -107,11 +109,41 @@ def _start(one: Server) -> str:
 
 def backend_of(url: str) -> str:
     """Return the name of the backend that serves `url`."""
-    driver = load_driver(URL.parse(url).scheme)
-    backend = driver.__module__.partition(".")[0].removeprefix("anymq_")
+    backend = driver_of(url).__module__.partition(".")[0].removeprefix("anymq_")
     if backend not in BACKENDS:
-        raise SystemExit(f"there are no contestants for {URL.parse(url)}")
+        raise SystemExit(f"no contestant supports {URL.parse(url)}")
     return backend
+
+
+def driver_of(url: str) -> type[Driver]:
+    """Return the driver class installed for the scheme of `url`."""
+    parsed = URL.parse(url)
+    for point in entry_points(group="anymq.adapters", name=parsed.scheme):
+        driver: type[Driver] = point.load()
+        return driver
+    raise SystemExit(f"no installed adapter supports {parsed}")
+
+
+def add_target_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose backends: `--backend` and `--url`."""
+    parser.add_argument(
+        "--backend",
+        action="append",
+        choices=BACKENDS,
+        help="backend to measure on a server of its own; repeatable (all)",
+    )
+    parser.add_argument(
+        "--url",
+        action="append",
+        default=[],
+        help="existing broker to measure instead; its test topics are deleted; repeatable",
+    )
+
+
+def backends_of(options: argparse.Namespace) -> Sequence[str]:
+    """Return the backends chosen by `--backend`; all by default, none if only URLs are given."""
+    found: Sequence[str] = options.backend or ([] if options.url else BACKENDS)
+    return found
 
 
 def _embedded(backend: str, folder: Path) -> str:

@@ -73,11 +73,13 @@ class WorkerProcess:
         folder: Path,
         wrapper: Sequence[str] = (),
         fork_server: ForkServer | None = None,
+        *,
+        python: str = sys.executable,
     ) -> None:
         self.name = name
         self._fork_server = fork_server
         self._log = folder / f"{name}.log"
-        self._command = [*wrapper, sys.executable, "-m", "benchmarks.speed.worker"]
+        self._command = [*wrapper, python, "-m", "benchmarks.speed.worker"]
         self._numbers = itertools.count()
         self._jobs: dict[int, JobHandle] = {}
         self._process: asyncio.subprocess.Process | ForkedWorker | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anymq.url import URL
+from anymq import URL
 
 
 def hosts(url: str, port: int) -> list[str]:

@@ -6,7 +6,7 @@ import csv
 import tempfile
 from pathlib import Path
 
-from anymq.url import URL
+from anymq import URL
 from brokers import state
 from brokers.debian import HOST_ROOT, SUITE, Root
 from brokers.tools import which
