@@ -1,4 +1,4 @@
-"""What takes its turn in a round: one contestant, with the cells that it fills at once."""
+"""Cases of a round: one contestant on one workload, and the result cells this fills."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .results import Cell, Sample
 from .workloads import Workload
 
 MIN_SECONDS = 0.2
-"""Seconds a measurement aims to take at the least."""
+"""Shortest duration in seconds that a measurement aims for."""
 MIN_MESSAGES = 1000
-"""Messages of a measurement, at the least."""
+"""Fewest messages of one measurement."""
 MIN_LATENCY_MESSAGES = 1250
-"""The same where latencies are taken: their percentiles need so many."""
+"""Fewest messages of a latency measurement; its percentiles need as many samples."""
 MAX_SECONDS = 3.0
-"""Seconds that one measurement may take for publishing and consuming together, about."""
+"""Approximate limit, in seconds, of publishing and consuming in one measurement."""
 
 
 @dataclass
 class OpenCell:
-    """A cell in the making."""
+    """A result cell that is being filled, with the rate last measured."""
 
     workload: Workload
     result: Cell
@@ -43,24 +43,28 @@ class OpenCell:
         return cls(workload, cell)
 
     def sample_of(self, measured: Measurement) -> Sample:
-        """Return the side that its workload asks for."""
+        """Return the sample of the side that the workload times."""
         return measured.published if self.workload.kind == "publish" else measured.consumed
 
 
 @dataclass
 class Case:
-    """One contestant's turn. Publishing and consuming the same messages fills two cells."""
+    """One contestant on one workload in each round.
+
+    If publishing and consuming the same messages are two workloads, one case fills both cells.
+    """
 
     contestant: type[Contestant]
     workload: Workload
     cells: list[OpenCell]
     rounds: frozenset[int] = frozenset()
-    """Those in which it takes part."""
+    """Numbers of the rounds that include this case."""
     seconds_per_message: float = 0.0
-    """Seconds a message, for publishing and consuming it."""
+    """For publishing and consuming together."""
     overhead: float = 0.0
+    """Seconds of a measurement that do not depend on its message count."""
     offered_rate: float = 0.0
-    """Messages a second, where that is fixed beforehand."""
+    """The fixed rate of a latency measurement, in messages/s; 0 for full speed."""
     count: int = 0
     failed: int = 0
 
@@ -71,19 +75,19 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What is said of it while it plays."""
+        """The label shown as progress and in the list of omissions."""
         return f"{'+'.join(one.workload.name for one in self.cells)}: {self.contestant.name}"
 
     @property
     def load(self) -> float:
-        """The share of the capacity that is offered_rate to it; 0 for all there is."""
+        """The offered share of the capacity; 0 for full speed."""
         return self.cells[0].result.load or 0.0
 
     @property
     def rate(self) -> float:
-        """Messages a second that its measurements are sized by.
+        """The rate, in messages/s, from which the message count is derived.
 
-        Who publishes fast and consumes slowly gets fewer messages than fit the time.
+        A contestant that publishes fast and consumes slowly is limited by the slower side.
         """
         if self.offered_rate:
             return self.offered_rate
@@ -95,7 +99,7 @@ class Case:
         )
 
     def seconds(self, share: float) -> float:
-        """Return about how long it takes with so much of the time that it aims at."""
+        """Return the estimated duration with a `share` of the seconds the workload aims for."""
         rate = self.rate
         return (
             rate * self.workload.seconds * share * max(self.seconds_per_message, 1 / rate)
@@ -104,7 +108,7 @@ class Case:
         )
 
     def calibrate(self, measured: Measurement, count: int, taken: float) -> None:
-        """Learn how fast it is, and how long a measurement takes beyond its messages."""
+        """Derive rates and overhead from a measurement of `count` messages in `taken` seconds."""
         for cell in self.cells:
             cell.rate = cell.sample_of(measured).rate
         busy = measured.consumed.busy
@@ -117,7 +121,7 @@ class Case:
             cell.result.samples.append(cell.sample_of(measured))
 
     def set_count(self, share: float) -> None:
-        """Choose how many messages it takes with so much of the time that it aims at."""
+        """Choose the message count for a `share` of the seconds the workload aims for."""
         if self.rate:
             count = int(self.rate * max(MIN_SECONDS, self.workload.seconds * share))
             least = MIN_LATENCY_MESSAGES if self.offered_rate else MIN_MESSAGES
@@ -125,7 +129,7 @@ class Case:
 
 
 def merged(cells: Sequence[tuple[type[Contestant], OpenCell]]) -> list[Case]:
-    """Put together what the same contestant can do with the same messages."""
+    """Return one case for each contestant and set of messages, merging cells that share both."""
     cases: list[Case] = []
     for contestant, cell in cells:
         for case in cases:
@@ -142,7 +146,7 @@ def merged(cells: Sequence[tuple[type[Contestant], OpenCell]]) -> list[Case]:
 
 
 def _share_messages(one: Workload, other: Workload) -> bool:
-    """Whether one publishes what the other consumes."""
+    """Return whether one workload publishes the messages that the other consumes."""
     if {one.kind, other.kind} != {"publish", "consume"}:
         return False
     return _messages_of(one) == _messages_of(other)
@@ -153,7 +157,7 @@ def _messages_of(workload: Workload) -> Workload:
 
 
 def set_counts(cases: Iterable[Case], seconds: float) -> None:
-    """Choose how many messages each takes, so that all together take so long."""
+    """Choose the message counts of all cases so that together they take `seconds`."""
     chosen = list(cases)
     wanted = sum(case.seconds(1.0) for case in chosen)
     free = seconds - sum(case.overhead for case in chosen)

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.speed.check`: every contestant publishes and consumes, and loses nothing.
+"""`python -m benchmarks.speed.check`: check that no contestant loses messages.
 
-Says nothing about speed.
+It measures no speed.
 """
 
 from __future__ import annotations
@@ -29,17 +29,19 @@ from .payload import Bodies, head_of
 MESSAGES = 2000
 SIZE = 256
 TIMEOUT = 120.0
+"""Seconds."""
 TASKS = 64
 NATIVE_TIMEOUT = 20.0
+"""Seconds."""
 
 
 async def check(
     kind: type[Contestant], url: str, messages: int = MESSAGES, *, typed: bool = False
 ) -> Counter[int]:
-    """Publish and consume so many messages; return how often each one was handled.
+    """Publish and consume `messages` messages; return how often each one was handled.
 
-    The first half is published one by one from many tasks, the second at a time. Raises
-    `TimeoutError` if not all have come within two minutes.
+    The first half is published one by one from many tasks, the second half in one call. Raises
+    `TimeoutError` if not all are handled within `TIMEOUT` seconds.
     """
     topic = f"check-{kind.backend}-{token_hex(6)}"
     contestant = kind(BenchTopic(url=url, name=topic))
@@ -65,10 +67,10 @@ async def check(
 
 
 async def check_native(tool: Native, url: str, messages: int = MESSAGES) -> tuple[int, str]:
-    """Publish with a broker's own tool, and consume with it; return how many were lost.
+    """Publish and consume with a broker's own tool; return the messages lost and a report.
 
-    What it published is counted by the raw client, which reads one more topic. Also returns the
-    rates that the tool told.
+    The tool's published messages are counted on a second topic, by the raw client. The report
+    contains the rates printed by the tool.
     """
     (counter,) = (one for one in contestants(tool.backend) if one.name == "raw best")
     consumed_topic, counted = (BenchTopic(url=url, name=f"check-{token_hex(6)}") for _ in range(2))
@@ -87,11 +89,11 @@ async def check_native(tool: Native, url: str, messages: int = MESSAGES) -> tupl
         counting = counter(counted).consume(handle, lambda: came >= messages, typed=False)
         with suppress(TimeoutError):
             await asyncio.wait_for(counting, NATIVE_TIMEOUT)
-    return messages - came, f"told {published} and {consumed} messages/s"
+    return messages - came, f"reported {published} and {consumed} messages/s"
 
 
 def url_of(backend: str, folder: Path, instance: str = "bench") -> str:
-    """Start the backend's server, where it has one, and return its URL."""
+    """Start the backend's server, if it has one, and return the URL."""
     if backend == "memory":
         return "memory://check"
     if backend == "sqlite":
@@ -102,12 +104,12 @@ def url_of(backend: str, folder: Path, instance: str = "bench") -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check the contestants; the exit code is 1 if one lost something or failed."""
+    """Check the contestants; return 1 if one failed or lost a message."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.check", description=__doc__)
     parser.add_argument("--backend", choices=BACKENDS, action="append")
     parser.add_argument("--messages", type=int, default=MESSAGES)
-    parser.add_argument("--contestant", help="only the one of this name")
-    parser.add_argument("--instance", default="bench", help="of the servers (bench)")
+    parser.add_argument("--contestant", help="check only this contestant")
+    parser.add_argument("--instance", default="bench", help="instance of the servers (bench)")
     options = parser.parse_args(arguments)
     code = 0
     with TemporaryDirectory() as folder:

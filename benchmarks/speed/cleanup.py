@@ -1,6 +1,6 @@
-"""Delete what a run left on the broker, whoever of the contestants made it.
+"""Deletion of the topics, groups and claims that a run created, whichever contestant created them.
 
-Everything of a run has the run's own token in its name, so nothing else is ever touched.
+Their names contain the token of the run, so nothing else is deleted.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from anymq import URL
 from .contestant import BenchTopic
 
 USES_STORE = "anymq+redis"
-"""The contestant that leaves notes in `STORE_VARIABLE`."""
+"""The contestant that leaves claims in the store at `STORE_VARIABLE`."""
 
 
 async def delete_topic(broker: anymq.Broker, backend: str, topic: BenchTopic) -> None:
-    """Delete the topic of `topic`, its groups, and whatever else has its name in theirs."""
+    """Delete the topic, its groups, and everything else whose name contains the topic's."""
     with suppress(anymq.AnymqError):
         await broker.admin.delete(topic.name)
     if backend in _REST:
@@ -29,7 +29,7 @@ async def delete_topic(broker: anymq.Broker, backend: str, topic: BenchTopic) ->
 
 
 async def delete_claims(url: str, topic: BenchTopic) -> None:
-    """Delete what the group of `topic` has noted in an idempotency store in Redis."""
+    """Delete the claims of the topic's group from the idempotency store at a Redis URL."""
     async with Redis.from_url(url.partition("?")[0]) as client:
         await _redis(client, topic)
 
@@ -63,7 +63,7 @@ async def _redis(native: Any, topic: BenchTopic) -> None:
 
 
 async def _rabbitmq(native: Any, topic: BenchTopic) -> None:
-    # There is no list to look into; deleting what is not there is no error.
+    # AMQP cannot list names; deleting a missing queue or exchange is not an error.
     channel = await native.channel()
     for name in (topic.name, f"{topic.name}.{topic.group}"):
         await channel.queue_delete(name)

@@ -1,4 +1,4 @@
-"""Where measurements take place: one backend, and the processes that play on it."""
+"""The environment of measurements: one backend and the worker processes that use it."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from .workers import JobFailed, WorkerProcess
 from .workloads import Workload
 
 CONCURRENT_TOPICS = 16
-"""Places that are made or cleared side by side."""
+"""Topics created or deleted concurrently."""
 
 Pairing = tuple[type[Contestant], Workload]
 TopicKind = tuple[str, int, bool]
-"""What a topic is good for: who made it, its partitions, whether it is ordered."""
+"""Contestant that created a topic, its partitions, and whether it is ordered."""
 
 
 class Environment:
-    """A backend with the workers that play on it; use it as a context.
+    """A backend and the workers of its contestants, as an async context manager.
 
-    `token` is in the names of everything that is made there. With `tidy` that is deleted again;
-    nobody misses it on a server that is wiped afterwards.
+    The names of all topics and groups contain `token`. With `deletes` they are deleted after use,
+    which is unnecessary on a server that is reset anyway. Workers run on the interpreter `python`.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Environment:
         await self._stack.aclose()
 
     def worker(self, contestant: type[Contestant], role: str) -> WorkerProcess:
-        """Return the process for a role of a contestant; where only one can be, always that."""
+        """Return the worker for a role; on a backend of one process, one worker has both."""
         name = f"{self.target.backend}-{contestant.name}-{role if self.target.shared else 'both'}"
         name = name.replace(" ", "-")
         if name not in self._workers:
@@ -91,12 +91,12 @@ class Environment:
         return self._workers[name]
 
     def workers(self, contestant: type[Contestant], consumers: int) -> list[WorkerProcess]:
-        """Return the producer's process, then those of the consumers."""
+        """Return the worker of the producer, followed by those of the consumers."""
         roles = ["producer", *(f"consumer-{number}" for number in range(consumers))]
         return [self.worker(contestant, role) for role in roles]
 
     def new_topic(self, workload: Workload) -> BenchTopic:
-        """Return a topic that nobody has used before."""
+        """Return a topic with a new name; it is not yet created."""
         self._topics += 1
         return BenchTopic(
             url=self.target.url,
@@ -107,19 +107,19 @@ class Environment:
         )
 
     async def prepare(self, pairings: Sequence[Pairing]) -> None:
-        """Make topics and groups for these side by side, so that nobody has to wait for his."""
+        """Create topics and groups for these pairings concurrently, ahead of their measurements."""
         if self.target.shared:
             limit = asyncio.Semaphore(CONCURRENT_TOPICS)
             await asyncio.gather(*(self._prepare(pairing, limit) for pairing in pairings))
 
     async def _prepare(self, pairing: Pairing, limit: asyncio.Semaphore) -> None:
         async with limit:
-            with suppress(JobFailed):  # whose pairing it is meets with the same, and says so
+            with suppress(JobFailed):  # the measurement will fail and report the same error
                 topic = await self._create_topic(*pairing)
                 self._prepared[_kind(*pairing)].append((pairing[0], topic))
 
     async def prepared_topic(self, contestant: type[Contestant], workload: Workload) -> BenchTopic:
-        """Return a topic of which topic and group are made."""
+        """Return a topic that exists, with its group."""
         if unused := self._prepared[_kind(contestant, workload)]:
             return unused.pop()[1]
         return await self._create_topic(contestant, workload)
@@ -137,13 +137,13 @@ class Environment:
         return topic
 
     def discard(self, contestant: type[Contestant], topic: BenchTopic) -> None:
-        """Say that nobody needs it any more."""
+        """Mark `topic` as no longer used; `clean_up` deletes it."""
         self._discarded.append((contestant, topic))
         if not self.target.shared:
             self.worker(contestant, "both").reset()
 
     async def clean_up(self) -> None:
-        """Remove what was discarded so far."""
+        """Delete the topics discarded so far."""
         discarded, self._discarded = self._discarded, []
         if self._deletes:
             limit = asyncio.Semaphore(CONCURRENT_TOPICS)
@@ -158,7 +158,7 @@ class Environment:
                 await delete_claims(os.environ.get(STORE_VARIABLE, self.target.url), topic)
 
     async def delete_topic(self, topic: BenchTopic) -> None:
-        """Remove what is discarded at the broker."""
+        """Delete the topic and everything named after it from the broker."""
         if self._broker is not None:
             await delete_topic(self._broker, self.target.backend, topic)
 

@@ -1,7 +1,7 @@
-"""A process that has loaded everything and forks workers, so that each starts in milliseconds.
+"""A fork server: a process that has imported all libraries and forks workers in milliseconds.
 
-It never has a thread or an event loop of its own: a fork of either is not safe. Where nothing can
-be forked, and where a worker's memory is to be its own alone, workers are started one by one.
+It runs neither threads nor an event loop, because forking a process that does is unsafe. Full runs
+do without it and start each worker separately, so that resident memory is the worker's own.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from typing import Self
 
 from .contestants import BACKENDS, contestants
 from .worker import LONGEST_LINE
-from .worker import main as work
+from .worker import main as run_worker
 
 ROOT = Path(__file__).parents[2]
 REQUEST = struct.Struct("<cI")
 FORK, KILL = b"f", b"k"
 DONE, FAILED = b".", b"!"
 FILES = 3
-"""What a worker gets: standard input, output and errors."""
+"""File descriptors sent with a fork request: standard input, output and errors."""
 
 
 class ForkedWorker:
-    """A worker that the fork server started, as `asyncio.subprocess.Process` shows its own."""
+    """A forked worker, with the interface of `asyncio.subprocess.Process`."""
 
     def __init__(
         self,
@@ -51,22 +51,22 @@ class ForkedWorker:
 
     @property
     def returncode(self) -> int | None:
-        """None as long as it lives: whoever has ended says nothing any more."""
+        """0 once the worker has closed its output, which it does at its end; None before."""
         return 0 if self._ended.is_set() else None
 
     def kill(self) -> None:
-        """End it by force."""
+        """Kill the worker."""
         self.stdin.close()
         self._fork_server.kill(self._number)
 
     async def wait(self) -> int:
-        """Return when it has ended."""
+        """Wait until the worker has ended; return 0."""
         await self._ended.wait()
         return 0
 
 
 class _WorkerOutput(asyncio.StreamReaderProtocol):
-    """What a worker says, to its end."""
+    """The output of a worker; sets `ended` when it closes."""
 
     def __init__(self, reader: asyncio.StreamReader, ended: asyncio.Event) -> None:
         super().__init__(reader)
@@ -78,15 +78,18 @@ class _WorkerOutput(asyncio.StreamReaderProtocol):
 
 
 class ForkServer:
-    """Use it as a context, from one event loop after the other."""
+    """The fork server as its user controls it, a context manager.
+
+    It may be used from several event loops, one after the other.
+    """
 
     def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair()
-        with theirs:
+        self._socket, child_end = socket.socketpair()
+        with child_end:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                [sys.executable, "-m", __name__, str(child_end.fileno())],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[child_end.fileno()],
                 cwd=ROOT,
                 start_new_session=True,
             )
@@ -100,35 +103,37 @@ class ForkServer:
         self._process.wait()
 
     async def fork(self, log: int) -> ForkedWorker:
-        """Start a worker whose errors go to the file `log`."""
+        """Fork a worker whose standard error is the file descriptor `log`."""
         self._forked += 1
         loop = asyncio.get_running_loop()
-        (their_in, ours_out), (ours_in, their_out) = os.pipe(), os.pipe()
+        (child_stdin, write_end), (read_end, child_stdout) = os.pipe(), os.pipe()
         try:
-            self._ask(FORK, self._forked, [their_in, their_out, log])
+            self._request(FORK, self._forked, [child_stdin, child_stdout, log])
         finally:
-            os.close(their_in)
-            os.close(their_out)
+            os.close(child_stdin)
+            os.close(child_stdout)
         reader, ended = asyncio.StreamReader(limit=LONGEST_LINE), asyncio.Event()
-        stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(ours_out, "wb", 0))
+        stdin, _ = await loop.connect_write_pipe(
+            asyncio.BaseProtocol, os.fdopen(write_end, "wb", 0)
+        )
         await loop.connect_read_pipe(
-            lambda: _WorkerOutput(reader, ended), os.fdopen(ours_in, "rb", 0)
+            lambda: _WorkerOutput(reader, ended), os.fdopen(read_end, "rb", 0)
         )
         return ForkedWorker(self, self._forked, stdin, reader, ended)
 
     def kill(self, number: int) -> None:
-        """End a worker by force, unless it has ended."""
-        self._ask(KILL, number, [])
+        """Kill a worker unless it has ended."""
+        self._request(KILL, number, [])
 
-    def _ask(self, verb: bytes, number: int, files: list[int]) -> None:
-        """Have it do this, and wait for it: nothing else goes on in these milliseconds."""
+    def _request(self, verb: bytes, number: int, files: list[int]) -> None:
+        """Send a request and block for its answer, which takes milliseconds."""
         try:
             socket.send_fds(self._socket, [REQUEST.pack(verb, number)], files)
             answer = self._socket.recv(1)
         except OSError as error:
-            raise OSError(f"the process that forks workers: {error}") from error
+            raise OSError(f"fork server failed: {error}") from error
         if answer != DONE:
-            raise OSError("the process that forks workers could not do so")
+            raise OSError("fork server cannot fork: it runs more than one thread")
 
 
 class _Children:
@@ -137,20 +142,20 @@ class _Children:
     def __init__(self) -> None:
         self._pids: dict[int, int] = {}
 
-    def fork(self, number: int, files: list[int], ours: socket.socket) -> None:
+    def fork(self, number: int, files: list[int], requests: socket.socket) -> None:
         pid = os.fork()
         if pid:
             self._pids[number] = pid
             return
         code = 1
         try:
-            ours.close()
+            requests.close()
             os.setsid()
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             for place, file in enumerate(files):
                 os.dup2(file, place)
                 os.close(file)
-            work()
+            run_worker()
             code = 0
         finally:
             os._exit(code)
@@ -162,14 +167,14 @@ class _Children:
             os.waitpid(pid, 0)
 
     def reap(self) -> None:
-        """Note who has ended by itself: its number may soon be another process's."""
+        """Remove children that have ended, because their pids may be reused."""
         for number, pid in list(self._pids.items()):
             if os.waitpid(pid, os.WNOHANG)[0]:
                 del self._pids[number]
 
 
 def load() -> None:
-    """Import all that workers need, but what starts threads when it is imported."""
+    """Import the libraries of all workers, except those that start threads on import."""
     for backend in BACKENDS:
         import_module(f"anymq_{backend}")
         contestants(backend)
@@ -178,26 +183,26 @@ def load() -> None:
 
 
 def main(descriptor: int) -> None:
-    """Fork workers until whoever asks for them is gone."""
+    """Serve requests until the other end of the socket is closed."""
     load()
     gc.collect()
     gc.freeze()
     children = _Children()
-    with socket.socket(fileno=descriptor) as asked:
+    with socket.socket(fileno=descriptor) as requests:
         while True:
-            data, files, _, _ = socket.recv_fds(asked, REQUEST.size, FILES)
+            data, files, _, _ = socket.recv_fds(requests, REQUEST.size, FILES)
             if len(data) < REQUEST.size:
                 return
             verb, number = REQUEST.unpack(data)
             children.reap()
-            fit = threading.active_count() == 1
+            can_fork = threading.active_count() == 1
             if verb == KILL:
                 children.kill(number)
-            elif fit:
-                children.fork(number, list(files), asked)
+            elif can_fork:
+                children.fork(number, list(files), requests)
             for file in files:
                 os.close(file)
-            asked.sendall(DONE if fit else FAILED)
+            requests.sendall(DONE if can_fork else FAILED)
 
 
 if __name__ == "__main__":

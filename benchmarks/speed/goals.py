@@ -1,4 +1,4 @@
-"""What must be reached, and how each figure comes from the report. Ratios are of one run."""
+"""Performance goals, and how their figures derive from a report. Ratios compare within one run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .results import Cell, Report, ratio
 Figure = Callable[[Report], float | None]
 
 FULL = "full"
-"""The mode of a run that measures all."""
+"""The mode of a run that measures everything."""
 FLAT = 16.0
-"""MiB that may come between a tenth of a long backlog and its end: caches and fragmentation."""
+"""Allowed growth in MiB from a tenth of a long backlog to its end: caches and fragmentation."""
 LONG = 50_000
-"""Messages that a backlog must have to say anything; a million, where there is time for them."""
+"""Fewest messages of a long backlog; it has a million if time permits."""
 MEBIBYTE = 1024 * 1024
 
 
@@ -40,7 +40,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What became of a goal; `figure` is None where it was not measured, in a run of that mode."""
+    """The result of one goal in a run of that mode; `figure` is None if it was not measured."""
 
     goal: Goal
     figure: float | None
@@ -48,7 +48,7 @@ class Verdict:
 
     @property
     def met(self) -> bool:
-        """Whether it was measured and reached."""
+        """Whether the goal was measured and reached."""
         if self.figure is None:
             return False
         if self.goal.at_most:
@@ -57,13 +57,13 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether it was met, or was not measured where that need not be."""
+        """Whether the goal was met, or may be left unmeasured and was."""
         may_be_unmeasured = self.goal.optional or self.mode != FULL
         return self.met or (may_be_unmeasured and self.figure is None)
 
     @property
     def text(self) -> str:
-        """Return one word for the table."""
+        """The verdict as shown in the table."""
         if self.figure is None:
             later = self.mode != FULL and not self.goal.in_quick_runs
             return "full run only" if later else "not measured"
@@ -71,7 +71,7 @@ class Verdict:
 
 
 def faults(report: Report) -> list[str]:
-    """Return what went wrong with anymq itself: no figure makes up for that."""
+    """Return the failed and void rounds of anymq's own contestants."""
     return [
         f"{cell.backend}: {cell.workload}: {cell.contestant}: {fault}"
         for cell in report.cells
@@ -255,7 +255,7 @@ GOALS: tuple[Goal, ...] = (
 
 
 def verdicts(report: Report, goals: Sequence[Goal] = GOALS) -> list[Verdict]:
-    """Judge the goals of the backends that the run was to measure."""
+    """Return the verdicts on the goals of the backends chosen for the run."""
     chosen = {"", *report.chosen}
     return [
         Verdict(goal=goal, figure=goal.figure(report), mode=report.mode)

@@ -1,8 +1,8 @@
-"""How many messages are taken at first, before anything is known of how fast somebody is."""
+"""Message counts for the first measurement, before a contestant's rate is known."""
 
 from __future__ import annotations
 
-USUAL = {
+COUNTS = {
     "kafka": 10_000,
     "rabbitmq": 3000,
     "nats": 6000,
@@ -10,16 +10,16 @@ USUAL = {
     "sqlite": 5000,
     "memory": 20_000,
 }
-SLOW = {
+SLOW_COUNTS = {
     ("kafka", "faststream"): 800,
     ("rabbitmq", "faststream"): 2000,
     ("nats", "faststream"): 2500,
     ("redis", "faststream"): 1500,
     ("redis", "raw"): 2500,
 }
-"""Those who would take seconds for as many as the others."""
+"""Contestants that would take seconds for the count of the others."""
 
 
 def initial_count(backend: str, contestant: str, most: int) -> int:
-    """Return a count, `most` at the most, that takes some tenths of a second today."""
-    return min(most, SLOW.get((backend, contestant), USUAL[backend]))
+    """Return a count of at most `most` that takes a few tenths of a second."""
+    return min(most, SLOW_COUNTS.get((backend, contestant), COUNTS[backend]))

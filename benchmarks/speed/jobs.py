@@ -1,4 +1,4 @@
-"""What a worker does for a job: publish, at full speed or at fixed times, or consume."""
+"""The jobs of a worker: prepare, connect, publish at full speed or on a schedule, consume."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from .usage import Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobControl:
-    """How a job and who gave it speak to each other."""
+    """Callbacks and events between a job and the worker that runs it."""
 
     begin: Callable[[], Awaitable[None]]
-    """Says that all is ready, and returns when the clock shall start."""
+    """Reports that the job is ready; returns when the timed part may start."""
     progress: Callable[[int], None]
-    """Says how many have been handled so far."""
+    """Reports the number of messages handled so far."""
     stop: asyncio.Event
-    """Set when the job shall end and report."""
+    """Set to make the job end and report."""
 
 
 WARM_UP_MESSAGES = 20
-"""Messages, the first of a producer, that are published before the clock starts."""
+"""First messages of a producer, published before timing starts."""
 CHUNK_MESSAGES = 100_000
-"""How many messages are made at a time."""
+"""Messages created at a time, outside the timed part."""
 PROGRESS_INTERVAL = 0.1
-"""Seconds between two words on the progress."""
+"""Seconds between two progress reports."""
 POLL_INTERVAL = 0.02
-"""Seconds after which, at most, it is said that all has come."""
+"""Longest delay in seconds before the last message is reported."""
 
 
 async def prepare(contestant: Contestant, job: Job, control: JobControl) -> JobResult:
-    """Make the topic and the group."""
+    """Create the topic and the group."""
     await contestant.prepare()
     return JobResult()
 
 
 async def connect(contestant: Contestant, job: Job, control: JobControl) -> JobResult:
-    """Measure how long opening a producer takes."""
+    """Measure the time to open a producer."""
     began = time.perf_counter()
     async with contestant.publishing():
         seconds = time.perf_counter() - began
@@ -55,7 +55,7 @@ async def connect(contestant: Contestant, job: Job, control: JobControl) -> JobR
 
 
 async def publish(contestant: Contestant, job: Job, control: JobControl) -> JobResult:
-    """Publish all as fast as the contestant can. Making the messages is not timed."""
+    """Publish all messages at full speed; creating them is not timed."""
     bodies = Bodies(job.producer, job.size, typed=job.typed, keys=job.keys)
     warm = min(WARM_UP_MESSAGES, job.count)
     marks = ProgressMarks(job.count - warm)
@@ -80,7 +80,7 @@ async def publish(contestant: Contestant, job: Job, control: JobControl) -> JobR
 
 
 class ProgressMarks:
-    """Notes the time at each hundredth of `count` confirmed messages."""
+    """The times at which each hundredth of `count` messages was confirmed."""
 
     def __init__(self, count: int) -> None:
         self.times: list[int] = []
@@ -89,7 +89,7 @@ class ProgressMarks:
         self._confirmed = 0
 
     def add(self, confirmed: int) -> None:
-        """Note that so many more are confirmed."""
+        """Record that `confirmed` more messages are confirmed."""
         before = self._confirmed // self._step
         self._confirmed += confirmed
         passed = self._confirmed // self._step - before
@@ -97,7 +97,7 @@ class ProgressMarks:
             self.times += [time.monotonic_ns()] * passed
 
     def share(self) -> float:
-        """Return the share that is confirmed, from 0 to 1."""
+        """Return the confirmed share, from 0 to 1."""
         return self._confirmed / max(1, self._count)
 
 
@@ -123,9 +123,9 @@ async def _one_by_one(publishing: Publishing, items: Iterator[Item], marks: Prog
 
 
 async def scheduled_publish(contestant: Contestant, job: Job, control: JobControl) -> JobResult:
-    """Publish each message at its time, whatever has become of those before it.
+    """Publish each message at its scheduled time, regardless of the confirmation of earlier ones.
 
-    The first ones are sent beforehand, to see that the consumer is there.
+    The first messages are published before, to check that the consumer receives them.
     """
     bodies = Bodies(job.producer, job.size, typed=job.typed, keys=job.keys)
     delays, confirms = array("q"), array("q")
@@ -153,7 +153,7 @@ async def scheduled_publish(contestant: Contestant, job: Job, control: JobContro
 
 
 async def consume(contestant: Contestant, job: Job, control: JobControl) -> JobResult:
-    """Handle and ack until everything has come, or until told to stop."""
+    """Handle and acknowledge messages until all have been handled or the job is stopped."""
     tally = Tally(producers=job.producers, count=job.count, keys=job.keys, typed=job.typed)
     latencies = array("q")
 

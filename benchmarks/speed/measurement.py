@@ -1,4 +1,4 @@
-"""One measurement: one contestant does one workload once, on a topic of its own."""
+"""One measurement: one contestant runs one workload once, on a topic of its own."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from .workers import JobFailed, JobHandle, WorkerProcess
 from .workloads import Workload
 
 STALL_TIMEOUT = 15.0
-"""Seconds without progress after which what is missing counts as lost."""
+"""Seconds without progress after which missing messages count as lost."""
 QUIET_PERIOD = 0.5
-"""Seconds to wait for more, where nobody alone can tell that everything has come."""
+"""Seconds without progress after which several consumers have handled everything."""
 MEASUREMENT_TIMEOUT = 180.0
+"""Seconds."""
 POLL_INTERVAL = 0.02
+"""Seconds."""
 
 
 async def measure(
@@ -34,7 +36,7 @@ async def measure(
     round: int,
     rate: float = 0.0,
 ) -> Sample:
-    """Measure once, with `count` messages; raises `JobFailed`. `rate` is for latency workloads."""
+    """Return the timed side of one measurement; arguments are those of `measure_both`."""
     measured = await measure_both(
         environment, workload, contestant, count=count, round=round, rate=rate
     )
@@ -43,7 +45,7 @@ async def measure(
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What one measurement tells of the two sides."""
+    """The samples of both sides of one measurement."""
 
     published: Sample
     consumed: Sample
@@ -59,9 +61,11 @@ async def measure_both(
     rate: float = 0.0,
     on_handled: Callable[[], None] = lambda: None,
 ) -> Measurement:
-    """Measure both sides once; raises `JobFailed`.
+    """Run `workload` once with `count` messages and return the samples of both sides.
 
-    Calls `on_handled` when all has been handled, and only closing is left.
+    A latency workload needs the `rate` to publish at, in messages/s. Calls `on_handled` when all
+    messages have been handled and only closing is left. Raises `JobFailed` if a worker fails or
+    the measurement takes longer than `MEASUREMENT_TIMEOUT`.
     """
     topic = await environment.prepared_topic(contestant, workload)
     run = _Runner(environment, workload, contestant, topic, count, on_handled)
@@ -74,7 +78,7 @@ async def measure_both(
                 measured = Measurement(sample, sample)
     except TimeoutError:
         await run.kill()
-        raise JobFailed(f"took more than {MEASUREMENT_TIMEOUT:g} s") from None
+        raise JobFailed(f"measurement exceeded {MEASUREMENT_TIMEOUT:g} s") from None
     except JobFailed:
         await run.kill()
         raise
@@ -105,7 +109,7 @@ class _Runner:
         self._on_handled = on_handled
         self._cpu = self._target.cpu()
         self.server_cpu: float | None = None
-        """CPU seconds of the server a million messages, up to when all had been handled."""
+        """CPU seconds of the server per million messages, until all had been handled."""
         self.producer = environment.worker(contestant, "producer")
         self._consumers = environment.workers(self._counting_contestant, workload.consumers)[1:]
 
@@ -137,7 +141,7 @@ class _Runner:
             await worker.kill()
 
     async def publish_then_consume(self) -> Measurement:
-        """Publish with the clock running, and then consume with the clock running."""
+        """Time publishing, then time consuming the backlog."""
         handle = await self._ready(self.producer, self.job("publish"))
         handle.go()
         done = await handle.done
@@ -153,7 +157,7 @@ class _Runner:
         )
 
     async def end_to_end(self, rate: float) -> Sample:
-        """Publish and consume at once; at `rate` messages a second, if there is one."""
+        """Publish and consume concurrently, at `rate` messages/s or, with 0, at full speed."""
         skip = WARM_UP_MESSAGES + self._count // 10
         consumers = await self._consume(timed=bool(rate), skip=skip)
         task = "scheduled_publish" if rate else "publish"
@@ -204,7 +208,7 @@ class _Runner:
 
 
 def _counting_contestant(workload: Workload, measured: type[Contestant]) -> type[Contestant]:
-    """Return who reads what is published: somebody else only where nobody times it."""
+    """Return the contestant that consumes; `counted_by` replaces it only if that is not timed."""
     if workload.kind == "publish" and measured.counted_by:
         return contestant(measured.backend, measured.counted_by)
     return measured
@@ -225,9 +229,9 @@ def _reports(consumed: Sequence[JobResult]) -> list[ConsumerReport]:
 async def wait_for_consumers(
     consumers: Sequence[JobHandle], count: int, on_handled: Callable[[], None] = lambda: None
 ) -> list[JobResult]:
-    """Wait until everything has come, or nothing comes any more; then have them report.
+    """Wait until `count` messages are handled or progress has ceased; return the final reports.
 
-    Calls `on_handled` once, as soon as that is known.
+    Calls `on_handled` once, as soon as either is known.
     """
     loop = asyncio.get_running_loop()
     shared = len(consumers) > 1
@@ -251,9 +255,9 @@ async def wait_for_consumers(
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    """Wait until messages get through."""
+    """Wait until the first messages have been handled; raise `JobFailed` after `STALL_TIMEOUT`."""
     for _ in range(int(STALL_TIMEOUT / POLL_INTERVAL)):
         if condition():
             return
         await asyncio.sleep(POLL_INTERVAL)
-    raise JobFailed("the first messages did not reach the consumer")
+    raise JobFailed(f"the first messages did not reach the consumer within {STALL_TIMEOUT:g} s")

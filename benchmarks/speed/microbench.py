@@ -1,4 +1,4 @@
-"""Small measurements that are no workload: starting up, and two processes on one SQLite file."""
+"""Microbenchmarks: import time, connect time, and fairness of two publishers on one SQLite file."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _IMPORT = (
 
 
 def import_time(times: int) -> float:
-    """Return what `import anymq` takes in a new interpreter, in ms: the median of so many times."""
+    """Return the median duration of `import anymq` in a new interpreter, in ms."""
 
     def once() -> float:
         command = [sys.executable, "-c", _IMPORT]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         return float(done.stdout) * 1000
 
-    once()  # compiles what has not been compiled, reads the files
+    once()  # compiles modules and fills the file cache
     return median(once() for _ in range(times))
 
 
@@ -67,9 +67,9 @@ async def _connect(environment: Environment, contestant: type[Contestant]) -> Jo
 
 
 async def fairness(environment: Environment, results: Microbenchmarks, messages: int) -> None:
-    """Note how far the slower of two publishing processes had come when the faster one was done.
+    """Record the share that the slower of two publishers had published when the faster one ended.
 
-    1 is a tie. Both publish `messages` messages to the same topic; nothing may be lost.
+    1 is a tie. Both publish `messages` messages to the same topic; a loss is recorded as missing.
     """
     contestant = contestants(environment.target.backend)[0]
     try:
@@ -113,6 +113,6 @@ async def _publish_concurrently(
 
 
 def slower_share(marks: list[list[int]]) -> float:
-    """Return how much of its work the slower one had done when the faster one had done all."""
+    """Return the share of its messages that the slower one had published when the faster ended."""
     ended = min(times[-1] for times in marks)
     return min(sum(time <= ended for time in times) / len(times) for times in marks)

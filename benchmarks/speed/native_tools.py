@@ -1,4 +1,4 @@
-"""The brokers' own tools, which take their turns in the rounds though they are no contestants."""
+"""Rounds of the brokers' own tools, which are measured beside the contestants."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .workloads import Workload
 ROUNDS = 3
 SECONDS = 1.0
 LEAST = 20_000
-"""Messages: a virtual machine has to get warm."""
+"""Fewest messages, because a virtual machine needs a warm-up."""
 COMPARED = {"publish-many": "publish", "consume": "consume"}
-"""The workloads that they are comparable with, and what they do for each."""
+"""Step of a tool, by the workload it is compared with."""
 
 
 @dataclass
 class Tool:
-    """One tool, and its cells by what it does."""
+    """One tool, with a result cell for each of its steps."""
 
     native: Native
     cells: dict[str, Cell]
@@ -31,7 +31,7 @@ class Tool:
     count: int = LEAST
 
     def size(self, speeds: Iterable[float]) -> None:
-        """Choose how many messages it gets, from how fast the contestants are."""
+        """Choose the message count from the rates of the contestants."""
         fastest = max(speeds, default=0.0)
         self.count = min(self.workload.max_messages, max(LEAST, int(fastest * SECONDS)))
 
@@ -39,7 +39,7 @@ class Tool:
 async def tools(
     environment: Environment, workloads: Sequence[Workload], left_out: list[LeftOut]
 ) -> list[Tool]:
-    """Install the tools of this backend, where they have a part in `workloads`."""
+    """Install and return the tools of this backend that are comparable in `workloads`."""
     found: list[Tool] = []
     comparable = [workload for workload in workloads if workload.name in COMPARED]
     for kind in natives(environment.target.backend) if comparable else ():
@@ -59,7 +59,7 @@ async def tools(
 
 
 async def measure(environment: Environment, tool: Tool, round: int) -> None:
-    """Let it publish and consume once; what fails is noted in the cells."""
+    """Run the tool's publish and consume steps once; failures are recorded in its cells."""
     topic = environment.new_topic(tool.workload)
     doing = "publish"
     try:
@@ -89,5 +89,5 @@ def _cell(kind: type[Native], workload: Workload) -> Cell:
         workload=workload.name,
         contestant=kind.name,
         durability=kind.durability,
-        how=f"{kind.how}; the rate is what the tool itself says",
+        how=f"{kind.how}; the rate is the one that the tool reports",
     )

@@ -1,4 +1,4 @@
-"""`python -m benchmarks profile URL`: flame graphs of publishing and of consuming."""
+"""Flame graphs of publishing to and consuming from a broker."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from .targets import backend_of
 from .workers import JobFailed, WorkerProcess
 
 JOB_TIMEOUT = 600.0
+"""Seconds."""
 PROFILER_GRACE = 60.0
-"""Seconds that a profiler may take to draw."""
+"""Seconds that the profiler may take to write its graph."""
 
 
 def add_to(commands: Any) -> None:
@@ -33,16 +34,18 @@ def add_to(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "profile", help="write flame graphs of publish and consume", description=__doc__
     )
-    parser.add_argument("url", metavar="URL", help="any broker; what is made there is deleted")
-    parser.add_argument("--messages", type=int, default=200_000, help="of each (200000)")
-    parser.add_argument("--contestant", default="anymq", help="another than anymq")
+    parser.add_argument("url", metavar="URL", help="broker to use; the test topic is deleted")
+    parser.add_argument(
+        "--messages", type=int, default=200_000, help="messages to publish and to consume (200000)"
+    )
+    parser.add_argument("--contestant", default="anymq", help="contestant to profile (anymq)")
     parser.add_argument("--rate", type=int, default=200, help="samples a second (200)")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), metavar="FOLDER")
     parser.set_defaults(run=main)
 
 
 def main(options: argparse.Namespace) -> int:
-    """Write the flame graphs; 1 if that was not possible."""
+    """Write the flame graphs; return 1 if that failed."""
     profiler = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or "py-spy"
     options.output.mkdir(parents=True, exist_ok=True)
     wrapper = [profiler, "record", "--rate", str(options.rate), "--function", "--gil", "--output"]
@@ -65,12 +68,12 @@ class _Profile:
         self._options = options
         self._folder = folder
         self._wrapper = wrapper
-        # Without a name, memory is its connection's alone.
+        # Only a named memory broker is shared by several connections.
         url = "memory://profile" if options.url == "memory://" else options.url
         self._topic = BenchTopic(url=url, name=f"bench-{uuid4().hex[:8]}")
 
     async def run(self) -> list[Path]:
-        """Publish, then consume, each in a process of its own where the backend can be shared."""
+        """Publish, then consume; in separate processes if the backend can be shared."""
         contestant = self._contestant()
         alone = contestant.backend == "memory"
         names = ["both", "both"] if alone else ["publish", "consume"]
@@ -90,7 +93,7 @@ class _Profile:
         return list(paths.values())
 
     async def _clean(self, contestant: type[Contestant]) -> None:
-        with suppress(AnymqError):  # who cannot be reached has been named already
+        with suppress(AnymqError):  # an unreachable broker has already been reported
             async with connect(self._options.url) as broker:
                 await delete_topic(broker, contestant.backend, self._topic)
 
@@ -101,7 +104,7 @@ class _Profile:
             await alone.run(self._job(contestant, "prepare"))
             await alone.run(self._job(contestant, "publish"), JOB_TIMEOUT)
             return
-        # What is not to be in the picture is done by a worker that nobody looks at.
+        # Preparation runs in a worker without a profiler, so it is not in the graph.
         helper = WorkerProcess("prepare", self._folder)
         try:
             await helper.run(self._job(contestant, "prepare"))
@@ -115,7 +118,9 @@ class _Profile:
         handle.go()
         (done,) = await wait_for_consumers([handle], self._options.messages)
         if done.messages < self._options.messages:
-            raise JobFailed(f"only {done.messages} of {self._options.messages} messages came")
+            raise JobFailed(
+                f"consume ended early: {done.messages} of {self._options.messages} messages"
+            )
 
     def _job(self, contestant: type[Contestant], task: str) -> Job:
         settings = {
@@ -130,5 +135,7 @@ class _Profile:
     def _contestant(self) -> type[Contestant]:
         found = {one.name: one for one in contestants(backend_of(self._options.url))}
         if self._options.contestant not in found:
-            raise JobFailed(f"{self._options.contestant!r} is none of {', '.join(found)}")
+            raise JobFailed(
+                f"no contestant {self._options.contestant!r}; choose one of {', '.join(found)}"
+            )
         return found[self._options.contestant]

@@ -1,4 +1,4 @@
-"""What a worker is told to do, and what it reports: JSON lines on its standard input and output."""
+"""The protocol between run and worker: JSON lines on the worker's standard input and output."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Job(BaseModel):
 
 
 class JobResult(BaseModel):
-    """The report of a job. Times are in seconds, memory in bytes of resident set, of this process.
+    """The report of a finished job. Times are in seconds, memory is resident memory in bytes.
 
-    `cpu` is what all threads of the process took while the job ran. Histograms are HdrHistograms,
-    encoded, in microseconds: `latency` from the intended time to the handler, `confirm` to the
-    confirmation, `delay` to the call.
+    `cpu` is the CPU time of all threads of the worker during the job. Histograms are encoded
+    HdrHistograms in microseconds, counted from the intended send time: `latency` to the handler,
+    `confirm` to the confirmation, `delay` to the publish call.
     """
 
     messages: int = 0
@@ -52,11 +52,11 @@ class JobResult(BaseModel):
     cpu: float = 0.0
     rss_before: int = 0
     rss_early: int = 0
-    """When a tenth of the job was done."""
+    """At a tenth of the job."""
     rss_peak: int = 0
     rss_after: int = 0
     marks: list[int] = []
-    """Producers: the monotonic clock (ns) at each hundredth."""
+    """Producers: monotonic clock in ns at each hundredth of the messages."""
     deliveries: ConsumerReport | None = None
     latency: str | None = None
     confirm: str | None = None
@@ -64,7 +64,11 @@ class JobResult(BaseModel):
 
 
 class Command(BaseModel):
-    """A line to a worker: begin `job` and say when ready; `go`; or `stop` and report."""
+    """A command to a worker.
+
+    `begin` starts a job, which reports when it is ready; `go` starts its timed part; `stop` ends
+    it. `reset` discards the state of earlier jobs.
+    """
 
     number: int
     verb: Literal["begin", "go", "stop", "reset"]
@@ -72,7 +76,7 @@ class Command(BaseModel):
 
 
 class Event(BaseModel):
-    """A line from a worker, on the job of that number."""
+    """An event of the job with that number."""
 
     number: int
     kind: Literal["ready", "progress", "done", "failed"]

@@ -1,4 +1,4 @@
-"""What was measured: the content of `report.json`."""
+"""The results of a run: the schema of `report.json`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from .accounting import Account
 
 SCHEMA = 1
-"""Grows when a field changes its meaning or goes."""
+"""Incremented when a field is removed or changes its meaning."""
 
 
 class Sample(BaseModel):
@@ -18,27 +18,27 @@ class Sample(BaseModel):
 
     round: int
     rate: float
-    """Messages a second: what was timed, or the rate that was offered."""
+    """Messages/s, as measured or, for latency, as offered."""
     messages: int
     busy: float = 0.0
-    """Seconds of publishing and of consuming, also of the one that was not timed."""
+    """Seconds of publishing and consuming together, whichever was timed."""
     account: Account | None = None
-    """None where nobody could count."""
+    """None for native tools, whose messages are not counted."""
     cpu: float | None = None
-    """CPU seconds a million messages, of the processes that were timed."""
+    """CPU seconds per million messages, of the timed processes."""
     server_cpu: float | None = None
-    """The same of the server, for publishing and consuming together."""
+    """CPU seconds of the server per million messages, for publishing and consuming."""
     rss_growth: int = 0
-    """Bytes, from a tenth of the work on to the highest."""
+    """Bytes, from a tenth of the work to the peak."""
     rss_peak: int = 0
     latency: str | None = None
-    """HdrHistograms, encoded, in microseconds: from the intended time to the handler,"""
+    """Encoded HdrHistogram in microseconds, from the intended send time to the handler."""
     confirm: str | None = None
-    """to the confirmation of the publish,"""
+    """The same, to the confirmation of the publish."""
     delay: str | None = None
-    """and to its call."""
+    """The same, to the publish call."""
     void: str = ""
-    """Why this does not count."""
+    """Reason why this sample does not count; empty if it does."""
 
 
 class Cell(BaseModel):
@@ -50,28 +50,28 @@ class Cell(BaseModel):
     durability: str
     how: str
     load: float | None = None
-    """The share of the capacity that was offered, in latency workloads."""
+    """Offered share of the capacity, in latency workloads."""
     samples: list[Sample] = []
     failures: list[str] = []
 
     @property
     def valid(self) -> list[Sample]:
-        """The samples that count."""
+        """Samples that count."""
         return [sample for sample in self.samples if not sample.void]
 
     @property
     def faults(self) -> list[str]:
-        """Why rounds of it do not count, or came to no end."""
+        """Reasons of void samples and failed rounds."""
         return [sample.void for sample in self.samples if sample.void] + self.failures
 
     @property
     def cpu(self) -> float | None:
-        """The median of the CPU seconds a million messages."""
+        """Median CPU seconds per million messages."""
         return median_of(sample.cpu for sample in self.valid)
 
     @property
     def server_cpu(self) -> float | None:
-        """The same of the server."""
+        """Median CPU seconds of the server per million messages."""
         return median_of(sample.server_cpu for sample in self.valid)
 
     @property
@@ -86,18 +86,18 @@ class Cell(BaseModel):
 
     @property
     def rate(self) -> float | None:
-        """The median, messages a second."""
+        """Median messages/s."""
         return median(sample.rate for sample in self.valid) if self.valid else None
 
     @property
     def spread(self) -> tuple[float, float] | None:
-        """The lowest and the highest."""
+        """Lowest and highest messages/s."""
         rates = [sample.rate for sample in self.valid]
         return (min(rates), max(rates)) if rates else None
 
 
 class Backend(BaseModel):
-    """A server, or what takes its place, and what it is good for."""
+    """A measured backend, its server and its declared abilities."""
 
     name: str
     version: str
@@ -105,15 +105,15 @@ class Backend(BaseModel):
     """Its URL, without password."""
     durability: str
     capabilities: dict[str, tuple[str, str]]
-    """Level and note of each ability that anymq declares."""
+    """Level and note of each ability declared by anymq."""
     memory: int | None = None
-    """Bytes of resident set of the server's processes when all was done."""
+    """Resident memory of the server's processes in bytes, after the run."""
     idle_memory: int | None = None
-    """The same before the first message."""
+    """The same, before the first message."""
 
 
 class Machine(BaseModel):
-    """Where it ran."""
+    """The machine and packages of a run."""
 
     system: str
     processor: str
@@ -122,19 +122,19 @@ class Machine(BaseModel):
     python: str
     loop: str
     load: float
-    """The load average before the run began: what else was going on."""
+    """Load average before the run, caused by other processes."""
     packages: dict[str, str]
 
 
 class Microbenchmarks(BaseModel):
-    """Small measurements that are no workload, by name; medians."""
+    """Medians of the microbenchmarks by name, and the reasons of those that failed."""
 
     values: dict[str, float] = {}
     missing: dict[str, str] = {}
 
 
 class LeftOut(BaseModel):
-    """Something that was not measured, and why."""
+    """An omitted measurement and the reason."""
 
     what: str
     why: str
@@ -151,7 +151,7 @@ class Report(BaseModel):
     command: str
     mode: str
     chosen: list[str]
-    """The backends that were to be measured."""
+    """Backends chosen for the run."""
     rounds: int
     anymq: str
     commit: str
@@ -164,7 +164,7 @@ class Report(BaseModel):
     def cell(
         self, backend: str, workload: str, contestant: str, load: float | None = None
     ) -> Cell | None:
-        """Return one cell, or None where it was not measured."""
+        """Return one cell, or None if it was not measured."""
         for cell in self.cells:
             key = (cell.backend, cell.workload, cell.contestant, cell.load)
             if key == (backend, workload, contestant, load):
@@ -172,7 +172,7 @@ class Report(BaseModel):
         return None
 
     def against_raw(self, cell: Cell) -> float | None:
-        """Return the ratio to the raw client as usual, or by its best technique where only that."""
+        """Return the ratio to the idiomatic raw client, or to the tuned one if only that exists."""
         for name in ("raw", "raw best"):
             if other := self.cell(cell.backend, cell.workload, name, cell.load):
                 return ratio(cell, other)
@@ -180,7 +180,7 @@ class Report(BaseModel):
 
 
 def median_of(values: Iterable[float | None]) -> float | None:
-    """Return the median of what is known."""
+    """Return the median of the values that are not None."""
     known = [value for value in values if value is not None]
     return median(known) if known else None
 

@@ -1,4 +1,4 @@
-"""The order of a run: warm-up, then rounds in which the contestants take turns."""
+"""The rounds of a run on one backend: a warm-up, then interleaved measurements."""
 
 from __future__ import annotations
 
@@ -22,32 +22,33 @@ from .workers import JobFailed
 from .workloads import EVERY_ROUND, Workload
 
 NATIVE_SECONDS = 25.0
-"""What all rounds of a native tool take, about."""
+"""Approximate duration of all rounds of one native tool."""
 MIN_WARM_UP = 0.05
-"""Seconds a warm-up must have taken at least to say how fast the contestant is."""
+"""Shortest warm-up in seconds that estimates a contestant's rate."""
 MIN_CAPACITY_WARM_UP = 0.4
-"""The same where that decides the load of others."""
+"""Shortest warm-up in seconds that measures the capacity for latency workloads."""
 MAX_WARM_UP = 0.5
-"""Seconds after which a warm-up is not repeated with more messages."""
+"""Seconds of publishing and consuming after which a warm-up is never repeated."""
 ENOUGH_ROUNDS = 3
-"""Rounds that mean something: once there are so many behind the warm-up, it does not count."""
+"""Rounds needed for a median; once this many follow the warm-up, it no longer counts."""
 PEER_ROUNDS = frozenset({1, ENOUGH_ROUNDS + 1})
-"""When those take part that are not asked for in every round."""
+"""Rounds of a quick run that include the peers."""
 LATE_FACTOR = 2.5
-"""How many times its time a backend may take, on a busy machine, to measure all of a priority."""
-NO_TIME = "there was no time left"
+"""A backend may exceed its time by this factor to complete a priority on a busy machine."""
+NO_TIME = "no time left"
 SEED = 20261121
 
 Progress = Callable[[str], None]
-"""Says what is being done now."""
+"""Called with a text whenever the next step begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How much is measured. `seconds` is for all backends together; `rounds` at the most.
+    """The size of a run: `seconds` for all backends together, and at most `rounds` rounds.
 
-    With `hasty` the warm-up is the first of the rounds; peers take part in some rounds alone;
-    workers are forked; and what was made on servers of its own is left there.
+    `imports`, `connects` and `publishes` are the sizes of the microbenchmarks. With `quick`, the
+    warm-up counts as the first round, peers are measured in `PEER_ROUNDS` only, workers are forked,
+    and topics on servers of its own are not deleted.
     """
 
     name: str
@@ -58,7 +59,6 @@ class Scale:
     imports: int = 9
     connects: int = 7
     publishes: int = 20_000
-    """How often, how many: the small measurements."""
 
 
 QUICK = Scale(
@@ -73,14 +73,14 @@ QUICK = Scale(
 )
 FULL = Scale(name="full", seconds=1110.0, rounds=5)
 QUICK_CONTESTANTS = frozenset({"anymq", "raw", "raw best", "faststream"})
-"""Who takes part where time is short."""
+"""Contestants of a quick run."""
 QUICK_ONCE = {"redis": frozenset({"anymq+idempotency", "anymq+redis"})}
-"""Who else does so, on one backend and for one round."""
+"""Further contestants of a quick run, by backend; they are measured in one round."""
 
 
 @dataclass
 class BackendRun:
-    """What has been measured on one backend so far."""
+    """The measurements of a run on one backend, and their results so far."""
 
     environment: Environment
     scale: Scale
@@ -92,7 +92,7 @@ class BackendRun:
     _late: float = 0.0
 
     async def start(self, workloads: Sequence[Workload]) -> None:
-        """Start all processes of the most important ones side by side."""
+        """Start the workers of all priority-0 workloads concurrently."""
         workers = {
             id(worker): worker
             for workload in workloads
@@ -103,15 +103,15 @@ class BackendRun:
         await asyncio.gather(*(worker.start() for worker in workers.values()))
 
     async def measure(self, workloads: Sequence[Workload], seconds: float) -> None:
-        """Measure these within about so many seconds, those of one priority together."""
+        """Measure `workloads` in about `seconds`, one priority after the other."""
         began = time.monotonic()
         if self.scale.quick:
-            self.progress("making topics and groups")
+            self.progress("creating topics and groups")
             await self.environment.prepare(self._planned_topics(workloads))
         else:
-            self.progress("the native tools")
+            self.progress("installing the native tools")
             self._tools = await tools(self.environment, workloads, self.left_out)
-            began = time.monotonic()  # installing them takes its time, once
+            began = time.monotonic()  # installing the tools is not part of the time
         self._end = began + seconds
         self._late = began + LATE_FACTOR * seconds
         ordered = sorted(workloads, key=lambda one: one.priority)
@@ -128,7 +128,7 @@ class BackendRun:
         self.cells += [cell for cell in natives if cell.samples or cell.failures]
 
     def _planned_topics(self, workloads: Sequence[Workload]) -> list[Pairing]:
-        """Return who needs how many places, should there be time for most of the rounds."""
+        """Return a pairing for each topic that `ENOUGH_ROUNDS` rounds need."""
         return [
             (case.contestant, case.workload)
             for case in self._cases(workloads)
@@ -140,7 +140,7 @@ class BackendRun:
         cases = await self._warmed_up(self._cases(workloads))
         rounds = min(self.scale.rounds, max((one.rounds for one in workloads), default=0))
         natives = len(self._tools) * NATIVE_SECONDS if workloads[0].priority == 0 else 0.0
-        # A warm-up at full speed says nothing of latencies.
+        # A warm-up runs at full speed, so it is no latency measurement.
         warm = self.scale.quick and not workloads[0].loads
         made, last = 0, 0.0
         while made < rounds and not (made and self._time_is_up(made + warm, end, last)):
@@ -163,20 +163,20 @@ class BackendRun:
         self.cells += [cell.result for case in cases for cell in case.cells]
 
     def _rounds_left(self, rounds: int, made: int) -> int:
-        """Return among how many rounds the time is shared out; in haste, some more may fit."""
+        """Return how many rounds share the remaining time; a quick run may add more."""
         return max(0, (min(ENOUGH_ROUNDS, rounds) if self.scale.quick else rounds) - made)
 
     def _time_is_up(self, made: int, end: float, last: float) -> bool:
-        """Whether so many rounds must do; `last` is how long the last one took."""
+        """Return whether to stop after `made` rounds; the last one took `last` seconds."""
         now = time.monotonic()
         if not self.scale.quick:
             return now > end
-        if made < ENOUGH_ROUNDS:  # of these the warm-up is one
+        if made < ENOUGH_ROUNDS:  # including the warm-up
             return now > self._late
         return now + last > end
 
     def _cases(self, workloads: Sequence[Workload]) -> list[Case]:
-        """Return whose turns there are, in which rounds."""
+        """Return the cases of `workloads`, with the rounds that include each."""
         cells = [
             (contestant, OpenCell.of(workload, contestant))
             for workload in workloads
@@ -193,7 +193,7 @@ class BackendRun:
         return cases
 
     async def _warmed_up(self, cases: Sequence[Case]) -> list[Case]:
-        """Let everybody do it once, to know how fast each is. Peers in haste are not asked to."""
+        """Calibrate every case and return those that work; peers of a quick run are skipped."""
         found: list[Case] = []
         for case in cases:
             if self.scale.quick and case.rounds <= PEER_ROUNDS:
@@ -213,7 +213,7 @@ class BackendRun:
         return self._at_all_loads(found) if cases and cases[0].workload.loads else found
 
     async def _calibrate(self, case: Case) -> None:
-        """Find out how fast it is. In haste the first try counts as the first round."""
+        """Measure the rate of `case`; in a quick run this counts as round 0."""
         workload = case.workload
         if workload.kind == "latency":
             workload = replace(workload, kind="end_to_end")
@@ -248,7 +248,10 @@ class BackendRun:
     async def _until_handled(
         self, measuring: asyncio.Task[object], done: asyncio.Event, began: float
     ) -> float:
-        """Wait until nothing goes on but closing; return how long that took."""
+        """Wait until all messages are handled; return the seconds since `began`.
+
+        On a backend of one process, also wait for closing.
+        """
         waiting = asyncio.create_task(done.wait())
         await asyncio.wait((measuring, waiting), return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
@@ -257,7 +260,7 @@ class BackendRun:
         return time.monotonic() - began
 
     def _at_all_loads(self, cases: Sequence[Case]) -> list[Case]:
-        """The same rates for all: shares of what the slowest of them carries."""
+        """Return each case at each load: a share of the rate of the slowest case."""
         capacity = min((case.rate for case in cases), default=0.0)
         return [
             replace(
@@ -272,7 +275,7 @@ class BackendRun:
     async def _round(self, cases: Sequence[Case], round: int) -> None:
         turns = list(cases)
         random.Random(SEED + round).shuffle(turns)
-        # The same workload of all contestants as close together as can be.
+        # Keep the contestants of one workload together, so that they share conditions.
         turns.sort(key=lambda case: (case.workload.name, case.load))
         turns = [case for case in turns if case.failed < 2]
         if not self.scale.quick:
@@ -309,7 +312,7 @@ class BackendRun:
 
     async def _native(self, cases: Sequence[Case], round: int) -> None:
         for tool in self._tools:
-            self.progress(f"the native tool, round {round}")
+            self.progress(f"native tool, round {round}")
             tool.size(cell.rate for case in cases for cell in case.cells)
             await measure_native(self.environment, tool, round)
 
@@ -342,7 +345,7 @@ def _at(cell: Cell, load: float) -> Cell:
 
 
 def _without_warm_up(cases: Sequence[Case]) -> None:
-    """Let the warm-up not count where there is something better."""
+    """Drop the sample of the warm-up from each cell that has later ones."""
     for cell in (cell for case in cases for cell in case.cells):
         later = [sample for sample in cell.result.samples if sample.round]
         cell.result.samples = later or cell.result.samples

@@ -1,4 +1,4 @@
-"""A whole run: start the servers, measure one backend after the other, describe where it was."""
+"""A benchmark run: start the servers, measure each backend, describe the machine."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from .workers import ROOT, JobFailed
 from .workloads import Workload
 
 SHARES = {"kafka": 1.0, "rabbitmq": 1.0, "nats": 1.0, "redis": 1.0, "sqlite": 0.5, "memory": 0.3}
-"""How the time is shared out; those without peers need less."""
+"""Relative time of each backend; those without peers need less."""
 
 MIN_SHARE = 0.6
-"""The part of its share that a backend gets even when those before it took longer than theirs."""
+"""Part of its share that a backend gets even if earlier ones exceeded theirs."""
 
 Progress = Callable[[float, str], None]
-"""Is told how many seconds have passed, and what is being done."""
+"""Called with the seconds since the start and the current step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run is to measure, and where its logs go."""
+    """The backends, workloads and scale of a run, and the folder of its logs."""
 
     backends: Sequence[str]
     urls: Sequence[str]
@@ -45,14 +45,14 @@ class Plan:
 
 
 def seconds_of(plan: Plan) -> float:
-    """Return about how long `plan` takes: less than the whole time with less than all backends."""
+    """Return the estimated duration of `plan`, in proportion to the shares of its backends."""
     backends = [*plan.backends, *map(backend_of, plan.urls)]
     share = sum(SHARES[name] for name in backends) / sum(SHARES.values())
     return plan.scale.seconds * min(1.0, share)
 
 
 class Run:
-    """Does what a `Plan` says."""
+    """The execution of a `Plan`."""
 
     def __init__(
         self, plan: Plan, progress: Progress, fork_server: ForkServer | None = None
@@ -67,11 +67,11 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """How long it has been at work."""
+        """Seconds since the run was created."""
         return time.monotonic() - self._began
 
     async def measure(self, found: Sequence[Target]) -> None:
-        """Measure all of these, in the time that is there."""
+        """Measure all targets within the time of the plan."""
         self._microbenchmarks.values["import anymq"] = import_time(self._plan.scale.imports)
         shares = [SHARES[target.backend] for target in found]
         whole = seconds_of(self._plan)
@@ -102,13 +102,13 @@ class Run:
             await backend_run.start(self._plan.workloads)
             await connect_time(environment, self._microbenchmarks, scale.connects)
             if target.backend == "sqlite":
-                report("two processes at once")
+                report("two concurrent publishers")
                 await fairness(environment, self._microbenchmarks, scale.publishes)
             await backend_run.measure(self._plan.workloads, end - time.monotonic())
         self._backends.append(described.model_copy(update={"memory": target.memory()}))
 
     def report(self, where: Machine, started: datetime, left_out: Sequence[LeftOut]) -> Report:
-        """Put together what was measured."""
+        """Return the report of the run."""
         plan = self._plan
         failed = [
             LeftOut(what=name, why=why) for name, why in self._microbenchmarks.missing.items()
@@ -135,10 +135,10 @@ class Run:
 
 
 def run(plan: Plan, progress: Progress) -> Report:
-    """Run `plan`, with servers of its own where it names backends."""
+    """Execute `plan` and return its report; start a server for each backend it names."""
     where, started = machine(), datetime.now(UTC)
     with ExitStack() as stack:
-        # Gets ready while the servers start.
+        # Imports the libraries while the servers start.
         fork_server = stack.enter_context(ForkServer()) if plan.scale.quick else None
         whole = Run(plan, progress, fork_server)
         progress(0.0, "starting the servers")

@@ -1,4 +1,4 @@
-"""When messages are to be sent: fixed beforehand, so that a slow answer postpones nothing."""
+"""The send times of an open-loop load, fixed in advance so that slow answers delay nothing."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from types import TracebackType
 from typing import Self
 
 TICK = 0.001
-"""Seconds between the moments at which something may be due. An event loop's own timers are only
-this exact at best, so what a thread wakes it for is meant to be sent in these small bursts."""
+"""Seconds between two send times. Timers of an event loop are no more precise, so a thread wakes
+the loop, and each wake-up sends a small burst."""
 START_DELAY = 0.05
+"""Seconds."""
 SWITCH_INTERVAL = 0.0002
+"""Seconds between thread switches, shorter than `TICK` so that the loop is woken in time."""
 
 
 def schedule(rate: float, count: int) -> Iterator[tuple[float, int]]:
-    """Yield `(seconds from the start, how many messages)`, `count` in all, `rate` a second."""
+    """Yield `(seconds from the start, messages due)` for `count` messages at `rate` messages/s."""
     sent = tick = 0
     while sent < count:
         due = min(count, int((tick + 1) * TICK * rate)) - sent
@@ -29,7 +31,7 @@ def schedule(rate: float, count: int) -> Iterator[tuple[float, int]]:
 
 
 class Ticker:
-    """Iterates over `(intended time in ns of the monotonic clock, how many messages)`, in time."""
+    """Yields `(intended time, messages due)` at each send time, in ns of the monotonic clock."""
 
     def __init__(self, rate: float, count: int) -> None:
         self._rate = rate

@@ -1,4 +1,4 @@
-"""The first sentences of the report, each from its figures."""
+"""The summary of a report, in sentences derived from its figures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PEERS = (("raw", "the raw client"), ("faststream", "FastStream"))
 
 
 def summary(report: Report) -> list[str]:
-    """Return what a reader should know who reads nothing else."""
+    """Return the sentences of the summary."""
     found = verdicts(report)
     words = Counter(one.text for one in found)
     goals = f"Of {len(found)} goals {words['met']} are met, {words['missed']} are missed, and "

@@ -1,4 +1,4 @@
-"""Where a run takes place: servers of the instance `bench`, a file, memory, or somebody's URL."""
+"""Targets of a run: servers of the instance `bench`, a SQLite file, memory, or given URLs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OWN = ("sqlite", "memory")
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A backend at a URL. `server` is ours to look into; None where it is not."""
+    """A backend at a URL. `server` is None unless the run started the server itself."""
 
     backend: str
     url: str
@@ -36,11 +36,11 @@ class Target:
 
     @property
     def shared(self) -> bool:
-        """Whether several processes can use it."""
+        """Whether more than one process can use it."""
         return self.backend != "memory"
 
     def described(self) -> Backend:
-        """Return what is known of it before the first message."""
+        """Return its description for the report, taken before the first message."""
         driver = driver_of(self.url)
         items = driver.capabilities.items()
         return Backend(
@@ -53,12 +53,12 @@ class Target:
         )
 
     def cpu(self) -> float | None:
-        """Return the CPU seconds that the server's processes have taken so far."""
+        """Return the CPU seconds used by the server's processes so far, None if unknown."""
         used = [process.cpu_times() for process in self._processes()]
         return sum(times.user + times.system for times in used) if used else None
 
     def memory(self) -> int | None:
-        """Return the resident set of the server's processes, in bytes."""
+        """Return the resident memory of the server's processes in bytes, None if unknown."""
         used = [process.memory_info().rss for process in self._processes()]
         return sum(used) if used else None
 
@@ -80,7 +80,10 @@ class Target:
 def targets(
     backends: Sequence[str], urls: Sequence[str], folder: Path
 ) -> Iterator[tuple[list[Target], list[LeftOut]]]:
-    """Start what is needed, and give all that could be started; ends them again."""
+    """Start the servers of `backends`, yield all usable targets, and stop the servers on exit.
+
+    Also yields the servers that could not be started, with the reason.
+    """
     found = [Target(backend=backend_of(url), url=url) for url in urls]
     found += [Target(backend=one, url=_embedded(one, folder)) for one in backends if one in OWN]
     servers = [server(backend, INSTANCE) for backend in backends if backend in NAMES]
@@ -99,7 +102,7 @@ def targets(
 
 
 def _start(one: Server) -> str:
-    """Start it, empty; return why that was not possible, or nothing."""
+    """Start a server without data; return the reason if that failed, else an empty string."""
     try:
         one.reset()
     except (BrokersError, OSError) as error:

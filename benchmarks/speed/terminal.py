@@ -1,4 +1,4 @@
-"""What a run shows in the terminal: how far it is, then a table, then the goals."""
+"""Terminal output of a run: progress, tables of results, goals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .workloads import WORKLOADS
 
 
 class ProgressDisplay:
-    """The progress of a run: a bar in a terminal, lines elsewhere."""
+    """The progress of a run: a bar in a terminal, plain lines otherwise."""
 
     def __init__(self, console: Console, progress: Progress | None, seconds: float) -> None:
         self._console = console
@@ -27,7 +27,7 @@ class ProgressDisplay:
         self._task = None if progress is None else progress.add_task("starting", total=seconds)
 
     def update(self, seconds: float, text: str) -> None:
-        """Say what is being done, so many seconds into the run."""
+        """Show the current step, `seconds` after the start."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=seconds, description=escape(text))
         else:
@@ -36,7 +36,7 @@ class ProgressDisplay:
 
 @contextmanager
 def progress_display(seconds: float) -> Iterator[ProgressDisplay]:
-    """Show progress on the standard error, for a run that takes about so long."""
+    """Show progress on standard error for a run of about `seconds`."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield ProgressDisplay(console, None, seconds)
@@ -47,7 +47,7 @@ def progress_display(seconds: float) -> Iterator[ProgressDisplay]:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print one table a backend, and what was left out."""
+    """Print one table per backend, and the omitted measurements."""
     for backend in report.backends:
         title = f"{backend.name} {backend.version}".strip()
         here = [cell for cell in report.cells if cell.backend == backend.name]
@@ -55,7 +55,7 @@ def print_report(report: Report, console: Console) -> None:
             console.print(_rates(report, backend.name, title))
         if any(cell.load is not None for cell in here):
             console.print(_latencies(report, backend.name))
-    console.print("messages/s are medians of the rounds; CPU s are those of a million messages.")
+    console.print("messages/s: medians of the rounds; CPU s: per million messages")
     reasons: dict[str, list[str]] = {}
     for one in report.left_out:
         reasons.setdefault(one.why, []).append(one.what)
@@ -83,7 +83,7 @@ def _rates(report: Report, backend: str, title: str) -> Table:
 
 
 def _durabilities(cells: Sequence[Cell]) -> tuple[str, dict[str, str]]:
-    """Return the durability that most have, and those of the contestants that have another."""
+    """Return the most common durability, and the others by contestant."""
     found = {cell.contestant: cell.durability for cell in cells}
     usual = Counter(found.values()).most_common(1)[0][0] if found else ""
     return usual, {name: words for name, words in found.items() if words != usual}
@@ -104,10 +104,10 @@ def _row(report: Report, cell: Cell) -> tuple[str, ...]:
 
 
 def _latencies(report: Report, backend: str) -> Table:
-    table = Table(title=f"{backend}: end to end, from the intended time of sending, in ms")
+    table = Table(title=f"{backend}: end to end from the intended send time, in ms")
     for name in ("load", "messages/s", "contestant"):
         table.add_column(name, no_wrap=True)
-    for name in ("p50", "p90", "p99", "p99.9", "sent late, p99", "confirmed, p99"):
+    for name in ("p50", "p90", "p99", "p99.9", "send delay, p99", "confirmed, p99"):
         table.add_column(name, justify="right")
     for cell in report.cells:
         if cell.backend != backend or cell.load is None or not cell.valid:
@@ -122,7 +122,7 @@ def _latencies(report: Report, backend: str) -> Table:
 
 
 def print_goals(found: Sequence[Verdict], console: Console) -> None:
-    """Print each goal, its figure, and whether it was reached."""
+    """Print each goal with its limit, figure and verdict."""
     table = Table(title="goals")
     for name in ("backend", "goal"):
         table.add_column(name)

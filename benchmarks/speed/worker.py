@@ -1,8 +1,8 @@
-"""`python -m benchmarks.speed.worker`: a process that plays the roles it is told to play.
+"""`python -m benchmarks.speed.worker`: a process that runs the jobs it receives.
 
-It lives through all rounds of one contestant, so that no start of an interpreter is measured, and
-reads one `Command` a line. A job says when it is ready, and begins when told so. Producers and
-consumers have workers of their own, except where a backend is shared by one process alone.
+It reads one `Command` per line and runs through all rounds of one contestant, so no interpreter
+start is measured. Producers and consumers have separate workers, except on a backend that only one
+process can use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LONGEST_LINE = 64 * 1024 * 1024
 
 
 class Worker:
-    """The jobs of this process."""
+    """The jobs of this process, and the contestants they share."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -35,7 +35,7 @@ class Worker:
         self._brokers: list[Broker] = []
 
     def execute(self, command: Command) -> None:
-        """Begin a job, or pass on what it is waiting for."""
+        """Start a job, or signal a running one."""
         number = command.number
         match command.verb:
             case "begin":
@@ -50,7 +50,7 @@ class Worker:
                 self._contestants.clear()
                 self._close_brokers()
             case _:
-                pass  # the job has ended by itself
+                pass  # the job has already ended
 
     async def _run(self, number: int, job: Job) -> None:
         async def begin() -> None:
@@ -78,7 +78,7 @@ class Worker:
         return self._contestants[key]
 
     async def _keep_memory(self, job: Job) -> None:
-        """Keep what lives only as long as somebody uses it, until told to forget."""
+        """Keep a memory backend alive between jobs, until the reset."""
         if job.backend == "memory" and not self._brokers:
             self._brokers.append(await connect(job.topic.url))
 
@@ -92,7 +92,7 @@ class Worker:
 
 
 def _first(error: BaseException) -> str:
-    """Return what the error says; of a group, what the first of it says."""
+    """Return type and text of an exception; of a group, those of its first member."""
     while isinstance(error, BaseExceptionGroup):
         group: BaseExceptionGroup[Any] = error
         error = group.exceptions[0]
@@ -109,14 +109,14 @@ async def _main(out: TextIO) -> None:
 
 
 def _private_output() -> TextIO:
-    """Keep the standard output for events: what libraries print goes to the log."""
+    """Reserve standard output for events; output of libraries goes to the log."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return out
 
 
 def main() -> None:
-    """Run until the standard input ends."""
+    """Execute commands until standard input is closed."""
     out = _private_output()
     try:
         import uvloop

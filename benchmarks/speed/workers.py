@@ -1,4 +1,4 @@
-"""The workers of a run, seen from outside: start them, give them jobs, end them."""
+"""Worker processes as the run controls them: start, submit jobs, stop."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from .protocol import Command, Event, Job, JobResult
 from .worker import LONGEST_LINE
 
 ROOT = Path(__file__).parents[2]
-START_TIMEOUT = 60.0
+JOB_TIMEOUT = 60.0
+"""Seconds."""
 CLOSE_TIMEOUT = 5.0
+"""Seconds."""
 
 
 class JobFailed(Exception):
-    """A job raised, was not done in time, or its worker died; says why."""
+    """A job raised an exception or timed out, or its worker died."""
 
 
 class JobHandle:
-    """A job that a worker has been given."""
+    """A job submitted to a worker, with its progress and result."""
 
     def __init__(self, worker: WorkerProcess, number: int) -> None:
         self._worker = worker
@@ -33,15 +35,15 @@ class JobHandle:
         self.handled = 0
 
     def go(self) -> None:
-        """Let it begin."""
+        """Start the timed part of the job."""
         self._worker.send(Command(number=self._number, verb="go"))
 
     def stop(self) -> None:
-        """Have it end and report."""
+        """End the job; the worker then reports its result."""
         self._worker.send(Command(number=self._number, verb="stop"))
 
     def on_event(self, event: Event) -> None:
-        """Note what the worker says of it."""
+        """Apply an event sent by the worker."""
         if event.kind == "progress":
             self.handled = event.handled
         elif event.kind == "ready" and not self.ready.done():
@@ -54,17 +56,18 @@ class JobHandle:
             self.fail(event.error)
 
     def fail(self, why: str) -> None:
-        """Have everybody who waits for it know."""
+        """Fail both futures with `JobFailed`."""
         for future in (self.ready, self.done):
             if not future.done():
                 future.set_exception(JobFailed(why))
-                future.exception()  # whoever waits for the other one is told
+                future.exception()  # marked as retrieved: a caller may await only the other future
 
 
 class WorkerProcess:
-    """One worker; `name` is its log's. `wrapper` is a command that runs others: a profiler.
+    """One worker process, which writes its log to `NAME.log` in `folder`.
 
-    With a fork server, the process is forked from it.
+    `wrapper` is a command line that runs the worker, such as a profiler's. With a fork server, the
+    process is forked from it; otherwise it is started on the interpreter `python`.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class WorkerProcess:
         self._reading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start the process, unless it runs already."""
+        """Start the process unless it is running."""
         if self._process is not None and self._process.returncode is None:
             return
         with self._log.open("ab") as log:
@@ -105,15 +108,15 @@ class WorkerProcess:
         self._reading = asyncio.create_task(self._read(self._process))
 
     async def submit(self, job: Job) -> JobHandle:
-        """Have it begin `job`; returns at once."""
+        """Start the process if necessary, and submit `job` without waiting for it."""
         await self.start()
         number = next(self._numbers)
         handle = self._jobs[number] = JobHandle(self, number)
         self.send(Command(number=number, verb="begin", job=job))
         return handle
 
-    async def run(self, job: Job, timeout: float = START_TIMEOUT) -> JobResult:
-        """Have it do `job` at once, and wait for it."""
+    async def run(self, job: Job, timeout: float = JOB_TIMEOUT) -> JobResult:
+        """Run `job` to its end; raise `JobFailed` and kill the worker after `timeout` seconds."""
         handle = await self.submit(job)
         handle.go()
         try:
@@ -124,19 +127,19 @@ class WorkerProcess:
             raise JobFailed(f"{job.task} took more than {timeout:g} s") from None
 
     def reset(self) -> None:
-        """Have it let go of what the runs so far have left in it."""
+        """Make the worker discard the state of earlier jobs."""
         if self._process is not None:
             self.send(Command(number=0, verb="reset"))
 
     def send(self, command: Command) -> None:
-        """Write one line; a worker that has died is told nothing."""
+        """Write one command; do nothing if the worker has died."""
         assert self._process is not None
         assert self._process.stdin is not None
         with suppress(ConnectionError, RuntimeError):
             self._process.stdin.write(command.model_dump_json(exclude_none=True).encode() + b"\n")
 
     async def aclose(self, grace: float = CLOSE_TIMEOUT) -> None:
-        """Let it end within `grace` seconds, or make it end."""
+        """Close the worker's input, wait up to `grace` seconds for its end, then kill it."""
         if self._process is None or self._process.stdin is None:
             return
         self._process.stdin.close()
@@ -148,7 +151,7 @@ class WorkerProcess:
         await self.kill()
 
     async def kill(self) -> None:
-        """End it by force; the next job starts another."""
+        """Kill the process; the next job starts another."""
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.kill()
@@ -160,7 +163,7 @@ class WorkerProcess:
         assert process.stdout is not None
         while line := await process.stdout.readline():
             if not line.startswith(b"{"):
-                continue  # said by what it runs within
+                continue  # printed by the wrapper
             event = Event.model_validate_json(line)
             handle = self._jobs[event.number]
             handle.on_event(event)

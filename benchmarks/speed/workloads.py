@@ -1,4 +1,4 @@
-"""The workloads: what is done, with what, by whom. Every contestant does exactly the same."""
+"""The workloads. Every contestant of a workload does exactly the same work."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ WORKLOADS: tuple[Workload, ...] = (
         name="publish",
         kind="publish",
         ability="publish",
-        title="publish, one awaited call a message, from 256 tasks",
+        title="publish, one awaited call per message, from 256 tasks",
         weight=4.0,
     ),
     Workload(
         name="publish-many",
         kind="publish",
         ability="publish_many",
-        title="publish by the fastest way that confirms each message",
+        title="publish by the fastest call that confirms each message",
         many=True,
         weight=3.0,
     ),
@@ -89,7 +89,7 @@ WORKLOADS: tuple[Workload, ...] = (
         name="consume",
         kind="consume",
         ability="consume",
-        title="consume a backlog and ack each message, with a trivial handler",
+        title="consume a backlog with a trivial handler, acknowledging each message",
         many=True,
         weight=5.0,
     ),
@@ -97,7 +97,7 @@ WORKLOADS: tuple[Workload, ...] = (
         name="through",
         kind="end_to_end",
         ability="consume",
-        title="publish and handle at once, in one process",
+        title="publish and handle concurrently, in one process",
         many=True,
         backends=frozenset({"memory"}),
         contestants=ANYMQ_AND_RAW,
@@ -107,7 +107,7 @@ WORKLOADS: tuple[Workload, ...] = (
         name="latency",
         kind="latency",
         ability="latency",
-        title="end to end, at 50, 70 and 90 % of what the slower one carries",
+        title="end to end, at 50, 70 and 90 % of the capacity of the slower contestant",
         contestants=ANYMQ_AND_RAW,
         loads=(0.5, 0.7, 0.9),
         seconds=3.0,
@@ -128,7 +128,7 @@ WORKLOADS: tuple[Workload, ...] = (
         name="backlog",
         kind="consume",
         ability="consume",
-        title="drain a long backlog",
+        title="consume a long backlog",
         many=True,
         contestants=frozenset({"anymq"}),
         seconds=15.0,
@@ -141,7 +141,7 @@ WORKLOADS: tuple[Workload, ...] = (
         name="ordered",
         kind="consume",
         ability="consume",
-        title="consume in the order of 64 keys, over 4 partitions",
+        title="consume in order of 64 keys, from 4 partitions",
         many=True,
         ordered=True,
         keys=64,
@@ -154,7 +154,7 @@ WORKLOADS: tuple[Workload, ...] = (
         name="unordered",
         kind="consume",
         ability="consume",
-        title="the same 64 keys and 4 partitions, without order",
+        title="consume the same 64 keys and 4 partitions without order",
         many=True,
         keys=64,
         partitions=4,
@@ -167,7 +167,7 @@ WORKLOADS: tuple[Workload, ...] = (
             name=f"consumers-{count}",
             kind="consume",
             ability="consume",
-            title=f"consume with {count} processes, over 4 partitions",
+            title=f"consume with {count} processes, from 4 partitions",
             many=True,
             keys=64,
             partitions=4,
@@ -194,14 +194,14 @@ WORKLOADS: tuple[Workload, ...] = (
         for ability, kind in _PUBLISH_AND_CONSUME
     ),
 )
-"""All, the most important first."""
+"""All workloads, in the order of the tables."""
 
 NAMES = tuple(workload.name for workload in WORKLOADS)
 QUICK_WORKLOADS = frozenset({"publish", "publish-many", "consume", "through", "latency"})
 
 
 def chosen(names: Iterable[str]) -> list[Workload]:
-    """Return these, in the order of the table."""
+    """Return the named workloads, in the order of the tables."""
     wanted = frozenset(names)
     return [workload for workload in WORKLOADS if workload.name in wanted]
 
@@ -211,4 +211,4 @@ EVERY_ROUND = {
     "publish-many": frozenset({"anymq", "raw best"}),
     "consume": frozenset({"anymq", "raw"}),
 }
-"""Whom the goals compare most closely: these take part in every round, whatever the time."""
+"""Contestants that even a quick run measures in every round, because goals compare them."""

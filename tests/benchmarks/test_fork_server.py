@@ -1,4 +1,4 @@
-"""Workers that are forked do what those do that are started, and end like them."""
+"""Forked workers behave and end like workers that are started separately."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_forked_workers_publish_and_consume(fork_server: ForkServer, tmp_p
     assert (tmp_path / "sqlite-anymq-producer.log").exists()
 
 
-async def test_a_worker_that_is_killed_is_followed_by_another(
+async def test_a_killed_worker_is_replaced_by_the_next_job(
     fork_server: ForkServer, tmp_path: Path
 ) -> None:
     async with Environment(target(tmp_path), tmp_path, fork_server=fork_server) as environment:
@@ -54,7 +54,7 @@ async def test_a_worker_that_is_killed_is_followed_by_another(
         await worker.aclose()
 
 
-async def test_no_worker_outlives_the_nursery(tmp_path: Path) -> None:
+async def test_no_worker_outlives_the_fork_server(tmp_path: Path) -> None:
     before = set(psutil.Process().children(recursive=True))
     with ForkServer() as fork_server:
         worker = WorkerProcess("short-lived", tmp_path, fork_server=fork_server)

@@ -1,4 +1,4 @@
-"""A measurement: workers publish and consume, everything is counted, nothing is left behind."""
+"""Measurements: workers publish and consume, every message is counted, topics are deleted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
 
 
 @pytest.mark.parametrize("name", ["publish", "publish-many", "consume", "typed", "ordered"])
-async def test_everything_is_counted(target: Target, name: str, tmp_path: Path) -> None:
+async def test_every_message_is_counted(target: Target, name: str, tmp_path: Path) -> None:
     async with Environment(target, tmp_path) as environment:
         anymq_here = contestant(target.backend, "anymq")
         sample = await measure(environment, BY_NAME[name], anymq_here, count=300, round=0)
@@ -57,7 +57,7 @@ async def test_latency_counts_from_the_intended_time(target: Target, tmp_path: P
         assert 300 < percentiles([histogram]).samples <= 400
 
 
-async def test_a_topic_is_deleted_after_its_run(tmp_path: Path) -> None:
+async def test_a_topic_is_deleted_after_its_measurement(tmp_path: Path) -> None:
     target = Target(backend="sqlite", url=f"sqlite:///{tmp_path}/bench.db")
     async with Environment(target, tmp_path) as environment:
         await measure(
@@ -67,7 +67,7 @@ async def test_a_topic_is_deleted_after_its_run(tmp_path: Path) -> None:
         assert await broker.admin.topics() == []
 
 
-async def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
+async def test_a_failed_job_reports_its_error(tmp_path: Path) -> None:
     target = Target(backend="sqlite", url=f"sqlite:///{tmp_path}/bench.db")
     async with Environment(target, tmp_path) as environment:
         anymq_here = contestant("sqlite", "anymq")
@@ -82,7 +82,7 @@ async def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
             await environment.worker(anymq_here, "producer").run(broken)
 
 
-async def test_rounds_take_turns_and_make_cells(tmp_path: Path) -> None:
+async def test_rounds_fill_the_cells_of_all_contestants(tmp_path: Path) -> None:
     target = Target(backend="memory", url="memory://bench")
     said: list[str] = []
     async with Environment(target, tmp_path) as environment:
@@ -99,7 +99,7 @@ async def test_rounds_take_turns_and_make_cells(tmp_path: Path) -> None:
     assert any("warms up" in line for line in said)
 
 
-async def test_in_haste_the_warm_up_counts_until_there_is_better(tmp_path: Path) -> None:
+async def test_the_warm_up_of_a_quick_run_counts_until_three_rounds_follow(tmp_path: Path) -> None:
     target = Target(backend="sqlite", url=f"sqlite:///{tmp_path}/bench.db")
     short = [replace(one, seconds=0.1) for one in chosen(["publish-many", "consume"])]
     rounds: list[list[int]] = []
@@ -114,7 +114,7 @@ async def test_in_haste_the_warm_up_counts_until_there_is_better(tmp_path: Path)
     assert rounds == [[0, 1], [0, 1], [1, 2, 3], [1, 2, 3]]
 
 
-async def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:
+async def test_workloads_without_time_left_are_listed(tmp_path: Path) -> None:
     async with Environment(Target(backend="memory", url="memory://bench"), tmp_path) as environment:
         backend_run = BackendRun(environment, TINY, lambda text: None)
         await backend_run.measure(chosen(["consume", "typed"]), -1.0)

@@ -1,4 +1,4 @@
-"""On real servers: a measurement counts everything, and leaves nothing of its own behind."""
+"""On real servers, a measurement counts every message and deletes everything it created."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def on_rabbitmq(native: Any, url: str, token: str) -> list[str]:
             await channel.declare_queue(name, passive=True)
             found.append(name)
         except ChannelNotFoundEntity:
-            pass  # as it should be
+            pass  # the queue has been deleted
         finally:
             await channel.close()
     return found
@@ -72,7 +72,9 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 
 @pytest.mark.parametrize("name", ["anymq", "raw"])
-async def test_it_counts_and_cleans(target: Target, name: str, tmp_path: Path) -> None:
+async def test_messages_are_counted_and_topics_deleted(
+    target: Target, name: str, tmp_path: Path
+) -> None:
     async with Environment(target, tmp_path) as environment:
         found = contestant(target.backend, name)
         sample = await measure(environment, BY_NAME["consume"], found, count=300, round=0)
@@ -83,7 +85,7 @@ async def test_it_counts_and_cleans(target: Target, name: str, tmp_path: Path) -
 
 
 @pytest.mark.redis
-async def test_the_notes_of_idempotency_are_deleted_too(
+async def test_idempotency_claims_are_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = Target(backend="redis", url=server("redis").url)
@@ -98,7 +100,7 @@ async def test_the_notes_of_idempotency_are_deleted_too(
 async def _nothing_left(target: Target, token: str) -> None:
     left: list[str] = []
     async with anymq.connect(target.url) as broker:
-        for _ in range(50):  # deleting may go on behind the answer
+        for _ in range(50):  # deletion may continue after the answer
             left = await LEFT[target.backend](broker.native, target.url, token)
             if not left:
                 return

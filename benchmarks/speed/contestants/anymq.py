@@ -1,4 +1,4 @@
-"""anymq, as its guide shows it: the default chain, also with idempotency."""
+"""anymq as its guide shows it: the default chain, with and without idempotency."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..payload import Order
 from .durability import DURABILITY
 
 STORE_VARIABLE = "ANYMQ_BENCH_STORE"
-"""The environment's URL of the Redis that `anymq+redis` keeps its notes in."""
+"""Environment variable with the URL of the Redis store of `anymq+redis`."""
 
 BACKFILL_TIMEOUT = 5.0
 POLL_INTERVAL = 0.1
@@ -48,7 +48,7 @@ class _Publishing(Publishing):
 
 
 class Anymq(Contestant):
-    """The default chain: ack, retry, dead letters."""
+    """The default chain: acknowledge, retry, dead-letter."""
 
     name = "anymq"
     how = "anymq: publish(), publish_many(); an App's subscriber with the default chain"
@@ -59,7 +59,7 @@ class Anymq(Contestant):
         self._anymq_topic: Topic[bytes] = Topic(topic.name, partitions=topic.partitions)
 
     def idempotency(self) -> Idempotency | None:
-        """What of the chain is not there by default."""
+        """Return the idempotency middleware, None by default."""
         return None
 
     async def prepare(self) -> None:
@@ -71,7 +71,7 @@ class Anymq(Contestant):
                 await self._await_backfill(broker)
 
     async def _await_backfill(self, broker: Broker) -> None:
-        """Wait until a new group on RabbitMQ is in its usual state, as those of users are."""
+        """Wait until a new group on RabbitMQ has completed its backfill."""
         if self.backend != "rabbitmq":
             return
         from aiormq.exceptions import ChannelNotFoundEntity
@@ -131,7 +131,7 @@ class Idempotent(Anymq):
 
 
 class IdempotentRedis(Anymq):
-    """The default chain with an idempotency store that all processes share."""
+    """The default chain with an idempotency store shared by all processes."""
 
     name = "anymq+redis"
     how = f"{Anymq.how} and Idempotency('redis://…')"

@@ -1,4 +1,4 @@
-"""How a consumer reads a body."""
+"""Decoding of bodies by consumers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..payload import Order
 
 
 def reader(handle: Handle, *, typed: bool) -> Handle:
-    """Return what to call with each body: `handle`, behind a decoder where it is `typed`."""
+    """Return the function to call with each body: `handle`, after a decoder if `typed`."""
     if not typed:
         return handle
 

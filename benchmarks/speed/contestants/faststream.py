@@ -26,7 +26,7 @@ Send = Callable[[Item], Awaitable[object]]
 Handler = Callable[..., Awaitable[None]]
 
 AT_ONCE = 256
-"""How many publishes are under way where there is no call for many."""
+"""Concurrent publishes in place of a batch call, which FastStream lacks."""
 
 
 class _Publishing(Publishing):
@@ -49,18 +49,18 @@ class _Publishing(Publishing):
 
 
 class FastStream(Contestant):
-    """A subscriber that takes one message at a time and acks it after its handler."""
+    """A subscriber that handles one message at a time and acknowledges it afterwards."""
 
     name = "faststream"
     can = frozenset({"publish", "consume", "typed"})
 
     @abstractmethod
     def broker(self) -> Any:
-        """Make a broker; without a logger, which would write two lines a message."""
+        """Create a broker without a logger, which would write two lines per message."""
 
     @abstractmethod
     def sender(self, broker: Any) -> Send:
-        """Return what publishes one message and waits for its confirmation."""
+        """Return a function that publishes one message and awaits its confirmation."""
 
     @abstractmethod
     def subscribe(self, broker: Any, handler: Handler) -> None:
@@ -99,7 +99,7 @@ class FastStream(Contestant):
 
 
 class OnKafka(FastStream):
-    """The offset is committed after each handler."""
+    """Commits the offset after each handler."""
 
     backend = "kafka"
     counted_by = "raw best"
@@ -140,7 +140,7 @@ class OnKafka(FastStream):
 
 
 class OnRabbitMQ(FastStream):
-    """A channel with confirmations, a quorum queue."""
+    """A channel with publisher confirms, and a quorum queue."""
 
     backend = "rabbitmq"
     counted_by = "raw best"

@@ -1,4 +1,4 @@
-"""aiokafka, as usual and by its best technique."""
+"""aiokafka: the idiomatic and the tuned baseline."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ BATCH_BYTES = 1_000_000
 POLL_MS = 200
 
 Fetched = dict[Any, list[Any]]
-"""Records by partition, as `getmany` gives them."""
+"""Records by partition, as returned by `getmany`."""
 
 
 def _servers(topic: BenchTopic) -> Any:
-    return hosts(topic.url, PORT)  # aiokafka takes a list, and declares a text
+    return hosts(topic.url, PORT)  # aiokafka accepts a list but declares a string
 
 
 async def make_topic(topic: BenchTopic) -> None:
-    """Make the topic, with as many replicas as the server makes by default."""
+    """Create the topic with the server's default number of replicas."""
     admin = AIOKafkaAdminClient(bootstrap_servers=_servers(topic))
     await admin.start()
     try:
@@ -101,7 +101,7 @@ class _Best(_Usual):
 
 
 class _CommitOnRevoke(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Notes what was handled before another member gets the partitions."""
+    """Commits the handled offsets before another member is assigned the partitions."""
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
@@ -114,7 +114,7 @@ class _CommitOnRevoke(ConsumerRebalanceListener):  # type: ignore[misc]
 
 
 class Raw(Contestant):
-    """One awaited call a message."""
+    """One awaited call per message."""
 
     name = "raw"
     backend = "kafka"
@@ -173,7 +173,7 @@ class Raw(Contestant):
 
 
 class RawBest(Raw):
-    """Ready-made batches, fetched and committed as such."""
+    """Batches built in advance, and fetched and committed as such."""
 
     name = "raw best"
     how = (
@@ -201,7 +201,7 @@ class RawBest(Raw):
 def _handle(
     fetched: Fetched, take: Handle, done: Callable[[], bool], handled: dict[TopicPartition, int]
 ) -> bool:
-    """Handle what was fetched, and note how far; return whether that was enough."""
+    """Handle fetched records and record the offsets; return whether `done`."""
     for partition, records in fetched.items():
         for record in records:
             take(record.value)
@@ -214,14 +214,14 @@ def _handle(
 async def _commit(
     consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int] | None = None
 ) -> None:
-    """Commit `offsets`, and forget them; or all that was handed out."""
+    """Commit and clear `offsets`; without them, commit everything that was consumed."""
     noted = None
     if offsets is not None:
         mine = consumer.assignment()
         noted = {partition: offset for partition, offset in offsets.items() if partition in mine}
         if not noted:
             return
-    # Where the partitions are somebody else's now, they get the messages again.
+    # If another member owns the partitions now, it handles the messages again.
     with suppress(kafka.CommitFailedError, kafka.IllegalStateError):
         await consumer.commit(noted)
     if offsets is not None:

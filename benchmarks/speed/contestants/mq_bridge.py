@@ -1,4 +1,4 @@
-"""mq-bridge, a core in Rust under a Python interface that blocks: it is called in threads."""
+"""mq-bridge, a Rust core with a blocking Python interface, called in threads."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Publishing(Publishing):
 
 
 class MQBridge(Contestant):
-    """Batches both ways; each batch is settled as one."""
+    """Batches in both directions; each batch is settled as one."""
 
     name = "mq-bridge"
     how = "mq-bridge: send_batch() with the headers that anymq sends; poll(500), commit() of it all"
@@ -56,11 +56,11 @@ class MQBridge(Contestant):
 
     @abstractmethod
     def output(self) -> dict[str, Any]:
-        """Return the configuration of what publishes."""
+        """Return the configuration of the publisher."""
 
     @abstractmethod
     def input(self) -> dict[str, Any]:
-        """Return the configuration of what consumes."""
+        """Return the configuration of the consumer."""
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:
@@ -91,12 +91,12 @@ class MQBridge(Contestant):
                 for message in batch:
                     take(message.payload)
                     if done():
-                        ended.set()  # the rest of the batch is settled with it, so handled too
+                        ended.set()  # the rest of its batch is settled too, so it is handled
                 consumer.commit()
 
 
 class OnKafka(MQBridge):
-    """On librdkafka."""
+    """Based on librdkafka."""
 
     backend = "kafka"
     durability = DURABILITY["kafka"]
@@ -119,7 +119,7 @@ class OnKafka(MQBridge):
 
 
 class OnRabbitMQ(MQBridge):
-    """Only publishes: its consumer insists on declaring a classic queue."""
+    """Publishes only, because its consumer always declares a classic queue."""
 
     backend = "rabbitmq"
     durability = DURABILITY["rabbitmq"]
@@ -135,21 +135,21 @@ class OnRabbitMQ(MQBridge):
     def output(self) -> dict[str, Any]:
         url = plain(self.topic.url)
         if url.endswith("/"):
-            url += "%2f"  # its client takes an empty path for a virtual host without a name
+            url += "%2f"  # its client reads an empty path as a virtual host without a name
         queue = rabbitmq.queue_of(self.topic)
         return {"amqp": {"url": url, "queue": queue, "no_declare_queue": True}}
 
     def input(self) -> dict[str, Any]:
-        """Not asked for: it only publishes, see `consume`."""
+        """Raise: `consume` does not use this configuration."""
         raise NotImplementedError
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
-        """Consume with aiormq, so that what was published can be counted."""
+        """Consume with aiormq, so that the published messages can be counted."""
         await rabbitmq.RawBest(self.topic).consume(handle, done, typed=typed)
 
 
 class OnNATS(MQBridge):
-    """Makes a durable consumer of its own."""
+    """Creates a durable consumer of its own."""
 
     backend = "nats"
     durability = DURABILITY["nats"]

@@ -1,4 +1,4 @@
-"""nats-py on JetStream, as usual and by its best technique."""
+"""nats-py on JetStream: the idiomatic and the tuned baseline."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ TIMEOUT = 30.0
 
 
 def stream_of(topic: BenchTopic) -> str:
-    """The stream of the topic; its name cannot have dots."""
+    """Return the name of the topic's stream, which may not contain dots."""
     return topic.name.replace(".", "-")
 
 
 async def make_stream(topic: BenchTopic) -> None:
-    """Make the stream."""
+    """Create the stream."""
     config = StreamConfig(name=stream_of(topic), subjects=[topic.name], storage=StorageType.FILE)
     async with _connected(topic) as client:
         await client.jsm().add_stream(config)
@@ -53,7 +53,7 @@ class _Usual(Publishing):
 
 
 class _Inbox(Publishing):
-    """Has the server's answers come to an inbox of its own: one future for all of a call."""
+    """Receives the server's answers on one inbox, with one future per call."""
 
     def __init__(self, client: Client, topic: BenchTopic) -> None:
         self._client = client
@@ -95,14 +95,14 @@ class _Inbox(Publishing):
 
 
 class _Call:
-    """Waits for the answers to all that one call publishes."""
+    """The pending answers to the messages of one call."""
 
     def __init__(self, count: int) -> None:
         self._missing = count
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def take(self, message: Msg) -> None:
-        """Note one answer."""
+        """Record one answer."""
         self._missing -= 1
         if self.answered.done():
             return
@@ -114,7 +114,7 @@ class _Call:
 
 
 class Raw(Contestant):
-    """One awaited call a message."""
+    """One awaited call per message."""
 
     name = "raw"
     backend = "nats"
@@ -161,7 +161,7 @@ class Raw(Contestant):
 
 
 class RawBest(Raw):
-    """Answers and requests of its own instead of one wait a message."""
+    """Direct use of inboxes and pull requests, without a wait per message."""
 
     name = "raw best"
     how = (
@@ -182,7 +182,7 @@ class RawBest(Raw):
 
 
 class _Pull:
-    """Keeps between half of `AHEAD` and twice as many messages asked for."""
+    """Keeps between half of `AHEAD` and twice `AHEAD` messages requested."""
 
     def __init__(
         self, client: Client, topic: BenchTopic, take: Handle, done: Callable[[], bool]
@@ -231,7 +231,7 @@ class _Pull:
             await self._ask()
 
     async def _refused(self, message: Msg) -> None:
-        """A request ended unfilled: ask again."""
+        """Replace a pull request that ended before it was filled."""
         headers = message.headers or {}
         if headers.get("Status") not in ("404", "408", "409"):
             return
@@ -242,7 +242,7 @@ class _Pull:
 
 @asynccontextmanager
 async def _connected(topic: BenchTopic, *, unchecked: bool = False) -> AsyncIterator[Client]:
-    """A client; `unchecked` leaves out its own look at every subject."""
+    """Yield a client; `unchecked` disables its validation of every subject."""
     client = await nats.connect(plain(topic.url).split(","), skip_subject_validation=unchecked)
     try:
         yield client

@@ -1,4 +1,4 @@
-"""aio-pika as usual, and aiormq, which is under it, by its best technique."""
+"""The idiomatic baseline with aio-pika, and the tuned one with aiormq below it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ TIMEOUT = 30.0
 
 
 def queue_of(topic: BenchTopic) -> str:
-    """The group's queue; messages go to it through the default exchange."""
+    """Return the group's queue, to which the default exchange routes."""
     return f"{topic.name}.{topic.group}"
 
 
 class _Usual(Publishing):
-    """Publishes by aio-pika; `many` opens a channel of aiormq, which stays in `stack`."""
+    """Publishes with aio-pika; `many` uses an aiormq channel, which it enters into `stack`."""
 
     def __init__(
         self, exchange: AbstractExchange, topic: BenchTopic, stack: AsyncExitStack
@@ -57,7 +57,7 @@ class _Usual(Publishing):
 
 
 class _Pipelined(Publishing):
-    """Writes all, then waits for all confirmations."""
+    """Writes all messages, then awaits all confirmations."""
 
     def __init__(self, channel: Channel, topic: BenchTopic) -> None:
         self._channel = channel
@@ -84,7 +84,9 @@ class _Pipelined(Publishing):
             )
         refused = [answer for answer in answers if not isinstance(answer, Basic.Ack)]
         if refused:
-            raise RuntimeError(f"RabbitMQ did not take {len(refused)} messages: {refused[0]}")
+            raise RuntimeError(
+                f"RabbitMQ refused {len(refused)} messages; first answer: {refused[0]}"
+            )
 
 
 def _properties(id: str, headers: dict[str, str], now: datetime) -> Basic.Properties:
@@ -98,7 +100,7 @@ def _properties(id: str, headers: dict[str, str], now: datetime) -> Basic.Proper
 
 
 class Raw(Contestant):
-    """One awaited call a message."""
+    """One awaited call per message."""
 
     name = "raw"
     backend = "rabbitmq"
@@ -140,7 +142,7 @@ class Raw(Contestant):
 
 
 class RawBest(Raw):
-    """Confirmations and acknowledgements many at a time."""
+    """Confirmations and acknowledgements in batches."""
 
     name = "raw best"
     counted_by = ""
@@ -169,7 +171,7 @@ class RawBest(Raw):
 
 
 class _Bulk:
-    """Handles deliveries as they come, and acknowledges them many at a time."""
+    """Handles deliveries on arrival, and acknowledges them in batches."""
 
     def __init__(self, channel: Channel, take: Handle, done: Callable[[], bool]) -> None:
         self._channel = channel
@@ -180,7 +182,7 @@ class _Bulk:
         self._error: Exception | None = None
 
     async def take(self, message: DeliveredMessage) -> None:
-        """Handle one message, unless enough have been: those go back when the channel closes."""
+        """Handle one message; after the last one, leave it unsettled, to be requeued on close."""
         if self._ended.is_set():
             return
         try:
@@ -196,13 +198,13 @@ class _Bulk:
             await self.ack()
 
     async def ack(self, *, wait: bool = False) -> None:
-        """Acknowledge all that was handled; with `wait`, return when it is on its way."""
+        """Acknowledge all handled messages; with `wait`, return once the call is written."""
         if self._tag > self._acked:
             self._acked = self._tag
             await self._channel.basic_ack(self._tag, multiple=True, wait=wait)
 
     async def until_done(self) -> None:
-        """Return when enough was handled; acknowledge meanwhile what does not fill a batch."""
+        """Wait until `done`, acknowledging incomplete batches every `ACK_WITHIN` seconds."""
         while not self._ended.is_set():
             await self.ack()
             await asyncio.sleep(ACK_WITHIN)
@@ -210,13 +212,13 @@ class _Bulk:
             raise self._error
 
     def stop(self) -> None:
-        """Handle nothing more."""
+        """Stop handling messages."""
         self._ended.set()
 
 
 @asynccontextmanager
 async def _low_channel(topic: BenchTopic) -> AsyncIterator[Any]:
-    """A channel of aiormq, with confirmations."""
+    """Yield an aiormq channel with publisher confirms."""
     connection = await aiormq.connect(plain(topic.url))
     try:
         channel = await connection.channel(publisher_confirms=True)

@@ -1,4 +1,4 @@
-"""redis-py on streams, as usual and by its best technique."""
+"""redis-py on streams: the idiomatic and the tuned baseline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .headers import Headers
 BATCH = 500
 BLOCK_MS = 200
 CONNECTIONS = 16
-"""Of all that were tried, from 8 to 256, the fastest for hundreds of tasks."""
+"""The fastest of all sizes tried, from 8 to 256, for hundreds of tasks."""
 
 Entry = tuple[bytes, dict[bytes, bytes]]
 Entries = list[Entry]
@@ -50,7 +50,7 @@ class _Best(_Usual):
 
 
 class Raw(Contestant):
-    """One awaited call a message."""
+    """One awaited call per message."""
 
     name = "raw"
     backend = "redis"
@@ -89,15 +89,17 @@ class Raw(Contestant):
                         await client.xack(topic, group, id)
                         handled = None
                         ended |= done()
-                    if ended:  # the rest of the batch is with this consumer, so handled too
+                    if (
+                        ended
+                    ):  # the rest of the batch is pending for this consumer, so it is handled too
                         return
             finally:
-                if handled is not None:  # the call may have been cut off
+                if handled is not None:  # the call may have been cancelled
                     await client.xack(topic, group, handled)
 
 
 class RawBest(Raw):
-    """Pipelines, and one XACK for all that was read."""
+    """Pipelines, and one XACK per read."""
 
     name = "raw best"
     counted_by = ""
@@ -130,7 +132,7 @@ class RawBest(Raw):
 
 
 def _handle(entries: Entries, take: Handle, done: Callable[[], bool], handled: list[bytes]) -> bool:
-    """Handle the entries, and note which; return whether that was enough."""
+    """Handle the entries and record their ids; return whether `done`."""
     ended = False
     for id, fields in entries:
         take(fields[b"data"])
@@ -143,7 +145,7 @@ async def _batches(client: Redis, topic: BenchTopic) -> AsyncIterator[Entries]:
     consumer = f"bench-{token_hex(6)}"
     task = asyncio.current_task()
     while True:
-        # Before Python 3.12 a cancellation can get lost in redis-py's calls: wait_for swallows it.
+        # Before Python 3.12, `wait_for` inside redis-py can swallow a cancellation.
         if task is not None and task.cancelling():
             raise asyncio.CancelledError
         answer: Any = await client.xreadgroup(

@@ -24,8 +24,8 @@ class KafkaTools(Native):
     backend = "kafka"
     durability = DURABILITY["kafka"]
     how = (
-        "kafka-producer-perf-test, no headers, batches of up to 1 MB, the second half of what it "
-        "sends; kafka-consumer-perf-test, committed automatically"
+        "kafka-producer-perf-test, no headers, batches of up to 1 MB, second half of the messages; "
+        "kafka-consumer-perf-test, automatic commits"
     )
 
     @classmethod
@@ -55,7 +55,7 @@ class KafkaTools(Native):
 
 
 def sent(report: str) -> float:
-    """Return the rate that the producer's last line tells, of what came after its warm-up."""
+    """Return the rate after the warm-up, from the last line of the producer."""
     found = _RATE.findall(report)
     if not found:
         raise ToolFailed(f"kafka-producer-perf-test printed no rate: {report[-300:]}")
@@ -63,7 +63,7 @@ def sent(report: str) -> float:
 
 
 def fetched(report: str) -> float:
-    """Return the rate of the consumer's table, without the time it took to join the group."""
+    """Return the rate from the consumer's table, excluding the time to join the group."""
     lines = [line for line in report.splitlines() if line.count(",") > 5]
     for row in csv.DictReader(lines, skipinitialspace=True):
         if rate := row.get(_COLUMN):

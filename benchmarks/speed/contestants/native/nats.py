@@ -17,7 +17,7 @@ from ..durability import DURABILITY
 from .tool import Native, ToolFailed, report_of
 
 _SOURCE = Path(__file__).parent / "nats_go"
-# The first Go that fetches the Go that a module asks for.
+# The first Go that can download the toolchain a module requires.
 _LEAST_GO = (1, 21)
 _RATE = re.compile(r"([\d.]+) messages/s")
 
@@ -37,11 +37,11 @@ class NatsGo(Native):
         return None
 
     def install(self) -> None:
-        """Build it, where the source is newer than what was built."""
+        """Build the program if its source is newer than the binary."""
         with state.locked(state.installing("nats-go"), "nats-go") as lock:
             if _is_new():
                 return
-            say("nats-go: building it")
+            say("nats-go: building")
             _binary().parent.mkdir(parents=True, exist_ok=True)
             run(
                 [which("go") or "go", "build", "-trimpath", "-o", str(_binary()), "."],
@@ -65,7 +65,7 @@ class NatsGo(Native):
 
 
 def told(report: str) -> float:
-    """Return the rate that the program printed."""
+    """Return the rate printed by the program."""
     found = _RATE.findall(report)
     if not found:
         raise ToolFailed(f"nats-go printed no rate: {report[-300:]}")

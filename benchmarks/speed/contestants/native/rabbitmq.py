@@ -17,7 +17,7 @@ _ARTIFACTS = {"com.rabbitmq:perf-test": "2.22.1"}
 _EACH_SECOND = re.compile(r"(confirmed|received): (\d+) msg/s")
 _AVERAGE = {"confirmed": "sending", "received": "receiving"}
 _ENOUGH = 3
-"""Seconds from which on the first, in which the virtual machine gets warm, is left out."""
+"""Seconds of a run from which the first one, a warm-up, is excluded."""
 UNCONFIRMED = 1000
 
 
@@ -29,7 +29,7 @@ class PerfTest(Native):
     how = (
         f"PerfTest: at most {UNCONFIRMED} unconfirmed, persistent, no headers; "
         f"prefetch {rabbitmq.PREFETCH}, acknowledged {rabbitmq.ACK_EVERY} at a time; "
-        "the median of its seconds"
+        "the median of all seconds"
     )
 
     @classmethod
@@ -56,7 +56,7 @@ class PerfTest(Native):
 
 
 def rate(what: str, report: str) -> float:
-    """Return the median of all seconds but the first, or the average where there are few."""
+    """Return the median of all seconds but the first; of a short run, the average."""
     seconds = [int(number) for doing, number in _EACH_SECOND.findall(report) if doing == what]
     if len(seconds) >= _ENOUGH:
         return float(median(seconds[1:]))

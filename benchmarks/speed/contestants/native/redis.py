@@ -1,4 +1,4 @@
-"""redis-benchmark, which stands beside redis-server."""
+"""redis-benchmark, which is installed with redis-server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PORT = 6379
 
 
 class RedisBenchmark(Native):
-    """One connection, in C; it cannot consume, since an XACK needs what an XREADGROUP said."""
+    """One connection, in C. It cannot consume, because XACK needs ids from XREADGROUP."""
 
     backend = "redis"
     durability = DURABILITY["redis"]
@@ -32,7 +32,7 @@ class RedisBenchmark(Native):
         return None if _program() else _PROGRAM
 
     def install(self) -> None:
-        """Do nothing: it comes with the server."""
+        """Do nothing: the server's package contains it."""
 
     async def prepare(self, topic: BenchTopic) -> None:
         await redis.Raw(topic).prepare()
@@ -47,7 +47,7 @@ class RedisBenchmark(Native):
 
 
 def requests(report: str) -> float:
-    """Return the requests a second in the table."""
+    """Return the requests/s from the table."""
     lines = [line for line in report.splitlines() if line.startswith('"')]
     for row in csv.DictReader(lines):
         if rate := row.get("rps"):
@@ -56,7 +56,7 @@ def requests(report: str) -> float:
 
 
 def _program() -> tuple[Root, str] | None:
-    """Return where it is: on the host, or in the tree that the server runs from."""
+    """Return root and path of the program, on the host or in the server's tree."""
     if path := which(_PROGRAM):
         return HOST_ROOT, path
     tree = Root(state.home() / "trees" / f"{SUITE}-servers")
@@ -67,7 +67,7 @@ def _program() -> tuple[Root, str] | None:
 async def _run(argv: list[str]) -> str:
     found = _program()
     if found is None:
-        raise ToolFailed(f"{_PROGRAM} is not here")
+        raise ToolFailed(f"{_PROGRAM} is not installed")
     root, path = found
     with tempfile.TemporaryDirectory() as folder:
         return await report_of(root.command([path, *argv], shared=Path(folder)))
