@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from brokers.tools import aligned
+
 from .judge import Verdict
 from .run import Size
 from .scenarios import SCENARIOS, nothing_lost
@@ -110,12 +112,7 @@ def _seconds(*values: float | None) -> str:
 def table(outcomes: Sequence[Outcome]) -> str:
     """Return the table for a terminal, followed by the failures."""
     rows = [HEAD, *(outcome.row() for outcome in outcomes)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join([*lines, *_failures(outcomes)])
+    return "\n".join([*aligned(rows), *_failures(outcomes)])
 
 
 def markdown(outcomes: Sequence[Outcome]) -> str:

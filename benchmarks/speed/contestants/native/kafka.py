@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import re
 
+from brokers import maven
+
 from ...contestant import BenchTopic
 from .. import kafka
 from ..address import hosts
@@ -33,7 +35,7 @@ class KafkaTools(Native):
         return java.missing()
 
     def install(self) -> None:
-        java.fetch(_NAME, _ARTIFACTS)
+        maven.fetch(_NAME, _ARTIFACTS)
 
     async def prepare(self, topic: BenchTopic) -> None:
         await kafka.make_topic(topic)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from statistics import median
 
+from brokers import maven
+
 from ...contestant import BenchTopic
 from .. import rabbitmq
 from ..address import plain
@@ -37,7 +39,7 @@ class PerfTest(Native):
         return java.missing()
 
     def install(self) -> None:
-        java.fetch(_NAME, _ARTIFACTS)
+        maven.fetch(_NAME, _ARTIFACTS)
 
     async def prepare(self, topic: BenchTopic) -> None:
         await rabbitmq.Raw(topic).prepare()
