@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .formatting import count, figure, mebibytes, milliseconds
-from .latencies import percentiles
 from .results import Backend, Cell, Report
 
 
@@ -73,8 +72,7 @@ def _latency(report: Report, percent: str) -> Line:
 def _percentile(cell: Cell | None, percent: str) -> float | None:
     if cell is None or not cell.valid:
         return None
-    whole = percentiles(one.latency for one in cell.valid if one.latency)
-    value: float | None = getattr(whole, percent)
+    value: float | None = getattr(cell.latency, percent)
     return value
 
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
@@ -24,6 +23,7 @@ from .contestant import BenchTopic, Contestant
 from .contestants import BACKENDS, contestants
 from .contestants.anymq import STORE_VARIABLE
 from .contestants.native import Native, natives
+from .event_loop import loop_factory
 from .payload import Bodies, head_of
 
 MESSAGES = 2000
@@ -135,7 +135,7 @@ def _report(kind: type[Contestant], url: str, messages: int) -> int:
     for typed in (False, True) if "typed" in kind.can else (False,):
         begun = time.monotonic()
         try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 handled = runner.run(check(kind, url, messages, typed=typed))
         except Exception as error:
             print(f"{label} failed: {error!r}")
@@ -163,15 +163,6 @@ def _report_native(kind: type[Native], url: str, messages: int) -> int:
         return 1
     print(f"{label} tool : {lost} of {messages} lost; {told}")
     return int(lost > 0)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        factory: Callable[[], asyncio.AbstractEventLoop]
-        factory = importlib.import_module("uvloop").new_event_loop
-    except ImportError:
-        return asyncio.new_event_loop
-    return factory
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from html import escape
 from .broker_comparison import comparison
 from .formatting import count, figure, limit, mebibytes, milliseconds, spread
 from .goals import Verdict, verdicts
-from .latencies import percentiles
 from .machine import CAVEATS
 from .method import METHOD
 from .plots import latency, overview, throughput
@@ -159,9 +158,7 @@ def _latencies(cells: Sequence[Cell]) -> str:
 
 
 def _latency_row(cell: Cell) -> list[str]:
-    whole = percentiles(one.latency for one in cell.valid if one.latency)
-    late = percentiles(one.delay for one in cell.valid if one.delay)
-    confirmed = percentiles(one.confirm for one in cell.valid if one.confirm)
+    whole, late, confirmed = cell.latency, cell.delay, cell.confirm
     figures = (whole.p50, whole.p90, whole.p99, whole.p999, whole.highest)
     more = (late.p50, late.p99, confirmed.p50, confirmed.p99)
     return [

@@ -8,6 +8,7 @@ from statistics import median
 from pydantic import BaseModel, ConfigDict, Field
 
 from .accounting import Account
+from .latencies import Percentiles, percentiles
 
 SCHEMA = 1
 """Incremented when a field is removed or changes its meaning."""
@@ -73,6 +74,21 @@ class Cell(BaseModel):
     def server_cpu(self) -> float | None:
         """Median CPU seconds of the server per million messages."""
         return median_of(sample.server_cpu for sample in self.valid)
+
+    @property
+    def latency(self) -> Percentiles:
+        """Latency from the intended send time to the handler, over all samples that count."""
+        return percentiles(sample.latency for sample in self.valid if sample.latency)
+
+    @property
+    def confirm(self) -> Percentiles:
+        """Latency to the confirmation of the publish."""
+        return percentiles(sample.confirm for sample in self.valid if sample.confirm)
+
+    @property
+    def delay(self) -> Percentiles:
+        """Latency to the publish call."""
+        return percentiles(sample.delay for sample in self.valid if sample.delay)
 
     @property
     def duplicates(self) -> int:

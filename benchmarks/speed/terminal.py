@@ -13,7 +13,6 @@ from rich.table import Table
 
 from .formatting import count, deviation, figure, limit, milliseconds
 from .goals import Verdict
-from .latencies import percentiles
 from .results import Cell, Report
 from .workloads import WORKLOADS
 
@@ -112,9 +111,7 @@ def _latencies(report: Report, backend: str) -> Table:
     for cell in report.cells:
         if cell.backend != backend or cell.load is None or not cell.valid:
             continue
-        whole = percentiles(one.latency for one in cell.valid if one.latency)
-        late = percentiles(one.delay for one in cell.valid if one.delay)
-        confirmed = percentiles(one.confirm for one in cell.valid if one.confirm)
+        whole, late, confirmed = cell.latency, cell.delay, cell.confirm
         shown = (whole.p50, whole.p90, whole.p99, whole.p999, late.p99, confirmed.p99)
         figures = [milliseconds(value) for value in shown]
         table.add_row(f"{cell.load:.0%}", count(cell.rate), cell.contestant, *figures)

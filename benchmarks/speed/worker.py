@@ -17,6 +17,7 @@ from anymq import Broker, connect
 
 from .contestant import BenchTopic, Contestant
 from .contestants import contestant
+from .event_loop import loop_factory
 from .jobs import JOBS, JobControl
 from .protocol import Command, Event, Job, JobResult
 
@@ -118,13 +119,8 @@ def _private_output() -> TextIO:
 def main() -> None:
     """Execute commands until standard input is closed."""
     out = _private_output()
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(_main(out))
-    else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_main(out))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_main(out))
 
 
 if __name__ == "__main__":

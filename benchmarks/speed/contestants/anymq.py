@@ -11,7 +11,7 @@ from typing import Any
 from anymq import App, Broker, Idempotency, Topic, connect
 
 from ..contestant import BenchTopic, Contestant, Handle, Item, Publishing
-from ..payload import Order
+from .body import subscriber
 from .durability import DURABILITY
 
 STORE_VARIABLE = "ANYMQ_BENCH_STORE"
@@ -95,26 +95,14 @@ class Anymq(Contestant):
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
         app = App(self.topic.url)
-        enough = asyncio.Event()
-
-        def take(body: bytes) -> None:
-            handle(body)
-            if done():
-                enough.set()
-
-        async def on_body(body: bytes) -> None:
-            take(body)
-
-        async def on_order(order: Order) -> None:
-            take(order.head)
-
+        handler, enough = subscriber(handle, done, typed=typed)
         register: Callable[[Any], Any] = app.subscriber(
             self._anymq_topic,
             group=self.topic.group,
             ordered=self.topic.ordered,
             idempotency=self.idempotency(),
         )
-        register(on_order if typed else on_body)
+        register(handler)
         async with app:
             await enough.wait()
 

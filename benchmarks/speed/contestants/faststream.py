@@ -16,14 +16,13 @@ from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitQueue
 from faststream.redis import RedisBroker, StreamSub
 
 from ..contestant import BenchTopic, Contestant, Handle, Item, Publishing
-from ..payload import Order
 from . import kafka, nats, rabbitmq, redis
 from .address import hosts, plain
+from .body import Handler, subscriber
 from .durability import DURABILITY
 from .headers import CONTENT_TYPE
 
 Send = Callable[[Item], Awaitable[object]]
-Handler = Callable[..., Awaitable[None]]
 
 AT_ONCE = 256
 """Concurrent publishes in place of a batch call, which FastStream lacks."""
@@ -76,21 +75,9 @@ class FastStream(Contestant):
             await broker.stop()
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
-        enough = asyncio.Event()
-
-        def take(body: bytes) -> None:
-            handle(body)
-            if done():
-                enough.set()
-
-        async def on_body(body: bytes) -> None:
-            take(body)
-
-        async def on_order(order: Order) -> None:
-            take(order.head)
-
+        handler, enough = subscriber(handle, done, typed=typed)
         broker = self.broker()
-        self.subscribe(broker, on_order if typed else on_body)
+        self.subscribe(broker, handler)
         await broker.start()
         try:
             await enough.wait()
