@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..driver.records import Rejected
 from ..driver.source import Reader
 from .delivery import Consumer, Delivery
-from .settler import CLOSE_GRACE, BaseSettler, ConsumerContext, Inbox
+from .settler import BaseSettler, ConsumerContext, Inbox
 
 
 class BroadcastSettler(BaseSettler):

@@ -340,7 +340,7 @@ async def test_a_source_is_replaced_after_partitions_were_added(bench: Bench) ->
             await (await anext(deliveries)).ack()
         assert isinstance(broker.driver, KafkaDriver)
         await _add_partitions(broker.driver, bench.name, 4)
-        session = deliveries._session
+        settler = deliveries._fetcher.settler
         assert session is not None
         assert isinstance(session.source, GroupSource)
         fetcher = session.source._reader.consumer._fetcher
@@ -353,7 +353,7 @@ async def test_a_source_is_replaced_after_partitions_were_added(bench: Bench) ->
                 delivery = await anext(deliveries)
                 got.add(delivery.message.body)
                 await delivery.ack()
-        assert deliveries._session is not session
+        assert deliveries._fetcher.settler is not settler
 
 
 async def test_markers_of_transactions_are_no_lag(bench: Bench, driver: KafkaDriver) -> None:

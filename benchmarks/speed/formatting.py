@@ -1,4 +1,4 @@
-"""Figures as text, the same in the terminal and in the report."""
+"""Text form of figures, for the terminal and the report alike."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ NONE = "-"
 
 
 def count(value: float | None) -> str:
-    """Return a number of messages, to three digits that mean something."""
+    """Return a number of messages, rounded to three significant digits."""
     if value is None:
         return NONE
     if value < 1000:
@@ -18,12 +18,12 @@ def count(value: float | None) -> str:
 
 
 def spread(ends: tuple[float, float] | None) -> str:
-    """Return the lowest and the highest."""
+    """Return the lowest and the highest value."""
     return NONE if ends is None else f"{count(ends[0])} to {count(ends[1])}"
 
 
-def swing(middle: float | None, ends: tuple[float, float] | None) -> str:
-    """Return how far the lowest and the highest are from the median; nothing for one round."""
+def deviation(middle: float | None, ends: tuple[float, float] | None) -> str:
+    """Return the deviations of lowest and highest from the median, `-` for a single round."""
     if not middle or ends is None or ends[0] == ends[1]:
         return NONE
     low, high = (round((end / middle - 1) * 100) for end in ends)
@@ -41,10 +41,10 @@ def figure(value: float | None, unit: str) -> str:
 
 
 def limit(goal: Goal) -> str:
-    """Return what a goal wants."""
+    """Return the limit of a goal."""
     number = f"{goal.limit:,.0f}" if goal.limit >= 100 else f"{goal.limit:g}"
     unit = goal.unit if goal.unit == "/s" else f" {goal.unit}"
-    return f"{'at most' if goal.most else 'at least'} {number}{unit}"
+    return f"{'at most' if goal.at_most else 'at least'} {number}{unit}"
 
 
 def milliseconds(value: float | None) -> str:

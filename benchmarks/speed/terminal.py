@@ -1,4 +1,4 @@
-"""What a run shows in the terminal: how far it is, then a table, then the goals."""
+"""Terminal output of a run: progress, tables of results, goals."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from .formatting import count, deviation, figure, limit, milliseconds
 from .goals import Verdict
-from .latencies import percentiles
 from .results import Cell, Report
-from .words import count, figure, limit, milliseconds, swing
 from .workloads import WORKLOADS
 
 
-class Show:
-    """The progress of a run: a bar in a terminal, lines elsewhere."""
+class ProgressDisplay:
+    """The progress of a run: a bar in a terminal, plain lines otherwise."""
 
     def __init__(self, console: Console, progress: Progress | None, seconds: float) -> None:
         self._console = console
         self._progress = progress
         self._task = None if progress is None else progress.add_task("starting", total=seconds)
 
-    def at(self, seconds: float, text: str) -> None:
-        """Say what is being done, so many seconds into the run."""
+    def update(self, seconds: float, text: str) -> None:
+        """Show the current step, `seconds` after the start."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=seconds, description=escape(text))
         else:
@@ -35,19 +34,19 @@ class Show:
 
 
 @contextmanager
-def showing(seconds: float) -> Iterator[Show]:
-    """Show progress on the standard error, for a run that takes about so long."""
+def progress_display(seconds: float) -> Iterator[ProgressDisplay]:
+    """Show progress on standard error for a run of about `seconds`."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Show(console, None, seconds)
+        yield ProgressDisplay(console, None, seconds)
         return
     columns = (SpinnerColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True) as progress:
-        yield Show(console, progress, seconds)
+        yield ProgressDisplay(console, progress, seconds)
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print one table a backend, and what was left out."""
+    """Print one table per backend, and the omitted measurements."""
     for backend in report.backends:
         title = f"{backend.name} {backend.version}".strip()
         here = [cell for cell in report.cells if cell.backend == backend.name]
@@ -55,7 +54,7 @@ def print_report(report: Report, console: Console) -> None:
             console.print(_rates(report, backend.name, title))
         if any(cell.load is not None for cell in here):
             console.print(_latencies(report, backend.name))
-    console.print("messages/s are medians of the rounds; CPU s are those of a million messages.")
+    console.print("messages/s: medians of the rounds; CPU s: per million messages")
     reasons: dict[str, list[str]] = {}
     for one in report.left_out:
         reasons.setdefault(one.why, []).append(one.what)
@@ -83,7 +82,7 @@ def _rates(report: Report, backend: str, title: str) -> Table:
 
 
 def _durabilities(cells: Sequence[Cell]) -> tuple[str, dict[str, str]]:
-    """Return the durability that most have, and those of the contestants that have another."""
+    """Return the most common durability, and the others by contestant."""
     found = {cell.contestant: cell.durability for cell in cells}
     usual = Counter(found.values()).most_common(1)[0][0] if found else ""
     return usual, {name: words for name, words in found.items() if words != usual}
@@ -96,7 +95,7 @@ def _row(report: Report, cell: Cell) -> tuple[str, ...]:
         cell.workload,
         cell.contestant,
         count(cell.rate),
-        swing(cell.rate, cell.spread),
+        deviation(cell.rate, cell.spread),
         figure(report.against_raw(cell), "x"),
         figure(cell.cpu, ""),
         escape("; ".join(notes)),
@@ -104,17 +103,15 @@ def _row(report: Report, cell: Cell) -> tuple[str, ...]:
 
 
 def _latencies(report: Report, backend: str) -> Table:
-    table = Table(title=f"{backend}: end to end, from the intended time of sending, in ms")
+    table = Table(title=f"{backend}: end to end from the intended send time, in ms")
     for name in ("load", "messages/s", "contestant"):
         table.add_column(name, no_wrap=True)
-    for name in ("p50", "p90", "p99", "p99.9", "sent late, p99", "confirmed, p99"):
+    for name in ("p50", "p90", "p99", "p99.9", "send delay, p99", "confirmed, p99"):
         table.add_column(name, justify="right")
     for cell in report.cells:
         if cell.backend != backend or cell.load is None or not cell.valid:
             continue
-        whole = percentiles(one.latency for one in cell.valid if one.latency)
-        late = percentiles(one.delay for one in cell.valid if one.delay)
-        confirmed = percentiles(one.confirm for one in cell.valid if one.confirm)
+        whole, late, confirmed = cell.latency, cell.delay, cell.confirm
         shown = (whole.p50, whole.p90, whole.p99, whole.p999, late.p99, confirmed.p99)
         figures = [milliseconds(value) for value in shown]
         table.add_row(f"{cell.load:.0%}", count(cell.rate), cell.contestant, *figures)
@@ -122,19 +119,19 @@ def _latencies(report: Report, backend: str) -> Table:
 
 
 def print_goals(found: Sequence[Verdict], console: Console) -> None:
-    """Print each goal, its figure, and whether it was reached."""
+    """Print each goal with its limit, figure and verdict."""
     table = Table(title="goals")
     for name in ("backend", "goal"):
         table.add_column(name)
-    for name in ("wanted", "figure", "verdict"):
+    for name in ("limit", "figure", "verdict"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in found:
         style = "green" if one.met else "yellow" if one.passed else "red"
         table.add_row(
             one.goal.backend,
-            one.goal.what,
+            one.goal.name,
             limit(one.goal),
             figure(one.figure, one.goal.unit),
-            f"[{style}]{one.words}[/]",
+            f"[{style}]{one.text}[/]",
         )
     console.print(table)

@@ -1,4 +1,4 @@
-"""When messages are to be sent: fixed beforehand, so that a slow answer postpones nothing."""
+"""The send times of an open-loop load, fixed in advance so that slow answers delay nothing."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from types import TracebackType
 from typing import Self
 
 TICK = 0.001
-"""Seconds between the moments at which something may be due. An event loop's own timers are only
-this exact at best, so what a thread wakes it for is meant to be sent in these small bursts."""
-SOON = 0.05
-SWITCH = 0.0002
+"""Seconds between two send times. Timers of an event loop are no more precise, so a thread wakes
+the loop, and each wake-up sends a small burst."""
+START_DELAY = 0.05
+"""Seconds."""
+SWITCH_INTERVAL = 0.0002
+"""Seconds between thread switches, shorter than `TICK` so that the loop is woken in time."""
 
 
 def schedule(rate: float, count: int) -> Iterator[tuple[float, int]]:
-    """Yield `(seconds from the start, how many messages)`, `count` in all, `rate` a second."""
+    """Yield `(seconds from the start, messages due)` for `count` messages at `rate` messages/s."""
     sent = tick = 0
     while sent < count:
         due = min(count, int((tick + 1) * TICK * rate)) - sent
@@ -29,7 +31,7 @@ def schedule(rate: float, count: int) -> Iterator[tuple[float, int]]:
 
 
 class Ticker:
-    """Iterates over `(intended time in ns of the monotonic clock, how many messages)`, in time."""
+    """Yields `(intended time, messages due)` at each send time, in ns of the monotonic clock."""
 
     def __init__(self, rate: float, count: int) -> None:
         self._rate = rate
@@ -41,7 +43,7 @@ class Ticker:
 
     async def __aenter__(self) -> Self:
         self._interval = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH)
+        sys.setswitchinterval(SWITCH_INTERVAL)
         self._thread.start()
         return self
 
@@ -64,7 +66,7 @@ class Ticker:
         return due
 
     def _tick(self) -> None:
-        start = time.monotonic_ns() + int(SOON * 1e9)
+        start = time.monotonic_ns() + int(START_DELAY * 1e9)
         for after, messages in schedule(self._rate, self._count):
             intended = start + int(after * 1e9)
             time.sleep(max(0.0, (intended - time.monotonic_ns()) / 1e9))

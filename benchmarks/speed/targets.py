@@ -1,19 +1,21 @@
-"""Where a run takes place: servers of the instance `bench`, a file, memory, or somebody's URL."""
+"""Targets of a run: servers of the instance `bench`, a SQLite file, memory, or given URLs."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import psutil
 
-from anymq.driver.registry import load_driver
-from anymq.url import URL
+from anymq import URL
+from anymq.driver import Driver
 from brokers import NAMES, BrokersError, Server, down, server
 
 from .contestants import BACKENDS
@@ -26,7 +28,7 @@ OWN = ("sqlite", "memory")
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A backend at a URL. `server` is ours to look into; None where it is not."""
+    """A backend at a URL. `server` is None unless the run started the server itself."""
 
     backend: str
     url: str
@@ -34,12 +36,12 @@ class Target:
 
     @property
     def shared(self) -> bool:
-        """Whether several processes can use it."""
+        """Whether more than one process can use it."""
         return self.backend != "memory"
 
     def described(self) -> Backend:
-        """Return what is known of it before the first message."""
-        driver = load_driver(URL.parse(self.url).scheme)
+        """Return its description for the report, taken before the first message."""
+        driver = driver_of(self.url)
         items = driver.capabilities.items()
         return Backend(
             name=self.backend,
@@ -51,12 +53,12 @@ class Target:
         )
 
     def cpu(self) -> float | None:
-        """Return the CPU seconds that the server's processes have taken so far."""
+        """Return the CPU seconds used by the server's processes so far, None if unknown."""
         used = [process.cpu_times() for process in self._processes()]
         return sum(times.user + times.system for times in used) if used else None
 
     def memory(self) -> int | None:
-        """Return the resident set of the server's processes, in bytes."""
+        """Return the resident memory of the server's processes in bytes, None if unknown."""
         used = [process.memory_info().rss for process in self._processes()]
         return sum(used) if used else None
 
@@ -78,7 +80,10 @@ class Target:
 def targets(
     backends: Sequence[str], urls: Sequence[str], folder: Path
 ) -> Iterator[tuple[list[Target], list[LeftOut]]]:
-    """Start what is needed, and give all that could be started; ends them again."""
+    """Start the servers of `backends`, yield all usable targets, and stop the servers on exit.
+
+    Also yields the servers that could not be started, with the reason.
+    """
     found = [Target(backend=backend_of(url), url=url) for url in urls]
     found += [Target(backend=one, url=_embedded(one, folder)) for one in backends if one in OWN]
     servers = [server(backend, INSTANCE) for backend in backends if backend in NAMES]
@@ -97,7 +102,7 @@ def targets(
 
 
 def _start(one: Server) -> str:
-    """Start it, empty; return why that was not possible, or nothing."""
+    """Start a server without data; return the reason if that failed, else an empty string."""
     try:
         one.reset()
     except (BrokersError, OSError) as error:
@@ -107,11 +112,41 @@ def _start(one: Server) -> str:
 
 def backend_of(url: str) -> str:
     """Return the name of the backend that serves `url`."""
-    driver = load_driver(URL.parse(url).scheme)
-    backend = driver.__module__.partition(".")[0].removeprefix("anymq_")
+    backend = driver_of(url).__module__.partition(".")[0].removeprefix("anymq_")
     if backend not in BACKENDS:
-        raise SystemExit(f"there are no contestants for {URL.parse(url)}")
+        raise SystemExit(f"no contestant supports {URL.parse(url)}")
     return backend
+
+
+def driver_of(url: str) -> type[Driver]:
+    """Return the driver class installed for the scheme of `url`."""
+    parsed = URL.parse(url)
+    for point in entry_points(group="anymq.adapters", name=parsed.scheme):
+        driver: type[Driver] = point.load()
+        return driver
+    raise SystemExit(f"no installed adapter supports {parsed}")
+
+
+def add_target_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose backends: `--backend` and `--url`."""
+    parser.add_argument(
+        "--backend",
+        action="append",
+        choices=BACKENDS,
+        help="backend to measure on a server of its own; repeatable (all)",
+    )
+    parser.add_argument(
+        "--url",
+        action="append",
+        default=[],
+        help="existing broker to measure instead; its test topics are deleted; repeatable",
+    )
+
+
+def backends_of(options: argparse.Namespace) -> Sequence[str]:
+    """Return the backends chosen by `--backend`; all by default, none if only URLs are given."""
+    found: Sequence[str] = options.backend or ([] if options.url else BACKENDS)
+    return found
 
 
 def _embedded(backend: str, folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""The account of a run finds what was lost, repeated and overtaken, and nothing else."""
+"""The account of a run contains exactly its losses, duplicates and reorders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import chain
 
 import pytest
 
-from benchmarks.speed.counting import Seen, Tally, account, steady_rate
+from benchmarks.speed.accounting import ConsumerReport, Tally, account, steady_rate
 from benchmarks.speed.payload import Bodies, Order, head_of
 
 
@@ -19,52 +19,52 @@ def handled(numbers: Iterable[int], *, count: int, producer: int = 0, keys: int 
     return tally
 
 
-def test_nothing_happened() -> None:
+def test_a_complete_run_has_no_losses_duplicates_or_reorders() -> None:
     tally = handled(range(100), count=100)
     assert tally.done()
-    result = account([tally.seen()], count=100)
+    result = account([tally.report()], count=100)
     assert (result.messages, result.lost, result.duplicates, result.reorders) == (100, 0, 0, 0)
 
 
-def test_what_is_missing_is_lost() -> None:
+def test_missing_messages_are_lost() -> None:
     tally = handled(range(5, 100), count=100)
     assert not tally.done()
-    assert account([tally.seen()], count=100).lost == 5
+    assert account([tally.report()], count=100).lost == 5
 
 
-def test_a_duplicate_does_not_stand_for_what_is_missing() -> None:
+def test_a_duplicate_does_not_replace_a_missing_message() -> None:
     tally = handled([0, 1, 1, 2], count=4)
     assert not tally.done()
     tally.handle(Bodies(0, 64).item(3).body)
     assert tally.done()
-    result = account([tally.seen()], count=4)
+    result = account([tally.report()], count=4)
     assert (result.lost, result.duplicates) == (0, 1)
 
 
-def test_a_repetition_is_no_reorder_and_an_overtaken_one_is() -> None:
-    result = account([handled([0, 1, 0, 3, 2], count=4).seen()], count=4)
+def test_a_duplicate_is_no_reorder_and_an_overtaken_message_is() -> None:
+    result = account([handled([0, 1, 0, 3, 2], count=4).report()], count=4)
     assert (result.reorders, result.duplicates) == (1, 1)
 
 
-def test_keys_have_an_order_each() -> None:
+def test_order_is_counted_per_key() -> None:
     turns = [1, 0, 3, 2, 5, 4]
-    assert account([handled(turns, count=6, keys=2).seen()], count=6).reorders == 0
-    assert account([handled(turns, count=6).seen()], count=6).reorders == 3
+    assert account([handled(turns, count=6, keys=2).report()], count=6).reorders == 0
+    assert account([handled(turns, count=6).report()], count=6).reorders == 3
 
 
 def test_consumers_share_the_messages() -> None:
     one, other = handled(range(0, 100, 2), count=100), handled(range(1, 100, 2), count=100)
-    result = account([one.seen(), other.seen()], count=100)
+    result = account([one.report(), other.report()], count=100)
     assert (result.lost, result.duplicates) == (0, 0)
-    result = account([one.seen(), other.seen(), other.seen()], count=100)
+    result = account([one.report(), other.report(), other.report()], count=100)
     assert (result.lost, result.duplicates) == (0, 50)
 
 
-def test_producers_have_numbers_of_their_own() -> None:
+def test_each_producer_has_its_own_numbers() -> None:
     tally = Tally(producers=2, count=3)
     for item in chain(Bodies(0, 64).items(0, 3), Bodies(1, 64).items(0, 2)):
         tally.handle(item.body)
-    result = account([tally.seen()], count=3)
+    result = account([tally.report()], count=3)
     assert (result.messages, result.lost) == (6, 1)
 
 
@@ -73,23 +73,23 @@ def test_typed_messages_are_counted_by_their_field() -> None:
     for item in Bodies(0, 256, typed=True).items(0, 3):
         tally.handle(Order.model_validate_json(item.body).head)
     assert tally.done()
-    assert account([tally.seen()], count=3).lost == 0
+    assert account([tally.report()], count=3).lost == 0
 
 
 @pytest.mark.parametrize("typed", [False, True])
 @pytest.mark.parametrize("size", [256, 4096, 65536])
-def test_bodies_have_the_size_and_the_head(size: int, typed: bool) -> None:
+def test_bodies_have_the_given_size_and_head(size: int, typed: bool) -> None:
     body = Bodies(7, size, typed=typed).item(41, 12345).body
     assert len(body) == size
     head = Order.model_validate_json(body).head if typed else body
     assert head_of(head, typed=typed) == (7, 41, 12345)
 
 
-def test_the_rate_is_that_between_a_tenth_and_nine_tenths() -> None:
+def test_the_rate_is_measured_between_a_tenth_and_nine_tenths() -> None:
     second = 1_000_000_000
-    # Ten messages a mark: slow to begin with, then a mark a second, at last a burst.
+    # Ten messages per mark: a slow start, then one mark per second, finally a burst.
     marks = [50 * second, *(second * (50 + n) for n in range(1, 9)), 58 * second + 1]
-    seen = Seen(counts=[], reorders=0, marks=marks, step=10)
+    seen = ConsumerReport(counts=[], reorders=0, marks=marks, step=10)
     assert steady_rate([seen]) == pytest.approx(10.0)
     assert steady_rate([seen, seen]) == pytest.approx(20.0)
-    assert steady_rate([Seen(counts=[], reorders=0, marks=[], step=10)]) is None
+    assert steady_rate([ConsumerReport(counts=[], reorders=0, marks=[], step=10)]) is None

@@ -1,4 +1,4 @@
-"""The brokers' own tools, which take their turns in the rounds though they are no contestants."""
+"""Rounds of the brokers' own tools, which are measured beside the contestants."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from brokers import BrokersError
 
 from .contestants.native import Native, ToolFailed, natives
+from .environment import Environment
 from .results import Cell, LeftOut, Sample
-from .stage import Stage
 from .workloads import Workload
 
 ROUNDS = 3
 SECONDS = 1.0
 LEAST = 20_000
-"""Messages: a virtual machine has to get warm."""
-PLACES = {"publish-many": "publish", "consume": "consume"}
-"""The workloads that they are comparable with, and what they do for each."""
+"""Fewest messages, because a virtual machine needs a warm-up."""
+COMPARED = {"publish-many": "publish", "consume": "consume"}
+"""Step of a tool, by the workload it is compared with."""
 
 
 @dataclass
 class Tool:
-    """One tool, and its cells by what it does."""
+    """One tool, with a result cell for each of its steps."""
 
     native: Native
     cells: dict[str, Cell]
@@ -31,16 +31,18 @@ class Tool:
     count: int = LEAST
 
     def size(self, speeds: Iterable[float]) -> None:
-        """Choose how many messages it gets, from how fast the contestants are."""
+        """Choose the message count from the rates of the contestants."""
         fastest = max(speeds, default=0.0)
-        self.count = min(self.workload.most, max(LEAST, int(fastest * SECONDS)))
+        self.count = min(self.workload.max_messages, max(LEAST, int(fastest * SECONDS)))
 
 
-async def tools(stage: Stage, workloads: Sequence[Workload], left_out: list[LeftOut]) -> list[Tool]:
-    """Install the tools of this backend, where they have a part in `workloads`."""
+async def tools(
+    environment: Environment, workloads: Sequence[Workload], left_out: list[LeftOut]
+) -> list[Tool]:
+    """Install and return the tools of this backend that are comparable in `workloads`."""
     found: list[Tool] = []
-    comparable = [workload for workload in workloads if workload.name in PLACES]
-    for kind in natives(stage.target.backend) if comparable else ():
+    comparable = [workload for workload in workloads if workload.name in COMPARED]
+    for kind in natives(environment.target.backend) if comparable else ():
         what = f"{kind.backend}: {kind.name}"
         if missing := kind.missing():
             left_out.append(LeftOut(what=what, why=f"needs {missing}"))
@@ -51,28 +53,28 @@ async def tools(stage: Stage, workloads: Sequence[Workload], left_out: list[Left
         except (BrokersError, OSError) as error:
             left_out.append(LeftOut(what=what, why=str(error)))
             continue
-        cells = {PLACES[workload.name]: _cell(kind, workload) for workload in comparable}
+        cells = {COMPARED[workload.name]: _cell(kind, workload) for workload in comparable}
         found.append(Tool(native, cells, comparable[0]))
     return found
 
 
-async def play(stage: Stage, tool: Tool, round: int) -> None:
-    """Let it publish and consume once; what fails is noted in the cells."""
-    place = stage.place(tool.workload)
+async def measure(environment: Environment, tool: Tool, round: int) -> None:
+    """Run the tool's publish and consume steps once; failures are recorded in its cells."""
+    topic = environment.new_topic(tool.workload)
     doing = "publish"
     try:
-        await tool.native.prepare(place)
-        rate = await tool.native.publish(place, count=tool.count, size=tool.workload.size)
+        await tool.native.prepare(topic)
+        rate = await tool.native.publish(topic, count=tool.count, size=tool.workload.size)
         _note(tool, doing, rate, round)
         doing = "consume"
         if doing in tool.cells:
-            rate = await tool.native.consume(place, count=tool.count)
+            rate = await tool.native.consume(topic, count=tool.count)
             _note(tool, doing, rate, round)
     except (ToolFailed, OSError) as error:
         if doing in tool.cells:
             tool.cells[doing].failures.append(str(error))
     finally:
-        await stage.sweep(place)
+        await environment.delete_topic(topic)
 
 
 def _note(tool: Tool, doing: str, rate: float | None, round: int) -> None:
@@ -87,5 +89,5 @@ def _cell(kind: type[Native], workload: Workload) -> Cell:
         workload=workload.name,
         contestant=kind.name,
         durability=kind.durability,
-        how=f"{kind.how}; the rate is what the tool itself says",
+        how=f"{kind.how}; the rate is the one that the tool reports",
     )

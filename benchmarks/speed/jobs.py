@@ -1,4 +1,4 @@
-"""What a worker does for a job: publish, at full speed or at fixed times, or consume."""
+"""The jobs of a worker: prepare, connect, publish at full speed or on a schedule, consume."""
 
 from __future__ import annotations
 
@@ -9,59 +9,59 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from .accounting import Tally
 from .contestant import Contestant, Item, Publishing
-from .counting import Tally
-from .job import Done, Job, Task
 from .latencies import encoded
-from .pace import Ticker
 from .payload import Bodies, head_of
+from .protocol import Job, JobResult, Task
+from .schedule import Ticker
 from .usage import Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Control:
-    """How a job and who gave it speak to each other."""
+class JobControl:
+    """Callbacks and events between a job and the worker that runs it."""
 
     begin: Callable[[], Awaitable[None]]
-    """Says that all is ready, and returns when the clock shall start."""
+    """Reports that the job is ready; returns when the timed part may start."""
     progress: Callable[[int], None]
-    """Says how many have been handled so far."""
+    """Reports the number of messages handled so far."""
     stop: asyncio.Event
-    """Set when the job shall end and report."""
+    """Set to make the job end and report."""
 
 
-WARM = 20
-"""Messages, the first of a producer, that are published before the clock starts."""
-CHUNK = 100_000
-"""How many messages are made at a time."""
-EVERY = 0.1
-"""Seconds between two words on the progress."""
-LOOK = 0.02
-"""Seconds after which, at most, it is said that all has come."""
+WARM_UP_MESSAGES = 20
+"""First messages of a producer, published before timing starts."""
+CHUNK_MESSAGES = 100_000
+"""Messages created at a time, outside the timed part."""
+PROGRESS_INTERVAL = 0.1
+"""Seconds between two progress reports."""
+POLL_INTERVAL = 0.02
+"""Longest delay in seconds before the last message is reported."""
 
 
-async def prepare(contestant: Contestant, job: Job, control: Control) -> Done:
-    """Make the topic and the group."""
+async def prepare(contestant: Contestant, job: Job, control: JobControl) -> JobResult:
+    """Create the topic and the group."""
     await contestant.prepare()
-    return Done()
+    return JobResult()
 
 
-async def connect(contestant: Contestant, job: Job, control: Control) -> Done:
-    """Measure how long opening a producer takes."""
+async def connect(contestant: Contestant, job: Job, control: JobControl) -> JobResult:
+    """Measure the time to open a producer."""
     began = time.perf_counter()
     async with contestant.publishing():
         seconds = time.perf_counter() - began
-    return Done(seconds=seconds)
+    return JobResult(seconds=seconds)
 
 
-async def publish(contestant: Contestant, job: Job, control: Control) -> Done:
-    """Publish all as fast as the contestant can. Making the messages is not timed."""
+async def publish(contestant: Contestant, job: Job, control: JobControl) -> JobResult:
+    """Publish all messages at full speed; creating them is not timed."""
     bodies = Bodies(job.producer, job.size, typed=job.typed, keys=job.keys)
-    warm = min(WARM, job.count)
-    marks = Marks(job.count - warm)
+    warm = min(WARM_UP_MESSAGES, job.count)
+    marks = ProgressMarks(job.count - warm)
     async with contestant.publishing() as publishing:
-        await _send(publishing, bodies.items(0, warm), job, Marks(warm))
-        chunk = bodies.items(warm, min(CHUNK, job.count - warm))
+        await _send(publishing, bodies.items(0, warm), job, ProgressMarks(warm))
+        chunk = bodies.items(warm, min(CHUNK_MESSAGES, job.count - warm))
         await control.begin()
         seconds = making = 0.0
         async with Usage(marks.share) as usage:
@@ -72,15 +72,15 @@ async def publish(contestant: Contestant, job: Job, control: Control) -> Done:
                 seconds += time.perf_counter() - began
                 first += len(chunk)
                 began = time.process_time()
-                chunk = bodies.items(first, min(CHUNK, job.count - first))
+                chunk = bodies.items(first, min(CHUNK_MESSAGES, job.count - first))
                 making += time.process_time() - began
     done = usage.report(job.count - warm)
     found = {"marks": marks.times, "seconds": seconds, "cpu": done.cpu - making}
     return done.model_copy(update=found)
 
 
-class Marks:
-    """Notes the time at each hundredth of `count` confirmed messages."""
+class ProgressMarks:
+    """The times at which each hundredth of `count` messages was confirmed."""
 
     def __init__(self, count: int) -> None:
         self.times: list[int] = []
@@ -89,7 +89,7 @@ class Marks:
         self._confirmed = 0
 
     def add(self, confirmed: int) -> None:
-        """Note that so many more are confirmed."""
+        """Record that `confirmed` more messages are confirmed."""
         before = self._confirmed // self._step
         self._confirmed += confirmed
         passed = self._confirmed // self._step - before
@@ -97,11 +97,13 @@ class Marks:
             self.times += [time.monotonic_ns()] * passed
 
     def share(self) -> float:
-        """Return the share that is confirmed, from 0 to 1."""
+        """Return the confirmed share, from 0 to 1."""
         return self._confirmed / max(1, self._count)
 
 
-async def _send(publishing: Publishing, items: Sequence[Item], job: Job, marks: Marks) -> None:
+async def _send(
+    publishing: Publishing, items: Sequence[Item], job: Job, marks: ProgressMarks
+) -> None:
     if job.many:
         for start in range(0, len(items), job.batch):
             batch = items[start : start + job.batch]
@@ -114,16 +116,16 @@ async def _send(publishing: Publishing, items: Sequence[Item], job: Job, marks: 
             group.create_task(_one_by_one(publishing, rest, marks))
 
 
-async def _one_by_one(publishing: Publishing, items: Iterator[Item], marks: Marks) -> None:
+async def _one_by_one(publishing: Publishing, items: Iterator[Item], marks: ProgressMarks) -> None:
     for item in items:
         await publishing.one(item)
         marks.add(1)
 
 
-async def pace(contestant: Contestant, job: Job, control: Control) -> Done:
-    """Publish each message at its time, whatever has become of those before it.
+async def scheduled_publish(contestant: Contestant, job: Job, control: JobControl) -> JobResult:
+    """Publish each message at its scheduled time, regardless of the confirmation of earlier ones.
 
-    The first ones are sent beforehand, to see that the consumer is there.
+    The first messages are published before, to check that the consumer receives them.
     """
     bodies = Bodies(job.producer, job.size, typed=job.typed, keys=job.keys)
     delays, confirms = array("q"), array("q")
@@ -135,9 +137,9 @@ async def pace(contestant: Contestant, job: Job, control: Control) -> Done:
         if number >= job.skip:
             confirms.append(time.monotonic_ns() - intended)
 
-    warm = min(WARM, job.count)
+    warm = min(WARM_UP_MESSAGES, job.count)
     async with contestant.publishing() as publishing:
-        await _send(publishing, bodies.items(0, warm), job, Marks(warm))
+        await _send(publishing, bodies.items(0, warm), job, ProgressMarks(warm))
         await control.begin()
         async with Usage(lambda: len(confirms) / job.count) as usage:
             first = warm
@@ -150,8 +152,8 @@ async def pace(contestant: Contestant, job: Job, control: Control) -> Done:
     return done.model_copy(update={"delay": encoded(delays), "confirm": encoded(confirms)})
 
 
-async def consume(contestant: Contestant, job: Job, control: Control) -> Done:
-    """Handle and ack until everything has come, or until told to stop."""
+async def consume(contestant: Contestant, job: Job, control: JobControl) -> JobResult:
+    """Handle and acknowledge messages until all have been handled or the job is stopped."""
     tally = Tally(producers=job.producers, count=job.count, keys=job.keys, typed=job.typed)
     latencies = array("q")
 
@@ -174,26 +176,26 @@ async def consume(contestant: Contestant, job: Job, control: Control) -> Done:
         with suppress(asyncio.CancelledError):
             await consuming
     done = usage.report(tally.handled)
-    found = {"seen": tally.seen(), "latency": encoded(latencies) if job.timed else None}
+    found = {"deliveries": tally.report(), "latency": encoded(latencies) if job.timed else None}
     return done.model_copy(update=found)
 
 
-async def _watch(tally: Tally, control: Control) -> None:
+async def _watch(tally: Tally, control: JobControl) -> None:
     loop = asyncio.get_running_loop()
     said = loop.time()
-    whole = False
+    complete = False
     while True:
-        await asyncio.sleep(LOOK)
-        came = tally.handled >= tally.expected
-        if came > whole or loop.time() - said >= EVERY:
-            whole, said = came, loop.time()
+        await asyncio.sleep(POLL_INTERVAL)
+        all_handled = tally.handled >= tally.expected
+        if all_handled > complete or loop.time() - said >= PROGRESS_INTERVAL:
+            complete, said = all_handled, loop.time()
             control.progress(tally.handled)
 
 
-ROLES: dict[Task, Callable[[Contestant, Job, Control], Awaitable[Done]]] = {
+JOBS: dict[Task, Callable[[Contestant, Job, JobControl], Awaitable[JobResult]]] = {
     "prepare": prepare,
     "publish": publish,
-    "pace": pace,
+    "scheduled_publish": scheduled_publish,
     "consume": consume,
     "connect": connect,
 }

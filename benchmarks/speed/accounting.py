@@ -1,6 +1,6 @@
-"""Sequence accounting: what was lost, repeated or overtaken, from the heads of what was handled.
+"""Delivery accounting: losses, duplicates and reorders, from the heads of handled bodies.
 
-It takes six bytes a message (twelve of a typed one), made before the clock starts.
+It needs six bytes a message (twelve for typed ones), allocated before timing starts.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from collections.abc import Iterable, Sequence
 from pydantic import BaseModel
 
 MARKS = 200
-"""How many times a run notes how far it is."""
+"""Number of times that a consumer records its progress in a run."""
 
 ID = struct.Struct("<HI")
-"""How `HEAD` begins: producer and number."""
+"""The first fields of `HEAD`: producer and number."""
 
 
 class Account(BaseModel):
-    """What became of the messages of one run, over all its consumers."""
+    """The deliveries of one run, over all its consumers."""
 
     messages: int
     """Published and confirmed."""
     lost: int
     duplicates: int
     reorders: int
-    """First deliveries, within one consumer, that came after a later message of their lane."""
+    """First deliveries within one consumer that followed a later message of their lane."""
 
 
-class Seen(BaseModel):
-    """What one consumer reports: how often it had each number of each producer."""
+class ConsumerReport(BaseModel):
+    """The report of one consumer: its number of deliveries of each message of each producer."""
 
     counts: list[str]
     reorders: int
@@ -44,10 +44,10 @@ class Seen(BaseModel):
 
 
 class Tally:
-    """Notes what one consumer is handed. `handle` is the trivial handler of every contestant.
+    """Records the deliveries of one consumer. `handle` is the trivial handler of every contestant.
 
-    There are `producers`, each with the numbers below `count`; a lane is a producer and, with
-    `keys`, a key. While the clock runs the heads are only copied; they are read afterwards.
+    Each of `producers` numbers its messages from 0 to `count - 1`. A lane is a producer and, with
+    `keys`, a key. Heads are only copied during the timed part and evaluated afterwards.
     """
 
     def __init__(self, *, producers: int, count: int, keys: int = 0, typed: bool = False) -> None:
@@ -59,7 +59,7 @@ class Tally:
         self._lanes = max(1, keys)
         self._typed = typed
         self._width = ID.size * (2 if typed else 1)
-        # Written to, so that it is resident memory before the clock starts.
+        # Written to, so that it is resident memory before timing starts.
         self._heads = bytearray(b"\xff") * (self._width * self.expected)
         self._place = 0
         self._mark = self.step * self._width
@@ -67,11 +67,11 @@ class Tally:
 
     @property
     def handled(self) -> int:
-        """How many deliveries there were."""
+        """Number of deliveries so far."""
         return self._place // self._width
 
     def handle(self, body: bytes) -> None:
-        """Note one delivery."""
+        """Record one delivery."""
         start = self._place
         self._place = place = start + self._width
         self._heads[start:place] = body[: self._width]
@@ -80,18 +80,18 @@ class Tally:
             self.marks.append(time.monotonic_ns())
 
     def done(self) -> bool:
-        """Whether every message has come."""
+        """Return whether every message has been delivered."""
         if self._place < self._enough:
             return False
         missing = self.expected - sum(map(bool, b"".join(self._read()[0])))
         self._enough = self._place + missing * self._width
         return not missing
 
-    def seen(self) -> Seen:
+    def report(self) -> ConsumerReport:
         """Return the report of this consumer."""
         counts, reorders = self._read()
         packed = [base64.b64encode(zlib.compress(bytes(one))).decode() for one in counts]
-        return Seen(counts=packed, reorders=reorders, marks=self.marks, step=self.step)
+        return ConsumerReport(counts=packed, reorders=reorders, marks=self.marks, step=self.step)
 
     def _read(self) -> tuple[list[bytearray], int]:
         counts = [bytearray(self._count) for _ in range(self._producers)]
@@ -109,8 +109,8 @@ class Tally:
         return counts, reorders
 
 
-def account(reports: Sequence[Seen], *, count: int) -> Account:
-    """Put together what the consumers of one group saw of `count` messages a producer."""
+def account(reports: Sequence[ConsumerReport], *, count: int) -> Account:
+    """Combine the reports of a group's consumers, for `count` messages per producer."""
     lost = duplicates = messages = 0
     for packed in zip(*(report.counts for report in reports), strict=True):
         messages += count
@@ -130,11 +130,13 @@ def _summed(packed: Iterable[str]) -> Iterable[int]:
     return lists[0] if len(lists) == 1 else map(sum, zip(*lists, strict=True))
 
 
-def steady_rate(reports: Sequence[Seen], *, first: float = 0.1, last: float = 0.9) -> float | None:
-    """Return messages a second between these shares of all that was handled.
+def steady_rate(
+    reports: Sequence[ConsumerReport], *, first: float = 0.1, last: float = 0.9
+) -> float | None:
+    """Return the rate in messages/s between the shares `first` and `last` of all deliveries.
 
-    Neither the start of the consumers nor the emptying of their buffers is part of it. None where
-    there are too few marks to say.
+    This excludes starting the consumers and emptying their buffers. Return None if there are too
+    few marks.
     """
     marks = sorted((mark, report.step) for report in reports for mark in report.marks)
     total = sum(step for _, step in marks)

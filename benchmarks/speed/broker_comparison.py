@@ -1,20 +1,19 @@
-"""Which broker for me? What was measured and what anymq declares of each, side by side."""
+"""Comparison of the brokers: measured figures and declared abilities, side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .latencies import percentiles
+from .formatting import count, figure, mebibytes, milliseconds
 from .results import Backend, Cell, Report
-from .words import count, figure, mebibytes, milliseconds
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the comparison: a text for each backend, and which of them are the best.
+    """One line of the comparison: a text per backend, and the indices of the best ones.
 
-    `notes` belong beside the texts, `behind` is what has to be known before relying on them.
+    `notes` are shown beside the texts; `behind` are the caveats, shown in a table of their own.
     """
 
     name: str
@@ -27,19 +26,19 @@ class Line:
 ABILITIES = {
     "persistent": "survives a restart",
     "processes": "shared by processes",
-    "ordered": "order of a key over all consumers",
-    "replay": "read again: replay, seek",
+    "ordered": "per-key order over all consumers",
+    "replay": "replay and seek",
     "retention": "retention by age and size",
     "delayed_publish": "delayed messages",
     "delayed_nack": "retry after a delay",
-    "attempt_count": "counts attempts, also crashed ones",
-    "dead_letters": "dead letters without a window for loss",
-    "publish_dedup": "a repeated publish is stored once",
+    "attempt_count": "counts attempts, including crashed ones",
+    "dead_letters": "dead letters without a loss window",
+    "publish_dedup": "deduplicates repeated publishes",
 }
 
 
 def comparison(report: Report) -> list[Line]:
-    """Return the lines of the page, in its order."""
+    """Return the lines in the order of the page."""
     lines = [
         _rates(report, "publish one by one, messages/s", "publish"),
         _rates(report, "publish in batches, messages/s", "publish-many"),
@@ -73,8 +72,7 @@ def _latency(report: Report, percent: str) -> Line:
 def _percentile(cell: Cell | None, percent: str) -> float | None:
     if cell is None or not cell.valid:
         return None
-    whole = percentiles(one.latency for one in cell.valid if one.latency)
-    value: float | None = getattr(whole, percent)
+    value: float | None = getattr(cell.latency, percent)
     return value
 
 
@@ -90,7 +88,7 @@ def _words(name: str, report: Report, text: Callable[[Backend], str]) -> Line:
 
 
 def _cost(report: Report) -> list[Line]:
-    """What it takes to run it: processes, memory, CPU time."""
+    """Return the lines on operating cost: processes, memory, CPU time."""
     embedded = ("sqlite", "memory")
     runs = ["nothing" if one.name in embedded else "a server" for one in report.backends]
     idle = [one.idle_memory for one in report.backends]
@@ -99,11 +97,11 @@ def _cost(report: Report) -> list[Line]:
     client = [_cpu(report, one.name, server=False) for one in report.backends]
     blank = _blank(report)
     return [
-        Line("to be run beside the application", tuple(runs), blank),
+        Line("runs beside the application", tuple(runs), blank),
         Line("memory of the server, idle", tuple(map(mebibytes, idle)), blank),
         Line("memory of the server, after the run", tuple(map(mebibytes, after)), blank),
-        Line("CPU seconds of the server a million messages", _seconds(server), blank),
-        Line("CPU seconds of a consumer a million messages", _seconds(client), blank),
+        Line("CPU seconds of the server per million messages", _seconds(server), blank),
+        Line("CPU seconds of a consumer per million messages", _seconds(client), blank),
     ]
 
 
@@ -123,7 +121,7 @@ def _blank(report: Report) -> tuple[str, ...]:
 
 
 def _highest(report: Report, values: list[float | None]) -> frozenset[int]:
-    """Return where the highest value is, of the backends that survive a restart."""
+    """Return the indices of the highest value among backends that survive a restart."""
     lasting = [one.capabilities["persistent"][0] != "unsupported" for one in report.backends]
     known = {
         place: value
