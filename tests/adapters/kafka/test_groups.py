@@ -341,9 +341,9 @@ async def test_a_source_is_replaced_after_partitions_were_added(bench: Bench) ->
         assert isinstance(broker.driver, KafkaDriver)
         await _add_partitions(broker.driver, bench.name, 4)
         settler = deliveries._fetcher.settler
-        assert session is not None
-        assert isinstance(session.source, GroupSource)
-        fetcher = session.source._reader.consumer._fetcher
+        assert settler is not None
+        assert isinstance(settler.source, GroupSource)
+        fetcher = settler.source._reader.consumer._fetcher
         assert fetcher is not None
         fetcher._fetch_task.cancel()
         await broker.publish_many(topic, [str(n) for n in range(20)], key=lambda body: body)
