@@ -12,7 +12,7 @@ import pytest
 from anymq.driver import Begun, Due, Listener, Received, SourceLost
 from anymq.driver.ordered import LeasedSource, cursor_of, seek, state
 from anymq.driver.ordered.log import Cell
-from anymq.driver.ordered.source import WINDOW
+from anymq.driver.ordered.source import MAX_READ_AHEAD
 from anymq.errors import NotFound, StateError
 
 from .simulated import LEASE, Broker, Process, ProcessClock, SimulatedLog, nack, spec_of
@@ -231,14 +231,14 @@ async def test_acks_in_any_order_are_remembered_in_one_write() -> None:
 
 async def test_a_stuck_record_is_overtaken_by_a_window_only() -> None:
     broker = Broker(1)
-    broker.publish(0, 3 * WINDOW)
+    broker.publish(0, 3 * MAX_READ_AHEAD)
     member = await joined(broker)
     (stuck,) = await member.receive(1)
     seen = 1
     while records := await member.receive(200):
         seen += len(records)
         await member.source.ack(records)
-    assert WINDOW <= seen < WINDOW + 200
+    assert MAX_READ_AHEAD <= seen < MAX_READ_AHEAD + 200
     await member.source.ack([stuck])
     assert (await member.receive())[0].position == f"0-{seen}"
     member.crash()
@@ -252,7 +252,7 @@ async def test_nothing_is_undelivered_while_the_window_is_full(
 ) -> None:
     """What waits behind a stuck record is not for the log to deliver."""
     broker = Broker(1)
-    broker.publish(0, 2 * WINDOW)
+    broker.publish(0, 2 * MAX_READ_AHEAD)
     member = await joined(broker)
 
     async def something() -> object:
@@ -261,7 +261,7 @@ async def test_nothing_is_undelivered_while_the_window_is_full(
     monkeypatch.setattr(member.log, "undelivered", something)
     (stuck,) = await member.receive(1)
     assert await member.source.undelivered() == "something"
-    while records := await member.receive(WINDOW, 0.1):
+    while records := await member.receive(MAX_READ_AHEAD, 0.1):
         await passing(broker, member.source.ack(records))
     assert await member.source.undelivered() is None
     await passing(broker, member.source.ack([stuck]))

@@ -1,11 +1,12 @@
-"""Ordered groups on brokers that have only logs and compare-and-set.
+"""Ordered groups for brokers that offer only logs and compare-and-set.
 
 ::
 
     source = LeasedSource(log, spec, listener, clock)   # log: the adapter's PartitionedLog
-    await source.start()                                # the group exists; records may be received
+    await source.start()                                # the group exists from now on
 
-`state`, `describe`, `seek` and `cursor_of` are for `Driver.describe_group` and `Driver.seek`.
+An adapter uses `state`, `describe`, `seek` and `cursor_of` for `Driver.describe_group` and
+`Driver.seek`.
 """
 
 from .describe import describe

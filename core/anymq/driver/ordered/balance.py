@@ -1,8 +1,9 @@
-"""Who should read which partition: decided by every member for itself, from the same cells.
+"""Decentralised partition balancing: every member decides for itself from the same lease records.
 
-A partition is asked for when its owner has at least two more than the asker, and given up on the
-same condition: when everybody has done so, the shares differ by one at most, and nothing moves any
-more. A member that finds nothing to ask for needs no place in anybody's books.
+A member requests a partition from an owner that has at least two more than itself. The owner grants
+it on the same condition. Shares then differ by at most one, and nothing moves. A member that has
+nothing to request appears in no lease record, so members beyond the partition count need no
+registration.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class PartitionView:
-    """A partition as a member sees it.
+    """One partition from the viewpoint of a member.
 
-    `owner` is empty unless somebody alive reads it. `wanted` asks an owner for it; without an
-    owner it is kept for `wanted`, and without both it is anybody's.
+    `owner` is empty unless a live member owns the partition. `wanted` requests it from its owner;
+    without an owner, the partition is reserved for `wanted`. If both are empty, any member may take
+    it.
     """
 
     owner: str = ""
@@ -27,77 +29,79 @@ class PartitionView:
 
 @dataclass(slots=True)
 class Moves:
-    """What a member should do now: take, ask for, give up, and what it should not give up."""
+    """The partitions that a member takes, requests, grants and refuses to grant."""
 
     take: set[int] = field(default_factory=set)
-    ask: set[int] = field(default_factory=set)
-    give: set[int] = field(default_factory=set)
+    request: set[int] = field(default_factory=set)
+    grant: set[int] = field(default_factory=set)
     refuse: set[int] = field(default_factory=set)
 
 
-def plan(views: Mapping[int, PartitionView], me: str) -> Moves:
-    """Return what `me` should do about the partitions `views`."""
-    decided = Moves()
+def plan(views: Mapping[int, PartitionView], member: str) -> Moves:
+    """Return the moves that `member` makes now."""
+    moves = Moves()
     shares = Counter(view.owner or view.wanted for view in views.values())
     del shares[""]
-    _take(views, me, shares, decided)
-    _give(views, me, shares, decided)
-    _ask(views, me, shares, decided)
-    return decided
+    _take(views, member, shares, moves)
+    _grant(views, member, shares, moves)
+    _request(views, member, shares, moves)
+    return moves
 
 
 def _take(
-    views: Mapping[int, PartitionView], me: str, shares: Counter[str], decided: Moves
+    views: Mapping[int, PartitionView], member: str, shares: Counter[str], moves: Moves
 ) -> None:
-    """Take what is kept for me, and of what is anybody's a fair share."""
-    members = {me, *shares, *(view.wanted for view in views.values() if view.wanted)}
+    """Take the partitions reserved for `member`, and a fair share of the free ones."""
+    members = {member, *shares, *(view.wanted for view in views.values() if view.wanted)}
     fair = -(-len(views) // len(members))
     for number, view in views.items():
         if view.owner:
             continue
-        if view.wanted == me:
-            decided.take.add(number)
-        elif not view.wanted and shares[me] < fair:
-            decided.take.add(number)
-            shares[me] += 1
+        if view.wanted == member:
+            moves.take.add(number)
+        elif not view.wanted and shares[member] < fair:
+            moves.take.add(number)
+            shares[member] += 1
 
 
-def _give(
-    views: Mapping[int, PartitionView], me: str, shares: Counter[str], decided: Moves
+def _grant(
+    views: Mapping[int, PartitionView], member: str, shares: Counter[str], moves: Moves
 ) -> None:
-    """Give to those that ask and have less, the poorest first."""
-    asked = {number for number, view in views.items() if view.owner == me and view.wanted}
-    while asked:
-        number = min(asked, key=lambda number: (shares[views[number].wanted], number))
-        asked.remove(number)
-        asker = views[number].wanted
-        if asker != me and shares[me] >= shares[asker] + 2:
-            decided.give.add(number)
-            shares[me] -= 1
-            shares[asker] += 1
+    """Grant requests of members that have at least two fewer, the smallest share first."""
+    requested = {number for number, view in views.items() if view.owner == member and view.wanted}
+    while requested:
+        number = min(requested, key=lambda number: (shares[views[number].wanted], number))
+        requested.remove(number)
+        requester = views[number].wanted
+        if requester != member and shares[member] >= shares[requester] + 2:
+            moves.grant.add(number)
+            shares[member] -= 1
+            shares[requester] += 1
         else:
-            decided.refuse.add(number)
+            moves.refuse.add(number)
 
 
-def _ask(views: Mapping[int, PartitionView], me: str, shares: Counter[str], decided: Moves) -> None:
-    """Ask the richest for one after the other, as if all that has been asked for were given."""
-    left: dict[str, list[int]] = {}
+def _request(
+    views: Mapping[int, PartitionView], member: str, shares: Counter[str], moves: Moves
+) -> None:
+    """Request partitions from the largest owners, as if every open request were granted."""
+    available: dict[str, list[int]] = {}
     for number, view in views.items():
-        if view.owner in ("", me):
+        if view.owner in ("", member):
             continue
         if view.wanted:
             shares[view.owner] -= 1
             shares[view.wanted] += 1
         else:
-            left.setdefault(view.owner, []).append(number)
-    while left:
-        richest = max(left, key=lambda owner: shares[owner])
-        if shares[richest] < shares[me] + 2:
+            available.setdefault(view.owner, []).append(number)
+    while available:
+        largest = max(available, key=lambda owner: shares[owner])
+        if shares[largest] < shares[member] + 2:
             return
-        number = random.choice(left[richest])
-        left[richest].remove(number)
-        if not left[richest]:
-            del left[richest]
-        decided.ask.add(number)
-        shares[richest] -= 1
-        shares[me] += 1
+        number = random.choice(available[largest])
+        available[largest].remove(number)
+        if not available[largest]:
+            del available[largest]
+        moves.request.add(number)
+        shares[largest] -= 1
+        shares[member] += 1

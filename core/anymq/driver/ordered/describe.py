@@ -1,4 +1,4 @@
-"""`GroupInfo` of an ordered group: the same from the same states, on every backend."""
+"""`GroupInfo` of an ordered group, computed from its partition states on every backend."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def describe(
 ) -> GroupInfo:
     """Describe an ordered group.
 
-    The adapter says what only the broker knows: the `lags` by partition, the age of the oldest
-    record that is not done, and the `members` that are present, with their hosts. A
-    member that owns a partition is listed whether it is among them or not. What failed stays in
-    flight with the owner of its partition, so nothing waits.
+    The adapter passes the values that only the broker knows: the `lags` by partition, the age of
+    the oldest unsettled record, and the `members` that are connected, with their hosts. An owner of
+    a partition is listed even if it is not among `members`. A failed record stays in flight with
+    the owner of its partition, so `waiting` is always 0.
     """
     in_flight = sum(state.in_flight for state in states.values())
     known = [lags[number] for number in states]
@@ -46,11 +46,11 @@ def describe(
 
 
 def _members(
-    present: Iterable[MemberInfo], states: Mapping[int, PartitionState]
+    connected: Iterable[MemberInfo], states: Mapping[int, PartitionState]
 ) -> tuple[MemberInfo, ...]:
     owners = {state.owner for state in states.values() if state.owner}
     listed = {name: MemberInfo(name=name) for name in owners}
-    listed |= {member.name: member for member in present}
+    listed |= {member.name: member for member in connected}
     return tuple(_with_share(listed[name], states) for name in sorted(listed))
 
 
@@ -61,11 +61,11 @@ def _with_share(member: MemberInfo, states: Mapping[int, PartitionState]) -> Mem
 
 
 def _poison(states: Mapping[int, PartitionState]) -> tuple[PoisonInfo, ...]:
-    """List what was tried more than once and is not done."""
+    """Return the unsettled records with more than one attempt."""
     found = [
-        PoisonInfo(position=place, attempts=number, member=state.owner)
+        PoisonInfo(position=position, attempts=attempts, member=state.owner)
         for state in states.values()
-        for place, number in state.attempts.items()
-        if number > 1 and place not in state.done
+        for position, attempts in state.attempts.items()
+        if attempts > 1 and position not in state.done
     ]
     return worst(found)

@@ -1,4 +1,4 @@
-"""Looking at an ordered group, and moving it, from outside: for an adapter's describe and seek."""
+"""State of an ordered group, and its reset to a position, for `Driver` methods of an adapter."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .log import Cell, PartitionedLog
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionState:
-    """How far a group is in one partition.
+    """Progress of a group in one partition.
 
-    Everything up to the place `cursor` is done, and `done` above it: what lies behind the cursor,
-    less `done`, is the lag. `in_flight` counts what its owner was handed and has not settled.
-    `attempts` gives, by place, how often a record was tried, for those that came back.
-    `owner` is None while nobody alive reads the partition; `renewed` is when the owner last said
-    it lives, by its wall clock, in seconds since the epoch.
+    All records up to the position `cursor` are settled, and so are the positions in `done` above
+    it. The lag is the number of records after the cursor, less `done`. `in_flight` counts the
+    records delivered to the owner and not settled. `attempts` maps the position of each redelivered
+    record to its attempts. `owner` is None while no live member owns the partition. `renewed` is
+    the owner's wall clock at its last renewal, in seconds since the epoch.
     """
 
     owner: str | None
@@ -32,63 +32,63 @@ class PartitionState:
 
 
 def cursor_of(value: str) -> str:
-    """Return the place in the cell's text `value` up to which everything is done."""
+    """Return the cursor of the lease record with the text `value`."""
     return LeaseRecord.decode(value).cursor
 
 
 async def state(log: PartitionedLog, *, clock: Clock = REAL) -> Mapping[int, PartitionState]:
-    """Return how far the group is, by partition; empty if there is no such group."""
+    """Return the state of each partition; empty if the group does not exist."""
     cells = await log.load()
-    return {number: _described(cell, clock) for number, cell in sorted(cells.items())}
+    return {number: _state(cell, clock) for number, cell in sorted(cells.items())}
 
 
 async def seek(log: PartitionedLog, to: Start, *, clock: Clock = REAL) -> None:
-    """Let the group begin anew at `to` in every partition; what was done or failed is forgotten.
+    """Reset the group to `to` in every partition, and discard its settlements and attempts.
 
-    Raises `NotFound` without such a group and `StateError` while a member that lives owns any of
-    it. A member whose wall clock is wrong by more than a lease may be taken for dead: it loses its
-    partitions then and takes them again, from `to`.
+    Raises `NotFound` if the group does not exist, and `StateError` while a live member owns a
+    partition. A member whose wall clock is wrong by more than a lease may be considered dead. It
+    then loses its partitions, and takes them again from `to`.
     """
     cells = await log.load()
     if not cells:
-        raise NotFound("there is no such group")
+        raise NotFound("the group does not exist")
     while cells:
         for cell in cells.values():
-            content = LeaseRecord.decode(cell.value)
-            if _lives(content, clock):
-                raise StateError(f"the group has live members: {content.owner}")
-        moved = {
-            number: Cell(await _moved(log, number, cell, to), cell.revision)
+            record = LeaseRecord.decode(cell.value)
+            if _is_owned(record, clock):
+                raise StateError(f"the group has live members: {record.owner}")
+        reset = {
+            number: Cell(await _reset(log, number, cell, to), cell.revision)
             for number, cell in cells.items()
         }
-        answers = await log.save(moved)
-        refused = {number for number, revision in answers.items() if revision is None}
+        revisions = await log.save(reset)
+        refused = {number for number, revision in revisions.items() if revision is None}
         cells = {n: cell for n, cell in (await log.load()).items() if n in refused}
 
 
-async def _moved(log: PartitionedLog, number: int, cell: Cell, to: Start) -> str:
+async def _reset(log: PartitionedLog, number: int, cell: Cell, to: Start) -> str:
     epoch = LeaseRecord.decode(cell.value).epoch + 1
     return LeaseRecord(cursor=await log.place(number, to), epoch=epoch).encode()
 
 
-def _lives(content: LeaseRecord, clock: Clock) -> bool:
-    return bool(content.owner) and abs(clock.now() - content.time) < content.lease
+def _is_owned(record: LeaseRecord, clock: Clock) -> bool:
+    return bool(record.owner) and abs(clock.now() - record.time) < record.lease
 
 
-def _tries(content: LeaseRecord) -> dict[str, int]:
-    under_way = bool(content.delivered)
-    tries = {place: shown + under_way for place, shown in content.attempts.items()}
-    return {place: number for place, number in (tries | content.kept).items() if number}
+def _attempts(record: LeaseRecord) -> dict[str, int]:
+    in_flight = bool(record.delivered)
+    attempts = {position: shown + in_flight for position, shown in record.attempts.items()}
+    return {position: count for position, count in (attempts | record.kept).items() if count}
 
 
-def _described(cell: Cell, clock: Clock) -> PartitionState:
-    content = LeaseRecord.decode(cell.value)
-    owned = _lives(content, clock)
+def _state(cell: Cell, clock: Clock) -> PartitionState:
+    record = LeaseRecord.decode(cell.value)
+    owned = _is_owned(record, clock)
     return PartitionState(
-        owner=content.owner if owned else None,
-        cursor=content.cursor,
-        done=tuple(content.done),
-        in_flight=max(0, content.ahead - len(content.done)) if owned else 0,
-        attempts=_tries(content),
-        renewed=content.time or None,
+        owner=record.owner if owned else None,
+        cursor=record.cursor,
+        done=tuple(record.done),
+        in_flight=max(0, record.ahead - len(record.done)) if owned else 0,
+        attempts=_attempts(record),
+        renewed=record.time or None,
     )

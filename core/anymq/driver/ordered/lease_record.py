@@ -1,4 +1,4 @@
-"""What a cell says: who reads a partition of a group, and how far the group is in it."""
+"""`LeaseRecord`: the durable state of one partition of an ordered group."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 @dataclass(slots=True, kw_only=True)
 class LeaseRecord:
-    """The content of one cell.
+    """Owner, cursor and unsettled records of one partition, stored in its `Cell`.
 
-    `owner` is the member that reads the partition, empty if it is free; `wanted` the member that
-    asks for it or that it is kept for. `epoch` grows with every change of owner. `beat` grows with
-    everything the owner writes, and `time` is the owner's wall clock then: only for people and
-    `admin`, members never compare clocks. `lease`, in seconds, is the owner's: without a new beat
-    for that long it counts as dead.
+    `owner` is the member that owns the partition, empty if it is free. `wanted` is the member that
+    requests it, or for which it is reserved. `epoch` grows with every change of owner, `beat` with
+    every write of the owner. `lease` is the owner's lease in seconds: an owner that writes no new
+    `beat` for that long counts as dead. `time` is the owner's wall clock at its last write. Only
+    `admin` reads it; members never compare clocks.
 
-    Everything up to `cursor`, a place, is done, and so are the places in `done` above it.
-    `delivered` is the last place that was handed out by somebody who may have died with it: empty
-    if everybody left cleanly. `ahead` counts the places from the cursor to the last one handed out.
-    `attempts` says how many earlier deliveries the last one of a place has shown, if any. For those
-    in `kept` the next one shows just what that says: a handler has begun with them, or has failed.
-    Of others up to `delivered` it is not known whether their handlers had begun. `due` is when the
-    places that failed may be handed to a handler again: the fields of a `driver.Due`.
+    All records up to the position `cursor` are settled, and so are the positions in `done` above
+    it. `delivered` is the last position delivered by a member that may have crashed; it is empty
+    if every member left cleanly. `ahead` counts the positions from the cursor to the last one
+    delivered. `attempts` maps a position to the earlier deliveries that its last delivery showed,
+    if any. `kept` maps a position to the earlier deliveries that its next delivery shows, because
+    a handler has started with it or has failed. For other positions up to `delivered` it is unknown
+    whether a handler had started. `due` maps failed positions to the fields of their `Due`.
     """
 
     cursor: str
@@ -42,14 +42,14 @@ class LeaseRecord:
     due: dict[str, Sequence[float]] = field(default_factory=dict)
 
     def encode(self) -> str:
-        """Return it as text; what is empty is left out."""
+        """Return the record as JSON, without its empty fields."""
         everything = {name: getattr(self, name) for name in self.__slots__}
         return json.dumps({k: v for k, v in everything.items() if v}, separators=(",", ":"))
 
     @classmethod
     def decode(cls, text: str) -> LeaseRecord:
-        """Return what `encode` wrote; what is not known here is ignored."""
-        said: dict[str, Any] = json.loads(text)
+        """Return the record that `encode` wrote; fields of later versions are ignored."""
+        stored: dict[str, Any] = json.loads(text)
         known: dict[str, Any] = {"cursor": ""}
-        known |= {name: value for name, value in said.items() if name in cls.__slots__}
+        known |= {name: value for name, value in stored.items() if name in cls.__slots__}
         return cls(**known)

@@ -1,4 +1,4 @@
-"""`PartitionedLog`: what an adapter gives `LeasedSource` where the broker has only logs."""
+"""`PartitionedLog`: the interface over which `LeasedSource` reads logs and writes leases."""
 
 from __future__ import annotations
 
@@ -12,58 +12,61 @@ from ..specs import Start
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A small durable text with a revision: changed only by who has seen its latest state."""
+    """The durable text of one lease record, with the revision for compare-and-set."""
 
     value: str
     revision: int
 
 
 class PartitionedLog(ABC):
-    """One topic as one group reads it in order: logs to read, and a cell for each partition.
+    """The partitions of one topic for one group: a log to read and a `Cell` to write for each.
 
-    Made for one subscription. The methods may overlap each other. Errors of the client leave as
-    they are; every call ends within a bounded time. A place is a text: `Received.position` of the
-    last record read, or what `place` returned. It is compared for equality only.
+    An object belongs to one subscription. Calls may overlap each other. Exceptions of the client
+    propagate unchanged, and every call ends within a bounded time. A cursor is text: the
+    `Received.position` of the last record read, or a result of `place`. Cursors are compared for
+    equality only.
     """
 
     partitions: int
-    """How many there are; the same for the life of the topic."""
+    """The number of partitions, which never changes while the topic exists."""
 
     @abstractmethod
     async def place(self, partition: int, start: Start) -> str:
-        """Return the place behind which reading begins for `start`, as of now.
+        """Return the cursor after which reading begins for `start`, as of now.
 
-        For `earliest` it is what lies before the oldest record, for `latest` the youngest one's.
+        For `earliest` it is the cursor before the oldest record, for `latest` the position of the
+        youngest one.
         """
 
     @abstractmethod
     async def read(self, behind: Mapping[int, str], limit: int, wait: float) -> Sequence[Received]:
-        """Return records that follow the places `behind`, up to `limit` in all.
+        """Return records that follow the cursors `behind`, up to `limit` in all.
 
-        Records of one partition come in its order and without gaps; `partition` and `position` are
-        set, `redeliveries` and `token` are the caller's. Wait at most `wait` seconds (≤ 2) for the
-        first record of any of the partitions, return early with what is there, and fairly: a full
-        partition does not starve the others for ever. The same places again give the same
-        records. A place whose record has been trimmed goes on at the oldest that is left.
+        Return the records of one partition in order and without gaps. Set `partition` and
+        `position`; the caller sets `redeliveries` and `token`. Wait at most `wait` seconds (≤ 2)
+        for the first record of any partition, and return early with the records that are there.
+        Read fairly, so that a full partition does not starve the others. The same cursors return
+        the same records. If the record of a cursor has been trimmed, continue at the oldest that
+        is left.
         """
 
     async def undelivered(self) -> object:
-        """As `Source.undelivered`, of the places that were read last."""
+        """As `Source.undelivered`, for the cursors of the last `read`."""
         return None
 
     @abstractmethod
     async def load(self) -> Mapping[int, Cell]:
-        """Return the cells of this group by partition; those that were never saved are absent."""
+        """Return the cells of this group by partition, without those that were never saved."""
 
     @abstractmethod
     async def save(self, cells: Mapping[int, Cell]) -> Mapping[int, int | None]:
-        """Write each cell whose revision is still the given one (0: there is none yet).
+        """Write each cell whose stored revision equals the given one (0 if none is stored).
 
-        Return once durable: for each partition the new revision, or None where somebody else
-        has changed it and nothing was written. A repeated call after a lost answer may find its
-        own write there and answer None.
+        Return once the cells are durable. The result has the new revision of each partition, or
+        None where another member has changed the cell and nothing was written. A call repeated
+        after a lost answer may find its own write, and return None for it.
         """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Release what reading took; bounded. Calling it twice is harmless."""
+        """Close the readers within a bounded time. A second call does nothing."""

@@ -1,4 +1,4 @@
-"""A partition in one member's hands."""
+"""`OwnedPartition`: the in-memory state of one partition while one member owns it."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from .lease_record import LeaseRecord
 
 
 class OwnedPartition:
-    """What has been read, handed out and done in one partition while one member owns it.
+    """The records of one partition that its owner has read, delivered and settled.
 
-    It goes on from the cell's content as the member before left it. `note` and `content` are
-    what becomes of records and of the cell; the rest is the lease: `revision` and `wanted` as last
-    seen, `renewed` the monotonic time before the last write that was confirmed. `dirty` means that
-    the cell does not say everything yet, `leaving` that nothing more is handed out, `left` that its
-    handlers have ended, and `gone` that it is ours no more: whatever is said to it then has no
-    effect on anybody.
+    The state continues from `before`, the lease record that the previous owner left. `lease_record`
+    returns the record to store next. `revision` and `wanted` are those of the stored record as last
+    seen, and `renewed` is the monotonic time before the last confirmed write.
+
+    `dirty`: the stored record is out of date. `leaving`: no more records are dispatched. `left`:
+    the handlers have ended, and the next write frees the partition. `gone`: this member no longer
+    owns the partition, and later calls are ignored.
     """
 
     __slots__ = (
-        "_attempts",
         "_beat",
         "_begun",
         "_certain",
         "_counting",
         "_delivered",
-        "_done",
         "_doubtful",
         "_due",
-        "_exact",
         "_inherited",
+        "_inherited_attempts",
+        "_inherited_done",
+        "_inherited_due",
+        "_inherited_kept",
         "_kept",
         "_known",
-        "_open",
-        "_order",
+        "_read",
+        "_settled",
         "_shown",
-        "_skip",
-        "_waits",
+        "_unsettled",
         "cursor",
         "dirty",
         "epoch",
@@ -60,116 +61,121 @@ class OwnedPartition:
         self.dirty = self.leaving = self.left = self.gone = False
         self.cursor = before.cursor
         self._beat = before.beat
-        # What members before us handed out and nobody has read since.
+        # Records that earlier owners read and this one has not: their number and their state.
+        # `_counting`: deliveries up to `_delivered` may have been in a handler of a crashed owner.
         self._inherited = before.ahead
         self._delivered = before.delivered
         self._counting = bool(before.delivered) and before.ahead > 0
-        self._skip = dict.fromkeys(before.done)
-        self._attempts = dict(before.attempts)
-        self._exact = dict(before.kept)
-        self._waits = dict(before.due)
-        # What we have read, in order; each place is open or done.
-        self._order: deque[str] = deque()
-        self._open: set[str] = set()
-        self._done: dict[str, None] = {}
+        self._inherited_done = dict.fromkeys(before.done)
+        self._inherited_attempts = dict(before.attempts)
+        self._inherited_kept = dict(before.kept)
+        self._inherited_due = dict(before.due)
+        # Positions read by this owner, in order. Each is unsettled or settled.
+        self._read: deque[str] = deque()
+        self._unsettled: set[str] = set()
+        self._settled: dict[str, None] = {}
+        # Earlier deliveries by position: shown with this delivery, and to show with the next one.
         self._shown: dict[str, int] = {}
         self._kept: dict[str, int] = {}
-        # Which members that may have died had been handed, with the starts that are known; and
-        # what the next delivery shows of those with a handler, unless we leave.
+        # Earlier deliveries of positions that a crashed owner may have started, as far as they are
+        # known; and those to show next for positions in a handler now, unless this member leaves.
         self._known: dict[str, int] = {}
         self._begun: dict[str, int] = {}
-        # Of those: the places whose last start is unknown, and the ones whose count is certain.
-        # Both outlive a change of the owner, until a handler begins.
+        # Of `_known`: the positions whose last start is unknown, and the counts that are certain.
+        # Both pass to the next owner, until a handler starts.
         self._doubtful: set[str] = set()
         self._certain: dict[str, int] = {}
         self._due: dict[str, Sequence[float]] = {}
 
     @property
-    def behind(self) -> str:
-        """The place behind which reading goes on."""
-        return self._order[-1] if self._order else self.cursor
+    def read_cursor(self) -> str:
+        """The position after which reading continues."""
+        return self._read[-1] if self._read else self.cursor
 
     @property
     def span(self) -> int:
-        """How many places have been read above the cursor."""
-        return len(self._order)
+        """The number of positions read above the cursor."""
+        return len(self._read)
 
     @property
-    def handing_out(self) -> bool:
-        """Whether records of this partition may still be handed out."""
+    def dispatching(self) -> bool:
+        """Whether records of this partition may still be dispatched."""
         return not (self.gone or self.leaving)
 
-    def take(self, record: Received) -> bool:
-        """Note that `record` was read, and what is known of it; False if it is done already."""
-        place = record.position
-        self._order.append(place)
+    def add(self, record: Received) -> bool:
+        """Add a record that was read; return False if an earlier owner has settled it.
+
+        Sets the record's token, its count of earlier deliveries, and its due time.
+        """
+        position = record.position
+        self._read.append(position)
         self.dirty = True
-        done = self._inherited > 0 and place in self._skip
-        if done:
-            self._done[place] = None
+        settled = self._inherited > 0 and position in self._inherited_done
+        if settled:
+            self._settled[position] = None
         else:
-            exact = self._exact.get(place)
-            shown = self._attempts.get(place, 0) if exact is None else exact
+            kept = self._inherited_kept.get(position)
+            shown = self._inherited_attempts.get(position, 0) if kept is None else kept
             record.redeliveries = shown
-            record.token = self, place
-            self._open.add(place)
+            record.token = self, position
+            self._unsettled.add(position)
             if shown:
-                self._shown[place] = shown
+                self._shown[position] = shown
             if self._counting:
-                self._known[place] = shown
-                if exact is None:
-                    self._doubtful.add(place)
+                self._known[position] = shown
+                if kept is None:
+                    self._doubtful.add(position)
                     record.redeliveries += 1
                 else:
-                    self._certain[place] = shown
-            if place in self._waits:
-                self._due[place] = self._waits[place]
-                record.not_before = Due(*self._waits[place])
+                    self._certain[position] = shown
+            if position in self._inherited_due:
+                self._due[position] = self._inherited_due[position]
+                record.not_before = Due(*self._inherited_due[position])
         if self._inherited:
-            self._inherit(place)
-        if done:
+            self._drop_inherited(position)
+        if settled:
             self._advance()
-        return not done
+        return not settled
 
-    def done(self, place: str) -> None:
-        """The record at `place` is settled; no effect if it was, or is not ours to settle."""
-        if self.gone or place not in self._open:
+    def settle(self, position: str) -> None:
+        """Settle the record at `position`; ignored if it is settled or not owned any more."""
+        if self.gone or position not in self._unsettled:
             return
-        self._open.remove(place)
-        self._shown.pop(place, None)
-        self._kept.pop(place, None)
-        self._known.pop(place, None)
-        self._begun.pop(place, None)
-        self._doubtful.discard(place)
-        self._certain.pop(place, None)
-        self._due.pop(place, None)
-        self._done[place] = None
+        self._unsettled.remove(position)
+        self._shown.pop(position, None)
+        self._kept.pop(position, None)
+        self._known.pop(position, None)
+        self._begun.pop(position, None)
+        self._doubtful.discard(position)
+        self._certain.pop(position, None)
+        self._due.pop(position, None)
+        self._settled[position] = None
         self.dirty = True
         self._advance()
 
-    def keep(self, place: str, redeliveries: int, due: Due | None) -> None:
-        """Let the next delivery of `place`, by whomever, show so many earlier ones, and `due`."""
-        if not self.gone and place in self._open:
-            self._kept[place] = redeliveries
-            self._begun.pop(place, None)  # that start is counted in it
-            self._doubtful.discard(place)
-            self._due.pop(place, None)
+    def keep(self, position: str, redeliveries: int, due: Due | None) -> None:
+        """Have the next delivery of `position`, by any member, show `redeliveries` and `due`."""
+        if not self.gone and position in self._unsettled:
+            self._kept[position] = redeliveries
+            self._begun.pop(position, None)  # `redeliveries` counts that start.
+            self._doubtful.discard(position)
+            self._due.pop(position, None)
             if due is not None:
-                self._due[place] = due
+                self._due[position] = due
             self.dirty = True
 
-    def known(self, place: str) -> int | None:
-        """How many earlier deliveries are known to have begun; None if all of them have."""
-        return self._known.get(place)
+    def known(self, position: str) -> int | None:
+        """Return the earlier deliveries known to have started; None if all of them have."""
+        return self._known.get(position)
 
-    def begin(self, place: str, redeliveries: int) -> None:
-        """The same, unless this member leaves: a handler begins with `place`."""
-        if not self.gone and place in self._open:
-            self._begun[place] = redeliveries
+    def begin(self, position: str, redeliveries: int) -> None:
+        """Note that a handler starts: if this member crashes, the next delivery shows that."""
+        if not self.gone and position in self._unsettled:
+            self._begun[position] = redeliveries
             self.dirty = True
 
-    def content(self, owner: str, *, lease: float, now: float) -> LeaseRecord:
-        """Return what the cell is to say now; once `left`, that the partition is free."""
+    def lease_record(self, owner: str, *, lease: float, now: float) -> LeaseRecord:
+        """Return the record to store now; once `left`, one that frees the partition."""
         self._beat += 1
         delivered = self._last_delivered()
         return LeaseRecord(
@@ -181,56 +187,67 @@ class OwnedPartition:
             lease=lease,
             time=now,
             delivered=delivered,
-            ahead=len(self._order) + self._inherited,
-            done=[*self._done, *self._skip],
-            attempts={**self._attempts, **self._shown},
+            ahead=len(self._read) + self._inherited,
+            done=[*self._settled, *self._inherited_done],
+            attempts={**self._inherited_attempts, **self._shown},
             kept={
-                **self._exact,
-                **(self._given_back(delivered) if self.left else self._certain),
+                **self._inherited_kept,
+                **(self._uncounted(delivered) if self.left else self._certain),
                 **self._kept,
                 **({} if self.left else self._begun),
             },
-            due={**self._waits, **self._due},
+            due={**self._inherited_due, **self._due},
         )
 
     def _last_delivered(self) -> str:
-        """The last place of which a member that may have died may have begun a handler."""
+        """Return the last position that a crashed owner may have started; empty if there is none.
+
+        While this member owns the partition, it may be the one that crashes.
+        """
         if self._counting:
             return self._delivered
         if not self.left:
-            return self._order[-1] if self._open else ""
-        return next((place for place in reversed(self._order) if place in self._doubtful), "")
+            return self._read[-1] if self._unsettled else ""
+        return next((item for item in reversed(self._read) if item in self._doubtful), "")
 
-    def _given_back(self, delivered: str) -> dict[str, int]:
-        """What we leave unsettled, where the next owner would be in doubt and need not be."""
-        found: dict[str, int] = {}
-        for place in self._order if delivered else ():
-            if place in self._open and place not in self._doubtful:
-                found[place] = self._shown.get(place, 0)
-            if place == delivered:
+    def _uncounted(self, delivered: str) -> dict[str, int]:
+        """Return the counts of unsettled positions up to `delivered` that are certain on leaving.
+
+        Without them the next owner would count a delivery that ended cleanly.
+        """
+        counts: dict[str, int] = {}
+        for position in self._read if delivered else ():
+            if position in self._unsettled and position not in self._doubtful:
+                counts[position] = self._shown.get(position, 0)
+            if position == delivered:
                 break
-        return found
+        return counts
 
-    def _inherit(self, place: str) -> None:
-        """One place less of what members before us handed out; then nothing of theirs is left."""
+    def _drop_inherited(self, position: str) -> None:
+        """Drop the inherited state of `position`, and after the last one all that is left."""
         self._inherited -= 1
-        self._skip.pop(place, None)
-        self._attempts.pop(place, None)
-        self._exact.pop(place, None)
-        self._waits.pop(place, None)
-        if place == self._delivered:
+        self._inherited_done.pop(position, None)
+        self._inherited_attempts.pop(position, None)
+        self._inherited_kept.pop(position, None)
+        self._inherited_due.pop(position, None)
+        if position == self._delivered:
             self._counting = False
-            if not (self._skip or self._attempts or self._exact or self._waits):
-                self._inherited = 0  # some were trimmed and never came
+            if not (
+                self._inherited_done
+                or self._inherited_attempts
+                or self._inherited_kept
+                or self._inherited_due
+            ):
+                self._inherited = 0  # The rest was trimmed from the log.
         if self._inherited == 0:
             self._counting = False
-            self._skip.clear()
-            self._attempts.clear()
-            self._exact.clear()
-            self._waits.clear()
+            self._inherited_done.clear()
+            self._inherited_attempts.clear()
+            self._inherited_kept.clear()
+            self._inherited_due.clear()
 
     def _advance(self) -> None:
-        order, done = self._order, self._done
-        while order and order[0] in done:
-            self.cursor = order.popleft()
-            del done[self.cursor]
+        read, settled = self._read, self._settled
+        while read and read[0] in settled:
+            self.cursor = read.popleft()
+            del settled[self.cursor]

@@ -1,4 +1,4 @@
-"""`LeasedSource`: a `Source` that reads each partition by one member at a time, in order."""
+"""`LeasedSource`: an `OrderedSource` over a `PartitionedLog`, with leases on partitions."""
 
 from __future__ import annotations
 
@@ -15,29 +15,32 @@ from .leases import LeaseManager
 from .log import PartitionedLog
 from .owned_partition import OwnedPartition
 
-WINDOW = 1000
-"""How far reading may be ahead of the first unsettled record of a partition, in records."""
-LONGEST_READ = 1.0
-CLOSE_GRACE = 0.5
+MAX_READ_AHEAD = 1000
+"""The most records read ahead of the first unsettled one of a partition."""
+MAX_READ_SECONDS = 1.0
+"""Seconds that one read may wait for records."""
+CLOSE_SECONDS = 0.5
+"""Seconds to close the log."""
 
 
-def _first(record: Received) -> int:
-    """Return the attempt that the first delivery of `record` shows."""
+def _first_attempt(record: Received) -> int:
+    """Return the attempt that the first delivery of `record` showed."""
     return attempt_of(record) - record.redeliveries
 
 
 class LeasedSource(OrderedSource):
     """One member of an ordered group, on a broker that has only logs and compare-and-set.
 
-    Call `start` before anything else. It owns `log`, and closes it. A partition is read by one
-    member at a time, and by the next one only when nothing of it is in a handler any more, as
-    long as no process is stopped for longer than a lease (`spec.ack_deadline`). Before a record
-    is handed out its delivery is noted durably, so that the next owner knows which may have taken
-    their process down with them, and counts their starts. What a member that left cleanly gave
-    back is not counted.
+    Call `start` before any other method. The source owns `log` and closes it. One member at a time
+    reads a partition, and the next one only after every handler working on it has ended. That holds
+    as long as no process stalls for longer than its lease (`spec.ack_deadline`). A delivery is
+    written durably before its record is dispatched. So the next owner knows which records may have
+    crashed their process, and counts their starts. Deliveries that a member returned when it left
+    cleanly are not counted.
 
-    Acks go into the cells of their partitions, any number in one write. A record that stays
-    unsettled holds up its partition only when `WINDOW` records behind it have been read.
+    Acks are written into the lease records of their partitions, any number in one write. An
+    unsettled record blocks its partition only when `MAX_READ_AHEAD` records after it have been
+    read.
     """
 
     counts_starts = True
@@ -48,15 +51,15 @@ class LeasedSource(OrderedSource):
         self._log = log
         self._clock = clock
         self._leases = LeaseManager(log, spec, listener, clock)
-        self._window = max(WINDOW, spec.prefetch)
+        self._window = max(MAX_READ_AHEAD, spec.prefetch)
         self._ready: list[Received] = []
         self._closed = False
 
     async def start(self) -> None:
-        """Join the group, making it at `spec.start` if it does not exist, in all its partitions.
+        """Join the group; create it at `spec.start` in all partitions if it does not exist.
 
-        Raises `NotFound` if it does not exist and `spec.create` is False. The log is closed when
-        this fails.
+        Raises `NotFound` if the group does not exist and `spec.create` is False. If this fails,
+        the log is closed.
         """
         try:
             await self._leases.start()
@@ -67,10 +70,10 @@ class LeasedSource(OrderedSource):
     @property
     def held(self) -> frozenset[int]:
         """The partitions that this member owns now."""
-        return frozenset(self._leases.held)
+        return frozenset(self._leases.owned)
 
     def certain_until(self) -> float:
-        self._leases.lapse()
+        self._leases.drop_expired()
         return self._leases.certain_until
 
     def owns(self, record: Received) -> bool:
@@ -84,80 +87,80 @@ class LeasedSource(OrderedSource):
             return []
         until = self._clock.monotonic() + wait
         while True:
-            left = max(0.0, until - self._clock.monotonic())
+            remaining = max(0.0, until - self._clock.monotonic())
             if not self._ready:
-                await self._read(limit, min(left, LONGEST_READ))
+                await self._read(limit, min(remaining, MAX_READ_SECONDS))
             if self._ready:
-                # What has been read is handed out once that is durable, now or the next time.
+                # Records whose flush fails stay in `_ready` for the next call.
                 await self._leases.flush()
-                if records := self._handed_out(limit):
+                if records := self._take_ready(limit):
                     return records
             elif self._closed or self._clock.monotonic() >= until:
                 return []
 
-    def _handed_out(self, limit: int) -> list[Received]:
-        self._leases.lapse()
+    def _take_ready(self, limit: int) -> list[Received]:
+        self._leases.drop_expired()
         ready, self._ready = self._ready[:limit], self._ready[limit:]
-        return [record for record in ready if record.token[0].handing_out]
+        return [record for record in ready if record.token[0].dispatching]
 
     async def _read(self, limit: int, wait: float) -> None:
         leases = self._leases
         leases.changed.clear()
-        asked = self._with_room()
-        if not asked:
-            await self._nothing_to_read(wait)
+        readable = self._readable()
+        if not readable:
+            await self._wait_for_change(wait)
             return
-        behind = {number: owned.behind for number, owned in asked.items()}
-        for record in await self._log.read(behind, limit, wait):
-            owned = asked[record.partition]
-            if owned.handing_out and owned.take(record):
+        cursors = {number: owned.read_cursor for number, owned in readable.items()}
+        for record in await self._log.read(cursors, limit, wait):
+            owned = readable[record.partition]
+            if owned.dispatching and owned.add(record):
                 self._ready.append(record)
 
-    def _with_room(self) -> dict[int, OwnedPartition]:
-        """Return the partitions of which more may be read."""
+    def _readable(self) -> dict[int, OwnedPartition]:
+        """Return the partitions that are not read ahead to the limit."""
         return {
             number: owned
-            for number, owned in self._leases.held.items()
-            if owned.handing_out and owned.span < self._window
+            for number, owned in self._leases.owned.items()
+            if owned.dispatching and owned.span < self._window
         }
 
-    async def _nothing_to_read(self, wait: float) -> None:
+    async def _wait_for_change(self, wait: float) -> None:
         leases = self._leases
-        if not leases.held and leases.error is not None:
+        if not leases.owned and leases.error is not None:
             error, leases.error = leases.error, None
             raise error
         await self._clock.wait(leases.changed, wait)
 
     async def undelivered(self) -> object:
-        return await self._log.undelivered() if self._with_room() else None
+        return await self._log.undelivered() if self._readable() else None
 
     async def ack(self, records: Sequence[Received]) -> None:
         for record in records:
             owned: OwnedPartition
-            owned, place = record.token
+            owned, position = record.token
             if owned.span >= self._window:
                 self._leases.changed.set()
-            owned.done(place)
+            owned.settle(position)
         await self._leases.flush()
 
     def known_attempt(self, record: Received) -> int | None:
         owned: OwnedPartition
-        owned, place = record.token
-        known = owned.known(place)
-        return None if known is None else _first(record) + known
+        owned, position = record.token
+        known = owned.known(position)
+        return None if known is None else _first_attempt(record) + known
 
     async def begin(self, begun: Sequence[Begun]) -> None:
         for item in begun:
             owned: OwnedPartition
-            owned, place = item.received.token
-            owned.begin(place, item.attempt - _first(item.received))
+            owned, position = item.received.token
+            owned.begin(position, item.attempt - _first_attempt(item.received))
         await self._leases.flush()
 
     async def keep(self, nacks: Sequence[Nack]) -> None:
         for nack in nacks:
             owned: OwnedPartition
-            owned, place = nack.received.token
-            owned.keep(place, nack.redeliveries, nack.due)
+            owned, position = nack.received.token
+            owned.keep(position, nack.redeliveries, nack.due)
         await self._leases.flush()
 
     async def aclose(self) -> None:
@@ -169,5 +172,5 @@ class LeasedSource(OrderedSource):
             await self._leases.aclose()
         finally:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_GRACE):
+                async with asyncio.timeout(CLOSE_SECONDS):
                     await self._log.aclose()
