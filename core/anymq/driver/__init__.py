@@ -1,9 +1,9 @@
-"""Everything that an adapter may import: the interface to implement, and what helps with it.
+"""The public API for adapters: the interface to implement, and helpers.
 
 `Driver`, `Reader`, `Source` and `OrderedSource` are the interface. The rest is what they exchange
 with the core (`Record`, `Received`, `SubscribeSpec`, …), the classes of errors and capabilities,
-and the parts that most adapters need once: offset tracking, ordered groups over a log, TLS, lazily
-parsed headers, supervised tasks.
+and helpers for most adapters: offset tracking, ordered groups over a log, TLS, lazily parsed
+headers, supervised tasks.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""`Driver`: one connection to one broker, and what an adapter must implement.
+"""`Driver`: one connection to one broker, the main interface of an adapter.
 
 An adapter moves records to and from a broker, and settles them. It never wraps errors, counts
 attempts, encodes payloads or applies middleware, and it never backs off: the core does that once
@@ -36,15 +36,15 @@ class Driver(ABC):
     """One connection to one broker.
 
     A driver whose `capabilities.extend` is native has leases of its own. For the others the core
-    redelivers what is neither settled nor extended in time.
+    redelivers records that are neither settled nor extended in time.
     """
 
     capabilities: ClassVar[Capabilities]
-    """What the backend can do, and how."""
+    """The abilities of the backend, with their caveats."""
     errors: ClassVar[ErrorTable]
     """Maps every exception that the client library exports to a class of `anymq.errors`."""
     binding: ClassVar[Binding] = Binding()
-    """The names of headers on the wire."""
+    """The header names of this backend."""
     options: ClassVar[type[Any]]
     """A frozen dataclass with a default for every field: the URL's query options, by name. The core
     validates them before `open`."""
@@ -62,20 +62,19 @@ class Driver(ABC):
     """The private attributes of the client library that the adapter uses. The core refuses a
     release that lacks one of them."""
     client_loggers: ClassVar[tuple[str, ...]] = ()
-    """The client library's loggers. Lines that these repeat in an outage are logged once a minute.
-    """
+    """The client library's loggers. A line that they repeat in an outage is logged every 60 s."""
     clock: Clock
-    """The clock given to `open`. An adapter whose timers are its own, not the broker's, takes the
-    time from here, so that tests can move it."""
+    """The clock given to `open`. An adapter that keeps timers itself, instead of the broker, reads
+    the time from here, so that tests can advance it."""
 
     @classmethod
     @abstractmethod
     async def open(cls, url: URL, options: Any, *, timeout: float, clock: Clock) -> Self:
         """Connect, prove it with one answered request, and return the driver.
 
-        Fails within `timeout` seconds if no host answers or the credentials are refused, and leaves
-        nothing open then. Afterwards the next call that needs a lost connection re-establishes it
-        (or the client does, in the background), without end. The driver keeps `clock`.
+        Fails within `timeout` seconds if no host answers or the credentials are refused, and then
+        leaves nothing open. Later a lost connection is re-established by the next call that needs
+        it, or by the client in the background, retrying indefinitely. The driver keeps `clock`.
         """
 
     @property
@@ -85,9 +84,9 @@ class Driver(ABC):
 
     @property
     def obstacle(self) -> BaseException | None:
-        """The reason why the broker accepts no messages now, where it has given one.
+        """The reason why the broker accepts no messages now; None if it has given none.
 
-        A publish that times out meanwhile has it as its cause.
+        It becomes the cause of a publish that times out meanwhile.
         """
         return None
 
@@ -97,10 +96,10 @@ class Driver(ABC):
 
     @abstractmethod
     async def declare(self, topic: TopicSpec) -> None:
-        """Make `topic` ready for `publish` and `subscribe`, durably; remember it by `topic.name`.
+        """Make `topic` ready for `publish` and `subscribe`, durably; keep the spec by its `name`.
 
         Safe to call again, and from several processes at once. Called before the first record of a
-        topic, and again after the broker said that the topic does not exist.
+        topic, and again after the broker has reported that the topic does not exist.
         """
 
     @abstractmethod
@@ -108,10 +107,10 @@ class Driver(ABC):
         """Store `records`, several topics mixed, and return one outcome for each, in order.
 
         Return when the broker has confirmed (or refused) every one as durably as it can. Records of
-        one topic and key keep their order. Return an error of one record in its place; raise only
-        an error of all. The core makes at most `overlap` calls at a time, of which no two have a
-        key in common; sources may add calls of their own for copies. The core may stop waiting (its
-        deadline), but does not cancel the call.
+        one topic and key keep their order. Return the error of one record as its outcome; raise
+        only an error of all records. The core makes at most `overlap` calls at a time, of which no
+        two have a key in common; sources may add calls of their own for copies. The core may stop
+        waiting at its deadline, but does not cancel the call.
         """
 
     @abstractmethod
@@ -119,19 +118,19 @@ class Driver(ABC):
         """Open a subscription: an `OrderedSource` if `spec.ordered`, a `Source` of any other group,
         a `Reader` for broadcast.
 
-        On return the group and its start position exist durably: what is published from then on
-        will be delivered to it, even if this process dies at once.
+        On return the group and its start position exist durably. Messages published from then on
+        are delivered to it, even if this process dies at once.
         """
 
-    # For `Broker.admin` and replay. `topic` has been declared, or the operator made it.
+    # For `Broker.admin` and replay. `topic` has been declared, or an operator has created it.
 
     def browse(
         self, topic: TopicSpec, start: Start = "earliest"
     ) -> AsyncIterator[Sequence[Received]]:
-        """Yield what the topic holds from `start` to its end as of this call, and stop there.
+        """Yield the topic's records from `start` to its end as of this call, and stop there.
 
-        Nothing is settled and no group is touched. Records of one partition come in order. Delayed
-        records that are not due are not part of it. Raises if the topic does not exist.
+        Nothing is settled and no group is touched. Records of one partition are yielded in order,
+        without delayed records that are not due. Raises if the topic does not exist.
         """
         raise UnsupportedOperation(f"{type(self).__name__} cannot browse")
 
@@ -144,7 +143,7 @@ class Driver(ABC):
         raise UnsupportedOperation(f"{type(self).__name__} cannot list groups")
 
     async def describe_topic(self, topic: TopicSpec) -> TopicInfo:
-        """Return the topic's statistics; None for what the broker does not know. Never guess."""
+        """Return the topic's statistics. A value is None if the broker does not know it."""
         raise UnsupportedOperation(f"{type(self).__name__} cannot describe")
 
     async def describe_group(self, topic: TopicSpec, native_group: str) -> GroupInfo:
@@ -155,31 +154,31 @@ class Driver(ABC):
         raise UnsupportedOperation(f"{type(self).__name__} cannot describe")
 
     async def seek(self, topic: TopicSpec, native_group: str, to: Start) -> None:
-        """Reset the group to `to`, as if it had been made with that start position.
+        """Reset the group to `to`, as if it had been created with that start position.
 
-        Records that were in flight, waiting for a retry or settled are forgotten, because the log
-        decides. Raises `NotFound` without such a group and `StateError` while it has live members.
+        Discard deliveries in flight, waiting retries and settlements: the group reads the log from
+        `to`. Raises `NotFound` if the group does not exist, `StateError` while it has live members.
         """
         raise UnsupportedOperation(f"{type(self).__name__} cannot seek")
 
     async def delete_topic(self, topic: TopicSpec) -> None:
-        """Delete the topic, its groups, and everything auxiliary to them; no error if absent."""
+        """Delete the topic, its groups, and all their auxiliary objects; no error if absent."""
         raise UnsupportedOperation(f"{type(self).__name__} cannot delete topics")
 
     async def delete_group(self, topic: TopicSpec, native_group: str) -> None:
-        """Delete the group and everything auxiliary to it; no error if absent.
+        """Delete the group and all its auxiliary objects; no error if absent.
 
         Raises `StateError` while it has live members.
         """
         raise UnsupportedOperation(f"{type(self).__name__} cannot delete groups")
 
     async def purge(self, topic: TopicSpec) -> None:
-        """Delete the topic's messages, for every group; also those that are delayed or waiting."""
+        """Delete the topic's messages for every group, delayed and waiting ones as well."""
         raise UnsupportedOperation(f"{type(self).__name__} cannot purge")
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close the connection. All sources are closed already. Must release every task and socket
-        also when the server is dead, and when cancelled on the way. Calling it twice is
-        harmless.
+        """Close the connection; all sources are closed already. A second call does nothing.
+
+        Release every task and socket, also when the server is dead, and when this is cancelled.
         """

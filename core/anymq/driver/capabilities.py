@@ -1,4 +1,4 @@
-"""What a backend can do, and how: one table, from which the documentation is generated."""
+"""`Capabilities`: the abilities of a backend. The documentation's table is generated from it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from enum import Enum
 
 
 class Level(Enum):
-    """How a backend comes by an ability."""
+    """The support level of an ability."""
 
     NATIVE = "native"
-    """The broker does it; for SQLite and memory, which have none, the adapter itself."""
+    """Implemented by the broker; by the adapter for SQLite and memory, which have no broker."""
     EMULATED = "emulated"
+    """Implemented by anymq on top of the broker."""
     UNSUPPORTED = "unsupported"
 
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """One ability: its level and, in a sentence, how or with what caveat."""
+    """One ability: its level, and a note with its implementation or its caveat."""
 
     level: Level
     note: str = ""
@@ -27,22 +28,22 @@ class Support:
 
     @property
     def is_native(self) -> bool:
-        """Whether the broker itself does it."""
+        """Whether the broker itself implements it."""
         return self.level is Level.NATIVE
 
 
 def native(note: str = "") -> Support:
-    """The broker does it."""
+    """Return the support for an ability that the broker implements."""
     return Support(Level.NATIVE, note)
 
 
 def emulated(note: str) -> Support:
-    """anymq does it on top of the broker; `note` says how and what it costs."""
+    """Return the support for an ability that anymq implements; `note` has the method and cost."""
     return Support(Level.EMULATED, note)
 
 
 def unsupported(note: str) -> Support:
-    """Not there; `note` says what happens instead, or that asking raises `UnsupportedOperation`."""
+    """Return the support for a missing ability; `note` has the consequence or the error raised."""
     return Support(Level.UNSUPPORTED, note)
 
 
@@ -53,7 +54,7 @@ _NOT_DONE = unsupported("This adapter does not do it.")
 class Capabilities:
     """The abilities of one backend.
 
-    `durability` says in a sentence what a confirmed publish survives.
+    `durability` is a sentence on the failures that a confirmed message survives.
     """
 
     durability: str
@@ -66,29 +67,29 @@ class Capabilities:
     broadcast: Support
     """`group=None`: every subscriber gets every message."""
     earliest: Support
-    """A new group can begin with what was published before it existed."""
+    """A new group can start with messages published before it existed."""
     delayed_nack: Support
-    """`nack(delay)` brings the message back after the delay, durably."""
+    """`nack(delay)` redelivers the message after the delay, durably."""
     attempt_count: Support
-    """`attempt` survives restarts; native: deliveries whose consumer crashed are counted too."""
+    """`attempt` survives restarts; native: crashed attempts are counted too."""
     release: Support
-    """`release` gives a delivery back without counting an attempt."""
+    """`release` returns a delivery to its group without counting an attempt."""
     extend: Support
     """A slow handler keeps its lease."""
     dead_letters: Support
-    """`reject` moves the message to the dead letters without a window for loss."""
+    """`reject` moves the message to the dead-letter topic; no crash can lose it on the way."""
     publish_dedup: Support
     """A publish repeated after an ambiguous failure is stored once."""
     ordered: Support = _NOT_DONE
     """`ordered=True`: one message of a key at a time, in order, over all members of the group."""
     ordered_attempts: Support = _NOT_DONE
-    """Failed attempts of an ordered message are remembered over a crash."""
+    """Failed attempts of an ordered message survive a crash."""
     delayed_publish: Support = _NOT_DONE
     """`publish(delay=, deliver_at=)`: durable, of any length, never early."""
     replay: Support = _NOT_DONE
-    """`start=` a position or a time, `admin.seek`, and browsing the log."""
+    """`start=` with a position or a time, `admin.seek`, and browsing the log."""
     retention: Support = _NOT_DONE
-    """`Topic(retention=, retention_bytes=)` bounds what a topic keeps, by age and by size."""
+    """`Topic(retention=, retention_bytes=)` bounds the age and the size of retained messages."""
     admin: Support = _NOT_DONE
     """`broker.admin`: list, describe, delete, purge."""
 

@@ -1,7 +1,7 @@
-"""The private parts of a client library that an adapter uses: checked before they are relied on.
+"""Check of the private attributes that an adapter uses of its client library.
 
-A new release of a client may move a private attribute without notice. An adapter lists those it
-uses, and one that is missing is an error at `connect`, not a message that stands still later.
+A new release of a client may remove a private attribute without notice. An adapter lists those it
+uses, so a missing one is an error at `connect` and not a stalled message later.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ from types import CodeType
 from ..errors import ConfigurationError
 
 Parts = Mapping[type, Sequence[str]]
-"""Classes of a client library, each with the names of the attributes that its objects must have."""
+"""Classes of a client library, each with the names of attributes that its objects must have."""
 
 
 def check_parts(parts: Parts, *, distribution: str) -> None:
     """Raise `ConfigurationError` unless each class of `parts` defines its names.
 
-    The error has the installed release and the range that `distribution` (the adapter's) asks for.
+    The error names the installed release, and the range that the adapter's `distribution` requires.
     """
     for owner, names in parts.items():
         if missing := sorted(set(names).difference(_defined(owner))):
-            what = f"{owner.__qualname__} has no {', '.join(missing)}"
-            raise unfit(owner.__module__.partition(".")[0], what, distribution=distribution)
+            reason = f"{owner.__qualname__} has no {', '.join(missing)}"
+            raise unfit(owner.__module__.partition(".")[0], reason, distribution=distribution)
 
 
-def unfit(module: str, what: str, *, distribution: str) -> ConfigurationError:
-    """Return the error for an installed client library, imported as `module`, that does not fit."""
+def unfit(module: str, reason: str, *, distribution: str) -> ConfigurationError:
+    """Return the error for an incompatible release of the client library imported as `module`."""
     from importlib.metadata import packages_distributions  # slow, and for this error only
 
     client = next(iter(packages_distributions().get(module, ())), module)
     tested = _required(distribution, client)
     command = f"; run: pip install '{tested}'" if tested else ""
     return ConfigurationError(
-        f"{client} {_version(client)} does not fit this release of {distribution}: {what}{command}"
+        f"{client} {_version(client)} does not fit this release of {distribution}: "
+        f"{reason}{command}"
     )
 
 
 def _defined(owner: type) -> set[str]:
-    """Return the attributes of the class, and those that its methods name: set on objects."""
+    """Return the attributes of the class, and those that its methods set or read on objects."""
     return {name for base in owner.__mro__ for name in _names(base)}
 
 
@@ -65,7 +66,7 @@ def _version(client: str) -> str:
 
 
 def _required(distribution: str, client: str) -> str | None:
-    """Return the requirement that `distribution` has for `client`, as pip takes it."""
+    """Return the requirement of `distribution` for `client`, in pip's notation."""
     from importlib.metadata import PackageNotFoundError, requires
 
     try:

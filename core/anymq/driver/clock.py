@@ -1,4 +1,4 @@
-"""Time, as the engine sees it: the real one, or one that a test moves by hand."""
+"""`Clock`: the source of time for the core, real or advanced by a test."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from datetime import UTC, datetime
 
 
 class Clock:
-    """Wall-clock seconds and sleeping. `anymq.testing.VirtualClock` is the other one."""
+    """Wall-clock time, monotonic time and sleeping. Tests use `anymq.testing.VirtualClock`."""
 
     poll = 0.5
-    """How many seconds a read may wait for a message: how soon a close is noticed."""
+    """Seconds that a read may wait for a message. A close is noticed within this time."""
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """Return the wall-clock time, in seconds since the epoch."""
         return time.time()
 
     monotonic: Callable[[], float] = staticmethod(time.monotonic)
-    """Seconds that never go back, and go on while the process is stopped. Asked of every message:
-    nothing stands between."""
+    """Return seconds that never go back, and that advance while the process is stopped.
+
+    Called for every message, so it is the C function itself.
+    """
 
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds`."""
@@ -41,7 +43,7 @@ class Clock:
 
 
 class _RealClock(Clock):
-    """The same, with fewer tasks."""
+    """The real clock, with a `wait` that needs no tasks."""
 
     async def wait(self, event: asyncio.Event, seconds: float) -> bool:
         if not event.is_set():
@@ -62,9 +64,9 @@ def utc(timestamp: float) -> datetime:
 
 
 def moment(timestamp: float | None) -> datetime | None:
-    """Return the aware UTC time of `timestamp`; None if there is none, or no datetime can say it.
+    """Return `timestamp` as an aware UTC datetime; None without one, or if it is out of range.
 
-    For what brokers and foreign publishers say: they count in microseconds, too, and in ids.
+    For timestamps from brokers and foreign publishers, which may use other units or other values.
     """
     if timestamp is None:
         return None

@@ -21,7 +21,7 @@ class PartitionInfo:
     owner: str | None = None
     """The member that owns it now; only in a `GroupInfo`."""
     lag: int | None = None
-    """Messages that the group has yet to settle; only in a `GroupInfo`."""
+    """Messages that the group has not settled; only in a `GroupInfo`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class TopicInfo:
 
     native: str
     name: str = ""
-    """The topic; a driver leaves it to the core."""
+    """The topic's name, filled in by the core."""
     partitions: tuple[PartitionInfo, ...]
     messages: int | None = None
     bytes: int | None = None
@@ -38,7 +38,7 @@ class TopicInfo:
     delayed: int | None = None
     """Delayed messages that are not due."""
     retention: float | None = None
-    """Seconds a message is kept; None where there is no bound or it is not known."""
+    """Seconds for which a message is kept; None if that is unbounded or unknown."""
     retention_bytes: int | None = None
 
 
@@ -65,20 +65,20 @@ class PoisonInfo:
 class GroupInfo:
     """A group.
 
-    `lag` counts the messages that the group has yet to settle: undelivered, in flight and waiting
+    `lag` counts the messages that the group has not settled: undelivered, in flight and waiting
     for a retry. `lag_seconds` is the age of the oldest of them: 0 if there is none, None on
-    RabbitMQ, which cannot know. Of several retries, Kafka and NATS look at the one that failed
+    RabbitMQ, which does not know it. Of several retries, Kafka and NATS use the one that failed
     first. `in_flight` counts deliveries that members have not settled, `waiting` the retries that
-    are not due. `oldest_pending` is the seconds since the oldest delivery in flight (0 if there is
-    none). `poison` lists messages with more than one attempt, the most attempts first, at most
-    100.
+    are not due. `oldest_pending` is the age of the oldest delivery in flight, in seconds (0 if
+    there is none). `poison` lists at most 100 messages with more than one attempt, the most
+    attempts first.
     """
 
     native: str
     topic: str = ""
-    """The topic; a driver leaves it to the core."""
+    """The topic's name, filled in by the core."""
     group: str = ""
-    """The group; a driver leaves it to the core."""
+    """The group's name, filled in by the core."""
     ordered: bool | None = None
     members: tuple[MemberInfo, ...] | None = None
     partitions: tuple[PartitionInfo, ...] | None = None

@@ -1,4 +1,4 @@
-"""`LazyHeaders`: for adapters; headers that stay as they came until somebody asks for one."""
+"""`LazyHeaders`: for adapters, headers that are parsed on first access."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ T = TypeVar("T")
 
 
 class LazyHeaders(Mapping[str, str]):
-    """Headers by name, read all at once when first asked for.
+    """Headers by name, all parsed on the first access to one of them.
 
-    The engine asks every message for headers of its own, to find that there are none: `plain`
-    answers that without reading.
+    The core looks up its own headers in every message, and usually finds none. `plain` answers that
+    without parsing.
     """
 
     __slots__ = ("_found",)
 
     _found: dict[str, str] | None
-    """None until they were read; a subclass begins with that."""
+    """The parsed headers; None before. A subclass initialises it with None."""
 
     @property
     @abstractmethod
     def plain(self) -> bool:
-        """Whether none of the engine's own is there; False also where a quick look cannot tell."""
+        """Whether no header of anymq is present; False if that is unknown without parsing."""
 
     @abstractmethod
     def read(self) -> dict[str, str]:
-        """Read them; called once."""
+        """Parse all headers. Called once."""
 
     @property
     def all(self) -> dict[str, str]:
-        """All of them, read."""
+        """All headers, parsed."""
         found = self._found
         if found is None:
             found = self._found = self.read()

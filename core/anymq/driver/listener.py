@@ -30,11 +30,11 @@ class Listener:
         """
 
     def dropped(self, records: Sequence[Received]) -> None:
-        """Report `records` that were acked, and of whose acks the broker has not heard.
+        """Report `records` that were acked, but whose acks were lost before the broker got them.
 
-        So are records whose copy or dead letter was stored, when their assignment or channel was
-        gone before they were settled. The core acks them at once if they are delivered to this
-        subscription again. Reporting too many does no harm.
+        Report as well records whose copy or dead letter was stored, but whose assignment or channel
+        ended before they were settled. The core acks these records at once if they are delivered to
+        this subscription again. Reporting too many does no harm.
         """
 
     def unreadable(self, records: Sequence[Received], reason: str) -> None:

@@ -1,7 +1,7 @@
-"""`OffsetTracker`: acks in any order over a log that knows only "everything below N is done".
+"""`OffsetTracker`: acks in any order over a log that stores one committed offset per partition.
 
-What goes beyond that travels in the text that is committed with the offset: the ranges that are
-done above it, how often some of the open messages have been tried, and when they are due again.
+The rest of the state is committed as metadata, a text beside the offset: the ranges settled above
+it, and the redeliveries and due times of unsettled records.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from .records import Due
 
 MAX_METADATA = 4000
+"""The most characters of metadata."""
 
 Range = tuple[int, int]
 """Offsets from the first up to, but not including, the second."""
 
 _MAGIC = "anymq1:"
-_NEXT = "!"
+_SEPARATOR = "!"
 _TENTHS = 10
 """Due times are written in tenths of a second."""
 _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
 _MORE, _BITS, _LOW = 32, 5, 31
-_LARGEST = 1 << 63
+_MAX_OFFSET = 1 << 63
 
 
 class OffsetTracker:
-    """What has been done in one partition during one assignment of it.
+    """The delivered and settled offsets of one partition during one assignment.
 
-    `begin` is the committed offset that reading starts from and `metadata` the text that was
-    committed with it. Offsets are handed over in the order in which they are read; they may have
-    gaps (compaction, transaction markers), so what lies between two of them counts as done: a log
-    never fills a gap later. Make a new tracker for every assignment and `close` the old one: what
-    is said to it afterwards has no effect on anybody.
+    `begin` is the committed offset from which reading starts, and `metadata` the text committed
+    with it. Offsets are delivered in the order of the log. Offsets missing between two delivered
+    ones (compaction, transaction markers) count as settled, because a log never fills a gap later.
+    Make a new tracker for every assignment and `close` the old one, which then ignores all calls.
     """
 
     __slots__ = ("_above", "_counts", "_dues", "_next", "_open", "closed")
@@ -54,27 +54,29 @@ class OffsetTracker:
 
     @property
     def watermark(self) -> int:
-        """The offset to commit: everything below it is done."""
+        """The offset to commit: all offsets below it are settled."""
         for offset in self._open:
             return offset
-        # What an earlier owner had completed may begin right here.
+        # A range settled by an earlier owner may start here.
         if self._above and self._above[0][0] <= self._next:
             return max(self._next, self._above[0][1])
         return self._next
 
     @property
     def span(self) -> int:
-        """How far reading is ahead of the watermark: what a crash repeats, were it not for the
-        metadata."""
+        """The number of offsets from the watermark to the position.
+
+        Without metadata, a crash would redeliver as many.
+        """
         return max(0, self._next - self.watermark)
 
     @property
     def open(self) -> int:
-        """How many offsets are delivered and not done."""
+        """The number of offsets delivered and not settled."""
         return len(self._open)
 
     def deliver(self, offset: int) -> bool:
-        """Note that `offset` was read; False if an earlier owner of the partition completed it."""
+        """Record the delivery of `offset`; return False if an earlier owner has settled it."""
         if offset < self._next:
             raise ValueError(f"offset {offset} is below the position {self._next}")
         above = self._above
@@ -87,18 +89,18 @@ class OffsetTracker:
         return True
 
     def skip_to(self, position: int) -> bool:
-        """Note that below `position` there is nothing more to deliver; False if that is known."""
+        """Advance to `position`, below which nothing is left to deliver; False if not ahead."""
         if self.closed or position <= self._next:
             return False
         self._next = position
         return True
 
     def is_open(self, offset: int) -> bool:
-        """Whether `offset` is delivered and not done, in an assignment that still holds."""
+        """Whether `offset` is delivered and not settled, and the assignment has not ended."""
         return not self.closed and offset in self._open
 
     def done(self, offset: int) -> bool:
-        """Note that `offset` is done; False if that changes nothing (done already, or too late)."""
+        """Settle `offset`; return False if it is settled already or the assignment has ended."""
         if self.closed or offset not in self._open:
             return False
         del self._open[offset]
@@ -107,8 +109,10 @@ class OffsetTracker:
         return True
 
     def keep(self, offset: int, count: int, due: Due | None = None) -> bool:
-        """Note that `offset`, still open, has been redelivered `count` times, and when it is due
-        again; False if too late."""
+        """Store the number of redeliveries of the unsettled `offset`, and its due time.
+
+        Return False if it is settled, or the assignment has ended.
+        """
         if not self.is_open(offset):
             return False
         self._counts[offset] = count
@@ -118,21 +122,21 @@ class OffsetTracker:
         return True
 
     def count(self, offset: int) -> int:
-        """How often `offset` has been redelivered, as far as was noted."""
+        """Return the stored number of redeliveries of `offset`, 0 without one."""
         return self._counts.get(offset, 0)
 
     def due(self, offset: int) -> Due | None:
-        """When `offset` is due again, as far as was noted."""
+        """Return the stored due time of `offset`; None without one."""
         return self._dues.get(offset)
 
     def close(self) -> None:
-        """The assignment is over."""
+        """End the assignment: later calls are ignored."""
         self.closed = True
 
     def commit(self, limit: int = MAX_METADATA) -> tuple[int, str]:
-        """Return the offset to commit and the text that says what is done and noted above it.
+        """Return the offset to commit, and its metadata.
 
-        When the text would be longer than `limit`, it says only as much as fits, from below.
+        Metadata longer than `limit` characters is shortened: the lowest offsets stay.
         """
         watermark = self.watermark
         counts = self._counts and {o: n for o, n in self._counts.items() if o >= watermark}
@@ -161,51 +165,55 @@ def encode(
     counts: Mapping[int, int] | None = None,
     dues: Mapping[int, Due] | None = None,
 ) -> str:
-    """Return the ranges `done`, ascending and all above `begin`, and `counts` and `dues` by offset,
-    as text of at most `limit` characters.
+    """Return metadata of at most `limit` characters: the ranges `done`, the `counts`, the `dues`.
 
-    The lengths of what is open and what is done, in turn; then, behind a mark, the distances of
-    what is counted and the counts; then, behind another, the earliest time when something is due,
-    and the distances of what is, with how much later that is, and the whole delay. What would not
-    fit is left out, from the end; counts take at most half of the room, and dues half of what is
-    left then. Nothing done and nothing noted is the empty text.
+    The ranges are ascending and above `begin`. The text has three parts, with separators between
+    them, in which each offset is written as its distance from the one before:
+
+    - the lengths of unsettled and settled ranges, alternating;
+    - for each count, its offset and the count;
+    - the earliest due time, then for each due time its offset, its difference from the earliest,
+      and the whole delay.
+
+    Each part is cut at its end if it does not fit. Counts take at most half of the characters, and
+    due times half of the rest. Without settled ranges, counts and due times the text is empty.
     """
     room = limit - len(_MAGIC)
-    counted = _pairs(begin, sorted((counts or {}).items()), room // 2 - len(_NEXT))
-    if counted:
-        room -= len(counted) + len(_NEXT)
-    waiting = _waits(begin, dues, room // 2 - 2 * len(_NEXT)) if dues else ""
-    if waiting:
-        room -= len(waiting) + (1 if counted else 2) * len(_NEXT)
+    count_part = _encode_counts(begin, sorted((counts or {}).items()), room // 2 - len(_SEPARATOR))
+    if count_part:
+        room -= len(count_part) + len(_SEPARATOR)
+    due_part = _encode_dues(begin, dues, room // 2 - 2 * len(_SEPARATOR)) if dues else ""
+    if due_part:
+        room -= len(due_part) + (1 if count_part else 2) * len(_SEPARATOR)
     parts: list[str] = []
-    place = begin
+    previous = begin
     for start, stop in done:
-        part = _number(start - place) + _number(stop - start)
+        part = _number(start - previous) + _number(stop - start)
         room -= len(part)
         if room < 0:
             break
         parts.append(part)
-        place = stop
-    if counted or waiting:
-        parts += (_NEXT, counted)
-    if waiting:
-        parts += (_NEXT, waiting)
+        previous = stop
+    if count_part or due_part:
+        parts += (_SEPARATOR, count_part)
+    if due_part:
+        parts += (_SEPARATOR, due_part)
     return _MAGIC + "".join(parts) if parts else ""
 
 
-def _pairs(place: int, items: Iterable[tuple[int, int]], room: int) -> str:
+def _encode_counts(previous: int, items: Iterable[tuple[int, int]], room: int) -> str:
     text = ""
     for offset, count in items:
-        part = _number(offset - place) + _number(count)
+        part = _number(offset - previous) + _number(count)
         if len(text) + len(part) > room:
             break
         text += part
-        place = offset
+        previous = offset
     return text
 
 
-def _waits(place: int, dues: Mapping[int, Due], room: int) -> str:
-    # Rounded up: never early.
+def _encode_dues(previous: int, dues: Mapping[int, Due], room: int) -> str:
+    # Rounded up, so that no record is due early.
     tenths = {
         offset: (math.ceil(due.at * _TENTHS), math.ceil(due.delay * _TENTHS))
         for offset, due in sorted(dues.items())
@@ -213,60 +221,62 @@ def _waits(place: int, dues: Mapping[int, Due], room: int) -> str:
     first = min(at for at, _ in tenths.values())
     text, empty = _number(first), True
     for offset, (at, delay) in tenths.items():
-        part = _number(offset - place) + _number(at - first) + _number(delay)
+        part = _number(offset - previous) + _number(at - first) + _number(delay)
         if len(text) + len(part) > room:
             break
-        text, place, empty = text + part, offset, False
+        text, previous, empty = text + part, offset, False
     return "" if empty else text
 
 
 def decode(begin: int, text: str) -> Sequence[Range]:
-    """Return the ranges that `encode` wrote; nothing where the text is not its own."""
+    """Return the ranges that `encode` wrote; none if it did not write `text`."""
     numbers = _read(text, 0)
     ranges: list[Range] = []
-    place = begin
+    offset = begin
     for index in range(0, len(numbers), 2):
-        start = place + numbers[index]
-        place = start + numbers[index + 1]
-        if not numbers[index + 1] or (index and not numbers[index]) or place > _LARGEST:
+        start = offset + numbers[index]
+        offset = start + numbers[index + 1]
+        if not numbers[index + 1] or (index and not numbers[index]) or offset > _MAX_OFFSET:
             return ()
-        ranges.append((start, place))
+        ranges.append((start, offset))
     return ranges
 
 
 def decode_counts(begin: int, text: str) -> dict[int, int]:
-    """Return the counts that `encode` wrote; none where the text is not its own."""
+    """Return the counts that `encode` wrote; none if it did not write `text`."""
     numbers = _read(text, 1)
     counts: dict[int, int] = {}
-    place = begin
+    offset = begin
     for index in range(0, len(numbers), 2):
-        place += numbers[index]
-        if place > _LARGEST:
+        offset += numbers[index]
+        if offset > _MAX_OFFSET:
             return {}
-        counts[place] = numbers[index + 1]
+        counts[offset] = numbers[index + 1]
     return counts
 
 
 def decode_dues(begin: int, text: str) -> dict[int, Due]:
-    """Return the due times that `encode` wrote; none where the text is not its own."""
+    """Return the due times that `encode` wrote; none if it did not write `text`."""
     numbers = _read(text, 2, width=3, head=1)
     dues: dict[int, Due] = {}
-    place = begin
+    offset = begin
     for index in range(1, len(numbers), 3):
-        place += numbers[index]
-        if place > _LARGEST:
+        offset += numbers[index]
+        if offset > _MAX_OFFSET:
             return {}
         at = numbers[0] + numbers[index + 1]
-        dues[place] = Due(at / _TENTHS, numbers[index + 2] / _TENTHS)
+        dues[offset] = Due(at / _TENTHS, numbers[index + 2] / _TENTHS)
     return dues
 
 
 def _read(text: str, part: int, *, width: int = 2, head: int = 0) -> Sequence[int]:
-    """Return the numbers in one part of the text, `width` by `width` after the first `head`;
-    nothing if it is not well-formed."""
+    """Return the numbers in one part of the text; none if it is malformed.
+
+    After the first `head` numbers, their count must be a multiple of `width`.
+    """
     if not text.startswith(_MAGIC):
         return ()
-    parts = text[len(_MAGIC) :].split(_NEXT)
+    parts = text[len(_MAGIC) :].split(_SEPARATOR)
     numbers = _numbers(parts[part]) if part < len(parts) <= 3 else None
     return numbers if numbers and (len(numbers) - head) % width == 0 else ()
 

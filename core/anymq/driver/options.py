@@ -1,4 +1,4 @@
-"""URL options: parsed into a dataclass, unknown keys refused with the list of valid ones."""
+"""`ConnectOptions`, and the parsing of URL options into dataclasses."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ MAX_BODY = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
-    """Options that every URL takes.
+    """Options that every URL accepts.
 
-    `declare=false` leaves topics and groups to the operator. `source` is the CloudEvents source
-    of what is published, `reply_topic` where replies to its requests go. Times are in seconds.
+    `declare=false` leaves topics and groups to the operator. `source` is the CloudEvents source of
+    published messages, and `reply_topic` the topic of replies to their requests. Times are in
+    seconds.
     """
 
     declare: bool = True
@@ -37,7 +38,10 @@ class ConnectOptions:
 
 
 def split_options(url: URL, adapter: type[T]) -> tuple[ConnectOptions, T]:
-    """Return the common and the adapter's options of `url`; raises `InvalidURL`."""
+    """Return the common and the adapter's options of `url`.
+
+    Raises `InvalidURL` for an unknown option, with the list of valid ones, and for a bad value.
+    """
     common = {item.name for item in fields(ConnectOptions)}
     own = {item.name for item in fields(adapter)} if adapter is not None else set()  # type: ignore[arg-type]
     for key in url.query:
@@ -60,13 +64,13 @@ def split_options(url: URL, adapter: type[T]) -> tuple[ConnectOptions, T]:
 def _build(cls: type[T], values: Mapping[str, str], url: URL) -> T:
     if not values:
         return cls()
-    # Takes longer than all the rest of connecting.
+    # Imported here, because it takes longer than the rest of connecting.
     from pydantic import TypeAdapter, ValidationError
 
     try:
         return TypeAdapter[T](cls).validate_python(dict(values))
     except ValidationError as error:
-        # Only the key and what was expected: the value may be a secret.
+        # The value is not quoted, because it may be a secret.
         first = error.errors(include_input=False, include_url=False)[0]
         key = ".".join(map(str, first["loc"])) or "?"
         raise InvalidURL(f"option {key!r} of {url.scheme}://…: {first['msg']}") from None

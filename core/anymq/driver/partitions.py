@@ -1,4 +1,4 @@
-"""The one partitioner: a key lands in the same partition on every backend."""
+"""The partitioner of all backends: a key has the same partition number on each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Progress`: notices a source that should be moving and is not."""
+"""`Progress`: the watchdog for a source that stops delivering."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from .source import Reader, SourceLost
 
 log = logger("anymq.consumer")
 
-TIMEOUT = 5.0
-"""Seconds that the broker has to answer."""
-LONGEST = 300.0
-"""Seconds between two looks at a source that has long been idle."""
+ANSWER_TIMEOUT = 5.0
+"""Seconds within which the broker must answer a check."""
+MAX_INTERVAL = 300.0
+"""The most seconds between two checks of an idle source."""
 
 
 class Progress:
     """The watchdog of one source.
 
-    A client library may go on living and deliver nothing: its reading task has stalled, or the
-    broker has dropped a consumer without a word. So a source that had room and returned nothing for
-    `Source.stall` seconds is asked for what is `undelivered`. If it gives the same answer twice,
-    and delivered nothing in between, the source has stalled.
+    A client library may stay connected and deliver nothing, because its reading task has stalled or
+    the broker has dropped the consumer silently. So the watchdog calls `undelivered` of a source
+    that had credit and returned nothing for `Source.stall` seconds. Two equal answers without a
+    delivery in between mean that the source has stalled.
     """
 
     def __init__(self, source: Reader, now: float) -> None:
@@ -32,28 +32,28 @@ class Progress:
         self._seen: object = None
 
     def moved(self, now: float) -> None:
-        """Something was delivered, or the source was not asked for anything."""
+        """Restart the interval: the source has delivered, or there was no credit."""
         self._pause = self.source.stall
         self._next = now + self._pause
         self._seen = None
 
     async def look(self, now: float) -> None:
-        """Look, if it is time. Raises `SourceLost` if the source has stalled.
+        """Check the source if the interval has passed. Raises `SourceLost` if it has stalled.
 
-        If the broker does not answer, the next look asks it again.
+        If the broker does not answer, the check is repeated after the next interval.
         """
         if now < self._next:
             return
         seen: object = None
         try:
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout(ANSWER_TIMEOUT):
                 seen = await self.source.undelivered()
         except SourceLost:
             raise
         except Exception as error:
-            log.debug("the broker does not say what is undelivered: %s", text_of(error))
+            log.debug("checking for undelivered messages failed: %s; retrying", text_of(error))
         if seen is not None and seen == self._seen:
-            raise SourceLost(f"messages wait, and none is delivered: {seen}")
+            raise SourceLost(f"the broker has undelivered messages and delivers none: {seen}")
         self._seen = seen
-        self._pause = self.source.stall if seen is not None else min(2 * self._pause, LONGEST)
+        self._pause = self.source.stall if seen is not None else min(2 * self._pause, MAX_INTERVAL)
         self._next = now + self._pause

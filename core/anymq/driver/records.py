@@ -161,9 +161,9 @@ class Received:
 
     `headers` are as on the wire, with text values (bytes that are not UTF-8 are decoded with
     `backslashreplace`); it may be a lazy mapping. `key` is None unless `Binding.native_key`.
-    `position` names the record within the topic permanently, in the broker's notation; it becomes
-    the id of a message that carries none. `time` is the broker's timestamp, in seconds since the
-    epoch. `native` is the client library's object.
+    `position` identifies the record within the topic permanently, in the broker's notation; it
+    becomes the id of a message that carries none. `time` is the broker's timestamp, in seconds
+    since the epoch. `native` is the client library's object.
 
     `redeliveries` is the broker's count of earlier deliveries of this copy to this group: 0 the
     first time, and always where the broker cannot count. The attempt is the copy's header (1

@@ -1,4 +1,4 @@
-"""Finding the adapter or store for a URL scheme: entry points, loaded when first asked for."""
+"""Registry of adapters and stores by URL scheme, loaded from entry points on first use."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _registered: dict[tuple[str, str], str] = {}
 def register(scheme: str, target: str, *, group: str = ADAPTERS) -> None:
     """Serve `scheme` by `target`, written `"module:Class"`, without installing a distribution.
 
-    For tests and embedding; an adapter that is shipped declares an entry point instead. What is
-    registered here comes before what is installed.
+    For tests and embedding; a distributed adapter declares an entry point instead. A registered
+    target takes precedence over an installed one.
     """
     _registered[group, scheme.lower()] = target
 
@@ -31,9 +31,9 @@ def register(scheme: str, target: str, *, group: str = ADAPTERS) -> None:
 def load_driver(scheme: str) -> type[Driver]:
     """Return the driver class for `scheme`.
 
-    Raises `UnknownScheme`, listing what is installed, `MissingDependency` with the exact command
-    where the adapter's client library is missing, or `ConfigurationError` with the tested range
-    where its release lacks a part that the adapter uses.
+    Raises `UnknownScheme`, with the list of installed schemes. Raises `MissingDependency`, with the
+    pip command, if the adapter's client library is missing. Raises `ConfigurationError`, with the
+    tested range, if its release lacks an attribute that the adapter uses.
     """
     driver, distribution = _load(scheme, ADAPTERS)
     if not (isinstance(driver, type) and issubclass(driver, Driver)):
@@ -52,7 +52,7 @@ def load_store(scheme: str) -> type[Store]:
 
 
 def schemes(group: str = ADAPTERS) -> list[str]:
-    """Return the URL schemes that are served, sorted."""
+    """Return the registered and installed URL schemes, sorted."""
     installed = {point.name for point in _entry_points(group=group)}
     return sorted(installed | {scheme for kind, scheme in _registered if kind == group})
 
@@ -65,7 +65,7 @@ def _check(found: type[Driver] | type[Store], distribution: str) -> None:
 
 
 def _load(scheme: str, group: str) -> tuple[Any, str]:
-    """Return what serves `scheme`, and the distribution it came with."""
+    """Return the class for `scheme`, and the name of its distribution."""
     target = _registered.get((group, scheme))
     if target is not None:
         module, _, name = target.partition(":")
@@ -100,7 +100,7 @@ def _entry_points(group: str, name: str | None = None) -> EntryPoints:
 
 
 def _distinct(points: Any) -> list[EntryPoint]:
-    # The same distribution may be seen twice on sys.path (an editable install beside a wheel).
+    # A distribution may be on sys.path twice (an editable install beside a wheel).
     return list({point.value: point for point in points}.values())
 
 

@@ -15,8 +15,8 @@ StoreRecords = Callable[[Sequence[Record]], Awaitable[Sequence[Outcome]]]
 class SourceLost(Exception):
     """Raised by `Reader.receive` when this source can never deliver again.
 
-    For example: its channel was closed, its assignment is gone for good, its queue was deleted.
-    The core opens another source. Chain the client's error as the cause.
+    For example, its channel was closed, its assignment was lost, or its queue was deleted. The core
+    opens another source. Chain the client's error as the cause.
     """
 
 
@@ -62,8 +62,8 @@ class Reader(ABC):
         """Return what the broker should be delivering to this member; None if nothing or unknown.
 
         For the watchdog. It opens another source when two answers are equal, at least `stall`
-        seconds apart, and nothing was delivered in between. So the answer says how far the group
-        has come, and leaves out what another member has to deliver and what is not due. Implement
+        seconds apart, and nothing was delivered in between. So the answer contains the group's
+        progress, and leaves out records that another member delivers or that are not due. Implement
         it for a source to which the broker or the client library pushes. The default is right for
         a source that asks the broker in each `receive`, because it cannot stall silently.
         """
@@ -115,10 +115,10 @@ class GroupReader(Reader):
 
     @abstractmethod
     async def ack(self, records: Sequence[Received]) -> None:
-        """Acknowledge `records`. Return once the broker has been told, or will be soon.
+        """Acknowledge `records`. Return once the acks are sent, or queued to be sent.
 
-        A source may batch acknowledgements (Kafka's commits its offsets some moments later). Then
-        a crash repeats the records of which the broker has not heard, and closing sends the rest.
+        A source may batch acks, as Kafka's does with its commits. Then a crash redelivers the
+        records whose acks were not sent, and `aclose` sends the rest.
         """
 
     async def reject(self, rejected: Sequence[Rejected], store: StoreRecords) -> None:
@@ -144,7 +144,7 @@ class GroupReader(Reader):
 
         The core awaits it before the handler of a record that has a `known_attempt`. Of all other
         records it names only those that have been in a handler for some time, many in one call.
-        Ignore a record that is no longer this member's. A settlement ends what is noted here.
+        Ignore a record that is no longer this member's. A settlement cancels the note.
         """
 
 
@@ -173,10 +173,10 @@ class Source(GroupReader):
     async def extend_apart(self, records: Sequence[Received]) -> bool:
         """Renew leases as `extend` does, from another thread and event loop.
 
-        Called while the source's own event loop is blocked. So it must not use what belongs to
-        that loop; a connection of its own, opened and closed here, will do. Return whether the
-        leases were renewed. The default returns False, and is not called again: right where a
-        lease depends on the one connection.
+        Called while the source's own event loop is blocked. So it must not use objects of that
+        loop, but may open and close a connection of its own. Return whether the leases were
+        renewed. The default returns False, and is not called again. That is right where a lease
+        depends on the source's connection.
         """
         return False
 

@@ -1,4 +1,4 @@
-"""`Binding`, `TopicSpec` and `SubscribeSpec`: what the core asks a driver for."""
+"""`Binding`, `TopicSpec` and `SubscribeSpec`: the arguments of a driver's methods."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 MAX_BYTES = 32 * 1024 * 1024
-"""Bytes of bodies that a subscription holds unsettled, by default."""
+"""The most bytes of bodies that a subscription holds unsettled, by default."""
 
 Start = str | datetime
 """`"earliest"`, `"latest"`, a position, or an aware datetime.
 
-A position (`Received.position`, an `Outcome`) starts with the record there, and in the other
-partitions with the first record that is as old or younger. A datetime starts with the first record
-of that time or later. The driver raises `ConfigurationError` for any other text.
+A position (`Received.position`, an `Outcome`) starts with its record, and in the other partitions
+with the first record of the same age or younger. A datetime starts with the first record of that
+time or later. The driver raises `ConfigurationError` for any other text.
 """
 
 CONTROL = "anymq-"
@@ -35,20 +35,20 @@ class Binding:
 
     An attribute `id` becomes the header `prefix + "id"`. `content_type` names the header that
     carries the body's media type, or is None where the backend has a native property for it
-    (the driver then maps `Record.content_type` and `Received.content_type`). `percent` asks for
-    the percent-encoding of the CloudEvents NATS and HTTP bindings. `native_key` says the backend
+    (the driver then maps `Record.content_type` and `Received.content_type`). `percent` selects the
+    percent-encoding of the CloudEvents NATS and HTTP bindings. `native_key` is True if the backend
     carries the key itself; otherwise the core puts it into the `partitionkey` attribute.
     """
 
     prefix: str = "ce-"
-    """A reader of messages takes it in any case."""
+    """The prefix of attribute headers. Received headers match it in any case."""
     content_type: str | None = "content-type"
     percent: bool = False
     native_key: bool = False
     id: str = field(init=False)
     """The name of the header of the attribute `id`."""
     source: str = field(init=False)
-    """The same of `source`."""
+    """The name of the header of the attribute `source`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", self.prefix + "id")
@@ -93,12 +93,12 @@ class SubscribeSpec:
     `ack_deadline`, in seconds, is the lease: an unsettled record that is not extended for this
     long goes to another member. Where the broker has no leases, it goes when its consumer is gone.
 
-    `prefetch` is how many records the core means to hold unsettled. If the user set none, the
-    core's credit may grow beyond it, and the driver must not stop there. Credit starts with
-    `first` (0: with `prefetch`), and `limit` of `receive` tells the driver how it continues. A
-    driver whose broker pushes takes no more than that from the other members. `prefetch_bytes`
-    bounds the size of all unsettled records. The core counts them when they have arrived; a driver
-    requests no more than that at once where its broker can be told.
+    `prefetch` is the number of records that the core intends to hold unsettled. If the user set
+    none, the core's credit may grow beyond it, and the driver must not stop there. Credit starts
+    with `first` (0: with `prefetch`), and continues with `limit` of each `receive`. A driver whose
+    broker pushes takes no more than that from the other members. `prefetch_bytes` bounds the size
+    of all unsettled records. The core counts them on arrival; a driver whose broker accepts such a
+    bound requests no more than that at once.
 
     `ordered` asks for an `OrderedSource`: one member at a time reads a partition, from its first
     unsettled record on. A partition moves to another member only when none of its records is in a

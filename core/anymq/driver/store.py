@@ -1,4 +1,4 @@
-"""`Store`: what middleware remembers of keys, behind a URL of its own."""
+"""`Store`: the claims, completions and counters of middleware, behind a URL of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ClaimState(Enum):
-    """What a store knows of a key."""
+    """The state of a key in a store, before a claim."""
 
     NEW = "new"
     IN_PROGRESS = "in progress"
@@ -26,29 +26,28 @@ class ClaimState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The answer to `begin`. `remaining` is the seconds left of somebody else's lease."""
+    """The result of `begin`. `remaining` is the rest of another owner's lease, in seconds."""
 
     state: ClaimState
     remaining: float = 0.0
 
 
 class Store(ABC):
-    """A three-state memory of keys, and counters, shared by all processes that open the same URL.
+    """Claims and completions of keys, and counters, shared by all processes with the same URL.
 
-    Every method is one atomic step. Errors of a client library are translated by the adapter's
-    `errors` table of the driver in the same package. `tls_schemes` are those of its URL schemes
-    that encrypt: credentials over any other are refused off loopback. `client_parts` is as in
-    `Driver`.
+    Every method is atomic. Errors of a client library are translated by `Driver.errors` of the
+    driver in the same package. `tls_schemes` are the URL schemes that encrypt; credentials over any
+    other are refused off loopback. `client_parts` is as in `Driver`.
     """
 
     tls_schemes: ClassVar[frozenset[str]] = frozenset()
     client_parts: ClassVar[Parts] = MappingProxyType({})
     in_bulk: ClassVar[bool] = False
-    """Whether `complete_many` stands for `complete`.
+    """Whether completions are batched by `complete_many`.
 
-    Where a class has only the latter, or a subclass changes it, that is called for each message, in
-    the context in which its handler ran: it may apply there, in one transaction with the note, what
-    the handler left to it.
+    False for a class that defines only `complete`, and for a subclass that overrides it. Then
+    `complete` is called for each message, in the context of its handler. There it may apply the
+    handler's effect and the completion in one transaction.
     """
 
     def __init_subclass__(cls) -> None:
@@ -67,24 +66,24 @@ class Store(ABC):
     async def begin(self, key: str, owner: str, lease: float) -> Claim:
         """Claim `key` for `owner` for `lease` seconds.
 
-        `NEW`: the key was unknown, abandoned, or its lease had run out, and is now claimed by
-        `owner` (also when `owner` itself held it). `IN_PROGRESS`: another owner holds it, for
-        `remaining` seconds at most. `DONE`: completed, nothing was claimed.
+        `NEW`: `owner` has the claim now. The key was unknown, abandoned, held by `owner` itself, or
+        its lease had expired. `IN_PROGRESS`: another owner holds the claim, for at most `remaining`
+        seconds. `DONE`: the key is completed, and nothing was claimed.
         """
 
     async def begin_many(self, keys: Sequence[str], owner: str, lease: float) -> dict[str, Claim]:
-        """`begin` each of `keys`, no two of them alike; return the claims that are not `NEW`.
+        """`begin` each of the distinct `keys`; return the claims that are not `NEW`.
 
-        Each is a step by itself. When it raises, any of them may have been claimed.
+        Each claim is atomic by itself. If this raises, any of them may have been made.
         """
         claims = await gather(*[self.begin(key, owner, lease) for key in keys])
         answers = zip(keys, claims, strict=True)
         return {key: claim for key, claim in answers if claim.state is not ClaimState.NEW}
 
     async def complete_many(self, keys: Sequence[str], owner: str, keep: float) -> None:
-        """Mark `keys` done: `owner` claimed each, and its effect has been applied.
+        """Mark `keys` as completed: `owner` has claimed each, and its effect has been applied.
 
-        Where somebody else holds a key by now, this may be marked done, or left to that one.
+        A key that another owner holds by now may be marked or left to that owner.
         """
         await gather(*[self.complete(key, owner, keep) for key in keys])
 
@@ -93,40 +92,40 @@ class Store(ABC):
         await gather(*[self.abandon(key, owner) for key in keys])
 
     async def may_know(self, prefix: str) -> bool:
-        """Return False if there is no claim on a key that begins with `prefix`, nor a note of one.
+        """Return False if no key with `prefix` is claimed or completed.
 
-        Asked once a subscription, to find out whether keys of an earlier release have to be looked
-        at. True is right where it would take long to tell: each message then costs another key.
+        Called once per subscription, to decide whether keys of an earlier release must be checked
+        too. Return True if the answer would take long; each message then costs a second key.
         """
         return True
 
     @abstractmethod
     async def renew(self, key: str, owner: str, lease: float) -> None:
-        """Begin the lease of `owner` anew; nothing happens if `owner` does not hold it."""
+        """Renew the claim of `owner` for `lease` seconds; no-op if not held."""
 
     @abstractmethod
     async def complete(self, key: str, owner: str, keep: float) -> bool:
-        """Mark `key` done and remember that for `keep` seconds.
+        """Mark `key` as completed, and retain that for `keep` seconds.
 
         Return False, and change nothing, if `owner` no longer holds it.
         """
 
     @abstractmethod
     async def abandon(self, key: str, owner: str) -> None:
-        """Forget the claim of `owner`, so that the next `begin` is `NEW`; no-op if not held."""
+        """Abandon the claim of `owner`, so that the next `begin` is `NEW`; no-op if not held."""
 
     @abstractmethod
     async def mark(self, key: str, keep: float) -> int:
-        """Add one to the counter of `key` and return it, 1 the first time.
+        """Increment the counter of `key` and return it, 1 the first time.
 
-        The counter is forgotten `keep` seconds after its last `mark`. Counters and claims do not
-        get into each other's way, whatever their keys.
+        The counter is deleted `keep` seconds after its last `mark`. Counters and claims on the same
+        key are independent.
         """
 
     @abstractmethod
     async def unmark(self, key: str) -> None:
-        """Forget the counter of `key`."""
+        """Delete the counter of `key`."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Release what `open` took. Calling it twice is harmless."""
+        """Close the connection. A second call does nothing."""
