@@ -1,6 +1,7 @@
 """anymq: one publisher/consumer interface over Kafka, RabbitMQ, NATS JetStream and Redis Streams.
 
-The backend is a URL; `sqlite:///` and `memory://` need no server. Delivery means the same on all.
+A URL selects the backend; `sqlite:///` and `memory://` need no server. Deliveries are settled in
+the same way on every backend.
 """
 
 from typing import TYPE_CHECKING

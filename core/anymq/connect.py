@@ -1,4 +1,4 @@
-"""`connect`: from a URL to a `Broker`."""
+"""`connect`: opens a `Broker` for a URL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from .broker import Broker
-from .client_logs import calm
+from .client_logs import limit_repeats
 from .credentials import check_credentials
 from .driver.base import Driver
 from .driver.clock import REAL, Clock
@@ -24,9 +24,10 @@ from .url import URL
 
 log = logger("anymq")
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-SHORTEST = 0.5
-"""Seconds below which an attempt to connect is not begun."""
+FIRST_PAUSE, MAX_PAUSE = 0.1, 2.0
+"""Seconds between two attempts to connect, doubled after each."""
+MIN_ATTEMPT_SECONDS = 0.5
+"""The least time left, in seconds, with which another attempt to connect starts."""
 
 
 def connect(
@@ -44,33 +45,32 @@ def connect(
         async with anymq.connect("sqlite:///app.db") as broker:
             await broker.publish("orders", {"id": 17})
 
-    The result can be used with `async with`, or awaited for a `Broker` that you close yourself.
-    `source` is the CloudEvents source of what is published (default `anymq`). `names` maps a
-    topic, or `topic.group`, to something that exists on the broker under another name; mapped
-    names are never created.
+    Use the result with `async with`, or await it for a `Broker` that you close yourself. `source`
+    is the CloudEvents source of published messages (default `anymq`). `names` maps a topic, or
+    `topic.group`, to a name that exists on the broker; anymq never creates mapped names.
 
-    A broker that does not answer is tried for the URL's `connect_timeout` (10 s), and then
-    `ConnectionLost` is raised, at most a second later. `InvalidURL`, `UnknownScheme`,
-    `MissingDependency`, `AccessDenied` and what else waiting does not mend is raised at once. No
-    error shows the password.
+    If the broker does not answer, connecting is retried for the URL's `connect_timeout` (10 s).
+    Then `ConnectionLost` is raised, at most 1 s later. Permanent errors such as `InvalidURL`,
+    `UnknownScheme`, `MissingDependency` and `AccessDenied` are raised at once. No error shows the
+    password.
     """
     return Connecting(
         chosen_url(url, "connect()"), source, dict(names or {}), tuple(publish_middleware), clock
     )
 
 
-def chosen_url(url: str | None, taker: str) -> str:
+def chosen_url(url: str | None, parameter_of: str) -> str:
     """Return `url`, or the environment's `ANYMQ_URL`; raises `ConfigurationError` without both."""
     chosen = url or os.environ.get("ANYMQ_URL")
     if not chosen:
         raise ConfigurationError(
-            f"no broker URL: pass one to {taker}, or set ANYMQ_URL (for example sqlite:///app.db)"
+            f"no broker URL: pass one to {parameter_of}, or set ANYMQ_URL (for example sqlite:///app.db)"
         )
     return chosen
 
 
 class Connecting(AbstractAsyncContextManager["Broker"]):
-    """What `connect` returns: `async with` it, or `await` it."""
+    """The result of `connect`, for `async with` or `await`."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ async def _open(
     url = URL.parse(text)
     driver_type = load_driver(url.scheme)
     for library in driver_type.client_loggers:
-        calm(library)
+        limit_repeats(library)
     options, own = split_options(url, driver_type.options)
     if not options.allow_insecure_auth:
         check_credentials(url, driver_type.tls_schemes)
@@ -139,13 +139,13 @@ async def _connected(
         try:
             return await _connected_once(driver_type, url, own, until - loop.time(), clock)
         except TransientError as error:
-            left = until - loop.time() - SHORTEST
+            left = until - loop.time() - MIN_ATTEMPT_SECONDS
             if left <= 0:
                 raise
             if pause == FIRST_PAUSE:
-                log.warning("%s; trying again for %g s", error, timeout)
+                log.warning("%s; retrying for %g s", error, timeout)
         await asyncio.sleep(min(pause, left))
-        pause = min(pause * 2, LONGEST_PAUSE)
+        pause = min(pause * 2, MAX_PAUSE)
 
 
 async def _connected_once(
@@ -156,7 +156,8 @@ async def _connected_once(
             return await driver_type.open(url, own, timeout=timeout, clock=clock)
     except TimeoutError as late:
         raise ConnectionLost(
-            f"no answer from {url} within {timeout:.3g} s; is it running?"
+            f"connecting to {url} failed: no answer within {timeout:.3g} s; "
+            "check that the server is running and reachable"
         ) from late
     except Exception as raw:
         if is_unverified(raw):
@@ -166,7 +167,7 @@ async def _connected_once(
         if isinstance(error, AccessDenied):
             hint = "; check the user and password in the URL"
         elif isinstance(error, ConnectionLost):
-            hint = "; is it running, and is this the right host and port?"
+            hint = "; check that the server is running, and the host and port in the URL"
         if not hint:
             raise error from (raw if error is not raw else raw.__cause__)
         raise type(error)(f"{error}{hint}") from (raw if error is not raw else raw.__cause__)

@@ -1,4 +1,4 @@
-"""No password in clear text over a network."""
+"""Check against sending a password in clear text over a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every error anymq raises.
+"""The errors that anymq raises.
 
 ::
 
@@ -8,23 +8,23 @@
     │   ├── UnknownScheme
     │   ├── MissingDependency
     │   └── UnsupportedOperation
-    ├── BrokerError                       the broker or the network said so
+    ├── BrokerError                       the broker or the network failed
     │   ├── TransientError                may succeed if repeated
     │   │   ├── ConnectionLost
     │   │   ├── PublishTimeout
     │   │   ├── RequestTimeout
     │   │   └── Throttled
-    │   └── PermanentError                will not
+    │   └── PermanentError                will not succeed if repeated
     │       ├── AccessDenied
     │       ├── NotFound
     │       ├── RequestFailed
     │       └── MessageTooLarge
-    └── StateError                        the caller broke the rules
+    └── StateError                        the call is not allowed now
         ├── Closed
         └── AlreadySettled
 
-Whether to retry is the class, not a method. `Reject`, `RetryAfter` and `StopLane` are not errors of
-the library: a handler raises them to say what becomes of its delivery.
+The class of an error decides whether a retry is useful. `Reject`, `RetryAfter` and `StopLane` are
+not errors of the library; a handler raises them to settle its delivery.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ConfigurationError(AnymqError, ValueError):
 
 
 class InvalidURL(ConfigurationError):
-    """The connection URL cannot be understood, or carries an unknown or bad option."""
+    """The connection URL is malformed, or has an unknown option or a bad value."""
 
 
 class UnknownScheme(ConfigurationError):
@@ -60,11 +60,11 @@ class UnsupportedOperation(ConfigurationError):
 
 
 class BrokerError(AnymqError):
-    """Something the broker or the network said; `__cause__` is the client library's error."""
+    """A failure of the broker or the network; `__cause__` is the client library's error."""
 
 
 class TransientError(BrokerError):
-    """May succeed if repeated."""
+    """A failure after which the same call may succeed."""
 
 
 class ConnectionLost(TransientError):
@@ -72,40 +72,43 @@ class ConnectionLost(TransientError):
 
 
 class PublishTimeout(TransientError):
-    """The broker did not confirm in time. The message may have been stored all the same, unless the
-    text says that nothing was sent: then the topic could not be made ready."""
+    """The broker did not confirm in time.
+
+    The message may have been stored nevertheless. If the topic could not be declared in time, the
+    text states that nothing was sent.
+    """
 
 
 class RequestTimeout(TransientError):
-    """Nobody replied in time. The request may have been handled all the same."""
+    """No reply arrived in time. The request may have been handled nevertheless."""
 
 
 class Throttled(TransientError):
-    """The broker refuses work for now: out of memory, out of disk, over quota."""
+    """The broker is out of memory or disk, or over quota, and refuses work for now."""
 
 
 class PermanentError(BrokerError):
-    """Will not succeed if repeated."""
+    """A failure after which the same call will fail again."""
 
 
 class AccessDenied(PermanentError):
-    """Wrong credentials, or no right to do this."""
+    """The credentials are wrong, or do not permit the operation."""
 
 
 class NotFound(PermanentError):
-    """The topic, queue, stream or group does not exist (and was not to be created)."""
+    """The topic, queue, stream or group does not exist, and anymq may not create it."""
 
 
 class RequestFailed(PermanentError):
-    """The request was rejected by its handler, or the reply is not what was asked for."""
+    """The request was rejected by its handler, or the reply is not of the requested type."""
 
 
 class MessageTooLarge(PermanentError):
-    """The message is over a limit of anymq or of the broker."""
+    """The message exceeds a limit of anymq or of the broker."""
 
 
 class StateError(AnymqError):
-    """The caller broke the rules of the interface."""
+    """The call is not allowed in the object's present state."""
 
 
 class Closed(StateError):
@@ -113,11 +116,11 @@ class Closed(StateError):
 
 
 class AlreadySettled(StateError):
-    """The delivery was already settled with another verb."""
+    """The delivery has been settled by another method."""
 
 
 class Reject(Exception):
-    """Raise in a handler, from any depth: never again, to the dead letters with this reason."""
+    """Raised by a handler to dead-letter its delivery with this reason, without a retry."""
 
     def __init__(self, reason: str = "rejected by the handler") -> None:
         super().__init__(reason)
@@ -125,14 +128,14 @@ class Reject(Exception):
 
 
 class Unreadable(Reject):
-    """The body does not validate: its error may quote the body, so its traceback is not logged."""
+    """Raised if the body does not validate. Its traceback may quote the body, and is not logged."""
 
 
 class RetryAfter(Exception):
-    """Raise in a handler, from any depth: failed attempt, deliver again after `delay`.
+    """Raised by a handler to have its delivery redelivered after `delay`, as a failed attempt.
 
-    `delay` is in seconds, or a timedelta. With `counted=False` it is no attempt: the message was
-    only not ready to be handled.
+    `delay` is in seconds, or a timedelta. With `counted=False` the delivery does not count as an
+    attempt.
     """
 
     def __init__(
@@ -149,35 +152,36 @@ class RetryAfter(Exception):
 
 
 class StopLane(Exception):
-    """Raise in a handler of an ordered subscription: hold up this key, until it is restarted."""
+    """Raised by a handler of an ordered subscription to stop its key until it is restarted."""
 
     def __init__(self, reason: str = "stopped by the handler") -> None:
         super().__init__(reason)
         self.reason = check_reason(reason)
 
 
-LONGEST_DELAY = timedelta(days=366)
+MAX_DELAY = timedelta(days=366)
+"""The longest delay of a retry."""
 
 
 def check_delay(delay: float | timedelta) -> float:
-    """Return `delay` in seconds, at least 0; raises `ConfigurationError` for what is no delay."""
+    """Return `delay` in seconds, at least 0; raises `ConfigurationError` for any other value."""
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise ConfigurationError(f"a delay is in seconds, or a timedelta, not {delay!r}")
-    if math.isnan(seconds) or seconds > LONGEST_DELAY.total_seconds():
-        raise ConfigurationError(f"a delay is at most {LONGEST_DELAY.days} days, not {delay!r}")
+    if math.isnan(seconds) or seconds > MAX_DELAY.total_seconds():
+        raise ConfigurationError(f"a delay is at most {MAX_DELAY.days} days, not {delay!r}")
     return max(0.0, seconds)
 
 
 def check_reason(reason: str) -> str:
-    """Return `reason`; raises `ConfigurationError` if it is no text."""
+    """Return `reason`; raises `ConfigurationError` if it is not a str."""
     if not isinstance(reason, str):
         raise ConfigurationError(f"a reason is text, not {type(reason).__name__}")
     return reason
 
 
 def text_of(error: BaseException) -> str:
-    """Return what `error` says, or that it cannot say it: its `str` may raise itself."""
+    """Return the text of `error`, or a substitute if its `__str__` raises."""
     try:
         return str(error) or type(error).__name__
     except Exception as failed:
@@ -186,16 +190,16 @@ def text_of(error: BaseException) -> str:
 
 Meaning = type[AnymqError] | Callable[[Any], type[AnymqError]]
 ErrorTable = Mapping[type[BaseException], Meaning]
-
-"""What each exception of a client library means: a class, or a function of the exception."""
+"""The anymq error for each exception of a client library: a class, or a function that returns one.
+"""
 
 
 def translate(error: BaseException, table: ErrorTable, *, doing: str, where: str) -> BaseException:
     """Return the anymq error for a client library's `error`, or `error` itself.
 
-    The most specific class in `table` wins. Errors of anymq pass through unchanged, and so does
-    what the table does not name: an unmapped exception is a defect and must be seen as one.
-    `where` is the masked URL.
+    The most specific class in `table` wins. Errors of anymq are returned unchanged. So are
+    exceptions without an entry, because an unmapped exception is a defect. `where` is the masked
+    URL.
     """
     if isinstance(error, AnymqError):
         return error
@@ -211,7 +215,7 @@ def translate(error: BaseException, table: ErrorTable, *, doing: str, where: str
 
 
 def _ask(meaning: Callable[[Any], type[AnymqError]], error: BaseException) -> type[AnymqError]:
-    """Return what `error` means; if that cannot be told, it may pass."""
+    """Return the class for `error`; `TransientError` if `meaning` raises."""
     try:
         return meaning(error)
     except Exception:

@@ -1,7 +1,7 @@
-"""The ids by which brokers and stores tell messages apart: never ambiguous, whatever is in them.
+"""The unambiguous ids by which brokers and stores identify messages.
 
-A message is named by its source and id together. Parts are never joined by a separator that could
-occur in one of them: they have a fixed length, or say their length first.
+A message is identified by its source and id together. Parts are never joined by a separator that
+could occur in one of them. Instead they have a fixed length, or a length prefix.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from functools import lru_cache
 from hashlib import blake2b
 
 _PLAIN = re.compile(r"[A-Za-z0-9._:/=+-]{1,80}")
-"""Ids that every broker carries as they are."""
+"""Ids that every broker stores unchanged."""
 
 
 def joined(*parts: str | None) -> str:
-    """Return `parts` as one text that no other parts give: each with its length before it."""
+    """Return `parts` as one text that is unique to them, because each has a length prefix."""
     return "".join(["-" if part is None else f"{len(part)}:{part}" for part in parts])
 
 
 @lru_cache(maxsize=512)
 def scope_of(source: str | None) -> str:
-    """Return what the broker-level ids of all that `source` publishes begin with: 17 letters."""
+    """Return the prefix of the broker-level ids of all messages of `source`: 17 characters."""
     digest = blake2b((source or "anymq").encode(), digest_size=12).digest()
     return urlsafe_b64encode(digest).decode() + "."
 
@@ -30,13 +30,13 @@ def scope_of(source: str | None) -> str:
 def unique_id(scope: str, id: str) -> str:
     """Return the broker-level id of the message `id` of the source with this `scope`.
 
-    For an id that is a UUID, this is both joined: a publisher in a hurry does that itself.
+    For a UUID this is `scope + id`. Publishing computes that inline, to save the call.
     """
     return scope + (id if _PLAIN.fullmatch(id) else f"~{_digest(id)}")
 
 
 def copy_id(*parts: str | None) -> str:
-    """Return the broker-level id of a copy that these `parts` name; no published message has it."""
+    """Return the broker-level id of the copy that `parts` identify; no published message has it."""
     return f"~{_digest(joined(*parts))}"
 
 

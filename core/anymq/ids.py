@@ -1,4 +1,4 @@
-"""Ids and times of what is published: `new_id`, `stamp`, `stamps`."""
+"""Ids and times of published messages: `new_id`, `stamp`, `stamps`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ _MICROSECONDS = tuple(f"{number:03d}Z" for number in range(1000))
 
 
 class _Stamps:
-    """Makes UUIDv7 by method 1 of RFC 9562 §6.2: what is random is drawn once a millisecond, and
-    counted up from there. A forked process begins anew. Times are as RFC 3339 writes them."""
+    """A generator of UUIDv7 by method 1 of RFC 9562 §6.2, and of times in RFC 3339 format.
+
+    It draws a random value once a millisecond, and counts up from there. A forked process draws a
+    new one.
+    """
 
     __slots__ = ("_state",)
 
@@ -22,9 +25,8 @@ class _Stamps:
             os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
-        # The millisecond, the id before what is counted, the counter, and the time but for its
-        # last digits: one object, so that threads that come upon a new millisecond at once draw
-        # each for itself.
+        # The millisecond, the fixed part of its ids, the counter, and the time to the millisecond.
+        # They are one object, so that a thread never combines parts of two milliseconds.
         self._state = (0, "", count(), "")
 
     def one(self) -> tuple[str, str]:
@@ -45,13 +47,13 @@ class _Stamps:
         return [f"{before}{one:012x}" for one in islice(counter, number)], at + _MICROSECONDS[rest]
 
     def _begin(self, now: int) -> tuple[str, count[int], str]:
-        some = int.from_bytes(os.urandom(9))
+        random = int.from_bytes(os.urandom(9))
         digits = f"{now:012x}"
         before = (
-            f"{digits[:8]}-{digits[8:]}-7{some >> 60:03x}-{0x8000 | (some >> 46) & 0x3FFF:04x}-"
+            f"{digits[:8]}-{digits[8:]}-7{random >> 60:03x}-{0x8000 | (random >> 46) & 0x3FFF:04x}-"
         )
-        # Less than half of the range at first: it lasts for this millisecond.
-        counter = count(some & 0x7FFF_FFFF_FFFF)
+        # The counter starts in the lower half of its range, so it cannot overflow in 1 ms.
+        counter = count(random & 0x7FFF_FFFF_FFFF)
         second, milliseconds = divmod(now, 1000)
         at = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}"
         self._state = (now, before, counter, at)
@@ -62,6 +64,6 @@ _stamps = _Stamps()
 new_id = _stamps.id
 """Return a fresh UUIDv7 (RFC 9562 §5.7): unique, and sorted by time of creation."""
 stamp = _stamps.one
-"""Return a fresh id, and the time as text: UTC, to the microsecond."""
+"""Return a fresh id, and the UTC time as text, to the microsecond."""
 stamps = _stamps.many
-"""Return so many fresh ids, and the time."""
+"""Return the given number of fresh ids, and the UTC time as text."""

@@ -1,4 +1,4 @@
-"""Lazy imports: the modules that few programs need are loaded on first use."""
+"""Lazy imports of modules that few programs need."""
 
 from __future__ import annotations
 

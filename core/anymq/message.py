@@ -1,4 +1,4 @@
-"""`Message`: what travels, as applications see it."""
+"""`Message` and `Receipt`: a message as applications see it, and the result of publishing it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .driver.records import NO_HEADERS, Received
 class Message:
     """An immutable message.
 
-    `id` is the logical id: it stays the same over retries, dead-lettering and redrive.
-    `time` is when the message was first published (None on a foreign message without one).
-    `correlation_id` names the flow a message belongs to, `causation_id` the message that caused it.
+    `id` is the logical id, which retries, dead-lettering and redrive preserve. `time` is the time
+    of the first publish (None on a foreign message without one). `correlation_id` is the id of the
+    flow to which the message belongs, `causation_id` the id of the message that caused it.
     """
 
     id: str
@@ -31,20 +31,20 @@ class Message:
     correlation_id: str | None = None
     causation_id: str | None = None
     original: Received | None = field(default=None, repr=False, compare=False)
-    """The engine's: what it was decoded from, so that a copy keeps the bytes."""
+    """Internal. The received record, from which a copy takes its bytes unchanged."""
 
 
 class Receipt(NamedTuple):
-    """The broker has the message durably.
+    """The confirmation that the broker has stored a message durably.
 
-    `position` is where the broker put it, in the broker's own words (`"3:1042"` for a Kafka
-    partition and offset, an entry id for Redis, a sequence for NATS and SQLite), None where it
-    does not say.
+    `position` is the message's position in the broker's notation (`"3:1042"` for a Kafka partition
+    and offset, an entry id for Redis, a sequence for NATS and SQLite); None if the broker does not
+    report one.
 
-    `duplicate` says that the broker kept an earlier message of the same source and id instead of
-    this one, at `position`: another publish with this id, or an earlier try of this very publish
-    whose confirmation was lost. A broker that does not look for duplicates (the capability
-    `publish_dedup`) stores the message again and never says so.
+    `duplicate` is True if the broker kept an earlier message of the same source and id instead, at
+    `position`. That is the message of another publish with this id, or of an earlier try of this
+    publish whose confirmation was lost. A broker without deduplication (the capability
+    `publish_dedup`) stores the message again, and `duplicate` is always False.
     """
 
     id: str

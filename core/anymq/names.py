@@ -1,4 +1,4 @@
-"""The grammar of names and headers, checked before anything reaches a socket."""
+"""Checks of the names, keys and headers that an application passes to anymq."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RESERVED: tuple[str, ...] = (
     "x-death",
 )
 _RESERVED += ("x-delivery", "x-acquired", "x-first-death", "x-last-death", "x-stream", "x-opt-")
-# Applications may read these, though not set them: extension attributes, and why a letter is dead.
+# Applications may read, but not set, extension attributes and the headers of dead letters.
 _READABLE = ("ce-", "ce_", "anymq-dlq-")
 _RESERVED_NAMES = frozenset({"data", "content-type"})
 
@@ -38,7 +38,7 @@ _RESERVED_NAMES = frozenset({"data", "content-type"})
 def check_topic(name: str) -> str:
     """Return `name` if it is a topic name: `seg(.seg)*`, each `[A-Za-z0-9][A-Za-z0-9_-]*`.
 
-    Raises `ConfigurationError`. Wildcards are not names: `*`, `>` and `#` are refused.
+    Raises `ConfigurationError`, also for the wildcards `*`, `>` and `#`.
     """
     if not isinstance(name, str):
         raise ConfigurationError(f"a topic is a name or a Topic, not {name!r}")
@@ -66,19 +66,19 @@ def check_group(name: str) -> str:
 
 
 def check_key(key: str) -> str:
-    """Return `key` if it can travel as a message key. Raises `ConfigurationError`."""
+    """Return `key` if it is a valid message key. Raises `ConfigurationError`."""
     return _check_value("the key", key, MAX_KEY)
 
 
 def check_id(id: str) -> str:
-    """Return `id` if it can be a message's id. Raises `ConfigurationError`."""
+    """Return `id` if it is a valid message id. Raises `ConfigurationError`."""
     if not _check_value("the id", id, MAX_KEY):
         raise ConfigurationError("the id is empty; leave it out for a new one")
     return id
 
 
 def check_attribute(name: str, value: str) -> str:
-    """Return `value` if it can be the message's attribute `name`. Raises `ConfigurationError`."""
+    """Return `value` if it is valid for the attribute `name`. Raises `ConfigurationError`."""
     if not _check_value(f"the {name}", value, MAX_KEY):
         raise ConfigurationError(f"the {name} is empty; leave it out")
     return value
@@ -87,9 +87,9 @@ def check_attribute(name: str, value: str) -> str:
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return a copy of the application's `headers`.
 
-    Names are HTTP tokens, values text without control characters; both are refused rather than
-    repaired. Names that steer a broker or anymq itself (`Nats-…`, `x-death`, `ce-…`, `anymq-…`)
-    cannot be set. Raises `ConfigurationError`, or `MessageTooLarge` for too many or too long.
+    Names must be HTTP tokens, and values text without control characters. Names that control a
+    broker or anymq itself (`Nats-…`, `x-death`, `ce-…`, `anymq-…`) are reserved. Raises
+    `ConfigurationError` for an invalid header, `MessageTooLarge` for too many or too long ones.
     """
     if not headers:
         return {}
@@ -119,15 +119,15 @@ def is_control_header(name: str) -> bool:
     )
 
 
-def _check_value(what: str, value: object, limit: int) -> str:
+def _check_value(label: str, value: object, limit: int) -> str:
     if not isinstance(value, str):
-        raise ConfigurationError(f"{what} must be str, not {type(value).__name__}")
+        raise ConfigurationError(f"{label} must be str, not {type(value).__name__}")
     if _CONTROL.search(value):
-        raise ConfigurationError(f"{what} contains a control character")
+        raise ConfigurationError(f"{label} contains a control character")
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
-        raise ConfigurationError(f"{what} is not valid Unicode text") from None
+        raise ConfigurationError(f"{label} is not valid Unicode text") from None
     if size > limit:
-        raise MessageTooLarge(f"{what} is {size} bytes; at most {limit} are allowed")
+        raise MessageTooLarge(f"{label} is {size} bytes; at most {limit} are allowed")
     return value

@@ -1,4 +1,4 @@
-"""`StorePool`: the open idempotency stores of a broker, each URL once."""
+"""`StorePool`: the open idempotency stores of a broker, one for each URL."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .url import URL
 
 log = logger("anymq.idempotency")
 
-PROBE = 5.0
-"""Seconds for which a store remembers a probe if the process dies meanwhile."""
+PROBE_LEASE = 5.0
+"""Seconds until the claim of a probe expires if the process dies meanwhile."""
 
 
 class StorePool:
-    """Open stores by URL. They are opened on first use, and closed with the broker."""
+    """Stores by URL, opened on first use and closed with the broker."""
 
     def __init__(self) -> None:
         self._open: dict[str, Store] = {}
@@ -39,33 +39,33 @@ class StorePool:
             return self._open[store]
 
     async def check(self, store: str | Store) -> None:
-        """Open `store` and use it once; raises an `AnymqError` that names it if that fails."""
+        """Open `store` and probe it with one claim; raises an `AnymqError` that names the store."""
         if isinstance(store, Store):
             return
         try:
             opened = await self.get(store)
             probe = f"anymq-start-{new_id()}"
-            await opened.begin(probe, probe, PROBE)
+            await opened.begin(probe, probe, PROBE_LEASE)
             await opened.abandon(probe, probe)
         except Exception as raw:
             error = _translated(raw, store)
             if not isinstance(error, AnymqError):
                 raise
-            said = f"the store {URL.parse(store)} cannot be used: {error}"
-            raise type(error)(said) from raw
+            text = f"the store {URL.parse(store)} cannot be used: {error}"
+            raise type(error)(text) from raw
 
     async def aclose(self) -> None:
-        """Close what was opened here."""
+        """Close all stores that were opened here."""
         stores, self._open = list(self._open.values()), {}
         for store in stores:
             try:
                 await store.aclose()
             except Exception as error:
-                log.debug("closing a store: %s", error)
+                log.debug("closing a store failed: %s", error)
 
 
 def _translated(raw: Exception, store: str) -> BaseException:
-    """Return what `raw` means; the driver of the same package knows its client's errors."""
+    """Return the anymq error for `raw`, by the error table of the driver in the same package."""
     if isinstance(raw, TimeoutError):
         return ConnectionLost("it does not answer")
     url = URL.parse(store)

@@ -1,4 +1,4 @@
-"""Tasks that do not end unseen, and what a client or a handler raises that is no `Exception`."""
+"""Supervised tasks, and the translation of exceptions that are not an `Exception`."""
 
 from __future__ import annotations
 
@@ -13,23 +13,27 @@ from .logs import logger
 log = logger("anymq")
 
 
-def told_to_end() -> bool:
-    """Whether the current task has been cancelled; a `CancelledError` without it is an error."""
+def is_cancelled() -> bool:
+    """Whether the current task has been cancelled.
+
+    A `CancelledError` in a task that has not been cancelled is an error.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def fault(error: BaseException, who: str) -> Exception:
-    """Return what `who` raised as an `Exception`.
+    """Return `error`, raised by `who`, as an `Exception`.
 
-    Raises it where it is no fault of theirs: the cancellation of the current task, or the end of
-    the process. A `CancelledError` that nobody asked for and a panic become a `TransientError`.
+    Raises `error` itself if it is the cancellation of the current task or the end of the process.
+    Any other `BaseException` becomes a `TransientError`, such as an unrequested `CancelledError` or
+    a panic of an extension module.
     """
     if isinstance(error, Exception):
         return error
     if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
         raise error
-    if isinstance(error, asyncio.CancelledError) and told_to_end():
+    if isinstance(error, asyncio.CancelledError) and is_cancelled():
         raise error
     translated = TransientError(f"{who} raised {type(error).__name__}: {text_of(error)}")
     translated.__cause__ = error
@@ -43,23 +47,23 @@ def supervise(
     ended: Callable[[], None] | None = None,
     context: Context | None = None,
 ) -> asyncio.Task[None]:
-    """Run `work` in a task. Should it end by an error, that is logged once, and `ended` called."""
+    """Run `work` in a task. If it ends with an error, log that once and call `ended`."""
 
-    def look(task: asyncio.Task[None]) -> None:
+    def check(task: asyncio.Task[None]) -> None:
         if task.cancelled() and task.cancelling():
             return
         error = None if task.cancelled() else task.exception()
         if error is None and not task.cancelled():
             return
         log.error(
-            "%s ended by itself: %s",
+            "task %s ended unexpectedly: %s",
             name,
-            text_of(error) if error else "it was cancelled",
+            text_of(error) if error else "CancelledError",
             exc_info=error,
         )
         if ended is not None:
             ended()
 
     task = asyncio.get_running_loop().create_task(work, name=name, context=context)
-    task.add_done_callback(look)
+    task.add_done_callback(check)
     return task

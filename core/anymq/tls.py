@@ -1,4 +1,4 @@
-"""TLS, the same for all adapters: certificates and keys from files, and what a failed check is."""
+"""TLS for all adapters: a context with certificates from files, and the error of a failed check."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ UNVERIFIED = (
 def client_context(ca: str | None, cert: str | None, key_file: str | None) -> ssl.SSLContext:
     """Return a context that verifies the server's certificate and host name.
 
-    Raises `ConfigurationError` for a file that cannot be used, and for a private key that is
-    encrypted: there is nobody to ask for its password.
+    Raises `ConfigurationError` for an unusable file, and for an encrypted private key, since anymq
+    does not prompt for its password.
     """
     try:
         context = ssl.create_default_context(cafile=ca)
@@ -41,7 +41,7 @@ def _refuse(key_file: str | None) -> bytes:
 
 
 def is_unverified(error: BaseException) -> bool:
-    """Whether `error`, or what led to it, is a certificate that was not accepted."""
+    """Whether `error`, or one of its causes, is a certificate that was not accepted."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:

@@ -1,4 +1,4 @@
-"""`Topic`: a name, and optionally what travels on it."""
+"""`Topic`: the name of a topic, its payload type, and its settings at creation."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ T = TypeVar("T", default=Any)
 # No slots: before Python 3.12 `Topic[str]("orders")` cannot be called on a frozen class with slots.
 @dataclass(frozen=True)
 class Topic(Generic[T]):
-    """A topic that knows its payload type; accepted wherever a topic name is.
+    """A topic with a payload type; accepted wherever a topic name is.
 
     Publishing another type to it is a type error and, at run time, a `ConfigurationError`. For a
-    union, tell the type checker: `Topic[Placed | Cancelled]("orders", Placed | Cancelled)`.
-    `partitions` (lanes of order that the members of a group share), `retention` and
-    `retention_bytes` (how long, and how much, the topic keeps) apply when anymq creates the topic;
-    None leaves the choice to the adapter (its URL options) and the broker. The number of
-    partitions of a topic never changes: asking for another is a `ConfigurationError`.
+    union, write the type for the type checker as well:
+    `Topic[Placed | Cancelled]("orders", Placed | Cancelled)`.
+
+    `partitions` is the number of partitions, which the members of an ordered group share.
+    `retention` and `retention_bytes` bound the age and the size of retained messages. They apply
+    when anymq creates the topic; None leaves the choice to the adapter's URL options and the
+    broker. The number of partitions of a topic never changes; another number is a
+    `ConfigurationError`.
     """
 
     name: str

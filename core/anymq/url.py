@@ -1,4 +1,4 @@
-"""The connection URL: immutable, several hosts, the password never shown."""
+"""`URL`: an immutable connection URL, whose text never shows the password."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _EMPTY: Mapping[str, str] = MappingProxyType({})
 class URL:
     """A parsed connection URL.
 
-    `hosts` holds `(host, port)` pairs, the port None where the URL names none; `path` keeps its
-    leading slash. `str()` and `repr()` mask the password and every secret-looking option, so a
-    URL may be logged; only `.password` gives the secret away.
+    `hosts` are `(host, port)` pairs, with None for a missing port; `path` has its leading slash.
+    `str()` and `repr()` mask the password and every option that looks like a secret, so a URL may
+    be logged. Only `.password` returns the secret.
     """
 
     scheme: str
@@ -43,7 +43,7 @@ class URL:
         scheme = match[1].lower()
         if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
             raise InvalidURL(f"{scheme}://…: control characters are not allowed in a URL")
-        # Heroku writes the scheme again before each further host.
+        # Heroku repeats the scheme before each further host.
         rest, _, fragment = match[2].replace(f",{scheme}://", ",").partition("#")
         if fragment:
             raise InvalidURL(
@@ -89,14 +89,14 @@ class URL:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether every host is this machine."""
+        """Whether every host is the local machine."""
         return all(
             host in ("localhost", "::1", "") or host.startswith("127.") for host, _ in self.hosts
         )
 
 
 def masked(text: str) -> str:
-    """Return the URL `text` as it may be shown."""
+    """Return the URL `text` with its secrets masked."""
     try:
         return str(URL.parse(text))
     except InvalidURL:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from anymq.client_logs import EVERY, calm
+from anymq.client_logs import REPEAT_SECONDS, limit_repeats
 from anymq.logs import logger
 
 
@@ -21,7 +21,7 @@ def complain(log: logging.Logger, number: int) -> None:
 @pytest.fixture
 def library(request: pytest.FixtureRequest) -> logging.Logger:
     child = logging.getLogger(f"some_client_{request.node.name}.conn")
-    calm(child.name.partition(".")[0])
+    limit_repeats(child.name.partition(".")[0])
     return child
 
 
@@ -37,7 +37,7 @@ def test_a_place_in_the_code_says_it_once(
     ]
     assert [record.exc_info for record in caplog.records] == [None, None]
     now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + EVERY)
+    monkeypatch.setattr(time, "monotonic", lambda: now + REPEAT_SECONDS)
     complain(library, 100)
     assert caplog.records[-1].getMessage() == "no connection: 100 (99 more)"
 
@@ -53,7 +53,7 @@ def test_at_debug_everything_is_said(
 
 
 def test_calmed_once(library: logging.Logger) -> None:
-    calm(library.name.partition(".")[0])
+    limit_repeats(library.name.partition(".")[0])
     assert len(library.filters) == 1
 
 

@@ -186,7 +186,7 @@ async def test_a_broker_that_is_not_there_yet_is_waited_for(
         async with anymq.connect("scripted://host?connect_timeout=60"):
             assert ScriptedDriver.opening == []
     (line,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert "trying again for 60 s" in line.getMessage()
+    assert "retrying for 60 s" in line.getMessage()
 
 
 async def test_what_waiting_does_not_mend_is_raised_at_once() -> None:

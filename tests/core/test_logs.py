@@ -51,7 +51,7 @@ async def test_what_happens_often_is_counted(
         log.seldom("kind", logging.WARNING, "bad: %s", f"{HOSTILE} {number}")
     log.seldom("another kind", logging.WARNING, "bad, too")
     assert len(caplog.records) == logs.BURST + 1
-    now += logs.EVERY
+    now += logs.SUMMARY_SECONDS
     log.seldom("kind", logging.WARNING, "bad: %s", "later")
     lines = [record.getMessage() for record in caplog.records[logs.BURST + 1 :]]
     assert len(lines) == 2
@@ -64,7 +64,7 @@ async def test_what_happens_often_is_counted(
 async def test_the_last_ones_are_counted_too(
     log: Log, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "EVERY", 1.0)
+    monkeypatch.setattr(logs, "SUMMARY_SECONDS", 1.0)
     for _ in range(logs.BURST + 7):
         log.seldom("kind", logging.WARNING, "bad")
     await until(lambda: len(caplog.records) > logs.BURST)
@@ -72,9 +72,9 @@ async def test_the_last_ones_are_counted_too(
 
 
 def test_kinds_are_forgotten(log: Log, caplog: pytest.LogCaptureFixture) -> None:
-    for number in range(3 * logs.KINDS):
+    for number in range(3 * logs.MAX_KINDS):
         log.seldom(number, logging.WARNING, "bad")
-    assert len(log._kinds) <= logs.KINDS
+    assert len(log._kinds) <= logs.MAX_KINDS
 
 
 def test_all_of_anymq_logs_so() -> None:

@@ -87,7 +87,8 @@ async def test_stores_do_not_send_credentials_in_the_clear_either() -> None:
 async def test_a_failure_to_connect_says_where_and_what_to_do() -> None:
     ScriptedDriver.opening.append(Lost("refused"))
     with pytest.raises(
-        ConnectionLost, match=r"user:\*\*\*@localhost\?connect_timeout=0\.3: refused; is it running"
+        ConnectionLost,
+        match=r"user:\*\*\*@localhost\?connect_timeout=0\.3: refused; check that",
     ) as one:
         await connect("scripted://user:hunter2@localhost?connect_timeout=0.3")
     assert isinstance(one.value.__cause__, Lost)

@@ -125,7 +125,7 @@ def test_a_failed_run_prints_one_line(arguments: list[str], message: str) -> Non
     assert result.out == ""
     assert result.err.startswith("orders: ")
     assert message in result.err
-    lines = [line for line in result.err.splitlines() if "trying again for" not in line]
+    lines = [line for line in result.err.splitlines() if "retrying for" not in line]
     assert len(lines) == 1
     assert "hunter2" not in result.err
 

@@ -9,7 +9,7 @@ from typing import Literal
 from ..consuming.delivery import Delivery, Handler
 from ..errors import Reject, RetryAfter, StopLane, Unreadable
 from ..logs import logger
-from ..tasks import told_to_end
+from ..tasks import is_cancelled
 
 log = logger("anymq.consumer")
 
@@ -42,7 +42,7 @@ class Acknowledge:
             try:
                 await handler(delivery)
             except asyncio.CancelledError:
-                if told_to_end() and not delivery.settled:
+                if is_cancelled() and not delivery.settled:
                     await delivery.release()
                 raise
             except RetryAfter as signal:

@@ -1,10 +1,10 @@
-"""The wire format: CloudEvents 1.0, binary mode, on every backend.
+"""The wire format of all backends: CloudEvents 1.0 in binary mode.
 
-An attribute becomes a header named by the driver's `Binding`, the body is the event's data as it
-is (CloudEvents 1.0 §3, and the Kafka and NATS protocol bindings). The key travels natively or as
-the `partitionkey` extension; `correlationid` and `causationid` are the correlation extension.
-Attributes anymq has no field for are kept as headers `ce-<name>`. A message without the headers is
-accepted as it is: its position is its id.
+An attribute becomes a header, named by the driver's `Binding`. The body is the event's data
+unchanged (CloudEvents 1.0 §3, and the Kafka and NATS protocol bindings). The key is a native one or
+the `partitionkey` extension; `correlationid` and `causationid` are the correlation extension. Other
+attributes are kept as headers `ce-<name>`. A message without these headers is accepted, with its
+position as its id.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..message import Message
 from ..names import is_control_header
 
 STRUCTURED = b'"specversion"'
-"""A part of every body in structured mode, which rules out most others quickly."""
+"""A substring of every body in structured mode, for a quick check."""
 
 _UNSAFE = re.compile(r'[^!#$&-~]|"|%')
 
@@ -62,7 +62,7 @@ class Envelope:
         causation_id: str | None,
         headers: Mapping[str, str],
     ) -> dict[str, str]:
-        """Return the headers of one message beside the shared ones."""
+        """Return the headers of one message, without the shared ones."""
         binding = self.binding
         percent = binding.percent
         own = {self.id: _percent(id) if percent else id}
@@ -96,7 +96,7 @@ envelope_of = lru_cache(maxsize=512)(Envelope)
 def encode(
     message: Message, binding: Binding, *, unique: str, extra: Mapping[str, str] | None = None
 ) -> Record:
-    """Return the record that carries `message`; `extra` headers are added as they are."""
+    """Return `message` as a record, with the `extra` headers added unchanged."""
     envelope = envelope_of(
         binding, message.source, message.type or message.topic, message.content_type
     )
@@ -124,7 +124,7 @@ def encode(
 
 
 def _stamp(time: datetime) -> str:
-    """Return the time as RFC 3339 writes it."""
+    """Return the time in the format of RFC 3339."""
     return time.isoformat().replace("+00:00", "Z")
 
 
@@ -175,12 +175,12 @@ def decode(received: Received, binding: Binding, topic: str) -> Message:
 
 
 def is_structured(content_type: str | None) -> bool:
-    """Whether a body of this type is an event in CloudEvents' JSON format, attributes and all."""
+    """Whether a body of this type is a CloudEvents event in JSON, with its attributes."""
     return (content_type or "").lower().startswith("application/cloudevents+json")
 
 
 def structured(body: bytes) -> tuple[dict[str, str], bytes] | None:
-    """Return the attributes and the data of an event in JSON format; None if it is none."""
+    """Return the attributes and the data of an event in JSON format; None for any other body."""
     try:
         event = json.loads(body)
         if not isinstance(event, dict) or not event.get("specversion"):
@@ -201,7 +201,7 @@ def structured(body: bytes) -> tuple[dict[str, str], bytes] | None:
 
 
 def _data(event: dict[str, Any]) -> bytes:
-    """Take the data out of `event`: text as it is where its type is not JSON."""
+    """Remove the data from `event` and return it as bytes; text stays unless its type is JSON."""
     if "data" not in event:
         return b""
     data = event.pop("data")
@@ -212,7 +212,7 @@ def _data(event: dict[str, Any]) -> bytes:
 
 
 def _encodable(attributes: dict[str, str]) -> dict[str, str]:
-    """The same without lone surrogates, which no wire could carry on."""
+    """Return the attributes with lone surrogates escaped, since UTF-8 cannot encode them."""
     return {
         name.encode(errors="backslashreplace").decode(): value.encode(
             errors="backslashreplace"
@@ -224,11 +224,11 @@ def _encodable(attributes: dict[str, str]) -> dict[str, str]:
 def _parse_time(text: str | None, fallback: float | None) -> datetime | None:
     if text is not None:
         try:
-            said = datetime.fromisoformat(text)
+            parsed = datetime.fromisoformat(text)
         except ValueError:
-            said = None
-        if said is not None:
-            return said if said.tzinfo else said.replace(tzinfo=UTC)
+            parsed = None
+        if parsed is not None:
+            return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     return moment(fallback)
 
 

@@ -1,4 +1,4 @@
-"""The headers of dead letters: the original message, and where and why it failed."""
+"""The headers of dead letters: the original message, and a description of its failure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ATTEMPTS = "anymq-dlq-attempts"
 ERROR_TYPE = "anymq-dlq-error-type"
 ERROR_MESSAGE = "anymq-dlq-error-message"
 TRACEBACK = "anymq-dlq-traceback"
-"""The end of the error's traceback, as a JSON string: a header is one line."""
+"""The end of the error's traceback, as a JSON string, because a header is one line."""
 FIRST_SEEN = "anymq-dlq-first-seen"
 FAILED_AT = "anymq-dlq-failed-at"
 HISTORY = "anymq-dlq-history"
@@ -41,15 +41,27 @@ POSITION = "anymq-dlq-position"
 BODY_SIZE, BODY_DIGEST = "anymq-dlq-body-size", "anymq-dlq-body-sha256"
 HEADERS_SIZE, HEADERS_DIGEST = "anymq-dlq-headers-size", "anymq-dlq-headers-sha256"
 
-_LONGEST = 1000
-LONGEST_TRACEBACK = 4096
-"""Bytes of a traceback that a letter keeps: its end, with the newest frames."""
-MOST_FRAMES = 50
-_LONGEST_HISTORY = 5
-_REMEMBERED = ("reason", "attempts", "error_type", "failed_at")
+_MAX_TEXT = 1000
+"""The most characters of a reason, an error or another text."""
+MAX_TRACEBACK = 4096
+"""The most bytes of a traceback in a letter: its end, with the newest frames."""
+MAX_FRAMES = 50
+"""The most frames of a traceback that are formatted."""
+_MAX_HISTORY = 5
+"""The most earlier failures in a letter."""
+_HISTORY_FIELDS = ("reason", "attempts", "error_type", "failed_at")
 FAILURE = "anymq-dlq-"
 """The prefix of the headers that describe the failure."""
-_OURS = {TOPIC, GROUP, REASON, ATTEMPTS, ERROR_TYPE, ERROR_MESSAGE, FIRST_SEEN, FAILED_AT}
+_OF_FAILURE = {
+    TOPIC,
+    GROUP,
+    REASON,
+    ATTEMPTS,
+    ERROR_TYPE,
+    ERROR_MESSAGE,
+    FIRST_SEEN,
+    FAILED_AT,
+}
 _ALL = frozenset({"body", "headers"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 
@@ -67,10 +79,10 @@ def letter_for(
     topic: str | None,
     now: float,
 ) -> Record:
-    """Return the dead letter of a message: same id, body, key and headers as the original.
+    """Return the dead letter of a message, with the id, body, key and headers of the original.
 
-    Its deduplication id is the same when one delivery is rejected again (a repeated flush), and
-    different for every other delivery, so that deduplication cannot swallow a letter.
+    Its deduplication id is the same if one delivery is rejected again by a repeated flush. It is
+    different for every other delivery, so that deduplication cannot discard a letter.
     """
     first_seen = message.time or utc(now)
     headers = dict(message.headers)
@@ -93,23 +105,23 @@ def letter_for(
         type=message.type or message.topic,
         headers=headers,
     )
-    where = message.topic, group, position
-    unique = copy_id("letter", message.source, message.id, *where, str(attempt))
+    origin = message.topic, group, position
+    unique = copy_id("letter", message.source, message.id, *origin, str(attempt))
     return encode(letter, binding, unique=unique)
 
 
 def _traceback_of(error: BaseException) -> str:
-    """Return the end of `error`'s traceback, from the beginning of a line on."""
-    lines = traceback.format_exception(error, limit=-MOST_FRAMES)
+    """Return the end of the traceback of `error`, starting with a whole line."""
+    lines = traceback.format_exception(error, limit=-MAX_FRAMES)
     raw = "".join(lines).encode(errors="backslashreplace")
-    if len(raw) > LONGEST_TRACEBACK:
-        raw = raw[-LONGEST_TRACEBACK:]
+    if len(raw) > MAX_TRACEBACK:
+        raw = raw[-MAX_TRACEBACK:]
         raw = raw.partition(b"\n")[2] or raw
     return raw.decode(errors="ignore")
 
 
 def traceback_in(headers: Mapping[str, str]) -> str | None:
-    """Return the traceback that a letter's headers hold; None if there is none."""
+    """Return the traceback in a letter's headers; None if there is none."""
     try:
         found = json.loads(headers.get(TRACEBACK, "null"))
     except (ValueError, RecursionError):
@@ -125,13 +137,13 @@ def without_traceback(letter: Record) -> Record:
 
 
 def text(value: str) -> str:
-    """Return `value` fit for a header: one line, valid Unicode, of bounded length."""
+    """Return `value` as a header value: one line of valid Unicode, at most 1000 characters."""
     clean = _CONTROL.sub(" ", value).encode(errors="backslashreplace").decode()
-    return clean if len(clean) <= _LONGEST else clean[: _LONGEST - 1] + "…"
+    return clean if len(clean) <= _MAX_TEXT else clean[: _MAX_TEXT - 1] + "…"
 
 
 def reductions(letter: Record, error: BaseException) -> Sequence[frozenset[str]]:
-    """Return the parts to leave out of a letter refused with `error`, in the order to try."""
+    """Return the sets of parts to omit from a letter refused with `error`, in the order to try."""
     rest = sum(len(name) + len(value) for name, value in letter.headers.items())
     large = isinstance(error, MessageTooLarge) and len(letter.body) > rest
     first = frozenset({"body" if large else "headers"})
@@ -147,15 +159,15 @@ def reduced(
     without: frozenset[str],
     error: BaseException,
 ) -> Record:
-    """Return `letter` without the parts that the broker refuses, but with their size and digest.
+    """Return `letter` with the parts that the broker refuses replaced by their size and digest.
 
-    Without `headers`, the headers that anymq lets an application publish stay, up to the same
-    limits. The message's id, key and type are shortened if they are too long.
+    Without `headers`, those that an application may publish are kept, up to the same limits. The
+    message's id, key and type are shortened if they are too long.
     """
     failure = {
         name: value
         for name, value in letter.headers.items()
-        if name in _OURS or (name.startswith(FAILURE) and message.headers.get(name) != value)
+        if name in _OF_FAILURE or (name.startswith(FAILURE) and message.headers.get(name) != value)
     }
     failure |= {
         REDUCED: " ".join(sorted(without)),
@@ -215,7 +227,7 @@ def _digest(value: bytes) -> str:
 def history_of(headers: Mapping[str, str]) -> list[dict[str, str]]:
     """Return the earlier failures of a message that has been redriven, oldest first.
 
-    Any publisher may have written the header, so items that are no such failure are left out.
+    Any publisher may have written the header, so malformed items are omitted.
     """
     try:
         history = json.loads(headers.get(HISTORY, "[]"))
@@ -225,14 +237,14 @@ def history_of(headers: Mapping[str, str]) -> list[dict[str, str]]:
         return []
     found = [
         {text(name): text(value) for name, value in item.items() if isinstance(value, str)}
-        for item in history[-_LONGEST_HISTORY:]
+        for item in history[-_MAX_HISTORY:]
         if isinstance(item, dict)
     ]
     return [item for item in found if item]
 
 
 def number_of(header: str | None) -> int | None:
-    """Return what a header counts; None if it is no such number."""
+    """Return the number in a header; None if it is malformed or has more than 18 digits."""
     if header is None or not (header.isascii() and header.isdecimal() and len(header) < 19):
         return None
     return int(header)
@@ -241,9 +253,9 @@ def number_of(header: str | None) -> int | None:
 def without_failure(
     headers: Mapping[str, str], failure: Mapping[str, str | None]
 ) -> dict[str, str]:
-    """Return `headers` as they were before the message failed, with `failure` in its history."""
-    entry = {name: text(str(failure[name])) for name in _REMEMBERED if failure.get(name)}
-    history = [*history_of(headers), entry][-_LONGEST_HISTORY:]
+    """Return `headers` from before the message failed, with `failure` added to its history."""
+    entry = {name: text(str(failure[name])) for name in _HISTORY_FIELDS if failure.get(name)}
+    history = [*history_of(headers), entry][-_MAX_HISTORY:]
     clean = {name: value for name, value in headers.items() if not name.startswith(FAILURE)}
     clean[HISTORY] = json.dumps(history)
     return clean

@@ -1,9 +1,9 @@
-"""The trust in anymq's own headers, in a message that any publisher may have written.
+"""Validation of anymq's own headers in messages that any publisher may have written.
 
-Nothing proves who has written a header. So those of copies count only in copies, which come from
-places where publishers do not write (`Received.published`). Those of letters and redrives count
-only where they can be right: then a publisher who forges all that belongs together steers its own
-message, and no other.
+A header does not prove its author. So the headers of copies are valid only in copies, which are
+read where publishers do not write (`Received.published`). The headers of letters and redrives are
+valid only in plausible combinations. A publisher that forges a whole combination then affects its
+own message and no other.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from .dead_letter_headers import (
 )
 
 REDRIVEN = "anymq-redriven"
-"""On a message that was put back: for which time."""
+"""The header of a redriven message with the number of the redrive."""
 
 _LETTER = frozenset({TOPIC, GROUP, REASON, ATTEMPTS, FIRST_SEEN, FAILED_AT})
 
 
 def only_group(headers: Mapping[str, str]) -> str | None:
-    """Return the group that a message was put back for alone; None if it is for all.
+    """Return the one group to which a message was redriven; None if all groups receive it.
 
-    The header is on redriven messages, beside the number of the redrive, and nowhere else.
+    The header is valid only together with the number of the redrive.
     """
     only = headers.get(ONLY_GROUP)
     if only is None or not number_of(headers.get(REDRIVEN)):
@@ -52,16 +52,17 @@ def only_group(headers: Mapping[str, str]) -> str | None:
 
 
 def without_forged(message: Message, headers: Mapping[str, str]) -> Message:
-    """Return `message`, which came with `headers`, without what only letters say of a failure.
+    """Return `message`, received with `headers`, without forged headers of a failure.
 
-    A letter says all of it, and that it is of another topic. A redriven message has its history.
+    They are valid in a letter, which has all of them and names another topic. The history is valid
+    in a redriven message as well.
     """
-    said = [name for name in message.headers if name.lower().startswith(FAILURE)]
-    if not said:
+    found = [name for name in message.headers if name.lower().startswith(FAILURE)]
+    if not found:
         return message
     if message.headers.keys() >= _LETTER and message.headers[TOPIC] != message.topic:
         return message
-    kept = {name: value for name, value in message.headers.items() if name not in said}
+    kept = {name: value for name, value in message.headers.items() if name not in found}
     if number_of(headers.get(REDRIVEN)) and history_of(message.headers):
         kept[HISTORY] = message.headers[HISTORY]
     return replace(message, headers=MappingProxyType(kept))
