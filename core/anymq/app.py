@@ -1,4 +1,4 @@
-"""`App`: handlers, what they share, and the process that runs them."""
+"""`App`: handlers, their shared resources, and the process that runs them."""
 
 from __future__ import annotations
 
@@ -51,24 +51,24 @@ Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscriber:
-    """A handler and its subscription, as `App.subscriber` registered them."""
+    """A handler and its subscription options, registered by `App.subscriber`."""
 
     function: Function
     options: SubscribeOptions
 
     @property
     def topic(self) -> Topic[Any]:
-        """The topic."""
+        """The subscribed topic."""
         return self.options.topic
 
     @property
     def group(self) -> str | None:
-        """The group; None for broadcast."""
+        """The consumer group; None for broadcast."""
         return self.options.group
 
 
 class App:
-    """Handlers bound to topics, and one broker connection they share.
+    """Handlers bound to topics, with one broker connection.
 
     ::
 
@@ -79,10 +79,10 @@ class App:
 
         app.run()
 
-    `url` defaults to the environment's `ANYMQ_URL`. `lifespan` is called with the app and entered
-    before the first delivery and left after the last: open there what handlers share. `middleware`
-    wraps every handler inside all links of the default chain. `drain_timeout`
-    is how many seconds handlers may still take when the app stops.
+    `url` defaults to the environment's `ANYMQ_URL`. `lifespan(app)` returns an async context
+    manager, entered before the first delivery and exited after the last; open resources shared by
+    handlers there. `middleware` wraps every handler and runs inside the whole built-in chain.
+    `drain_timeout` is the time in seconds that running handlers have when the app stops.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class App:
         self._stop: asyncio.Event | None = None
         self._started = False
         self.state: dict[str, Any] = {}
-        """What the lifespan wants to share with handlers."""
+        """Resources that the lifespan shares with handlers."""
 
     @property
     def subscribers(self) -> Sequence[Subscriber]:
@@ -119,10 +119,10 @@ class App:
 
     @property
     def subscriptions(self) -> Sequence[Subscription]:
-        """What the handlers run on, in the same order: to pause, or to change the concurrency.
+        """The subscriptions of the handlers in order, to pause them or to change the concurrency.
 
-        Handlers that share a group's messages by type share one, in the place of the first.
-        Empty while the app does not run.
+        Handlers that share a group's messages by type have one subscription, at the index of the
+        first. Empty while the app does not run.
         """
         return self._subscriptions
 
@@ -130,7 +130,7 @@ class App:
     def broker(self) -> Broker:
         """The broker, while the app runs; raises `StateError` otherwise."""
         if self._broker is None:
-            raise StateError("the app is not running; its broker is there inside `async with app`")
+            raise StateError("the app is not running; use its broker inside `async with app`")
         return self._broker
 
     def subscriber(
@@ -159,11 +159,13 @@ class App:
 
         The chain, outermost first: `acknowledge`, `dead_letter`, `kill_switch`, `retry`,
         `idempotency`, `rate_limit`, `deadline`, then the app's and this handler's `middleware`,
-        then the function. Pass None to leave one out; with `retry=None` the first failure is the
-        last, and the message goes to the dead letters. The function gets what its annotations ask
-        for: the payload, the `Delivery`, the `Message`. The rest is as in `Broker.subscribe`.
-        Several handlers of one topic and group share its messages by CloudEvents type: each takes
-        those of the classes it is annotated with, and all must be registered with equal options.
+        then the function. Pass None to omit one. With `retry=None` the first failure dead-letters
+        the message. The annotations of the function select its arguments: the payload, the
+        `Delivery`, the `Message`. The rest is as in `Broker.subscribe`.
+
+        Several handlers of one topic and group share its messages by CloudEvents type. Each handles
+        the types of the classes in its annotation, and all must be registered with equal options.
+
         Raises `ConfigurationError` at once for a bad topic, group or signature.
         """
         target = as_topic(topic)
@@ -178,7 +180,7 @@ class App:
         ):
             _check_link(name, link)
         if retry is not None and retry.exhausted == "stop" and not ordered:
-            raise ConfigurationError("only an ordered subscription has lanes that Retry can stop")
+            raise ConfigurationError("Retry(exhausted='stop') needs ordered=True")
         links = (
             acknowledge,
             dead_letter,
@@ -213,7 +215,7 @@ class App:
         return register
 
     def _register(self, item: Subscriber) -> None:
-        """Take `item`; raises `ConfigurationError` where it cannot share its group's messages."""
+        """Add `item`; raises `ConfigurationError` if it cannot share its group's messages."""
         others = [other for other in self._subscribers if _one_group(other, item)]
         if others:
             by_type([*(other.function for other in others), item.function], item.topic)
@@ -231,10 +233,10 @@ class App:
         return await self.broker.publish(topic, payload, **options)
 
     def run(self) -> None:
-        """Run until SIGINT or SIGTERM, then drain and return. A second signal cuts the drain short.
+        """Run until SIGINT or SIGTERM, then drain and return. A second signal ends the drain.
 
-        What keeps it from starting is logged in one line, and the process exits with code 2.
-        uvloop is used where it is installed.
+        An error that prevents the start is logged in one line, and the process exits with code 2.
+        uvloop is used if it is installed.
         """
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -246,7 +248,7 @@ class App:
             raise SystemExit(2) from error
 
     async def serve(self) -> None:
-        """As `run`, on the running event loop."""
+        """Run as `run` does, on the running event loop."""
         loop = asyncio.get_running_loop()
         self._stop = stop = asyncio.Event()
         task = asyncio.current_task()
@@ -257,7 +259,7 @@ class App:
         def on_signal() -> None:
             nonlocal cut_short
             if stop.is_set() and not cut_short:
-                log.warning("second signal: stopping without waiting for handlers")
+                log.warning("second signal received: stopping without waiting for handlers")
                 cut_short = True
                 task.cancel()
             stop.set()
@@ -275,7 +277,7 @@ class App:
                 await stop.wait()
                 log.info("stopping: waiting up to %s s for handlers", self._drain_timeout)
         except asyncio.CancelledError:
-            # Only a second signal's own cancellation ends here; anyone else's goes on.
+            # Suppress only the cancellation by a second signal.
             if not cut_short or task.uncancel():
                 raise
         finally:
@@ -283,7 +285,7 @@ class App:
                 loop.remove_signal_handler(number)
 
     def stop(self) -> None:
-        """Make `run` or `serve` drain and return."""
+        """Have `run` or `serve` drain and return."""
         if self._stop is not None:
             self._stop.set()
 
@@ -295,10 +297,10 @@ class App:
         await self.aclose()
 
     async def start(self, *, url: str | None = None, clock: Clock = REAL) -> None:
-        """Connect, enter the lifespan, and start every handler; `async with app` does it.
+        """Connect, enter the lifespan, and start every handler, as `async with app` does.
 
-        `url` replaces the app's own (for tests). Raises what connecting and subscribing raise,
-        with everything closed again.
+        `url` replaces the app's own, for tests. Raises the errors of connecting and subscribing,
+        after closing everything.
         """
         if self._stack is not None:
             raise StateError("the app is running already")
@@ -336,13 +338,13 @@ class App:
             )
 
     async def aclose(self) -> None:
-        """Drain the handlers, leave the lifespan, disconnect; calling twice is harmless."""
+        """Drain the handlers, exit the lifespan, and disconnect; a second call does nothing."""
         stack, self._stack = self._stack, None
         if stack is not None:
             await stack.aclose()
 
     def _groups(self) -> list[list[Subscriber]]:
-        """The handlers, those that share one group's messages together."""
+        """Return the handlers, grouped if they share one group's messages."""
         groups: list[list[Subscriber]] = []
         for item in self._subscribers:
             for group in groups:
@@ -361,12 +363,12 @@ class App:
 
 
 def _one_group(one: Subscriber, other: Subscriber) -> bool:
-    """Whether both get messages of the same group."""
+    """Whether both receive messages of the same group."""
     return one.group is not None and (one.topic.name, one.group) == (other.topic.name, other.group)
 
 
 def _check_link(name: str, link: object) -> None:
-    """Raise `ConfigurationError` for a setting that stands where a middleware belongs."""
+    """Raise `ConfigurationError` if `link` is a setting instead of a middleware."""
     if link is None or callable(link):
         return
     kind = "".join(word.title() for word in name.split("_"))

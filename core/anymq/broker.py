@@ -57,23 +57,24 @@ log = logger("anymq")
 T = TypeVar("T")
 R = TypeVar("R")
 
-# What `Receipt(…)` and `id(…)` do, on the path of every message, and where `id` is a parameter.
+# `Receipt(…)` and `id(…)` without a Python call, because they run for every message. In `publish`
+# the name `id` is a parameter.
 _new, _identity = tuple.__new__, builtins.id
 
-CLOSE_GRACE = 5.0
-"""Seconds that closing leaves to queued publishes."""
-DRIVER_GRACE = 3.0
-"""Seconds that closing leaves to the driver."""
-LOOK_TIMEOUT = 5.0
+PUBLISH_CLOSE_SECONDS = 5.0
+"""Seconds that closing waits for queued publishes."""
+DRIVER_CLOSE_SECONDS = 3.0
+"""Seconds that closing waits for the driver."""
+DESCRIBE_TIMEOUT = 5.0
 """Seconds to find out whether a dead-letter topic exists."""
 SUBSCRIBE_TIMEOUT = 60.0
 """Seconds for one attempt to open a subscription."""
 
 
 class Broker:
-    """A connection to one broker: publish, subscribe.
+    """A connection to one broker, opened by `connect`.
 
-    Made by `connect`. Safe to use from many tasks of one event loop; not from other threads.
+    It may be used by many tasks of one event loop, but not by other threads.
     """
 
     def __init__(
@@ -134,12 +135,12 @@ class Broker:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this backend can do, and how."""
+        """The abilities of this backend, with their caveats."""
         return self._driver.capabilities
 
     @property
     def admin(self) -> Admin:
-        """Topics, groups, lag, replay, dead letters: looking and operating."""
+        """The administration of topics, groups, replay and dead letters."""
         self._check_open()
         if self._admin is None:
             from .operating.admin import Admin
@@ -163,12 +164,12 @@ class Broker:
 
     @property
     def native(self) -> Any:
-        """The client library's own object: the way out to what anymq does not cover."""
+        """The client library's own object, for features that anymq does not cover."""
         return self._driver.native
 
     @property
     def stores(self) -> StorePool:
-        """The idempotency stores this broker has open."""
+        """The open idempotency stores of this broker."""
         return self._stores
 
     async def ping(self) -> None:
@@ -178,7 +179,9 @@ class Broker:
             async with asyncio.timeout(self._options.connect_timeout):
                 await self._driver.ping()
         except TimeoutError as error:
-            raise ConnectionLost(f"{self._url} does not answer") from error
+            raise ConnectionLost(
+                f"ping failed on {self._url}: no answer within {self._options.connect_timeout:g} s"
+            ) from error
         except BaseException as raw:
             raise self._translate(fault(raw, "the client library"), "ping") from raw
 
@@ -198,23 +201,27 @@ class Broker:
         causation_id: str | None = None,
         content_type: str | None = None,
     ) -> Receipt:
-        """Publish `payload` and return once the broker has it durably.
+        """Publish `payload` and return once the broker has stored it durably.
 
-        Messages of one `key` keep the order in which their publishes were made. With `delay`
-        (seconds, or a timedelta) or `deliver_at` (an aware datetime) the broker keeps the message
-        from all groups until then: durably, never early, for up to a year. `id` names this event
-        among those of the broker's `source` (default: a new UUIDv7). Another publish with the same
-        id is a repetition, whatever its payload: `Idempotency` skips it, some brokers do not store
-        it, and `Receipt.duplicate` says so. `type` is the CloudEvents type (default: the payload's
-        class). Inside a handler the correlation id is carried on and the delivery named as cause,
-        unless `correlation_id` and `causation_id` (the CloudEvents extensions `correlationid` and
-        `causationid`) say otherwise. `content_type` describes the body as it is sent: it changes
-        nothing of how the payload is encoded.
+        Messages of one `key` are stored in the order of their publishes. With `delay` (seconds, or
+        a timedelta) or `deliver_at` (an aware datetime) the message is stored at once, and
+        delivered at that time, never earlier, up to a year ahead.
+
+        `id` identifies the event within the broker's `source` (default: a new UUIDv7). Another
+        publish with the same id is a duplicate, even with another payload. `Idempotency` skips it;
+        some brokers do not store it, and then `Receipt.duplicate` is True.
+
+        `type` is the CloudEvents type (default: the payload's class). A message published inside a
+        handler inherits the correlation id, and its causation id is the id of the handled message.
+        `correlation_id` and `causation_id` (the CloudEvents extensions `correlationid` and
+        `causationid`) override that. `content_type` describes the body, and does not change how
+        the payload is encoded.
 
         Raises `PublishTimeout` after `timeout` seconds (default: the URL's `publish_timeout`,
-        10 s): then the message may or may not have been stored. Raises `ConfigurationError` for
-        a bad name, key, header or payload and `MessageTooLarge` before anything is sent,
-        `AccessDenied` and other `BrokerError` as the broker says, `Closed` after `aclose`.
+        10 s); the message may or may not have been stored then. Raises `ConfigurationError` for a
+        bad name, key, header or payload, and `MessageTooLarge`, before anything is sent. Raises
+        `AccessDenied` and other classes of `BrokerError` for errors of the broker, and `Closed`
+        after `aclose`.
         """
         sender = self._sender
         encoder = sender.encoders.get(topic if isinstance(topic, str) else _identity(topic))
@@ -253,10 +260,10 @@ class Broker:
         causation_id: str | None = None,
         content_type: str | None = None,
     ) -> list[Receipt | Exception]:
-        """Publish `payloads` in order; return for each its receipt, or the error that kept it out.
+        """Publish `payloads` in order; return the receipt of each, or the error of one not stored.
 
-        `key` is one key for all, or a function of the payload; so is `id`, where there is a natural
-        one. Everything is checked before the first message is sent: bad input raises and publishes
+        `key` is one key for all, or a function of the payload; `id` is a function of the payload.
+        All input is checked before the first message is sent, so bad input raises and publishes
         nothing. The rest is as in `publish`.
         """
         sender = self._sender
@@ -318,16 +325,18 @@ class Broker:
         timeout: float = 5.0,
         response: builtins.type[R] | None = None,
     ) -> Message | R:
-        """Publish `payload` and return the first reply that a handler gives with `Delivery.reply`.
+        """Publish `payload` and return the first reply that a handler sends with `Delivery.reply`.
 
-        With `response`, a payload type, the reply's payload is returned, otherwise its `Message`.
-        All groups of the topic get the request; the first reply wins. Replies travel over the topic
-        that the URL's `reply_topic` names (default `anymq.replies`), kept there for an hour, and
-        read by every process that makes requests: give services that make many one of their own.
+        With `response`, a payload type, return the reply's payload, otherwise its `Message`. All
+        groups of the topic receive the request, and the first reply counts. Replies are published
+        to the topic in the URL's `reply_topic` (default `anymq.replies`), and kept there for an
+        hour. Every requesting process reads all of them, so give a service with many requests a
+        reply topic of its own.
 
-        Raises `RequestTimeout` when none has come after `timeout` seconds: the request may have
-        been handled all the same. Raises `RequestFailed` when the handler's group has rejected the
-        request, with its reason, or when the reply is not a `response`; and what `publish` raises.
+        Raises `RequestTimeout` if no reply arrives within `timeout` seconds; the request may have
+        been handled nevertheless. Raises `RequestFailed` if the handler's group has rejected the
+        request, with its reason, or if the reply is not a `response`. Raises the errors of
+        `publish` as well.
         """
         self._sender.check()
         reply: Message | R = await self._requests.request(
@@ -337,7 +346,7 @@ class Broker:
 
     @property
     def late_replies(self) -> int:
-        """How many replies to this connection's requests came when nobody waited any more."""
+        """The number of replies that arrived after their requests had ended."""
         return self._requests.late
 
     def subscribe(
@@ -358,31 +367,37 @@ class Broker:
         unknown: Unknown = "reject",
         drain_timeout: float = 20.0,
     ) -> Subscription:
-        """Return a subscription to `topic`: enter it to begin, see `Subscription`.
+        """Return a subscription to `topic`; enter it to start consuming, see `Subscription`.
 
-        Members of one `group` share its messages; groups are independent; `group=None` is
-        broadcast, every subscriber gets every message. `start` says where a *new* group begins:
-        `earliest` (default for a group), `latest` (default for broadcast), an aware datetime, or a
-        position (`receipt.position`, `delivery.position`), whose message is the first.
+        Members of one `group` share its messages, and groups are independent. With `group=None`
+        (broadcast) every subscriber receives every message. `start` is the start position of a
+        *new* group: `earliest` (default for a group), `latest` (default for broadcast), an aware
+        datetime, or a position (`receipt.position`, `delivery.position`), whose message is the
+        first.
 
-        Without `handler`, iterate and settle each delivery. With one, `concurrency` copies of it
-        run, wrapped by `middleware` (first outermost; default `[Acknowledge(), DeadLetter(),
-        Retry(), Deadline()]`, as around an app's handler; without a `Retry`, what fails is repeated
-        for ever); with a `batch` it takes lists, see `Batch`. `ordered` keeps the order of each key
-        over all members of the group, see `Subscription`; how far it can be shared is up to the
-        topic's partitions. A handler of a union of classes gets the messages of their CloudEvents
-        types; one of another type is rejected with the reason, or passed over with
-        `unknown="ignore"`.
-        `ack_deadline` is the lease in seconds: of a crashed consumer's messages on the backends
-        that have leases, and of every unsettled delivery if `auto_extend` is off; otherwise the
-        engine extends all it holds, in handlers or buffered. `prefetch` fixes how many messages are
-        held unsettled at a time; by default that adapts to the handler: it begins with one for
-        each handler that runs, so that members which start together share a backlog, and grows as
-        fast as messages are handled. `prefetch_bytes` (default 32 MiB) bounds the size of all that
-        is held.
+        Without `handler`, iterate and settle each delivery. A `handler` runs up to `concurrency`
+        times at once, wrapped by `middleware` (first outermost; default `[Acknowledge(),
+        DeadLetter(), Retry(), Deadline()]`, as around an app's handler). Without a `Retry`, a
+        failed message is redelivered indefinitely. With a `batch` the handler takes lists, see
+        `Batch`. A handler of a union of classes receives the messages of their CloudEvents types.
+        A message of another type is rejected with the reason, or skipped with `unknown="ignore"`.
 
-        Raises `ConfigurationError` here, or when entered; entering also raises what the broker, or
-        a store of the middleware, says. What may pass is tried for the URL's `connect_timeout`.
+        `ordered` guarantees the order of each key across all members of the group, see
+        `Subscription`. At most as many members as the topic has partitions receive messages.
+
+        `ack_deadline` is the lease in seconds. By default anymq renews the leases of unsettled
+        deliveries, in handlers or buffered. So it only determines, on backends with leases, when
+        the messages of a crashed consumer are redelivered. With `auto_extend=False` it limits every
+        unsettled delivery.
+
+        `prefetch` fixes the number of messages held unsettled at a time. By default it starts with
+        one for each handler that runs, so that members which start together share a backlog, and
+        grows with the rate at which messages are handled. `prefetch_bytes` (default 32 MiB) bounds
+        the bytes held.
+
+        Raises `ConfigurationError` here, or when entered. Entering also raises errors of the broker
+        and of the stores of the middleware, after retrying transient ones for the URL's
+        `connect_timeout`.
         """
         options = SubscribeOptions(
             topic=as_topic(topic),
@@ -411,7 +426,7 @@ class Broker:
         return subscription
 
     def _subscribe_own(self, options: SubscribeOptions, handler: Function) -> Subscription:
-        """Return a subscription of anymq's own, which its owner closes."""
+        """Return an internal subscription, which its owner closes."""
         self._check_open()
         return self._subscription(options, handler)
 
@@ -443,7 +458,7 @@ class Broker:
         """Raise `UnsupportedOperation` for options that this backend cannot serve."""
         self._check_start(options.first)
         if options.ordered and not (support := self.capabilities.ordered):
-            raise UnsupportedOperation(f"{self._url} cannot keep order: {support.note}")
+            raise UnsupportedOperation(f"{self._url} cannot serve ordered=True: {support.note}")
 
     def _check_start(self, start: Start) -> None:
         check_start(start)
@@ -487,20 +502,24 @@ class Broker:
                 async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
                     return await self._driver.subscribe(spec, listener)
             except TimeoutError as error:
-                raise ConnectionLost(f"subscribing on {self._url} did not end in time") from error
+                raise ConnectionLost(
+                    f"subscribe to {topic} (group {group}) failed on {self._url}: no answer within "
+                    f"{SUBSCRIBE_TIMEOUT:g} s"
+                ) from error
 
         return open_source
 
     async def aclose(self) -> None:
-        """Close: drain the subscriptions, let publishes finish, disconnect.
+        """Drain the subscriptions, finish queued publishes, and disconnect.
 
-        Handlers that are still at work may publish, and await replies. Called by one of them, it
-        begins to close and returns: it cannot wait for its caller. Ends within the longest
-        `drain_timeout` + 5 s per subscription (they drain side by side), and some seconds for the
-        connection, also when the broker is dead. Calling it twice is harmless.
+        Handlers that still run may publish and await replies. If a handler calls this, closing
+        starts and the call returns at once, because closing waits for that handler. Subscriptions
+        drain concurrently, each within its `drain_timeout` + 5 s. Then the reply subscription,
+        queued publishes (5 s) and the driver (3 s) are closed, also if the broker is dead. A second
+        call does nothing more.
         """
         if self._closed is None:
-            # In a context of its own: the task is nobody's handler.
+            # A context of its own, so that the task does not count as the caller's handler.
             close = self._close(asyncio.current_task())
             self._closed = supervise(close, name="anymq-close", context=Context())
         if not any(item.is_handling_caller() for item in self._subscriptions):
@@ -510,41 +529,42 @@ class Broker:
         closing = (item.close_for(caller) for item in list(self._subscriptions))
         for outcome in await asyncio.gather(*closing, return_exceptions=True):
             if isinstance(outcome, BaseException):
-                log.error("closing a subscription failed", exc_info=outcome)
+                log.error("closing a subscription on %s failed", self._url, exc_info=outcome)
         self._sender.is_closed = True
         await self._requests.aclose()
-        await self._sender.publisher.aclose(CLOSE_GRACE)
+        await self._sender.publisher.aclose(PUBLISH_CLOSE_SECONDS)
         await self._stores.aclose()
         try:
-            async with asyncio.timeout(DRIVER_GRACE):
+            async with asyncio.timeout(DRIVER_CLOSE_SECONDS):
                 await self._driver.aclose()
         except Exception as raw:
-            log.warning("closing %s: %s", self._url, self._translate(raw, "closing"))
+            log.warning("%s", self._translate(raw, "closing"))
 
     async def _redeclare_consumed(self, topic: str) -> None:
-        """Make a topic ready once more for a subscription that has had it already.
+        """Declare a topic again for a subscription that reopens its source.
 
-        Another program may have made it anew, otherwise: what it has is consumed all the same.
+        Another program may have recreated the topic with other settings. The subscription consumes
+        it nevertheless.
         """
         try:
             await self._declarations.redeclare(topic)
         except ConfigurationError as error:
-            log.rarely((topic, "otherwise"), WARNING, "%s; consuming goes on", error)
+            log.rarely((topic, "otherwise"), WARNING, "%s; consuming continues", error)
 
     async def _check_letter_topic(self, letters: str) -> None:
-        """Say now, not at the first failure, that a topic which is not ours to make is missing."""
+        """Log a warning if a dead-letter topic is missing that anymq may not create."""
         spec = self._declarations.spec(letters)
         if spec.create:
             return
         try:
-            async with asyncio.timeout(LOOK_TIMEOUT):
+            async with asyncio.timeout(DESCRIBE_TIMEOUT):
                 await self._driver.describe_topic(spec)
         except Exception as raw:
-            error = self._translate(raw, f"looking for {letters}")
+            error = self._translate(raw, f"describing {letters}")
             if isinstance(error, NotFound):
                 log.warning(
-                    "there is no topic %s for dead letters, and it may not be made here: until it "
-                    "is there, what is rejected waits in the memory of its consumer",
+                    "dead-letter topic %s does not exist, and anymq may not create it: create it; "
+                    "until then, rejected messages stay unsettled in their consumer",
                     spec.native,
                 )
             else:

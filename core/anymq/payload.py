@@ -1,4 +1,4 @@
-"""Payloads to bodies and back: pydantic models, dataclasses, TypedDicts, dict, str, bytes."""
+"""Encoding and decoding of payloads: pydantic models, dataclasses, TypedDicts, dict, str, bytes."""
 
 from __future__ import annotations
 
@@ -20,20 +20,25 @@ JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 BINARY = "application/octet-stream"
 MASKED = b"*****"
-"""What pydantic writes for a secret."""
-PLAIN = (dict, list, int, float, bool, type(None))
+"""The text that pydantic writes for a secret."""
+JSON_TYPES = (dict, list, int, float, bool, type(None))
 _INSIDE = {"dict": "values_schema", "list": "items_schema", "set": "items_schema"}
 
 
 def encode_payload(payload: Any) -> tuple[bytes, str]:
-    """Return the body and content type of `payload`; raises `ConfigurationError` if it has none."""
+    """Return the body and content type of `payload`.
+
+    Raises `ConfigurationError` if it cannot be encoded.
+    """
     encode, content_type = encoder_of(payload)
     return payload if encode is None else encode(payload), content_type
 
 
 def encoder_of(payload: Any) -> tuple[Callable[[Any], bytes] | None, str]:
-    """Return what makes bodies of payloads of this class, None if they are some; and their content
-    type."""
+    """Return the encoder for payloads of this class, and their content type.
+
+    The encoder is None for bytes, which are bodies already.
+    """
     if isinstance(payload, bytes):
         return None, BINARY
     if isinstance(payload, str):
@@ -52,22 +57,22 @@ def _text(payload: str) -> bytes:
 
 @cache
 def _json_encoder() -> Callable[[Any], bytes]:
-    # Imported when first needed, as below: it takes longer than all of anymq.
+    # Imported on first use, as below, because it takes longer than all of anymq.
     from pydantic_core import PydanticSerializationError, SchemaSerializer, to_json
 
     def encode(payload: Any) -> bytes:
         try:
             serializer = getattr(payload, "__pydantic_serializer__", None)
             if isinstance(serializer, SchemaSerializer):
-                # By alias, as its own class reads it.
+                # By alias, because its class reads aliases.
                 body = serializer.to_json(payload, by_alias=True)
             else:
                 body = to_json(payload)
             if b"null" in body or b"NaN" in body or b"Infinity" in body or MASKED in body:
                 _check_kept(payload)
             kind: Any = type(payload)
-            if kind not in PLAIN and _is_loose(kind):
-                _check_comes_back(payload, body, kind)
+            if kind not in JSON_TYPES and _is_loose(kind):
+                _check_round_trip(payload, body, kind)
             return body
         except (PydanticSerializationError, UnicodeEncodeError) as error:
             raise ConfigurationError(
@@ -78,7 +83,7 @@ def _json_encoder() -> Callable[[Any], bytes]:
 
 
 def _check_kept(payload: Any) -> None:
-    """Raise `ConfigurationError` if JSON would change what `payload` holds."""
+    """Raise `ConfigurationError` if `payload` has a value that JSON would change."""
     from pydantic import SecretBytes, SecretStr
 
     dump = getattr(payload, "model_dump", None)
@@ -91,7 +96,7 @@ def _check_kept(payload: Any) -> None:
             )
         if isinstance(value, (SecretStr, SecretBytes)):
             raise ConfigurationError(
-                f"a {type(payload).__name__} cannot be published: it holds a {type(value).__name__}"
+                f"a {type(payload).__name__} cannot be published: it has a {type(value).__name__}"
                 ", which would arrive as asterisks; give the field a serializer, or publish a str"
             )
         if isinstance(value, Mapping):
@@ -106,7 +111,7 @@ def _check_kept(payload: Any) -> None:
 
 @lru_cache(maxsize=512)
 def _is_loose(kind: type) -> bool:
-    """Whether the class leaves open what a field of it holds: `Any`, a bare `dict` or `list`."""
+    """Whether a field of the class accepts any type: `Any`, a bare `dict` or `list`."""
     try:
         left: list[Any] = [_adapter(kind).core_schema]
     except ConfigurationError:
@@ -125,18 +130,17 @@ def _is_loose(kind: type) -> bool:
     return False
 
 
-def _check_comes_back(payload: Any, body: bytes, kind: Any) -> None:
-    """Raise `ConfigurationError` if `kind`, the class of `payload`, reads something else in `body`.
+def _check_round_trip(payload: Any, body: bytes, kind: Any) -> None:
+    """Raise `ConfigurationError` if `kind`, the class of `payload`, decodes `body` differently.
 
-    JSON has neither times nor tuples: where a field does not say what it holds, they would come
-    back as text and lists.
+    JSON has no times and no tuples. A field without a type would decode them as text and lists.
     """
     adapter, name = _adapter(kind), kind.__name__
     try:
         again = adapter.validate_json(body, by_alias=True, by_name=True)
     except ValueError as error:
         raise ConfigurationError(
-            f"a {name} cannot be published: its own class does not read it: {_explain(error)}"
+            f"a {name} cannot be published: its class does not validate it: {_explain(error)}"
         ) from error
     before, after = adapter.dump_python(payload), adapter.dump_python(again)
     if before != after:
@@ -147,22 +151,22 @@ def _check_comes_back(payload: Any, body: bytes, kind: Any) -> None:
         ]
         where = f"the field {', '.join(changed)}" if changed else "it"
         raise ConfigurationError(
-            f"a {name} cannot be published: {where} would come back as something else; say the "
-            "type of what it holds, give it a serializer, or publish what JSON has"
+            f"a {name} cannot be published: {where} would be decoded as another type; annotate its "
+            "type, give it a serializer, or use types that JSON has"
         )
 
 
 class UnknownType(Reject):
-    """The message's type is none of those that its handler takes."""
+    """Raised if the handler does not accept the message's type."""
 
 
 def decode_payload(message: Message, annotation: Any) -> Any:
-    """Return the body of `message` as what `annotation` asks for.
+    """Return the body of `message`, decoded as `annotation`.
 
-    Where it is a union of classes, the message's type says which one of them is taken, and an
-    unknown type raises `UnknownType`; a message without a type is whichever it validates as.
-    Raises `Reject` if the body does not validate: the message can never be handled, whoever
-    retries. The reason says what is wrong and where, without quoting the body.
+    For a union of classes, the message's type selects the class, and an unknown type raises
+    `UnknownType`. A message without a type is decoded as the class that validates it. Raises
+    `Reject` if the body does not validate, because a retry would fail again. The reason names the
+    fields and their errors, without quoting the body.
     """
     if annotation is Message:
         return message
@@ -172,12 +176,12 @@ def decode_payload(message: Message, annotation: Any) -> Any:
 
 
 def is_union(annotation: Any) -> bool:
-    """Whether the message's type may have a say in what its body is decoded as."""
+    """Whether `annotation` is a union, so that the message's type may select the class."""
     return get_origin(annotation) in (Union, types.UnionType)
 
 
 def decode_body(body: bytes, annotation: Any) -> Any:
-    """As `decode_payload`, for what is no union."""
+    """Decode `body` as `annotation`, which is not a union; raises `Reject`."""
     if annotation is bytes:
         return body
     try:
@@ -191,13 +195,13 @@ def decode_body(body: bytes, annotation: Any) -> Any:
 
 
 def check_annotation(annotation: Any) -> None:
-    """Raise `ConfigurationError` if `decode_payload` could never serve `annotation`."""
+    """Raise `ConfigurationError` if `decode_payload` cannot decode to `annotation`."""
     if annotation not in (bytes, str, Message):
         _adapter(annotation)
 
 
 def fits_by_class(topic: Topic[Any]) -> bool:
-    """Whether the class of a payload alone says if it is of the topic's type."""
+    """Whether `isinstance` decides if a payload is of the topic's type."""
     expected: Any = topic.payload
     if expected is None or expected is Any:
         return True
@@ -236,10 +240,10 @@ def type_name(payload: Any, topic: str) -> str:
 
 
 def names_of(kind: Any) -> tuple[str, ...]:
-    """Return the CloudEvents types that mean the class `kind`, first the one it is published with.
+    """Return the CloudEvents types of the class `kind`; it is published with the first.
 
-    That is the class's name, unless its attribute `__event_type__` says another: a str, or a tuple
-    of several of which the first is published.
+    The default is the class's name. The attribute `__event_type__` precedes it: a str, or a tuple
+    of several.
     """
     own: str | tuple[str, ...] | None = vars(kind).get("__event_type__")
     name = kind.__name__
@@ -250,10 +254,10 @@ def names_of(kind: Any) -> tuple[str, ...]:
 
 @lru_cache(maxsize=512)
 def known_types(annotation: Hashable) -> Mapping[str, Any] | None:
-    """Return the classes that `annotation` takes by CloudEvents type; None where it takes more.
+    """Return the classes in `annotation` by CloudEvents type; None if it accepts any type.
 
-    A class of the application's, or a union of such, is known by type; `dict`, `str`, `Any` and
-    the like are not.
+    Classes of the application and unions of them have types; `dict`, `str`, `Any` and the like
+    accept any type.
     """
     members = get_args(annotation) if is_union(annotation) else (annotation,)
     kinds = [member for member in members if member is not type(None)]
@@ -263,7 +267,7 @@ def known_types(annotation: Hashable) -> Mapping[str, Any] | None:
 
 
 def is_untyped(message: Message) -> bool:
-    """Whether the type of `message` says nothing: that of plain data is the topic's name."""
+    """Whether `message` has no type, or the type of plain data, which is the topic's name."""
     kind, topic = message.type, message.topic
     return (
         kind is None or kind == topic or (topic.endswith(".dlq") and topic.startswith(f"{kind}."))
@@ -278,7 +282,7 @@ def _adapter(annotation: Hashable) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(kind)
     except PydanticUserError as error:
-        raise ConfigurationError(f"{annotation} is no type of payload: {error}") from error
+        raise ConfigurationError(f"{annotation} is not a payload type: {error}") from error
 
 
 def _choose(annotation: Any, message: Message) -> Any:
@@ -295,7 +299,7 @@ def _choose(annotation: Any, message: Message) -> Any:
 
 
 def unknown_type(kind: str, known: Iterable[str]) -> UnknownType:
-    """The error for a message whose type is none of `known`."""
+    """Return the error for a message whose type is not in `known`."""
     return UnknownType(f"unknown type {kind[:100]!r}: the handler takes {', '.join(known)}")
 
 

@@ -2,9 +2,9 @@
 
 All requesters share one reply topic. Each process reads it as broadcast, from its first request
 on. A request names the destination of its reply in two CloudEvents extension attributes, which
-travel with retries: `replyto` (the topic) and `replyinbox` (the process). The reply carries the
-inbox, and the id of the request as its cause. A process ignores replies for other inboxes. A
-requester that dies leaves nothing behind but replies, for as long as the topic retains them.
+retries preserve: `replyto` (the topic) and `replyinbox` (the process). The reply has the inbox, and
+the id of the request as its causation id. A process ignores replies for other inboxes. If a
+requester dies, only replies remain, for as long as the topic retains them.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class Requests:
         if response is not None:
             check_annotation(response)
         message = self._sender.encoder(as_topic(topic)).message(payload, key, None, headers)
-        where = {REPLY_TO: self._topic.name, INBOX: self._inbox}
-        request = replace(message, headers={**message.headers, **where})
+        destination = {REPLY_TO: self._topic.name, INBOX: self._inbox}
+        request = replace(message, headers={**message.headers, **destination})
         waiter: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._waiting[request.id] = waiter
         try:
@@ -127,14 +127,17 @@ class Requests:
             await self._answer(delivery, b"", None, {ERROR: text(reason)}, REFUSAL_TIMEOUT)
         except AnymqError as error:
             log.warning(
-                "telling the requester that %s was rejected failed: %s", delivery.message.id, error
+                "publishing the refusal of request %s from %s failed: %s; its requester times out",
+                delivery.message.id,
+                delivery.topic,
+                error,
             )
 
     async def aclose(self) -> None:
-        """Stop reading replies. Requests that still wait raise `Closed`."""
+        """Stop reading replies. Pending requests raise `Closed`."""
         for waiter in self._waiting.values():
             if not waiter.done():
-                waiter.set_exception(Closed("the broker was closed before a reply came"))
+                waiter.set_exception(Closed("the broker was closed before a reply arrived"))
         if self._replies is not None:
             await self._replies.aclose()
 
@@ -148,7 +151,9 @@ class Requests:
     ) -> Receipt:
         request = delivery.message
         if not self._is_request(request):
-            raise StateError(f"{request.id} from {request.topic} is not a request: no reply to it")
+            raise StateError(
+                f"message {request.id} from {request.topic} is not a request; it has no reply topic"
+            )
         target = Topic(request.headers[REPLY_TO])
         self._sender.declarations.learn_existing(target.name)
         message = self._sender.encoder(target).message(payload, None, None, headers)
@@ -162,8 +167,8 @@ class Requests:
 
     def _is_request(self, message: Message) -> bool:
         """Whether `message` is a request with a reply topic of anymq; others get no reply."""
-        own, where = self._topic.name, message.headers.get(REPLY_TO, "")
-        return is_request(message) and (where == own or where.startswith(f"{own}."))
+        own, target = self._topic.name, message.headers.get(REPLY_TO, "")
+        return is_request(message) and (target == own or target.startswith(f"{own}."))
 
     async def _listen(self) -> None:
         """Read the reply topic from now on, unless it is being read."""
@@ -189,11 +194,11 @@ class Requests:
 
 def is_request(message: Message) -> bool:
     """Whether `message` is a request."""
-    where = message.headers.get(REPLY_TO)
-    if where is None or INBOX not in message.headers:
+    target = message.headers.get(REPLY_TO)
+    if target is None or INBOX not in message.headers:
         return False
     try:
-        check_topic(where)
+        check_topic(target)
     except ConfigurationError:
         return False
     return True

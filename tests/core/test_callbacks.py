@@ -52,13 +52,19 @@ async def test_on_change_that_raises_leaves_no_subscription_paused(
     async with TestBroker(application.app) as broker:
         await broker.broker.publish_many("t", bodies)
         await broker.advance(30)
-        assert "on_change failed; the switch is open all the same" in caplog.messages
+        assert (
+            "on_change failed for t (group g); the kill switch is open nevertheless"
+            in caplog.messages
+        )
         assert [item.paused for item in application.app.subscriptions] == [True]
         application.down = False
         for _ in range(10):
             await broker.advance(60)
         assert [item.paused for item in application.app.subscriptions] == [False]
-        assert "on_change failed; the switch is closed all the same" in caplog.messages
+        assert (
+            "on_change failed for t (group g); the kill switch is closed nevertheless"
+            in caplog.messages
+        )
         dead = len(broker.dead_letters("t", group="g"))
         assert len(set(application.done)) + dead == len(bodies)
         assert dead <= 4

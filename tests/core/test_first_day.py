@@ -159,7 +159,7 @@ async def test_a_body_that_does_not_validate_is_not_quoted(
     async with TestBroker(app) as broker:
         await broker.publish("unreadable", {"secret": "hunter2"})
         await broker.drain()
-    assert "dead letter" in caplog.text
+    assert "moving to the dead-letter topic" in caplog.text
     assert "hunter2" not in caplog.text
 
 

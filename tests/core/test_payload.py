@@ -179,5 +179,5 @@ def test_a_field_that_may_hold_anything_comes_back_as_it_went(payload: Any) -> N
     ],
 )
 def test_what_would_come_back_as_something_else_is_refused(payload: Any, field: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{field} would come back as something else"):
+    with pytest.raises(ConfigurationError, match=f"{field} would be decoded as another type"):
         encode_payload(payload)

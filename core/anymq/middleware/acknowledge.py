@@ -1,4 +1,4 @@
-"""Settle a delivery by what its handler did."""
+"""`Acknowledge`: settles a delivery by the outcome of its handler."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ log = logger("anymq.consumer")
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """Return = ack, raise = nack after `delay` seconds, cancelled = release.
+    """Middleware that settles a delivery by the outcome of its handler.
+
+    If the handler returns, the delivery is acknowledged. If it raises, the delivery is negatively
+    acknowledged with `delay` seconds. If it is cancelled, the delivery is released.
 
     `when="success"` (the default) is at-least-once. `"receipt"` acks before the handler runs, so
-    that no failure of the handler is retried. That is not at most once: the ack is sent some
-    milliseconds later, and a process that dies before has the message handled again; one that dies
-    after it has lost the message. `"manual"` leaves settling to the handler; only a
-    delivery whose handler raised or was cancelled is still given back here.
+    a failed handler is not retried. That is not at-most-once: the ack is sent some milliseconds
+    later. If the process dies before, the message is redelivered; if it dies after, the message is
+    lost. With `"manual"` the handler settles the delivery, unless it raises or is cancelled.
     """
 
     when: Literal["success", "receipt", "manual"] = "success"
@@ -59,7 +61,13 @@ class Acknowledge:
                 if not delivery.settled:
                     await delivery.stop(signal.reason)
             except Exception:
-                log.exception("handling %s from %s failed", delivery.message.id, delivery.topic)
+                log.exception(
+                    "handler failed for message %s from %s (group %s, attempt %d)",
+                    delivery.message.id,
+                    delivery.topic,
+                    delivery.group,
+                    delivery.attempt,
+                )
                 if not delivery.settled:
                     await delivery.nack(delay)
             else:

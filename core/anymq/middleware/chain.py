@@ -1,4 +1,4 @@
-"""Chains of middleware: how they are composed, and the fast path around links that do nothing.
+"""Composition of middleware chains, and the fast path that skips links with nothing to do.
 
 A `Handler` takes a delivery; returning is success, raising is failure. A `Middleware` takes a
 handler and returns one. The first of a list is the outermost; a list is composed once, when
@@ -108,7 +108,7 @@ def _inner_forms(
 
 
 def _raising_first(raised: BaseException, handler: Handler) -> Handler:
-    """Return a handler whose first call raises `raised`, because it has been made already."""
+    """Return a handler whose first call raises `raised`, the error of the call already made."""
     first = iter((raised,))
 
     async def resumed(delivery: Delivery) -> None:
@@ -120,5 +120,5 @@ def _raising_first(raised: BaseException, handler: Handler) -> Handler:
 
 
 def stores_of(middleware: Sequence[Middleware]) -> list[str | Store]:
-    """Return the stores that links name as their `stores`: tried when a subscription is entered."""
+    """Return the `stores` of all links, which are probed when a subscription is entered."""
     return [store for link in middleware for store in getattr(link, "stores", ())]

@@ -23,11 +23,11 @@ MAX_CLAIMS = 500
 CHECKS_PER_LEASE = 9
 """Checks per claim lease; a claim still in use after three checks is renewed."""
 AHEAD = -1
-"""In the place of a number of checks: claimed, and in no handler yet."""
+"""The value instead of a number of checks for a claim that no handler uses yet."""
 BUSY_SECONDS = 2.0
 """The longest wait before a message that is claimed elsewhere is delivered again."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
-"""Seconds between two attempts to mark messages as completed."""
+FIRST_PAUSE, MAX_PAUSE = 0.2, 5.0
+"""Seconds between two attempts to mark messages as completed, doubled after each."""
 
 
 class CompletionListener(Protocol):
@@ -65,27 +65,27 @@ class ClaimBatcher:
         """All keys in use: `AHEAD`, or the number of checks since their handlers started."""
         self._ahead: dict[Delivery, str] = {}
         self._valid_until = 0.0
-        """The monotonic time until which no other owner can have got the claims ahead."""
+        """The monotonic time until which no other owner can hold the claims ahead."""
         self._refill_at = 0
         """The number of claims ahead at which more are acquired."""
-        self._asking: dict[Delivery, asyncio.Task[Exception | None]] = {}
-        self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._claiming: dict[Delivery, asyncio.Task[Exception | None]] = {}
+        self._abandoning: dict[str, asyncio.Task[None]] = {}
         self._awaited: set[Delivery] = set()
         self._refused: dict[Delivery, Claim] = {}
-        self._begun = self._begun_at_ask = self._begun_at_check = 0
-        self._asked_at = monotonic()
+        self._begun = self._begun_at_claim = self._begun_at_check = 0
+        self._claimed_at = monotonic()
         self._handled: dict[str, CompletionListener] = {}
         self._completing: asyncio.Task[None] | None = None
         self._watching: asyncio.AbstractEventLoop | None = None
         self._named: tuple[Consumer, str | None] | None = None
         self._name = ""
         """The prefix of the keys of all messages of that subscription and source."""
-        self._old_notes = False
-        """Whether the store may know this group under keys from before 0.1.0."""
+        self._has_old_keys = False
+        """Whether the store may have keys of this group from before 0.1.0."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin_now(self, delivery: Delivery) -> str | None:
-        """Return the key of `delivery` if it was claimed ahead. A handler starts with it now."""
+        """Return the key of `delivery` if it was claimed ahead. Its handler starts now."""
         key = self._ahead.get(delivery)
         if key is None or monotonic() > self._valid_until:
             return None
@@ -93,10 +93,10 @@ class ClaimBatcher:
         self._keys[key] = 0
         self._begun += 1
         left = len(self._ahead)
-        if left < self._refill_at and not self._asking and self._store is not None:
+        if left < self._refill_at and not self._claiming and self._store is not None:
             subscription = delivery.subscription
             if subscription.buffered > left + self._refill_at // 2:
-                self._ask(self._store, subscription)
+                self._claim(self._store, subscription)
         return key
 
     async def begin(self, delivery: Delivery) -> str | Claim:
@@ -115,16 +115,16 @@ class ClaimBatcher:
                     return key
                 await self._abandon_ahead()  # They may have expired: another owner may hold them.
                 continue
-            task = self._asking.get(delivery)
+            task = self._claiming.get(delivery)
             if task is None:
                 key = self._key(delivery)
-                if key in self._leaving:
-                    await asyncio.shield(self._leaving[key])
+                if key in self._abandoning:
+                    await asyncio.shield(self._abandoning[key])
                     continue
                 if key in self._keys:
                     return Claim(ClaimState.IN_PROGRESS, BUSY_SECONDS)
-                task = self._ask(self._store, delivery.subscription, delivery)
-            error = await self._answered(task, delivery)
+                task = self._claim(self._store, delivery.subscription, delivery)
+            error = await self._wait_for(task, delivery)
             if error is not None:
                 raise error
             key = self._ahead.pop(delivery, None)
@@ -134,9 +134,9 @@ class ClaimBatcher:
                 return key
 
     def complete(self, key: str, listener: CompletionListener) -> None:
-        """Have the store remember `key`, and call `listener.completed()` when it does.
+        """Mark `key` as completed, then call `listener.completed()`.
 
-        This is repeated as long as the store fails and the subscription is open.
+        If the store fails, this is retried while the subscription is open.
         """
         self._handled[key] = listener
         if self._completing is None:
@@ -177,15 +177,16 @@ class ClaimBatcher:
             await self._store.abandon_many(keys, self._owner)
         except BaseException as raw:
             # The claims then end with their leases: the retry is delayed, not skipped.
-            log.warning("abandoning %d claims failed: %s", len(keys), fault(raw, "the store"))
+            error = fault(raw, "the store")
+            log.warning("abandoning %d claims failed: %s; they expire", len(keys), error)
         finally:
             for key in keys:
                 del self._keys[key]
 
     async def release(self) -> None:
-        """Abandon the claims ahead; return when the store knows of everything handled so far."""
-        if self._asking:
-            await asyncio.wait(set(self._asking.values()))
+        """Abandon the claims ahead; return when all handled messages are marked as completed."""
+        if self._claiming:
+            await asyncio.wait(set(self._claiming.values()))
         self._refused.clear()
         await self._abandon_ahead()
         if self._completing is not None:
@@ -193,23 +194,25 @@ class ClaimBatcher:
 
     # Acquiring.
 
-    def _ask(
+    def _claim(
         self, store: Store, subscription: Consumer, *first: Delivery
     ) -> asyncio.Task[Exception | None]:
-        """Claim the `first` deliveries, and those that handlers will start soon."""
+        """Claim the `first` deliveries, and those that handlers are expected to start in 10 ms."""
         now = monotonic()
-        begun = self._begun - self._begun_at_ask
-        count = min(MAX_CLAIMS, int(begun * CLAIM_AHEAD_SECONDS / max(now - self._asked_at, 1e-6)))
-        self._begun_at_ask, self._asked_at = self._begun, now
+        begun = self._begun - self._begun_at_claim
+        count = min(
+            MAX_CLAIMS, int(begun * CLAIM_AHEAD_SECONDS / max(now - self._claimed_at, 1e-6))
+        )
+        self._begun_at_claim, self._claimed_at = self._begun, now
         self._refill_at = count // 2
-        if not self._ahead and not self._asking:
+        if not self._ahead and not self._claiming:
             self._valid_until = now + self._lease / 2
-        asked = dict(self._unclaimed((*first, *subscription.ahead(count))))
+        wanted = dict(self._unclaimed((*first, *subscription.ahead(count))))
         if self._subscription is not subscription:
             self._subscription = subscription
             subscription.on_release(self.release)
-        task = asyncio.create_task(self._begin(store, asked), name="anymq-idempotency-begin")
-        self._asking.update(dict.fromkeys(asked, task))
+        task = asyncio.create_task(self._begin(store, wanted), name="anymq-idempotency-begin")
+        self._claiming.update(dict.fromkeys(wanted, task))
         return task
 
     def _unclaimed(self, deliveries: Sequence[Delivery]) -> Iterator[tuple[Delivery, str]]:
@@ -238,18 +241,20 @@ class ClaimBatcher:
         store = await with_retries(lambda: delivery.stores.get(self._where))
         if delivery.group is not None:
             before = f"{delivery.group}|"
-            self._old_notes = await with_retries(lambda: store.may_know(before))
+            self._has_old_keys = await with_retries(lambda: store.may_know(before))
         return store
 
-    async def _ask_for(self, store: Store, asked: dict[Delivery, str]) -> dict[str, Claim]:
-        """Claim the keys of `asked`; return the claims of other owners.
+    async def _claim_keys(self, store: Store, wanted: dict[Delivery, str]) -> dict[str, Claim]:
+        """Claim the keys of `wanted`; return the claims of other owners.
 
         A claim under a key of an earlier version counts as well. Such keys that no owner held are
         abandoned at once.
         """
-        keys = list(asked.values())
+        keys = list(wanted.values())
         old = (
-            {key: _old_key(delivery) for delivery, key in asked.items()} if self._old_notes else {}
+            {key: _old_key(delivery) for delivery, key in wanted.items()}
+            if self._has_old_keys
+            else {}
         )
         both = [*keys, *dict.fromkeys(old.values())]
         found = await store.begin_many(both, self._owner, self._lease)
@@ -260,19 +265,19 @@ class ClaimBatcher:
         await store.abandon_many([key for key in both if key not in kept], self._owner)
         return refused
 
-    async def _begin(self, store: Store, asked: dict[Delivery, str]) -> Exception | None:
-        keys = list(asked.values())
+    async def _begin(self, store: Store, wanted: dict[Delivery, str]) -> Exception | None:
+        keys = list(wanted.values())
         refused: dict[str, Claim] = {}
         failure: Exception | None = None
         try:
             if keys:
-                refused = await with_retries(lambda: self._ask_for(store, asked))
+                refused = await with_retries(lambda: self._claim_keys(store, wanted))
         except Exception as error:
             failure = error
-        if not self._ahead:  # Handlers were waiting, so this says nothing of their speed.
-            self._begun_at_ask, self._asked_at = self._begun, monotonic()
-        for delivery, key in asked.items():
-            del self._asking[delivery]
+        if not self._ahead:  # Handlers were waiting, so their rate must be measured again.
+            self._begun_at_claim, self._claimed_at = self._begun, monotonic()
+        for delivery, key in wanted.items():
+            del self._claiming[delivery]
             if failure is None and key not in refused:
                 self._ahead[delivery] = key
                 continue
@@ -282,42 +287,44 @@ class ClaimBatcher:
         self._watch()
         return failure
 
-    async def _answered(
+    async def _wait_for(
         self, task: asyncio.Task[Exception | None], delivery: Delivery
     ) -> Exception | None:
         self._awaited.add(delivery)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.add_done_callback(lambda _: self._forgo(delivery))
+            task.add_done_callback(lambda _: self._abandon_cancelled(delivery))
             raise
         finally:
             self._awaited.discard(delivery)
 
     # Abandoning.
 
-    def _forgo(self, delivery: Delivery) -> None:
+    def _abandon_cancelled(self, delivery: Delivery) -> None:
         """Abandon the claim of `delivery`: its handler was cancelled."""
         self._refused.pop(delivery, None)
         key = self._ahead.pop(delivery, None)
         if key is not None:
-            self._leave(key)
+            self._abandon_later(key)
 
     async def _abandon_ahead(self) -> None:
         gone = [delivery for delivery in self._ahead if delivery not in self._awaited]
         if gone:
-            await asyncio.shield(self._leave(*[self._ahead.pop(delivery) for delivery in gone]))
+            await asyncio.shield(
+                self._abandon_later(*[self._ahead.pop(delivery) for delivery in gone])
+            )
 
-    def _leave(self, *keys: str) -> asyncio.Task[None]:
-        """Abandon claims of no handler. A delivery that claims them meanwhile waits for that."""
+    def _abandon_later(self, *keys: str) -> asyncio.Task[None]:
+        """Abandon claims without a handler. A delivery that claims them meanwhile waits for it."""
 
-        async def leave() -> None:
+        async def abandon() -> None:
             await self.abandon(*keys)
             for key in keys:
-                del self._leaving[key]
+                del self._abandoning[key]
 
-        task = self._spawn(leave())
-        self._leaving.update(dict.fromkeys(keys, task))
+        task = self._spawn(abandon())
+        self._abandoning.update(dict.fromkeys(keys, task))
         return task
 
     # Completing.
@@ -343,7 +350,7 @@ class ClaimBatcher:
                 )
                 self._handled = handled | self._handled
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
+                pause = min(pause * 2, MAX_PAUSE)
                 continue
             pause = FIRST_PAUSE
             for key, listener in handled.items():
@@ -382,7 +389,8 @@ class ClaimBatcher:
         try:
             await self._store.renew(key, self._owner, self._lease)
         except BaseException as raw:
-            log.warning("renewing the claim on %s failed: %s", key, fault(raw, "the store"))
+            error = fault(raw, "the store")
+            log.warning("renewing the claim on %s failed: %s; it may expire", key, error)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = supervise(work, name="anymq-idempotency-lease")

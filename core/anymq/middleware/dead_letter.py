@@ -1,4 +1,4 @@
-"""Move what was rejected to the dead letters."""
+"""`DeadLetter`: moves rejected messages to a dead-letter topic."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ log = logger("anymq.dead_letters")
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Send a rejected delivery to `topic`, by default `{topic}.{group}.dlq`, and say so in the log,
-    with the traceback of the error that it failed with.
+    """Middleware that moves a rejected delivery to `topic`, by default `{topic}.{group}.dlq`.
 
     A delivery is rejected by `raise Reject("why")`, by a payload that does not validate, or when
-    `Retry` gives up. The letter has the end of that traceback, at most 4 KiB, unless `traceback` is
-    off: it quotes code and what the error says, but no body that does not validate. Whoever awaits
-    the reply to a rejected request gets `RequestFailed`.
+    its retries are exhausted. The rejection is logged with the traceback of the error. Unless
+    `traceback` is False, the letter has the end of that traceback, at most 4 KiB. A traceback
+    quotes code and the error's text; that of a payload that does not validate is left out, because
+    it may quote the body. A requester that awaits a reply to a rejected request gets
+    `RequestFailed`.
     """
 
     topic: str | None = None
@@ -40,12 +41,13 @@ class DeadLetter:
                 await handler(delivery)
             except Reject as signal:
                 if delivery.settled:
-                    _say_settled(delivery, signal.reason)
+                    _log_settled(delivery, signal.reason)
                     return
                 log.seldom(
                     ("dead letter", delivery.topic, delivery.group),
                     WARNING,
-                    "dead letter: %s from %s (group %s, attempt %d): %s",
+                    "message %s from %s (group %s) rejected at attempt %d: %s; "
+                    "moving to the dead-letter topic",
                     delivery.message.id,
                     delivery.topic,
                     delivery.group,
@@ -64,11 +66,11 @@ class DeadLetter:
         return dead_letter
 
 
-def _say_settled(delivery: Delivery, reason: str) -> None:
+def _log_settled(delivery: Delivery, reason: str) -> None:
     log.seldom(
         ("rejected too late", delivery.topic, delivery.group),
         WARNING,
-        "%s from %s (group %s) was rejected after its %s: it goes nowhere; the reason was: %s",
+        "message %s from %s (group %s) rejected after its %s: %s; it is not dead-lettered",
         delivery.message.id,
         delivery.topic,
         delivery.group,

@@ -1,4 +1,4 @@
-"""Give a handler only so long."""
+"""`Deadline`: a time limit for handlers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from ..consuming.delivery import Delivery, Handler
 from ..errors import ConfigurationError
 
-LONG = 60.0
-"""Seconds from which a deadline is kept by the subscription, which looks every few seconds."""
+COARSE_SECONDS = 60.0
+"""Seconds from which the subscription enforces a deadline, by a check every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """Cancel the handler after `seconds`; that is a failed attempt, a `TimeoutError`.
+    """Middleware that cancels the handler after `seconds`; the attempt fails with `TimeoutError`.
 
-    Handlers have one of 15 minutes unless told otherwise: another `Deadline`, or None for none. One
-    of a minute or more costs nothing a message, may come up to ten seconds late, and does not count
-    how long a message waits for its batch. A handler that blocks the event loop is not cancelled.
+    The default deadline of handlers is 15 minutes. Pass another `Deadline` to change it, or None to
+    have none. A deadline of 60 s or more has no cost per message, may be up to 10 s late, and does
+    not include the time for which a message waits for its batch. A handler that blocks the event
+    loop is not cancelled.
     """
 
     seconds: float = 900.0
@@ -30,10 +31,10 @@ class Deadline:
     @property
     def passthrough(self) -> bool:
         """See `Passthrough`."""
-        return self.seconds >= LONG
+        return self.seconds >= COARSE_SECONDS
 
     def __call__(self, handler: Handler) -> Handler:
-        return self._kept_by_subscription(handler) if self.passthrough else self._exact(handler)
+        return self._coarse(handler) if self.passthrough else self._exact(handler)
 
     def _exact(self, handler: Handler) -> Handler:
         async def deadline(delivery: Delivery) -> None:
@@ -43,22 +44,22 @@ class Deadline:
                     await handler(delivery)
             except TimeoutError:
                 if limit.expired():
-                    raise self._over() from None
+                    raise self._timeout_error() from None
                 raise
 
         return deadline
 
-    def _kept_by_subscription(self, handler: Handler) -> Handler:
+    def _coarse(self, handler: Handler) -> Handler:
         async def deadline(delivery: Delivery) -> None:
             delivery.subscription.begin_attempt(delivery)
             try:
                 await handler(delivery)
             except asyncio.CancelledError:
                 if delivery.subscription.has_timed_out():
-                    raise self._over() from None
+                    raise self._timeout_error() from None
                 raise
 
         return deadline
 
-    def _over(self) -> TimeoutError:
+    def _timeout_error(self) -> TimeoutError:
         return TimeoutError(f"the handler took over {self.seconds:g} s")

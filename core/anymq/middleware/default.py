@@ -1,4 +1,4 @@
-"""The chain around handlers, and what a subscription must know of a chain."""
+"""The default middleware chain, and the properties of a chain that a subscription needs."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ DEFAULT_CHAIN: tuple[Middleware, ...] = (Acknowledge(), DeadLetter(), Retry(), D
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The middleware of one subscription, and the parts of it that the subscription looks at."""
+    """The middleware of one subscription, and the settings that the subscription reads from it."""
 
     links: Sequence[Middleware]
 
     @property
     def stores(self) -> list[str | Store]:
-        """The stores to try before the subscription is entered."""
+        """The stores to probe before the subscription is entered."""
         return stores_of(self.links)
 
     @property
     def letter_topics(self) -> list[str]:
-        """The dead-letter topics that links name; empty if there is only the default."""
+        """The dead-letter topics that links name; empty if only the default is used."""
         return [link.topic for link in self.links if isinstance(link, DeadLetter) and link.topic]
 
     @property

@@ -1,4 +1,4 @@
-"""Apply each message once: a duplicate is acknowledged without running the handler."""
+"""`Idempotency`: acknowledges duplicates without running the handler."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOT_COMPLETED = frozenset({"nack", "release", "reject", "stop"})
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """Skip the messages that this group has handled, as recorded in `store`.
+    """Middleware that skips the messages that its group has handled, as recorded in `store`.
 
     `store` is a URL (`memory://`, `sqlite:///seen.db`, `redis://…`) or an open `Store`. A message
     is identified by topic, group, source and id; each broadcast subscription counts as a group of
@@ -52,7 +52,7 @@ class Idempotency:
 
     @property
     def stores(self) -> tuple[str | Store, ...]:
-        """The stores to try before a subscription is entered."""
+        """The stores to probe before a subscription is entered."""
         return (self.store,)
 
     def __call__(self, handler: Handler) -> Handler:
@@ -98,7 +98,7 @@ class Idempotency:
     def _skip(self, delivery: Delivery, claim: Claim) -> None:
         if claim.state is ClaimState.IN_PROGRESS:
             wait = min(claim.remaining, BUSY_SECONDS)
-            raise RetryAfter(wait, "being handled elsewhere", counted=False)
+            raise RetryAfter(wait, "claim held elsewhere", counted=False)
         log.info(
             "duplicate of message %s from %s (group %s) skipped",
             delivery.message.id,
@@ -109,4 +109,9 @@ class Idempotency:
             try:
                 self.on_duplicate(delivery)
             except Exception:
-                log.exception("on_duplicate failed; the duplicate is skipped all the same")
+                log.exception(
+                    "on_duplicate failed for message %s from %s (group %s); it is skipped",
+                    delivery.message.id,
+                    delivery.topic,
+                    delivery.group,
+                )

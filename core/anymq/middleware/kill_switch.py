@@ -1,4 +1,4 @@
-"""Stop fetching while handling fails, rather than empty the topic into the dead letters."""
+"""`KillSwitch`: a circuit breaker that stops fetching while handlers fail."""
 
 from __future__ import annotations
 
@@ -20,22 +20,25 @@ log = logger("anymq.kill_switch")
 State = Literal["closed", "open", "half-open"]
 
 BUCKETS = 10
+"""The number of buckets in which the outcomes of a window are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KillSwitch:
-    """Pause the subscription for `pause` seconds when `threshold` of the outcomes are failures.
+    """Middleware that pauses the subscription when `threshold` of the outcomes are failures.
 
-    Its place is between `DeadLetter` and `Retry`. It looks at the last `window` seconds, once they
-    hold `minimum` outcomes. A failure is a handler that raised, a retry that was scheduled or used
-    up; a `Reject` says that a message is bad, not that something is down, and does not count. Then
-    the switch is *open*: nothing is fetched, what is in hand waits with its lease kept, and what
-    still fails comes back uncounted. Nothing goes to the dead letters because of an outage.
-    After the pause it is *half-open*: one delivery is tried. If that succeeds the switch closes and
-    fetching goes on; if it fails the switch opens again, and the delivery comes back uncounted.
+    Put it between `DeadLetter` and `Retry`. It evaluates the outcomes of the last `window` seconds,
+    if there are at least `minimum`. A failure is a handler that raised, or a retry scheduled or
+    exhausted. A `Reject` does not count, because it means a bad message and not an outage.
 
-    Every member of a group has a switch of its own. Draining does not wait for the pause.
-    `on_change` is called with the new state and the subscription, which is also logged.
+    While the switch is *open*, nothing is fetched and in-flight deliveries keep their leases.
+    Deliveries that still fail are redelivered uncounted, so an outage dead-letters nothing. After
+    `pause` seconds the switch is *half-open*, and one delivery is handled as a probe. If it
+    succeeds, the switch is *closed* and fetching resumes. If it fails, the switch opens again, and
+    the delivery is redelivered uncounted.
+
+    Every member of a group has a switch of its own. Draining does not wait for the pause. Changes
+    are logged, and `on_change` is called with the new state and the subscription.
     """
 
     threshold: float = 0.5
@@ -80,7 +83,7 @@ class KillSwitch:
 
 
 def _is_failure(error: Exception) -> bool | None:
-    """Return whether `error` speaks of an outage; None if it says nothing either way."""
+    """Return whether `error` indicates an outage; None if it is neither failure nor success."""
     if isinstance(error, (Exhausted, StopLane)):
         return True
     if isinstance(error, Reject):
@@ -91,14 +94,14 @@ def _is_failure(error: Exception) -> bool | None:
 
 
 class _Window:
-    """Outcomes of the last seconds, in buckets: its memory does not grow with the traffic."""
+    """The outcomes of the last seconds, counted in buckets so that its memory is constant."""
 
     def __init__(self, seconds: float) -> None:
         self._width = seconds / BUCKETS
         self._buckets: deque[tuple[int, list[int]]] = deque()
 
     def add(self, now: float, failed: bool) -> tuple[int, int]:
-        """Count one outcome; return how many there are, and how many of them failed."""
+        """Count one outcome; return the number of outcomes in the window, and of failures."""
         number = int(now / self._width)
         if not self._buckets or self._buckets[-1][0] != number:
             self._buckets.append((number, [0, 0]))
@@ -126,7 +129,7 @@ class _Switch:
         self._waiting = 0
         self._paused = False
         self._changed = asyncio.Event()
-        self._cooling: asyncio.Task[None] | None = None
+        self._reopening: asyncio.Task[None] | None = None
 
     @property
     def left(self) -> float:
@@ -134,7 +137,7 @@ class _Switch:
         return max(self._until - self._clock.monotonic(), 0.0)
 
     async def admit(self, delivery: Delivery) -> bool:
-        """Wait until `delivery` may be handled; False if it is settled, or has been given back."""
+        """Wait until `delivery` may be handled; return False if it is settled or was released."""
         self._waiting += 1
         admitted = False
         try:
@@ -143,7 +146,7 @@ class _Switch:
                     await delivery.release()
                 elif self.state == "half-open" and self._probe is None:
                     self._probe = delivery
-                    self._stop()
+                    self._pause()
                     break
                 else:
                     await self._clock.wait(self._changed, self._clock.poll)
@@ -151,15 +154,15 @@ class _Switch:
         finally:
             self._waiting -= 1
             if not admitted:
-                self._seek()
+                self._find_probe()
         return admitted
 
     def note(self, delivery: Delivery, failed: bool | None) -> None:
-        """Count what became of `delivery`; None is neither a success nor a failure."""
+        """Count the outcome of `delivery`; `failed` is None for neither success nor failure."""
         if delivery is self._probe:
             self._probe = None
             if failed is None:
-                self._seek()
+                self._find_probe()
             elif failed:
                 self._open("the probe failed")
             else:
@@ -172,40 +175,48 @@ class _Switch:
 
     def _open(self, reason: str) -> None:
         self._until = self._clock.monotonic() + self._settings.pause
-        self._stop()
-        # In a context of its own: no delivery waits for this task.
-        self._cooling = Context().run(supervise, self._cool(), name="anymq-kill-switch")
+        self._pause()
+        # A context of its own, so that the task does not count as a delivery's handler.
+        self._reopening = Context().run(supervise, self._half_open(), name="anymq-kill-switch")
         log.warning(
-            "%s (group %s) is paused for %g s: %s",
+            "kill switch open for %s (group %s): %s; paused for %g s",
             self._subscription.topic,
             self._subscription.group,
-            self._settings.pause,
             reason,
+            self._settings.pause,
         )
         self._change("open")
 
-    async def _cool(self) -> None:
+    async def _half_open(self) -> None:
         while self.left > 0 and not self._subscription.closing:
             await self._clock.sleep(min(self.left, self._clock.poll))
         if not self._subscription.closing:
-            log.info("%s: trying one delivery", self._subscription.topic)
+            log.info(
+                "kill switch half-open for %s (group %s); probing with one delivery",
+                self._subscription.topic,
+                self._subscription.group,
+            )
             self._change("half-open")
-            self._seek()
+            self._find_probe()
 
     def _close(self) -> None:
         self._window.clear()
         self._resume()
-        log.info("%s goes on: the probe succeeded", self._subscription.topic)
+        log.info(
+            "kill switch closed for %s (group %s): probe succeeded; fetching resumed",
+            self._subscription.topic,
+            self._subscription.group,
+        )
         self._change("closed")
 
-    def _seek(self) -> None:
-        """Have another delivery tried: one of those that wait, or one that is yet to come."""
+    def _find_probe(self) -> None:
+        """Use a waiting delivery as the next probe, or resume fetching to get one."""
         if self.state == "half-open" and self._probe is None:
             self._wake()
             if self._waiting == 0:
                 self._resume()
 
-    def _stop(self) -> None:
+    def _pause(self) -> None:
         if not self._paused:
             self._subscription.pause(holder=self)
             self._paused = True
@@ -226,4 +237,9 @@ class _Switch:
             try:
                 self._settings.on_change(state, self._subscription)
             except Exception:
-                log.exception("on_change failed; the switch is %s all the same", state)
+                log.exception(
+                    "on_change failed for %s (group %s); the kill switch is %s nevertheless",
+                    self._subscription.topic,
+                    self._subscription.group,
+                    state,
+                )

@@ -1,4 +1,4 @@
-"""Handle only so many deliveries a second."""
+"""`RateLimit`: a limit on the deliveries handled per second."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Limiters = WeakKeyDictionary[asyncio.AbstractEventLoop, "AsyncLimiter"]
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """Let `rate` deliveries through every `per` seconds, and at most `burst` of them at once.
+    """Middleware that admits `rate` deliveries every `per` seconds, and at most `burst` at once.
 
-    `burst` is `rate` unless given, and at least 1. What is over the limit waits here, with its
-    lease kept; the engine fetches no more than it can hold. Each attempt counts. Handlers that are
-    given the same `RateLimit` share the limit; it holds for this process, not for the whole group.
-    Draining does not wait: what has not been let through is released.
+    `burst` is `rate` unless given, and at least 1. Deliveries over the limit wait, and keep their
+    leases; the subscription fetches no more than its credit. Each attempt counts. Handlers with the
+    same `RateLimit` object share the limit, within one process and not across the group. Draining
+    does not wait: deliveries that were not admitted are released.
 
-    It goes by the real clock, also in tests that move another.
+    The limit uses the real clock, also in tests with a virtual clock.
     """
 
     rate: float
@@ -45,7 +45,7 @@ class RateLimit:
 
     def __call__(self, handler: Handler) -> Handler:
         async def rate_limit(delivery: Delivery) -> None:
-            if await _let_through(delivery, self._limiter()):
+            if await _admit(delivery, self._limiter()):
                 await handler(delivery)
             else:
                 await delivery.release()
@@ -63,8 +63,8 @@ class RateLimit:
         return limiter
 
 
-async def _let_through(delivery: Delivery, limiter: AsyncLimiter) -> bool:
-    """Wait for the turn of `delivery`; False if the subscription is closing."""
+async def _admit(delivery: Delivery, limiter: AsyncLimiter) -> bool:
+    """Wait until `delivery` is admitted; return False if the subscription is closing."""
     if limiter.has_capacity():
         await limiter.acquire()
         return True

@@ -1,4 +1,4 @@
-"""Try a failed delivery again: in place when the wait is short, durably when it is long."""
+"""`Retry`: retries failed deliveries, in the process after a short backoff, otherwise durably."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ log = logger("anymq.retry")
 
 ErrorTypes = type[Exception] | tuple[type[Exception], ...]
 
-LONGEST_SPAN = 366 * 24 * 3600.0
-
-MARK = 24 * 3600.0
-"""Seconds for which a start without an end is remembered."""
+MAX_SPAN = 366 * 24 * 3600.0
+"""The longest span of `Retry.within`, in seconds."""
+MARK_RETENTION = 24 * 3600.0
+"""Seconds for which the start of an attempt that has not ended is retained."""
 
 
 class Exhausted(Reject):
-    """`Retry` gave up: raised where `Reject` speaks of the message, this of what handles it."""
+    """Raised when retries are exhausted. Unlike `Reject`, it means that the handler fails."""
 
 
 class RetryOptions(TypedDict, total=False):
-    """What `Retry.within` takes beside the time; the meanings are those of `Retry`."""
+    """The options of `Retry.within`, with the meanings that they have in `Retry`."""
 
     initial: float
     factor: float
@@ -45,25 +45,25 @@ class RetryOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """Retry a handler that raises, up to `attempts` in all, then reject the delivery.
+    """Middleware that retries a failed handler, up to `attempts` in all, then rejects the delivery.
 
-    By default that takes seven minutes on average and fourteen at most, so that a restart of what
-    the handler needs fills no dead letters. `Retry.within` makes a schedule for another time.
+    By default the retries take 7 minutes on average and 14 at most, so that a restart of a
+    dependency dead-letters nothing. `Retry.within` makes a schedule for another time.
 
-    The wait before attempt n + 1 is random between 0 and `min(cap, initial * factor ** (n - 1))`
-    seconds (exponential backoff with full jitter; `jitter=False` takes the upper end). A wait of at
-    most `in_place` seconds is slept through with the slot held; a longer one is a durable
-    redelivery that holds no slot and survives a crash (in ordered groups its key waits; broadcast
-    subscribers keep it in memory). Errors outside `retry_on`, or in `give_up_on`, are not retried.
+    The backoff before attempt n + 1 is random between 0 and `min(cap, initial * factor ** (n - 1))`
+    seconds (exponential backoff with full jitter; `jitter=False` uses the upper end). A backoff of
+    at most `in_place` seconds is spent in the handler's slot. A longer one is a durable redelivery,
+    which frees the slot and survives a crash. In ordered groups it blocks its key, and broadcast
+    subscribers keep it in memory. Errors outside `retry_on`, or in `give_up_on`, are not retried.
 
-    `attempts` counts every delivery, also those whose process crashed where the backend can count
-    them: a message that kills its consumers ends up in the dead letters as well. Where it cannot
-    (Kafka), name a `marker`, a store of `Idempotency`'s kind that all members share: every start is
-    noted there, and the note removed when it has come to any end but the death of the process. It
-    costs two calls of the store a delivery.
+    `attempts` counts every delivery, and crashed attempts as well if the backend counts them. So a
+    message that kills its consumers is dead-lettered too. On Kafka, which does not count them, name
+    a `marker`: a store as for `Idempotency`, shared by all members. Each start is marked there, and
+    the mark is removed when the attempt has ended in any way but a crash. That costs two store
+    calls per delivery.
 
-    `exhausted="stop"` does not reject: it stops the lane of the message's key until
-    `Subscription.restart`, for ordered subscriptions that must not skip a message.
+    `exhausted="stop"` stops the message's key until `Subscription.restart`, instead of rejecting
+    the delivery. It is for ordered subscriptions that must not skip a message.
     """
 
     attempts: int = 15
@@ -95,16 +95,16 @@ class Retry:
 
     @classmethod
     def within(cls, span: float | timedelta, **options: Unpack[RetryOptions]) -> Self:
-        """Return a `Retry` that goes on for about `span` (seconds, or a timedelta).
+        """Return a `Retry` whose backoffs add up to `span` on average (seconds, or a timedelta).
 
-        On average `span` passes from the first failure to the last attempt, beside what the
-        attempts themselves take; with jitter it may be anything up to twice that. No wait is longer
-        than a fifth of it. `options` are those of `Retry`, without `attempts` and `cap`.
+        `span` is the time from the first failure to the last attempt, without the attempts
+        themselves. With jitter it varies up to twice `span`. No backoff is longer than a fifth of
+        `span`. `options` are those of `Retry`, without `attempts` and `cap`.
         """
         seconds = span.total_seconds() if isinstance(span, timedelta) else float(span)
-        if not 0 < seconds <= LONGEST_SPAN:
+        if not 0 < seconds <= MAX_SPAN:
             raise ConfigurationError(
-                f"Retry.within: not {span!r}, but more than 0 and up to a year"
+                f"Retry.within: span must be more than 0 and at most 366 days, not {span!r}"
             )
         retry = cls(**options)
         total = seconds * (2 if retry.jitter else 1)
@@ -113,15 +113,15 @@ class Retry:
         count, sum = 0, 0.0
         while sum < total:
             count += 1
-            sum += retry._longest(count)
-        # The last wait reaches beyond the span: all are shortened, so that they add up to it.
-        part = total / sum
-        return replace(retry, attempts=count + 1, cap=cap * part, initial=retry.initial * part)
+            sum += retry._max_delay(count)
+        # The sum exceeds the span by part of the last backoff, so all are shortened to match it.
+        scale = total / sum
+        return replace(retry, attempts=count + 1, cap=cap * scale, initial=retry.initial * scale)
 
     @property
     def waits(self) -> tuple[float, ...]:
-        """The longest waits between the attempts, in seconds; with jitter half of it on average."""
-        return tuple(self._longest(attempt) for attempt in range(1, self.attempts))
+        """The longest backoffs between attempts, in seconds; with jitter the average is half."""
+        return tuple(self._max_delay(attempt) for attempt in range(1, self.attempts))
 
     @property
     def stores(self) -> tuple[str | Store, ...]:
@@ -129,11 +129,11 @@ class Retry:
         return () if self.marker is None else (self.marker,)
 
     def delay(self, attempt: int) -> float:
-        """Return the seconds to wait after the failure of `attempt`."""
-        longest = self._longest(attempt)
+        """Return the backoff after the failure of `attempt`, in seconds."""
+        longest = self._max_delay(attempt)
         return random.uniform(0, longest) if self.jitter else longest
 
-    def _longest(self, attempt: int) -> float:
+    def _max_delay(self, attempt: int) -> float:
         return min(self.cap, self.initial * self.factor ** min(attempt - 1, 64))
 
     def __call__(self, handler: Handler) -> Handler:
@@ -143,7 +143,7 @@ class Retry:
             marker = self.marker
             key = f"start{key_of(delivery, *delivery.identity)}"
             store = await with_retries(lambda: delivery.stores.get(marker))
-            starts = await with_retries(lambda: store.mark(key, MARK))
+            starts = await with_retries(lambda: store.mark(key, MARK_RETENTION))
             if starts > delivery.attempt:
                 delivery.set_attempt(starts)
             try:
@@ -154,7 +154,7 @@ class Retry:
         return retry
 
     async def _attempts(self, handler: Handler, delivery: Delivery) -> None:
-        """Handle `delivery`, again and again while the waits are short."""
+        """Run the handler, and again after each backoff of at most `in_place` seconds."""
         if delivery.attempt > self.attempts:
             raise self._exhausted(
                 f"gave up: attempt {delivery.attempt} of {self.attempts}; "
@@ -170,30 +170,31 @@ class Retry:
                     raise self._gave_up(delivery, signal.reason) from signal
                 raise
             except Exception as error:
-                wait = self._next(delivery, error)
-            await delivery.clock.sleep(wait)
+                backoff = self._backoff(delivery, error)
+            await delivery.clock.sleep(backoff)
             delivery.set_attempt(delivery.attempt + 1)
 
-    def _next(self, delivery: Delivery, error: Exception) -> float:
-        """Return how long to wait in place; raises what ends this delivery otherwise."""
+    def _backoff(self, delivery: Delivery, error: Exception) -> float:
+        """Return the backoff to spend here; raises `RetryAfter` or `Reject` if there is none."""
         reason = f"{type(error).__name__}: {text_of(error)}"
         if isinstance(error, self.give_up_on) or not isinstance(error, self.retry_on):
             raise Reject(f"not retried: {reason}") from error
         if delivery.attempt >= self.attempts:
             raise self._gave_up(delivery, reason) from error
-        wait = self.delay(delivery.attempt)
+        backoff = self.delay(delivery.attempt)
         log.info(
-            "attempt %d of %d failed for %s from %s, next in %.2f s: %s",
+            "attempt %d of %d failed for message %s from %s (group %s): %s; retrying in %.2f s",
             delivery.attempt,
             self.attempts,
             delivery.message.id,
             delivery.topic,
-            wait,
+            delivery.group,
             reason,
+            backoff,
         )
-        if wait > self.in_place:
-            raise RetryAfter(wait, reason) from error
-        return wait
+        if backoff > self.in_place:
+            raise RetryAfter(backoff, reason) from error
+        return backoff
 
     def _gave_up(self, delivery: Delivery, reason: str) -> Exception:
         return self._exhausted(f"gave up after {delivery.attempt} attempts: {reason}")
@@ -204,10 +205,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class NoRetry:
-    """What `retry=None` stands for: the first failure of a handler is the last.
+    """Middleware for `retry=None`: the first failure of a handler rejects the delivery.
 
-    A `RetryAfter` that it raises by itself is done as it says; a delivery whose process died is
-    handled again.
+    A `RetryAfter` that the handler raises is followed nevertheless. A delivery whose process
+    crashed is redelivered.
     """
 
     passthrough: ClassVar[bool] = True
@@ -231,5 +232,6 @@ async def _unmark(store: Store, key: str) -> None:
         await store.unmark(key)
     except BaseException as raw:
         error = fault(raw, "the store")
-        # The mark then counts as a start that never ended: one attempt less, nothing lost.
-        log.warning("removing the mark of %s failed: %s", key, error)
+        log.warning(
+            "removing the start mark of %s failed: %s; it counts as a crashed attempt", key, error
+        )

@@ -1,4 +1,4 @@
-"""Calls of a store from middleware: a store that keeps failing delays the delivery."""
+"""Store calls of middleware, with retries; a store that keeps failing delays the delivery."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ log = logger("anymq.idempotency")
 
 T = TypeVar("T")
 
-TRIES = 3
+MAX_CALLS = 3
+"""The most calls of a store before the delivery is delayed."""
 PAUSE = 0.2
+"""Seconds before the second call; the pause grows by as much before each further one."""
 
 
 async def with_retries(call: Callable[[], Awaitable[T]]) -> T:
-    """Return the answer of a store. If it fails three times, raise `RetryAfter`, uncounted."""
+    """Return the result of `call`. If it fails three times, raise `RetryAfter`, uncounted."""
     failure: Exception | None = None
-    for attempt in range(TRIES):
+    for attempt in range(MAX_CALLS):
         if attempt:
             await asyncio.sleep(PAUSE * attempt)
         try:
@@ -32,13 +34,13 @@ async def with_retries(call: Callable[[], Awaitable[T]]) -> T:
             raise
         except BaseException as raw:
             failure = fault(raw, "the store")
-    reason = f"store failed {TRIES} times: {failure}"
+    reason = f"store failed {MAX_CALLS} times: {failure}"
     log.warning("%s; delivery delayed by 1 s, uncounted", reason)
     raise RetryAfter(1.0, reason, counted=False) from failure
 
 
 def key_of(delivery: Delivery, source: str | None, id: str) -> str:
-    """Return the key in a store of the message `id` of `source`, as `delivery` got it."""
+    """Return the store key of the message `id` of `source`, for the group of `delivery`."""
     group = delivery.group
     reader = delivery.subscription.member if group is None else None
     return f"~{joined(delivery.topic, group, reader, source)}|{id}"
