@@ -25,7 +25,7 @@ AWAITED = {
     "core/anymq/consuming/batch.py": {"_begin"},
     "core/anymq/publishing/sender.py": {"_send_each"},
     "core/anymq/publishing/declarations.py": {"declare"},
-    "core/anymq/middleware/claims.py": {"_ask"},
+    "core/anymq/middleware/claims.py": {"_claim"},
     "core/anymq/driver/ordered/leases.py": {"flush"},
     "adapters/anymq_kafka/clients.py": {"_bounded"},
     "adapters/anymq_nats/client.py": {"written"},

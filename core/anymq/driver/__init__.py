@@ -1,9 +1,9 @@
 """The public API for adapters: the interface to implement, and helpers.
 
-`Driver`, `Reader`, `Source` and `OrderedSource` are the interface. The rest is what they exchange
-with the core (`Record`, `Received`, `SubscribeSpec`, …), the classes of errors and capabilities,
-and helpers for most adapters: offset tracking, ordered groups over a log, TLS, lazily parsed
-headers, supervised tasks.
+`Driver`, `Reader`, `Source` and `OrderedSource` are the interface. The rest are the objects that
+they exchange with the core (`Record`, `Received`, `SubscribeSpec`, …), the classes of errors and
+capabilities, and helpers for most adapters: offset tracking, ordered groups over a log, TLS, lazily
+parsed headers, supervised tasks.
 """
 
 from typing import TYPE_CHECKING

@@ -1,13 +1,13 @@
 """`Driver`: one connection to one broker, the main interface of an adapter.
 
 An adapter moves records to and from a broker, and settles them. It never wraps errors, counts
-attempts, encodes payloads or applies middleware, and it never backs off: the core does that once
-for every backend. It may repair what is broken and repeat a call within that call's deadline.
-Exceptions of the client library propagate unchanged, and `Driver.errors` maps them. It logs at
-debug level, and above only what an operator must act on.
+attempts, encodes payloads or applies middleware, and it never backs off, because the core does that
+once for every backend. It may reconnect, and repeat a call within that call's deadline. Exceptions
+of the client library propagate unchanged, and `Driver.errors` maps them. It logs at debug level, and
+above only events that need an operator.
 
 All methods run on one event loop. The core calls no method of a driver or source after `aclose`,
-unless said otherwise. No method may swallow `CancelledError`. Every method must end within a
+unless stated otherwise. No method may swallow `CancelledError`. Every method must end within a
 bounded time when the server is dead (set the client's own timeouts). The core also gives each
 call a deadline, and cancels it on `aclose`.
 """
@@ -51,11 +51,11 @@ class Driver(ABC):
     max_batch: ClassVar[int] = 500
     """The most records in one `publish` call."""
     max_batch_bytes: ClassVar[int] = 4 * 1024 * 1024
-    """The most bytes of bodies in one `publish` call; a single larger record still comes, alone."""
+    """The most bytes of bodies in one `publish` call; a single larger record is passed alone."""
     max_body: ClassVar[float] = math.inf
     """The largest body that the backend can store, in bytes."""
     overlap: ClassVar[int] = 1
-    """How many calls of `publish` may run at a time."""
+    """The most calls of `publish` that run at a time."""
     tls_schemes: ClassVar[frozenset[str]] = frozenset()
     """The URL schemes that encrypt. Credentials over any other are refused off loopback."""
     client_parts: ClassVar[Parts] = MappingProxyType({})

@@ -1,4 +1,4 @@
-"""`Record` and `Received`: a message on its way to a broker, and as it came from one."""
+"""`Record` and `Received`: a message to store at a broker, and one received from it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Record:
 
     `original` is the received message that the record is a copy of (a retry, a dead letter, a
     redrive). A driver takes from it what text cannot express (no body at all, a key or a header
-    that is not text, a header that came twice), as far as it is unchanged in the copy.
+    that is not text, a header with two values), as far as it is unchanged in the copy.
     """
 
     __slots__ = (
@@ -152,7 +152,7 @@ class Due(NamedTuple):
     delay: float
 
     def left(self, now: float) -> float:
-        """Return how many seconds of the wait are left at the wall-clock time `now`."""
+        """Return the seconds of the wait that are left at the wall-clock time `now`."""
         return max(0.0, min(self.delay, self.at - now))
 
 
@@ -260,7 +260,7 @@ class Nack:
     It must not be delivered before `delay` seconds have passed, and its next delivery must show
     `attempt`. A driver whose broker counts deliveries may leave the counting to it when
     `native_attempt == attempt`: the number that the next delivery would show by the broker's count
-    alone. Otherwise it settles `received` by publishing `copy`, whose headers already say
+    alone. Otherwise it settles `received` by publishing `copy`, whose headers already have
     `attempt`; the copy goes to this group only, never to the whole topic. For a `release` the
     core passes `delay` 0 and the attempt unchanged. `due` is for `OrderedSource.keep`: the end of
     the delay, None without one.

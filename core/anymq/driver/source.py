@@ -59,7 +59,7 @@ class Reader(ABC):
         return None
 
     async def undelivered(self) -> object:
-        """Return what the broker should be delivering to this member; None if nothing or unknown.
+        """Return the state of the records due for delivery to this member; None if none or unknown.
 
         For the watchdog. It opens another source when two answers are equal, at least `stall`
         seconds apart, and nothing was delivered in between. So the answer contains the group's
@@ -100,8 +100,8 @@ class GroupReader(Reader):
     counts_starts: bool = False
     """Whether handler starts are counted: then `known_attempt` and `begin` are implemented.
 
-    A broker counts what it has sent to a consumer. When a process dies, every record that it had
-    fetched is delivered again with a higher count, though most of them were in no handler.
+    A broker counts the records that it has sent to a consumer. When a process dies, every record
+    that it had fetched is redelivered with a higher count, though most of them were in no handler.
     """
 
     def may_be_again(self, record: Received) -> bool:

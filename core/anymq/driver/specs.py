@@ -64,7 +64,7 @@ class TopicSpec:
     name): then the driver only remembers the spec.
 
     `partitions` is the topic's number of partitions: a record with a key goes to
-    `partition_of(key, partitions)`, on every backend. None takes the count of an existing topic,
+    `partition_of(key, partitions)`, on every backend. None uses the count of an existing topic,
     and the adapter's default (1, where the broker has none of its own) for a new one. A count
     other than that of the existing topic is a `ConfigurationError` (on a broker where an operator
     may add partitions: one that is larger).
@@ -91,7 +91,8 @@ class SubscribeSpec:
     makes groups. `member` is unique to this subscription.
 
     `ack_deadline`, in seconds, is the lease: an unsettled record that is not extended for this
-    long goes to another member. Where the broker has no leases, it goes when its consumer is gone.
+    long is redelivered to another member. A broker without leases redelivers it when its consumer
+    has disconnected.
 
     `prefetch` is the number of records that the core intends to hold unsettled. If the user set
     none, the core's credit may grow beyond it, and the driver must not stop there. Credit starts
@@ -107,7 +108,7 @@ class SubscribeSpec:
     both.
 
     `place` is for broadcast: None for the first reader of a subscription, then `Reader.place` of
-    the earlier one. The new reader starts there, whatever `start` says. If the records after it
+    the earlier one. The new reader starts there and ignores `start`. If the records after it
     are no longer kept, it starts at the oldest there is, and calls `Listener.skipped`. It reads a
     topic that was deleted and made again from its beginning.
     """

@@ -228,7 +228,7 @@ class ClaimBatcher:
     def _key(self, delivery: Delivery) -> str:
         """Return the key of a message: its topic, group, source and id.
 
-        A broadcast subscription uses its own name in place of the group.
+        A broadcast subscription uses its own name instead of the group.
         """
         source, id = delivery.identity
         subscription, named = delivery.subscription, self._named
