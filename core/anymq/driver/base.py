@@ -3,8 +3,8 @@
 An adapter moves records to and from a broker, and settles them. It never wraps errors, counts
 attempts, encodes payloads or applies middleware, and it never backs off, because the core does that
 once for every backend. It may reconnect, and repeat a call within that call's deadline. Exceptions
-of the client library propagate unchanged, and `Driver.errors` maps them. It logs at debug level, and
-above only events that need an operator.
+of the client library propagate unchanged, and `Driver.errors` maps them. It logs at debug level,
+and above only events that need an operator.
 
 All methods run on one event loop. The core calls no method of a driver or source after `aclose`,
 unless stated otherwise. No method may swallow `CancelledError`. Every method must end within a
@@ -149,7 +149,8 @@ class Driver(ABC):
     async def describe_group(self, topic: TopicSpec, native_group: str) -> GroupInfo:
         """Return the group's statistics; raises `NotFound` if there is none.
 
-        The core fills in `topic` and `group`, and keeps the oldest `MOST_POISON` of `poison`.
+        The core fills in `topic` and `group`, and keeps the `MOST_POISON` entries of `poison`
+        with the most attempts.
         """
         raise UnsupportedOperation(f"{type(self).__name__} cannot describe")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 MOST_POISON = 100
-"""The most messages that `GroupInfo.poison` lists."""
+"""The maximum length of `GroupInfo.poison`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

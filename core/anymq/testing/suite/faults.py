@@ -158,7 +158,7 @@ class Faults(BroadcastFaults):
         await asyncio.to_thread(server.kill)
         url = f"{server.url}{'&' if '?' in server.url else '?'}connect_timeout=60"
         connecting = asyncio.ensure_future(connect(url).__aenter__())
-        await until(lambda: "trying again for 60 s" in caplog.text)
+        await until(lambda: "retrying for 60 s" in caplog.text)
         await asyncio.to_thread(server.up)
         broker = await connecting
         try:
