@@ -123,7 +123,6 @@ async def test_what_cannot_be_delivered_yet_waits_on(
 
 
 @pytest.mark.xdist_group("kafka-faults")
-@pytest.mark.timeout(180)
 async def test_it_survives_the_server(faulty: Server) -> None:
     async with Bench(faulty.url) as bench:
         driver = await bench.open()

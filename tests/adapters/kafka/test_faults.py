@@ -20,7 +20,7 @@ from brokers import Server
 from tests.adapters.kafka.support import Bench, nothing, numbers, own_tasks, until_committed
 from tests.adapters.support import bodies, eventually, take, take_through
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka-faults"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka-faults")]
 
 
 @pytest_asyncio.fixture

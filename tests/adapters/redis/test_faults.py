@@ -14,7 +14,7 @@ from brokers import Server
 from tests.adapters.redis.support import Bench, Proxy, bodies_stored
 from tests.adapters.support import attempt, bodies, eventually, nothing, take, take_through
 
-pytestmark = [pytest.mark.redis, pytest.mark.xdist_group("redis-faults"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.redis, pytest.mark.xdist_group("redis-faults")]
 
 LOST = (RedisError, OSError)
 
