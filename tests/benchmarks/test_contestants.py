@@ -24,7 +24,7 @@ from benchmarks.speed.payload import Bodies, head_of
 from brokers import NAMES, server
 
 MESSAGES = 200
-PATIENCE = 60.0
+PATIENCE = 240.0
 STORED = "anymq+redis"
 # What these have fetched and not handled comes back long after they have ended.
 KEEP_WHAT_THEY_FETCH = (faststream.OnRedis, mq_bridge.OnNATS, mq_bridge.OnRedis)

@@ -61,7 +61,7 @@ def test_two_processes_at_once_start_one_server(instance: str) -> None:
     both = [
         subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    said = "".join(one.communicate(timeout=100)[1] for one in both)
+    said = "".join(one.communicate(timeout=300)[1] for one in both)
     assert [one.returncode for one in both] == [0, 0], said
     assert said.count(f"redis ({instance}): starting") == 1, said
     assert said.count(f"nats ({instance}): starting") == 1, said

@@ -9,7 +9,10 @@ from anymq.testing import Harness, Server
 from benchmarks.chaos.proxy import Proxy
 from brokers import server
 
-_QUICK_LOSS = {"kafka": "session_timeout=6", "rabbitmq": "heartbeat=1"}
+# Options that shorten waits: the least session that Kafka grants, so that a killed member is missed
+# sooner; and on RabbitMQ no wait for a new queue that only a killed server would lose.
+_OPTIONS = {"kafka": "?session_timeout=6", "rabbitmq": "?settle_time=0"}
+_QUICK_LOSS = {"rabbitmq": "heartbeat=1"}
 _LOSS = {"kafka": 8.0}
 
 
@@ -34,9 +37,10 @@ class ServerHarness(Harness):
         self.scheme = scheme
         self.quick_loss = _QUICK_LOSS.get(name, "")
         self.loss = _LOSS.get(name, self.loss)
+        self.recovery = 90.0
 
     def url(self, folder: Path) -> str:
-        return server(self.name).url
+        return server(self.name).url + _OPTIONS.get(self.name, "")
 
     def dead_url(self) -> str:
         return f"{self.scheme}://someone:hunter2@127.0.0.1:1"

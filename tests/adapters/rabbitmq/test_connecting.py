@@ -114,7 +114,7 @@ async def test_silence_is_noticed_by_heartbeats(bench: Bench) -> None:
                 return True
             return False
 
-        await eventually(lost, seconds=15)
+        await eventually(lost)
 
 
 @pytest.mark.rabbitmq

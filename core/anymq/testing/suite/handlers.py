@@ -19,7 +19,7 @@ from ...message import Message
 from ...middleware import Acknowledge, DeadLetter, Deadline, Idempotency, Retry
 from ...stamp import new_id
 from ..harness import random_name
-from ..tools import silent, take, take_acked, until, worker
+from ..tools import PATIENCE, silent, take, take_acked, until, worker
 from .base import Base
 
 
@@ -217,7 +217,7 @@ class Handlers(Base):
             await first.hear("handled")
             await first.process.wait()
         async with worker("effect", **arguments, die=False) as second:
-            await second.hear("handled", within=45)
+            await second.hear("handled", within=2 * PATIENCE)
         assert file.read_text() == "effect\n"
 
     async def test_a_handler_over_its_deadline_is_retried(self, url: str, topic: str) -> None:
@@ -318,7 +318,7 @@ class Handlers(Base):
         await broker.publish(topic, "x")
         subscription = broker.subscribe(topic, group="g", handler=handle, drain_timeout=0.1)
         async with subscription:
-            await asyncio.wait_for(started.wait(), 20)
+            await asyncio.wait_for(started.wait(), PATIENCE)
         async with broker.subscribe(topic, group="g") as deliveries:
             (again,) = await take(deliveries, 1)
             assert again.attempt == 1, "not an attempt, and never acked"
@@ -334,7 +334,7 @@ class Handlers(Base):
 
         await broker.publish(topic, "x")
         async with broker.subscribe(topic, group="g", handler=handle):
-            await asyncio.wait_for(started.wait(), 20)
+            await asyncio.wait_for(started.wait(), PATIENCE)
         assert finished == ["x"]
         async with broker.subscribe(topic, group="g") as deliveries:
             await silent(deliveries, 0.5)

@@ -267,7 +267,7 @@ class Ordered(Base):
         async with broker.subscribe(
             lanes, group="g", ordered=True, ack_deadline=LEASE
         ) as deliveries:
-            first, second = await take_acked(deliveries, 2, within=60)
+            first, second = await take_acked(deliveries, 2, within=2 * PATIENCE)
         assert bodies([first, second]) == ["a/0", "a/1"]
         assert first.attempt >= (4 if broker.capabilities.ordered_attempts else 1)
         assert second.attempt <= 2, "never handled before; at most handed to the process"
