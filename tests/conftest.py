@@ -71,8 +71,8 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["long"] = session.config.stash[LONG]
+    output: dict[str, Any] = getattr(session.config, "workeroutput", {})
+    output["long"] = session.config.stash[LONG]
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -23,7 +23,7 @@ from typing import NoReturn
 import brokers
 from tests.conftest import UNAVAILABLE_VARIABLE
 
-PYTEST = [sys.executable, "-m", "pytest", "-n", "6", "--dist", "loadgroup"]
+PYTEST = [sys.executable, "-m", "pytest", "-n", "8", "--dist", "loadgroup"]
 # Every test may use `tests`; those that break servers have `faults` to themselves. Neither is the
 # instance for development, so both begin empty: the leavings of many runs make servers slow.
 INSTANCES = ("tests", "faults")
