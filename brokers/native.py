@@ -20,6 +20,10 @@ from .status import State, Status
 
 _LOG_LIMIT = 20 * 1024 * 1024
 
+# Seconds for a port to become free. A process of many threads that was killed lets go of its ports
+# some time after it is seen to be dead: its first thread ends before the others.
+PORT_RELEASE = 10.0
+
 
 class Control(Protocol):
     """What a kind of server can be made to do while it runs."""
@@ -249,9 +253,7 @@ class Native:
         return leader
 
     def _check(self, chosen: dict[str, int]) -> None:
-        # A process of many threads that was killed lets go of its ports some time after it is seen
-        # to be dead: its first thread ends before the others.
-        until = time.monotonic() + 10.0
+        until = time.monotonic() + PORT_RELEASE
         for role, port in chosen.items():
             while not (free := ports.free(port)) and time.monotonic() < until:
                 time.sleep(0.1)

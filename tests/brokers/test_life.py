@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 
 import brokers
-from brokers import BrokersError, Server, StartFailed, State, kafka
+from brokers import BrokersError, Server, StartFailed, State, kafka, native
 from brokers.kafka import Kafka
 from brokers.process import MARK
 
@@ -145,7 +145,8 @@ def test_status_tells_what_runs(redis: Server, states: Path) -> None:
 
 
 @pytest.mark.redis
-def test_a_taken_port_is_said(redis: Server) -> None:
+def test_a_taken_port_is_said(redis: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "PORT_RELEASE", 0.5)
     with socket.socket() as other:
         other.bind((redis.host, redis.port))
         other.listen()

@@ -9,8 +9,9 @@ from anymq.testing import Harness, Server
 from benchmarks.chaos.proxy import Proxy
 from brokers import server
 
-# What spares time: the least session that Kafka grants, so that a killed member is missed sooner, and
-# fewer partitions; on RabbitMQ, no wait for a new queue, which only a killed server would lose.
+# Options that save time: on Kafka the shortest session that it grants, so that a killed member is
+# missed sooner, and fewer partitions; on RabbitMQ no wait for a new queue, which only a killed
+# server would lose.
 _OPTIONS = {"kafka": "?session_timeout=6&partitions=3", "rabbitmq": "?settle_time=0"}
 _QUICK_LOSS = {"rabbitmq": "heartbeat=1"}
 _LOSS = {"kafka": 8.0}

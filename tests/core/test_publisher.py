@@ -230,7 +230,8 @@ async def test_a_cancelled_publish_that_was_not_sent_is_not_sent(both: Both) -> 
     assert driver.batches == [["first"], ["third"]]
 
 
-async def test_closing_answers_everybody() -> None:
+async def test_closing_answers_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anymq.broker.CLOSE_GRACE", 0.5)
     broker, driver = await scripted()
     hang = asyncio.Event()
 

@@ -169,7 +169,7 @@ class Flow(Base):
             group="g",
             concurrency=2,
             kill_switch=KillSwitch(
-                minimum=2, pause=9, on_change=lambda state, _: states.append(state)
+                minimum=2, pause=6, on_change=lambda state, _: states.append(state)
             ),
             retry=Retry(attempts=1),
         )
@@ -181,7 +181,7 @@ class Flow(Base):
         async with app:
             await until(lambda: states == ["open"])
             closing = asyncio.get_running_loop().time()
-        assert asyncio.get_running_loop().time() - closing < 8, "it does not wait for the pause"
+        assert asyncio.get_running_loop().time() - closing < 5, "it does not wait for the pause"
         async with broker.subscribe(topic, group="g") as deliveries:
             left = await take_acked(deliveries, 5)
             assert {delivery.attempt for delivery in left} == {1}, "no attempt once it is open"

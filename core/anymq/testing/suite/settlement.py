@@ -204,7 +204,7 @@ class Settlement(Base):
             other.subscribe(topic, group="g", ack_deadline=1.5) as second,
         ):
             delivery, mine = await take_one_of(first, second)
-            await silent(second if mine is first else first, 5)
+            await silent(second if mine is first else first, 3.5)
             await delivery.ack()
 
     async def test_extend_by_hand(self, broker: Broker, topic: str) -> None:
@@ -213,7 +213,7 @@ class Settlement(Base):
             topic, group="g", ack_deadline=2.0, auto_extend=False
         ) as deliveries:
             (delivery,) = await take(deliveries, 1)
-            for _ in range(5):
+            for _ in range(3):
                 await silent(deliveries, 0.8)
                 await delivery.extend()
             await delivery.ack()
