@@ -9,11 +9,11 @@ from anymq.testing import Harness, Server
 from benchmarks.chaos.proxy import Proxy
 from brokers import server
 
-# Options that save time: on Kafka the shortest session that it grants, so that a killed member is
-# missed sooner, and fewer partitions; on RabbitMQ no wait for a new queue, which only a killed
-# server would lose.
-_OPTIONS = {"kafka": "?session_timeout=6&partitions=3", "rabbitmq": "?settle_time=0"}
-_QUICK_LOSS = {"rabbitmq": "heartbeat=1"}
+# Options that save time: on Kafka fewer partitions, and on RabbitMQ no wait for a new queue, which
+# only a killed server would lose.
+_OPTIONS = {"kafka": "?partitions=3", "rabbitmq": "?settle_time=0"}
+_QUICK_LOSS = {"kafka": "session_timeout=6", "rabbitmq": "heartbeat=1"}
+_QUICK_DEATH = {"kafka": "session_timeout=6"}
 _LOSS = {"kafka": 8.0}
 
 
@@ -37,6 +37,7 @@ class ServerHarness(Harness):
         self.name = name
         self.scheme = scheme
         self.quick_loss = _QUICK_LOSS.get(name, "")
+        self.quick_death = _QUICK_DEATH.get(name, "")
         self.loss = _LOSS.get(name, self.loss)
         self.recovery = 90.0
 

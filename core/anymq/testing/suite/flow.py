@@ -187,14 +187,14 @@ class Flow(Base):
             assert {delivery.attempt for delivery in left} == {1}, "no attempt once it is open"
 
     async def test_a_message_that_kills_ends_in_the_dead_letters(
-        self, url: str, broker: Broker, topic: str, tmp_path: Path
+        self, killed_url: str, broker: Broker, topic: str, tmp_path: Path
     ) -> None:
         if not broker.capabilities.processes:
             assert broker.capabilities.processes.note
             return
         attempts = 2
         arguments = {
-            "url": url,
+            "url": killed_url,
             "topic": topic,
             "group": "g",
             "marker": f"sqlite:///{tmp_path}/marks.db",

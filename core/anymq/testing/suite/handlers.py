@@ -199,14 +199,14 @@ class Handlers(Base):
             assert not isinstance(outcome, BaseException), outcome
 
     async def test_a_crash_between_effect_and_ack_has_one_effect(
-        self, url: str, broker: Broker, topic: str, tmp_path: Path
+        self, killed_url: str, broker: Broker, topic: str, tmp_path: Path
     ) -> None:
         if not broker.capabilities.processes:
             assert broker.capabilities.processes.note
             return
         file = tmp_path / "effects"
         arguments = {
-            "url": url,
+            "url": killed_url,
             "topic": topic,
             "group": "g",
             "store": f"sqlite:///{tmp_path}/seen.db",

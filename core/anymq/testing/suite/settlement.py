@@ -238,7 +238,7 @@ class Settlement(Base):
                 await third.ack()
 
     async def test_a_killed_consumer_loses_nothing_and_repeats_nothing_acked(
-        self, url: str, broker: Broker, topic: str
+        self, killed_url: str, broker: Broker, topic: str
     ) -> None:
         if not broker.capabilities.processes:
             assert broker.capabilities.processes.note
@@ -248,7 +248,7 @@ class Settlement(Base):
         odd = [body for body in sent if int(body) % 2]
         async with worker(
             "take",
-            url=url,
+            url=killed_url,
             topic=topic,
             group="g",
             count=len(sent),
