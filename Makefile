@@ -9,10 +9,10 @@ SPACE := $(subst ,, )
 SOURCES = $(wildcard core adapters brokers tests examples benchmarks docs) .ci
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance fuzz newest bench check up down build lock clean
+.PHONY: help setup demo test test-long conformance fuzz newest bench check up down build lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make .venv with the locked dependencies; quick when nothing changed
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found. Install one, or: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
@@ -21,8 +21,11 @@ setup: ## make .venv with the locked dependencies; quick when nothing changed
 demo: setup ## run the main example
 	@$(PY) -m examples.orders.demo $(ARGS)
 
-test: setup ## start the real servers, run every test, stop them; ARGS='tests/core -k retry'
+test: setup ## start the real servers, run the tests, stop them; ARGS='tests/core -k retry'
 	@$(PY) -m tests.run $(ARGS)
+
+test-long: setup ## the tests that take long by nature: chaos scenarios, third-party builds
+	@$(PY) -m tests.run -m long $(ARGS)
 
 conformance: setup ## the conformance suite alone, on every backend
 	@$(PY) -m tests.run tests/conformance $(ARGS)
