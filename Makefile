@@ -7,7 +7,7 @@ PY := .venv/bin/python
 SOURCES = $(wildcard core adapters brokers tests examples benchmarks docs) .ci
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance fuzz matrix lowest newest bench check up down build lock clean
+.PHONY: help setup demo test conformance fuzz matrix lowest newest bench check up down build reference lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ down: setup ## stop them
 
 build: setup ## the sdist and the wheel, into dist/
 	@$(PY) -m build --no-isolation --outdir dist .
+
+reference: setup ## the API reference as HTML, into build/reference; a warning is an error
+	@$(PY) docs/reference/build.py
 
 lock: ## pin the dependencies anew in requirements.lock; ARGS=--upgrade for their newest versions
 	@$(PYTHON) -m venv .lock-tools && .lock-tools/bin/pip --quiet install uv
