@@ -7,7 +7,7 @@ PY := .venv/bin/python
 SOURCES = $(wildcard core adapters brokers tests examples benchmarks docs) .ci
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance fuzz matrix lowest newest bench check up down build reference lock clean
+.PHONY: help setup demo test conformance fuzz matrix lowest newest coverage bench check up down build reference lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,12 @@ lowest: setup ## the tests with the lowest releases that pyproject.toml allows
 
 newest: setup ## the tests with the newest releases, beyond the tested ranges
 	@$(PY) .ci/variants.py newest $(ARGS)
+
+coverage: setup ## branches that the quick tests take, and those they do not; ARGS='tests/core'
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@$(PY) -m coverage run -m pytest -n 4 --dist loadgroup -q \
+		$(or $(ARGS),tests/core tests/conformance/test_memory.py tests/conformance/test_sqlite.py); \
+		status=$$?; $(PY) .ci/coverage_report.py && exit $$status
 
 bench: setup ## compare brokers and clients, into build/benchmarks; ARGS='--quick --goals'
 	@$(PY) -m benchmarks $(ARGS)
