@@ -37,11 +37,13 @@ lowest: setup ## the tests with the lowest releases that pyproject.toml allows
 newest: setup ## the tests with the newest releases, beyond the tested ranges
 	@$(PY) .ci/variants.py newest $(ARGS)
 
-coverage: setup ## branches that the quick tests take, and those they do not; ARGS='tests/core'
+# One test interrupts its process while coverage writes its data, and would take that for a fault.
+coverage: setup ## which branches the tests take, into build/coverage; ARGS='tests/core'
 	@rm -rf build/coverage && mkdir -p build/coverage
 	@$(PY) -m coverage run -m pytest -n 4 --dist loadgroup -q \
+		--deselect tests/core/test_app.py::test_a_second_signal_does_not_wait \
 		$(or $(ARGS),tests/core tests/conformance/test_memory.py tests/conformance/test_sqlite.py); \
-		status=$$?; $(PY) .ci/coverage_report.py && exit $$status
+		status=$$?; $(PY) .ci/coverage_report.py; exit $$status
 
 bench: setup ## compare brokers and clients, into build/benchmarks; ARGS='--quick --goals'
 	@$(PY) -m benchmarks $(ARGS)

@@ -1,6 +1,6 @@
-"""Summarise `make coverage`: branches per package, and build/coverage/unvisited.txt.
+"""Summarise `make coverage`: how many branches of each package the tests took.
 
-The file lists every branch that no test took, by file and line, with the line's text.
+build/coverage/PACKAGE.txt lists those that no test took, by file and line, with the line's text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "coverage"
-REPORT = FOLDER / "unvisited.txt"
 
 
 def measured() -> dict[str, Any]:
@@ -38,16 +37,17 @@ def unvisited(name: str, branches: list[tuple[int, int]]) -> list[str]:
 
 def main() -> None:
     taken: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    lines: list[str] = []
+    lines: dict[str, list[str]] = defaultdict(list)
     for name, file in measured().items():
         package = Path(name).parts[1]
         taken[package][0] += file["summary"]["covered_branches"]
         taken[package][1] += file["summary"]["num_branches"]
-        lines += unvisited(name, file["missing_branches"])
-    REPORT.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        lines[package] += unvisited(name, file["missing_branches"])
     for package, (covered, total) in sorted(taken.items()):
-        print(f"{package:16} {covered:5} of {total:5} branches, {covered / total:6.1%}")
-    print(f"{len(lines)} branches were not taken, see {REPORT.relative_to(ROOT)}")
+        report = FOLDER / f"{package}.txt"
+        report.write_text("\n".join(lines[package]) + "\n", encoding="utf-8")
+        share = f"{covered:5} of {total:5} branches, {covered / max(total, 1):4.0%}"
+        print(f"{package:16} {share}; not taken: {report.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
