@@ -4,24 +4,12 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
 import anymq
-from anymq import (
-    App,
-    Batch,
-    ConfigurationError,
-    Deadline,
-    Idempotency,
-    InvalidURL,
-    Retry,
-    Topic,
-    connect,
-)
+from anymq import App, Batch, ConfigurationError, Idempotency, InvalidURL, Retry
 from anymq.publishing import PublishOptions
 from anymq.registry import STORES as STORE_GROUP
 from anymq.registry import register
@@ -46,38 +34,6 @@ def test_a_setting_in_the_place_of_a_middleware_is_refused(
 ) -> None:
     with pytest.raises(ConfigurationError, match=said):
         App("memory://").subscriber("t", group="g", **setting)
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda: Topic("t", partitions=0), "partitions must be at least 1"),
-        (lambda: Topic("t", retention=timedelta(0)), "retention must be positive"),
-        (lambda: Topic("t", retention_bytes=0), "retention_bytes must be positive"),
-        (lambda: Retry(attempts=0), "attempts must be at least 1"),
-        (lambda: Retry(initial=-1), "times must not be negative"),
-        (lambda: Deadline(0), "positive"),
-        (lambda: Idempotency("memory://", lease=0), "positive"),
-    ],
-)
-def test_a_setting_that_makes_no_sense_is_refused(make: Callable[[], object], said: str) -> None:
-    with pytest.raises(ConfigurationError, match=said):
-        make()
-
-
-async def test_a_subscription_that_cannot_work_is_refused_at_once() -> None:
-    async with connect("memory://") as broker:
-        with pytest.raises(ConfigurationError, match="middleware wraps a handler"):
-            broker.subscribe("t", group="g", middleware=[Retry()])
-        with pytest.raises(ConfigurationError, match="too long together"):
-            broker.subscribe("t" * 190, group="g" * 60)
-
-
-def test_a_handler_that_cannot_be_called_by_name_is_refused() -> None:
-    async def positional(body: str, /) -> None: ...
-
-    with pytest.raises(ConfigurationError, match="positional-only"):
-        App("memory://").subscriber("t", group="g")(positional)
 
 
 def test_a_handler_that_returns_a_value_is_refused() -> None:

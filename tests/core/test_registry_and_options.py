@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import types
-from importlib.metadata import EntryPoint
 
 import pytest
 
@@ -18,7 +17,7 @@ from anymq import (
     connect,
     register,
 )
-from anymq.registry import ADAPTERS, STORES, load_driver, load_store, schemes
+from anymq.registry import load_driver, load_store, schemes
 from anymq.stores import Stores
 
 from .scripted import Lost, Refused, ScriptedDriver
@@ -54,22 +53,6 @@ def test_what_is_registered_must_be_a_driver(monkeypatch: pytest.MonkeyPatch) ->
     register("thing", "not_an_adapter:Thing")
     with pytest.raises(ConfigurationError, match="not a Driver"):
         load_driver("thing")
-
-
-def test_what_is_registered_as_a_store_must_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anymq.registry._registered", {})
-    register("thing", "builtins:int", group=STORES)
-    with pytest.raises(ConfigurationError, match="not a Store"):
-        load_store("thing")
-
-
-def test_a_scheme_of_two_distributions_is_refused_with_their_names(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    claims = [EntryPoint("acme", f"anymq_{name}:Driver", ADAPTERS) for name in ("one", "two")]
-    monkeypatch.setattr("anymq.registry._entry_points", lambda **_: claims)
-    with pytest.raises(ConfigurationError, match=r"acme://.*anymq_one:Driver.*anymq_two:Driver"):
-        load_driver("acme")
 
 
 async def test_options_are_checked() -> None:
