@@ -65,8 +65,9 @@ async def test_members_of_both_versions_share_a_group(
         ):
             before = len(there)
             async with asyncio.timeout(PATIENCE):
-                while len(there) < before + 50 or len(history.started) < 50 or len(sent) < 400:
-                    await publish(1)
+                while len(there) < before + 50 or len(here) < 50 or len(sent) < 400:
+                    if len(sent) - len(there) - len(here) < 100:
+                        await publish(1)
                     await asyncio.sleep(0.05)
             await stop(application)
             await publish(2)
