@@ -38,7 +38,7 @@ def url(backend: str, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/anymq.db"
     harness = ServerHarness(backend, SCHEMES[backend])
     url = harness.url(tmp_path)
-    return f"{url}?{harness.quick_loss}" if harness.quick_loss else url
+    return f"{url}{'&' if '?' in url else '?'}{harness.quick_loss}" if harness.quick_loss else url
 
 
 @pytest.fixture
