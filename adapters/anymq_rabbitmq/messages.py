@@ -1,155 +1,363 @@
-"""Between anymq's records and AMQP messages."""
+"""Conversion between anymq's records and AMQP messages, and copies of messages byte by byte.
+
+Most records have plain headers, and many headers in common: `_plain_properties` encodes them with
+little work, and `LazyReceived` decodes such a message only as far as it is used.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import struct
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from anymq.driver import ATTEMPT, CONTROL, Published, Received, Record, is_control_header, new_id
 
-from . import wire
-from .arrived import arrived
-from .consumer import Delivery
-from .encoding import TIME, TIME_ENTRY, Encoder
+from .client import codec
+from .client.fetcher import Delivery
 from .publisher import Outgoing
 
+TIME = "anymq-time"
+"""The header with the time of publishing in milliseconds; the property has seconds only."""
 MARKER = "anymq-marker"
-_PARTITION = re.compile(rb"p(\d{1,6})(?:\.|$)")
 REDELIVERIES = "anymq-redeliveries"
+"""The header of a copy with the count of deliveries of its original."""
 OFFSET = "x-stream-offset"
 COUNT = "x-delivery-count"
 ACQUIRED = "x-acquired-count"
-
-# The server routes by these two headers: an application's are kept apart from them.
-_ROUTES = ("CC", "BCC")
-_ESCAPE = "anymq-header-"
-_ESCAPE_BYTES = _ESCAPE.encode()
-# What the server itself has put on a message, or will.
-_BROKER = (
-    "x-death",
-    "x-first-death-",
-    "x-last-death-",
-    COUNT,
-    ACQUIRED,
-    OFFSET,
-)
-_BROKER_BYTES = tuple(name.encode() for name in _BROKER)
-_NOT_COPIED = frozenset({b"CC", b"BCC", REDELIVERIES.encode()})
-# Where copies come from: straight to their queue, and out of the ladder of delays.
-_DIRECT, _LADDER = b"\x00", b"anymq._delay.v1"
 PREFIX = "cloudEvents:"
-"""Before the names of attributes. CloudEvents' binding for AMQP has two spellings: all SDKs read
-this one, some the other one as well."""
-# The other one, and that of anymq before 0.1.0.
-_SPELLINGS = ("cloudEvents_", "ce-")
-_SPELLINGS_BYTES = tuple(name.encode() for name in _SPELLINGS)
+"""The prefix of attributes. CloudEvents' binding for AMQP has two spellings: all SDKs read this
+one, some read the other one as well."""
+_OTHER_PREFIXES = ("cloudEvents_", "ce-")
+"""The other spelling, and that of anymq before 0.1.0."""
 _ID, _SOURCE = PREFIX + "id", PREFIX + "source"
+
+_ROUTING_HEADERS = ("CC", "BCC")
+"""The server routes by these headers, so an application's travel under other names."""
+_ESCAPE = "anymq-header-"
+_SERVER_HEADERS = ("x-death", "x-first-death-", "x-last-death-", COUNT, ACQUIRED, OFFSET)
+"""Prefixes of the headers that the server itself puts on a message."""
+_SERVER_HEADERS_BYTES = tuple(name.encode() for name in _SERVER_HEADERS)
+_RENAMED_BYTES = tuple(name.encode() for name in (_ESCAPE, *_OTHER_PREFIXES))
+_NOT_COPIED = frozenset({b"CC", b"BCC", REDELIVERIES.encode()})
+_NO_TABLE = b"\x00\x00\x00\x00"
+_DEFAULT_EXCHANGE, _DELAY_EXCHANGES = b"\x00", b"anymq._delay.v1"
+"""The exchanges that copies come from: straight to their queue, and out of the delay ladder."""
+_PARTITION = re.compile(rb"p(\d{1,6})(?:\.|$)")
+_LAST_SECOND = 253_402_300_799
+"""The end of the year 9999, the last that a datetime can have."""
+
+_TIME_ENTRY = b"\x0a" + TIME.encode() + b"S\x00\x00\x00\x0d%013d"
+_TIME_SIZE = len(_TIME_ENTRY % 0)
+_TIME_HEAD = (_TIME_ENTRY % 0)[:-13]
+_LENGTH = struct.Struct(">I").pack
+_FLAGS = codec.HEADERS | codec.DELIVERY_MODE | codec.MESSAGE_ID | codec.TIMESTAMP
+_TYPED_FLAGS = _FLAGS | codec.CONTENT_TYPE
+_HAS_CONTENT_TYPE = {_FLAGS.to_bytes(2, "big"): False, _TYPED_FLAGS.to_bytes(2, "big"): True}
+_CONTROL_BYTES = CONTROL.encode()
+_OTHER_SPELLINGS = (b"\x05ce-id", b"cloudEvents_")
+"""Parts of messages that anymq did not write, or did before 0.1.0."""
+
+
+# Publishing.
 
 
 def outgoing(record: Record, *, exchange: str, routing_key: str) -> Outgoing:
-    """The message for `record`."""
+    """Return the message for `record`."""
     original = None if record.original is None else record.original.native
     if isinstance(original, Delivery):
         return Outgoing(exchange, routing_key, _copied(record, original), record.body)
-    properties = _encoder.properties(record)
+    properties = _plain_properties(record)
     if properties is None:
         properties = _escaped(record)
     return Outgoing(exchange, routing_key, properties, record.body)
 
 
-def _is_plain(name: str) -> bool:
-    return name not in _ROUTES and not name.startswith(_BROKER)
+def routing_key(record: Record, partition: int | None = None) -> str:
+    """Return the record's key, or its topic if it has none or one over 255 bytes.
+
+    In a topic of several partitions the key follows the partition, or is left out.
+    """
+    key = record.key
+    if partition is None:
+        return key if key and len(key.encode()) < 256 else record.topic
+    prefix = f"p{partition}"
+    routed = f"{prefix}.{key}"
+    return routed if key and len(routed.encode()) < 256 else prefix
+
+
+def internal_message(queue: str, body: bytes) -> Outgoing:
+    """Return a message of anymq's own for `queue`."""
+    properties = codec.encode({}, content_type=None, message_id=new_id(), timestamp=0)
+    return Outgoing("", queue, properties, body)
+
+
+def marker_message(name: str, stream: str) -> Outgoing:
+    """Return a marker for `stream` or a queue."""
+    properties = codec.encode({MARKER: name}, content_type=None, message_id=name, timestamp=0)
+    return Outgoing("", stream, properties, b"")
+
+
+def _plain_properties(record: Record) -> bytes | None:
+    """Encode properties as `codec.encode` does, with the present time.
+
+    Returns None for a record with a header that must be escaped or left out, or with a content type
+    or id over 255 bytes.
+    """
+    shared = record.common.encoded(_plain_entries)
+    own = _plain_entries(record.own)
+    head = _plain_head(record.content_type)
+    name = record.id.encode()
+    if shared is None or own is None or head is None or len(name) > 255:
+        return None
+    entry, stamp = _encoded_time(time.time_ns() // 1_000_000)
+    size = len(entry) + len(shared) + len(own)
+    return b"".join((head, _LENGTH(size), entry, shared, own, b"\x02%c" % len(name), name, stamp))
+
+
+def _plain_entries(headers: Mapping[str, str]) -> bytes | None:
+    parts: list[bytes] = []
+    for name, value in headers.items():
+        head = _plain_entry_head(name)
+        if head is None:
+            return None
+        data = value.encode()
+        parts += (head, _LENGTH(len(data)), data)
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=512)
+def _plain_entry_head(name: str) -> bytes | None:
+    is_plain = name not in _ROUTING_HEADERS and not name.startswith(_SERVER_HEADERS)
+    return codec.short_text(name) + b"S" if is_plain else None
+
+
+@lru_cache(maxsize=512)
+def _plain_head(content_type: str | None) -> bytes | None:
+    if content_type is None:
+        return _FLAGS.to_bytes(2, "big")
+    if len(content_type.encode()) > 255:
+        return None
+    return _TYPED_FLAGS.to_bytes(2, "big") + codec.short_text(content_type)
+
+
+@lru_cache(maxsize=16)
+def _encoded_time(milliseconds: int) -> tuple[bytes, bytes]:
+    """Return the header with the time, and the property."""
+    return _TIME_ENTRY % milliseconds, (milliseconds // 1000).to_bytes(8, "big")
 
 
 def _escaped(record: Record) -> bytes:
     headers: Mapping[str, str] = record.headers
     headers = {
-        _ESCAPE + name if name in _ROUTES else name: value
+        _ESCAPE + name if name in _ROUTING_HEADERS else name: value
         for name, value in headers.items()
-        if not name.startswith(_BROKER)
+        if not name.startswith(_SERVER_HEADERS)
     }
     now = time.time_ns() // 1_000_000
-    return wire.encode(
+    return codec.encode(
         headers,
         content_type=record.content_type,
         message_id=record.id,
         timestamp=now // 1000,
-        # The property has seconds only.
-        more=TIME_ENTRY % now,
+        more=_TIME_ENTRY % now,
     )
 
 
-def _copied(record: Record, original: Delivery) -> bytes:
-    """The properties of a copy: the headers of `record`, and all else as it came.
+# Copies.
 
-    Of what is the same in both, the very bytes; headers of any type, and as often as they came. A
-    copy does not expire: a letter would be lost, and a delay come early.
+
+def _copied(record: Record, original: Delivery) -> bytes:
+    """Return the properties of a copy: the headers of `record`, and all else as it arrived.
+
+    Parts that are equal in both keep their very bytes: headers of any type, and repeated ones. A
+    copy does not expire: a dead letter would be lost, and a delay would end early.
     """
-    fields = wire.split(original.properties)
+    fields = codec.split(original.properties)
     now = time.time_ns() // 1_000_000
-    fields[wire.HEADERS] = wire.table(_copied_headers(record, fields.get(wire.HEADERS), now))
-    fields[wire.DELIVERY_MODE] = b"\x02"
-    fields[wire.TIMESTAMP] = (now // 1000).to_bytes(8, "big")
-    if wire.text(fields.get(wire.MESSAGE_ID)) is None and len(record.id.encode()) < 256:
-        fields[wire.MESSAGE_ID] = wire.short(record.id)
+    fields[codec.HEADERS] = codec.table(_copied_headers(record, fields.get(codec.HEADERS), now))
+    fields[codec.DELIVERY_MODE] = b"\x02"
+    fields[codec.TIMESTAMP] = (now // 1000).to_bytes(8, "big")
+    if codec.text(fields.get(codec.MESSAGE_ID)) is None and len(record.id.encode()) < 256:
+        fields[codec.MESSAGE_ID] = codec.short_text(record.id)
     kind = record.content_type
-    if kind != wire.text(fields.get(wire.CONTENT_TYPE)):
-        fields.pop(wire.CONTENT_TYPE, None)
+    if kind != codec.text(fields.get(codec.CONTENT_TYPE)):
+        fields.pop(codec.CONTENT_TYPE, None)
         if kind is not None and len(kind.encode()) < 256:
-            fields[wire.CONTENT_TYPE] = wire.short(kind)
+            fields[codec.CONTENT_TYPE] = codec.short_text(kind)
     if record.body != original.body:
-        fields.pop(wire.CONTENT_ENCODING, None)
-    fields.pop(wire.EXPIRATION, None)
-    fields.pop(wire.USER_ID, None)  # The server would compare it with ours.
-    return wire.join(fields)
+        fields.pop(codec.CONTENT_ENCODING, None)
+    fields.pop(codec.EXPIRATION, None)
+    fields.pop(codec.USER_ID, None)  # The server compares it with this connection's user.
+    return codec.join(fields)
 
 
 def _copied_headers(
     record: Record, table: bytes | None, now: int
 ) -> list[tuple[bytes, int, bytes]]:
     came: dict[str, list[tuple[bytes, int, bytes]]] = {}
-    for entry in wire.entries(table or b"\x00\x00\x00\x00"):
+    for entry in codec.entries(table or _NO_TABLE):
         came.setdefault(entry[0].decode("utf-8", "backslashreplace"), []).append(entry)
-    texts, headers = wire.headers(table), record.headers
-    found = [(TIME.encode(), *wire.long(str(now)))]
+    texts, headers = codec.headers(table), record.headers
+    found = [(TIME.encode(), *codec.long_text(str(now)))]
     for name, value in headers.items():
-        if name in _ROUTES:
-            found.append(((_ESCAPE + name).encode(), *wire.long(value)))
+        if name in _ROUTING_HEADERS:
+            found.append(((_ESCAPE + name).encode(), *codec.long_text(value)))
         elif name in came and texts.get(name) == value:
             found += came[name]
-        elif not name.startswith(_BROKER):
-            found.append((name.encode(), *wire.long(value)))
+        elif not name.startswith(_SERVER_HEADERS):
+            found.append((name.encode(), *codec.long_text(value)))
     for name, entries in came.items():
-        # What is no header for anymq, though one for the publisher's own consumers.
-        kept = is_control_header(name) and not name.startswith((CONTROL, *_BROKER))
+        # Not a header for anymq, but one for the publisher's own consumers.
+        kept = is_control_header(name) and not name.startswith((CONTROL, *_SERVER_HEADERS))
         if kept and name not in headers and not name.endswith("datacontenttype"):
             found += entries
     return found
 
 
-_encoder = Encoder(_is_plain)
+def copy(
+    delivery: Delivery, queue: str, *, message_id: str | None = None, count: int | None = None
+) -> Outgoing:
+    """Return an unchanged copy of `delivery` for `queue` alone.
 
-
-def routing_key(record: Record, partition: int | None = None) -> str:
-    """The key, or the topic where there is none or it is too long to be one.
-
-    In a topic with several partitions it comes behind the partition, or is left out.
+    It carries the count of earlier deliveries: `count`, by default the server's. `message_id` is
+    for a message without an id of its own.
     """
-    key = record.key
-    if partition is None:
-        return key if key and len(key.encode()) < 256 else record.topic
-    lane = f"p{partition}"
-    routed = f"{lane}.{key}"
-    return routed if key and len(routed.encode()) < 256 else lane
+    fields = codec.split(delivery.properties)
+    table = fields.get(codec.HEADERS, _NO_TABLE)
+    copied = is_copy(delivery)
+    if count is None:
+        count = redeliveries_of(
+            codec.headers(table), redelivered=delivery.redelivered, copied=copied
+        )
+    if message_id is not None and codec.text(fields.get(codec.MESSAGE_ID)) is None:
+        fields[codec.MESSAGE_ID] = codec.short_text(message_id)
+    more = {REDELIVERIES: str(count)} if count else {}
+    dropped = _NOT_COPIED if copied else _NOT_COPIED | {ATTEMPT.encode()}
+    return Outgoing("", queue, _copy_properties(fields, dropped, more), delivery.body)
 
 
-def partition(delivery: Delivery) -> int | None:
-    """Which partition the routing key names; None if it is another publisher's."""
-    found = _PARTITION.match(delivery.routing_key[1:])
-    return int(found[1]) if found else None
+def forward(
+    delivery: Delivery, exchange: str, routing_key: str, *, entering: str | None = None
+) -> Outgoing:
+    """Return an unchanged copy of `delivery` for another exchange and routing key.
+
+    `entering` is for a delayed message that enters its topic now: the header of this name is
+    dropped, and the time of publishing is the present.
+    """
+    fields = codec.split(delivery.properties)
+    if entering is None:
+        properties = _copy_properties(fields, _NOT_COPIED, {})
+    else:
+        now = time.time_ns() // 1_000_000
+        fields[codec.TIMESTAMP] = (now // 1000).to_bytes(8, "big")
+        dropped = _NOT_COPIED | {entering.encode(), TIME.encode()}
+        properties = _copy_properties(fields, dropped, {TIME: str(now)})
+    return Outgoing(exchange, routing_key, properties, delivery.body)
+
+
+def _copy_properties(
+    fields: dict[int, bytes], dropped: frozenset[bytes], more: Mapping[str, str]
+) -> bytes:
+    """Encode the properties of a copy: without the server's headers, further routes, and a user
+    name, which the server compares with this connection's."""
+    fields.pop(codec.USER_ID, None)
+    table = [
+        entry
+        for entry in codec.entries(fields.get(codec.HEADERS, _NO_TABLE))
+        if entry[0] not in dropped and not entry[0].startswith(_SERVER_HEADERS_BYTES)
+    ]
+    table += [(name.encode(), *codec.long_text(value)) for name, value in more.items()]
+    fields[codec.HEADERS] = codec.table(table)
+    fields[codec.DELIVERY_MODE] = b"\x02"
+    return codec.join(fields)
+
+
+# Receiving.
+
+
+class LazyReceived(Received):
+    """The first delivery of a message that anymq published to all groups.
+
+    `__getattr__` decodes an attribute at its first use.
+    """
+
+    __slots__ = ("_table",)
+
+    def __init__(self, delivery: Delivery, table: int, position: str, partition: int) -> None:
+        """`table` is where the headers begin in the properties."""
+        self.body = delivery.body
+        self.position = position
+        self.native = delivery
+        self.key = None
+        self.redeliveries = 0
+        self.partition = partition
+        self.not_before = None
+        self._table = table
+
+    @property
+    def fresh(self) -> bool:
+        return self.redeliveries == 0
+
+    def __getattr__(self, name: str) -> Any:
+        decode = _DECODERS.get(name)
+        if decode is None:
+            raise AttributeError(name)
+        value = decode(self.native.properties, self._table)
+        setattr(self, name, value)
+        return value
+
+
+def lazy_received(delivery: Delivery, partition: int = 0) -> LazyReceived | None:
+    """Return the record of a first delivery that anymq published to all groups, otherwise None.
+
+    Its properties are those of `_plain_properties`, in that order, with the time as first header.
+    """
+    properties = delivery.properties
+    typed = _HAS_CONTENT_TYPE.get(properties[:2])
+    if typed is None or delivery.redelivered:
+        return None
+    table = 3 + properties[2] if typed else 2
+    begin = table + 4 + _TIME_SIZE
+    end = table + 4 + int.from_bytes(properties[table : table + 4], "big")
+    if (
+        begin > end
+        or not properties.startswith(_TIME_HEAD, table + 4)
+        or not properties[begin - 13 : begin].isdigit()
+        or properties.find(_CONTROL_BYTES, begin) >= 0
+        or any([properties.find(other, begin) >= 0 for other in _OTHER_SPELLINGS])
+    ):
+        return None
+    name = properties[end + 2 : end + 2 + properties[end + 1]]
+    if not name:
+        return None
+    return LazyReceived(delivery, table, name.decode("utf-8", "backslashreplace"), partition)
+
+
+def _lazy_headers(properties: bytes, table: int) -> Mapping[str, str]:
+    begin = table + 4 + _TIME_SIZE
+    end = table + 4 + int.from_bytes(properties[table : table + 4], "big")
+    # The last digits of the time stand where the table's length would; `headers` skips that.
+    return codec.headers(properties[begin - 4 : end])
+
+
+def _lazy_time(properties: bytes, table: int) -> float:
+    end = table + 4 + _TIME_SIZE
+    return int(properties[end - 13 : end]) / 1000
+
+
+def _lazy_content_type(properties: bytes, table: int) -> str | None:
+    return codec.text(properties[2:table]) if table > 2 else None
+
+
+_DECODERS: dict[str, Callable[[bytes, int], Any]] = {
+    "headers": _lazy_headers,
+    "time": _lazy_time,
+    "content_type": _lazy_content_type,
+}
 
 
 def received(
@@ -158,26 +366,26 @@ def received(
     token: Any,
     position: str | None = None,
     partition: int = 0,
-    nameless: Callable[[Delivery], str] | None = None,
+    name_for: Callable[[Delivery], str] | None = None,
 ) -> Received | None:
-    """The record of `delivery`; None for a message that nothing identifies, unless `nameless`
-    has a name for it.
+    """Return the record of `delivery`; None for a message without any id, unless `name_for` gives
+    it one.
 
-    Without `position` it is the message's id, as its publisher set it: RabbitMQ gives messages in
-    a queue no name of their own.
+    `position` is the message's id by default, as its publisher set it, because RabbitMQ gives
+    messages in a queue no name.
     """
-    if position is None and (quick := arrived(delivery, partition)) is not None:
-        quick.token = token
-        return quick
-    fields = wire.split(delivery.properties)
-    headers = _headers(fields.get(wire.HEADERS))
-    name = position or wire.text(fields.get(wire.MESSAGE_ID)) or headers.get(_ID)
+    if position is None and (lazy := lazy_received(delivery, partition)) is not None:
+        lazy.token = token
+        return lazy
+    fields = codec.split(delivery.properties)
+    headers = _headers(fields.get(codec.HEADERS))
+    name = position or codec.text(fields.get(codec.MESSAGE_ID)) or headers.get(_ID)
     if name is None:
-        if nameless is None:
+        if name_for is None:
             return None
-        name = nameless(delivery)
+        name = name_for(delivery)
     copied = is_copy(delivery)
-    # What was copied out of the log, or given a name, is still as it was published.
+    # A copy out of the log, or one that was given an id, is still as it was published.
     kind = Received if copied and ATTEMPT in headers else Published
     return kind(
         delivery.body,
@@ -185,168 +393,119 @@ def received(
         position=name,
         token=token,
         native=delivery,
-        content_type=wire.text(fields.get(wire.CONTENT_TYPE)),
-        time=_time(headers.pop(TIME, None), fields.get(wire.TIMESTAMP)),
-        redeliveries=_redeliveries(headers, redelivered=delivery.redelivered, copied=copied),
+        content_type=codec.text(fields.get(codec.CONTENT_TYPE)),
+        time=_time(headers.pop(TIME, None), fields.get(codec.TIMESTAMP)),
+        redeliveries=redeliveries_of(headers, redelivered=delivery.redelivered, copied=copied),
         partition=partition,
     )
+
+
+def received_from_log(delivery: Delivery) -> Received:
+    """Return the record of a message of a log: its position is its offset."""
+    record = received(
+        delivery,
+        token=None,
+        position=str(offset(delivery)),
+        partition=routed_partition(delivery) or 0,
+    )
+    assert record is not None
+    return record
+
+
+def routed_partition(delivery: Delivery) -> int | None:
+    """Return the partition that the routing key names; None for another publisher's key."""
+    found = _PARTITION.match(delivery.routing_key[1:])
+    return int(found[1]) if found else None
 
 
 def is_copy(delivery: Delivery) -> bool:
     """Whether it was sent to its queue alone, as anymq's copies are, and not to a topic."""
     exchange = delivery.exchange
-    return exchange == _DIRECT or exchange.startswith(_LADDER, 1)
+    return exchange == _DEFAULT_EXCHANGE or exchange.startswith(_DELAY_EXCHANGES, 1)
 
 
-def came_before(record: Received) -> bool:
-    """Whether the queue has delivered this very copy before."""
+def was_redelivered(record: Received) -> bool:
+    """Whether the queue has delivered this very message before."""
     delivery: Delivery = record.native
     return bool(delivery.redelivered)
 
 
 def header(delivery: Delivery, name: str) -> str | None:
-    """One header of `delivery`, as text."""
-    return wire.headers(wire.split(delivery.properties).get(wire.HEADERS)).get(name)
+    """Return one header of `delivery`, as text."""
+    return codec.headers(codec.split(delivery.properties).get(codec.HEADERS)).get(name)
 
 
-def identity(delivery: Delivery) -> str | None:
-    """What `received` takes for the position of a message in a queue."""
-    fields = wire.split(delivery.properties)
-    return wire.text(fields.get(wire.MESSAGE_ID)) or _headers(fields.get(wire.HEADERS)).get(_ID)
-
-
-def fingerprint(delivery: Delivery) -> str:
-    """A name for a message that bears none: the same each time, and for each one like it."""
-    properties = _properties(wire.split(delivery.properties), _NOT_COPIED, {})
-    return hashlib.sha256(properties + delivery.body).hexdigest()[:32]
-
-
-def stamp(delivery: Delivery) -> tuple[float | None, float]:
-    """When the message was published, and how exactly that is known; in seconds."""
-    fields = wire.split(delivery.properties)
-    exact = wire.headers(fields.get(wire.HEADERS)).get(TIME)
-    return _time(exact, fields.get(wire.TIMESTAMP)), 0.001 if exact else 1.0
-
-
-def offset(delivery: Delivery) -> int:
-    """The place of `delivery` in the log it was read from."""
-    return int(header(delivery, OFFSET) or "")
-
-
-def marker(delivery: Delivery) -> str | None:
-    """The name of the marker that `delivery` is; None if it is a message.
-
-    A marker is sent to the stream itself: what was published to a topic is none.
-    """
-    if MARKER.encode() not in delivery.properties or delivery.exchange != _DIRECT:
-        return None
-    return header(delivery, MARKER)
-
-
-def message_to(queue: str, body: bytes) -> Outgoing:
-    """A message of anymq's own for `queue`."""
-    properties = wire.encode({}, content_type=None, message_id=new_id(), timestamp=0)
-    return Outgoing("", queue, properties, body)
+def message_id(delivery: Delivery) -> str | None:
+    """Return the position that `received` gives to a message of a queue."""
+    fields = codec.split(delivery.properties)
+    return codec.text(fields.get(codec.MESSAGE_ID)) or _headers(fields.get(codec.HEADERS)).get(_ID)
 
 
 def event_id(delivery: Delivery) -> tuple[str, str] | None:
-    """What names a CloudEvent everywhere: its source and its id."""
-    headers = _headers(wire.split(delivery.properties).get(wire.HEADERS))
+    """Return the source and id of a CloudEvent, which are unique together."""
+    headers = _headers(codec.split(delivery.properties).get(codec.HEADERS))
     name = headers.get(_ID)
     return (headers.get(_SOURCE, ""), name) if name else None
 
 
-def mark(name: str, queue: str) -> Outgoing:
-    """A marker for the log `queue`."""
-    properties = wire.encode({MARKER: name}, content_type=None, message_id=name, timestamp=0)
-    return Outgoing("", queue, properties, b"")
+def fingerprint(delivery: Delivery) -> str:
+    """Return a name for a message without an id: the same each time, and for equal messages."""
+    properties = _copy_properties(codec.split(delivery.properties), _NOT_COPIED, {})
+    return hashlib.sha256(properties + delivery.body).hexdigest()[:32]
 
 
-def earlier(delivery: Delivery, headers: Mapping[str, str]) -> int:
-    """How many deliveries there were of what a message is a copy of."""
+def published_at(delivery: Delivery) -> tuple[float | None, float]:
+    """Return the time of publishing, and its resolution; in seconds."""
+    fields = codec.split(delivery.properties)
+    exact = codec.headers(fields.get(codec.HEADERS)).get(TIME)
+    return _time(exact, fields.get(codec.TIMESTAMP)), 0.001 if exact else 1.0
+
+
+def offset(delivery: Delivery) -> int:
+    """Return the offset of `delivery` in the stream that it was read from."""
+    return int(header(delivery, OFFSET) or "")
+
+
+def marker(delivery: Delivery) -> str | None:
+    """Return the name of the marker that `delivery` is; None if it is a message.
+
+    Markers are sent to the stream itself, so a message published to a topic never is one.
+    """
+    if MARKER.encode() not in delivery.properties or delivery.exchange != _DEFAULT_EXCHANGE:
+        return None
+    return header(delivery, MARKER)
+
+
+def earlier_deliveries(delivery: Delivery, headers: Mapping[str, str]) -> int:
+    """Return the count of deliveries of the message that this one is a copy of."""
     return (_number(headers.get(REDELIVERIES)) or 0) if is_copy(delivery) else 0
 
 
-def copy(
-    delivery: Delivery, queue: str, *, message_id: str | None = None, count: int | None = None
-) -> Outgoing:
-    """The message of `delivery` once more, for `queue` only, as it was.
-
-    The count of deliveries goes with it; that of the server, unless `count` says another.
-    `message_id` is for a message that nothing identifies.
-    """
-    fields = wire.split(delivery.properties)
-    table = fields.get(wire.HEADERS, b"\x00\x00\x00\x00")
-    copied = is_copy(delivery)
-    if count is None:
-        count = _redeliveries(wire.headers(table), redelivered=delivery.redelivered, copied=copied)
-    if message_id is not None and wire.text(fields.get(wire.MESSAGE_ID)) is None:
-        fields[wire.MESSAGE_ID] = wire.short(message_id)
-    more = {REDELIVERIES: str(count)} if count else {}
-    dropped = _NOT_COPIED if copied else _NOT_COPIED | {ATTEMPT.encode()}
-    return Outgoing("", queue, _properties(fields, dropped, more), delivery.body)
-
-
-def forward(
-    delivery: Delivery, exchange: str, routing_key: str, *, entering: str | None = None
-) -> Outgoing:
-    """The message of `delivery` once more, by another way, as it was.
-
-    `entering` is for one that enters its topic only now: it loses the header of this name, and its
-    time is the present.
-    """
-    fields = wire.split(delivery.properties)
-    if entering is None:
-        properties = _properties(fields, _NOT_COPIED, {})
-    else:
-        now = time.time_ns() // 1_000_000
-        fields[wire.TIMESTAMP] = (now // 1000).to_bytes(8, "big")
-        dropped = _NOT_COPIED | {entering.encode(), TIME.encode()}
-        properties = _properties(fields, dropped, {TIME: str(now)})
-    return Outgoing(exchange, routing_key, properties, delivery.body)
-
-
-def _properties(
-    fields: dict[int, bytes], dropped: frozenset[bytes], more: Mapping[str, str]
-) -> bytes:
-    """The properties of a copy: without what the server added, routes to other queues, and a user
-    name, which it would compare with ours."""
-    fields.pop(wire.USER_ID, None)
-    table = [
-        entry
-        for entry in wire.entries(fields.get(wire.HEADERS, b"\x00\x00\x00\x00"))
-        if entry[0] not in dropped and not entry[0].startswith(_BROKER_BYTES)
-    ]
-    table += [(name.encode(), *wire.long(value)) for name, value in more.items()]
-    fields[wire.HEADERS] = wire.table(table)
-    fields[wire.DELIVERY_MODE] = b"\x02"
-    return wire.join(fields)
-
-
-def _headers(table: bytes | None) -> dict[str, str]:
-    headers = wire.headers(table)
-    if table is None or not any([part in table for part in (_ESCAPE_BYTES, *_SPELLINGS_BYTES)]):
-        return headers
-    for spelling in (_ESCAPE, *_SPELLINGS):
-        for name in [name for name in headers if name.startswith(spelling)]:
-            value, meant = headers.pop(name), name.removeprefix(spelling)
-            if spelling != _ESCAPE:
-                headers.setdefault(PREFIX + meant, value)
-            elif meant in _ROUTES:
-                headers[meant] = value
-    return headers
-
-
-def _redeliveries(headers: Mapping[str, str], *, redelivered: bool, copied: bool) -> int:
+def redeliveries_of(headers: Mapping[str, str], *, redelivered: bool, copied: bool) -> int:
+    """Return the count of earlier deliveries, of a copy together with its original's."""
     earlier = (_number(headers.get(REDELIVERIES)) or 0) if copied else 0
     if not redelivered:
         return earlier
     count = _number(headers.get(COUNT))
     if count is None:
-        # Quorum queues count: since 4.3 only failures, beside what was delivered. Classic ones only
-        # tell that the message was delivered before.
+        # Quorum queues count; since 4.3 failures only, and deliveries in `ACQUIRED`. Classic queues
+        # only tell that the message was delivered before.
         count = 0 if ACQUIRED in headers else 1
     return earlier + count
+
+
+def _headers(table: bytes | None) -> dict[str, str]:
+    headers = codec.headers(table)
+    if table is None or not any([part in table for part in _RENAMED_BYTES]):
+        return headers
+    for spelling in (_ESCAPE, *_OTHER_PREFIXES):
+        for name in [name for name in headers if name.startswith(spelling)]:
+            value, meant = headers.pop(name), name.removeprefix(spelling)
+            if spelling != _ESCAPE:
+                headers.setdefault(PREFIX + meant, value)
+            elif meant in _ROUTING_HEADERS:
+                headers[meant] = value
+    return headers
 
 
 def _number(text: str | None) -> int | None:
@@ -360,7 +519,7 @@ def _time(milliseconds: str | None, property: bytes | None) -> float | None:
 
 
 def _seconds(stamp: int) -> float | None:
-    # Some publishers write milliseconds, or worse. The year 9999 is the last one that there is.
-    while stamp > 253_402_300_799:
+    # Some publishers write milliseconds or microseconds.
+    while stamp > _LAST_SECOND:
         stamp //= 1000
     return float(stamp)

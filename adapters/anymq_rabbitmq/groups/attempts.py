@@ -1,11 +1,12 @@
-"""`Attempts`: what a group's queues cannot count, remembered beside them.
+"""`Attempts`: a stream that notes the attempts of messages, which queues cannot count.
 
-The server counts what it has sent to a consumer; of which messages a handler has begun it does not
-know. And a message of an ordered group that failed keeps its place in its queue. Neither of the two
-ways to have the server count it leaves it there: what is given back and delivered again stands,
-should its consumer die, behind all that the consumer was delivered before; and a copy goes to the
-end. So both are written to a stream of the group. Only who receives what was delivered before reads
-that stream.
+The server counts the messages that it has sent to a consumer, not those that a handler has started.
+A failed message of an ordered group must keep its position in the queue, and both ways to have the
+server count it lose that. A message that is returned and delivered again comes, if its consumer
+dies, after all messages that the consumer was delivered before. A copy comes last.
+
+So both counts are written to a stream of the group. Only a member that receives redelivered
+messages reads it.
 """
 
 from __future__ import annotations
@@ -18,29 +19,28 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from anymq.driver import Due
 
-from . import convert, topology
-from .consumer import Delivery
-from .link import Link
-from .log import Log
-from .publisher import Publisher
+from .. import messages
+from ..client.fetcher import Delivery
+from ..client.protocol import ensure_queue, queue_exists
+from ..connection import Connection
+from ..positions import Log
+from ..publisher import Publisher
 
 ARGUMENTS: dict[str, Any] = {
     "x-queue-type": "stream",
     "x-max-length-bytes": 16_000_000,
     "x-stream-max-segment-size-bytes": 4_000_000,
 }
-
-
-QUEUE = -1
-"""`Note.counted` where the note is of a queue of the group's history: it has been read to its end,
-or with an `attempt` of 0 is being filled."""
+OF_HISTORY = -1
+"""`Note.counted` of a note about a history queue of the group. `Note.attempt` is 1 if the queue has
+been read to its end, 0 if it is being filled."""
 
 
 class Note(NamedTuple):
-    """The message at `position` shall show `attempt` next; 0 means that it is settled.
+    """The next delivery of the message at `position` shows `attempt`; 0 means that it is settled.
 
-    `counted` is for older versions: what the queue says of earlier deliveries. `due`, where it
-    waits, is a `driver.Due`.
+    `counted` is for older versions: the queue's count of earlier deliveries. `due`, for a message
+    that waits, is a `driver.Due`.
     """
 
     position: str
@@ -50,79 +50,80 @@ class Note(NamedTuple):
 
 
 class Attempts:
-    """Writes the notes of one member, and reads those of all."""
+    """Writes the notes of one member, and reads those of all members."""
 
-    def __init__(self, stream: str, link: Link, publisher: Publisher) -> None:
+    def __init__(self, stream: str, connection: Connection, publisher: Publisher) -> None:
         self._stream = stream
-        self._link = link
+        self._connection = connection
         self._publisher = publisher
         self._made = False
         self._next: int | None = None
         self._notes: dict[str, Note] = {}
-        self._ended: set[str] = set()
+        self._read_histories: set[str] = set()
 
     async def write(self, notes: Sequence[Note]) -> None:
-        """Return when these are durable."""
+        """Return when `notes` are durable."""
         if not self._made:
-            await topology.ensure_queue(self._link, self._stream, ARGUMENTS)
+            await ensure_queue(self._connection, self._stream, ARGUMENTS)
             self._made = True
         await self._publisher.publish_all(
-            [convert.message_to(self._stream, json.dumps(note).encode()) for note in notes]
+            [messages.internal_message(self._stream, json.dumps(note).encode()) for note in notes]
         )
         self._learn(notes)
 
-    async def end(self, queue: str) -> None:
-        """Note that nothing is left in `queue`, before it is deleted.
+    async def end_history(self, queue: str) -> None:
+        """Note that the history `queue` has been read to its end, before it is deleted.
 
-        A server that is killed while it deletes a quorum queue has its name again afterwards, and
-        nothing behind it: a consumer of it waits for ever.
+        If a server is killed while it deletes a quorum queue, the queue's name exists afterwards
+        with nothing behind it: a consumer waits indefinitely.
         """
-        await self.write([Note(queue, 1, QUEUE)])
+        await self.write([Note(queue, 1, OF_HISTORY)])
 
     async def has_ended(self, queue: str) -> bool:
-        """Whether nothing is left in `queue`, whatever the server says of it."""
+        """Whether the history `queue` has been read to its end, even if the server lists it."""
         await self.read()
-        return queue in self._ended
+        return queue in self._read_histories
 
-    async def begin(self, queues: Sequence[str]) -> None:
-        """Forget that earlier queues of these names have ended."""
-        if await topology.exists(self._link, self._stream):
-            await self.write([Note(queue, 0, QUEUE) for queue in queues])
+    async def begin_histories(self, queues: Sequence[str]) -> None:
+        """Note that these history queues are new, whatever was noted of earlier ones."""
+        if await queue_exists(self._connection, self._stream):
+            await self.write([Note(queue, 0, OF_HISTORY) for queue in queues])
 
     async def read(self) -> None:
-        """Learn what was written up to now."""
-        place = "first" if self._next is None else self._next
-        log = Log(self._stream, self._link, self._publisher)
+        """Learn all notes written up to now."""
+        begin = "first" if self._next is None else self._next
+        log = Log(self._stream, self._connection, self._publisher)
         try:
-            async for deliveries, behind in log.read(place):
+            async for deliveries, after in log.read(begin):
                 self._learn([_note(one) for one in deliveries])
-                self._next = behind
+                self._next = after
         except ChannelNotFoundEntity:  # Nothing has been noted yet.
             self._made, self._next = False, None
 
     def shown(self, position: str) -> int | None:
-        """The attempt that a delivery shows; None if nothing is noted of it."""
+        """Return the attempt that the next delivery shows; None without a note."""
         note = self._notes.get(position)
         return None if note is None else note.attempt
 
     @property
     def noted(self) -> bool:
-        """Whether anything is noted."""
+        """Whether there is any note."""
         return bool(self._notes)
 
     def due(self, position: str) -> Due | None:
-        """When the message is due again; None if nothing is noted of that."""
+        """Return the due time of the message; None without one."""
         note = self._notes.get(position)
         return None if note is None or note.due is None else Due(*note.due)
 
     def knows(self, position: str) -> bool:
-        """Whether something is noted of this message."""
+        """Whether there is a note of this message."""
         return position in self._notes
 
     def _learn(self, notes: Sequence[Note]) -> None:
+        histories = self._read_histories
         for note in notes:
-            if note.counted == QUEUE:
-                (self._ended.add if note.attempt else self._ended.discard)(note.position)
+            if note.counted == OF_HISTORY:
+                (histories.add if note.attempt else histories.discard)(note.position)
             elif note.attempt:
                 self._notes[note.position] = note
             else:

@@ -1,286 +1,325 @@
-"""Fills the queue of a new group from the log, so that it begins with the earliest message, or
-where else it shall.
+"""`Backfill`: fills the queues of a new group from the log, from the group's start position on.
 
-While a group is being filled there is one more queue, `<queue>._fill`, with one job in it: from
-which offset on the log is still to be copied. Every member consumes that queue, of which the server
-lets one at a time have the job (single active consumer); should it die, the next member gets the
-job. Progress is a new job, confirmed, before the old one is acknowledged. The queue is made
-before the group's queue and deleted when all is copied, so a group that has no such queue is
-complete, and one that has is filled further by whoever subscribes next. Members consume the group's
-queue meanwhile.
+While it runs there is one more queue, `<queue>._fill`. It holds the checkpoint: the offset of the
+log from which on messages are still to be copied. Every member consumes that queue, and the server
+lets one at a time have the checkpoint (single active consumer). If that member dies, the next one
+gets the checkpoint. To advance it, a new one is published and confirmed before the old one is
+acknowledged. The queue is made before the group's queue, and deleted when all is copied. So a group
+without it is complete; a group that has it is filled further by the next member that subscribes.
+Members consume the group's queue meanwhile.
 
-The seam: once the log has been copied, the group's queue gets what is published from then on, and
-so does a second, short-lived log, the witness: both hang on an exchange of their own, `._seam`, so
-that binding that one exchange to the topic is one step for the two. Thus the witness tells exactly
-which messages came by themselves, and the rest of the log, up to some time after the binding, is
-copied without them. That time, `GRACE`, is for what was routed before the binding and is still on
-its way into the log. A message is recognised by its id, or else by all that it consists of: of
-several that are the same, as many are copied as came before the binding.
+When the log has been copied, the group's queue and a second, short-lived log start to receive what
+is published: the live tap. Both are bound to an exchange of their own, `._seam`, so one binding of
+that exchange to the topic starts both at once. The tap therefore has exactly the messages that
+reached the queue by themselves. The rest of the log, up to `ROUTING_GRACE` after the binding, is
+copied without them. That time is for messages that were routed before the binding and are still on
+their way into the log. A message is recognised by its id, or otherwise by all of its content: of
+several equal ones, as many are copied as came before the binding.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from anymq.driver import NotFound, SourceLost, new_id
+from anymq.driver import NotFound, SourceLost, fault, new_id, supervise
 
-from . import convert, topology
-from .bounded import BoundedStream
-from .consumer import Cancelled, Consumer, Delivery
+from .. import messages
+from ..client import protocol
+from ..client.fetcher import ConsumerCancelled, Delivery, Fetcher
+from ..connection import Connection
+from ..positions import EARLIEST
+from ..publisher import Publisher
 from .group import Group
-from .link import Link
-from .log import START
-from .publisher import Outgoing, Publisher
 
-GRACE = 0.5
-WINDOW = 1000
-CHECKPOINT = 500
-PATIENCE = 1.0
-FILL_TIMEOUT = 5.0
-GIVE_UP_TIMEOUT = 1.5
+ROUTING_GRACE = 0.5
+"""Seconds from the binding of the live tap until all messages routed before it are in the log."""
+MOST_CHECKPOINTS = 1000
+"""Checkpoints that one member holds."""
+CHECKPOINT_INTERVAL = 500
+"""Messages copied between two checkpoints; a crash repeats at most these."""
+RECEIVE_TIMEOUT = 1.0
+"""Seconds that one read waits for messages."""
+LIVE_TIMEOUT = 5.0
+"""Seconds that a subscription waits for the live tap; with a longer log it starts before."""
+CLOSE_TIMEOUT = 1.5
+"""Seconds that a closing source waits for its part in the backfill to end."""
+WINDOW_BYTES = 2 * 1024 * 1024
+"""Bytes of a `LogReader`'s window. A backfill holds a few: the next window, and unconfirmed copies.
+"""
+SMALLEST_WINDOW, LARGEST_WINDOW = 4, 250
+"""Messages of a `LogReader`'s window. The largest is read before it is known how large they are."""
 # Not a quorum queue: what a new one of those has confirmed is not safe for the first second.
-_JOB_ARGUMENTS: dict[str, Any] = {"x-queue-type": "classic", "x-single-active-consumer": True}
-# The witness matters for moments. It must not grow where a filling is not gone on with.
-_WITNESS_ARGUMENTS: dict[str, Any] = {
+_CHECKPOINT_ARGUMENTS: dict[str, Any] = {
+    "x-queue-type": "classic",
+    "x-single-active-consumer": True,
+}
+# The tap is read within moments. It must not grow when a backfill stops.
+_TAP_ARGUMENTS: dict[str, Any] = {
     "x-queue-type": "stream",
     "x-max-length-bytes": 64_000_000,
     "x-stream-max-segment-size-bytes": 8_000_000,
 }
 
 
-@dataclass(slots=True)
-class _Jobs:
-    """The jobs in hand: the server keeps them until they are acknowledged."""
+class Backfill:
+    """One member's part in filling the queues of one group."""
 
-    consumer: Consumer
-    held: dict[int, int] = field(default_factory=dict)
-
-    async def collect(self, wait: float) -> None:
-        for delivery in await self.consumer.take(WINDOW, wait):
-            self.held[delivery.tag] = int(delivery.body)
-
-    def covered(self, begin: int, end: int) -> list[int]:
-        """Take out the jobs that are done when `begin` to `end` has been copied."""
-        tags = [tag for tag, first in self.held.items() if begin <= first < end]
-        for tag in tags:
-            del self.held[tag]
-        return tags
-
-
-class Fill:
-    """One member's part in filling one group."""
-
-    def __init__(self, link: Link, publisher: Publisher, group: Group, *, settle: float) -> None:
+    def __init__(
+        self, connection: Connection, publisher: Publisher, group: Group, *, settle: float
+    ) -> None:
         self._settle = settle
-        self._link = link
+        self._connection = connection
         self._publisher = publisher
         self._group = group
-        self._jobs = group.jobs
-        self._seam = group.seam
         self.live = asyncio.Event()
-        """Set when what is published reaches the group's queues by itself."""
+        """Set when published messages reach the group's queues by themselves."""
 
     async def order(self, begin: int) -> None:
-        """Leave the job where the members find it; the group's queue is not there yet.
+        """Publish the first checkpoint, before the group's queue exists.
 
-        `begin` is an offset of the log, or `START`. Two members may both do so: a second job adds
-        nothing to the first.
+        `begin` is an offset of the log, or `EARLIEST`. If two members do so, the second checkpoint
+        adds nothing.
         """
-        await topology.ensure_queue(self._link, self._jobs, _JOB_ARGUMENTS)
-        await self._publisher.publish_all([self._job(begin)])
+        await protocol.ensure_queue(
+            self._connection, self._group.checkpoints, _CHECKPOINT_ARGUMENTS
+        )
+        await self.checkpoint(begin)
 
     async def run(self) -> None:
-        """Return when the group's queue is complete, by whichever member's work.
+        """Return when the group's queues are complete, whichever member has filled them.
 
-        Cancelled, or failing, it leaves the job for the next.
+        After a cancellation or an error the checkpoint is left for the next member.
         """
         while True:
             try:
-                consumer = await Consumer.open(self._link, self._jobs, prefetch=WINDOW)
+                fetcher = await Fetcher.open(
+                    self._connection, self._group.checkpoints, prefetch=MOST_CHECKPOINTS
+                )
             except ChannelNotFoundEntity:
                 return
             try:
-                if await self._work(_Jobs(consumer)):
+                if await self._fill(_Checkpoints(fetcher)):
                     return
-            except Cancelled:
-                continue  # The queue of jobs is gone, or has moved: look.
+            except ConsumerCancelled:
+                continue  # The queue was deleted, or has moved: the next round finds out.
             finally:
-                await consumer.aclose()
+                await fetcher.aclose()
 
-    async def _work(self, jobs: _Jobs) -> bool:
-        while not jobs.held:
-            await jobs.collect(PATIENCE)
-        await topology.declare_seam(self._link, self._seam, self._group.live, _WITNESS_ARGUMENTS)
-        begin = min(jobs.held.values())
-        await topology.settled(self._link, self._settle)
-        log = await self._read(self._group.log, "first" if begin == START else begin)
-        witness = await self._read(self._seam, "first")
+    async def _fill(self, checkpoints: _Checkpoints) -> bool:
+        """Fill the queues from the earliest checkpoint on; False if an earlier one has come."""
+        connection, group = self._connection, self._group
+        while not checkpoints.held:
+            await checkpoints.collect(RECEIVE_TIMEOUT)
+        await group.declare_live_tap(connection, _TAP_ARGUMENTS)
+        begin = min(checkpoints.held.values())
+        await protocol.wait_until_durable(connection, self._settle)
+        log = await self._read(group.log, "first" if begin == EARLIEST else begin)
+        tap = await self._read(group.live_tap, "first")
         try:
-            copying = _Copying(self, jobs, log, witness, begin)
+            copying = _Copying(self, checkpoints, log, tap, begin)
             await copying.advance()
-            await topology.bind_seam(self._link, self._seam, self._group.exchange)
+            await group.bind_live_tap(connection)
             self.live.set()
             await copying.advance()
-            await asyncio.sleep(GRACE)
+            await asyncio.sleep(ROUTING_GRACE)
             await copying.advance()
         finally:
-            await asyncio.gather(log.aclose(), witness.aclose())
-        await jobs.collect(0)
-        jobs.covered(begin, copying.at + 1)
-        if jobs.held:
+            await asyncio.gather(log.aclose(), tap.aclose())
+        await checkpoints.collect(0)
+        checkpoints.covered(begin, copying.at + 1)
+        if checkpoints.held:
             return False
-        await self._end_histories()
-        # Bound in both ways, a queue still gets each message once.
-        await self._group.bind(self._link)
-        # The job first: a stream that a crash catches being deleted may stay there, down for good,
-        # and would stop whoever went on with the job.
-        await topology.delete_queue(self._link, self._jobs)
-        await topology.delete_seam(self._link, self._seam)
-        await topology.seal(self._link)
+        await self._finish()
         return True
 
-    async def _read(self, stream: str, offset: str | int) -> BoundedStream:
-        reading = BoundedStream(self._link, stream, offset)
-        await reading.open()
-        return reading
+    async def _finish(self) -> None:
+        connection, group = self._connection, self._group
+        await self._end_histories()
+        # Bound in both ways, a queue still gets each message once.
+        await group.bind(connection)
+        # The checkpoint first: if the server crashes while it deletes a stream, that may stay down
+        # for good, and would block the next member that continues the backfill.
+        await protocol.delete_queue(connection, group.checkpoints)
+        await group.delete_live_tap(connection)
+        await protocol.fsync_metadata(connection)
 
-    def _job(self, offset: int) -> Outgoing:
-        return convert.message_to(self._jobs, str(offset).encode())
+    async def _read(self, stream: str, offset: str | int) -> LogReader:
+        reader = LogReader(self._connection, stream, offset)
+        await reader.open()
+        return reader
 
     async def _end_histories(self) -> None:
-        """Mark the ends. One that is gone has been marked, and read, before."""
-        marks = [convert.mark(new_id(), queue) for queue in self._group.histories]
+        """Mark the end of each history. One that is absent was marked and read before."""
+        marks = [messages.marker_message(new_id(), queue) for queue in self._group.histories]
         for outcome in await self._publisher.publish(marks):
             if outcome is not None and not isinstance(outcome, NotFound):
                 raise outcome
 
     async def copy(self, deliveries: Sequence[Delivery]) -> None:
-        """Put messages of the log into the group's queue."""
+        """Copy messages of the log into the group's queues."""
         await self._publisher.publish_all(
             [
-                convert.copy(one, queue, message_id=str(convert.offset(one)))
+                messages.copy(one, queue, message_id=str(messages.offset(one)))
                 for one in deliveries
-                if (queue := self._group.filled(one))
+                if (queue := self._group.backfilled(one))
             ]
         )
 
-    async def note(self, offset: int) -> None:
-        """Leave a job for what is still to be copied."""
-        await self._publisher.publish_all([self._job(offset)])
+    async def checkpoint(self, offset: int) -> None:
+        """Publish the checkpoint: messages from `offset` on are still to be copied."""
+        body = str(offset).encode()
+        await self._publisher.publish_all(
+            [messages.internal_message(self._group.checkpoints, body)]
+        )
 
     async def mark(self) -> str:
-        """Write a marker to the log, and then to the witness."""
+        """Write a marker to the log, and then to the live tap; return its name."""
         name = new_id()
-        for stream in (self._group.log, self._seam):
-            await self._publisher.publish_all([convert.mark(name, stream)])
+        for stream in (self._group.log, self._group.live_tap):
+            await self._publisher.publish_all([messages.marker_message(name, stream)])
         return name
 
 
-class Filling:
-    """A `Fill` at work, while the source that takes part in it lives."""
+class BackfillTask:
+    """A running `Backfill`, as long as the source that takes part in it is open."""
 
-    def __init__(self, fill: Fill) -> None:
-        self._fill = fill
-        self._task = asyncio.create_task(fill.run(), name="anymq-fill")
+    def __init__(self, backfill: Backfill) -> None:
+        self._backfill = backfill
+        self._failure: Exception | None = None
+        self._task = supervise(self._run(), name="anymq-backfill")
 
-    async def begun(self) -> None:
-        """Return when what is published from now on takes its place behind what is there, or soon
-        if the log is long: then the rest comes before it."""
-        live = asyncio.ensure_future(self._fill.live.wait())
+    async def _run(self) -> None:
+        try:
+            await self._backfill.run()
+        except BaseException as error:
+            self._failure = fault(error, "the backfill")
+
+    async def started(self) -> None:
+        """Return when later messages come after those that the group has now.
+
+        If the log is too long to be copied within `LIVE_TIMEOUT` seconds, return then: the rest of
+        the log is read before later messages.
+        """
+        live = asyncio.ensure_future(self._backfill.live.wait())
         try:
             await asyncio.wait(
-                (self._task, live), timeout=FILL_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
+                (self._task, live), timeout=LIVE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
             live.cancel()
         self.check()
 
     def check(self) -> None:
-        """Raise `SourceLost` if it has failed."""
-        if not self._task.done() or (self._task.cancelled() and self._task.cancelling()):
-            return
-        error = asyncio.CancelledError() if self._task.cancelled() else self._task.exception()
-        if error is not None:
-            raise SourceLost(f"filling the new group: {error!r}") from error
+        """Raise `SourceLost` if the backfill has failed."""
+        if self._failure is not None:
+            raise SourceLost(f"backfill of the group failed: {self._failure!r}") from self._failure
 
     def cancel(self) -> None:
-        """Leave the rest to the others; but for the last steps, which the next one would have to
-        begin anew, with all that has been published by then."""
-        if not self._fill.live.is_set():
+        """Leave the rest to other members, unless the live tap is bound.
+
+        The last steps are finished then, because the next member would start them again with all
+        that has been published by then.
+        """
+        if not self._backfill.live.is_set():
             self._task.cancel()
 
     async def aclose(self) -> None:
-        """Wait until it has left; bounded."""
+        """Wait up to `CLOSE_TIMEOUT` seconds until it has ended, then cancel it."""
         try:
-            await asyncio.wait((self._task,), timeout=GIVE_UP_TIMEOUT)
+            await asyncio.wait((self._task,), timeout=CLOSE_TIMEOUT)
         finally:
             self._task.cancel()
 
 
+@dataclass(slots=True)
+class _Checkpoints:
+    """The checkpoints that this member holds unacknowledged: offsets by delivery tag."""
+
+    fetcher: Fetcher
+    held: dict[int, int] = field(default_factory=dict)
+
+    async def collect(self, wait: float) -> None:
+        for delivery in await self.fetcher.take(MOST_CHECKPOINTS, wait):
+            self.held[delivery.tag] = int(delivery.body)
+
+    def covered(self, begin: int, end: int) -> list[int]:
+        """Remove and return those that are done when `begin` to `end` has been copied."""
+        tags = [tag for tag, first in self.held.items() if begin <= first < end]
+        for tag in tags:
+            del self.held[tag]
+        return tags
+
+
 class _Copying:
-    """Goes along the log, and along the witness beside it."""
+    """The progress along the log, and along the live tap beside it."""
 
     def __init__(
-        self, fill: Fill, jobs: _Jobs, log: BoundedStream, witness: BoundedStream, begin: int
+        self,
+        backfill: Backfill,
+        checkpoints: _Checkpoints,
+        log: LogReader,
+        tap: LogReader,
+        begin: int,
     ) -> None:
         self.at = begin
-        self._noted = begin
+        """The offset after the last copied message."""
+        self._checkpoint = begin
         self._begin = begin
-        self._fill = fill
-        self._jobs = jobs
+        self._backfill = backfill
+        self._checkpoints = checkpoints
         self._log = log
-        self._witness = witness
-        self._seen: set[tuple[str, str]] = set()
-        self._alike: Counter[tuple[bytes, str]] = Counter()
-        """How many without an id have come by themselves, by routing key and fingerprint."""
+        self._tap = tap
+        self._tapped: set[tuple[str, str]] = set()
+        self._tapped_without_id: Counter[tuple[bytes, str]] = Counter()
+        """How many messages without an id came through the tap, by routing key and fingerprint."""
 
     async def advance(self) -> None:
-        """Copy what is in the log by now, but for what has come by itself."""
-        marker = await self._fill.mark()
+        """Copy the log up to now, without the messages that came through the tap."""
+        marker = await self._backfill.mark()
         arrived = False
         while not arrived:
-            deliveries, arrived = await self._until(marker, self._witness)
-            self._note_witnessed(deliveries)
+            deliveries, arrived = await self._until(marker, self._tap)
+            self._note_tapped(deliveries)
         arrived = False
         while not arrived:
             deliveries, arrived = await self._until(marker, self._log)
             await self._copy(deliveries)
-        await self._note()
+        await self._advance_checkpoint()
 
-    def _note_witnessed(self, deliveries: Sequence[Delivery]) -> None:
+    def _note_tapped(self, deliveries: Sequence[Delivery]) -> None:
         for one in deliveries:
-            if convert.marker(one) is None:
-                if id := convert.event_id(one):
-                    self._seen.add(id)
+            if messages.marker(one) is None:
+                if id := messages.event_id(one):
+                    self._tapped.add(id)
                 else:
-                    self._alike[one.routing_key, convert.fingerprint(one)] += 1
+                    self._tapped_without_id[one.routing_key, messages.fingerprint(one)] += 1
 
-    def _has_come(self, delivery: Delivery) -> bool:
-        if id := convert.event_id(delivery):
-            return id in self._seen
-        alike = delivery.routing_key, convert.fingerprint(delivery)
-        if not self._alike[alike]:
+    def _was_tapped(self, delivery: Delivery) -> bool:
+        if id := messages.event_id(delivery):
+            return id in self._tapped
+        alike = delivery.routing_key, messages.fingerprint(delivery)
+        if not self._tapped_without_id[alike]:
             return False
-        self._alike[alike] -= 1
+        self._tapped_without_id[alike] -= 1
         return True
 
-    async def _until(self, marker: str, stream: BoundedStream) -> tuple[list[Delivery], bool]:
-        """The next messages of a stream, and whether they are those before the marker."""
-        deliveries = await stream.take(PATIENCE)
-        if not deliveries and (error := self._jobs.consumer.error):
+    async def _until(self, marker: str, stream: LogReader) -> tuple[list[Delivery], bool]:
+        """Return the next messages of a stream, and whether they end with the marker."""
+        deliveries = await stream.take(RECEIVE_TIMEOUT)
+        if not deliveries and (error := self._checkpoints.fetcher.error):
             raise error
-        names = [convert.marker(one) for one in deliveries]
+        names = [messages.marker(one) for one in deliveries]
         arrived = marker in names
         if arrived:
-            behind = names.index(marker) + 1
-            stream.put_back(deliveries[behind:])
-            del deliveries[behind:]
+            after = names.index(marker) + 1
+            stream.put_back(deliveries[after:])
+            del deliveries[after:]
         await stream.ack([one.tag for one in deliveries])
         return deliveries, arrived
 
@@ -290,17 +329,84 @@ class _Copying:
         copies = [
             one
             for one in deliveries
-            if convert.offset(one) >= self.at
-            and convert.marker(one) is None
-            and not self._has_come(one)
+            if messages.offset(one) >= self.at
+            and messages.marker(one) is None
+            and not self._was_tapped(one)
         ]
-        await self._fill.copy(copies)
-        self.at = max(self.at, convert.offset(deliveries[-1]) + 1)
-        if self.at - self._noted >= CHECKPOINT:
-            await self._note()
+        await self._backfill.copy(copies)
+        self.at = max(self.at, messages.offset(deliveries[-1]) + 1)
+        if self.at - self._checkpoint >= CHECKPOINT_INTERVAL:
+            await self._advance_checkpoint()
 
-    async def _note(self) -> None:
-        self._noted = self.at
-        await self._fill.note(self.at)
-        await self._jobs.collect(0)
-        await self._jobs.consumer.ack(self._jobs.covered(self._begin, self.at))
+    async def _advance_checkpoint(self) -> None:
+        self._checkpoint = self.at
+        await self._backfill.checkpoint(self.at)
+        await self._checkpoints.collect(0)
+        await self._checkpoints.fetcher.ack(self._checkpoints.covered(self._begin, self.at))
+
+
+class LogReader:
+    """Reads a stream from an offset on, about `WINDOW_BYTES` at a time.
+
+    The server counts messages, not bytes. So the first window is small, and the reader starts a new
+    consumer at its present offset when another window fits the size of the messages better.
+    """
+
+    def __init__(self, connection: Connection, stream: str, offset: str | int) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._offset = offset
+        self._window = SMALLEST_WINDOW
+        self._size = 0.0
+        """The average size of recent messages, in bytes."""
+        self._read = 0
+        """Messages read since the window has its size."""
+        self._fetcher: Fetcher | None = None
+
+    async def open(self) -> None:
+        """Start consuming."""
+        self._read = 0
+        self._fetcher = await Fetcher.open(
+            self._connection,
+            self._stream,
+            prefetch=self._window,
+            arguments={"x-stream-offset": self._offset},
+        )
+
+    async def take(self, wait: float) -> list[Delivery]:
+        """Take the messages that are there, waiting up to `wait` seconds for the first.
+
+        Call it when all taken before are acknowledged.
+        """
+        fitting = int(WINDOW_BYTES / max(self._size, 1.0))
+        fitting = max(SMALLEST_WINDOW, min(LARGEST_WINDOW, fitting))
+        larger = fitting >= 2 * self._window and self._read >= self._window
+        if larger or 2 * fitting <= self._window:
+            self._window = min(fitting, 4 * self._window)
+            await self.aclose()
+            await self.open()
+        assert self._fetcher is not None
+        taken = await self._fetcher.take(LARGEST_WINDOW, wait)
+        if taken:
+            self._offset = messages.offset(taken[-1]) + 1
+            size = sum(len(one.body) for one in taken) / len(taken)
+            self._size = max(size, (self._size + size) / 2)
+            self._read += len(taken)
+        return taken
+
+    def put_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Undo a `take`, or the end of it."""
+        assert self._fetcher is not None
+        if deliveries:
+            self._offset = messages.offset(deliveries[0])
+            self._fetcher.put_back(deliveries)
+
+    async def ack(self, tags: Collection[int]) -> None:
+        """Acknowledge messages, so that the server sends more."""
+        assert self._fetcher is not None
+        await self._fetcher.ack(tags)
+
+    async def aclose(self) -> None:
+        """Stop consuming."""
+        if self._fetcher is not None:
+            await self._fetcher.aclose()

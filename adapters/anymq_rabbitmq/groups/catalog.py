@@ -1,8 +1,8 @@
-"""`Names`: the topics and groups that anymq has made, in a stream, as AMQP lists nothing.
+"""`Catalog`: a stream that lists the topics and groups made by anymq, because AMQP lists nothing.
 
-A name is written before the thing is made, and whoever lists them asks the server whether they are
-there: so the stream may say too much, and never too little. What was made without anymq is not in
-it. It also says when a topic was purged: what was delayed before does not come any more.
+An entry is written before the topic or group is made, and the reader asks the server which of them
+exist. So the stream may list too much, and never too little. It does not list what other programs
+made. It also has the times of purges: messages that were delayed before do not come any more.
 """
 
 from __future__ import annotations
@@ -13,27 +13,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import convert, topology
-from .consumer import Consumer, Delivery
-from .link import Link
-from .log import WINDOW, Log
-from .publisher import Publisher
+from .. import messages
+from ..client.fetcher import Delivery, Fetcher
+from ..client.protocol import ensure_queue
+from ..connection import Connection
+from ..positions import WINDOW, Log
+from ..publisher import Publisher
 
 STREAM = "anymq._names"
 _ARGUMENTS: dict[str, Any] = {"x-queue-type": "stream", "x-max-length-bytes": 1_000_000_000}
 
 
 @dataclass(slots=True)
-class Known:
-    """What the stream says: groups by topic, and purges (nanoseconds) by exchange."""
+class CatalogEntries:
+    """The content of the stream: groups by topic, and times of purges (nanoseconds) by exchange."""
 
     groups: dict[str, set[str]] = field(default_factory=dict)
     purged: dict[str, int] = field(default_factory=dict)
-    behind: int = 0
-    """The offset behind what was read."""
+    next_offset: int = 0
+    """The offset after the last entry."""
 
     def learn(self, deliveries: Sequence[Delivery]) -> None:
-        """Add what these say."""
+        """Add these entries."""
         for one in deliveries:
             match json.loads(one.body):
                 case {"purged": str(exchange), "at": int(at)}:
@@ -44,55 +45,58 @@ class Known:
                     self.groups.setdefault(topic, set()).add(group)
                 case {"topic": str(topic)}:
                     self.groups.setdefault(topic, set())
-                case _:  # What a later version may have to say.
+                case _:  # An entry of a later version.
                     continue
 
 
-class Names:
+class Catalog:
     """Reads and writes the stream."""
 
-    def __init__(self, link: Link, publisher: Publisher) -> None:
-        self._link = link
+    def __init__(self, connection: Connection, publisher: Publisher) -> None:
+        self._connection = connection
         self._publisher = publisher
-        self._is_there = False
+        self._made = False
 
     async def add_topic(self, topic: str) -> None:
-        """A topic is about to be made."""
+        """List a topic, before it is made."""
         await self._write({"topic": topic})
 
     async def add_group(self, topic: str, group: str) -> None:
-        """A group is about to be made."""
+        """List a group, before it is made."""
         await self._write({"topic": topic, "group": group})
 
     async def add_purge(self, exchange: str) -> None:
-        """What was delayed for the topic up to now shall not come."""
+        """Discard the messages delayed for the topic up to now."""
         await self._write({"purged": exchange, "at": time.time_ns()})
 
     async def drop_topic(self, topic: str) -> None:
-        """A topic was deleted, with its groups."""
+        """Drop a deleted topic and its groups."""
         await self._write({"deleted": topic})
 
-    async def read(self) -> Known:
+    async def read(self) -> CatalogEntries:
         """Return all that was written up to now."""
         await self._ensure()
-        known = Known()
-        async for deliveries, behind in Log(STREAM, self._link, self._publisher).read("first"):
-            known.learn(deliveries)
-            known.behind = behind
-        return known
+        entries = CatalogEntries()
+        async for deliveries, after in Log(STREAM, self._connection, self._publisher).read("first"):
+            entries.learn(deliveries)
+            entries.next_offset = after
+        return entries
 
-    async def follow(self, known: Known) -> Consumer:
-        """Read on behind what is known, without an end."""
-        return await Consumer.open(
-            self._link, STREAM, prefetch=WINDOW, arguments={"x-stream-offset": known.behind}
+    async def follow(self, entries: CatalogEntries) -> Fetcher:
+        """Read what is written after `entries`, without end."""
+        return await Fetcher.open(
+            self._connection,
+            STREAM,
+            prefetch=WINDOW,
+            arguments={"x-stream-offset": entries.next_offset},
         )
 
     async def _write(self, entry: dict[str, Any]) -> None:
         await self._ensure()
         body = json.dumps(entry).encode()
-        await self._publisher.publish_all([convert.message_to(STREAM, body)])
+        await self._publisher.publish_all([messages.internal_message(STREAM, body)])
 
     async def _ensure(self) -> None:
-        if not self._is_there:
-            await topology.ensure_queue(self._link, STREAM, _ARGUMENTS)
-            self._is_there = True
+        if not self._made:
+            await ensure_queue(self._connection, STREAM, _ARGUMENTS)
+            self._made = True

@@ -1,4 +1,4 @@
-"""`Group`: the queues of a group, and what of its topic goes into which."""
+"""`Group`: the queues of one group, and the messages of its topic that go into each."""
 
 from __future__ import annotations
 
@@ -8,21 +8,28 @@ from typing import Any
 
 from anymq.driver import ConfigurationError
 
-from . import convert, topology
-from .consumer import Delivery
-from .link import Link, QueueDown
-
-LIMIT = "x-delivery-limit"
-ENDLESS = topology.DELIVERY_LIMIT - 1_000_000
-"""A limit of deliveries from here on is anymq's own, and as good as none."""
+from .. import messages
+from ..client import protocol
+from ..client.fetcher import Delivery
+from ..connection import Connection, QueueDown
+from .schema import (
+    EVERYTHING,
+    GROUP_ARGUMENTS,
+    LEAST_NO_LIMIT,
+    LIMIT,
+    NO_LIMIT,
+    SINGLE_ACTIVE,
+    log_of,
+    stream_name,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A group of the topic `exchange`: `queue` is its queue, or that of the partition 0.
+    """A group of the topic `exchange`: `queue` is its queue, or that of partition 0.
 
-    An ordered group has a queue for each partition, and until it has read what was in the topic
-    before, one more for that: its history. `partitions` is None for a group without order.
+    An ordered group has a queue for each partition. Until it has read the past of the topic it has
+    one more for each partition: the history. `partitions` is None for a group without order.
     """
 
     exchange: str
@@ -32,78 +39,79 @@ class Group:
     @property
     def log(self) -> str:
         """The log of the topic."""
-        return topology.log_of(self.exchange)
+        return log_of(self.exchange)
 
     @property
-    def jobs(self) -> str:
-        """The queue of the one job that fills a new group from the log."""
-        return topology.fill_of(self.queue)
+    def checkpoints(self) -> str:
+        """The queue of the backfill's checkpoint, while a new group is filled from the log."""
+        return f"{self.queue}._fill"
 
     @property
-    def seam(self) -> str:
-        """The exchange, and the stream behind it, that join the queues to the log."""
-        return topology.seam_of(self.queue)
+    def live_tap(self) -> str:
+        """The exchange that leads to the queues while they are filled, and the stream behind it."""
+        return stream_name(f"{self.queue}._seam")
 
     @property
     def attempts(self) -> str:
-        """The stream of attempts that the queues cannot count; made when there is one to note."""
-        return topology.stream(f"{self.queue}._attempts")
+        """The stream of attempts that the queues cannot count; made for the first note."""
+        return stream_name(f"{self.queue}._attempts")
 
     @property
     def live(self) -> dict[str, str]:
-        """The queues of what is published, by the pattern of routing keys that each takes."""
+        """The queues of messages published since the group began, each with its binding pattern."""
         if self.partitions is None or self.partitions == 1:
-            return {self.queue: topology.EVERYTHING}
+            return {self.queue: EVERYTHING}
         return {self.partition(number): f"p{number}.#" for number in range(self.partitions)}
 
     @property
     def histories(self) -> list[str]:
-        """The queues of what was published before, by partition: of an ordered group only."""
+        """The queues of messages published before, by partition: of an ordered group only."""
         return [self.history(number) for number in range(self.partitions or 0)]
 
     def partition(self, number: int) -> str:
-        """The queue of a partition."""
+        """Return the queue of a partition."""
         return f"{self.queue}._p{number}" if number else self.queue
 
     def history(self, number: int) -> str:
-        """The queue of what was in a partition before the group was made."""
+        """Return the queue of the messages of a partition from before the group was made."""
         return f"{self.queue}._h{number}"
 
-    def filled(self, delivery: Delivery) -> str | None:
-        """The queue into which a message of the log goes; None for one of no partition."""
+    def backfilled(self, delivery: Delivery) -> str | None:
+        """Return the queue that a message of the log is copied into; None without a partition."""
         if self.partitions is None:
             return self.queue
-        number = 0 if self.partitions == 1 else convert.partition(delivery)
+        number = 0 if self.partitions == 1 else messages.routed_partition(delivery)
         return None if number is None or number >= self.partitions else self.history(number)
 
-    def arguments(self, life: int = 0) -> dict[str, Any]:
-        """What the queues of this group are declared with.
+    def arguments(self, generation: int = 0) -> dict[str, Any]:
+        """Return the arguments of the group's queues.
 
-        `life` counts how often the group was made anew. It is kept in the limit of deliveries,
-        which is as good as none whatever the count: so the queue itself tells whoever declares it.
+        `generation` counts how often the group was made anew. It is stored in the limit of
+        deliveries, which stays as good as none: so every declaration of the queue finds it.
         """
-        limit = {LIMIT: topology.DELIVERY_LIMIT - life}
-        single = {} if self.partitions is None else {topology.SINGLE: True}
-        return {**topology.GROUP_ARGUMENTS, **limit, **single}
+        limit = {LIMIT: NO_LIMIT - generation}
+        single = {} if self.partitions is None else {SINGLE_ACTIVE: True}
+        return {**GROUP_ARGUMENTS, **limit, **single}
 
-    async def claim(self, link: Link, life: int = 0) -> int:
-        """Make the group's first queue, which says whether it is ordered; return its life.
+    async def claim(self, connection: Connection, generation: int = 0) -> int:
+        """Make or find the group's first queue, and return its generation.
 
-        It may be there: then `life` is not applied.
+        An existing queue keeps its own generation. Raises `ConfigurationError` if the existing
+        group is ordered and this one is not, or the reverse.
         """
-        found = await topology.adopt(link, self.queue, self.arguments(life))
+        found = await protocol.adopt_queue(connection, self.queue, self.arguments(generation))
         self._check(found)
-        if bool(found.get(topology.SINGLE)) != (self.partitions is not None):
+        if bool(found.get(SINGLE_ACTIVE)) != (self.partitions is not None):
             mode = "ordered" if self.partitions is None else "not ordered"
             raise ConfigurationError(
                 f"the group {self.queue!r} is {mode}: it stays so from its first subscription on"
             )
-        return topology.DELIVERY_LIMIT - int(found.get(LIMIT, topology.DELIVERY_LIMIT))
+        return NO_LIMIT - int(found.get(LIMIT, NO_LIMIT))
 
     def _check(self, found: dict[str, Any]) -> None:
         """Refuse a queue that another program has made under the group's name."""
         kind, limit = found.get("x-queue-type", "classic"), int(found.get(LIMIT, 0))
-        if kind == "quorum" and limit >= ENDLESS and found.get("durable", True):
+        if kind == "quorum" and limit >= LEAST_NO_LIMIT and found.get("durable", True):
             return
         kind = kind if found.get("durable", True) else "transient"
         extra = f" with {LIMIT}={limit or 'the default'}" if kind == "quorum" else ""
@@ -113,25 +121,47 @@ class Group:
             f"it as it is: names={{'<topic>.<group>': {self.queue!r}}}"
         )
 
-    async def make(self, link: Link, *, with_history: bool, life: int = 0) -> int:
-        """Make the group's queues, where they are not there yet; return its life.
+    async def make(self, connection: Connection, *, with_history: bool, generation: int = 0) -> int:
+        """Make the group's queues that do not exist; return its generation.
 
-        The first one comes last: whoever finds that finds the others as well.
+        The first queue is made last: a member that finds it finds the others as well.
         """
         others = [queue for queue in self.live if queue != self.queue]
         for queue in [*(self.histories if with_history else ()), *others]:
-            await topology.ensure_queue(link, queue, self.arguments())
-        return await self.claim(link, life)
+            await protocol.ensure_queue(connection, queue, self.arguments())
+        return await self.claim(connection, generation)
 
-    async def delete(self, link: Link) -> None:
-        """Delete all there is of it."""
-        with suppress(QueueDown):  # See `fill`: then it stays so, and nobody needs it.
-            await topology.delete_seam(link, self.seam)
-        queues = [self.jobs, *self.histories, *self.live, self.attempts]
-        for queue in queues:
-            await topology.delete_queue(link, queue)
-
-    async def bind(self, link: Link) -> None:
-        """Let the queues have what is published."""
+    async def bind(self, connection: Connection) -> None:
+        """Route what is published to the queues."""
         for queue, pattern in self.live.items():
-            await topology.bind(link, queue, self.exchange, pattern)
+            await protocol.bind(connection, queue, self.exchange, pattern)
+
+    async def delete(self, connection: Connection) -> None:
+        """Delete the group's queues, exchange and streams; no error if absent."""
+        with suppress(QueueDown):  # A crash during an earlier deletion: it stays down, unused.
+            await self.delete_live_tap(connection)
+        for queue in [self.checkpoints, *self.histories, *self.live, self.attempts]:
+            await protocol.delete_queue(connection, queue)
+
+    async def declare_live_tap(self, connection: Connection, arguments: dict[str, Any]) -> None:
+        """Make the exchange that leads to the queues, and to a stream of its own name."""
+        tap = self.live_tap
+        await protocol.ensure_queue(connection, tap, arguments)
+        async with connection.request_channel() as channel:
+            await connection.call(protocol.declare_exchange(channel, tap, "topic"))
+            await connection.call(protocol.bind_queue(channel, tap, tap, EVERYTHING))
+            for queue, pattern in self.live.items():
+                await connection.call(protocol.bind_queue(channel, queue, tap, pattern))
+
+    async def bind_live_tap(self, connection: Connection) -> None:
+        """Route what is published to the queues and to the stream, in one step."""
+        async with connection.request_channel() as channel:
+            await connection.call(
+                protocol.bind_exchange(channel, self.live_tap, self.exchange, EVERYTHING)
+            )
+
+    async def delete_live_tap(self, connection: Connection) -> None:
+        """Delete the exchange and the stream; no error if absent."""
+        async with connection.request_channel() as channel:
+            await connection.call(protocol.delete_exchange(channel, self.live_tap))
+            await connection.call(channel.queue_delete(self.live_tap))
