@@ -130,7 +130,7 @@ class Admin:
             await protocol.fsync_metadata(self._connection)
 
     async def purge(self, topic: TopicSpec) -> None:
-        """Make the log and the groups' queues anew; readers return to them."""
+        """Replace the log and the groups' queues by new ones; readers resume there."""
         connection = self._connection
         await self._topics.find(topic)
         if not topic.create:
@@ -145,7 +145,7 @@ class Admin:
             await self._reset(group, None)
 
     async def _reset(self, group: Group, offset: int | None) -> None:
-        """Make the group anew, to start at `offset` of the log, or now."""
+        """Replace the group by a new one that starts at `offset` of the log, or now."""
         connection = self._connection
         generation = await group.claim(connection)
         await group.delete(connection)

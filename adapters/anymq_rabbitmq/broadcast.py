@@ -14,7 +14,6 @@ from . import messages
 from .client.fetcher import ConsumerCancelled, Delivery, Fetcher
 from .connection import Connection
 from .positions import EARLIEST, Log
-from .publisher import Publisher
 
 
 class BroadcastReader(Reader):
@@ -27,15 +26,13 @@ class BroadcastReader(Reader):
 
     def __init__(
         self,
-        log: str,
+        log: Log,
         *,
         connection: Connection,
-        publisher: Publisher,
         prefetch: int,
         skipped: Callable[[str, str], None],
     ) -> None:
         self._skipped = skipped
-        self._publisher = publisher
         self._log = log
         self._connection = connection
         self._prefetch = prefetch
@@ -54,7 +51,7 @@ class BroadcastReader(Reader):
             await self._restart_if_log_is_new()
             self._fetcher = await self._open(self._next)
             return
-        offset = await self._offset_of(start)
+        offset = await self._log.offset_of(start)
         self._next = max(offset, 0)
         self._fetcher = await self._open("first" if offset == EARLIEST else offset)
 
@@ -101,18 +98,15 @@ class BroadcastReader(Reader):
     async def _open(self, offset: str | int) -> Fetcher:
         return await Fetcher.open(
             self._connection,
-            self._log,
+            self._log.stream,
             prefetch=self._prefetch,
             arguments={"x-stream-offset": offset},
         )
 
-    async def _offset_of(self, start: Start) -> int:
-        return await Log(self._log, self._connection, self._publisher).offset_of(start)
-
     async def _restart_if_log_is_new(self) -> None:
         """Return to the beginning if the log ends before the next offset: it is another log."""
         fetcher = self._fetcher
-        if await self._offset_of("latest") <= self._next:
+        if await self._log.offset_of("latest") <= self._next:
             self._next = 0
         if fetcher is not None and isinstance(fetcher.error, ConsumerCancelled):
             await fetcher.aclose()
@@ -124,7 +118,7 @@ class BroadcastReader(Reader):
             await self._restart_if_log_is_new()
             self._fetcher = await self._open(self._next)
         except ChannelNotFoundEntity as error:
-            raise SourceLost(f"the log {self._log!r} is gone") from error
+            raise SourceLost(f"the log {self._log.stream!r} was deleted") from error
         except (AMQPError, OSError, TransientError):
             if not self._reported:
                 self._reported = True

@@ -168,7 +168,7 @@ class RabbitMQDriver(Driver):
     ) -> AsyncIterator[Sequence[Received]]:
         """See `Driver`. Reads the topic's log."""
         await self._topics.find(topic)
-        log = Log(log_of(exchange_of(topic)), self._consuming, self._publisher)
+        log = self._log(topic)
         async for records in log.browse(await log.offset_of(start)):
             yield records
 
@@ -208,6 +208,9 @@ class RabbitMQDriver(Driver):
         """See `Driver`."""
         await self._delayed.aclose()
         await asyncio.gather(self._consuming.aclose(), self._publishing.aclose())
+
+    def _log(self, topic: TopicSpec) -> Log:
+        return Log(log_of(exchange_of(topic)), self._consuming, self._publisher)
 
     def _outgoing(self, record: Record, now: float) -> Outgoing:
         exchange, key = self._topics.route(record)
@@ -257,16 +260,15 @@ class RabbitMQDriver(Driver):
         return TransientError(str(outcome)).with_traceback(outcome.__traceback__)
 
     async def _follow(self, spec: SubscribeSpec, listener: Listener) -> BroadcastReader:
-        log = log_of(exchange_of(spec.topic))
+        log = self._log(spec.topic)
         reader = BroadcastReader(
             log,
             connection=self._consuming,
-            publisher=self._publisher,
             prefetch=spec.prefetch,
             skipped=listener.skipped,
         )
         try:
             await reader.start(spec.start, spec.place)
         except ChannelNotFoundEntity as error:
-            raise no_log(spec.topic, log, "broadcast") from error
+            raise no_log(spec.topic, log.stream, "broadcast") from error
         return reader

@@ -100,7 +100,7 @@ class Log:
                     return
         finally:
             await fetcher.aclose()
-        raise ConnectionLost("RabbitMQ does not deliver what is written to the log")
+        raise ConnectionLost(f"RabbitMQ does not deliver the end of the stream {self.stream!r}")
 
     async def _existing(self, offset: int) -> int:
         if offset > await self._end():
@@ -142,6 +142,6 @@ def _not_before(moment: float) -> Callable[[Delivery], bool]:
 
 def _no_position(text: str) -> str:
     return (
-        f"{text!r} is no place in the topic: give 'earliest', 'latest', a time, the position of a "
-        "message, or its id"
+        f"{text!r} is no position in the topic: give 'earliest', 'latest', a time, the position of "
+        "a message, or its id"
     )

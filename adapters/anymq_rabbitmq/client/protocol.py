@@ -152,7 +152,7 @@ def _typed(text: str) -> str | int | bool:
 
 
 async def bind(connection: Connection, queue: str, exchange: str, pattern: str) -> None:
-    """Route what is published to `exchange` with a routing key like `pattern` to `queue`."""
+    """Route messages of `exchange` with a routing key that matches `pattern` to `queue`."""
     async with connection.request_channel() as channel:
         await connection.call(bind_queue(channel, queue, exchange, pattern))
 

@@ -66,7 +66,7 @@ class Catalog:
         await self._write({"topic": topic, "group": group})
 
     async def add_purge(self, exchange: str) -> None:
-        """Discard the messages delayed for the topic up to now."""
+        """Record a purge: messages delayed for the topic up to now are discarded."""
         await self._write({"purged": exchange, "at": time.time_ns()})
 
     async def drop_topic(self, topic: str) -> None:
@@ -74,7 +74,7 @@ class Catalog:
         await self._write({"deleted": topic})
 
     async def read(self) -> CatalogEntries:
-        """Return all that was written up to now."""
+        """Return all entries written up to now."""
         await self._ensure()
         entries = CatalogEntries()
         async for deliveries, after in Log(STREAM, self._connection, self._publisher).read("first"):
@@ -83,7 +83,7 @@ class Catalog:
         return entries
 
     async def follow(self, entries: CatalogEntries) -> Fetcher:
-        """Read what is written after `entries`, without end."""
+        """Read the entries written after `entries`, without end."""
         return await Fetcher.open(
             self._connection,
             STREAM,

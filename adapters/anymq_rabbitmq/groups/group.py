@@ -86,8 +86,8 @@ class Group:
     def arguments(self, generation: int = 0) -> dict[str, Any]:
         """Return the arguments of the group's queues.
 
-        `generation` counts how often the group was made anew. It is stored in the limit of
-        deliveries, which stays as good as none: so every declaration of the queue finds it.
+        `generation` counts how often the group was reset. It is stored in the limit of
+        deliveries, which stays as good as none, so every declaration of the queue finds it.
         """
         limit = {LIMIT: NO_LIMIT - generation}
         single = {} if self.partitions is None else {SINGLE_ACTIVE: True}
@@ -116,9 +116,9 @@ class Group:
         kind = kind if found.get("durable", True) else "transient"
         extra = f" with {LIMIT}={limit or 'the default'}" if kind == "quorum" else ""
         raise ConfigurationError(
-            f"the queue {self.queue!r} was not made by anymq: it is a {kind} queue{extra}, and has "
-            "nothing of what its topic holds. Delete it, choose another group, or map the group to "
-            f"it as it is: names={{'<topic>.<group>': {self.queue!r}}}"
+            f"the queue {self.queue!r} was not made by anymq: it is a {kind} queue{extra}, without "
+            "the messages of its topic. Delete it, choose another group, or map the group to it as "
+            f"it is: names={{'<topic>.<group>': {self.queue!r}}}"
         )
 
     async def make(self, connection: Connection, *, with_history: bool, generation: int = 0) -> int:
@@ -132,7 +132,7 @@ class Group:
         return await self.claim(connection, generation)
 
     async def bind(self, connection: Connection) -> None:
-        """Route what is published to the queues."""
+        """Route the topic's messages to the queues."""
         for queue, pattern in self.live.items():
             await protocol.bind(connection, queue, self.exchange, pattern)
 
@@ -154,7 +154,7 @@ class Group:
                 await connection.call(protocol.bind_queue(channel, queue, tap, pattern))
 
     async def bind_live_tap(self, connection: Connection) -> None:
-        """Route what is published to the queues and to the stream, in one step."""
+        """Route the topic's messages to the queues and to the stream, in one step."""
         async with connection.request_channel() as channel:
             await connection.call(
                 protocol.bind_exchange(channel, self.live_tap, self.exchange, EVERYTHING)

@@ -48,7 +48,7 @@ def stream_name(name: str) -> str:
 
 
 def log_of(exchange: str) -> str:
-    """Return the stream that keeps what is published to `exchange`: the log of its topic."""
+    """Return the stream that keeps the messages of `exchange`: the log of its topic."""
     return stream_name(escaped(f"{exchange}._log"))
 
 

@@ -42,7 +42,7 @@ async def test_places(bench: Bench, driver: RabbitMQDriver) -> None:
     for batch in [b async for b in driver.browse(bench.topic(), datetime.now(UTC))]:
         assert not batch
     for wrong in ("99999", "-1", "9:x", "", "1" * 30):
-        with pytest.raises(ConfigurationError, match="no place"):
+        with pytest.raises(ConfigurationError, match="no position"):
             await browsed(driver, bench, wrong)
 
 
