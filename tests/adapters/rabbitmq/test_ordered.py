@@ -154,13 +154,13 @@ async def test_a_partition_whose_consumer_the_server_has_forgotten_is_noticed(be
     driver = await opened(bench, 2)
     reader = Group(bench, 2)
     members = [await reader.join(driver, start="latest"), await reader.join(driver)]
-    lanes = [lane for one in members for lane in one._lanes]  # type: ignore[attr-defined]
-    await lanes[0].consumer.pause()
+    consumers = [each for one in members for each in one._partitions]  # type: ignore[attr-defined]
+    await consumers[0].fetcher.pause()
     await store(driver, keyed(bench, range(20)))
     assert await members[0].undelivered() is None, "it is the other one's"
     await reader.read(20)
-    for lane in lanes:
-        await lane.consumer.pause()
+    for consumer in consumers:
+        await consumer.fetcher.pause()
     await store(driver, keyed(bench, range(20, 40)))
 
     async def both_say_so() -> bool:
