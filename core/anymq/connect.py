@@ -112,7 +112,7 @@ async def _open(
     for name, native in names.items():
         check_topic(name)
         if not isinstance(native, str) or not native:
-            raise ConfigurationError(f"names: {name!r} is mapped to {native!r}, which is no name")
+            raise ConfigurationError(f"names: {name!r} is mapped to {native!r}, not to a name")
     if source is not None:
         check_headers({"source": source})
     driver = await _connected(driver_type, url, own, options.connect_timeout, clock)

@@ -16,7 +16,7 @@ from brokers import server
 FILE = Path(__file__).with_name("application.py")
 PAID = {str(n): 2 if n % 3 == 0 else 1 for n in range(20) if n % 7 and n % 10 != 5}
 DEAD = {str(n): f"1: order {n} is not ours" for n in (0, 7, 14)} | {
-    str(n): "3: gave up after 3 attempts: ValueError: never" for n in (5, 15)
+    str(n): "3: retries exhausted after 3 attempts: ValueError: never" for n in (5, 15)
 }
 
 

@@ -83,14 +83,14 @@ async def test_starts_without_an_end_are_attempts() -> None:
     store = Marks(died=2)
     seen, letters = await attempts_seen(store, ValueError("the third"))
     assert seen == [3]
-    assert letters == ["gave up after 3 attempts: ValueError: the third"]
+    assert letters == ["retries exhausted after 3 attempts: ValueError: the third"]
 
 
 async def test_too_many_starts_without_an_end_are_not_tried_again() -> None:
     store = Marks(died=3)
     seen, letters = await attempts_seen(store)
     assert seen == []
-    assert letters == ["gave up: attempt 4 of 3; the earlier ones never came to an end"]
+    assert letters == ["retries exhausted: attempt 4 of 3, because earlier attempts crashed"]
     assert store.starts == {}
 
 
@@ -132,7 +132,7 @@ async def test_a_stopped_lane_is_no_dead_letter() -> None:
         while len(subscription.stopped) < 2:
             await clock.advance(1)
         assert subscription.stopped == {
-            "a": "gave up after 2 attempts: ValueError: no",
+            "a": "retries exhausted after 2 attempts: ValueError: no",
             "b": "by hand",
         }
         assert sorted(seen) == ["bad 1", "bad 2", "free 1", "stop 1"]
@@ -249,7 +249,7 @@ async def test_without_a_retry_the_first_failure_is_the_last() -> None:
         await broker.advance(300)
         (letter,) = broker.dead_letters("t", group="g")
     assert seen == [1, 2]  # a handler that asks for another attempt gets it
-    assert letter.headers["anymq-dlq-reason"] == "failed, and has no retry: RuntimeError: no"
+    assert letter.headers["anymq-dlq-reason"] == "failed without a retry: RuntimeError: no"
     assert letter.headers["anymq-dlq-error-type"] == "builtins.RuntimeError"
 
 
@@ -266,7 +266,10 @@ async def test_asking_for_another_attempt_at_the_last_one_gives_up() -> None:
         await broker.advance(300)
         (letter,) = broker.dead_letters("t", group="g")
     assert seen == [1, 2]
-    assert letter.headers["anymq-dlq-reason"] == "gave up after 2 attempts: the bank is closed"
+    assert (
+        letter.headers["anymq-dlq-reason"]
+        == "retries exhausted after 2 attempts: the bank is closed"
+    )
 
 
 async def test_a_handler_of_a_broker_is_retried_like_one_of_an_app() -> None:
@@ -285,4 +288,4 @@ async def test_a_handler_of_a_broker_is_retried_like_one_of_an_app() -> None:
         await broker.publish("t", {})
         letters = broker.admin.dead_letters("t", "g")
         (letter,) = await eventually(letters.list, bool)
-    assert letter.reason == "gave up after 15 attempts: RuntimeError: no"
+    assert letter.reason == "retries exhausted after 15 attempts: RuntimeError: no"

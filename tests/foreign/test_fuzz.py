@@ -110,7 +110,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 
 def alarming(records: list[logging.LogRecord]) -> list[str]:
     """Return what is worse than a message that failed."""
-    known = ("gave up", "dead-letter topic", "failed for the last time")
+    known = ("retries exhausted", "dead-letter topic", "failed for the last time")
     said = [
         record.getMessage()
         for record in records

@@ -101,16 +101,15 @@ class SubscribeSpec:
     of all unsettled records. The core counts them on arrival; a driver whose broker accepts such a
     bound requests no more than that at once.
 
-    `ordered` asks for an `OrderedSource`: one member at a time reads a partition, from its first
+    `ordered` requests an `OrderedSource`: one member at a time reads a partition, from its first
     unsettled record on. A partition moves to another member only when none of its records is in a
     handler. Partitions are spread over the members. The first subscription of a group makes it
-    ordered or not; asking for the other is a `ConfigurationError`, unless the broker can serve
-    both.
+    ordered or not; the other kind is a `ConfigurationError`, unless the broker can serve both.
 
     `place` is for broadcast: None for the first reader of a subscription, then `Reader.place` of
     the earlier one. The new reader starts there and ignores `start`. If the records after it
     are no longer kept, it starts at the oldest there is, and calls `Listener.skipped`. It reads a
-    topic that was deleted and made again from its beginning.
+    topic that was deleted and recreated from its beginning.
     """
 
     topic: TopicSpec

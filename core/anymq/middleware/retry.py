@@ -157,8 +157,8 @@ class Retry:
         """Run the handler, and again after each backoff of at most `in_place` seconds."""
         if delivery.attempt > self.attempts:
             raise self._exhausted(
-                f"gave up: attempt {delivery.attempt} of {self.attempts}; "
-                "the earlier ones never came to an end"
+                f"retries exhausted: attempt {delivery.attempt} of {self.attempts}, "
+                "because earlier attempts crashed"
             )
         while True:
             try:
@@ -167,7 +167,7 @@ class Retry:
                 raise
             except RetryAfter as signal:
                 if signal.counted and delivery.attempt >= self.attempts:
-                    raise self._gave_up(delivery, signal.reason) from signal
+                    raise self._retries_exhausted(delivery, signal.reason) from signal
                 raise
             except Exception as error:
                 backoff = self._backoff(delivery, error)
@@ -180,7 +180,7 @@ class Retry:
         if isinstance(error, self.give_up_on) or not isinstance(error, self.retry_on):
             raise Reject(f"not retried: {reason}") from error
         if delivery.attempt >= self.attempts:
-            raise self._gave_up(delivery, reason) from error
+            raise self._retries_exhausted(delivery, reason) from error
         backoff = self.delay(delivery.attempt)
         log.info(
             "attempt %d of %d failed for message %s from %s (group %s): %s; retrying in %.2f s",
@@ -196,8 +196,8 @@ class Retry:
             raise RetryAfter(backoff, reason) from error
         return backoff
 
-    def _gave_up(self, delivery: Delivery, reason: str) -> Exception:
-        return self._exhausted(f"gave up after {delivery.attempt} attempts: {reason}")
+    def _retries_exhausted(self, delivery: Delivery, reason: str) -> Exception:
+        return self._exhausted(f"retries exhausted after {delivery.attempt} attempts: {reason}")
 
     def _exhausted(self, reason: str) -> Exception:
         return StopLane(reason) if self.exhausted == "stop" else Exhausted(reason)
@@ -222,7 +222,7 @@ class NoRetry:
                 raise
             except Exception as error:
                 reason = f"{type(error).__name__}: {text_of(error)}"
-                raise Exhausted(f"failed, and has no retry: {reason}") from error
+                raise Exhausted(f"failed without a retry: {reason}") from error
 
         return once
 

@@ -118,7 +118,7 @@ class Batches(Base):
         assert sorted(done) == ["a", "b", "c", "later"]
         assert attempts == Counter({"a": 1, "b": 1, "c": 1, "refused": 1, "later": 2, "never": 3})
         assert reasons["refused"] == "not this one"
-        assert "gave up after 3 attempts" in reasons["never"]
+        assert "retries exhausted after 3 attempts" in reasons["never"]
 
     async def test_a_batch_that_raises_has_failed_but_for_what_it_settled(
         self, url: str, topic: str

@@ -54,7 +54,7 @@ class Handlers(Base):
         assert headers[why.ATTEMPTS] == "4"
         assert headers[why.ERROR_TYPE] == "builtins.ValueError"
         assert headers[why.ERROR_MESSAGE] == "cannot do it"
-        assert "gave up after 4 attempts" in headers[why.REASON]
+        assert "retries exhausted after 4 attempts" in headers[why.REASON]
 
     async def test_short_waits_are_retried_in_place_and_counted(self, url: str, topic: str) -> None:
         app = App(url)

@@ -111,7 +111,7 @@ class Redrive(Base):
                 await letters.redrive(letter.position)
             letter = await the_only(letters)
         assert letter.reason == "failure 2"
-        assert [item["reason"][:8] for item in letter.history] == ["gave up ", "failure "]
+        assert [item["reason"][:8] for item in letter.history] == ["retries ", "failure "]
         assert letter.history[0]["attempts"] == "2"
 
     async def test_all_letters_or_some_are_put_back(self, broker: Broker, topic: str) -> None:

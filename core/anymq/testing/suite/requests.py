@@ -130,7 +130,7 @@ class Requests(Base):
         async with app:
             with pytest.raises(RequestFailed, match="größer als 0"):
                 await asker.request(topic, Question(number=1), timeout=30)
-            with pytest.raises(RequestFailed, match="gave up after 2 attempts"):
+            with pytest.raises(RequestFailed, match="retries exhausted after 2 attempts"):
                 await asker.request(topic, Question(number=0), timeout=30)
             with pytest.raises(RequestFailed, match="invalid payload"):
                 await asker.request(topic, {"number": "x"}, timeout=30)

@@ -62,7 +62,7 @@ class Starts(Base):
                             first.setdefault(event["body"], event["attempt"])
             (letter,) = await taking
             assert letter.message.body.decode() == POISON
-            assert "never came to an end" in letter.message.headers[why.REASON]
+            assert "earlier attempts crashed" in letter.message.headers[why.REASON]
             assert letters.buffered == 0
         assert 1 < starts[POISON] <= attempts, starts
         assert first == dict.fromkeys([*names, POISON], 1)
