@@ -18,8 +18,8 @@ from anymq.driver import (
     ordered,
 )
 
-from .group import Group
-from .topic import Log
+from .space.group import Group
+from .space.log import Log
 
 _WORST = 100
 

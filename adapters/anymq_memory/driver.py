@@ -30,12 +30,12 @@ from anymq.driver import (
 from . import admin
 from .capabilities import CAPABILITIES
 from .errors import ERRORS
-from .group import Group
-from .log import MemoryLog
 from .options import MemoryOptions
+from .ordered import MemoryLog
 from .source import BroadcastSource, GroupSource, received
 from .space import Space
-from .topic import Log
+from .space.group import Group
+from .space.log import Log
 
 _PAGE = 500
 

@@ -19,8 +19,8 @@ from anymq.driver import (
     SubscribeSpec,
 )
 
-from .group import Group, Out
-from .topic import Log, Stored
+from .space.group import Group, Out
+from .space.log import Log, Stored
 
 if TYPE_CHECKING:
     from .driver import MemoryDriver

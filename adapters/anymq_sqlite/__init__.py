@@ -77,7 +77,7 @@ program that writes with such a SQLite should leave the checkpoints to anymq:
 ``PRAGMA wal_autocheckpoint = 0``.
 """
 
-from .database import Database
+from .connection import Database
 from .driver import SqliteDriver
 from .options import SqliteOptions
 from .store import SqliteStore

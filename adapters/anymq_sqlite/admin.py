@@ -20,8 +20,9 @@ from anymq.driver import (
     ordered,
 )
 
-from . import clock, log, members
-from .pending import Group, find
+from .file import clock, log
+from .file import presence as members
+from .file.pending import Group, find
 
 _WORST = 100
 # Deleted in one transaction.

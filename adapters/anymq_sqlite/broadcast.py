@@ -15,8 +15,9 @@ from anymq.driver import (
     SubscribeSpec,
 )
 
-from . import delays, log
-from .records import stored
+from . import delays
+from .file import log
+from .messages import stored
 from .source import RECEIVE_BYTES
 
 if TYPE_CHECKING:

@@ -34,17 +34,19 @@ from anymq.driver import (
     ordered,
 )
 
-from . import admin, delays, log, members, pending
+from . import admin, delays
 from .broadcast import SqliteBroadcast
 from .capabilities import CAPABILITIES
-from .database import Database
+from .connection import Database
 from .errors import ERRORS
+from .file import log, pending
+from .file import presence as members
+from .file.maintenance import Janitor
+from .file.watch import Watch
+from .messages import entry, stored
 from .options import SqliteOptions, database_path
-from .partitioned import SqliteLog
-from .records import entry, stored
-from .retention import Janitor
+from .ordered import SqliteLog
 from .source import RECEIVE_BYTES, SqliteSource
-from .watch import Watch
 
 _PAGE = 500
 

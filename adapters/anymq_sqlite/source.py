@@ -20,10 +20,11 @@ from anymq.driver import (
     attempt_of,
 )
 
-from . import members, pending
-from .members import Membership
-from .pending import Group, Return, Start, Taken
-from .records import Stored, received
+from .file import pending
+from .file import presence as members
+from .file.pending import Group, Return, Start, Taken
+from .file.presence import Membership
+from .messages import Stored, received
 
 if TYPE_CHECKING:
     from .driver import SqliteDriver

@@ -8,8 +8,8 @@ from typing import Self
 
 from anymq.driver import URL, Claim, ClaimState, Store, split_options
 
-from . import clock
-from .database import Database
+from .connection import Database
+from .file import clock
 from .options import StoreOptions, database_path
 
 # Every `begin` or `mark` adds at most one row and deletes up to this many that no longer count.

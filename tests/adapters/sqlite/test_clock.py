@@ -12,7 +12,8 @@ from anymq.driver import ClaimState
 from anymq.testing.samples import join
 from anymq.testing.tools import set_wall_clock
 from anymq.url import URL
-from anymq_sqlite import SqliteStore, clock
+from anymq_sqlite import SqliteStore
+from anymq_sqlite.file import clock
 from tests.adapters.sqlite.support import Bench, records, spec
 from tests.adapters.support import attempt, bodies, nothing, take
 

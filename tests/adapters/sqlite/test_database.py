@@ -17,10 +17,11 @@ import pytest
 from anymq.driver import SourceLost
 from anymq.errors import Closed, ConfigurationError, NotFound
 from anymq.testing.samples import join
-from anymq_sqlite import Database, SqliteDriver, lock
-from anymq_sqlite import connection as connection_module
-from anymq_sqlite.lock import WriteLock
-from anymq_sqlite.notify import Notifier
+from anymq_sqlite import Database, SqliteDriver
+from anymq_sqlite.file import connection as connection_module
+from anymq_sqlite.file import lock
+from anymq_sqlite.file.lock import WriteLock
+from anymq_sqlite.file.notify import Notifier
 from tests.adapters.sqlite.support import Bench, nack, record, records, spec, topic
 from tests.adapters.support import bodies, drain
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anymq.driver import NO_SHARED_HEADERS, SharedHeaders
-from anymq_sqlite.headers import Headers, dump
+from anymq_sqlite.file.headers import Headers, dump
 
 _HEADERS = st.dictionaries(st.text(), st.text())
 

@@ -11,7 +11,7 @@ import pytest
 from anymq.errors import ConfigurationError
 from anymq.testing.samples import join_ordered
 from anymq_sqlite import Database
-from anymq_sqlite.schema import APPLICATION_ID, FIRST, VERSION
+from anymq_sqlite.file.schema import APPLICATION_ID, FIRST, VERSION
 from tests.adapters.sqlite.support import TOPIC, Bench, record, records, spec, topic
 from tests.adapters.support import bodies, take
 

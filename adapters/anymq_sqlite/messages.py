@@ -7,9 +7,9 @@ from typing import Any
 
 from anymq.driver import Published, Received, Record
 
-from .headers import Headers, dump
-from .log import Entry, Message
-from .pending import Taken, Token
+from .file.headers import Headers, dump
+from .file.log import Entry, Message
+from .file.pending import Taken, Token
 
 
 def entry(record: Record, topic: str, turn: int) -> Entry:

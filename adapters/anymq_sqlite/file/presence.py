@@ -12,7 +12,7 @@ from anymq.driver import StateError
 from . import clock
 
 if TYPE_CHECKING:
-    from .database import Database
+    from ..connection import Database
     from .pending import Group
 
 _BELIEVED = 15.0

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from anymq.driver import AnymqError, supervise
 
-from .database import Database
+from ..connection import Database
 
 # Messages looked at in one transaction.
 _WINDOW = 500

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from anymq.driver import ONLY_GROUP, Cell, Published, Record, StateError
 
 if TYPE_CHECKING:
-    from .topic import Stored
+    from .log import Stored
 
 
 class Out(Published):

@@ -23,8 +23,8 @@ from anymq.driver import (
     partition_of,
 )
 
-from . import delays
-from .errors import RECORD_ERRORS
+from .. import delays
+from ..errors import RECORD_ERRORS
 
 _INSERT = """
 INSERT INTO messages (seq, topic, part, uniq, key, body, headers, time)

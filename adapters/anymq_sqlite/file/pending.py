@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from anymq.driver import ConfigurationError, NotFound, SourceLost, SubscribeSpec
 
-from . import clock, delays, log
+from .. import delays
+from . import clock, log
 
 
 class Group(NamedTuple):

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from .changes import Changes
+from ..errors import is_busy
 from .connection import Connection
-from .errors import is_busy
+from .notifications import Changes
 
 # A transaction takes in what is queued meanwhile, but ends after this long: others wait for it.
 _LONGEST = 0.02

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from anymq.driver import Cell, Clock, PartitionedLog, Received, SourceLost, Start, ordered
 
-from .group import Group
 from .source import received
-from .topic import Log, Stored
+from .space.group import Group
+from .space.log import Log, Stored
 
 
 class MemoryLog(PartitionedLog):

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from anymq.driver import Cell, PartitionedLog, Received, Start, ordered
 
-from . import delays, log, members, pending
-from .members import Membership
-from .pending import Group
-from .records import stored
+from . import delays
+from .file import log, pending
+from .file import presence as members
+from .file.pending import Group
+from .file.presence import Membership
+from .messages import stored
 from .source import RECEIVE_BYTES
 
 if TYPE_CHECKING:

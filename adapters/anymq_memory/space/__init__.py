@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from .topic import Log
+from .log import Log
 
 
 class Space:

@@ -1,0 +1,1 @@
+"""The file: its connection, its tables, and the functions that work on their rows."""
