@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 from anymq.driver import Closed
 
 from .file.connection import Connection, check_version
-from .file.notifications import Changes
+from .file.notifications import CommitPoller
 from .file.worker import Task, Worker
 
 T = TypeVar("T")
@@ -19,16 +19,16 @@ Job = Callable[[sqlite3.Connection], T]
 
 
 class Database:
-    """One SQLite file, one connection, one thread that owns it.
+    """One SQLite file, one connection to it, and the thread that owns the connection.
 
     Jobs are functions of the connection. `write` jobs that are queued at the same time share one
-    transaction, hence one wait for the disk. A job must be safe to repeat, and touch nothing but
-    the connection: when a transaction fails, each of its jobs is run again in one of its own, so
-    that a failing job harms no other; and a transaction that finds the file busy is repeated
-    until `busy_timeout` seconds are over.
+    transaction, so they wait for the disk once. A job must be safe to repeat, and use nothing but
+    the connection. When a shared transaction fails, each of its jobs runs again in a transaction of
+    its own, so that a failing job affects no other. A transaction that finds the file busy is
+    repeated for up to `busy_timeout` seconds.
 
-    `path` is the file's absolute path; `connection` belongs to the thread. A connection that broke
-    is made anew by the next job.
+    `path` is the file's absolute path. `connection` belongs to the thread. After a failure that
+    makes the connection unusable, the next job opens another one.
     """
 
     def __init__(self, path: Path, synchronous: str, busy_timeout: float, poll: float) -> None:
@@ -36,16 +36,16 @@ class Database:
         self._loop = asyncio.get_running_loop()
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._closed = False
-        self._changes = Changes(poll)
+        self._poller = CommitPoller(poll)
         self._on_change: Callable[[], None] | None = None
         self.connection = Connection(path, synchronous)
         self._worker = Worker(
             self.connection,
-            self._changes,
+            self._poller,
             busy_timeout,
             done=lambda tasks: self._call(lambda: _resolve(tasks)),
             changed=lambda: self._call(self._changed),
-            opened=lambda: self._call(self._watch),
+            opened=lambda: self._call(self._start_polling),
             finished=lambda: self._call(self._finish),
         )
 
@@ -53,7 +53,7 @@ class Database:
     async def open(
         cls, path: Path, *, synchronous: str = "FULL", busy_timeout: float = 5.0, poll: float = 0.01
     ) -> Self:
-        """Open `path`, make it if it does not exist, and return when it has been read."""
+        """Open `path`, creating it if it does not exist, and return once it has been read."""
         check_version()
         self = cls(path, synchronous, busy_timeout, poll)
         self._worker.start()
@@ -65,17 +65,17 @@ class Database:
         return self
 
     async def ping(self) -> None:
-        """Read something."""
+        """Return after one successful read."""
         await self.read(lambda db: db.execute("SELECT count(*) FROM topics").fetchone())
 
     async def read(self, job: Job[T]) -> T:
-        """Return `job(connection)`, run outside of a transaction."""
+        """Return `job(connection)`, run without a transaction."""
         return await self.submit(job, writes=False)
 
     async def write(self, job: Job[T], *, durable: bool = True) -> T:
         """Return `job(connection)` once its transaction is committed, or raise what it raised.
 
-        Without `durable`, nobody waits for the disk: a power cut may undo it.
+        If not `durable`, the commit does not wait for the disk, and a power cut may undo it.
         """
         return await self.submit(job, writes=True, durable=durable)
 
@@ -87,9 +87,10 @@ class Database:
         durable: bool = True,
         unless: Job[T | None] | None = None,
     ) -> asyncio.Future[T]:
-        """Queue `job` and return its future. Cancelling that does not stop the job.
+        """Queue `job` and return its future. Cancelling the future does not stop the job.
 
-        Where `unless`, which only reads, returns something but None, that is the result.
+        `unless` runs first, and only reads. If it returns a value other than None, that is the
+        result.
         """
         if self._closed:
             raise Closed(f"{self.path} has been closed")
@@ -98,34 +99,34 @@ class Database:
         return future
 
     def post(self, job: Job[object], *, writes: bool) -> None:
-        """Queue `job`; nobody waits for it, and nothing happens once the file is closed."""
+        """Queue `job` without waiting for it. Do nothing if the file is closed."""
         if not self._closed:
             self._worker.put(Task(job, None, writes=writes, durable=False))
 
     def watch(self, on_change: Callable[[], None]) -> None:
-        """From now on call `on_change` after commits of others."""
+        """Call `on_change` after each commit of another connection from now on."""
         first = self._on_change is None
         self._on_change = on_change
         if first:
-            self._watch()
+            self._start_polling()
 
     async def aclose(self) -> None:
-        """Finish what is queued and close the file. Calling it twice is harmless."""
+        """Run the queued jobs, then close the file. A second call does nothing."""
         if not self._closed:
             self._closed = True
-            self._changes.close()
+            self._poller.close()
             self._worker.stop()
         await asyncio.shield(self._finished)
 
-    def _watch(self) -> None:
-        # Called again with every connection: the log beside the file may be another one.
+    def _start_polling(self) -> None:
+        # Called for every new connection, because the write-ahead log may be another file then.
         if self._on_change is not None and not self._closed:
-            self._changes.watch(self.path, self._prod)
-            self._prod()
+            self._poller.start(self.path, self._poll_soon)
+            self._poll_soon()
 
-    def _prod(self) -> None:
-        """Make the thread ask anew when its next look is due."""
-        self.post(_nothing, writes=False)
+    def _poll_soon(self) -> None:
+        """Make the thread check again when its next poll is due."""
+        self.post(_do_nothing, writes=False)
 
     def _changed(self) -> None:
         if self._on_change is not None:
@@ -136,14 +137,14 @@ class Database:
             self._finished.set_result(None)
 
     def _call(self, callback: Callable[[], None]) -> None:
-        """Call `callback` on the loop."""
+        """Call `callback` on the event loop."""
         try:
             self._loop.call_soon_threadsafe(callback)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed, and no caller waits
             self._worker.stop()
 
 
-def _nothing(_: sqlite3.Connection) -> None:
+def _do_nothing(_: sqlite3.Connection) -> None:
     """Do nothing."""
 
 

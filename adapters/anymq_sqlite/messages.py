@@ -1,57 +1,138 @@
-"""Between the core's records and the rows of the log."""
+"""Records as rows, and rows as received records."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from itertools import count
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any, NamedTuple
 
-from anymq.driver import Published, Received, Record
+from anymq.driver import CONTROL, LazyHeaders, Published, Received, Record, SharedHeaders
 
-from .file.headers import Headers, dump
-from .file.log import Entry, Message
+from .file.log import Message
 from .file.pending import Taken, Token
 
-
-def entry(record: Record, topic: str, turn: int) -> Entry:
-    """Return the row for `record`, which is the `turn`-th of its topic."""
-    headers = dump(record.common, record.own)
-    due = record.deliver_at
-    return Entry(topic, record.unique, record.key, record.body, headers, due, turn)
+_CONTROL = f'"{CONTROL}'
 
 
-class Stored(Published):
-    """A row of the log. Its headers are read when somebody asks for them."""
+class Entry(NamedTuple):
+    """A message to store. A `due` time in the future delays it.
 
-    __slots__ = ("_text", "vanished")
+    `round_robin` selects the partition of a message without a key.
+    """
+
+    topic: str
+    uniq: str
+    key: str | None
+    body: bytes
+    headers: str
+    due: float | None
+    round_robin: int
+
+
+class EntryEncoder:
+    """Encodes records as entries; keeps the native name of each topic."""
+
+    def __init__(self) -> None:
+        self.natives: dict[str, str] = {}
+        """By topic the native name."""
+        self._round_robin: defaultdict[str, count[int]] = defaultdict(count)
+
+    def encode(self, record: Record) -> Entry:
+        """Return the entry of `record`."""
+        topic = self.natives.get(record.topic, record.topic)
+        key = record.key
+        number = next(self._round_robin[topic]) if key is None else 0
+        headers = encode_headers(record.common, record.own)
+        return Entry(topic, record.unique, key, record.body, headers, record.deliver_at, number)
+
+
+def encode_headers(common: SharedHeaders, own: Mapping[str, str]) -> str:
+    """Return both as one JSON object; `common` is encoded once."""
+    items = [f"{quoted(name)}: {quoted(value)}" for name, value in own.items()]
+    if shared := common.encoded(_encode_shared):
+        items.insert(0, shared)
+    return f"{{{', '.join(items)}}}"
+
+
+def _encode_shared(headers: Mapping[str, str]) -> str:
+    return json.dumps(dict(headers))[1:-1]
+
+
+def _decode_headers(text: str) -> dict[str, str]:
+    """Return the headers in `text`; none if it is not a JSON object."""
+    try:
+        headers: Any = json.loads(text)
+    except ValueError:
+        return {}
+    if not isinstance(headers, dict):
+        return {}
+    for name, value in headers.items():
+        if not isinstance(value, str):
+            headers[name] = json.dumps(value)
+    return headers
+
+
+class JsonHeaders(LazyHeaders):
+    """Headers stored as JSON text, decoded at their first use."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._found = None
+
+    @property
+    def plain(self) -> bool:
+        return _CONTROL not in self._text and "\\" not in self._text
+
+    def read(self) -> dict[str, str]:
+        return _decode_headers(self._text)
+
+
+class StoredMessage(Published):
+    """A row of the log. `__getattr__` makes an attribute of `_LAZY` at its first use.
+
+    `expired` says that its last owner neither settled it nor renewed its lease.
+    """
+
+    __slots__ = ("expired", "headers_text")
 
     headers: Mapping[str, str]
 
     def __init__(
-        self, message: Message, token: Token, redeliveries: int, vanished: bool = False
+        self, message: Message, token: Token, redeliveries: int, *, expired: bool = False
     ) -> None:
-        seq, self.key, self.body, self._text, self.time, self.partition = message
+        seq, self.key, self.body, self.headers_text, self.time, self.partition = message
         self.native = seq
         self.token = token
-        self.redeliveries = redeliveries + vanished
-        self.vanished = vanished
+        self.redeliveries = redeliveries + expired
+        self.expired = expired
         self.content_type = self.not_before = None
 
     def __getattr__(self, name: str) -> Any:
-        if name == "position":
-            self.position = str(self.native)
-        elif name == "headers":
-            self.headers = Headers(self._text)
-        else:
+        make = _LAZY.get(name)
+        if make is None:
             raise AttributeError(name)
-        return getattr(self, name)
+        value = make(self)
+        setattr(self, name, value)
+        return value
 
 
-def stored(message: Message) -> Received:
-    """Return the record of a row that nobody takes."""
-    return Stored(message, Token(message.seq, 0), 0)
+_LAZY: dict[str, Callable[[StoredMessage], object]] = {
+    "headers": lambda message: JsonHeaders(message.headers_text),
+    "position": lambda message: str(message.native),
+}
 
 
-def received(taken: Taken) -> Received:
-    """Return the record of a row that was taken."""
-    message, token, redeliveries, vanished = taken
-    return Stored(message, token, max(0, redeliveries), vanished)
+def received(message: Message) -> Received:
+    """Return the record of a message that is read without a lease."""
+    return StoredMessage(message, Token(message.seq, 0), 0)
+
+
+def received_lease(taken: Taken) -> Received:
+    """Return the record of a message that a member has taken."""
+    message, token, redeliveries, expired = taken
+    return StoredMessage(message, token, max(0, redeliveries), expired=expired)

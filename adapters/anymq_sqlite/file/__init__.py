@@ -1,1 +1,1 @@
-"""The file: its connection, its tables, and the functions that work on their rows."""
+"""The database file: its connection and thread, its tables, and functions on their rows."""

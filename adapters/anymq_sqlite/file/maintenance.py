@@ -1,4 +1,4 @@
-"""Deleting what is old and done with."""
+"""Retention: deletes old messages that every group has settled."""
 
 from __future__ import annotations
 
@@ -13,25 +13,28 @@ from anymq.driver import AnymqError, supervise
 
 from ..connection import Database
 
-# Messages looked at in one transaction.
-_WINDOW = 500
-_LARGEST = (1 << 63) - 1
+_TRANSACTION_ROWS = 500
+_LARGEST_SEQ = (1 << 63) - 1
 
 
-class Topic(NamedTuple):
-    """A topic to sweep: messages up to `floor` may go that are older than `cutoff`.
+class TopicRetention(NamedTuple):
+    """Retention of one topic.
 
-    Also those that, together with all younger ones, are more than `most` bytes.
+    Of the messages up to `floor`, those older than `cutoff` may be deleted. So may those that,
+    together with all younger ones, have more than `max_bytes` bytes.
     """
 
     id: int
     floor: int
     cutoff: float
-    most: int | None
+    max_bytes: int | None
 
 
-class Janitor:
-    """Sweeps the file every `interval` seconds, a little at a time; several may do so at once."""
+class RetentionSweeper:
+    """Applies the retention of all topics every `interval` seconds, in short transactions.
+
+    Several processes may do so at the same time.
+    """
 
     def __init__(self, database: Database, retention: float, interval: float) -> None:
         self._database = database
@@ -42,64 +45,66 @@ class Janitor:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._interval)
-            # What keeps one sweep from its work is told to those who publish and receive.
+            # The same failure is raised to callers that publish and receive.
             with contextlib.suppress(sqlite3.Error, OSError, AnymqError):
                 await self.sweep()
 
     async def sweep(self) -> int:
-        """Delete what may go, and return how many messages that were."""
+        """Delete what the retention allows; return the number of deleted messages."""
         deleted = 0
         now = time.time()
-        for topic in await self._database.read(lambda db: topics(db, now, self._retention)):
+        for topic in await self._database.read(lambda db: _topics(db, now, self._retention)):
             excess = await self._excess(topic)
-            job = partial(sweep, topic=topic, excess=excess)
-            place: int | None = 0
-            while place is not None:
-                count, place = await self._database.write(partial(job, place=place))
+            job = partial(_delete_after, topic=topic, excess=excess)
+            after: int | None = 0
+            while after is not None:
+                count, after = await self._database.write(partial(job, after=after))
                 deleted += count
         return deleted
 
-    async def _excess(self, topic: Topic) -> int:
-        """Return the `seq` up to which messages are too many bytes, 0 if there are not."""
-        if topic.most is None:
+    async def _excess(self, topic: TopicRetention) -> int:
+        """Return the `seq` up to which messages exceed `max_bytes`, 0 if none does."""
+        if topic.max_bytes is None:
             return 0
-        place, left = _LARGEST, topic.most
+        seq, left = _LARGEST_SEQ, topic.max_bytes
         while left >= 0:
-            job = partial(weigh, topic=topic.id, place=place, left=left)
-            following, left = await self._database.read(job)
-            if following is None:
+            job = partial(_subtract_bytes, topic=topic.id, before=seq, left=left)
+            lower, left = await self._database.read(job)
+            if lower is None:
                 return 0
-            place = following
-        return place
+            seq = lower
+        return seq
 
     async def aclose(self) -> None:
-        """Stop."""
+        """Stop the sweeps."""
         self._task.cancel()
         await asyncio.wait([self._task])
 
 
-def topics(db: sqlite3.Connection, now: float, retention: float) -> list[Topic]:
-    """Return the topics to sweep; without a group, only those with a bound of their own."""
+def _topics(db: sqlite3.Connection, now: float, retention: float) -> list[TopicRetention]:
+    """Return the topics to sweep: those that have a group, or a retention of their own."""
     query = """
     SELECT topics.id, ifnull(min(iif(ordered, NULL, cursor)), ?),
       iif(count(groups.id), ? - ifnull(retention, ?), ifnull(? - retention, 0)), retention_bytes
     FROM topics LEFT JOIN groups ON groups.topic = topics.id GROUP BY topics.id
     HAVING retention IS NOT NULL OR retention_bytes IS NOT NULL OR count(groups.id)
     """
-    return [Topic(*row) for row in db.execute(query, (_LARGEST, now, retention, now))]
+    return [TopicRetention(*row) for row in db.execute(query, (_LARGEST_SEQ, now, retention, now))]
 
 
-def weigh(db: sqlite3.Connection, *, topic: int, place: int, left: int) -> tuple[int | None, int]:
-    """Go down from `place` while `left` bytes are not used up; return where that ended, and `left`.
+def _subtract_bytes(
+    db: sqlite3.Connection, *, topic: int, before: int, left: int
+) -> tuple[int | None, int]:
+    """Subtract the sizes of up to 500 messages before `before`, youngest first, from `left`.
 
-    The place is None when there is nothing below; `left` is negative when the message there is
-    one too many.
+    Return the `seq` of the last one, None if there was none, and the bytes that are left. They are
+    negative if that message is the first to exceed the bound.
     """
     query = """
     SELECT seq, length(body) FROM messages WHERE topic = ? AND seq < ? ORDER BY seq DESC LIMIT ?
     """
     last: int | None = None
-    for seq, size in db.execute(query, (topic, place, _WINDOW)):
+    for seq, size in db.execute(query, (topic, before, _TRANSACTION_ROWS)):
         last = seq
         left -= size
         if left < 0:
@@ -107,15 +112,15 @@ def weigh(db: sqlite3.Connection, *, topic: int, place: int, left: int) -> tuple
     return last, left
 
 
-def sweep(
-    db: sqlite3.Connection, *, topic: Topic, excess: int, place: int
+def _delete_after(
+    db: sqlite3.Connection, *, topic: TopicRetention, excess: int, after: int
 ) -> tuple[int, int | None]:
-    """Delete among the messages that follow `place`; return how many, and the next place if any."""
+    """Delete some of the 500 messages after `after`; return how many, and where to continue."""
     window = """
     SELECT seq, time FROM messages WHERE topic = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?
     """
-    rows = db.execute(window, (topic.id, place, topic.floor, _WINDOW)).fetchall()
-    # The log is in the order of time but for the clock's jumps: the first young one ends the sweep.
+    rows = db.execute(window, (topic.id, after, topic.floor, _TRANSACTION_ROWS)).fetchall()
+    # The log is in the order of time, except where the clock was set: a young message ends a sweep.
     old = [seq for seq, stored in rows if stored < topic.cutoff or seq <= excess]
     if not old:
         return 0, None
@@ -130,4 +135,4 @@ def sweep(
     )
     """
     count = db.executemany(delete, [(seq,) for seq in old]).rowcount
-    return count, old[-1] if len(old) == _WINDOW else None
+    return count, old[-1] if len(old) == _TRANSACTION_ROWS else None

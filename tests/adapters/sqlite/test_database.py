@@ -19,9 +19,8 @@ from anymq.errors import Closed, ConfigurationError, NotFound
 from anymq.testing.samples import join
 from anymq_sqlite import Database, SqliteDriver
 from anymq_sqlite.file import connection as connection_module
-from anymq_sqlite.file import lock
-from anymq_sqlite.file.lock import WriteLock
-from anymq_sqlite.file.notify import Notifier
+from anymq_sqlite.file.connection import WriteLock
+from anymq_sqlite.file.notifications import WriteNotifier
 from tests.adapters.sqlite.support import Bench, nack, record, records, spec, topic
 from tests.adapters.support import bodies, drain
 
@@ -202,7 +201,7 @@ def test_who_finds_it_taken_is_the_next(tmp_path: Path) -> None:
     first.acquire()
     with pytest.raises(BlockingIOError):
         second.acquire()
-    second.give_up()
+    second.cancel()
     first.release()
     third.acquire()
     for one in (first, second, third):
@@ -217,7 +216,7 @@ def test_the_next_is_not_waited_for_if_it_hangs(
     with pytest.raises(BlockingIOError):
         second.acquire()
     first.release()
-    monkeypatch.setattr(lock, "_PATIENCE", 0.0)
+    monkeypatch.setattr(connection_module, "TURN_SECONDS", 0.0)
     first.acquire()
     first.release()
     first.close()
@@ -303,10 +302,10 @@ async def test_wake_ups_survive_a_new_connection(bench: Bench) -> None:
 async def test_commits_of_others_are_noticed_without_the_kernels_help(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unavailable(self: Notifier, path: Path) -> None:
+    def unavailable(self: WriteNotifier, path: Path) -> None:
         raise OSError("too many watches")
 
-    monkeypatch.setattr(Notifier, "__init__", unavailable)
+    monkeypatch.setattr(WriteNotifier, "__init__", unavailable)
     driver, other = await bench.open(), await bench.open()
     source = await join(driver, spec())
     for number in range(20):
