@@ -52,7 +52,7 @@ def group(db: sqlite3.Connection, topic: str, name: str) -> tuple[Topic, Group, 
 def topic_info(db: sqlite3.Connection, spec: TopicSpec) -> TopicInfo:
     """Describe a topic; raises `NotFound`."""
     topic = find_topic(db, spec.native)
-    parts = _parts(db, topic)
+    partitions = _partition_infos(db, topic)
     query = """
     SELECT retention, retention_bytes, (SELECT count(*) FROM delayed WHERE topic = topics.id),
       (SELECT ifnull(sum(length(body)), 0) FROM messages WHERE topic = topics.id),
@@ -62,8 +62,8 @@ def topic_info(db: sqlite3.Connection, spec: TopicSpec) -> TopicInfo:
     retention, retention_bytes, delayed, size, oldest = db.execute(query, (topic.id,)).fetchone()
     return TopicInfo(
         native=spec.native,
-        partitions=parts,
-        messages=sum(part.messages or 0 for part in parts),
+        partitions=partitions,
+        messages=sum(part.messages or 0 for part in partitions),
         bytes=size,
         oldest=moment(oldest),
         delayed=delayed,
@@ -72,15 +72,17 @@ def topic_info(db: sqlite3.Connection, spec: TopicSpec) -> TopicInfo:
     )
 
 
-def _parts(db: sqlite3.Connection, topic: Topic) -> tuple[PartitionInfo, ...]:
+def _partition_infos(db: sqlite3.Connection, topic: Topic) -> tuple[PartitionInfo, ...]:
     query = """
     SELECT ifnull(part, 0), count(*), min(seq), max(seq) FROM messages WHERE topic = ? GROUP BY 1
     """
     known = {part: row for part, *row in db.execute(query, (topic.id,))}
-    return tuple(_part(number, *known.get(number, ())) for number in range(topic.partitions))
+    return tuple(
+        _partition_info(number, *known.get(number, ())) for number in range(topic.partitions)
+    )
 
 
-def _part(number: int, count: int = 0, first: int = 0, last: int = 0) -> PartitionInfo:
+def _partition_info(number: int, count: int = 0, first: int = 0, last: int = 0) -> PartitionInfo:
     return PartitionInfo(
         number=number,
         messages=count,
@@ -100,7 +102,7 @@ def group_info(db: sqlite3.Connection, topic: Topic, group: Group) -> GroupInfo:
         """,
         {"topic": topic.id, "cursor": _cursor(db, group)},
     ).fetchone()
-    held = dict(
+    by_owner = dict(
         db.execute(
             "SELECT owner, count(*) FROM pending WHERE grp = ? AND due > ? AND owner IS NOT NULL "
             "GROUP BY owner",
@@ -112,14 +114,14 @@ def group_info(db: sqlite3.Connection, topic: Topic, group: Group) -> GroupInfo:
            min((SELECT time FROM messages WHERE messages.seq = pending.seq))
     FROM pending WHERE grp = ?
     """
-    pending, taken, begun = db.execute(query, (now, group.id)).fetchone()
-    oldest = min((at for at in (oldest, begun) if at is not None), default=None)
-    in_flight = sum(held.values())
+    pending, taken, oldest_pending = db.execute(query, (now, group.id)).fetchone()
+    oldest = min((at for at in (oldest, oldest_pending) if at is not None), default=None)
+    in_flight = sum(by_owner.values())
     return GroupInfo(
         native=group.name,
         ordered=False,
         members=tuple(
-            MemberInfo(name=name, in_flight=held.get(name, 0), host=host)
+            MemberInfo(name=name, in_flight=by_owner.get(name, 0), host=host)
             for name, host in presence.live(db, group)
         ),
         lag=undelivered + pending,
