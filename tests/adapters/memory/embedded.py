@@ -1,4 +1,4 @@
-"""What the two embedded backends do alike, at their drivers: delays, partitions, replay, admin."""
+"""Rules of both embedded drivers: delays, clocks, partitions, replay, admin, ordered groups."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def browsed(driver: Driver, topic: TopicSpec, start: Start = "earliest") -
 
 
 class Delays:
-    """`Record.deliver_at`."""
+    """Delayed records."""
 
     async def test_it_comes_when_it_is_due_and_never_earlier(
         self, bench: Bench[Any], driver: Driver
@@ -99,7 +99,7 @@ class Delays:
 
 
 class Clocks:
-    """The wall clock may be set at any time."""
+    """Steps of the wall clock."""
 
     @pytest.mark.parametrize("step", [60.0, -60.0, 3600.0])
     async def test_setting_the_wall_clock_ends_no_lease(
@@ -140,7 +140,7 @@ class Clocks:
 
 
 class Partitions:
-    """`TopicSpec.partitions`."""
+    """Topics of several partitions."""
 
     async def test_a_key_has_its_partition_and_the_rest_goes_round(
         self, bench: Bench[Any], driver: Driver
@@ -184,7 +184,7 @@ class Partitions:
 
 
 class Replay:
-    """`start`, `seek`, `browse`."""
+    """Start positions, `seek` and `browse`."""
 
     async def test_a_group_and_a_reader_begin_at_a_position(
         self, bench: Bench[Any], driver: Driver
@@ -259,7 +259,7 @@ class Replay:
 
 
 class Admin:
-    """Listing, describing, deleting."""
+    """Listing, describing and deleting topics and groups."""
 
     async def test_topics_and_groups_are_listed(self, bench: Bench[Any], driver: Driver) -> None:
         await driver.declare(bench.topic("another"))
@@ -369,7 +369,7 @@ class Admin:
 
 
 class Ordered:
-    """`SubscribeSpec.ordered`."""
+    """Ordered groups."""
 
     async def join(self, bench: Bench[Any], driver: Driver, **values: Any) -> OrderedSource:
         spec = replace(bench.spec("g", **values), ordered=True)
@@ -468,4 +468,4 @@ class Ordered:
 
 
 class Embedded(Delays, Clocks, Partitions, Replay, Admin, Ordered):
-    """All of it; the fixtures `bench` and `driver` are the backend's."""
+    """All rules; each backend has its own fixtures `bench` and `driver`."""

@@ -19,7 +19,7 @@ from tests.adapters.support import attempt, bodies, nothing, take
 
 
 def boot(monkeypatch: pytest.MonkeyPatch, name: str, since: float) -> None:
-    """Let this be the boot called `name`, `since` seconds before it really was."""
+    """Simulate a boot with the id `name`, which is `since` seconds younger than the real one."""
     real = schema.seconds_since_boot()
     began = time.monotonic()
     monkeypatch.setattr(schema, "boot_id", lambda: name)
@@ -42,7 +42,7 @@ async def test_leases_are_over_after_a_boot_and_waits_are_not(
     before.close()
     await bench.aclose()
     put_back = "INSERT OR REPLACE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?)"
-    with sqlite3.connect(bench.path) as killed:  # as if nothing had been closed
+    with sqlite3.connect(bench.path) as killed:  # as if the process had been killed
         killed.executemany(put_back, rows)
     killed.close()
     boot(monkeypatch, "another", since=schema.seconds_since_boot())
@@ -90,7 +90,7 @@ async def test_where_boots_have_no_name_a_step_of_the_wall_clock_is_none(
 async def test_a_wait_is_over_when_the_wall_clock_says_so(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may have been days behind when the file was opened: a host without a battery."""
+    """The wall clock of a host without a battery may be days behind when the file is opened."""
     set_wall_clock(monkeypatch, -3 * 86400)
     driver = await bench.open()
     source = await join(driver, spec())

@@ -1,4 +1,4 @@
-"""The file: how it is opened, shared, lost and closed; and how jobs share transactions."""
+"""Opening, sharing, losing and closing the file; transactions shared by jobs."""
 
 from __future__ import annotations
 

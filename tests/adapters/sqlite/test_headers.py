@@ -1,4 +1,4 @@
-"""Headers as rows hold them."""
+"""Headers as JSON text in rows."""
 
 from __future__ import annotations
 

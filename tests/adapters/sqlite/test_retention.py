@@ -1,4 +1,4 @@
-"""Deleting what is old and done with."""
+"""Retention by age and by bytes."""
 
 from __future__ import annotations
 

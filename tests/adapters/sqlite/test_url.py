@@ -1,4 +1,4 @@
-"""What a URL may say."""
+"""Paths and options of URLs."""
 
 from __future__ import annotations
 
