@@ -94,29 +94,13 @@ def _partition_info(number: int, count: int = 0, first: int = 0, last: int = 0) 
 def group_info(db: sqlite3.Connection, topic: Topic, group: Group) -> GroupInfo:
     """Describe an unordered group."""
     now = file_time(db)
-    undelivered, oldest = db.execute(
-        """
-        SELECT count(*), (SELECT time FROM messages WHERE topic = :topic AND seq > :cursor
-                          ORDER BY seq LIMIT 1)
-        FROM messages WHERE topic = :topic AND seq > :cursor
-        """,
-        {"topic": topic.id, "cursor": _cursor(db, group)},
-    ).fetchone()
-    by_owner = dict(
-        db.execute(
-            "SELECT owner, count(*) FROM pending WHERE grp = ? AND due > ? AND owner IS NOT NULL "
-            "GROUP BY owner",
-            (group.id, now),
-        )
-    )
-    query = """
-    SELECT count(*), min(iif(due > ? AND owner IS NOT NULL, taken, NULL)),
-           min((SELECT time FROM messages WHERE messages.seq = pending.seq))
-    FROM pending WHERE grp = ?
-    """
-    pending, taken, oldest_pending = db.execute(query, (now, group.id)).fetchone()
-    oldest = min((at for at in (oldest, oldest_pending) if at is not None), default=None)
+    undelivered, oldest_undelivered = _undelivered(db, topic, group)
+    pending, oldest_taken, oldest_pending = _pending(db, group, now)
+    by_owner = _in_flight_by_owner(db, group, now)
     in_flight = sum(by_owner.values())
+    oldest = min(
+        (at for at in (oldest_undelivered, oldest_pending) if at is not None), default=None
+    )
     return GroupInfo(
         native=group.name,
         ordered=False,
@@ -128,9 +112,45 @@ def group_info(db: sqlite3.Connection, topic: Topic, group: Group) -> GroupInfo:
         lag_seconds=0.0 if oldest is None else time.time() - oldest,
         in_flight=in_flight,
         waiting=pending - in_flight,
-        oldest_pending=0.0 if taken is None else now - taken,
+        oldest_pending=0.0 if oldest_taken is None else now - oldest_taken,
         poison=_poison(db, group),
     )
+
+
+def _undelivered(db: sqlite3.Connection, topic: Topic, group: Group) -> tuple[int, float | None]:
+    """Return the number of messages after the cursor, and the time of the first."""
+    query = """
+    SELECT count(*), (SELECT time FROM messages WHERE topic = :topic AND seq > :cursor
+                      ORDER BY seq LIMIT 1)
+    FROM messages WHERE topic = :topic AND seq > :cursor
+    """
+    values = {"topic": topic.id, "cursor": _cursor(db, group)}
+    count, oldest = db.execute(query, values).fetchone()
+    return count, oldest
+
+
+def _pending(
+    db: sqlite3.Connection, group: Group, now: float
+) -> tuple[int, float | None, float | None]:
+    """Return the number of pending deliveries, and two times.
+
+    They are when the oldest one in flight was taken, and when the oldest message was stored.
+    """
+    query = """
+    SELECT count(*), min(iif(due > ? AND owner IS NOT NULL, taken, NULL)),
+           min((SELECT time FROM messages WHERE messages.seq = pending.seq))
+    FROM pending WHERE grp = ?
+    """
+    count, taken, oldest = db.execute(query, (now, group.id)).fetchone()
+    return count, taken, oldest
+
+
+def _in_flight_by_owner(db: sqlite3.Connection, group: Group, now: float) -> dict[str, int]:
+    query = """
+    SELECT owner, count(*) FROM pending WHERE grp = ? AND due > ? AND owner IS NOT NULL
+    GROUP BY owner
+    """
+    return dict(db.execute(query, (group.id, now)))
 
 
 def _cursor(db: sqlite3.Connection, group: Group) -> int:

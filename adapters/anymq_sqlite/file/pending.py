@@ -105,26 +105,32 @@ def take(
         UPDATE pending SET due = ?, taken = ?, owner = ?, fence = ?, redeliveries = ?
         WHERE grp = ? AND seq = ?
         """
-        renewed = [
+        rows = [
             (now + lease, now, owner, fence, item.redeliveries, group.id, item.token.seq)
             for item in taken
         ]
-        db.executemany(update, renewed)
+        db.executemany(update, rows)
     limit -= len(taken)
     max_bytes -= sum(len(item.message.body) for item in taken)
     if limit > 0 and max_bytes > 0:
         new = log.after(db, topic, cursor, limit=limit, max_bytes=max_bytes)
         if new:
-            insert = """
-            INSERT INTO pending (grp, seq, due, taken, owner, fence, redeliveries)
-            SELECT ?, seq, ?, ?, ?, ?, 0 FROM messages WHERE topic = ? AND seq > ? AND seq <= ?
-            """
             last = new[-1].seq
-            values = (group.id, now + lease, now, owner, fence, topic, cursor, last)
-            db.execute(insert, values)
-            db.execute("UPDATE groups SET cursor = ? WHERE id = ?", (last, group.id))
+            _insert_new(db, group, (now + lease, now, owner, fence, topic, cursor, last))
             taken += [Taken(message, Token(message.seq, fence), 0, False) for message in new]
     return taken
+
+
+def _insert_new(
+    db: sqlite3.Connection, group: Group, values: tuple[float, float, str, int, int, int, int]
+) -> None:
+    """Insert the new messages of `take`, and move the cursor to the last one."""
+    insert = """
+    INSERT INTO pending (grp, seq, due, taken, owner, fence, redeliveries)
+    SELECT ?, seq, ?, ?, ?, ?, 0 FROM messages WHERE topic = ? AND seq > ? AND seq <= ?
+    """
+    db.execute(insert, (group.id, *values))
+    db.execute("UPDATE groups SET cursor = ? WHERE id = ?", (values[-1], group.id))
 
 
 def _due(

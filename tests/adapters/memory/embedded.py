@@ -52,7 +52,7 @@ class Delays:
             assert got.time is not None
             assert got.time >= due
 
-    async def test_what_is_due_already_is_delivered_at_once(
+    async def test_a_message_that_is_already_due_is_delivered_at_once(
         self, bench: Bench[Any], driver: Driver
     ) -> None:
         source = await bench.join(driver)
@@ -406,7 +406,7 @@ class Ordered:
                 of_key = [int(item.body) for item in share if item.key == key]
                 assert of_key == sorted(of_key)
 
-    async def test_what_a_member_left_unsettled_goes_on_with_the_next(
+    async def test_unsettled_messages_of_a_member_go_to_the_next_one(
         self, bench: Bench[Any], driver: Driver
     ) -> None:
         await driver.publish(bench.records(6, key="k"))

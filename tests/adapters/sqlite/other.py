@@ -26,7 +26,7 @@ def say(*lines: object) -> None:
 async def publish(
     bench: Bench, size: int, times: int, callers: int = 1, body_size: int = 10
 ) -> None:
-    """Publish `size` records per call, `times` calls in each of `callers` tasks; print positions."""
+    """Publish `times` calls of `size` records in each of `callers` tasks; print the positions."""
     driver = await bench.open()
 
     async def call() -> None:
@@ -81,7 +81,7 @@ async def delay(bench: Bench, seconds: float) -> None:
 
 
 async def order(bench: Bench, lease: float, total: int) -> None:
-    """Append key and body of each message of an ordered group to a file, until `total` are settled."""
+    """Append key and body of each ordered message to a file, until `total` are settled."""
     driver = await bench.open(declare=False)
     topic = bench.topic("lanes", partitions=4)
     await driver.declare(topic)

@@ -79,7 +79,7 @@ async def test_takes_and_acks_alone_do_not_wait_for_the_disk(
     await source.aclose()
 
 
-async def test_what_must_be_on_the_disk_begins_its_own_transaction(driver: SqliteDriver) -> None:
+async def test_a_durable_job_starts_its_own_transaction(driver: SqliteDriver) -> None:
     database = driver.native
     said: list[str] = []
     held = threading.Event()
@@ -98,7 +98,7 @@ async def test_what_must_be_on_the_disk_begins_its_own_transaction(driver: Sqlit
     assert sum("INSERT" in statement for statement in said[forced:]) == 2
 
 
-async def test_what_has_nothing_to_write_asks_for_no_turn(driver: SqliteDriver) -> None:
+async def test_a_job_with_nothing_to_write_takes_no_turn(driver: SqliteDriver) -> None:
     database = driver.native
     other = WriteLock(database.path)
     other.acquire()
@@ -187,7 +187,7 @@ async def test_one_writer_at_a_time_with_its_checkpoint(bench: Bench) -> None:
     other.close()
 
 
-def test_who_finds_it_taken_is_the_next(tmp_path: Path) -> None:
+def test_a_lock_that_was_taken_reserves_the_next_turn(tmp_path: Path) -> None:
     first, second, third = (WriteLock(tmp_path / "broker.db") for _ in range(3))
     first.acquire()
     with pytest.raises(BlockingIOError):

@@ -265,7 +265,7 @@ async def test_leaving_gives_back_at_once(bench: Bench) -> None:
     await stayer.aclose()
 
 
-async def test_what_a_cancelled_receive_took_is_given_back_uncounted(driver: SqliteDriver) -> None:
+async def test_messages_of_a_cancelled_receive_return_uncounted(driver: SqliteDriver) -> None:
     source = await join(driver, spec())
     await driver.publish(records(3))
     await take(source, 1)

@@ -94,7 +94,7 @@ async def test_members_in_several_processes_share(bench: Bench) -> None:
     check(bench.path)
 
 
-async def test_what_was_confirmed_survives_the_publishers_death(bench: Bench) -> None:
+async def test_confirmed_messages_survive_the_death_of_the_publisher(bench: Bench) -> None:
     driver = await bench.open()
     confirmed: list[str] = []
     for _ in range(5):
@@ -136,7 +136,9 @@ async def test_a_process_that_hangs_in_a_transaction(bench: Bench) -> None:
     assert await driver.publish([record(b"x")]) == ["1"]
 
 
-async def test_what_a_killed_consumer_had_comes_back(bench: Bench, driver: SqliteDriver) -> None:
+async def test_messages_of_a_killed_consumer_are_redelivered(
+    bench: Bench, driver: SqliteDriver
+) -> None:
     source = await join(driver, spec())
     await driver.publish(records(10))
     begin = time.time()
