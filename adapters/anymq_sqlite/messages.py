@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import count
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, NamedTuple
@@ -93,19 +93,19 @@ class JsonHeaders(LazyHeaders):
 
 
 class StoredMessage(Published):
-    """A row of the log. `__getattr__` makes an attribute of `_LAZY` at its first use.
+    """A row of the log. `__getattr__` makes `headers` and `position` at their first use.
 
     `expired` says that its last owner neither settled it nor renewed its lease.
     """
 
-    __slots__ = ("expired", "headers_text")
+    __slots__ = ("_headers_text", "expired")
 
     headers: Mapping[str, str]
 
     def __init__(
         self, message: Message, token: Token, redeliveries: int, *, expired: bool = False
     ) -> None:
-        seq, self.key, self.body, self.headers_text, self.time, self.partition = message
+        seq, self.key, self.body, self._headers_text, self.time, self.partition = message
         self.native = seq
         self.token = token
         self.redeliveries = redeliveries + expired
@@ -113,18 +113,13 @@ class StoredMessage(Published):
         self.content_type = self.not_before = None
 
     def __getattr__(self, name: str) -> Any:
-        make = _LAZY.get(name)
-        if make is None:
-            raise AttributeError(name)
-        value = make(self)
-        setattr(self, name, value)
-        return value
-
-
-_LAZY: dict[str, Callable[[StoredMessage], object]] = {
-    "headers": lambda message: JsonHeaders(message.headers_text),
-    "position": lambda message: str(message.native),
-}
+        if name == "headers":  # of every message, so without another call
+            headers = self.headers = JsonHeaders(self._headers_text)
+            return headers
+        if name == "position":
+            position = self.position = str(self.native)
+            return position
+        raise AttributeError(name)
 
 
 def received(message: Message) -> Received:
