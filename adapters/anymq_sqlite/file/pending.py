@@ -1,11 +1,11 @@
-"""Groups, and what their members have taken or given back. Functions of the connection.
+"""Pending deliveries of unordered groups, taken and settled. Functions of the connection.
 
-A row of `pending` is a message that a group has begun and not finished. `due` is the time from
-which it may be taken, by the file's `clock`: while a member has it, the end of its lease. `fence`
-is drawn anew with every take and 0 in between, so a settlement that shows another one is stale and
-changes nothing. `redeliveries` counts the earlier deliveries whose handlers are known to have
-begun, without the last one while nobody has it. A row that has an owner when it is due was left by
-a member that has vanished, begun or not.
+A row of `pending` is a message that its group has taken and not settled. `due` is the time from
+which it may be taken, by the file's clock; while a member owns it, this is when its lease expires.
+`fence` is a new random number with every take, and 0 while the row has no owner. So a settlement
+with another fence is stale and changes nothing. `redeliveries` counts the earlier deliveries whose
+handlers are known to have started; while the row has no owner, the last one is left out. A row that
+is due and still has an owner was left by a member that died, before or after its handler started.
 """
 
 from __future__ import annotations
@@ -16,20 +16,16 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from anymq.driver import ConfigurationError, NotFound, SourceLost, SubscribeSpec
+from anymq.driver import SourceLost
 
-from . import clock, delays, log
-
-
-class Group(NamedTuple):
-    """A group; the name is checked with every take, in case the file was replaced."""
-
-    id: int
-    name: str
+from .. import delays
+from ..topology import Group
+from . import log
+from .schema import clock_skew, file_time
 
 
 class Token(NamedTuple):
-    """What settles one delivery, for as long as the row shows the same fence."""
+    """Settles one delivery, as long as its row has the same fence."""
 
     seq: int
     fence: int
@@ -38,18 +34,18 @@ class Token(NamedTuple):
 class Taken(NamedTuple):
     """A message that a member has taken.
 
-    `redeliveries` counts the deliveries of which a handler is known to have begun; `vanished` says
-    that there was one more, to a member that has vanished.
+    `redeliveries` counts the earlier deliveries whose handlers are known to have started. `expired`
+    says that there was one more, whose lease expired.
     """
 
     message: log.Message
     token: Token
     redeliveries: int
-    vanished: bool
+    expired: bool
 
 
 class Return(NamedTuple):
-    """A message to give back, and how many earlier deliveries it is to show."""
+    """A message to return to its group; its next delivery shows `redeliveries`."""
 
     token: Token
     delay: float
@@ -57,41 +53,13 @@ class Return(NamedTuple):
 
 
 class Start(NamedTuple):
-    """A handler begins; if that is all that is heard, so many earlier deliveries are to show."""
+    """A handler that starts; if it is not settled, the next delivery shows `redeliveries`."""
 
     token: Token
     redeliveries: int
 
 
-def find(db: sqlite3.Connection, topic: int, name: str) -> tuple[Group, bool] | None:
-    """Return group `name` of `topic` and whether it is ordered, None if there is none."""
-    query = "SELECT id, ordered FROM groups WHERE topic = ? AND name = ?"
-    row = db.execute(query, (topic, name)).fetchone()
-    return (Group(row[0], name), bool(row[1])) if row else None
-
-
-def join(db: sqlite3.Connection, topic: int, spec: SubscribeSpec) -> Group:
-    """Return the group of `spec`, made at its start if it is new.
-
-    Raises `NotFound` if it shall not be made, and `ConfigurationError` if it is ordered where
-    `spec` is not, or the other way round.
-    """
-    name = spec.native_group
-    found = find(db, topic, name)
-    if found is not None:
-        group, ordered = found
-        if ordered is not spec.ordered:
-            raise ConfigurationError(f"the group {name} is {'' if ordered else 'not '}ordered")
-        return group
-    if not spec.create:
-        raise NotFound(f"group {name!r} does not exist")
-    cursor = log.behind(db, topic, spec.start)
-    insert = "INSERT INTO groups (topic, name, cursor, ordered) VALUES (?, ?, ?, ?)"
-    row = (topic, name, cursor, spec.ordered)
-    return Group(db.execute(insert, row).lastrowid or 0, name)
-
-
-def place(db: sqlite3.Connection, group: Group) -> tuple[int, int]:
+def find_cursor(db: sqlite3.Connection, group: Group) -> tuple[int, int]:
     """Return the topic and the cursor of `group`; raises `SourceLost` if it was deleted."""
     query = "SELECT topic, cursor FROM groups WHERE id = ? AND name = ?"
     row: tuple[int, int] | None = db.execute(query, group).fetchone()
@@ -101,20 +69,20 @@ def place(db: sqlite3.Connection, group: Group) -> tuple[int, int]:
 
 
 def next_wait(db: sqlite3.Connection, group: Group) -> float | None:
-    """Return how long there is nothing to take: 0 for not at all, None for until a publish."""
-    topic, cursor = place(db, group)
+    """Return the seconds until there may be something to take, None if only a publish adds it."""
+    topic, cursor = find_cursor(db, group)
     if log.has_after(db, topic, cursor):
         return 0.0
-    ripe, due = delays.next_ripe(db, topic), _next_due(db, group)
-    waits = [] if ripe is None else [ripe - time.time()]
+    delayed, due = delays.next_due(db, topic), _next_due(db, group)
+    waits = [] if delayed is None else [delayed - time.time()]
     if due is not None:
-        waits.append(due - clock.now(db))
+        waits.append(due - file_time(db))
     return max(0.0, min(waits)) if waits else None
 
 
 def _next_due(db: sqlite3.Connection, group: Group) -> float | None:
-    """Return when a lease or a wait ends next, by the file's clock."""
-    if skew := clock.skew(clock.now(db)):
+    """Return when the next lease expires or delay ends, by the file's clock."""
+    if skew := clock_skew(file_time(db)):
         query = "SELECT min(iif(owner IS NULL, due - ?, due)) FROM pending WHERE grp = ?"
         due: float | None = db.execute(query, (skew, group.id)).fetchone()[0]
         return due
@@ -126,10 +94,10 @@ def _next_due(db: sqlite3.Connection, group: Group) -> float | None:
 def take(
     db: sqlite3.Connection, group: Group, *, owner: str, lease: float, limit: int, max_bytes: int
 ) -> list[Taken]:
-    """Take up to `limit` messages for `owner`: those that are due, then new ones."""
-    topic, cursor = place(db, group)
-    now = clock.now(db)
-    delays.ripen(db, topic, time.time())
+    """Take up to `limit` messages for `owner`: first those that are due, then new ones."""
+    topic, cursor = find_cursor(db, group)
+    now = file_time(db)
+    delays.move_due(db, topic, time.time())
     fence = random.getrandbits(62) + 1
     taken = _due(db, group, fence=fence, now=now, limit=limit, max_bytes=max_bytes)
     if taken:
@@ -137,35 +105,41 @@ def take(
         UPDATE pending SET due = ?, taken = ?, owner = ?, fence = ?, redeliveries = ?
         WHERE grp = ? AND seq = ?
         """
-        again = [
+        rows = [
             (now + lease, now, owner, fence, item.redeliveries, group.id, item.token.seq)
             for item in taken
         ]
-        db.executemany(update, again)
+        db.executemany(update, rows)
     limit -= len(taken)
     max_bytes -= sum(len(item.message.body) for item in taken)
     if limit > 0 and max_bytes > 0:
         new = log.after(db, topic, cursor, limit=limit, max_bytes=max_bytes)
         if new:
-            insert = """
-            INSERT INTO pending (grp, seq, due, taken, owner, fence, redeliveries)
-            SELECT ?, seq, ?, ?, ?, ?, 0 FROM messages WHERE topic = ? AND seq > ? AND seq <= ?
-            """
             last = new[-1].seq
-            values = (group.id, now + lease, now, owner, fence, topic, cursor, last)
-            db.execute(insert, values)
-            db.execute("UPDATE groups SET cursor = ? WHERE id = ?", (last, group.id))
+            _insert_new(db, group, (now + lease, now, owner, fence, topic, cursor, last))
             taken += [Taken(message, Token(message.seq, fence), 0, False) for message in new]
     return taken
+
+
+def _insert_new(
+    db: sqlite3.Connection, group: Group, values: tuple[float, float, str, int, int, int, int]
+) -> None:
+    """Insert the new messages of `take`, and move the cursor to the last one."""
+    insert = """
+    INSERT INTO pending (grp, seq, due, taken, owner, fence, redeliveries)
+    SELECT ?, seq, ?, ?, ?, ?, 0 FROM messages WHERE topic = ? AND seq > ? AND seq <= ?
+    """
+    db.execute(insert, (group.id, *values))
+    db.execute("UPDATE groups SET cursor = ? WHERE id = ?", (values[-1], group.id))
 
 
 def _due(
     db: sqlite3.Connection, group: Group, *, fence: int, now: float, limit: int, max_bytes: int
 ) -> list[Taken]:
-    """Return what is due, longest first.
+    """Return the messages that are due, in the order of their due times.
 
-    A lease ends by the file's clock. A wait may end by the wall clock as well, which may have been
-    wrong when the file's was set.
+    Leases expire by the file's clock. A delay may also end by the wall clock, in case that was
+    wrong when the file's clock was set.
     """
     query = f"""
     SELECT pending.seq, redeliveries + (owner IS NULL), owner, {log.COLUMNS}
@@ -173,7 +147,7 @@ def _due(
     WHERE grp = ? AND due <= ? AND (owner IS NULL OR due <= ?)
     ORDER BY due, pending.seq LIMIT ?
     """  # noqa: S608
-    values = (group.id, now + clock.skew(now), now, limit)
+    values = (group.id, now + clock_skew(now), now, limit)
     taken: list[Taken] = []
     deleted: list[tuple[int, int]] = []
     for seq, redeliveries, owner, found, *columns in db.execute(query, values):
@@ -185,20 +159,20 @@ def _due(
         max_bytes -= len(message.body)
         if max_bytes <= 0:
             break
-    if deleted:  # by another program: nothing is left to deliver
+    if deleted:  # by another program
         db.executemany("DELETE FROM pending WHERE grp = ? AND seq = ?", deleted)
     return taken
 
 
 def settle(db: sqlite3.Connection, group: Group, tokens: Iterable[Token]) -> int:
-    """Forget what `tokens` stand for: it is done. Return how many were still good."""
+    """Delete the rows of `tokens`, which are settled. Return how many were not stale."""
     delete = "DELETE FROM pending WHERE grp = ? AND seq BETWEEN ? AND ? AND fence = ?"
     rows = [(group.id, *run) for run in _runs(tokens)]
     return db.executemany(delete, rows).rowcount
 
 
 def _runs(tokens: Iterable[Token]) -> Iterator[tuple[int, int, int]]:
-    """Yield first, last and fence of each run of consecutive `seq`s that have one fence."""
+    """Yield first, last and fence of each run of consecutive `seq`s with one fence."""
     first = last = fence = -1
     for seq, shown in sorted(set(tokens)):
         if seq == last + 1 and shown == fence:
@@ -211,17 +185,12 @@ def _runs(tokens: Iterable[Token]) -> Iterator[tuple[int, int, int]]:
         yield first, last, fence
 
 
-def bury(db: sqlite3.Connection, group: Group, letters: Iterable[tuple[Token, log.Entry]]) -> None:
-    """Settle each, and store its letter. A stale token leaves no letter: another member decides."""
-    good = [letter for token, letter in letters if settle(db, group, (token,))]
-    for outcome in log.append(db, good):
-        if isinstance(outcome, BaseException):
-            raise outcome
+def return_to_group(db: sqlite3.Connection, group: Group, returns: Sequence[Return]) -> None:
+    """Let any member take these messages again, each after its delay.
 
-
-def give_back(db: sqlite3.Connection, group: Group, returns: Sequence[Return]) -> None:
-    """Let others take these: each after its delay; without one at once, and before all others."""
-    now = clock.now(db)
+    Those without a delay may be taken at once, before all other messages.
+    """
+    now = file_time(db)
     update = """
     UPDATE pending SET due = ?, owner = NULL, fence = 0, redeliveries = ?
     WHERE grp = ? AND seq = ? AND fence = ?
@@ -234,21 +203,21 @@ def give_back(db: sqlite3.Connection, group: Group, returns: Sequence[Return]) -
 
 
 def begin(db: sqlite3.Connection, group: Group, starts: Sequence[Start]) -> None:
-    """Note that the handlers of these begin."""
+    """Count the started handlers of these messages."""
     update = "UPDATE pending SET redeliveries = ? WHERE grp = ? AND seq = ? AND fence = ?"
     values = [(number, group.id, seq, fence) for (seq, fence), number in starts]
     db.executemany(update, values)
 
 
 def extend(db: sqlite3.Connection, group: Group, tokens: Iterable[Token], *, lease: float) -> None:
-    """Begin the lease of each anew."""
-    due = clock.now(db) + lease
+    """Renew the lease of each."""
+    due = file_time(db) + lease
     update = "UPDATE pending SET due = ? WHERE grp = ? AND seq = ? AND fence = ?"
     db.executemany(update, [(due, group.id, seq, fence) for seq, fence in tokens])
 
 
-def leave(db: sqlite3.Connection, group: Group, owner: str) -> None:
-    """Give back all that `owner` has."""
+def return_all(db: sqlite3.Connection, group: Group, owner: str) -> None:
+    """Return all messages of `owner` to the group, uncounted."""
     update = """
     UPDATE pending SET due = 0, owner = NULL, fence = 0, redeliveries = redeliveries - 1
     WHERE grp = ? AND owner = ?

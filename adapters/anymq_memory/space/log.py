@@ -1,4 +1,4 @@
-"""`Log`: one topic, its records in order and those that wait for their time."""
+"""`TopicLog`: one topic, its records in order, its delayed records and its groups."""
 
 from __future__ import annotations
 
@@ -6,33 +6,24 @@ import asyncio
 import heapq
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 
 from anymq.driver import Clock, ConfigurationError, Outcome, Record, Start, TopicSpec, partition_of
 
+from ..messages import StoredRecord
 from .group import Group
 
-_DIGITS = 18
+_MOST_DIGITS = 18
+"""Digits of a position: so that every position fits into 64 bits."""
 
 
-@dataclass(slots=True)
-class Stored:
-    """A record in its topic's log. `time` never goes back from one to the next."""
-
-    sequence: int
-    record: Record
-    time: float
-    partition: int
-
-
-class Log:
+class TopicLog:
     """One topic: records with sequence numbers that are never used twice, groups, and readers.
 
-    Every look at `records` first lets in the delayed ones that are due and drops what is over the
-    retention and behind every group. A read waits no longer than `soonest`: nobody announces what
-    falls due.
+    Each access to `records` first stores the delayed records that are due, and deletes records
+    that exceed the retention and are behind the cursors of all groups. No timer runs: a reader
+    waits no longer than `bounded_wait`, so it sees a delayed record when it is due.
     """
 
     def __init__(self, clock: Clock, partitions: int = 1) -> None:
@@ -40,36 +31,36 @@ class Log:
         self.retention: float | None = None
         self.retention_bytes: int | None = None
         self.last = 0
-        """The sequence of the youngest record there ever was."""
+        """The sequence of the youngest record, retained or deleted."""
         self.bytes = 0
         self.deleted = False
         self.groups: dict[str, Group] = {}
         self.readers: set[asyncio.Event] = set()
         self._clock = clock
-        self._records: list[Stored] = []
-        self._lanes = [self._records] if partitions == 1 else [[] for _ in range(partitions)]
+        self._records: list[StoredRecord] = []
+        self._by_partition = [self._records] if partitions == 1 else [[] for _ in range(partitions)]
         self._delayed: list[tuple[float, int, Record]] = []
         self._serial = count()
-        self._turn = -1
+        self._round_robin = -1
 
     @property
-    def records(self) -> list[Stored]:
-        """What the topic holds now, oldest first."""
+    def records(self) -> list[StoredRecord]:
+        """The retained records, oldest first."""
         self._refresh(self._clock.now())
         return self._records
 
     @property
     def first(self) -> int:
-        """The sequence of the oldest record, or the next one to be given."""
+        """The sequence of the oldest retained record; the next sequence if there is none."""
         return self.last - len(self._records) + 1
 
     @property
     def delayed(self) -> int:
-        """How many records wait for their time."""
+        """The number of delayed records that are not due."""
         self._refresh(self._clock.now())
         return len(self._delayed)
 
-    def soonest(self, wait: float, due: float | None = None) -> float:
+    def bounded_wait(self, wait: float, due: float | None = None) -> float:
         """Return `wait` seconds, or less: until `due` (monotonic), or the next delayed record."""
         if self._delayed:
             wait = min(wait, self._delayed[0][0] - self._clock.now())
@@ -77,8 +68,11 @@ class Log:
             wait = min(wait, due - self._clock.monotonic())
         return max(0.0, wait)
 
-    def settings(self, topic: TopicSpec) -> None:
-        """Take over what `topic` says; raises `ConfigurationError` for other partitions."""
+    def configure(self, topic: TopicSpec) -> None:
+        """Apply the retention of `topic`.
+
+        Raises `ConfigurationError` for another number of partitions.
+        """
         if topic.partitions not in (None, self.partitions):
             raise ConfigurationError(
                 f"the topic {topic.name} has {self.partitions} partitions, not {topic.partitions}"
@@ -88,8 +82,8 @@ class Log:
         if topic.retention_bytes is not None:
             self.retention_bytes = topic.retention_bytes
 
-    def extend(self, records: Iterable[Record]) -> list[Outcome]:
-        """Store `records` and return their positions."""
+    def append(self, records: Iterable[Record]) -> list[Outcome]:
+        """Store `records` and return their positions; None for those that are delayed."""
         now = self._clock.now()
         self._refresh(now)
         outcomes: list[Outcome] = []
@@ -102,7 +96,7 @@ class Log:
         self.wake()
         return outcomes
 
-    def behind(self, start: Start) -> int:
+    def sequence_before(self, start: Start) -> int:
         """Return the sequence of the last record before `start`."""
         records = self.records
         before = self.first - 1
@@ -111,52 +105,54 @@ class Log:
         if start == "latest":
             return self.last
         if isinstance(start, datetime):
-            if start.tzinfo is None:
-                raise ConfigurationError(f"start {start!r} has no time zone")
             return before + bisect_left(records, start.timestamp(), key=lambda item: item.time)
-        if not (start.isascii() and start.isdecimal() and len(start) <= _DIGITS):
+        if not (start.isascii() and start.isdecimal() and len(start) <= _MOST_DIGITS):
             raise ConfigurationError(f"{start!r} is not a position: expected a number")
         return min(max(int(start) - 1, before), self.last)
 
-    def after(self, sequence: int, limit: int) -> list[Stored]:
+    def cursor_at(self, start: Start) -> int:
+        """Return the `Group.cursor` of a group that starts at `start`."""
+        return max(0, self.sequence_before(start) - self.first + 1)
+
+    def after(self, sequence: int, limit: int) -> list[StoredRecord]:
         """Return up to `limit` records that follow `sequence`."""
         records = self.records
         index = max(0, sequence - self.first + 1)
         return records[index : index + limit]
 
-    def lane(self, partition: int) -> list[Stored]:
-        """Return the records of `partition`, oldest first."""
+    def partition(self, number: int) -> list[StoredRecord]:
+        """Return the retained records of one partition, oldest first."""
         self._refresh(self._clock.now())
-        return self._lanes[partition]
+        return self._by_partition[number]
 
-    def lane_after(self, partition: int, sequence: int, limit: int) -> list[Stored]:
-        """Return up to `limit` records of `partition` that follow `sequence`."""
-        lane = self.lane(partition)
-        index = bisect_right(lane, sequence, key=lambda item: item.sequence)
-        return lane[index : index + limit]
+    def partition_after(self, number: int, sequence: int, limit: int) -> list[StoredRecord]:
+        """Return up to `limit` records of one partition that follow `sequence`."""
+        records = self.partition(number)
+        index = bisect_right(records, sequence, key=lambda item: item.sequence)
+        return records[index : index + limit]
 
     def settled(self, cursors: Mapping[int, int]) -> int:
-        """Return how many of the oldest records lie behind the `cursors` of their partitions."""
-        nexts = [self.lane_after(number, cursor, 1) for number, cursor in cursors.items()]
-        first = min((found[0].sequence for found in nexts if found), default=self.last + 1)
+        """Return how many of the oldest records are not after the `cursors` of their partitions."""
+        following = [self.partition_after(number, cursor, 1) for number, cursor in cursors.items()]
+        first = min((found[0].sequence for found in following if found), default=self.last + 1)
         return first - self.first
 
     def wake(self) -> None:
-        """Tell everybody who waits to look again."""
+        """Wake all waiting members and readers."""
         for group in self.groups.values():
             group.wake()
         for event in self.readers:
             event.set()
 
     def purge(self) -> None:
-        """Drop all records, delayed ones too, and what the groups have out of them."""
-        self._drop(len(self._records))
+        """Delete all records, delayed and pending ones included."""
+        self._delete_oldest(len(self._records))
         self._delayed.clear()
         for group in self.groups.values():
-            group.forget()
+            group.discard_pending()
 
     def delete(self) -> None:
-        """Say goodbye to all who read."""
+        """Mark the topic and its groups as deleted, delete all records, and wake all readers."""
         self.deleted = True
         self.purge()
         for group in self.groups.values():
@@ -169,7 +165,7 @@ class Log:
             self._store(record, due)
             self.wake()
         if self.retention is not None or self.retention_bytes is not None:
-            self._trim(now)
+            self._apply_retention(now)
 
     def _store(self, record: Record, now: float) -> int:
         self.last = sequence = self.last + 1
@@ -177,41 +173,44 @@ class Log:
         if records and records[-1].time > now:
             now = records[-1].time
         if self.partitions == 1:
-            records.append(Stored(sequence, record, now, 0))
+            records.append(StoredRecord(sequence, record, now, 0))
         else:
-            partition = self._partition(record.key)
-            stored = Stored(sequence, record, now, partition)
+            partition = self._partition_for(record.key)
+            stored = StoredRecord(sequence, record, now, partition)
             records.append(stored)
-            self._lanes[partition].append(stored)
+            self._by_partition[partition].append(stored)
         self.bytes += len(record.body)
         return sequence
 
-    def _partition(self, key: str | None) -> int:
+    def _partition_for(self, key: str | None) -> int:
         if key is not None:
             return partition_of(key, self.partitions)
-        self._turn = (self._turn + 1) % self.partitions
-        return self._turn
+        self._round_robin = (self._round_robin + 1) % self.partitions
+        return self._round_robin
 
-    def _trim(self, now: float) -> None:
+    def _apply_retention(self, now: float) -> None:
         oldest = -float("inf") if self.retention is None else now - self.retention
         excess = 0 if self.retention_bytes is None else self.bytes - self.retention_bytes
-        drop, done = 0, self._done()
-        while drop < done and (excess > 0 or self._records[drop].time < oldest):
-            excess -= len(self._records[drop].record.body)
-            drop += 1
-        if drop:
-            self._drop(drop)
+        number, delivered = 0, self._delivered_to_all()
+        while number < delivered and (excess > 0 or self._records[number].time < oldest):
+            excess -= len(self._records[number].record.body)
+            number += 1
+        if number:
+            self._delete_oldest(number)
 
-    def _done(self) -> int:
-        """Return how many of the oldest records no group needs: what is out, it holds itself."""
+    def _delivered_to_all(self) -> int:
+        """Return how many of the oldest records no group needs from the log.
+
+        Pending deliveries keep their records themselves.
+        """
         return min((group.cursor for group in self.groups.values()), default=len(self._records))
 
-    def _drop(self, number: int) -> None:
+    def _delete_oldest(self, number: int) -> None:
         for stored in self._records[:number]:
             self.bytes -= len(stored.record.body)
         del self._records[:number]
         first = self.first
-        for lane in self._lanes if self.partitions > 1 else ():
-            del lane[: bisect_left(lane, first, key=lambda item: item.sequence)]
+        for records in self._by_partition if self.partitions > 1 else ():
+            del records[: bisect_left(records, first, key=lambda item: item.sequence)]
         for group in self.groups.values():
             group.cursor = max(0, group.cursor - number)

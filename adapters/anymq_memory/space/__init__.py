@@ -1,19 +1,20 @@
-"""The state that brokers of one name share: topics by native name."""
+"""`Space`: the topics that all brokers of one URL share."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from .topic import Log
+from .log import TopicLog
 
 
 class Space:
-    """The topics of one name; lives while a broker uses it."""
+    """The topics of one name. It exists as long as a broker uses it."""
 
     _shared: ClassVar[dict[str, Space]] = {}
 
     def __init__(self) -> None:
-        self.logs: dict[str, Log] = {}
+        self.logs: dict[str, TopicLog] = {}
+        """Topics by native name."""
         self._users = 0
         self._name = ""
 
@@ -26,7 +27,7 @@ class Space:
         return space
 
     def leave(self) -> None:
-        """One broker less; the last one takes a named space with it."""
+        """Count one broker less. A named space without brokers is forgotten."""
         self._users -= 1
         if self._users == 0 and self._name:
             self._shared.pop(self._name, None)

@@ -1,4 +1,4 @@
-"""`MemoryLog`: a topic as an ordered group reads it."""
+"""`MemoryPartitions`: one topic as an ordered group reads it."""
 
 from __future__ import annotations
 
@@ -7,53 +7,53 @@ from collections.abc import Mapping, Sequence
 
 from anymq.driver import Cell, Clock, PartitionedLog, Received, SourceLost, Start, ordered
 
-from .group import Group
-from .source import received
-from .topic import Log, Stored
+from .messages import StoredRecord, received
+from .space.group import Group
+from .space.log import TopicLog
 
 
-class MemoryLog(PartitionedLog):
-    """Places are sequence numbers as text; they count through all partitions."""
+class MemoryPartitions(PartitionedLog):
+    """The partitions of one topic. A place is a sequence number, which counts all partitions."""
 
-    def __init__(self, log: Log, group: Group, clock: Clock, *, member: str = "") -> None:
-        """Let `member` count as a member of `group` until the end; without one, just look."""
+    def __init__(self, log: TopicLog, group: Group, clock: Clock, *, member: str = "") -> None:
+        """Register `member` in `group` until `aclose`; for inspection, leave it empty."""
         self.partitions = log.partitions
         self._log = log
         self._group = group
         self._clock = clock
         self._member = member
-        self._turn = 0
-        self._event = asyncio.Event()
+        self._reads = 0
+        self._changed = asyncio.Event()
         if member:
-            group.members[member] = self._event
+            group.members[member] = self._changed
 
     async def place(self, partition: int, start: Start) -> str:
-        self._check()
-        return str(self._log.behind(start))
+        self._check_exists()
+        return str(self._log.sequence_before(start))
 
     async def read(self, behind: Mapping[int, str], limit: int, wait: float) -> Sequence[Received]:
         clock = self._clock
         until = clock.monotonic() + wait
         while True:
-            self._check()
-            taken = self._next(behind, limit)
+            self._check_exists()
+            found = self._next(behind, limit)
             left = until - clock.monotonic()
-            if taken or limit == 0 or left <= 0:
-                return [received(stored) for stored in taken]
-            self._event.clear()
-            await clock.wait(self._event, self._log.soonest(left))
+            if found or limit == 0 or left <= 0:
+                return [received(stored) for stored in found]
+            self._changed.clear()
+            await clock.wait(self._changed, self._log.bounded_wait(left))
 
-    def _next(self, behind: Mapping[int, str], limit: int) -> list[Stored]:
-        """Read the partitions in turn, each time beginning with another one."""
-        self._turn += 1
+    def _next(self, behind: Mapping[int, str], limit: int) -> list[StoredRecord]:
+        """Read the partitions in turn, starting each time with another one."""
+        self._reads += 1
         numbers = sorted(behind)
-        first = self._turn % len(numbers) if numbers else 0
-        taken: list[Stored] = []
+        first = self._reads % len(numbers) if numbers else 0
+        found: list[StoredRecord] = []
         for number in numbers[first:] + numbers[:first]:
-            if len(taken) >= limit:
+            if len(found) >= limit:
                 break
-            taken += self._log.lane_after(number, int(behind[number]), limit - len(taken))
-        return taken
+            found += self._log.partition_after(number, int(behind[number]), limit - len(found))
+        return found
 
     async def load(self) -> Mapping[int, Cell]:
         return dict(self._group.cells)
@@ -75,7 +75,7 @@ class MemoryLog(PartitionedLog):
         self._group.cells[number] = Cell(cell.value, cell.revision + 1)
         return cell.revision + 1
 
-    def _check(self) -> None:
+    def _check_exists(self) -> None:
         if self._group.deleted:
             raise SourceLost(f"the group {self._group.name} was deleted")
 
