@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from anymq.driver import Reader, Received
 
-from .reader import StreamReader
+from .jetstream.log import StreamReader
 
 
 class BroadcastSource(Reader):

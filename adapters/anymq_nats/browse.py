@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, Sequence
 
 from anymq.driver import Received, Start
 
-from .link import Link
-from .places import first_sequence, last_sequence
-from .reader import StreamReader
+from .connection import Link
+from .jetstream.log import StreamReader
+from .positions import first_sequence, last_sequence
 from .topology import Stream
 
 _BATCH = 500

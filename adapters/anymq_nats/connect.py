@@ -13,7 +13,7 @@ import nats.errors
 
 from anymq.driver import URL, ConfigurationError, MissingDependency
 
-from .client import GuardedClient
+from .client.internals import GuardedClient
 from .errors import NotPermitted
 from .options import NatsOptions, encrypted, tls_context
 

@@ -34,24 +34,24 @@ from anymq.driver import (
 )
 
 from . import operate
+from .admin import describe_group, describe_topic
 from .broadcast import BroadcastSource
 from .browse import browse
 from .capabilities import CAPABILITIES
-from .client import CLIENT_PARTS
+from .client.internals import CLIENT_PARTS
 from .connect import Target
-from .describe import describe_group, describe_topic
+from .connection import Link
 from .errors import ERRORS
 from .gaps import tell_gap
 from .groups import make_consumer, make_marker
-from .link import Link
+from .jetstream.log import StreamReader
+from .jetstream.presence import Presence
+from .jetstream.schema import check_subject
 from .listing import consumers, group_name, topic_names
-from .log import StreamLog
-from .members import Presence
-from .names import check_subject
 from .options import NatsOptions
-from .places import first_sequence
+from .ordered import StreamLog
+from .positions import first_sequence
 from .publisher import Publisher
-from .reader import StreamReader
 from .routes import Routes
 from .source import GroupSource
 from .starts import Starts

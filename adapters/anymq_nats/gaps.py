@@ -7,8 +7,8 @@ import nats.js.errors
 
 from anymq.driver import logger
 
+from .connection import Link
 from .groups import Consumer
-from .link import Link
 
 _log = logger("anymq.nats")
 

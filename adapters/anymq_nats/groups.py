@@ -9,10 +9,10 @@ import nats.js.errors
 
 from anymq.driver import ConfigurationError, SubscribeSpec
 
-from .link import Link
-from .members import members
-from .names import consumer_name, private_subject
-from .places import first_sequence, starting
+from .connection import Link
+from .jetstream.presence import members
+from .jetstream.schema import consumer_name, private_subject
+from .positions import first_sequence, starting
 from .topology import MARK, NANO, Config, Stream
 
 ORDERED = "anymq-ordered"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from .connection import Link
 from .groups import GROUP, subjects_of
-from .link import Link
-from .names import decode, is_reserved
+from .jetstream.schema import decode, is_reserved
 from .topology import MARK, Config, Stream
 
 

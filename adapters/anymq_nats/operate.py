@@ -6,11 +6,10 @@ import nats.js.errors
 
 from anymq.driver import Start, StateError
 
+from .connection import Link
 from .groups import save
-from .link import Link
-from .listing import consumers
-from .members import members
-from .names import (
+from .jetstream.presence import members
+from .jetstream.schema import (
     cell_subject,
     cells_stream,
     consumer_name,
@@ -19,7 +18,8 @@ from .names import (
     private_pattern,
     private_subject,
 )
-from .places import first_sequence, starting
+from .listing import consumers
+from .positions import first_sequence, starting
 from .topology import Config, Stream, purge
 
 _STARTS = ("deliver_policy", "opt_start_seq", "opt_start_time")

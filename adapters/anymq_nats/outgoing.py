@@ -13,8 +13,8 @@ from anymq.driver import (
     is_control_header,
 )
 
-from .received import Delivered
-from .wire import MESSAGE_ID, header_block, header_lines
+from .client.protocol import MESSAGE_ID, header_block, header_lines
+from .messages import Delivered
 
 
 class Outgoing:

@@ -12,11 +12,11 @@ import nats.js.errors
 
 from anymq.driver import CONTROL, Duplicate, Outcome
 
-from .client import GuardedClient
+from .client.internals import GuardedClient
+from .client.protocol import status
+from .connection import Link, Listener, Watcher
 from .errors import NoPubAck, NotServed, TooLarge, api_error
-from .link import Link, Listener, Watcher
 from .outgoing import Outgoing, block_of
-from .wire import status
 
 _SEQUENCE = re.compile(rb'"seq":\s*(\d+)')
 # Bytes that are gathered before they are written: the server begins while the rest is encoded.

@@ -8,11 +8,11 @@ import nats.js.errors
 
 from anymq.driver import Record, TopicSpec, UnsupportedOperation, partition_of
 
+from .connection import Link
+from .delays import compare_clocks, scheduled
 from .errors import NotPermitted
-from .link import Link
-from .names import EVERYONE, partition_subject
+from .jetstream.schema import EVERYONE, partition_subject
 from .outgoing import Outgoing
-from .schedule import compare_clocks, scheduled
 from .topology import Stream, find_stream
 
 

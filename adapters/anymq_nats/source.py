@@ -19,15 +19,15 @@ from anymq.driver import (
     attempt_of,
 )
 
-from . import wire
+from .client import protocol as wire
+from .connection import Link
+from .delays import compare_clocks, scheduled
 from .groups import Consumer
-from .link import Link
-from .members import Presence
+from .jetstream.pending import Pull
+from .jetstream.presence import Presence
+from .messages import Delivered
 from .outgoing import Outgoing
 from .publisher import Publisher
-from .pull import Pull
-from .received import Delivered
-from .schedule import compare_clocks, scheduled
 from .starts import Starts
 
 _CLOSING = 1.0

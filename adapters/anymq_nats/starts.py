@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 import nats.errors
 import nats.js.errors
 
+from .connection import Link
 from .groups import Consumer
-from .link import Link
-from .names import cell_subject, cells_stream
+from .jetstream.schema import cell_subject, cells_stream
 from .outgoing import Outgoing
 from .publisher import Publisher
 from .topology import purge

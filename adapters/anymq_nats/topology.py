@@ -10,8 +10,8 @@ import nats.js.errors
 
 from anymq.driver import ConfigurationError, TopicSpec
 
-from .link import Link
-from .names import (
+from .connection import Link
+from .jetstream.schema import (
     cell_subject,
     cells_stream,
     check_subject,

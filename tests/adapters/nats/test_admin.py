@@ -12,7 +12,7 @@ import pytest
 from anymq.driver import Received, SourceLost, Start, partition_of
 from anymq.errors import ConfigurationError, StateError
 from anymq_nats import NatsDriver
-from anymq_nats.names import cells_stream, encode
+from anymq_nats.jetstream.schema import cells_stream, encode
 from tests.adapters.nats.support import Bench, stored
 from tests.adapters.support import attempt, bodies, nothing, take
 

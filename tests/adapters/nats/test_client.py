@@ -18,10 +18,11 @@ from nats.protocol.parser import Parser
 from anymq.driver import REAL, Record, TopicSpec
 from anymq.errors import AccessDenied, translate
 from anymq.url import URL
-from anymq_nats import NatsDriver, NatsOptions, link
-from anymq_nats.client import GuardedClient
+from anymq_nats import NatsDriver, NatsOptions
+from anymq_nats import connection as link
+from anymq_nats.client.internals import GuardedClient
+from anymq_nats.client.parser import SinkParser
 from anymq_nats.errors import NotPermitted
-from anymq_nats.parser import SinkParser
 from tests.adapters.nats.support import FakeServer
 from tests.adapters.support import eventually
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from anymq import DeadLetters, Delivery
-from anymq_nats import wire
-from anymq_nats.received import Delivered
+from anymq_nats.client import protocol as wire
+from anymq_nats.messages import Delivered
 from tests.adapters.nats.support import Bench
 from tests.adapters.support import over_every_hop
 

@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 
 from anymq.driver import SourceLost
 from anymq_nats import NatsDriver
-from anymq_nats.names import encode
+from anymq_nats.jetstream.schema import encode
 from tests.adapters.nats.support import Bench, stored
 from tests.adapters.support import bodies, eventually, nothing, take
 

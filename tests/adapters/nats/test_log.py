@@ -14,7 +14,7 @@ from anymq.driver import Received, partition_of
 from anymq.driver.ordered.log import Cell
 from anymq_nats import NatsDriver
 from anymq_nats.groups import make_marker
-from anymq_nats.log import StreamLog
+from anymq_nats.ordered import StreamLog
 from anymq_nats.topology import find_stream, make_cells
 from tests.adapters.nats.support import Bench, Proxy, stored
 from tests.adapters.support import bodies, eventually

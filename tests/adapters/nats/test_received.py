@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from anymq_nats.link import Link
+from anymq_nats.connection import Link
+from anymq_nats.messages import Delivered, Headers
 from anymq_nats.outgoing import Outgoing, block_of
-from anymq_nats.received import Delivered, Headers
 
 _REPLY = b"$JS.ACK.orders.billing.3.42.57.1763720000500000000.9"
 

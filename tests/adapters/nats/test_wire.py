@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anymq.driver import SharedHeaders
-from anymq_nats import wire
+from anymq_nats.client import protocol as wire
 from anymq_nats.outgoing import Outgoing, block_of
 
 _TOKEN = string.ascii_letters + string.digits + "!#$&'*+.^_`|~-"

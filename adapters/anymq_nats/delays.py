@@ -7,8 +7,8 @@ from time import monotonic
 
 from anymq.driver import Record
 
-from .link import Link
-from .names import later_subject
+from .connection import Link
+from .jetstream.schema import later_subject
 from .outgoing import Outgoing
 from .topology import Stream
 

@@ -8,10 +8,10 @@ from nats.aio.msg import Msg
 
 from anymq.driver import CONTROL, LazyHeaders, Received
 
-from .wire import Place, parse_headers, place
+from .client.protocol import Place, parse_headers, place
 
 if TYPE_CHECKING:
-    from .link import Link
+    from .connection import Link
 
 _CONTROL_LINE = b"\n" + CONTROL.encode()
 

@@ -8,13 +8,13 @@ from time import monotonic
 
 from anymq.driver import Cell, PartitionedLog, Received, Start
 
-from .cells import Cells
+from .connection import Link, woken
 from .groups import Marker
-from .link import Link, woken
-from .members import Presence
-from .places import first_sequence
+from .jetstream.lease_store import Cells
+from .jetstream.log import StreamReader
+from .jetstream.presence import Presence
+from .positions import first_sequence
 from .publisher import Publisher
-from .reader import StreamReader
 
 # The least that is asked for of each partition, however many share the credit.
 _LEAST = 50

@@ -11,12 +11,12 @@ import nats.js.errors
 
 from anymq.driver import Cell, Outcome
 
-from .groups import Marker
-from .link import Link
-from .names import cell_subject, cells_stream
-from .outgoing import Outgoing
-from .publisher import Publisher
-from .wire import MESSAGE_ID, parse_headers
+from ..client.protocol import MESSAGE_ID, parse_headers
+from ..connection import Link
+from ..groups import Marker
+from ..outgoing import Outgoing
+from ..publisher import Publisher
+from .schema import cell_subject, cells_stream
 
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _CHANGED = (10071, 10164)

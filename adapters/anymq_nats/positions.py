@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from anymq.driver import ConfigurationError, Start
 
-from .link import Link
+from .connection import Link
 from .topology import NANO, Config
 
 # Seconds after which the server forgets a consumer that was only made to be looked at.

@@ -13,9 +13,9 @@ import nats.js.errors
 
 from anymq.driver import SourceLost
 
-from .link import Link, Listener, Watcher, woken
-from .received import Delivered
-from .wire import status
+from ..client.protocol import status
+from ..connection import Link, Listener, Watcher, woken
+from ..messages import Delivered
 
 # A request that was under way when a server died is answered by nobody (nats-py #504), and a
 # message may be given to it until the end: so requests are short.

@@ -15,10 +15,10 @@ import nats.errors
 
 from anymq.driver import logger, supervise
 
-from .client import GuardedClient
+from .client.internals import GuardedClient
+from .client.parser import Sink
 from .connect import Events, Target, close, connect
 from .errors import NotPermitted, api_error
-from .parser import Sink
 
 _log = logger("anymq.nats")
 _DENIED = re.compile(

@@ -8,9 +8,9 @@ import socket
 from dataclasses import dataclass
 from time import monotonic
 
-from .link import Link, Listener, woken
-from .names import member_subject
-from .wire import status
+from ..client.protocol import status
+from ..connection import Link, Listener, woken
+from .schema import member_subject
 
 # Seconds for the first answer, and for more after each.
 _FIRST = 1.0

@@ -21,21 +21,21 @@ from anymq.driver import (
     ordered,
 )
 
+from .client.protocol import parse_headers
+from .connection import Link
 from .groups import Marker, is_ordered, subjects_of
-from .link import Link
-from .log import StreamLog
-from .members import members
-from .names import (
+from .jetstream.log import StreamReader
+from .jetstream.presence import members
+from .jetstream.schema import (
     EVERYONE,
     consumer_name,
     is_copy,
     later_pattern,
 )
-from .places import count
+from .ordered import StreamLog
+from .positions import count
 from .publisher import Publisher
-from .reader import StreamReader
 from .topology import NANO, Config, Stream, stream_config
-from .wire import parse_headers
 
 _WAIT = 2.0
 

@@ -11,10 +11,10 @@ import nats.js.errors
 
 from anymq.driver import SourceLost
 
-from .link import Link, Watcher
-from .places import starting
-from .pull import Pull
-from .received import Delivered
+from ..connection import Link, Watcher
+from ..messages import Delivered
+from ..positions import starting
+from .pending import Pull
 
 # Seconds after which the server forgets a reader that asks for nothing.
 _FORGOTTEN = 60.0

@@ -1,0 +1,1 @@
+"""The clients: nats-py with its private parts, and without."""
