@@ -1,4 +1,4 @@
-"""Messages that wait for their time: the server puts them on their subject when it has come."""
+"""Delayed messages: scheduled messages, which the server publishes to their subject when due."""
 
 from __future__ import annotations
 
@@ -7,37 +7,36 @@ from time import monotonic
 
 from anymq.driver import Record
 
-from .connection import Link
+from .connection import Connection
 from .jetstream.schema import later_subject
-from .outgoing import Outgoing
+from .messages import Publication
 from .topology import Stream
 
-# Seconds after which the server's clock is compared with ours again.
-_COMPARE = 600.0
+_COMPARE_SECONDS = 600.0
 
 
-async def compare_clocks(link: Link, stream: Stream) -> None:
-    """Make sure that `link.ahead` is known and not old."""
-    if link.compared + _COMPARE < monotonic():
-        await link.api(f"STREAM.INFO.{stream.name}")
+async def compare_clocks(connection: Connection, stream: Stream) -> None:
+    """Compare the server's clock with ours, unless that was done in the last 600 s."""
+    if connection.clock_compared + _COMPARE_SECONDS < monotonic():
+        await connection.api(f"STREAM.INFO.{stream.name}")
 
 
 def scheduled(
-    link: Link, stream: Stream, record: Record, due: float, *, owner: str, target: str
-) -> Outgoing:
-    """Return what makes the server publish `record` to `target` at `due`, by our clock.
+    connection: Connection, stream: Stream, record: Record, due: float, *, owner: str, target: str
+) -> Publication:
+    """Return the message that makes the server publish `record` to `target` at `due`, by our clock.
 
-    `owner` is the consumer that it is for, or `names.EVERYONE`. Call `compare_clocks` before.
+    `owner` is the consumer that it is for, or `EVERYONE`. Call `compare_clocks` before.
     """
-    at = datetime.fromtimestamp(due + link.ahead, UTC)
+    at = datetime.fromtimestamp(due + connection.clock_offset, UTC)
     extra = {
         "Nats-Schedule": f"@at {at:%Y-%m-%dT%H:%M:%S.%fZ}",
         "Nats-Schedule-Target": stream.when_due(target),
-        # Otherwise the stream's max_age could delete it before its time.
+        # Otherwise the stream's max_age could delete it before it is due.
         "Nats-TTL": "never",
     }
     subject = later_subject(stream.subject, owner, record.unique)
-    return Outgoing(
+    return Publication(
         subject,
         record.unique,
         record.body,

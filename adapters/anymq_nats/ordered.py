@@ -1,58 +1,97 @@
-"""A topic as an ordered group reads it: a reader a partition, and a cell a partition."""
+"""Ordered groups: `StreamLog`, a topic as `LeasedSource` reads it, and its opening."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from time import monotonic
 
-from anymq.driver import Cell, PartitionedLog, Received, Start
+from anymq.driver import (
+    Cell,
+    Clock,
+    LeasedSource,
+    Listener,
+    PartitionedLog,
+    Received,
+    Start,
+    SubscribeSpec,
+)
 
-from .connection import Link, woken
-from .groups import Marker
-from .jetstream.lease_store import Cells
+from .connection import Connection, is_set
+from .jetstream.lease_store import LeaseStore
 from .jetstream.log import StreamReader
 from .jetstream.presence import Presence
+from .options import NatsOptions
 from .positions import first_sequence
 from .publisher import Publisher
+from .topology import Marker, Stream, make_cells, make_marker
 
-# The least that is asked for of each partition, however many share the credit.
-_LEAST = 50
+_MIN_SHARE = 50
+"""The fewest messages to request for one partition, however many partitions share the credit."""
+
+
+async def open_ordered(
+    connection: Connection,
+    publisher: Publisher,
+    stream: Stream,
+    spec: SubscribeSpec,
+    *,
+    options: NatsOptions,
+    listener: Listener,
+    clock: Clock,
+) -> LeasedSource:
+    """Join an ordered group."""
+    marker = await make_marker(connection, stream, spec)
+    if spec.create:
+        await make_cells(connection, stream, options)
+    presence = Presence(connection, stream.name, marker.name, spec.member)
+    await presence.open()
+    log = StreamLog(connection, publisher, marker, presence)
+    # The marker has the start position of the group, whichever member creates the cells.
+    start = replace(spec, start=str(marker.first), create=True)
+    source = LeasedSource(log, start, listener, clock)
+    await source.start()
+    return source
 
 
 class StreamLog(PartitionedLog):
-    """Places are stream sequences: one order for all partitions of a topic.
+    """The partitions of one topic. Places are stream sequences, one order for all partitions.
 
-    One wait covers all partitions: their pull requests are open at the same time, and share a
-    bell. A reader that is not where the caller is begins anew there.
+    One wait covers all partitions: their pull requests are pending at the same time and set the
+    same event. A reader that is not at the caller's place is replaced.
     """
 
     def __init__(
-        self, link: Link, publisher: Publisher, marker: Marker, presence: Presence | None = None
+        self,
+        connection: Connection,
+        publisher: Publisher,
+        marker: Marker,
+        presence: Presence | None = None,
     ) -> None:
         self.partitions = marker.stream.partitions
-        self._link = link
+        self._connection = connection
         self._stream = marker.stream
-        self._cells = Cells(link, publisher, marker)
+        self._leases = LeaseStore(connection, publisher, marker)
         self._presence = presence
         self._readers: dict[int, StreamReader] = {}
         self._wake = asyncio.Event()
         self._turn = 0
 
     async def place(self, partition: int, start: Start) -> str:
-        return str(await first_sequence(self._link, self._stream.name, start) - 1)
+        return str(await first_sequence(self._connection, self._stream.name, start) - 1)
 
     async def read(self, behind: Mapping[int, str], limit: int, wait: float) -> Sequence[Received]:
         until = monotonic() + wait
-        await self._link.ready(wait)
-        await self._be_at(behind)
+        await self._connection.ready(wait)
+        await self._place_readers(behind)
         while True:
             self._wake.clear()
-            found = await self._sweep(limit)
+            found = await self._take(limit)
             left = until - monotonic()
             if found or not self._readers or left <= 0:
                 return found
-            await woken(self._wake, left)
+            await is_set(self._wake, left)
 
     async def undelivered(self) -> object:
         readers = list(self._readers.values())
@@ -60,10 +99,10 @@ class StreamLog(PartitionedLog):
         return [each for each in found if each is not None] or None
 
     async def load(self) -> Mapping[int, Cell]:
-        return await self._cells.load()
+        return await self._leases.load()
 
     async def save(self, cells: Mapping[int, Cell]) -> Mapping[int, int | None]:
-        return await self._cells.save(cells)
+        return await self._leases.save(cells)
 
     async def aclose(self) -> None:
         if self._presence is not None:
@@ -72,8 +111,8 @@ class StreamLog(PartitionedLog):
             reader.close()
         self._readers.clear()
 
-    async def _be_at(self, behind: Mapping[int, str]) -> None:
-        """Have readers for these partitions at these places, and no others."""
+    async def _place_readers(self, behind: Mapping[int, str]) -> None:
+        """Keep or open a reader at each of these places, and close all others."""
         for number, reader in list(self._readers.items()):
             if number not in behind or reader.last != int(behind[number]):
                 reader.close()
@@ -83,14 +122,14 @@ class StreamLog(PartitionedLog):
             subject = self._stream.partition(number)
             last = int(behind[number])
             reader = StreamReader(
-                self._link, self._stream.name, [subject], last=last, wake=self._wake
+                self._connection, self._stream.name, [subject], last=last, wake=self._wake
             )
             self._readers[number] = reader
             fresh.append(reader)
         await asyncio.gather(*[reader.open() for reader in fresh])
 
-    async def _sweep(self, limit: int) -> list[Received]:
-        """Take what has come, each time beginning with the next partition."""
+    async def _take(self, limit: int) -> list[Received]:
+        """Return messages that have arrived; each call begins with the next partition."""
         found: list[Received] = []
         numbers = sorted(self._readers)
         self._turn += 1
@@ -98,7 +137,7 @@ class StreamLog(PartitionedLog):
             if len(found) >= limit:
                 break
             number = numbers[(at + self._turn) % len(numbers)]
-            share = max(limit // len(numbers), _LEAST)
+            share = max(limit // len(numbers), _MIN_SHARE)
             taken = await self._readers[number].take(min(share, limit - len(found)), 0.0)
             for record in taken:
                 record.partition = number

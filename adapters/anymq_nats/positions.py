@@ -1,73 +1,69 @@
-"""Where reading begins: stream sequences, the same for all partitions of a topic."""
+"""Positions: stream sequences, one order for all partitions of a topic."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from anymq.driver import ConfigurationError, Start
+from anymq.driver import ConfigurationError, Received, Start
 
-from .connection import Link
-from .topology import NANO, Config
+from .connection import Connection
+from .jetstream.log import READ_MESSAGES, READ_SECONDS, StreamReader, probe, starting
 
-# Seconds after which the server forgets a consumer that was only made to be looked at.
-_PROBE = 5.0
+if TYPE_CHECKING:
+    from .topology import Stream
 
 
-async def first_sequence(link: Link, stream: str, start: Start) -> int:
-    """Return the sequence of the first message that counts for `start`, as of now.
+async def first_sequence(connection: Connection, stream: str, start: Start) -> int:
+    """Return the sequence at which reading from `start` begins, as of now.
 
-    Raises `ConfigurationError` for a text that is no start.
+    Raises `ConfigurationError` for a text that is no start position.
     """
     if isinstance(start, datetime):
-        if start.tzinfo is None:
-            raise ConfigurationError(f"{start!r} has no time zone")
         moment = start.astimezone(UTC).isoformat().replace("+00:00", "Z")
         config = {"deliver_policy": "by_start_time", "opt_start_time": moment}
-        return int((await probe(link, stream, config))["delivered"]["stream_seq"]) + 1
+        return int((await probe(connection, stream, config))["delivered"]["stream_seq"]) + 1
     if start == "earliest":
         return 1
     if start == "latest":
-        return await last_sequence(link, stream) + 1
+        return await last_sequence(connection, stream) + 1
     if not (start.isascii() and start.isdecimal()) or int(start) < 1:
         raise ConfigurationError(
-            f"{start!r} is no place to start: earliest, latest, a datetime or a stream sequence"
+            f"{start!r} is no start position: use earliest, latest, a datetime or a stream sequence"
         )
-    return min(int(start), await last_sequence(link, stream) + 1)
+    return min(int(start), await last_sequence(connection, stream) + 1)
 
 
-async def last_sequence(link: Link, stream: str) -> int:
+async def last_sequence(connection: Connection, stream: str) -> int:
     """Return the newest sequence of the stream."""
-    info = await link.api(f"STREAM.INFO.{stream}")
+    info = await connection.api(f"STREAM.INFO.{stream}")
     return int(info["state"]["last_seq"])
 
 
-def starting(first: int) -> Config:
-    """Return how to tell a new consumer that it begins at sequence `first`."""
-    if first <= 1:
-        return {"deliver_policy": "all"}
-    return {"deliver_policy": "by_start_sequence", "opt_start_seq": first}
-
-
-async def count(link: Link, stream: str, filters: Sequence[str], first: int = 1) -> int:
-    """Return how many messages on the subjects `filters` there are from sequence `first` on."""
+async def count(connection: Connection, stream: str, filters: Sequence[str], first: int = 1) -> int:
+    """Return the number of messages on the subjects `filters` from sequence `first` on."""
     config = {"filter_subjects": list(filters), **starting(first)}
-    return int((await probe(link, stream, config))["num_pending"])
+    return int((await probe(connection, stream, config))["num_pending"])
 
 
-async def probe(link: Link, stream: str, config: Config) -> Config:
-    """Return what the server says of a consumer made like this; it delivers nothing."""
-    name = f"anymq-{uuid.uuid4().hex}"
-    wanted = {
-        "name": name,
-        "ack_policy": "none",
-        "inactive_threshold": int(_PROBE * NANO),
-        "mem_storage": True,
-        "num_replicas": 1,
-        **config,
-    }
-    body = {"stream_name": stream, "config": wanted, "action": "create"}
-    info = await link.api(f"CONSUMER.CREATE.{stream}.{name}", body)
-    link.write(f"PUB {link.prefix}.CONSUMER.DELETE.{stream}.{name} 0\r\n\r\n".encode())
-    return info
+async def browse(
+    connection: Connection, stream: Stream, start: Start
+) -> AsyncGenerator[Sequence[Received], None]:
+    """Yield the topic's messages from `start` to its end as of now, in publish order."""
+    end = await last_sequence(connection, stream.name)
+    first = await first_sequence(connection, stream.name, start)
+    numbers = {stream.partition(number): number for number in range(stream.partitions)}
+    reader = StreamReader(connection, stream.name, stream.patterns, last=first - 1)
+    try:
+        await reader.open()
+        while reader.pending and reader.last < end:
+            taken = await reader.take(READ_MESSAGES, READ_SECONDS)
+            if not taken:
+                await reader.open()  # retention may have deleted the rest meanwhile
+            for record in taken:
+                record.partition = numbers.get(record.subject.decode(), 0)
+            if within := [record for record in taken if int(record.position) <= end]:
+                yield within
+    finally:
+        reader.close()

@@ -1,1 +1,1 @@
-"""The clients: nats-py with its private parts, and without."""
+"""nats-py as the adapter uses it: the only place that knows its private parts."""

@@ -1,1 +1,1 @@
-"""The parts that JetStream alone has: names, pull requests, streams as logs, members."""
+"""The parts that only JetStream has: its names, pull requests, logs, presence and lease store."""

@@ -1,38 +1,84 @@
-"""Reading a stream in its order, from any place, without settling anything."""
+"""A stream as a log: `StreamReader`, and the ephemeral consumers that it reads with."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import nats.js.errors
 
 from anymq.driver import SourceLost
 
-from ..connection import Link, Watcher
+from ..client.protocol import publish
+from ..connection import Connection, Watcher
 from ..messages import Delivered
-from ..positions import starting
-from .pending import Pull
+from .pending import PullRequests
 
-# Seconds after which the server forgets a reader that asks for nothing.
-_FORGOTTEN = 60.0
+NANO = 1_000_000_000
+READ_MESSAGES = 500
+"""Messages of one read of `StreamReader`, where a caller reads a topic to its end."""
+READ_SECONDS = 2.0
+"""Seconds that such a read waits for the first message."""
+_READER_INACTIVE_SECONDS = 60.0
+_PROBE_INACTIVE_SECONDS = 5.0
+
+Config = dict[str, Any]
+
+
+def starting(first: int) -> Config:
+    """Return the configuration of a consumer that starts at sequence `first`."""
+    if first <= 1:
+        return {"deliver_policy": "all"}
+    return {"deliver_policy": "by_start_sequence", "opt_start_seq": first}
+
+
+async def probe(connection: Connection, stream: str, config: Mapping[str, Any]) -> Config:
+    """Return the server's information on a consumer made with `config`; it delivers nothing."""
+    name = f"anymq-{uuid.uuid4().hex}"
+    info = await _make_ephemeral(connection, stream, name, config, _PROBE_INACTIVE_SECONDS)
+    _delete_ephemeral(connection, stream, name)
+    return info
+
+
+async def _make_ephemeral(
+    connection: Connection, stream: str, name: str, config: Mapping[str, Any], inactive: float
+) -> Config:
+    """Make a consumer that acknowledges nothing; the server deletes it after `inactive` seconds
+    without a request."""
+    wanted = {
+        "name": name,
+        "ack_policy": "none",
+        "inactive_threshold": int(inactive * NANO),
+        "mem_storage": True,
+        "num_replicas": 1,
+        **config,
+    }
+    body = {"stream_name": stream, "config": wanted, "action": "create"}
+    return await connection.api(f"CONSUMER.CREATE.{stream}.{name}", body)
+
+
+def _delete_ephemeral(connection: Connection, stream: str, name: str) -> None:
+    """Delete a consumer without waiting for the answer."""
+    subject = f"{connection.prefix}.CONSUMER.DELETE.{stream}.{name}"
+    connection.write(publish(subject.encode()))
 
 
 class StreamReader(Watcher):
-    """Reads `subjects` of one stream with ephemeral consumers that acknowledge nothing.
+    """A reader of `subjects` of one stream, which settles nothing.
 
-    The place is remembered here: `last` is the sequence of the message handed out last. Whatever
-    happens to the connection or the consumer, another consumer is made that begins right after
-    it, so none is skipped and none repeated. `pending` is how many there were behind it then.
-    `wake` is set when there may be something to take. `place` is that of an earlier reader, which
-    this one goes on for; `skipped` as in `SubscribeSpec`.
+    It keeps its position itself: `last` is the sequence of the last message returned, and `pending`
+    the number of messages behind it at that time. If the connection breaks or the consumer
+    disappears, another consumer starts right after `last`, so no message is skipped or repeated.
+
+    `wake` is set when there may be messages to take. `place` is that of the reader that this one
+    replaces. `skipped` is `Listener.skipped`.
     """
 
     def __init__(
         self,
-        link: Link,
+        connection: Connection,
         stream: str,
         subjects: Sequence[str],
         *,
@@ -46,68 +92,91 @@ class StreamReader(Watcher):
         if isinstance(place, tuple):
             self._created, self.last = place
         self.pending = 0
-        self._link = link
+        self._connection = connection
         self._stream = stream
         self._subjects = list(subjects)
         self._wake = wake
-        self._pull: Pull | None = None
+        self._pull: PullRequests | None = None
         self._name = ""
         self._skipped = skipped
-        self._delivered = 0
+        self._consumer_sequence = 0
         self._broken = False
-        link.watch(self)
+        connection.watch(self)
 
     @property
     def place(self) -> object:
-        """The stream, by when it was made, and the last sequence that was handed out."""
+        """The creation time of the stream, and the sequence of the last message returned."""
         return self._created, self.last
 
     async def open(self) -> None:
-        """Be ready to take; raises what keeps it from that."""
-        await self._begin()
+        """Start a consumer after the last message; raises the error that prevents it."""
+        await self._replace_consumer()
 
     async def take(self, limit: int, wait: float) -> list[Delivered]:
-        """Return what follows, up to `limit`, waiting at most `wait` seconds for the first."""
+        """Return the next messages, up to `limit`, waiting at most `wait` seconds for the first."""
         pull = self._pull
         if pull is None or self._broken:
-            await self._link.ready(wait)
-            pull = await self._begin()
+            await self._connection.ready(wait)
+            pull = await self._replace_consumer()
         try:
             taken = await pull.take(limit, wait)
         except SourceLost:
-            self._broken = True  # forgotten while we were away, or deleted: begin another
-            self._signal()
+            self._mark_broken()  # the server has deleted the consumer
             return []
-        return self._continuous(taken)
+        return self._without_gap(taken)
 
     async def undelivered(self) -> object:
-        """As `Source.undelivered`."""
+        """As `Reader.undelivered`."""
         if self._pull is None or self._broken:
             return None
         try:
             return await self._pull.undelivered()
         except SourceLost:
-            self._broken = True  # the next `take` begins another
+            self._broken = True  # the next `take` starts another consumer
             return None
 
-    def _continuous(self, taken: Sequence[Delivered]) -> list[Delivered]:
-        """Keep what follows without a gap; a gap means that some were sent while nobody heard."""
+    def _without_gap(self, taken: Sequence[Delivered]) -> list[Delivered]:
+        """Return the messages up to a gap, which means that some were sent to a lost connection."""
         found: list[Delivered] = []
         for delivered in taken:
-            place = delivered.place()
-            if place.consumer_sequence != self._delivered + 1:
-                self._broken = True
-                self._signal()
+            info = delivered.info()
+            if info.consumer_sequence != self._consumer_sequence + 1:
+                self._mark_broken()
                 break
-            self._delivered = place.consumer_sequence
-            self.last, self.pending = place.stream_sequence, place.pending
+            self._consumer_sequence = info.consumer_sequence
+            self.last, self.pending = info.stream_sequence, info.pending
             found.append(delivered)
         return found
 
-    async def _begin(self) -> Pull:
-        """Replace the consumer by one that begins after the last message."""
-        self._end()
-        created, oldest, newest = await self._look()
+    async def _replace_consumer(self) -> PullRequests:
+        """Replace the consumer by one that starts after the last message."""
+        self._drop_consumer()
+        await self._find_start()
+        name = f"anymq-{uuid.uuid4().hex}"
+        config = {"filter_subjects": self._subjects, "max_deliver": 1, **starting(self.last + 1)}
+        pull = PullRequests(self._connection, self._stream, name, wake=self._wake)
+        self._broken = False
+        try:
+            info = await _make_ephemeral(
+                self._connection, self._stream, name, config, _READER_INACTIVE_SECONDS
+            )
+            self.pending = int(info["num_pending"])
+            await pull.open()
+        except BaseException:
+            self._broken = True
+            pull.close()
+            raise
+        self._pull, self._name, self._consumer_sequence = pull, name, 0
+        return pull
+
+    async def _find_start(self) -> None:
+        """Correct `last` if the stream has been made again or has lost messages."""
+        try:
+            info = await self._connection.api(f"STREAM.INFO.{self._stream}")
+        except nats.js.errors.NotFoundError as error:
+            raise SourceLost(f"the stream {self._stream} does not exist any more") from error
+        created, state = str(info["created"]), info["state"]
+        oldest, newest = int(state["first_seq"]), int(state["last_seq"])
         if self._created and created != self._created:
             self.last = 0  # another stream of the same name
         elif self._created and self._skipped is not None and self.last + 1 < oldest:
@@ -115,61 +184,27 @@ class StreamReader(Watcher):
             self.last = oldest - 1
         self._created = created
         self.last = min(self.last, newest)
-        name = f"anymq-{uuid.uuid4().hex}"
-        config: dict[str, Any] = {
-            "name": name,
-            "ack_policy": "none",
-            "filter_subjects": self._subjects,
-            "inactive_threshold": int(_FORGOTTEN * 1e9),
-            "max_deliver": 1,
-            "mem_storage": True,
-            "num_replicas": 1,
-            **starting(self.last + 1),
-        }
-        body = {"stream_name": self._stream, "config": config, "action": "create"}
-        pull = Pull(self._link, self._stream, name, wake=self._wake)
-        self._broken = False
-        try:
-            info = await self._link.api(f"CONSUMER.CREATE.{self._stream}.{name}", body)
-            self.pending = int(info["num_pending"])
-            await pull.open()
-        except BaseException:
-            self._broken = True
-            pull.close()
-            raise
-        self._pull, self._name, self._delivered = pull, name, 0
-        return pull
 
-    async def _look(self) -> tuple[str, int, int]:
-        """Return when the stream was made, its oldest sequence and its newest."""
-        try:
-            info = await self._link.api(f"STREAM.INFO.{self._stream}")
-        except nats.js.errors.NotFoundError as error:
-            raise SourceLost(f"the stream {self._stream} is gone") from error
-        state = info["state"]
-        return str(info["created"]), int(state["first_seq"]), int(state["last_seq"])
-
-    def _end(self) -> None:
-        """Leave the consumer; the server forgets it by itself if it cannot be told."""
+    def _drop_consumer(self) -> None:
+        """Close the consumer; the server deletes it by itself if it cannot be told."""
         pull, self._pull = self._pull, None
         if pull is None:
             return
         pull.mute()
         pull.close()
-        if self._link.client.is_connected:
-            subject = f"{self._link.prefix}.CONSUMER.DELETE.{self._stream}.{self._name}"
-            self._link.write(f"PUB {subject} 0\r\n\r\n".encode())
+        if self._connection.client.is_connected:
+            _delete_ephemeral(self._connection, self._stream, self._name)
 
-    def _signal(self) -> None:
+    def _mark_broken(self) -> None:
+        self._broken = True
         if self._wake is not None:
             self._wake.set()
 
     def lost(self, error: Exception) -> None:
-        # What was sent to the old connection is not sent again.
-        self._broken = True
-        self._signal()
+        # The server does not send again what it sent to the lost connection.
+        self._mark_broken()
 
     def close(self) -> None:
-        """Leave. Calling it twice is harmless."""
-        self._link.unwatch(self)
-        self._end()
+        """Close the reader. A second call does nothing."""
+        self._connection.unwatch(self)
+        self._drop_consumer()

@@ -1,4 +1,4 @@
-"""Pull requests to one consumer, and the messages that have come."""
+"""`PullRequests`: pending pull requests of one JetStream consumer, and the messages buffered."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import nats.js.errors
 
 from anymq.driver import SourceLost
 
-from ..client.protocol import status
-from ..connection import Link, Listener, Watcher, woken
+from ..client.protocol import publish, status
+from ..connection import Connection, Subscription, Watcher, is_set
 from ..messages import Delivered
 
-# A request that was under way when a server died is answered by nobody (nats-py #504), and a
-# message may be given to it until the end: so requests are short.
-_EXPIRY = 2.0
-# How much longer the server's "408 Request Timeout" may take before the request counts as gone.
-_GRACE = 1.0
+# No server answers a request that was pending when a server died (nats-py #504), and until its end
+# messages may be given to it. So requests are short.
+_REQUEST_SECONDS = 2.0
+# How long the server's "408 Request Timeout" may be late.
+_GRACE_SECONDS = 1.0
 # Reasons to end a request after which the next one may succeed at once.
 _HARMLESS = (
     "batch completed",
@@ -29,10 +29,10 @@ _HARMLESS = (
     "server shutdown",
     "message size exceeds maxbytes",
 )
-# What one request brings at most. A message that is larger than its request never comes: so there
-# is room for the largest, with its subjects.
-_MOST_BYTES = 16 * 1024 * 1024
-_SUBJECTS = 64 * 1024
+_MAX_REQUEST_BYTES = 16 * 1024 * 1024
+# A message larger than its request is never delivered, so a request has room for the largest body
+# and its subjects.
+_SUBJECT_BYTES = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -42,34 +42,34 @@ class _Request:
     expires: float
 
 
-class Pull(Watcher):
-    """Asks a consumer for as many messages as there is credit for, and keeps what comes.
+class PullRequests(Watcher):
+    """Requests to one consumer for as many messages as there is credit for.
 
-    Requests overlap: while one is being served the next is on its way. Nothing that has come is
-    ever dropped here; what comes after its request has expired is handed out all the same. `wake`
-    is set when something has happened; who shares it among several takes without waiting. What is
-    not settled after `lease` seconds goes to somebody else.
+    Requests overlap: the next one is sent while the server serves the last. A message that has
+    arrived is never dropped, even if its request has expired. `wake` is set when a message or an
+    error has arrived; readers that share one call `take` without waiting. `lease` is the ack wait
+    of the consumer in seconds.
     """
 
     def __init__(
         self,
-        link: Link,
+        connection: Connection,
         stream: str,
         consumer: str,
         max_batch: int = 0,
         *,
         wake: asyncio.Event | None = None,
         lease: float = 0.0,
-        max_bytes: int = _MOST_BYTES,
+        max_bytes: int = _MAX_REQUEST_BYTES,
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._max_bytes = max_bytes
         self._lease = lease
         self._path = f"{stream}.{consumer}"
-        self._next = f"{link.prefix}.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._next = f"{connection.prefix}.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._max_batch = max_batch
         self._inbox = b""
-        self._listener: Listener | None = None
+        self._subscription: Subscription | None = None
         self._requests: deque[_Request] = deque()
         self._count = 0
         self._wake = wake or asyncio.Event()
@@ -78,11 +78,11 @@ class Pull(Watcher):
         self.buffer: deque[Delivered] = deque()
 
     async def open(self) -> None:
-        """Make the inbox that messages are sent to."""
-        inbox = self._link.client.new_inbox()
+        """Subscribe to the inbox that the server sends messages to."""
+        inbox = self._connection.client.new_inbox()
         self._inbox = f"{inbox}.".encode()
-        self._listener = await self._link.listen(f"{inbox}.*", self._arrived)
-        self._link.watch(self)
+        self._subscription = await self._connection.subscribe(f"{inbox}.*", self._arrived)
+        self._connection.watch(self)
 
     async def take(self, limit: int, wait: float) -> list[Delivered]:
         """Return up to `limit` messages, waiting at most `wait` seconds for the first."""
@@ -90,54 +90,55 @@ class Pull(Watcher):
         while not self.buffer:
             if wait > 0:
                 self._wake.clear()
-            await self._look(until)
-            self._ask(limit)
-            if not await self._woken(until - monotonic()):
+            await self._check(until)
+            self._request(limit)
+            left = until - monotonic()
+            if not (left > 0 and await is_set(self._wake, left)):
                 break
         else:
-            # Asked before it runs dry, so that the server need not wait for us.
-            self._ask_ahead(limit - len(self.buffer))
+            self._request_ahead(limit - len(self.buffer))
         if limit < len(self.buffer):
             return [self.buffer.popleft() for _ in range(limit)]
         taken = list(self.buffer)
         self.buffer.clear()
         return taken
 
-    async def _look(self, until: float) -> None:
-        """Raise what the server said; wait for a connection while there is none."""
+    async def _check(self, until: float) -> None:
+        """Raise the error that the server reported; wait for a connection if there is none."""
         if self._gone is not None:
             raise self._gone
         if self._error is not None:
             error, self._error = self._error, None
             if isinstance(error, nats.errors.NoRespondersError):
-                await self.check()
+                await self.info()
             raise error
-        await self._link.ready(max(until - monotonic(), 0.0))
+        await self._connection.ready(max(until - monotonic(), 0.0))
 
-    async def check(self) -> dict[str, object]:
-        """Return what the server knows of the consumer; raises `SourceLost` if nothing."""
+    async def info(self) -> dict[str, object]:
+        """Return the server's information on the consumer; raises `SourceLost` if it is gone."""
         try:
-            return await self._link.api(f"CONSUMER.INFO.{self._path}")
+            return await self._connection.api(f"CONSUMER.INFO.{self._path}")
         except nats.js.errors.NotFoundError as error:
-            raise SourceLost(f"the consumer {self._path} is gone") from error
+            raise SourceLost(f"the consumer {self._path} does not exist any more") from error
 
     async def undelivered(self) -> object:
-        """As `Source.undelivered`: how far the consumer has come, if messages wait (#5839)."""
-        info = await self.check()
-        if not info.get("num_pending") or info.get("paused") or _full(info):
+        """As `Reader.undelivered`: the consumer's progress if messages wait (nats-server #5839)."""
+        info = await self.info()
+        if not info.get("num_pending") or info.get("paused") or _is_full(info):
             return None
         delivered = info.get("delivered")
         at = delivered.get("consumer_seq") if isinstance(delivered, dict) else None
         return None if at is None else (info.get("name"), at)
 
-    def _ask_ahead(self, limit: int) -> None:
-        if limit > 0 and self._gone is None and self._link.client.is_connected:
-            self._ask(limit)
+    def _request_ahead(self, limit: int) -> None:
+        """Request the next messages before the buffer is empty, so the server need not wait."""
+        if limit > 0 and self._gone is None and self._connection.client.is_connected:
+            self._request(limit)
 
-    def _ask(self, limit: int) -> None:
-        """Request what there is credit for, unless most of it has been requested already."""
+    def _request(self, limit: int) -> None:
+        """Request `limit` messages, unless more than half of them have been requested already."""
         now = monotonic()
-        while self._requests and self._requests[0].expires + _GRACE < now:
+        while self._requests and self._requests[0].expires + _GRACE_SECONDS < now:
             self._requests.popleft()
         pending = sum(request.left for request in self._requests if request.expires > now)
         wanted = limit - pending
@@ -146,25 +147,16 @@ class Pull(Watcher):
         if wanted <= 0 or pending > limit // 2:
             return
         self._count += 1
-        most = max(self._max_bytes, self._link.client.max_payload + _SUBJECTS)
-        request = {"batch": wanted, "expires": int(_EXPIRY * 1e9), "max_bytes": most}
+        most = max(self._max_bytes, self._connection.client.max_payload + _SUBJECT_BYTES)
+        request = {"batch": wanted, "expires": int(_REQUEST_SECONDS * 1e9), "max_bytes": most}
         body = json.dumps(request).encode()
-        self._link.write(
-            b"PUB %b %b%d %d\r\n%b\r\n"
-            % (self._next.encode(), self._inbox, self._count, len(body), body)
-        )
-        self._requests.append(_Request(self._count, wanted, now + _EXPIRY))
-
-    async def _woken(self, wait: float) -> bool:
-        """Return whether something happened within `wait` seconds."""
-        return wait > 0 and await woken(self._wake, wait)
-
-    def _signal(self) -> None:
-        self._wake.set()
+        reply = b"%b%d" % (self._inbox, self._count)
+        self._connection.write(publish(self._next.encode(), body, reply))
+        self._requests.append(_Request(self._count, wanted, now + _REQUEST_SECONDS))
 
     def _arrived(self, subject: bytes, reply: bytes, data: bytes, block: bytes | None) -> None:
-        if not reply and (said := status(block)) is not None:
-            self._said(int(subject[len(self._inbox) :]), *said)
+        if not reply and (reason := status(block)) is not None:
+            self._ended(int(subject[len(self._inbox) :]), *reason)
             return
         now = monotonic()
         # The server serves requests in their order.
@@ -174,14 +166,14 @@ class Pull(Watcher):
         if self._requests:
             request = self._requests[0]
             request.left -= 1
-            # It was given to us before the request expired, even if we were not looking then.
+            # The lease began before the request expired, even if this process stalled meanwhile.
             taken = min(now, request.expires)
         expires = taken + self._lease
-        self.buffer.append(Delivered(self._link, subject, reply, data, block, expires))
+        self.buffer.append(Delivered(self._connection, subject, reply, data, block, expires))
         self._wake.set()
 
-    def _said(self, number: int, code: int, description: str) -> None:
-        """The server ended a request without, or before, filling it."""
+    def _ended(self, number: int, code: int, description: str) -> None:
+        """Note that the server ended a request before it was filled, and why."""
         for request in self._requests:
             if request.number == number:
                 self._requests.remove(request)
@@ -193,34 +185,35 @@ class Pull(Watcher):
             self._error = nats.errors.NoRespondersError()
         elif code not in (404, 408) and not (code == 409 and lower in _HARMLESS):
             self._error = nats.js.errors.APIError(code=code, description=description)
-        self._signal()
+        self._wake.set()
 
     def lost(self, error: Exception) -> None:
-        # Nobody will answer the requests; without them the next call asks anew at once.
+        # The server will not answer the requests; without them the next `take` sends a new one.
         self._requests.clear()
-        self._signal()
+        self._wake.set()
 
     def denied(self, subject: str, error: Exception) -> None:
         if subject == self._next.lower():
             self._requests.clear()
             self._error = error
-            self._signal()
+            self._wake.set()
 
     def mute(self) -> None:
-        """Take no more; what the server had sent by now still comes until `close`."""
-        if self._listener is not None:
-            self._link.unlisten(self._listener)
+        """Request no more; messages that the server has sent by now still arrive until `close`."""
+        if self._subscription is not None:
+            self._connection.unsubscribe(self._subscription)
 
     def close(self) -> None:
-        """Forget everything."""
-        self._link.unwatch(self)
-        if self._listener is not None:
-            self._link.drop(self._listener)
+        """Drop the buffer and all requests."""
+        self._connection.unwatch(self)
+        if self._subscription is not None:
+            self._connection.drop(self._subscription)
         self.buffer.clear()
-        self._signal()
+        self._wake.set()
 
 
-def _full(info: dict[str, object]) -> bool:
+def _is_full(info: dict[str, object]) -> bool:
+    """Return whether the consumer has as many unsettled messages as it may have."""
     config = info.get("config")
     limit = config.get("max_ack_pending", 0) if isinstance(config, dict) else 0
     pending = info.get("num_ack_pending")

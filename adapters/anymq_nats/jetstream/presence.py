@@ -1,80 +1,76 @@
-"""Who is there: live members of a group answer when they are asked, over plain NATS."""
+"""Presence: live members of a group answer requests over plain NATS."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import socket
-from dataclasses import dataclass
 from time import monotonic
 
-from ..client.protocol import status
-from ..connection import Link, Listener, woken
+from anymq.driver import MemberInfo
+
+from ..client.protocol import publish, status
+from ..connection import Connection, Subscription, is_set
 from .schema import member_subject
 
-# Seconds for the first answer, and for more after each.
-_FIRST = 1.0
-_MORE = 0.2
+_FIRST_ANSWER_SECONDS = 1.0
+_NEXT_ANSWER_SECONDS = 0.2
 
 
 class Presence:
-    """Answers for one member for as long as it is open."""
+    """The answers of one member, sent for as long as it is open."""
 
-    def __init__(self, link: Link, stream: str, consumer: str, member: str) -> None:
-        self._link = link
+    def __init__(self, connection: Connection, stream: str, consumer: str, member: str) -> None:
+        self._connection = connection
         self._subject = member_subject(stream, consumer)
         self._body = json.dumps({"member": member, "host": socket.gethostname()}).encode()
-        self._listener: Listener | None = None
+        self._subscription: Subscription | None = None
 
     async def open(self) -> None:
         """Answer from now on."""
-        self._listener = await self._link.listen(self._subject, self._asked)
+        self._subscription = await self._connection.subscribe(self._subject, self._asked)
 
     def _asked(self, subject: bytes, reply: bytes, data: bytes, block: bytes | None) -> None:
         if reply:
-            self._link.write(b"PUB %b %d\r\n%b\r\n" % (reply, len(self._body), self._body))
+            self._connection.write(publish(reply, self._body))
 
     def close(self) -> None:
-        """Answer no more. Calling it twice is harmless."""
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            self._link.unlisten(listener)
-            self._link.drop(listener)
+        """Answer no more. A second call does nothing."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            self._connection.unsubscribe(subscription)
+            self._connection.drop(subscription)
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """What a member said of itself."""
+async def members(connection: Connection, stream: str, consumer: str) -> list[MemberInfo]:
+    """Return the members that answer: the first within 1 s, each of the others 0.2 s later at most.
 
-    name: str
-    host: str
-
-
-async def members(link: Link, stream: str, consumer: str) -> list[Member]:
-    """Return the members that answer within a second; at once if there is nobody to ask."""
+    Return at once if no member is subscribed.
+    """
     answers: list[bytes] = []
-    nobody = False
+    none_subscribed = False
     wake = asyncio.Event()
 
     def answered(subject: bytes, reply: bytes, data: bytes, block: bytes | None) -> None:
-        nonlocal nobody
+        nonlocal none_subscribed
         if status(block):
-            nobody = True  # 503, no responders
+            none_subscribed = True  # 503, no responders
         else:
             answers.append(data)
         wake.set()
 
-    client = await link.ready(link.timeout)
+    client = await connection.ready(connection.timeout)
     inbox = client.new_inbox()
-    listener = await link.listen(inbox, answered)
+    subscription = await connection.subscribe(inbox, answered)
     try:
-        link.write(f"PUB {member_subject(stream, consumer)} {inbox} 0\r\n\r\n".encode())
-        until = monotonic() + _FIRST
-        while not nobody and await woken(wake, until - monotonic()):
+        connection.write(publish(member_subject(stream, consumer).encode(), reply=inbox.encode()))
+        until = monotonic() + _FIRST_ANSWER_SECONDS
+        while not none_subscribed and await is_set(wake, until - monotonic()):
             wake.clear()
-            until = monotonic() + _MORE
+            until = monotonic() + _NEXT_ANSWER_SECONDS
     finally:
-        link.unlisten(listener)
-        link.drop(listener)
-    said = [json.loads(answer) for answer in answers]
-    return sorted((Member(item["member"], item["host"]) for item in said), key=lambda m: m.name)
+        connection.unsubscribe(subscription)
+        connection.drop(subscription)
+    found = [json.loads(answer) for answer in answers]
+    present = [MemberInfo(name=item["member"], host=item["host"]) for item in found]
+    return sorted(present, key=lambda member: member.name)

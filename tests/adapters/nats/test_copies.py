@@ -33,7 +33,7 @@ async def test_a_foreign_message_keeps_all_over_every_hop(bench: Bench) -> None:
     async def send() -> None:
         block = b"".join([b"NATS/1.0\r\n", *(line + b"\r\n" for line in LINES), b"\r\n"])
         head = f"HPUB {bench.name} {len(block)} {len(block) + 4}\r\n".encode()
-        driver._link.write(head + block + b"body\r\n")
+        driver._connection.write(head + block + b"body\r\n")
 
     def look(delivery: Delivery) -> None:
         assert isinstance(delivery.received, Delivered)
