@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -34,6 +33,7 @@ class PlainClient(RawClient):
         super().__init__(setup)
         self._sinks: dict[int, Sink] = {}
         self._subscriptions: dict[int, Subscription] = {}
+        self._stale: dict[int, int] = {}
         self._count = 0
         self._steps: asyncio.Queue[Step] = asyncio.Queue()
         self._sender: asyncio.Task[None] | None = None
@@ -60,7 +60,9 @@ class PlainClient(RawClient):
         number = self._count
 
         async def received(msg: Msg) -> None:
-            if number in self._sinks:
+            if self._stale.get(number):  # from a lost connection, so its lease may have ended
+                self._stale[number] -= 1
+            elif number in self._sinks:
                 sink(msg.subject.encode(), msg.reply.encode(), msg.data, _header_block(msg))
 
         self._sinks[number] = sink
@@ -111,12 +113,12 @@ class PlainClient(RawClient):
 
     async def _unsubscribe(self, number: int) -> None:
         if (subscription := self._subscriptions.pop(number, None)) is not None:
-            with suppress(nats.errors.BadSubscriptionError):  # it has been drained
-                await subscription.unsubscribe()
+            await subscription.unsubscribe()
 
     async def _disconnected(self) -> None:
-        """Discard all steps, because their callers are told of the loss and repeat them."""
+        """Discard all steps and messages of the connection, because their callers repeat them."""
         self.abort()
+        self._stale = {number: each.pending_msgs for number, each in self._subscriptions.items()}
         self._steps = asyncio.Queue()
         for number in self._subscriptions.keys() - self._sinks.keys():
             self._steps.put_nowait(partial(self._unsubscribe, number))
@@ -130,15 +132,12 @@ def _publications(client: PlainClient, data: bytes) -> Iterator[Step]:
     at = 0
     while at < len(data):
         line = data.index(b"\r\n", at)
-        words = data[at:line].decode().split()
-        begin, sizes = line + 2, 2 if words[0] == "HPUB" else 1
-        body, at = begin, begin + int(words[-1]) + 2
-        headers: dict[str, str] | None = None
-        if sizes == 2:
-            body += int(words[-2])
-            headers = parse_headers(data[begin:body])
-        reply = words[2] if len(words) - sizes == 3 else ""
-        yield partial(client.publish, words[1], data[body : at - 2], reply, headers)
+        command, subject, *rest = data[at:line].decode().split()
+        begin = line + 2
+        at = begin + int(rest.pop()) + 2
+        body = begin + int(rest.pop()) if command == "HPUB" else begin
+        headers = parse_headers(data[begin:body]) if body > begin else None
+        yield partial(client.publish, subject, data[body : at - 2], "".join(rest), headers)
 
 
 def _header_block(msg: Msg) -> bytes | None:

@@ -40,6 +40,7 @@ class _Request:
     number: int
     left: int
     expires: float
+    overdue: bool = False
 
 
 class PullRequests(Watcher):
@@ -138,8 +139,7 @@ class PullRequests(Watcher):
     def _request(self, limit: int) -> None:
         """Request `limit` messages, unless more than half of them have been requested already."""
         now = monotonic()
-        while self._requests and self._requests[0].expires + _GRACE_SECONDS < now:
-            self._requests.popleft()
+        self._forget_overdue(now)
         pending = sum(request.left for request in self._requests if request.expires > now)
         wanted = limit - pending
         if self._max_batch:
@@ -153,6 +153,17 @@ class PullRequests(Watcher):
         reply = b"%b%d" % (self._inbox, self._count)
         self._connection.write(publish(self._next.encode(), body, reply))
         self._requests.append(_Request(self._count, wanted, now + _REQUEST_SECONDS))
+
+    def _forget_overdue(self, now: float) -> None:
+        """Forget requests that were overdue at the last call already.
+
+        After a stall of the process, messages of an overdue request may still be on their way from
+        the client, and their leases began before it expired.
+        """
+        while self._requests and self._requests[0].overdue:
+            self._requests.popleft()
+        for request in self._requests:
+            request.overdue = request.expires + _GRACE_SECONDS < now
 
     def _arrived(self, subject: bytes, reply: bytes, data: bytes, block: bytes | None) -> None:
         if not reply and (reason := status(block)) is not None:
