@@ -1,4 +1,4 @@
-"""What this backend can do."""
+"""The capabilities of NATS JetStream."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """`PlainClient`: the client for releases of nats-py whose private parts have moved.
 
-It uses public methods of nats-py alone. So it is slower than `FastClient`, and limits of nats-py
-apply: it trims header values, replaces bytes in them that are not UTF-8, keeps one of several
-headers with one name, and sends commands that it has buffered after a reconnect.
+It uses public methods of nats-py alone, so it is slower than `FastClient`. nats-py trims header
+values, replaces bytes that are not UTF-8, and may send what it has buffered after a reconnect.
 """
 
 from __future__ import annotations
@@ -28,6 +27,8 @@ Step = Callable[[], Awaitable[None]]
 
 class PlainClient(RawClient):
     """A client whose writes are queued as steps: one task calls nats-py for each, in order."""
+
+    delivers_late = True
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)

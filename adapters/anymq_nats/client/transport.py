@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import nats.errors
 from nats.aio.client import Client
@@ -28,6 +28,9 @@ class Setup(NamedTuple):
 
 class RawClient(Client, ABC):
     """A nats-py client that takes commands as bytes and gives messages to sinks."""
+
+    delivers_late: ClassVar[bool] = False
+    """Whether messages wait in nats-py for a turn of the event loop before they reach a sink."""
 
     def __init__(self, setup: Setup) -> None:
         super().__init__()

@@ -147,12 +147,16 @@ class PullRequests(Watcher):
         if wanted <= 0 or pending > limit // 2:
             return
         self._count += 1
-        most = max(self._max_bytes, self._connection.client.max_payload + _SUBJECT_BYTES)
-        request = {"batch": wanted, "expires": int(_REQUEST_SECONDS * 1e9), "max_bytes": most}
+        client, wait = self._connection.client, _REQUEST_SECONDS
+        if client.delivers_late and self._lease:
+            # A lease is known to have begun only within its request.
+            wait = min(wait, self._lease / 10)
+        most = max(self._max_bytes, client.max_payload + _SUBJECT_BYTES)
+        request = {"batch": wanted, "expires": int(wait * 1e9), "max_bytes": most}
         body = json.dumps(request).encode()
         reply = b"%b%d" % (self._inbox, self._count)
-        self._connection.write(publish(self._next.encode(), body, reply))
-        self._requests.append(_Request(self._count, wanted, now + _REQUEST_SECONDS))
+        client.write(publish(self._next.encode(), body, reply))
+        self._requests.append(_Request(self._count, wanted, now + wait))
 
     def _forget_overdue(self, now: float) -> None:
         """Forget requests that were overdue at the last call already.
