@@ -101,7 +101,7 @@ def _settings(url: URL, options: NatsOptions) -> dict[str, Any]:
 
 
 class Watcher:
-    """A caller that waits for the server, and is told when no answer can come."""
+    """A caller that waits for the server; it is called when no answer can come."""
 
     def lost(self, error: Exception) -> None:
         """The connection broke; requests sent on it will not be answered."""

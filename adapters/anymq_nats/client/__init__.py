@@ -1,1 +1,1 @@
-"""nats-py as the adapter uses it: the only place that knows its private parts."""
+"""The clients over nats-py. Only this package uses its private parts."""

@@ -38,7 +38,6 @@ PUBLIC_PARTS: Parts = {
 def private_parts() -> Parts:
     """Return the private names that `internals` and `parser` use."""
     try:
-        from nats.aio.client import Srv  # noqa: F401
         from nats.aio.transport import TcpTransport
         from nats.protocol.parser import Parser
     except ImportError as error:

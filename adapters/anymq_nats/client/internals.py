@@ -10,15 +10,17 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nats.errors
-from nats.aio.client import Srv
 
 from anymq.driver import supervise
 
 from .parser import SinkParser
 from .transport import RawClient, Setup, Sink
+
+if TYPE_CHECKING:
+    from nats.aio.client import Srv
 
 MAX_SILENCE_SECONDS = 30.0
 """Seconds without a byte from the server after which the connection is given up."""

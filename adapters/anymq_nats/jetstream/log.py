@@ -186,7 +186,7 @@ class StreamReader(Watcher):
         self.last = min(self.last, newest)
 
     def _drop_consumer(self) -> None:
-        """Close the consumer; the server deletes it by itself if it cannot be told."""
+        """Close the consumer; the server deletes it after 60 s if the connection is lost."""
         pull, self._pull = self._pull, None
         if pull is None:
             return
