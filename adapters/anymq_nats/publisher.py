@@ -71,7 +71,7 @@ class Publisher(Watcher):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._reply = ""
-        self._cut = 0
+        self._prefix_length = 0
         self._count = 0
         self._commands: dict[str, bytes] = {}
         self._batches: list[_Batch] = []
@@ -81,7 +81,7 @@ class Publisher(Watcher):
         """Subscribe to the inbox."""
         inbox = self._connection.client.new_inbox()
         self._reply = f"{inbox}."
-        self._cut = len(self._reply.encode())
+        self._prefix_length = len(self._reply.encode())
         self._subscription = await self._connection.subscribe(f"{inbox}.*", self._confirmed)
         self._connection.watch(self)
 
@@ -110,7 +110,7 @@ class Publisher(Watcher):
 
     def _write(self, client: RawClient, batch: _Batch) -> None:
         limit, number, size = client.max_payload, batch.first, 0
-        roomy = limit - min(HEADER_RESERVE_BYTES, limit // 8)
+        soft_limit = limit - min(HEADER_RESERVE_BYTES, limit // 8)
         commands = self._commands
         chunks: list[bytes] = []
         for at, message in enumerate(batch.messages):
@@ -122,8 +122,8 @@ class Publisher(Watcher):
                 continue
             head = len(block)
             total = head + len(body)
-            if total > roomy and (total > limit or not message.is_copy):
-                batch.settle(at, TooLarge(total, limit, limit - roomy))
+            if total > soft_limit and (total > limit or not message.is_copy):
+                batch.settle(at, TooLarge(total, limit, limit - soft_limit))
                 continue
             command = commands.get(message.subject) or self._command(message.subject)
             chunks.append(
@@ -160,7 +160,7 @@ class Publisher(Watcher):
                     batch.outcomes[at] = reason
 
     def _confirmed(self, subject: bytes, reply: bytes, data: bytes, block: bytes | None) -> None:
-        number = int(subject[self._cut :])
+        number = int(subject[self._prefix_length :])
         for batch in self._batches:
             at = number - batch.first
             if 0 <= at < len(batch.messages):

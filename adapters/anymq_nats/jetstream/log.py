@@ -45,8 +45,10 @@ async def probe(connection: Connection, stream: str, config: Mapping[str, Any]) 
 async def _make_ephemeral(
     connection: Connection, stream: str, name: str, config: Mapping[str, Any], inactive: float
 ) -> Config:
-    """Make a consumer that acknowledges nothing; the server deletes it after `inactive` seconds
-    without a request."""
+    """Make a consumer that acknowledges nothing.
+
+    The server deletes it after `inactive` seconds without a request.
+    """
     wanted = {
         "name": name,
         "ack_policy": "none",

@@ -150,8 +150,11 @@ def later_stream(stream: str) -> str:
 
 
 def cell_subject(stream: str, consumer: str, epoch: str = "", partition: int | str = "*") -> str:
-    """Return the subject of one cell; a pattern of a group's without an epoch or partition, and of
-    all groups' without a consumer."""
+    """Return the subject of one cell.
+
+    Without an epoch or a partition, return the pattern of all cells of a group; without a consumer,
+    that of all groups.
+    """
     if not consumer:
         return f"_anymq.cell.{stream}.>"
     if not epoch:
