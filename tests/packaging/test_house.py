@@ -33,14 +33,14 @@ ROOMS = {
 NATIVE = {
     "kafka": "group",
     "rabbitmq": "groups",
-    "nats": "members",
+    "nats": "jetstream",
     "redis": "scripts",
     "sqlite": "file",
     "memory": "space",
 }
 """By adapter the one sub-package for the parts that no other backend has."""
 MOST_NAMES = 45
-MOVED: tuple[str, ...] = ("rabbitmq", "sqlite", "memory")
+MOVED: tuple[str, ...] = ("rabbitmq", "nats", "sqlite", "memory")
 """The adapters whose files have these names already."""
 
 

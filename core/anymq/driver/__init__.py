@@ -37,6 +37,7 @@ from ..url import URL
 from .base import Driver
 from .capabilities import Capabilities, Level, Support, emulated, native, unsupported
 from .client_parts import Parts
+from .client_parts import check_parts as check_parts
 from .clock import REAL, Clock, moment, utc
 from .info import MOST_POISON, GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
 from .listener import Listener

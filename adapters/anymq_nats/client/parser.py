@@ -1,8 +1,8 @@
-"""What comes from the server: messages for sinks are read here, all else by nats-py's parser.
+"""`SinkParser`: a protocol parser that gives messages to sinks in bulk.
 
-nats-py matches up to seven regular expressions and awaits a coroutine for every message. Here one
-piece of bytes is cut into its messages in one go; whatever is not a message for a sink is handed
-on, whole and in its turn.
+nats-py matches up to seven regular expressions and awaits a coroutine for every message. Here all
+messages in one piece of bytes are split in one loop. Everything that is not a message for a sink
+goes to nats-py's parser, whole and in its order.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from typing import Any
 import nats.errors
 from nats.protocol.parser import Parser
 
-Sink = Callable[[bytes, bytes, bytes, bytes | None], None]
-"""Takes subject, reply, body and header block of a message; must not block."""
+from .transport import Sink
 
-Failed = Callable[[Exception], Any]
+_MESSAGES = frozenset((b"MSG", b"HMSG"))
 
 
 class SinkParser(Parser):
-    """`sinks` are by subscription number, as on the wire; `heard` is when the last bytes came.
+    """The parser of one client.
 
-    `failed` gets what a sink raised: out of `parse` it would end nats-py's reader for good.
+    `sinks` are by subscription number, as on the wire. `heard` is the monotonic time of the last
+    bytes from the server. `failed` receives the exception of a sink, because an exception raised
+    from `parse` would end nats-py's reading task for good.
     """
 
-    def __init__(self, client: Any, failed: Failed) -> None:
+    def __init__(self, client: Any, failed: Callable[[Exception], Any]) -> None:
         self.sinks: dict[bytes, Sink] = {}
         self.heard = monotonic()
         self._failed = failed
@@ -35,7 +36,7 @@ class SinkParser(Parser):
 
     def reset(self) -> None:
         super().reset()
-        # Another list, because a `parse` of the old connection may still be under way.
+        # A new list, because a `parse` of the old connection may still be running.
         self._kept = []
         self._missing = 0
 
@@ -61,10 +62,10 @@ class SinkParser(Parser):
                 at = end
 
     def _serve(self, data: bytes, at: int) -> tuple[int, int]:
-        """Give messages from `at` on to their sinks, up to what is not for a sink.
+        """Give messages from `at` on to their sinks, up to the first part that is not for a sink.
 
-        Return where that begins and ends. An end beyond that of `data` says how much more is
-        needed at least before it makes sense to try again.
+        Return begin and end of that part. An end beyond `data` tells how many more bytes are needed
+        before another call can make progress.
         """
         sinks, size, find = self.sinks, len(data), data.find
         while at < size:
@@ -94,6 +95,3 @@ class SinkParser(Parser):
                 self._failed(error)
             at = end + 2
         return at, at
-
-
-_MESSAGES = frozenset((b"MSG", b"HMSG"))
