@@ -11,8 +11,8 @@ from anymq.driver import Listener, Reader, Received, SubscribeSpec
 
 from .connection import Commands, ReadConnection
 from .counting import inform
-from .log import StreamReader
-from .places import END, FIRST, beginning, id_at
+from .ordered import StreamReader
+from .positions import END, FIRST, beginning, id_at
 from .topology import RedisTopic
 
 QUIET = 10.0

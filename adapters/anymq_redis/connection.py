@@ -21,9 +21,9 @@ from redis.exceptions import ConnectionError, NoScriptError, RedisError, Respons
 
 from anymq.driver import URL
 
+from .client.codec import pack
+from .client.transport import Pipe
 from .options import RedisOptions, address, encryption
-from .pipe import Pipe
-from .resp import pack
 from .scripts import Call, Script
 
 # The longest a read blocks on the server, in seconds.

@@ -8,12 +8,12 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from .client.codec import pack
 from .connection import Commands
 from .janitor import ABSENT
-from .keys import GroupKeys
-from .places import time_of
-from .resp import pack
+from .positions import time_of
 from .scripts import COUNT
+from .scripts.keys import GroupKeys
 
 # How many entries one call counts, for it holds up the server meanwhile; and how many calls.
 _PAGE, _PAGES = 10_000, 100

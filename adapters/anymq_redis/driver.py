@@ -30,25 +30,25 @@ from anymq.driver import (
 )
 
 from . import operations
+from .admin import describe_group, describe_topic
 from .broadcast import BroadcastSource, begin
 from .capabilities import CAPABILITIES
+from .client.transport import CLIENT_PARTS
 from .connection import Address, Commands, ReadConnection
 from .counting import inform
-from .describing import describe_group, describe_topic
+from .delays import group_mover, topic_mover
 from .errors import ERRORS
 from .janitor import attending, sweeping, trimming
-from .keys import group_keys
-from .log import RedisLog, StreamReader
-from .member import Member
-from .moving import group_mover, topic_mover
 from .options import RedisOptions
-from .pipe import CLIENT_PARTS
-from .places import beginning
+from .ordered import RedisLog, StreamReader
+from .positions import beginning
 from .publisher import Publisher
+from .scripts.keys import group_keys
+from .scripts.maintenance import Chore, Upkeep
+from .scripts.member import Member
 from .settlement import Settlement
 from .source import GroupSource
 from .topology import RedisTopic, check_server, create_groups, create_ordered, look
-from .upkeep import Chore, Upkeep
 
 
 class RedisDriver(Driver):

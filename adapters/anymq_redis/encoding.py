@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from anymq.driver import Record
 
-from .resp import bulk
-from .wire import fields
+from .client.codec import bulk
+from .messages import fields
 
 _MOST = 512
 

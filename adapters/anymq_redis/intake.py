@@ -10,11 +10,11 @@ from typing import Any
 
 from anymq.driver import Received, logger
 
+from .client.codec import pack
 from .connection import LONGEST_BLOCK, ReadConnection
-from .member import Member
 from .reading import ReadSize
-from .resp import pack
 from .scripts import CLAIM, READ, TAKE, Script
+from .scripts.member import Member
 
 log = logger("anymq.redis")
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from anymq.driver import SubscribeSpec
 
-from .keys import GroupKeys
 from .options import RedisOptions
 from .scripts import ATTEND, SWEEP, TRIM
+from .scripts.keys import GroupKeys
+from .scripts.maintenance import Chore
 from .topology import RedisTopic, retention_arguments
-from .upkeep import Chore
 
 _INTERVAL = 60.0
 # A bound in bytes is looked at more often: how fast a topic grows is not known.

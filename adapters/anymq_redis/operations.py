@@ -7,16 +7,16 @@ from collections.abc import AsyncIterator, Sequence
 
 from anymq.driver import NotFound, Received, Start, StateError, TopicSpec, ordered
 
+from .client.codec import pack
 from .connection import Commands
 from .janitor import ABSENT
-from .keys import GroupKeys, group_keys
-from .log import RedisLog, ends
-from .places import END, beginning
+from .messages import Place, received
+from .ordered import RedisLog, ends
+from .positions import END, beginning
 from .reading import ReadSize
-from .resp import pack
 from .scripts import PURGE, REMOVE_GROUP
+from .scripts.keys import GroupKeys, group_keys
 from .topology import RedisTopic, look
-from .wire import Place, received
 
 _ABOUT = re.compile(r"\{(.+)\}\._topic")
 _AUXILIARY = re.compile(r"\{.+\}(\..+)?\._(retry|p\d+)")

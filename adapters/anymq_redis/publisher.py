@@ -25,11 +25,11 @@ from redis.exceptions import ResponseError
 
 from anymq.driver import Duplicate, NotFound, Outcome, Record
 
+from .client.codec import bulk
 from .connection import Commands
 from .encoding import packed
-from .keys import fence_key
-from .resp import bulk
 from .scripts import PUBLISH, RESOLVE, Call
+from .scripts.keys import fence_key
 from .topology import RedisTopic
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from anymq.driver import Begun, MessageTooLarge, Nack, Received, Record, Rejected, attempt_of
 
 from .connection import Commands
-from .member import Member
+from .messages import Token, copy_fields, fields
 from .publisher import outcome
 from .scripts import ACK, BEGIN_HANDLING, EXTEND, HAND_OVER, PUT_BACK, REJECT
+from .scripts.member import Member
 from .topology import RedisTopic
-from .wire import Token, copy_fields, fields
 
 # What one script call carries at most: it holds up the server while it runs.
 _BYTES = 8 * 1024 * 1024

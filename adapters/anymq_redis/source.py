@@ -22,13 +22,13 @@ from anymq.driver import (
 from .connection import ReadConnection
 from .errors import code_of
 from .intake import Intake
-from .member import Member
-from .places import FIRST
+from .messages import RETRY
+from .positions import FIRST
 from .scripts import LEAVE
+from .scripts.maintenance import Chore, Upkeep
+from .scripts.member import Member
 from .settlement import Settlement, known_attempt
 from .topology import create_groups
-from .upkeep import Chore, Upkeep
-from .wire import RETRY
 
 log = logger("anymq.redis")
 

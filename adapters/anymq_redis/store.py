@@ -14,10 +14,10 @@ from redis.exceptions import ResponseError
 
 from anymq.driver import URL, Claim, ClaimState, Store, split_options
 
+from .client.codec import pack, words
+from .client.transport import CLIENT_PARTS
 from .connection import Address, Commands
 from .options import RedisOptions
-from .pipe import CLIENT_PARTS
-from .resp import pack, words
 from .scripts import ABANDON, BEGIN, COMPLETE, RENEW, SET, Call, Script
 from .together import Together
 from .topology import check_server

@@ -18,10 +18,10 @@ from anymq.driver import (
     partition_of,
 )
 
+from .client.codec import pack
 from .connection import Commands
-from .keys import GroupKeys, TopicKeys, topic_keys
-from .resp import pack
 from .scripts import DECLARE, JOIN, JOIN_ORDERED
+from .scripts.keys import GroupKeys, TopicKeys, topic_keys
 
 log = logger("anymq.redis")
 

@@ -35,8 +35,8 @@ from anymq.errors import (
 )
 from anymq.url import URL
 from anymq_redis import RedisDriver, RedisOptions
+from anymq_redis.client.codec import pack
 from anymq_redis.connection import Address
-from anymq_redis.resp import pack
 from tests.adapters.redis.support import Bench, Proxy
 from tests.adapters.support import eventually, take
 

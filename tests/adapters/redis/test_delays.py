@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from anymq.driver import Duplicate, Record
 from anymq_redis import RedisDriver
-from anymq_redis.keys import topic_keys
+from anymq_redis.scripts.keys import topic_keys
 from tests.adapters.redis.support import Bench, Proxy, bodies_stored
 from tests.adapters.support import bodies, eventually, nothing, take
 

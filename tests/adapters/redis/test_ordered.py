@@ -17,7 +17,7 @@ from anymq.driver import OrderedSource, Received, Start
 from anymq.errors import ConfigurationError, NotFound
 from anymq.testing.samples import join_ordered
 from anymq_redis import RedisDriver
-from anymq_redis.keys import topic_keys
+from anymq_redis.scripts.keys import topic_keys
 from brokers import Server
 from tests.adapters.redis.support import Bench, Proxy
 from tests.adapters.support import attempt, bodies, eventually, nothing, take, take_through

@@ -8,8 +8,8 @@ import pytest
 
 from anymq.driver import Source
 from anymq_redis import RedisDriver
-from anymq_redis.keys import GroupKeys, group_keys, topic_keys
 from anymq_redis.scripts import MOVE, SWEEP, TRIM
+from anymq_redis.scripts.keys import GroupKeys, group_keys, topic_keys
 from tests.adapters.redis.support import Bench
 from tests.adapters.support import bodies, eventually, take
 

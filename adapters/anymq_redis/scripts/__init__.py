@@ -12,9 +12,9 @@ import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 
-from .resp import bulk
+from ..client.codec import bulk
 
-_LUA = files("anymq_redis") / "lua"
+_LUA = files("anymq_redis.scripts")
 
 
 class Verb:

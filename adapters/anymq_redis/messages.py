@@ -21,7 +21,7 @@ from anymq.driver import (
     is_control_header,
 )
 
-from .places import time_of
+from .positions import time_of
 
 RETRY = -1
 """The group's own stream; the topic's go by the numbers of their partitions."""

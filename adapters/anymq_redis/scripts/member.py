@@ -9,11 +9,11 @@ from typing import Any
 
 from anymq.driver import Received, SubscribeSpec
 
-from .connection import Commands
+from ..connection import Commands
+from ..messages import RETRY, Place, Token, received
+from ..topology import RedisTopic
+from . import Script
 from .keys import GroupKeys
-from .scripts import Script
-from .topology import RedisTopic
-from .wire import RETRY, Place, Token, received
 
 Tokens = dict[bytes, Token]
 

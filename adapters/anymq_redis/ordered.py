@@ -9,15 +9,15 @@ from redis.exceptions import RedisError
 
 from anymq.driver import Cell, PartitionedLog, Received, Start, logger, ordered
 
+from .client.codec import pack
 from .connection import LONGEST_BLOCK, Commands, ReadConnection
 from .counting import inform
-from .keys import GroupKeys
-from .places import END, beginning, id_at
+from .messages import Place, received
+from .positions import END, beginning, id_at
 from .reading import ReadSize
-from .resp import pack
 from .scripts import SAVE
+from .scripts.keys import GroupKeys
 from .topology import RedisTopic
-from .wire import Place, received
 
 log = logger("anymq.redis")
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anymq.driver import Record, SharedHeaders
+from anymq_redis.client.codec import bulk, words
 from anymq_redis.encoding import packed
-from anymq_redis.resp import bulk, words
-from anymq_redis.wire import Entry, Place, Token, _decoded, fields, received
+from anymq_redis.messages import Entry, Place, Token, _decoded, fields, received
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=30)
 HEADERS = st.dictionaries(TEXTS, TEXTS, max_size=5)

@@ -17,15 +17,15 @@ from anymq.driver import (
     ordered,
 )
 
+from .client.codec import pack
 from .connection import Commands
 from .counting import age_of, answers, attendance, count, count_for, inform, pairs
-from .keys import GroupKeys
-from .log import RedisLog
 from .operations import groups
 from .options import RedisOptions
-from .places import id_at, time_of
-from .resp import pack
+from .ordered import RedisLog
+from .positions import id_at, time_of
 from .scripts import POISON
+from .scripts.keys import GroupKeys
 from .topology import RedisTopic
 
 _WORST = 100

@@ -13,7 +13,7 @@ from anymq.driver import Received, Start
 from anymq.errors import ConfigurationError, NotFound, StateError
 from anymq.testing.samples import join_ordered
 from anymq_redis import RedisDriver
-from anymq_redis.keys import topic_keys
+from anymq_redis.scripts.keys import topic_keys
 from tests.adapters.redis.support import Bench
 from tests.adapters.redis.test_delays import later
 from tests.adapters.support import bodies, eventually, nothing, take

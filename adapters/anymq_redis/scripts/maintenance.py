@@ -14,8 +14,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from anymq.driver import logger, supervise
 
-from .connection import Commands
-from .scripts import Call, Script
+from ..connection import Commands
+from . import Call, Script
 
 log = logger("anymq.redis")
 

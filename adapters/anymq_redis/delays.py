@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .keys import GroupKeys, TopicKeys
 from .scripts import MOVE
-from .upkeep import Chore
+from .scripts.keys import GroupKeys, TopicKeys
+from .scripts.maintenance import Chore
 
 # The longest between two looks, in seconds: how late a short delay ends if its publisher has died.
 _INTERVAL = 1.0

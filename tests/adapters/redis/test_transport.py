@@ -18,8 +18,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from anymq_redis.pipe import Pipe
-from anymq_redis.resp import pack
+from anymq_redis.client.codec import pack
+from anymq_redis.client.transport import Pipe
 from tests.adapters.redis.support import Proxy
 
 

@@ -1,0 +1,1 @@
+"""The parts of the adapter that depend on how redis-py works inside."""
