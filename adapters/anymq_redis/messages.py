@@ -1,7 +1,7 @@
-"""Records as entries of a stream, and back.
+"""Records as entries of a stream, and entries as received records.
 
-Headers are plain fields, the body is the field `data`. Entries of other programs are taken as they
-are: without a `data` field and without CloudEvents attributes the body is a JSON object of all
+Headers are plain fields, and the body is the field `data`. Entries of other programs are read as
+they are: without a `data` field and CloudEvents attributes, the body is a JSON object of all
 fields.
 """
 
@@ -21,52 +21,65 @@ from anymq.driver import (
     is_control_header,
 )
 
-from .positions import time_of
+from .client.codec import bulk
 
 RETRY = -1
-"""The group's own stream; the topic's go by the numbers of their partitions."""
+"""The index of a group's retry stream; the streams of a topic have the partition's number."""
 POSITION = b"anymq-position"
 REDELIVERED = b"anymq-redelivered"
 _DATA = b"data"
 _JSON = "application/json"
-_MOST_NAMES = 1000
+_MAX_DECODED_NAMES = 1000
+_MAX_PACKED_NAMES = 512
 
 
-class _Names(dict[bytes, str]):
-    """Field names as text: the same few come again and again."""
+class _DecodedNames(dict[bytes, str]):
+    """Field names as text. Most entries have the same few names."""
 
     def __missing__(self, name: bytes) -> str:
         text = _text(name)
-        if len(self) < _MOST_NAMES:
+        if len(self) < _MAX_DECODED_NAMES:
             self[name] = text
         return text
 
 
-_names = _Names()
+class _PackedNames(dict[str, str]):
+    """Field names as packed text, up to where the length of the value follows."""
+
+    def __missing__(self, name: str) -> str:
+        head = f"${len(name.encode())}\r\n{name}\r\n$"
+        if len(self) < _MAX_PACKED_NAMES:
+            self[name] = head
+        return head
+
+
+_decoded_names = _DecodedNames()
+_packed_names = _PackedNames()
 
 
 class Token:
-    """A delivery: in which stream its entry is pending, and since when.
+    """One delivery: the stream in which its entry is pending, and the time when it was taken.
 
-    `leaving` while the server is being told to put a copy of it elsewhere. `starts`, where another
-    consumer has left it pending: how many handlers are known to have begun with this entry.
-    `earlier` is how many had with those that it is a copy of.
+    `index` is the stream's (`RETRY` or the partition). `copying` is True while the server is being
+    asked to store a copy elsewhere. `starts` is the number of handlers known to have started with
+    this entry, for an entry that another consumer left pending; else None. `earlier` is the same
+    number for the entries that this one is a copy of.
     """
 
-    __slots__ = ("earlier", "id", "leaving", "position", "starts", "taken", "which")
+    __slots__ = ("copying", "earlier", "id", "index", "position", "starts", "taken")
 
-    def __init__(self, id: bytes, which: int, taken: float) -> None:
+    def __init__(self, id: bytes, index: int, taken: float) -> None:
         self.id = id
-        self.which = which
+        self.index = index
         self.position = id
-        self.leaving = False
+        self.copying = False
         self.taken = taken
         self.starts: int | None = None
         self.earlier = 0
 
 
 def fields(record: Record) -> list[bytes]:
-    """Return names and values in turn; of a copy the very bytes, and as often as they came."""
+    """Return names and values in turn; for a copy the original bytes, repeated names included."""
     flat: list[bytes] = []
     headers, original = record.headers, record.original
     if not isinstance(original, Entry | Decoded):
@@ -74,16 +87,16 @@ def fields(record: Record) -> list[bytes]:
             flat += (name.encode(), value.encode())
         flat += (_DATA, record.body)
         return flat
-    came: dict[str, list[bytes]] = {}
+    received_fields: dict[str, list[bytes]] = {}
     names = iter(original.flat)
     for raw in zip(names, names, strict=True):
-        came.setdefault(_names[raw[0]], []).extend(raw)
+        received_fields.setdefault(_decoded_names[raw[0]], []).extend(raw)
     for name, value in headers.items():
-        found = came.get(name)
+        found = received_fields.get(name)
         same = found is not None and _text(found[-1]) == value
         flat += found if found is not None and same else (name.encode(), value.encode())
-    for name, found in came.items():
-        # What is no header for anymq, though a field for the publisher's own consumers.
+    for name, found in received_fields.items():
+        # A field that is no header for anymq may still matter to the publisher's own consumers.
         lost = name not in headers and is_control_header(name) and not name.startswith(CONTROL)
         if lost and name.lower() not in ("data", "content-type"):
             flat += found
@@ -92,130 +105,164 @@ def fields(record: Record) -> list[bytes]:
 
 
 def copy_fields(record: Record, token: Token) -> list[bytes]:
-    """Return the fields of a copy, which remembers the position of the original."""
+    """Return the fields of a copy, with the position of the original."""
     return [POSITION, token.position, *fields(record)]
 
 
-class Place:
-    """A stream that entries are read from: a partition, or a group's own with its copies."""
+def packed(record: Record) -> tuple[int, bytes, bytes]:
+    """Return the number of names and values of `record`, and all but its body packed.
 
-    __slots__ = ("name", "partition", "prefix", "which")
+    Shared headers come first, packed once for many records, then all other fields. The body and
+    the end of a line are to follow.
+    """
+    if record.original is not None:
+        flat = fields(record)[:-1]
+        return len(flat) + 1, b"", b"%b$%d\r\n" % (bulk(flat), len(record.body))
+    count, shared = record.common.encoded(_packed_headers)
+    own = record.own
+    names = _packed_names
+    texts = [f"{names[name]}{len(value)}\r\n{value}\r\n" for name, value in own.items()]
+    texts.append(f"$4\r\ndata\r\n${len(record.body)}\r\n")
+    text = "".join(texts)
+    data = text.encode() if text.isascii() else _packed_bytes(record)
+    return count + 2 * len(own) + 2, shared, data
 
-    def __init__(self, stream: bytes, which: int, prefix: bytes) -> None:
-        self.name = stream.decode()
-        self.which = which
-        self.partition = max(0, which)
+
+def _packed_bytes(record: Record) -> bytes:
+    return b"%b$4\r\ndata\r\n$%d\r\n" % (_packed_headers(record.own)[1], len(record.body))
+
+
+def _packed_headers(headers: Mapping[str, str]) -> tuple[int, bytes]:
+    """Return the number of names and values of `headers`, and all of them packed."""
+    flat = [part.encode() for pair in headers.items() for part in pair]
+    return len(flat), bulk(flat)
+
+
+class StreamRef:
+    """The stream that entries were read from: a partition, or a group's retry stream.
+
+    `prefix` is the beginning of its positions.
+    """
+
+    __slots__ = ("index", "name", "partition", "prefix")
+
+    def __init__(self, key: bytes, index: int, prefix: bytes) -> None:
+        self.name = key.decode()
+        self.index = index
+        self.partition = max(0, index)
         self.prefix = prefix
 
 
 class Decoded(Received):
-    """A message that was decoded at once: another program's, or a copy in a group's own stream."""
+    """An entry decoded at once: another program's, or a copy in a group's retry stream."""
 
-    __slots__ = ("flat", "place")
+    __slots__ = ("flat", "stream")
 
     flat: Sequence[bytes]
-    place: Place
+    stream: StreamRef
 
     @property
     def published(self) -> bool:
-        return self.place.which != RETRY
+        return self.stream.index != RETRY
 
 
 class Entry(Published):
-    """A message as it stands in a topic's stream: decoded where it is asked for.
+    """An entry of a topic's stream, decoded by attribute on first use (`_LAZY`)."""
 
-    What is not there is made by `__getattr__` at the first look.
-    """
-
-    __slots__ = ("flat", "id", "place")
+    __slots__ = ("flat", "id", "stream")
 
     def __init__(
-        self, place: Place, id: bytes, flat: list[bytes], token: Token | None, redeliveries: int
+        self,
+        stream: StreamRef,
+        id: bytes,
+        flat: list[bytes],
+        token: Token | None,
+        redeliveries: int,
     ) -> None:
-        self.place = place
+        self.stream = stream
         self.id = id
         self.flat = flat
         self.body = flat[-1]
         self.token = token
-        self.partition = place.partition
+        self.partition = stream.partition
         self.redeliveries = redeliveries
         self.key = self.content_type = self.not_before = None
 
     def __getattr__(self, name: str) -> Any:
-        make = _LATE.get(name)
-        if make is None:
+        decode = _LAZY.get(name)
+        if decode is None:
             raise AttributeError(name)
-        value = make(self)
+        value = decode(self)
         setattr(self, name, value)
         return value
 
     @property
     def fresh(self) -> bool:
-        return self.redeliveries == 0 and _CONTROL.isdisjoint(self.flat[::2])
+        return self.redeliveries == 0 and _NOT_FRESH.isdisjoint(self.flat[::2])
 
     def header(self, name: str) -> str | None:
         flat, wanted = self.flat, name.encode()
-        if wanted == _DATA or flat.count(wanted) != 1 or (place := flat.index(wanted)) % 2:
-            return self.headers.get(name)  # There is none; or it is a value as well.
-        return flat[place + 1].decode("utf-8", "backslashreplace")
+        if wanted == _DATA or flat.count(wanted) != 1 or (at := flat.index(wanted)) % 2:
+            return self.headers.get(name)  # Absent, repeated, or equal to a value.
+        return flat[at + 1].decode("utf-8", "backslashreplace")
 
 
 def _entry_headers(entry: Entry) -> Mapping[str, str]:
     names = iter(entry.flat)
-    headers = {
-        _names[name]: value.decode("utf-8", "backslashreplace")
+    return {
+        _decoded_names[name]: value.decode("utf-8", "backslashreplace")
         for name, value in zip(names, names, strict=True)
         if name != _DATA
     }
-    return headers
 
 
 def _entry_position(entry: Entry) -> str:
-    return _text(entry.place.prefix + entry.id)
+    return _text(entry.stream.prefix + entry.id)
 
 
 def _entry_native(entry: Entry) -> tuple[str, str]:
-    return entry.place.name, _text(entry.id)
+    return entry.stream.name, _text(entry.id)
 
 
 def _entry_time(entry: Entry) -> float | None:
     return time_of(entry.position)
 
 
-_LATE: dict[str, Callable[[Entry], Any]] = {
+_LAZY: dict[str, Callable[[Entry], Any]] = {
     "headers": _entry_headers,
     "position": _entry_position,
     "native": _entry_native,
     "time": _entry_time,
 }
-_CONTROL = frozenset({ATTEMPT.encode(), ONLY_GROUP.encode()})
+_NOT_FRESH = frozenset({ATTEMPT.encode(), ONLY_GROUP.encode()})
 
 
-def received(place: Place, entry: Any, token: Token | None, redeliveries: int) -> Received:
-    """Return the message in `entry`, an id and a list of names and values in turn."""
+def received(stream: StreamRef, entry: Any, token: Token | None, redeliveries: int) -> Received:
+    """Return `entry` as a record: an id, and a list of names and values in turn."""
     id, flat = entry
-    if place.which != RETRY and len(flat) > 1 and flat[-2] == _DATA:
-        if token is not None and place.prefix:
-            token.position = place.prefix + id
-        return Entry(place, id, flat, token, redeliveries)
-    return _decoded(place, id, flat, token, redeliveries)
+    if stream.index != RETRY and len(flat) > 1 and flat[-2] == _DATA:
+        if token is not None and stream.prefix:
+            token.position = stream.prefix + id
+        return Entry(stream, id, flat, token, redeliveries)
+    return _decoded(stream, id, flat, token, redeliveries)
 
 
 def _decoded(
-    place: Place, id: bytes, flat: Sequence[bytes], token: Token | None, redeliveries: int
+    stream: StreamRef, id: bytes, flat: Sequence[bytes], token: Token | None, redeliveries: int
 ) -> Received:
     names = iter(flat)
     content = dict(zip(names, names, strict=True))
-    position: bytes = place.prefix + id if place.prefix else id
+    position: bytes = stream.prefix + id if stream.prefix else id
     if token is not None:
-        if place.which == RETRY:
+        if stream.index == RETRY:
             position = content.pop(POSITION, id)
             token.earlier = _count(content.pop(REDELIVERED, b"0"))
             redeliveries += token.earlier
         token.position = position
     body: bytes | None = content.pop(_DATA, None)
     headers = {
-        _names[name]: value.decode("utf-8", "backslashreplace") for name, value in content.items()
+        _decoded_names[name]: value.decode("utf-8", "backslashreplace")
+        for name, value in content.items()
     }
     if body is None:
         body = b""
@@ -229,13 +276,19 @@ def _decoded(
         headers,
         position=text,
         token=token,
-        native=(place.name, native),
+        native=(stream.name, native),
         time=time_of(text),
         redeliveries=redeliveries,
-        partition=place.partition,
+        partition=stream.partition,
     )
-    decoded.flat, decoded.place = flat, place
+    decoded.flat, decoded.stream = flat, stream
     return decoded
+
+
+def time_of(position: str) -> float | None:
+    """Return when the entry at `position` was stored, in seconds since the epoch."""
+    milliseconds = position.rpartition(":")[2].partition("-")[0]
+    return int(milliseconds) / 1000 if milliseconds.isdecimal() else None
 
 
 def _text(value: bytes) -> str:

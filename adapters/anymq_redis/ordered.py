@@ -1,4 +1,4 @@
-"""`StreamReader` and `RedisLog`: partitions read in order, and what the core makes of them."""
+"""Ordered groups: reading partitions in order, and the cells with their lease records."""
 
 from __future__ import annotations
 
@@ -10,76 +10,72 @@ from redis.exceptions import RedisError
 from anymq.driver import Cell, PartitionedLog, Received, Start, logger, ordered
 
 from .client.codec import pack
-from .connection import LONGEST_BLOCK, Commands, ReadConnection
-from .counting import inform
-from .messages import Place, received
-from .positions import END, beginning, id_at
-from .reading import ReadSize
+from .connection import MAX_BLOCK_SECONDS, Commands, ReadConnection, ReadSize
+from .messages import StreamRef, received
+from .positions import AFTER_ALL, entry_id, start_ids
 from .scripts import SAVE
 from .scripts.keys import GroupKeys
-from .topology import RedisTopic
+from .topology import RedisTopic, last_ids
 
 log = logger("anymq.redis")
 
 
 class StreamReader:
-    """XREAD: whoever reads says from where, so what a broken read had fetched is read again."""
+    """Reads partitions by XREAD, for ordered groups and broadcast readers.
+
+    The caller keeps the positions, so entries lost with a broken read are read again.
+    """
 
     def __init__(self, reader: ReadConnection, topic: RedisTopic) -> None:
         self._reader = reader
         self._streams = topic.keys.streams
-        self._places = {
-            stream: Place(stream, number, topic.keys.prefix(number))
+        self._refs = {
+            stream: StreamRef(stream, number, topic.keys.prefix(number))
             for number, stream in enumerate(self._streams)
         }
         self._read_size = ReadSize()
         self._turn = 0
 
     async def read(
-        self, behind: Mapping[int, bytes], limit: int, wait: float
+        self, after: Mapping[int, bytes], limit: int, wait: float
     ) -> list[tuple[int, list[Received]]]:
-        """Return for each partition that has any what follows the id `behind`, `limit` in all."""
-        if not behind:
-            await asyncio.sleep(min(wait, LONGEST_BLOCK))
+        """Return the records that follow the ids `after`, by partition, up to `limit` in all."""
+        if not after:
+            await asyncio.sleep(min(wait, MAX_BLOCK_SECONDS))
             return []
-        numbers = self._order(behind)
+        numbers = self._order(after)
         command = pack(
             *(b"XREAD", *self._read_size.arguments(limit, wait), b"STREAMS"),
             *(self._streams[number] for number in numbers),
-            *(behind[number] for number in numbers),
+            *(after[number] for number in numbers),
         )
         reply = await self._reader.read(command)
         self._read_size.learn(reply)
         found: list[tuple[int, list[Received]]] = []
-        for stream, entries in reply or ():
-            place = self._places[stream]
-            records = [received(place, entry, None, 0) for entry in entries[:limit]]
+        for key, entries in reply or ():
+            stream = self._refs[key]
+            records = [received(stream, entry, None, 0) for entry in entries[:limit]]
             limit -= len(records)
             if records:
-                found.append((place.partition, records))
+                found.append((stream.partition, records))
         return found
 
     async def aclose(self) -> None:
-        """Drop the connection."""
+        """Close the connection."""
         await self._reader.aclose()
 
-    def _order(self, behind: Mapping[int, bytes]) -> list[int]:
-        """Begin with another partition each time: the first ones may use up the limit."""
-        numbers = sorted(behind)
+    def _order(self, after: Mapping[int, bytes]) -> list[int]:
+        """Return the partitions, another one first each time: the first may use up the limit."""
+        numbers = sorted(after)
         self._turn = (self._turn + 1) % len(numbers)
         return numbers[self._turn :] + numbers[: self._turn]
-
-
-async def ends(commands: Commands, streams: Sequence[bytes]) -> list[bytes]:
-    """Return the id of the last entry that each stream was given, also if it has been deleted."""
-    return [info.get(b"last-generated-id", b"0-0") for info in await inform(commands, streams)]
 
 
 class RedisLog(PartitionedLog):
     """The streams of a topic, and a hash of cells: each a revision, a cursor, and the value.
 
-    The cursor stands there for the script that trims. Without a `reader` it can only be looked at.
-    `leave` is called when it is closed.
+    The cursor stands apart from the value for the script that trims. A log without a `reader`
+    cannot read records. `leave` is awaited when it closes.
     """
 
     def __init__(
@@ -99,15 +95,15 @@ class RedisLog(PartitionedLog):
         self._group = group
 
     async def place(self, partition: int, start: Start) -> str:
-        behind = beginning(start, self.partitions)[partition]
-        if behind == END:
-            (behind,) = await ends(self._commands, [self._keys.streams[partition]])
-        return (self._keys.prefix(partition) + behind).decode()
+        after = start_ids(start, self.partitions)[partition]
+        if after == AFTER_ALL:
+            (after,) = await last_ids(self._commands, [self._keys.streams[partition]])
+        return (self._keys.prefix(partition) + after).decode()
 
     async def read(self, behind: Mapping[int, str], limit: int, wait: float) -> Sequence[Received]:
         assert self._reader is not None
-        ids = {number: id_at(place) for number, place in behind.items()}
-        found = await self._reader.read(ids, limit, wait)
+        after = {number: entry_id(position) for number, position in behind.items()}
+        found = await self._reader.read(after, limit, wait)
         return [record for _, records in found for record in records]
 
     async def load(self) -> Mapping[int, Cell]:
@@ -123,7 +119,7 @@ class RedisLog(PartitionedLog):
     async def save(self, cells: Mapping[int, Cell]) -> Mapping[int, int | None]:
         args: list[bytes] = []
         for number, cell in cells.items():
-            cursor = id_at(ordered.cursor_of(cell.value))
+            cursor = entry_id(ordered.cursor_of(cell.value))
             args += (self._name(number), b"%d" % cell.revision, cursor, cell.value.encode())
         revisions = await self._commands.eval(SAVE, [self._keys.cells], args)
         return {number: revision or None for number, revision in zip(cells, revisions, strict=True)}
@@ -136,7 +132,11 @@ class RedisLog(PartitionedLog):
             try:
                 await leave()
             except (RedisError, OSError) as error:
-                log.debug("leaving %s failed: %s", self._group.group.decode(), error)
+                log.debug(
+                    "leaving group %s failed: %s; it lists this member for six more seconds",
+                    self._group.group.decode(),
+                    error,
+                )
 
     def _name(self, partition: int) -> bytes:
         return b"%d:%b" % (partition, self._group.group)

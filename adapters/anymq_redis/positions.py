@@ -1,49 +1,75 @@
-"""Places in a topic: positions, and where reading begins.
+"""Positions: where reading starts, and browsing a topic from there.
 
-The position of an entry is its id; in a topic of several partitions the partition comes first, as
-in `3:1700000000000-0`. Ids begin with the server's time, so a place in one partition, and a time,
-mean something in all of them.
+The position of an entry is its id. In a topic of several partitions the partition comes first, as
+in `3:1700000000000-0`. Ids begin with the server's time, so a position in one partition, and a
+datetime, have a meaning in all partitions.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 
-from anymq.driver import ConfigurationError, Start
+from anymq.driver import ConfigurationError, Received, Start, TopicSpec
 
-FIRST, END = b"0-0", b"$"
+from .connection import Commands, ReadSize
+from .messages import StreamRef, received
+from .topology import find_existing, last_ids
+
+BEFORE_ALL, AFTER_ALL = b"0-0", b"$"
+"""The ids that precede and follow every entry, as commands take them."""
+
 _POSITION = re.compile(r"(?:(\d{1,4}):)?(\d{1,20})-(\d{1,20})")
 _LARGEST = 2**64 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PAGE_ENTRIES = 1000
 
 
-def beginning(start: Start, partitions: int) -> list[bytes]:
-    """Return, for each partition, the id behind which reading begins; `$` is its end.
+def start_ids(start: Start, partitions: int) -> list[bytes]:
+    """Return for each partition the id after which reading starts.
 
-    Raises `ConfigurationError` if `start` is nothing of what it may be.
+    Raises `ConfigurationError` for a text that is no position in so many partitions.
     """
     if isinstance(start, datetime):
-        return [_before(_milliseconds(start), 0)] * partitions
+        milliseconds = max(0, (start - _EPOCH) // timedelta(milliseconds=1))
+        return [_previous(milliseconds, 0)] * partitions
     if start == "earliest":
-        return [FIRST] * partitions
+        return [BEFORE_ALL] * partitions
     if start == "latest":
-        return [END] * partitions
+        return [AFTER_ALL] * partitions
     partition, ms, seq = _parse(start, partitions)
-    ids = [_before(ms, 0)] * partitions
-    ids[partition] = _before(ms, seq)
+    ids = [_previous(ms, 0)] * partitions
+    ids[partition] = _previous(ms, seq)
     return ids
 
 
-def id_at(place: str) -> bytes:
-    """Return the id in a place of one partition."""
-    return place.rpartition(":")[2].encode()
+def entry_id(position: str) -> bytes:
+    """Return the id of the entry at `position`."""
+    return position.rpartition(":")[2].encode()
 
 
-def time_of(position: str) -> float | None:
-    """Return when the entry at `position` was stored, in seconds since the epoch."""
-    milliseconds = position.rpartition(":")[2].partition("-")[0]
-    return int(milliseconds) / 1000 if milliseconds.isdecimal() else None
+async def browse(
+    commands: Commands, spec: TopicSpec, start: Start
+) -> AsyncIterator[Sequence[Received]]:
+    """Yield the entries of each partition in turn, up to its end at the time of the call."""
+    topic = await find_existing(commands, spec)
+    starts = start_ids(start, topic.partitions)
+    stops = await last_ids(commands, topic.keys.streams)
+    for number, (after, stop) in enumerate(zip(starts, stops, strict=True)):
+        if after == AFTER_ALL:
+            continue
+        key = topic.keys.streams[number]
+        stream = StreamRef(key, number, topic.keys.prefix(number))
+        size = ReadSize()
+        while True:
+            limits = size.arguments(_PAGE_ENTRIES, 0)
+            entries = await commands.call(b"XRANGE", key, b"(" + after, stop, *limits)
+            if not entries:
+                break
+            yield [received(stream, entry, None, 0) for entry in entries]
+            size.learn([(key, entries)])
+            after = entries[-1][0]
 
 
 def _parse(text: str, partitions: int) -> tuple[int, int, int]:
@@ -59,13 +85,8 @@ def _parse(text: str, partitions: int) -> tuple[int, int, int]:
     )
 
 
-def _milliseconds(time: datetime) -> int:
-    if time.tzinfo is None:
-        raise ConfigurationError(f"a time needs a time zone: {time!r}")
-    return max(0, (time - _EPOCH) // timedelta(milliseconds=1))
-
-
-def _before(ms: int, seq: int) -> bytes:
+def _previous(ms: int, seq: int) -> bytes:
+    """Return the id just before the given one."""
     if seq:
         return b"%d-%d" % (ms, seq - 1)
-    return b"%d-%d" % (ms - 1, _LARGEST) if ms else FIRST
+    return b"%d-%d" % (ms - 1, _LARGEST) if ms else BEFORE_ALL

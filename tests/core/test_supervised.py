@@ -33,7 +33,7 @@ AWAITED = {
     "adapters/anymq_nats/link.py": {"_unless_denied"},
     "adapters/anymq_rabbitmq/fill.py": {"__init__", "begun"},
     "adapters/anymq_rabbitmq/link.py": {"bounded", "_connect_to"},
-    "adapters/anymq_redis/connection.py": {"pipe"},
+    "adapters/anymq_redis/connection.py": {"connect"},
 }
 """By file the functions that start a task themselves: each awaits it, or has a callback that takes
 its outcome."""

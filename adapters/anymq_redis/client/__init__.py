@@ -1,1 +1,1 @@
-"""The parts of the adapter that depend on how redis-py works inside."""
+"""Connections over redis-py: the only code that touches its private parts."""

@@ -1,4 +1,4 @@
-"""Which keys belong to a topic and to a group on it. All have the topic's key as their hash tag."""
+"""Keys of topics and groups on the server. All have the topic's name as their hash tag."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 class TopicKeys:
     """The keys of one topic.
 
-    `streams` are its partitions; the first has the topic's own name, so that a topic of one is
-    a stream like any other. `about` is a hash of how it was declared. `delayed` is a sorted set of
-    the records that wait, by the time when they are due, and `payloads` a hash with their content.
-    `cells` is a hash of how far the ordered groups are.
+    `streams` are its partitions. The first has the topic's own name, so a topic of one partition
+    is a stream like any other. `about` is a hash with the topic's declaration. `delayed` is a
+    sorted set of delayed records by due time, and `payloads` a hash with their fields. `cells` is
+    a hash with the lease records of ordered groups.
     """
 
     streams: tuple[bytes, ...]
@@ -22,7 +22,7 @@ class TopicKeys:
     cells: bytes
 
     def prefix(self, partition: int) -> bytes:
-        """Return what positions in `partition` begin with: nothing where there is only one."""
+        """Return the beginning of positions in `partition`: empty if there is only one."""
         return b"%d:" % partition if len(self.streams) > 1 else b""
 
 
@@ -31,9 +31,9 @@ class GroupKeys:
     """The keys of one group on one topic.
 
     `group` is its name. `retry` is a stream of copies for this group alone; `delayed` and
-    `payloads` are as a topic's, for copies that wait. `members` is a hash: when each was last
-    seen, and since when it has held what it has held for longest, in milliseconds by the server.
-    `starts` is a hash: of what is pending, how many handlers are known to have begun.
+    `payloads` are as a topic's, for copies that are not due. `members` is a hash with each
+    member's heartbeat. `starts` is a hash with the number of handlers known to have started, by
+    pending entry.
     """
 
     group: bytes
@@ -45,7 +45,7 @@ class GroupKeys:
 
 
 def topic_keys(native: str, partitions: int) -> TopicKeys:
-    """Return the keys of the topic that is called `native` on the server."""
+    """Return the keys of the topic with the name `native` on the server."""
     others = (f"{{{native}}}._p{number}".encode() for number in range(1, partitions))
     return TopicKeys(
         streams=(native.encode(), *others),
@@ -59,7 +59,7 @@ def topic_keys(native: str, partitions: int) -> TopicKeys:
 def group_keys(topic: str, native: str, native_group: str) -> GroupKeys:
     """Return the keys of a group on `topic`, whose stream is `native`.
 
-    Consumer groups live inside a stream, so the group `billing` on `orders` is called just that.
+    A consumer group belongs to its stream, so the group `billing` on `orders` is named `billing`.
     """
     group = native_group.removeprefix(f"{topic}.")
     prefix = f"{{{native}}}.{group}."
@@ -74,5 +74,5 @@ def group_keys(topic: str, native: str, native_group: str) -> GroupKeys:
 
 
 def fence_key(native: str, producer: str) -> bytes:
-    """Return the key that remembers the last publish of one producer to the topic `native`."""
+    """Return the key with the last call number of one producer to the topic `native`."""
     return f"{{{native}}}._sent.{producer}".encode()

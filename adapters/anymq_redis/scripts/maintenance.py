@@ -1,4 +1,4 @@
-"""`Upkeep`: what somebody has to do now and then, so that nothing is late and nothing grows."""
+"""`Maintenance`: the scripts that every process runs periodically, so that no leader is needed."""
 
 from __future__ import annotations
 
@@ -12,22 +12,36 @@ from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
-from anymq.driver import logger, supervise
+from anymq.driver import SubscribeSpec, logger, supervise
 
 from ..connection import Commands
-from . import Call, Script
+from ..options import RedisOptions
+from ..topology import RedisTopic, retention_arguments
+from . import HEARTBEAT, SWEEP, TRIM, Call, Script
+from .keys import GroupKeys
 
 log = logger("anymq.redis")
 
-_MOST = 50
+ABSENT_SECONDS = 6.0
+"""Seconds without a heartbeat after which a member counts as gone."""
+
+_MAX_CALLS = 50
+_INTERVAL_SECONDS = 60.0
+_BYTES_INTERVAL_SECONDS = 2.0
+"""Shorter for a bound in bytes, because it is not known how fast a topic grows."""
+_MIN_TRIM_SECONDS = 0.1
+_MAX_TRIMMED = 10_000
+_HEARTBEAT_SECONDS = 2.0
+_FORGET_SECONDS = 3600.0
+"""Seconds without a sign of life after which a consumer without pending entries is deleted."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Chore:
-    """A script to run again and again.
+class MaintenanceTask:
+    """A script to run periodically.
 
-    Every `interval` seconds or so, or when `next`, asked with the script's reply, says to. `due` is
-    the monotonic time of the next run.
+    It runs about every `interval` seconds, or sooner where `next`, called with the script's reply,
+    returns fewer seconds. `due` is the monotonic time of the next run.
     """
 
     script: Script
@@ -38,84 +52,137 @@ class Chore:
     due: float = 0.0
 
     def call(self) -> Call:
-        """Return what to run now."""
+        """Return the call to run now."""
         return self.script.call(self.keys, self.args() if callable(self.args) else self.args)
 
-    def done(self, reply: Any) -> None:
-        """It has been run."""
+    def completed(self, reply: Any) -> None:
+        """Schedule the next run after a run with this reply."""
         wait = self.interval * random.uniform(0.8, 1.2)
         if isinstance(reply, ResponseError):
-            log.debug("upkeep of %s failed, trying again: %s", self.keys[0].decode(), reply)
+            log.debug("maintenance of %s failed: %s; retrying", self.keys[0].decode(), reply)
         elif self.next is not None:
             wait = min(wait, self.next(reply))
         self.due = min(self.due, time.monotonic() + wait)
 
 
-class Upkeep:
-    """One task in every process that uses a topic: no leader, so none can be missing.
+class Maintenance:
+    """Runs the maintenance tasks of one process.
 
-    Chores that are due together go to the server together. While it does not answer, they wait.
+    Tasks that are due together are sent in one exchange. While the server does not answer, they
+    wait.
     """
 
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
-        self._chores: set[Chore] = set()
+        self._tasks: set[MaintenanceTask] = set()
         self._changed = asyncio.Event()
         self._working = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._runner: asyncio.Task[None] | None = None
 
-    def add(self, *chores: Chore) -> None:
-        """Do these from now on."""
-        self._chores.update(chores)
+    def add(self, *tasks: MaintenanceTask) -> None:
+        """Run these tasks from now on."""
+        self._tasks.update(tasks)
         self._changed.set()
-        if self._task is None:
-            self._task = supervise(self._run(), name="anymq-redis-upkeep")
+        if self._runner is None:
+            self._runner = supervise(self._run(), name="anymq-redis-maintenance")
 
-    def discard(self, *chores: Chore) -> None:
-        """Do these no more, once they are done if they are being done."""
-        self._chores.difference_update(chores)
+    def discard(self, *tasks: MaintenanceTask) -> None:
+        """Stop running these tasks; a run in progress is completed."""
+        self._tasks.difference_update(tasks)
 
-    async def drop(self, *chores: Chore) -> None:
-        """Leave these to others. On return none of them is being done."""
-        self.discard(*chores)
+    async def stop(self, *tasks: MaintenanceTask) -> None:
+        """Stop running these tasks. On return none of them is in progress."""
+        self.discard(*tasks)
         async with self._working:
             pass
 
-    def hurry(self, chore: Chore, delay: float) -> None:
-        """Do `chore` in `delay` seconds at the latest."""
+    def run_within(self, task: MaintenanceTask, delay: float) -> None:
+        """Run `task` in `delay` seconds at the latest."""
         due = time.monotonic() + delay
-        if due < chore.due:
-            chore.due = due
+        if due < task.due:
+            task.due = due
             self._changed.set()
 
     async def aclose(self) -> None:
-        """Stop; other processes go on."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        """Stop all tasks; other processes continue theirs."""
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.gather(self._runner, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
             self._changed.clear()
             now = time.monotonic()
-            if ready := [chore for chore in self._chores if chore.due <= now]:
+            if due := [task for task in self._tasks if task.due <= now]:
                 async with self._working:
-                    await self._work(ready[:_MOST])
+                    await self._execute(due[:_MAX_CALLS])
                 continue
             try:
-                async with asyncio.timeout(min((c.due for c in self._chores), default=1e9) - now):
+                async with asyncio.timeout(min((t.due for t in self._tasks), default=1e9) - now):
                     await self._changed.wait()
             except TimeoutError:
                 pass
 
-    async def _work(self, chores: Sequence[Chore]) -> None:
-        # What is hurried meanwhile must not be put off again.
-        for chore in chores:
-            chore.due = math.inf
+    async def _execute(self, tasks: Sequence[MaintenanceTask]) -> None:
+        # A `run_within` during the calls must not be overridden by a later due time.
+        for task in tasks:
+            task.due = math.inf
         replies: Sequence[Any]
         try:
-            replies = await self._commands.evals([chore.call() for chore in chores])
+            replies = await self._commands.evals([task.call() for task in tasks])
         except (RedisError, OSError) as error:
-            replies = [ResponseError(f"no answer: {error}")] * len(chores)
-        for chore, reply in zip(chores, replies, strict=True):
-            chore.done(reply)
+            replies = [ResponseError(f"no answer: {error}")] * len(tasks)
+        for task, reply in zip(tasks, replies, strict=True):
+            task.completed(reply)
+
+
+def trim_task(topic: RedisTopic, options: RedisOptions) -> MaintenanceTask:
+    """Return the task that trims `topic` to its own retention, or to that of the options."""
+    age, size = retention_arguments(options.retention, None)
+    keys = topic.keys
+    return MaintenanceTask(
+        script=TRIM,
+        keys=[keys.about, keys.cells, *keys.streams],
+        args=[age, size, b"%d" % _MAX_TRIMMED],
+        interval=_INTERVAL_SECONDS,
+        next=_next_trim,
+    )
+
+
+def sweep_task(topic: RedisTopic, group: GroupKeys) -> MaintenanceTask:
+    """Return the task that deletes consumers of `group` that have been gone for an hour."""
+    return MaintenanceTask(
+        script=SWEEP,
+        keys=[group.members, group.retry, *topic.keys.streams],
+        args=[group.group, b"%d" % (_FORGET_SECONDS * 1000)],
+        interval=_INTERVAL_SECONDS,
+        due=time.monotonic() + random.uniform(0, _INTERVAL_SECONDS),
+    )
+
+
+def heartbeat_task(
+    group: GroupKeys, spec: SubscribeSpec, held_for: Callable[[], float | None] = lambda: None
+) -> MaintenanceTask:
+    """Return the task that reports a member's presence, its lease, and its oldest delivery.
+
+    `held_for` returns for how many seconds the member has held that delivery, None without one.
+    """
+
+    def args() -> list[bytes]:
+        seconds = held_for()
+        held = b"" if seconds is None else b"%d" % (seconds * 1000)
+        lease = b"%d" % max(1, round(spec.ack_deadline * 1000))
+        return [spec.member.encode(), b"%d" % (_FORGET_SECONDS * 1000), held, lease]
+
+    return MaintenanceTask(
+        script=HEARTBEAT, keys=[group.members], args=args, interval=_HEARTBEAT_SECONDS
+    )
+
+
+def _next_trim(reply: tuple[int, int, int]) -> float:
+    """Return the seconds until trimming again is useful."""
+    deleted, age, size = reply
+    if deleted * 2 > _MAX_TRIMMED:
+        return 0.0
+    wait = _INTERVAL_SECONDS if age < 0 else max(age / 2000, _MIN_TRIM_SECONDS)
+    return min(wait, _BYTES_INTERVAL_SECONDS) if size >= 0 else wait

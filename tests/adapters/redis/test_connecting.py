@@ -36,7 +36,7 @@ from anymq.errors import (
 from anymq.url import URL
 from anymq_redis import RedisDriver, RedisOptions
 from anymq_redis.client.codec import pack
-from anymq_redis.connection import Address
+from anymq_redis.connection import Connector
 from tests.adapters.redis.support import Bench, Proxy
 from tests.adapters.support import eventually, take
 
@@ -154,7 +154,7 @@ def test_bad_urls(url: str, words: str) -> None:
     parsed = URL.parse(url)
 
     def connect() -> None:
-        Address(parsed, split_options(parsed, RedisOptions)[1])
+        Connector(parsed, split_options(parsed, RedisOptions)[1])
 
     with pytest.raises(ConfigurationError, match=words):
         connect()

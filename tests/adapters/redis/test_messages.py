@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from anymq.driver import Record, SharedHeaders
 from anymq_redis.client.codec import bulk, words
-from anymq_redis.encoding import packed
-from anymq_redis.messages import Entry, Place, Token, _decoded, fields, received
+from anymq_redis.messages import Entry, StreamRef, Token, _decoded, fields, packed, received
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=30)
 HEADERS = st.dictionaries(TEXTS, TEXTS, max_size=5)
@@ -46,10 +45,10 @@ def test_an_entry_is_decoded_late_as_it_would_be_at_once(
     pairs: list[tuple[bytes, bytes]], prefix: bytes, id: bytes, count: int
 ) -> None:
     flat = [*(part for pair in pairs for part in pair), b"data", b"body"]
-    place = Place(b"orders", 3, prefix)
+    stream = StreamRef(b"orders", 3, prefix)
     tokens = Token(id, 3, 0.0), Token(id, 3, 0.0)
-    late = received(place, (id, flat), tokens[0], count)
-    soon = _decoded(place, id, flat, tokens[1], count)
+    late = received(stream, (id, flat), tokens[0], count)
+    soon = _decoded(stream, id, flat, tokens[1], count)
     assert isinstance(late, Entry)
     assert late.fresh == soon.fresh
     for name in ("body", "headers", "position", "native", "time", "redeliveries", "partition"):
