@@ -1,4 +1,4 @@
-"""What this backend can do."""
+"""The capabilities of the Redis backend."""
 
 from __future__ import annotations
 

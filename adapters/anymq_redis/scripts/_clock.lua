@@ -1,4 +1,4 @@
--- Part of the scripts that need the time: the server's, in milliseconds.
+-- Part of scripts that need the time: the server's, in milliseconds.
 
 local function now()
   local time = redis.call('TIME')

@@ -1,4 +1,4 @@
--- Part of the scripts that make and remove groups.
+-- Part of scripts that create and remove groups.
 
 local function has_group(stream, group)
   local groups = redis.pcall('XINFO', 'GROUPS', stream)
@@ -16,8 +16,8 @@ local function is_ordered(cells, group)
   return redis.call('HEXISTS', cells, 'g:' .. group) == 1
 end
 
--- Why a group cannot be joined, by KEYS[1], what the topic is about, and by what the client believes:
--- how many partitions, '1' to create the topic, '1' to create the group.
+-- Return the reason why a group cannot be joined, if any. KEYS[1] is the topic's declaration. The client
+-- expects the given number of partitions; create is '1' if it may create the topic.
 local function obstacle(stream, partitions, create)
   local count = redis.call('HGET', KEYS[1], 'partitions')
   if (count or '1') ~= partitions then return 'changed' end

@@ -1,4 +1,4 @@
--- Part of the scripts that ask who is there. KEYS[1] are the members.
+-- Part of scripts that check for live members. KEYS[1] is the hash of heartbeats.
 
 local function has_members(absent)
   for _, seen in ipairs(redis.call('HVALS', KEYS[1])) do

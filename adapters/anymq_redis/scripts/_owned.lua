@@ -1,7 +1,8 @@
--- Part of the scripts that settle. KEYS[1] is the stream where the entries are pending, ARGV[1] the
--- group, ARGV[2] the consumer, ARGV[3] '1' if the stream is the group's own: what is settled is
--- deleted from it then. Else it is what positions in this stream begin with. The last key is the hash of
--- the starts that are known, by ARGV[3], ':', and the id.
+-- Part of scripts that settle entries.
+-- KEYS: the stream where the entries are pending, then the script's own, last the hash of known starts.
+-- ARGV: group, consumer, kind of the stream, then the script's own.
+-- The kind is '1' for the group's retry stream: a settled entry is deleted from it. For other streams it
+-- is the beginning of their positions. A field in the hash of starts is the kind, ':' and the id.
 
 local function count_of(id)
   local reply = redis.pcall('XPENDING', KEYS[1], ARGV[1], id, id, 1)
@@ -14,8 +15,8 @@ local function count_of(id)
   return nil
 end
 
--- Which of the ids are pending for us. Mostly they are next to each other, so one look finds all; what it
--- does not find is looked up by itself.
+-- Return the ids that are pending for this consumer. Most ids are adjacent, so one XPENDING finds them;
+-- any others are looked up one by one.
 local function owned(ids)
   local known, found = {}, {}
   if #ids > 3 then

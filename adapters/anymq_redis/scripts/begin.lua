@@ -1,6 +1,7 @@
--- Claims a key of the idempotency store: its value is '=' when done, else '+' and the owner. ARGV
--- owner, milliseconds. Returns -2 if it is claimed now, -1 if done, else the milliseconds that are left
--- to the other owner.
+-- Claim a key in the idempotency store. Its value is '=' when completed, otherwise '+' and the owner.
+-- KEYS: the key. ARGV: owner, lease in milliseconds.
+-- Returns -2 if the key is claimed now, -1 if it is completed, otherwise the milliseconds that remain of
+-- another owner's lease.
 
 local value = redis.call('GET', KEYS[1])
 if value == '=' then return -1 end

@@ -1,8 +1,10 @@
--- Takes over entries whose lease has ended. KEYS stream, members, starts. ARGV group, consumer, what the
--- fields of starts begin with, our lease in milliseconds, where to go on, how many. Returns where to go on
--- next, then {id, fields, count, starts} of each, then how many had been deleted while pending.
---
--- The lease is the owner's, as that says it; ours, if the owner says nothing.
+-- Claim entries whose lease has expired. The lease is the one in its owner's heartbeat; without a
+-- heartbeat it is the lease of the calling consumer.
+-- KEYS: stream, members, starts.
+-- ARGV: group, consumer, kind of the stream (_owned.lua), the caller's lease in milliseconds, the id to
+-- continue at, the most entries.
+-- Returns the id to continue at next, then {id, fields, count, starts} of each claimed entry, then how many
+-- pending entries had been deleted from the stream.
 
 local leases, least = {}, tonumber(ARGV[4])
 local members = redis.call('HGETALL', KEYS[2])
@@ -22,7 +24,8 @@ for _, entry in ipairs(pending) do
   local lease = leases[owner] or tonumber(ARGV[4])
   if idle >= lease then
     local claimed = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], lease, id)[1]
-    if claimed then -- Redis 6.2 has nil for a deleted one, which stays pending; 7 has nothing and forgets it
+    -- For a deleted entry Redis 6.2 returns nil and keeps it pending; Redis 7 omits and forgets it.
+    if claimed then
       local starts = redis.call('HGET', KEYS[3], ARGV[3] .. ':' .. id)
       taken[#taken + 1] = {id, claimed[2], count + 1, tonumber(starts or 0)}
     else

@@ -1,5 +1,6 @@
--- Counts entries after an id. KEYS stream. ARGV id, the most to count. Returns the count, the id of the
--- last entry, and that of the first, '' if there is none.
+-- Count entries after an id.
+-- KEYS: stream. ARGV: id, the most to count.
+-- Returns the count, the id of the last entry, and the id of the first ('' if there is none).
 
 local count, last, first = 0, ARGV[1], ''
 local most = tonumber(ARGV[2])

@@ -1,6 +1,8 @@
--- Looks at a topic, and makes it. KEYS stream, about. ARGV partitions wanted or '', '1' to make it if it
--- is not there, retention in milliseconds or '', in bytes or ''. Returns how many partitions it has, what
--- kind of key the stream is, and 1 if the topic exists.
+-- Look up a topic, and optionally create it.
+-- KEYS: stream, about.
+-- ARGV: the wanted number of partitions or '', '1' to create the topic, retention in milliseconds or '',
+-- retention in bytes or ''.
+-- Returns the number of partitions, the type of the stream's key, and 1 if the topic exists.
 
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'stream' and kind ~= 'none' then return {1, kind, 1} end

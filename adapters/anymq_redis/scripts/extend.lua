@@ -1,4 +1,5 @@
--- Begins leases anew. ARGV then the ids. Returns those that are no longer ours.
+-- Renew leases.
+-- ARGV: as in _owned.lua, then the ids. Returns the ids that are not pending for this consumer.
 
 local ids, lost = {}, {}
 for i = 4, #ARGV do

@@ -1,5 +1,7 @@
--- Settles, and puts back the entry as it is, with the starts that are known: no payload travels to the
--- client and back. KEYS then retry. ARGV then the ids.
+-- Settle entries and add them unchanged to the retry stream, with their known starts. No payload travels
+-- to the client and back.
+-- KEYS: as in _owned.lua, with the retry stream. ARGV: as in _owned.lua, then the ids.
+-- Returns how many were pending for this consumer.
 
 local ids = {}
 for i = 4, #ARGV do

@@ -1,5 +1,7 @@
--- Says that a member is there. KEYS members. ARGV member, milliseconds after which all is forgotten, for
--- how many milliseconds it has held what it has held for longest, '' if it holds nothing, its lease.
+-- Store a member's heartbeat: the time, the time since which it has held its oldest delivery, its lease.
+-- KEYS: members.
+-- ARGV: member, milliseconds after which the whole hash expires, milliseconds for which the oldest delivery
+-- has been held ('' without one), lease in milliseconds.
 
 local time = now()
 local since = ARGV[3] == '' and '' or string.format('%.0f', time - ARGV[3])

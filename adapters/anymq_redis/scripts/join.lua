@@ -1,6 +1,8 @@
--- Makes a group exist on all of its streams. KEYS about, cells, retry, then the topic's streams. ARGV group,
--- partitions, '1' to create the topic, '1' to create the group, then for each stream the id behind which
--- it begins. Returns where it was missing, 0 being the retry stream, or a word that says why not.
+-- Create a group on each of its streams where it is missing.
+-- KEYS: about, cells, retry, then the topic's streams.
+-- ARGV: group, number of partitions, '1' to create the topic, '1' to create the group, then for each stream
+-- the id after which the group starts.
+-- Returns the numbers of the streams where it was missing (0 for the retry stream), or an obstacle as text.
 
 local group = ARGV[1]
 local why = obstacle(KEYS[4], ARGV[2], ARGV[3])

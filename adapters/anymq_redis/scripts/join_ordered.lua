@@ -1,5 +1,7 @@
--- Makes an ordered group exist. KEYS about, cells, the topic's first stream. ARGV group, partitions, '1' to
--- create the topic, '1' to create the group. Returns a list, or a word that says why not.
+-- Create an ordered group, unless it exists.
+-- KEYS: about, cells, the topic's first stream.
+-- ARGV: group, number of partitions, '1' to create the topic, '1' to create the group.
+-- Returns an empty list, or an obstacle as text.
 
 local why = obstacle(KEYS[3], ARGV[2], ARGV[3])
 if why then return why end

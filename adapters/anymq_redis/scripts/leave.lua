@@ -1,5 +1,5 @@
--- Forgets the consumer, unless it has something pending: that would be forgotten with it. KEYS stream,
--- members. ARGV group, consumer.
+-- Delete a consumer, unless it has pending entries, which would be lost with it.
+-- KEYS: stream, members. ARGV: group, consumer.
 
 redis.call('HDEL', KEYS[2], ARGV[2])
 local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2])

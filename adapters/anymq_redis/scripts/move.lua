@@ -1,6 +1,7 @@
--- Moves what is due. KEYS delayed, payloads, then the streams. ARGV how many at most. Returns how many
--- were due, and the milliseconds until the next one is, -1 if there is none. A name that ends in '#' and
--- a number goes to the stream of that number, any other to the first.
+-- Move due records to their streams. A name that ends in '#' and a number belongs to the stream of that
+-- number, any other name to the first.
+-- KEYS: delayed, payloads, then the streams. ARGV: the most records.
+-- Returns how many were due, and the milliseconds until the next one is (-1 if there is none).
 
 local time = now()
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', time, 'LIMIT', 0, ARGV[1])

@@ -1,5 +1,7 @@
--- Settles, and puts back a copy. KEYS then retry, delayed, payloads. ARGV then of each: id, delay
--- in milliseconds, how many fields, the fields of the copy.
+-- Settle entries and store a copy of each, in the retry stream or among the delayed copies.
+-- KEYS: as in _owned.lua, with retry, delayed and payloads.
+-- ARGV: as in _owned.lua, then for each entry: id, delay in milliseconds, number of fields, fields of the
+-- copy. Returns how many were pending for this consumer.
 
 local ids = {}
 local i = 4
@@ -9,7 +11,7 @@ while i <= #ARGV do
     if delay == 0 then
       redis.call('XADD', KEYS[2], '*', unpack(ARGV, i + 3, stop))
     else
-      -- Unique among what waits: an entry is settled once.
+      -- Unique among delayed copies, because an entry is settled once.
       local name = ARGV[3] .. ':' .. id
       redis.call('HSET', KEYS[4], name, cmsgpack.pack({unpack(ARGV, i + 3, stop)}))
       redis.call('ZADD', KEYS[3], now() + delay + 1, name)

@@ -1,7 +1,9 @@
--- Lists what a group has tried more than once and not settled. KEYS delayed, payloads, retry, then the
--- topic's streams. ARGV group, how many to look at in each, '', then for each of the topic's streams what
--- positions in it begin with. Returns of each position, attempts, consumer or '', then the idle time of the one that is pending
--- for longest, and when the oldest of all was stored (milliseconds; 0 for none).
+-- List the messages that a group has tried more than once and not settled.
+-- KEYS: delayed, payloads, retry, then the topic's streams.
+-- ARGV: group, the most entries to look at in each stream, '', then for each stream of the topic the
+-- beginning of its positions.
+-- Returns {position, attempts, consumer or ''} of each message, then the longest idle time of a pending
+-- entry, and the time when the oldest message was stored (in milliseconds, 0 for none).
 
 local found, idle, oldest = {}, 0, nil
 
@@ -37,7 +39,7 @@ for k = 3, #KEYS do
     end
   end
 end
--- What the attempt of a copy is, its header says; it has been made if the copy is pending.
+-- The attempt of a copy is in its header; that attempt has started if the copy is pending.
 for _, copy in ipairs(redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', ARGV[2])) do
   local position, shown = attempts(copy[2])
   local entry = retried[copy[1]]

@@ -1,23 +1,23 @@
--- Stores a batch. KEYS fence, about, delayed, payloads, then the topic's streams. ARGV number of this call,
--- milliseconds to remember it, '1' to create the topic, how many partitions it has, then of each record:
--- number of its stream, milliseconds to wait, how many fields, the fields. Returns the ids; in the place of
--- a record that waits '', of one that was not stored an error; nil where there is no topic, or it has other
--- partitions.
+-- Store a batch of records.
+-- KEYS: fence, about, delayed, payloads, then the topic's streams.
+-- ARGV: number of this call, milliseconds to keep the fence, '1' to create the topic, its number of
+-- partitions, then for each record: number of its stream, delay in milliseconds, number of fields, fields.
+-- Returns for each record its id, '' if it is delayed, an error if it was not stored, or nil if the topic
+-- does not exist or has another number of partitions.
 
 local last = redis.call('GET', KEYS[1])
 if last and tonumber(string.match(last, '^%d+')) >= tonumber(ARGV[1]) then
   return redis.error_reply('ERR publish ' .. ARGV[1] .. ' was given up')
 end
 
--- First, so that what this user must not do or the server has no memory for fails before anything
--- is stored.
+-- The fence is written first, so missing permissions and missing memory fail before a record is stored.
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 local count = redis.call('HGET', KEYS[2], 'partitions')
 local there = (count or '1') == ARGV[4]
   and (count or ARGV[3] == '1' or redis.call('EXISTS', KEYS[5]) == 1)
 
 local function wait(stream, delay, fields)
-  -- Names of the same time keep the order in which they were given.
+  -- Names with the same due time keep the order of their publishes.
   local number = redis.call('HINCRBY', KEYS[4], '', 1)
   local name = string.format('%016.0f#%s', number, stream)
   redis.call('HSET', KEYS[4], name, cmsgpack.pack(fields))

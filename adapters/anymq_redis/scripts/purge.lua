@@ -1,5 +1,6 @@
--- Deletes all messages of a topic, for every group. KEYS delayed, payloads, then the topic's
--- streams, then of each group its retry stream, delayed, payloads. ARGV how many streams the topic has.
+-- Delete all messages of a topic, for every group.
+-- KEYS: delayed, payloads, the topic's streams, then for each group its retry stream, delayed and payloads.
+-- ARGV: the number of the topic's streams.
 
 local function forget(stream)
   local groups = redis.pcall('XINFO', 'GROUPS', stream)

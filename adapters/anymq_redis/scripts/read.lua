@@ -1,5 +1,5 @@
--- Takes new entries, no more than so many in all. KEYS streams. ARGV group, consumer, how many. Returns as
--- XREADGROUP does.
+-- Read new entries of several streams, with one limit for all.
+-- KEYS: streams. ARGV: group, consumer, the most entries. Returns as XREADGROUP does.
 
 local found, left = {}, tonumber(ARGV[3])
 for _, stream in ipairs(KEYS) do

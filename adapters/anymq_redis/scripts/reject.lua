@@ -1,6 +1,9 @@
--- Stores dead letters, and settles those that were stored. KEYS then the letters' streams. ARGV then
--- of each: id, number of the key, '1' to create the stream, how many fields, the fields. Returns for each
--- 1 if it is settled or not ours, else an error, or nil where the stream is missing.
+-- Store dead letters, and settle the entries whose letters were stored.
+-- KEYS: as in _owned.lua, with the letters' streams.
+-- ARGV: as in _owned.lua, then for each entry: id, number of its letter's key, '1' to create that stream,
+-- number of fields, fields.
+-- Returns for each entry 1 if it is settled or not pending for this consumer, an error, or nil if the
+-- letter's stream does not exist.
 
 local replies, ids = {}, {}
 local i = 4

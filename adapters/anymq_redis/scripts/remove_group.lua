@@ -1,7 +1,9 @@
--- Removes a group, or lets it begin anew. KEYS members, cells, retry, delayed, payloads, then the topic's
--- streams. ARGV group, milliseconds after which a member that says nothing is not there, then nothing, or
--- for each stream the id behind which the group begins anew. Returns 1; 0 if there is no such group, -1 if
--- it has members, -2 if it should begin anew and is ordered.
+-- Remove a group, and optionally create it again elsewhere.
+-- KEYS: members, cells, retry, delayed, payloads, then the topic's streams.
+-- ARGV: group, milliseconds without a heartbeat after which a member counts as gone, then nothing, or for
+-- each stream the id after which the new group starts.
+-- Returns 1, or 0 if there is no such group, -1 if it has live members, -2 if it is ordered and should be
+-- created again, which is left to the caller.
 
 local group = ARGV[1]
 local ordered = is_ordered(KEYS[2], group)

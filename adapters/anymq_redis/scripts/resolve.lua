@@ -1,5 +1,6 @@
--- Tells what became of a publish. KEYS fence. ARGV number of the call, milliseconds to remember it.
--- Returns what its call left in the fence; nil if it has not come, and then it will be refused.
+-- Find out whether a publish call was executed; if not, refuse it from now on.
+-- KEYS: fence. ARGV: number of the call, milliseconds to keep the fence.
+-- Returns the text that the call left in the fence, or nil if it has not been executed.
 
 local last = redis.call('GET', KEYS[1])
 if last and tonumber(string.match(last, '^%d+')) >= tonumber(ARGV[1]) then return last end

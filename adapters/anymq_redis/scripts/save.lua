@@ -1,6 +1,7 @@
--- Writes cells, each only if nobody else has written it meanwhile. KEYS cells. ARGV of each: name, the
--- revision it was seen with, the id up to which all is done, value. Returns the new revisions, 0 where
--- there is another one.
+-- Write cells by compare-and-set.
+-- KEYS: cells.
+-- ARGV: for each cell: name, expected revision, the id up to which everything is settled, value.
+-- Returns the new revision of each cell, 0 if it had another revision than expected.
 
 local revisions = {}
 for i = 1, #ARGV, 4 do

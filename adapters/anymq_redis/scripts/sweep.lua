@@ -1,6 +1,6 @@
--- Forgets consumers that have nothing pending and were not seen for long; one that is alive after
--- all is there again with its next read. KEYS members, streams. ARGV group, milliseconds. Returns how
--- many.
+-- Delete consumers that have no pending entries and have been idle for long. A consumer that is alive
+-- reappears with its next read.
+-- KEYS: members, then streams. ARGV: group, milliseconds. Returns how many were deleted.
 
 local time, swept = now(), 0
 local members = redis.call('HGETALL', KEYS[1])

@@ -1,5 +1,6 @@
--- Takes what is pending for us already and begins the leases anew. ARGV then the ids. Returns as
--- claim.lua does. XREADGROUP with an id would do the same but count a delivery.
+-- Return entries that are pending for this consumer already, and renew their leases. XREADGROUP with an id
+-- would do the same and count a delivery.
+-- ARGV: as in _owned.lua, then the ids. Returns as claim.lua does.
 
 local taken, deleted = {}, {}
 for i = 4, #ARGV do

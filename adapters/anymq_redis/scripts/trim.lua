@@ -1,8 +1,9 @@
--- Deletes what is older than the retention, and the oldest while there is more than the bound in bytes;
--- but nothing that a group has not settled: MAXLEN, or MINID alone, would lose messages. KEYS about, cells,
--- then the topic's streams. ARGV milliseconds of retention and bytes for a topic that has none of its own,
--- '' for no bound, then how many entries to delete at most. Returns how many were deleted, 0 when all is
--- done, then the bounds in force, -1 for none.
+-- Trim a topic to its retention: entries that are too old, and the oldest ones beyond the bound in bytes.
+-- Entries that a group has not settled stay; XTRIM with MAXLEN, or MINID alone, would lose them.
+-- KEYS: about, cells, then the topic's streams.
+-- ARGV: retention in milliseconds and in bytes for a topic without its own ('' for no bound), then the most
+-- entries to delete.
+-- Returns how many entries were deleted, then the two bounds in force (-1 for none).
 
 local own = redis.call('HMGET', KEYS[1], 'retention', 'bytes')
 local age, size = tonumber(own[1] or ARGV[1]), tonumber(own[2] or ARGV[2])
@@ -23,7 +24,7 @@ local function trim(stream, how, id, most)
   return count
 end
 
--- The id of the oldest entry of a stream that must stay, for the sake of some group.
+-- Return the id of the oldest entry of a stream that some group still needs.
 local function needed(stream, partition)
   local least = {math.huge, 0}
   local function keep(id, step)
@@ -59,7 +60,7 @@ if age then
   for _, stream in ipairs(streams) do
     local id = less(stream[2], oldest) and stream[2] or oldest
     local most = left
-    -- The approximate form deletes whole nodes of the tree; what is left then is part of a single one.
+    -- The approximate form deletes whole nodes of the tree; then the rest is part of a single node.
     if most > 0 and id[1] >= 0 and trim(stream[1], '~', id, most) * 2 <= most then
       trim(stream[1], '=', id)
     end
@@ -80,7 +81,7 @@ local function first(stream)
   return entry and parse(entry[1]) or nil
 end
 
--- The oldest of all streams first, in steps: only whole nodes go, of up to a hundred entries or more.
+-- Trim the stream with the oldest entry first, in steps of whole nodes, each a hundred entries or more.
 if size then
   for _, stream in ipairs(streams) do stream[3] = first(stream[1]) end
   local bytes, entries = usage()
