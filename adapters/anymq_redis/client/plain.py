@@ -34,7 +34,7 @@ class PlainTransport(Transport):
         self._on_lost = on_lost
         self._answer: asyncio.Future[list[Any]] | None = None
         self._exchange: asyncio.Task[None] | None = None
-        self._closing: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(
@@ -70,10 +70,11 @@ class PlainTransport(Transport):
         if not self.is_open:
             return
         self.is_open = False
+        self._ending.add(supervise(self._client.aclose(), name="anymq-redis-close"))
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.cancel()
-        self._closing = supervise(self._client.aclose(), name="anymq-redis-close")
+            self._ending.add(exchange)
         self._on_lost(self)
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
@@ -81,9 +82,9 @@ class PlainTransport(Transport):
 
     async def aclose(self, timeout: float) -> None:
         self.abort()
-        if self._closing is not None:
-            await asyncio.wait((self._closing,), timeout=timeout)
-            self._closing.cancel()
+        _, unfinished = await asyncio.wait(self._ending, timeout=timeout)
+        for task in unfinished:
+            task.cancel()
 
     async def _run(self, commands: Sequence[Sequence[bytes]], deadline: float) -> None:
         error: Exception

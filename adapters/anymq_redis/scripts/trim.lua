@@ -28,9 +28,9 @@ end
 local function needed(stream, partition)
   local least = {math.huge, 0}
   local function keep(id, step)
-    local place = parse(id)
-    place[2] = place[2] + step
-    if less(place, least) then least = place end
+    local position = parse(id)
+    position[2] = position[2] + step
+    if less(position, least) then least = position end
   end
   for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local info = {}

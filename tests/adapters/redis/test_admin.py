@@ -1,4 +1,4 @@
-"""Replay, looking and operating: where reading begins, seek, browse, describe, delete, purge."""
+"""Administration and replay: start positions, seek, browse, describe, delete, purge."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def ordered(bench: Bench, driver: RedisDriver, group: str = "billing") -> 
     return source
 
 
-async def test_a_new_group_begins_at_a_position(bench: Bench, driver: RedisDriver) -> None:
+async def test_a_new_group_starts_at_a_position(bench: Bench, driver: RedisDriver) -> None:
     positions = await driver.publish(bench.records(4))
     for number, position in enumerate(positions):
         start = str(position)
@@ -47,19 +47,19 @@ async def test_a_new_group_begins_at_a_position(bench: Bench, driver: RedisDrive
         assert bodies(await browsed(bench, driver, start)) == expected
 
 
-async def test_a_position_means_something_in_every_partition(bench: Bench) -> None:
+async def test_a_position_starts_every_partition(bench: Bench) -> None:
     driver = await bench.open(declare=False)
     await driver.declare(bench.topic(partitions=3))
     positions: list[object] = []
     for number in range(12):
         positions += await driver.publish([bench.record(number)])
-        await asyncio.sleep(0.003)  # ids differ by their milliseconds then
+        await asyncio.sleep(0.003)  # so that the ids differ in their milliseconds
     group = await bench.join(driver, start=str(positions[5]))
     assert sorted(bodies(await take(group, 7)), key=int) == [b"%d" % n for n in range(5, 12)]
     assert await nothing(group)
 
 
-async def test_a_new_group_begins_at_a_time(bench: Bench, driver: RedisDriver) -> None:
+async def test_a_new_group_starts_at_a_time(bench: Bench, driver: RedisDriver) -> None:
     await driver.publish([bench.record(b"before")])
     await asyncio.sleep(0.01)
     seconds, micros = await driver.native.time()
@@ -75,7 +75,9 @@ async def test_a_new_group_begins_at_a_time(bench: Bench, driver: RedisDriver) -
 
 
 @pytest.mark.parametrize("start", ["middle", "5", "1-", "0:1-1", "99999999999999999999-0", ""])
-async def test_what_is_no_place_is_refused(bench: Bench, driver: RedisDriver, start: Start) -> None:
+async def test_a_text_that_is_no_position_is_refused(
+    bench: Bench, driver: RedisDriver, start: Start
+) -> None:
     await bench.join(driver, "there")
     for call in (
         bench.join(driver, "new", start=start),
@@ -96,7 +98,9 @@ async def test_a_position_of_a_partition_that_is_not_there_is_refused(bench: Ben
             await bench.join(driver, start=start)
 
 
-async def test_seek_forgets_what_was_held_and_waiting(bench: Bench, driver: RedisDriver) -> None:
+async def test_seek_discards_deliveries_and_delayed_copies(
+    bench: Bench, driver: RedisDriver
+) -> None:
     positions = await driver.publish(bench.records(6))
     source = await bench.join(driver)
     got = await take(source, 6)
@@ -152,7 +156,7 @@ async def test_browsing_ends_where_the_topic_ended_and_touches_nothing(
             pass
 
 
-async def test_topics_are_listed_without_what_belongs_to_them(bench: Bench) -> None:
+async def test_topics_are_listed_without_auxiliary_streams(bench: Bench) -> None:
     driver = await bench.open(declare=False)
     empty, plain = f"{bench.name}.empty", f"{bench.name}.plain"
     await driver.declare(bench.topic(partitions=3))
@@ -175,7 +179,7 @@ async def test_a_topic_is_described(bench: Bench) -> None:
     assert (empty.messages, empty.oldest, empty.delayed) == (0, None, 0)
     positions = await driver.publish([bench.record(b"x" * 1000, key="a") for _ in range(5)])
     await driver.publish([later(bench, 3600)])
-    other = await bench.open()  # knows nothing of the retention
+    other = await bench.open()  # without that retention in its options
     info = await other.describe_topic(bench.topic())
     assert (info.messages, info.delayed, info.retention) == (5, 1, 3600.0)
     assert info.retention_bytes == 10**9
@@ -272,7 +276,7 @@ async def test_a_deleted_group_leaves_nothing(bench: Bench, kind: str) -> None:
     assert await driver.groups(bench.topic()) == []
     streams = topic_keys(bench.name, 2).streams
     assert sorted(await keys_left(driver, bench.name)) == sorted({*before, *streams})
-    # It may be made anew, in the other mode too.
+    # The group may be created again, also in the other mode.
     source = await (bench.join(driver) if kind == "ordered" else ordered(bench, driver))
     assert len(await take(source, 4)) == 4
 

@@ -1,4 +1,4 @@
-"""Trimming to the retention, and consumers that are long gone."""
+"""Maintenance: trimming to the retention, and consumers that have been gone for long."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def trim(bench: Bench, driver: RedisDriver, retention: int, most: int = 10
     return int(reply[0])
 
 
-async def test_only_what_every_group_has_settled_is_trimmed(
+async def test_only_entries_that_every_group_has_settled_are_trimmed(
     bench: Bench, driver: RedisDriver
 ) -> None:
     fast, slow = await bench.join(driver), await bench.join(driver, "slow")
@@ -134,7 +134,7 @@ async def test_a_bound_in_bytes_deletes_the_oldest_that_are_settled(bench: Bench
     await eventually(small)
     left = [item.body[:3] async for page in driver.browse(topic) for item in page]
     assert 20 < len(left) < 60
-    # Every partition lost what was older than what is left: no more than a node's worth apart.
+    # All partitions were trimmed to about the same time, up to one node of a stream.
     assert min(left) > b"100"
 
 

@@ -1,4 +1,4 @@
-"""Records and entries: what is packed and decoded fast is what the plain way gives."""
+"""Records and entries: fast packing and decoding give the same as the simple forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both transports: what goes over a connection that redis-py has opened, and the choice of one."""
+"""Both transports over connections of redis-py, and the choice between them."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ async def test_replies_have_the_shape_that_the_server_gives_them(transport: Tran
 
 
 @pytest.mark.redis
-async def test_who_is_cancelled_leaves_nothing_to_the_next(
+async def test_a_cancelled_caller_leaves_no_reply_to_the_next(
     transport_class: type[Transport], address: dict[str, Any]
 ) -> None:
     idle: asyncio.Queue[Transport] = asyncio.Queue()
@@ -150,7 +150,7 @@ async def test_who_is_cancelled_leaves_nothing_to_the_next(
 
 
 @pytest.mark.redis
-async def test_an_answer_that_does_not_come_closes_it(
+async def test_a_late_reply_closes_the_connection(
     transport_class: type[Transport], server_url: str
 ) -> None:
     lost: list[Transport] = []
@@ -168,7 +168,7 @@ async def test_an_answer_that_does_not_come_closes_it(
 
 
 @pytest.mark.redis
-async def test_closing_fails_what_is_under_way(transport: Transport) -> None:
+async def test_closing_fails_the_exchange_in_progress(transport: Transport) -> None:
     answer = transport.ask(pack(b"BLPOP", b"nothing-here", b"5"), 1, soon())
     await asyncio.sleep(0)
     await transport.aclose(1)
@@ -177,7 +177,7 @@ async def test_closing_fails_what_is_under_way(transport: Transport) -> None:
 
 
 @pytest.mark.redis
-async def test_a_connection_that_the_server_closes_fails_what_is_under_way(
+async def test_a_connection_that_the_server_closes_fails_the_exchange_in_progress(
     transport: Transport, address: dict[str, Any]
 ) -> None:
     (number,) = await transport.ask(pack(b"CLIENT", b"ID"), 1, soon())
@@ -191,13 +191,13 @@ async def test_a_connection_that_the_server_closes_fails_what_is_under_way(
 
 
 @pytest.mark.redis
-async def test_what_nobody_asked_for_closes_it(fast: FastTransport) -> None:
+async def test_a_reply_without_a_request_closes_the_connection(fast: FastTransport) -> None:
     fast.data_received(b"+HELLO\r\n")
     assert not fast.is_open
 
 
 @pytest.mark.redis
-async def test_what_is_no_reply_closes_it(fast: FastTransport) -> None:
+async def test_a_malformed_reply_closes_the_connection(fast: FastTransport) -> None:
     answer = fast.ask(pack(b"PING"), 1, soon())
     fast.data_received(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     with pytest.raises(RedisError):
@@ -206,7 +206,7 @@ async def test_what_is_no_reply_closes_it(fast: FastTransport) -> None:
 
 
 @pytest.mark.redis
-async def test_a_lost_connection_fails_what_is_under_way(fast: FastTransport) -> None:
+async def test_a_lost_connection_fails_the_exchange_in_progress(fast: FastTransport) -> None:
     answer = fast.ask(pack(b"BLPOP", b"nothing-here", b"5"), 1, soon())
     fast.connection_lost(OSError("reset"))
     with pytest.raises(ConnectionError, match="reset"):
