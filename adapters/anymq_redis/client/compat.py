@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Literal
 
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.client import Pipeline
+from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.connection import AbstractConnection
 
 from anymq.driver import ConfigurationError, Parts, check_parts, logger, unfit
@@ -17,12 +16,8 @@ log = logger("anymq.redis")
 
 _DISTRIBUTION = "anymq"
 
-PUBLIC_PARTS: Parts = {
-    Redis: ("aclose", "from_pool", "pipeline"),
-    Pipeline: ("execute", "execute_command"),
-    ConnectionPool: ("get_connection", "release"),
-}
-"""For `Driver.client_parts`: both transports need them, so the core refuses a release without."""
+PUBLIC_PARTS: Parts = {BlockingConnectionPool: ("aclose", "get_connection", "release")}
+"""For `Driver.client_parts`: every transport needs them, so the core refuses a release without."""
 
 
 def private_parts() -> Parts:
