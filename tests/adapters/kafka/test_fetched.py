@@ -25,7 +25,7 @@ pytestmark = pytest.mark.kafka
 async def take(fetched: Fetched, count: int, limit: int = 100) -> list[tuple[int, int, bytes]]:
     """Read until there are `count` records; where each was, and its body."""
     found: list[tuple[int, int, bytes]] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(found) < count:
             found += flat(await fetched.read(1.0, limit))
     return found
@@ -197,7 +197,7 @@ async def test_an_error_of_one_partition_loses_nothing_of_another(
         monkeypatch.setattr(Chunk, "take", damaged)
         found: list[tuple[int, int, bytes]] = []
         errors = 0
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while errors < 3:
                 try:
                     found += flat(await fetched.read(0.5, 5))

@@ -340,10 +340,10 @@ async def test_a_source_is_replaced_after_partitions_were_added(bench: Bench) ->
             await (await anext(deliveries)).ack()
         assert isinstance(broker.driver, KafkaDriver)
         await _add_partitions(broker.driver, bench.name, 4)
-        session = deliveries._session
-        assert session is not None
-        assert isinstance(session.source, GroupSource)
-        fetcher = session.source._reader.consumer._fetcher
+        settler = deliveries._fetcher.settler
+        assert settler is not None
+        assert isinstance(settler.source, GroupSource)
+        fetcher = settler.source._reader.consumer._fetcher
         assert fetcher is not None
         fetcher._fetch_task.cancel()
         await broker.publish_many(topic, [str(n) for n in range(20)], key=lambda body: body)
@@ -353,7 +353,7 @@ async def test_a_source_is_replaced_after_partitions_were_added(bench: Bench) ->
                 delivery = await anext(deliveries)
                 got.add(delivery.message.body)
                 await delivery.ack()
-        assert deliveries._session is not session
+        assert deliveries._fetcher.settler is not settler
 
 
 async def test_markers_of_transactions_are_no_lag(bench: Bench, driver: KafkaDriver) -> None:

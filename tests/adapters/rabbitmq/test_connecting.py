@@ -114,7 +114,7 @@ async def test_silence_is_noticed_by_heartbeats(bench: Bench) -> None:
                 return True
             return False
 
-        await eventually(lost, seconds=15)
+        await eventually(lost)
 
 
 @pytest.mark.rabbitmq
@@ -122,7 +122,7 @@ async def test_a_busy_consumer_is_not_taken_for_dead(bench: Bench) -> None:
     driver, other = await bench.open(heartbeat=1), await bench.open()
     source = await bench.join(driver, None, start="latest")
     number = 0
-    until = time.monotonic() + 10  # Longer than it takes to give up a silent connection.
+    until = time.monotonic() + 5  # Longer than it takes to give up a silent connection.
     while time.monotonic() < until:
         await store(other, bench.records(range(number, number + 50)))
         number += 50

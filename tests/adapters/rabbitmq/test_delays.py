@@ -44,7 +44,7 @@ async def test_delays_are_kept(bench: Bench, driver: RabbitMQDriver) -> None:
         (back,) = await take(source, 1)
         late = time.monotonic() - started - delay
         assert numbers([back]) == [number]
-        assert 0 <= late < 0.6
+        assert 0 <= late < 3.0
     await nothing(other, 0.1)
 
 

@@ -53,7 +53,7 @@ async def test_on_time_for_every_group_and_reader(
     for number in (1, 4, 3, 5, 0):  # Late by some milliseconds; by seconds on a loaded machine.
         (received,) = await take(source, 1)
         assert numbers([received]) == [number]
-        assert 0 <= time.time() - started - delays[number] < 5
+        assert 0 <= time.time() - started - delays[number] < 10
         assert received.time is not None
         assert received.time >= started + delays[number] - 0.001
         assert due.HEADER not in received.headers
@@ -93,7 +93,7 @@ async def test_live_messages_pass_thousands_of_delayed_ones(
     started = time.monotonic()
     await store(driver, [bench.record(1), bench.record(2, deliver_at=time.time() + 0.2)])
     assert numbers(await take(source, 2)) == [1, 2]
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
 
 
 async def test_a_member_that_holds_due_messages_dies(bench: Bench, driver: RabbitMQDriver) -> None:
@@ -141,7 +141,7 @@ async def test_what_is_too_early_waits_once_more(
     at = time.time() + due.HOLD + 0.5
     await arrive_early(driver, [bench.record(1, deliver_at=at)])
     assert numbers(await take(source, 1)) == [1]
-    assert 0 <= time.time() - at < 5
+    assert 0 <= time.time() - at < 10
 
 
 async def test_what_nobody_wants_holds_nothing_up(
@@ -157,7 +157,7 @@ async def test_what_nobody_wants_holds_nothing_up(
     await channel.queue_delete(f"{gone.name}._log")
     await channel.default_exchange.publish(aio_pika.Message(b"junk"), routing_key=due.QUEUE)
     assert sorted(numbers(await take(source, 5))) == list(range(5))
-    assert time.time() - at < 5
+    assert time.time() - at < 10
 
 
 async def test_a_topic_that_is_there_is_not_gone(bench: Bench, driver: RabbitMQDriver) -> None:

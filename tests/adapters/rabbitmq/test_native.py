@@ -116,7 +116,7 @@ async def test_others_receive_cloudevents(bench: Bench, driver: RabbitMQDriver) 
     await queue.bind(exchange, "key.*")
     record = bench.record(b"{}", key="key.1", content_type="application/json")
     await store(driver, [record])
-    async with asyncio.timeout(10), queue.iterator() as messages:
+    async with asyncio.timeout(60), queue.iterator() as messages:
         async for message in messages:
             assert message.body == b"{}"
             assert message.message_id == record.id == message.headers["cloudEvents:id"]

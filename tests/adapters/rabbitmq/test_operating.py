@@ -118,7 +118,7 @@ async def test_names_are_followed_from_where_they_were_read(
     try:
         await names.add_purge(f"{bench.name}.after")
         found: list[bytes] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not any(f"{bench.name}.after".encode() in body for body in found):
                 found += [one.body for one in await following.take(10, 1.0)]
     finally:

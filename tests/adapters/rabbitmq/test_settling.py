@@ -221,7 +221,7 @@ async def test_closing_twice_and_with_a_dead_connection(bench: Bench) -> None:
         await source.aclose()
         await driver.aclose()
         await driver.aclose()
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 40
 
 
 @pytest.mark.xdist_group("rabbitmq-faults")

@@ -144,7 +144,7 @@ async def test_a_cancelled_caller_leaves_no_reply_to_the_next(
     transport = await transport_class.open(Connection, address, on_idle=idle.put_nowait)
     answer = transport.ask(pack(b"ECHO", b"first"), 1, soon())
     answer.cancel()
-    assert await asyncio.wait_for(idle.get(), 5) is transport
+    assert await asyncio.wait_for(idle.get(), 30) is transport
     assert await transport.ask(pack(b"ECHO", b"second"), 1, soon()) == [b"second"]
     await transport.aclose(1)
 
