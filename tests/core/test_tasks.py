@@ -32,7 +32,7 @@ AWAITED = {
     "adapters/anymq_nats/connection.py": {"open_client", "close_client", "_unless_denied"},
     "adapters/anymq_rabbitmq/client/internals.py": {"bounded", "open"},
     "adapters/anymq_rabbitmq/groups/backfill.py": {"started"},
-    "adapters/anymq_redis/connection.py": {"pipe"},
+    "adapters/anymq_redis/connection.py": {"connect"},
 }
 """By file the functions that start a task themselves: each awaits it, or has a callback that takes
 its outcome."""

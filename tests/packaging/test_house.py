@@ -40,7 +40,7 @@ NATIVE = {
 }
 """By adapter the one sub-package for the parts that no other backend has."""
 MOST_NAMES = 45
-MOVED: tuple[str, ...] = ("rabbitmq", "nats", "sqlite", "memory")
+MOVED: tuple[str, ...] = ("rabbitmq", "nats", "redis", "sqlite", "memory")
 """The adapters whose files have these names already."""
 
 
