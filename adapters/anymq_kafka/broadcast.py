@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from anymq.driver import Listener, Reader, Received, SourceLost, SubscribeSpec, logger
 
-from .aio import AIOKafkaConsumer, TopicPartition, has_ended, kafka
-from .clients import Clients, stop_consumer
-from .fetched import Fetched
-from .places import check, partitions_of, places_for
-from .records import Unreadable
+from .client.fetcher import Fetched
+from .client.internals import AIOKafkaConsumer, TopicPartition, has_ended, kafka
+from .connection import Clients, stop_consumer
+from .group.watchdog import Progress
+from .messages import Unreadable
+from .positions import check, partitions_of, places_for
 from .topology import Topology
-from .watch import Progress
 
 log = logger("anymq.kafka")
 

@@ -27,14 +27,15 @@ from anymq.driver import (
     logger,
 )
 
-from . import describe, operate
-from .aio import CLIENT_PARTS, AIOKafkaProducer, kafka
+from . import admin as describe
+from . import operate
 from .broadcast import BroadcastSource
 from .capabilities import CAPABILITIES
-from .clients import Clients
-from .delay import Delays, delayed, is_topic
+from .client.internals import CLIENT_PARTS, AIOKafkaProducer, kafka
+from .connection import Clients
+from .delays import Delays, delayed, is_topic
 from .errors import ERRORS
-from .held import now_ms
+from .group.pending import now_ms
 from .options import KafkaOptions
 from .publisher import Item, Publisher
 from .secrets import hide_logins

@@ -18,7 +18,7 @@ from anymq.driver import (
     TransientError,
 )
 
-from .aio import kafka
+from .client.internals import kafka
 
 
 def _other(error: BaseException) -> type[AnymqError]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .aio import (
+from .client.internals import (
     AIOKafkaAdminClient,
     DeleteGroupsRequest,
     DescribeGroupsRequest,

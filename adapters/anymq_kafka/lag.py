@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from anymq.driver import offsets
 
-from .aio import TopicPartition
-from .clients import Clients
+from .client.internals import TopicPartition
+from .connection import Clients
 from .groups import Groups
-from .places import reader
+from .positions import reader
 from .topology import Topology
 
 

@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Sequence
 
 from anymq.driver import Received, Start, StateError, logger
 
-from .aio import AIOKafkaConsumer, TopicPartition, kafka
-from .clients import Clients
-from .commits import REFUSED
-from .delay import Delays
-from .fetched import Fetched, Found
+from .client.fetcher import Fetched, Found
+from .client.internals import AIOKafkaConsumer, TopicPartition, kafka
+from .connection import Clients
+from .delays import Delays
+from .group.committer import REFUSED
 from .groups import Groups
-from .places import Places, check, partitions_of, places_for, reader
-from .records import Unreadable
+from .messages import Unreadable
+from .positions import Places, check, partitions_of, places_for, reader
 from .retry import retry_topics
 from .topology import Topology
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from anymq.driver import ConfigurationError
 
-from .unpack import MOST
+from .client.batch_reader import MOST
 
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _COMPRESSIONS = (None, "gzip", "snappy", "lz4", "zstd")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from anymq.driver import ConfigurationError, SubscribeSpec
 
 from . import retry
-from .balance import ORDERED, UNORDERED
-from .clients import Clients
+from .connection import Clients
+from .group.assignor import ORDERED, UNORDERED
 from .groups import Groups
 from .lag import remaining
 from .topology import Topology

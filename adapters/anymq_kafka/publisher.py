@@ -19,11 +19,11 @@ from typing import Any
 
 from anymq.driver import Outcome, PublishTimeout, Record, partition_of
 
-from .aio import AIOKafkaProducer, abandon_producer, forget_topic, kafka
-from .batches import RecordBatch
-from .clients import MAX_BATCH, Clients, stop_producer
-from .held import now_ms
-from .records import written_key
+from .client.batch_writer import RecordBatch
+from .client.internals import AIOKafkaProducer, abandon_producer, forget_topic, kafka
+from .connection import MAX_BATCH, Clients, stop_producer
+from .group.pending import now_ms
+from .messages import written_key
 
 CLOSE_GRACE = 2.0
 METADATA_WAIT = 1.0

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from anymq.driver import Nack, Record
 
-from .held import now_ms
-from .records import DUE
+from .group.pending import now_ms
+from .messages import DUE
 from .topology import Plan, settings
 
 if TYPE_CHECKING:

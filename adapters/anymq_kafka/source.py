@@ -16,12 +16,12 @@ from anymq.driver import (
 )
 
 from . import ordered, retry
-from .aio import kafka
-from .places import place_group
-from .reader import Reader, is_open, of_kafka
+from .client.internals import kafka
+from .group.member import Reader, is_open, of_kafka
+from .positions import place_group
 
 if TYPE_CHECKING:
-    from .clients import Clients
+    from .connection import Clients
     from .publisher import Publisher
     from .topology import Topology
 

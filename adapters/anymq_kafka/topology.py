@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from anymq.driver import logger
 
-from .aio import (
+from .client.internals import (
     AIOKafkaAdminClient,
     ConfigResource,
     ConfigResourceType,
@@ -22,7 +22,7 @@ from .aio import (
     kafka,
     send,
 )
-from .clients import Clients, stop_admin
+from .connection import Clients, stop_admin
 
 log = logger("anymq.kafka")
 

@@ -14,7 +14,12 @@ from anymq.driver import REAL, Reader, Received, Record
 from anymq.ids import new_id
 from anymq.url import URL
 from anymq_kafka import KafkaDriver, KafkaOptions
-from anymq_kafka.aio import OffsetAndMetadata, TopicPartition, abandon_consumer, committed
+from anymq_kafka.client.internals import (
+    OffsetAndMetadata,
+    TopicPartition,
+    abandon_consumer,
+    committed,
+)
 from anymq_kafka.source import GroupSource
 from tests.adapters import support
 from tests.adapters.support import eventually

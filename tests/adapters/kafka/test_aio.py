@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from anymq_kafka import aio
-from anymq_kafka.aio import TopicPartition, committed, kafka
+from anymq_kafka.client import internals as aio
+from anymq_kafka.client.internals import TopicPartition, committed, kafka
 from tests.adapters.kafka.support import Bench
 from tests.adapters.support import Proxy
 

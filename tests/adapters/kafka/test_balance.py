@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anymq_kafka.aio import MemberMetadata, TopicPartition
-from anymq_kafka.balance import Balancer, Claim, Share, balance, read_claim
+from anymq_kafka.client.internals import MemberMetadata, TopicPartition
+from anymq_kafka.group.assignor import Balancer, Claim, Share, balance, read_claim
 
 TOPICS = ("orders", "orders.g._retry.5s", "other")
 

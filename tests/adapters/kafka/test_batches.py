@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anymq.driver import CONTROL, Record, SharedHeaders
-from anymq_kafka import batches, varint
-from anymq_kafka.aio import CODECS, TopicPartition
-from anymq_kafka.batches import RecordBatch
-from anymq_kafka.records import DUE, Headers
-from anymq_kafka.unpack import Chunk, chunk
+from anymq_kafka import varint
+from anymq_kafka.client import batch_writer as batches
+from anymq_kafka.client.batch_reader import Chunk, chunk
+from anymq_kafka.client.batch_writer import RecordBatch
+from anymq_kafka.client.internals import CODECS, TopicPartition
+from anymq_kafka.messages import DUE, Headers
 from anymq_kafka.varint import length
 
 TP = TopicPartition("orders", 3)

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from anymq.driver import Received, Record
 from anymq.errors import ConfigurationError
-from anymq_kafka import KafkaDriver, delay
-from anymq_kafka.aio import TopicPartition
-from anymq_kafka.delay import AT, MARGIN, TARGET, TIERS, TOPICS, delayed
-from anymq_kafka.records import DUE
+from anymq_kafka import KafkaDriver
+from anymq_kafka import delays as delay
+from anymq_kafka.client.internals import TopicPartition
+from anymq_kafka.delays import AT, MARGIN, TARGET, TIERS, TOPICS, delayed
+from anymq_kafka.messages import DUE
 from anymq_kafka.retry import retry_topics
 from brokers import Server
 from tests.adapters.kafka.support import Bench, nothing, numbers

@@ -10,11 +10,11 @@ import pytest
 
 from anymq.errors import MissingDependency
 from anymq_kafka import KafkaDriver
-from anymq_kafka import fetched as module
-from anymq_kafka.aio import PACKAGED, AIOKafkaConsumer, TopicPartition, kafka
-from anymq_kafka.fetched import Fetched, Found
-from anymq_kafka.records import KafkaReceived
-from anymq_kafka.unpack import Chunk
+from anymq_kafka.client import fetcher as module
+from anymq_kafka.client.batch_reader import Chunk
+from anymq_kafka.client.fetcher import Fetched, Found
+from anymq_kafka.client.internals import PACKAGED, AIOKafkaConsumer, TopicPartition, kafka
+from anymq_kafka.messages import KafkaReceived
 from tests.adapters.kafka.support import Bench
 from tests.adapters.support import eventually
 from tests.adapters.support import take as taken

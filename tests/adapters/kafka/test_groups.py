@@ -11,7 +11,7 @@ from anymq import Topic, connect
 from anymq.driver import Received, SourceLost
 from anymq.driver.offsets import decode
 from anymq_kafka import KafkaDriver
-from anymq_kafka.aio import TopicPartition, kafka
+from anymq_kafka.client.internals import TopicPartition, kafka
 from anymq_kafka.source import GroupSource
 from tests.adapters.kafka.support import (
     Bench,

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from anymq_kafka import KafkaDriver
-from anymq_kafka.aio import TopicPartition
 from anymq_kafka.broadcast import BroadcastSource
+from anymq_kafka.client.internals import TopicPartition
 from tests.adapters.kafka.support import Bench, nothing
 from tests.adapters.support import bodies, take
 

@@ -10,9 +10,9 @@ import pytest
 from anymq.driver import Received, Start
 from anymq.errors import ConfigurationError, NotFound, StateError, translate
 from anymq_kafka import KafkaDriver
-from anymq_kafka.aio import TopicPartition, kafka
+from anymq_kafka.client.internals import TopicPartition, kafka
 from anymq_kafka.errors import ERRORS
-from anymq_kafka.places import check
+from anymq_kafka.positions import check
 from anymq_kafka.retry import retry_topics
 from anymq_kafka.topology import size_bound
 from tests.adapters.kafka.support import Bench, nothing, numbers, until_committed

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from anymq.driver import Rejected
 from anymq_kafka import KafkaDriver
-from anymq_kafka.aio import TopicPartition, committed
+from anymq_kafka.client.internals import TopicPartition, committed
 from anymq_kafka.retry import BINS, bin_of, retry_topics
 from anymq_kafka.source import GroupSource
 from tests.adapters.kafka.support import Bench, crash, nothing, numbers, until_committed, until_gone
@@ -174,7 +174,7 @@ async def test_reject_stores_the_letter_before_it_settles(
 async def test_what_is_done_is_deleted_from_the_retry_topics(
     bench: Bench, driver: KafkaDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anymq_kafka.reader.TRIM_INTERVAL", 0.0)
+    monkeypatch.setattr("anymq_kafka.group.member.TRIM_INTERVAL", 0.0)
     await driver.publish(bench.records(8))
     source = await bench.join(driver)
     assert isinstance(source, GroupSource)

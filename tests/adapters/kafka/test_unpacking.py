@@ -10,11 +10,11 @@ from anymq import connect
 from anymq.driver import Record
 from anymq.testing import random_name
 from anymq.testing.tools import eventually, take, until
-from anymq_kafka.aio import CODECS, TopicPartition
-from anymq_kafka.batches import RecordBatch
-from anymq_kafka.records import KafkaReceived, Unreadable
-from anymq_kafka.unpack import chunk
-from anymq_kafka.unpacking import TooLarge, unpacked
+from anymq_kafka.client.batch_reader import chunk
+from anymq_kafka.client.batch_writer import RecordBatch
+from anymq_kafka.client.codec import TooLarge, unpacked
+from anymq_kafka.client.internals import CODECS, TopicPartition
+from anymq_kafka.messages import KafkaReceived, Unreadable
 from tests.adapters.kafka.support import Bench
 
 pytestmark = pytest.mark.kafka

@@ -16,13 +16,13 @@ from anymq.driver import (
     moment,
 )
 
-from .aio import TopicPartition, kafka
-from .balance import ORDERED, UNORDERED
-from .clients import Clients
-from .delay import AUXILIARY, GROUP, TOPICS
+from .client.internals import TopicPartition, kafka
+from .connection import Clients
+from .delays import AUXILIARY, GROUP, TOPICS
+from .group.assignor import ORDERED, UNORDERED
 from .groups import Group, Groups
 from .lag import Remaining, remaining
-from .places import partitions_of, reader, times_at
+from .positions import partitions_of, reader, times_at
 from .retry import retry_topics
 from .topology import Topology
 

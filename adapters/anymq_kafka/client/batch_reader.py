@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from anymq.driver import MissingDependency
 
-from .aio import PACKAGED, TopicPartition, crc32c, kafka
-from .records import Headers, KafkaReceived, Unreadable
-from .unpacking import TooLarge, unpacked
-from .varint import read
+from ..messages import Headers, KafkaReceived, Unreadable
+from ..varint import read
+from .codec import TooLarge, unpacked
+from .internals import PACKAGED, TopicPartition, crc32c, kafka
 
 # Base offset, length, leader epoch, magic, checksum, attributes, last place, first and last time,
 # producer, epoch, sequence, count.

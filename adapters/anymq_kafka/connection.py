@@ -20,7 +20,7 @@ from anymq.driver import (
     translate,
 )
 
-from .aio import (
+from .client.internals import (
     CODECS,
     AIOKafkaAdminClient,
     AIOKafkaConnection,
@@ -32,8 +32,8 @@ from .aio import (
     kafka,
     start_client,
 )
-from .balance import Balancer
 from .errors import ERRORS
+from .group.assignor import Balancer
 from .options import KafkaOptions
 
 log = logger("anymq.kafka")

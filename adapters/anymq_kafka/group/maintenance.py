@@ -6,7 +6,7 @@ import asyncio
 
 from anymq.driver import logger, supervise
 
-from .aio import AIOKafkaConsumer, TopicPartition, kafka
+from ..client.internals import AIOKafkaConsumer, TopicPartition, kafka
 
 log = logger("anymq.kafka")
 

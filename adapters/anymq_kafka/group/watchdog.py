@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from anymq.driver import SourceLost
 
-from .aio import AIOKafkaConsumer, TopicPartition, has_ended, kafka
+from ..client.internals import AIOKafkaConsumer, TopicPartition, has_ended, kafka
 
 if TYPE_CHECKING:
+    from ..options import KafkaOptions
+    from ..topology import Topology
     from .assignment import Assignment
-    from .commits import Committer
-    from .options import KafkaOptions
-    from .topology import Topology
+    from .committer import Committer
 
 LOOK_TIMEOUT = 5.0
 POSITION_TIMEOUT = 0.5

@@ -9,7 +9,7 @@ from typing import Any
 
 from anymq.driver import OffsetTracker, fault, logger, supervise
 
-from .aio import (
+from ..client.internals import (
     AIOKafkaConsumer,
     RebalanceListener,
     TopicPartition,
@@ -18,8 +18,8 @@ from .aio import (
     kafka,
     rejoin,
 )
-from .balance import Balancer, Claim
-from .records import KafkaReceived
+from ..messages import KafkaReceived
+from .assignor import Balancer, Claim
 
 Revoke = Callable[[frozenset[int], bool], Coroutine[Any, Any, None]]
 """See `Listener.revoke`."""

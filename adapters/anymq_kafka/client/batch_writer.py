@@ -12,9 +12,9 @@ from typing import Any
 
 from anymq.driver import Record
 
-from .aio import CODECS, crc32c
-from .records import written_headers, written_key, written_value
-from .varint import SMALL, WRITTEN, length, written
+from ..messages import written_headers, written_key, written_value
+from ..varint import SMALL, WRITTEN, length, written
+from .internals import CODECS, crc32c
 
 KEPT = 512
 """How many encoded names are remembered, before all are forgotten."""

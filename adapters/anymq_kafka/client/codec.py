@@ -9,7 +9,7 @@ import struct
 import zlib
 from typing import Any
 
-from .aio import cramjam
+from .internals import cramjam
 
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 _FIRST, _RATIO, _GROWTH = 64 * 1024, 4, 4

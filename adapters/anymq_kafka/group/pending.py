@@ -6,7 +6,7 @@ import heapq
 import time
 from collections.abc import Iterator
 
-from .records import KafkaReceived
+from ..messages import KafkaReceived
 
 
 def now_ms() -> float:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from anymq.driver import Received, logger, offsets, supervise
 
-from .aio import AIOKafkaConsumer, TopicPartition, commit, kafka
+from ..client.internals import AIOKafkaConsumer, TopicPartition, commit, kafka
 
 if TYPE_CHECKING:
+    from ..messages import KafkaReceived
     from .assignment import Partition
-    from .records import KafkaReceived
 
 log = logger("anymq.kafka")
 

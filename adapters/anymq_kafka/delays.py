@@ -21,14 +21,14 @@ from collections.abc import Sequence
 
 from anymq.driver import Outcome, Received, Record, logger, new_id, supervise
 
-from .aio import TopicPartition, kafka
-from .clients import Clients
+from .client.internals import TopicPartition, kafka
+from .connection import Clients
+from .group.member import Reader
+from .group.pending import now_ms
 from .groups import Groups
-from .held import now_ms
-from .places import reader
+from .messages import DUE
+from .positions import reader
 from .publisher import Item, Publisher
-from .reader import Reader
-from .records import DUE
 from .topology import Plan, Topology, settings
 
 log = logger("anymq.kafka")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .aio import MemberAssignment, MemberMetadata, TopicPartition
+from ..client.internals import MemberAssignment, MemberMetadata, TopicPartition
 
 VERSION = 0
 UNORDERED, ORDERED = "anymq-sticky", "anymq-ordered"

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from anymq.driver import CONTROL, Due, LazyHeaders, Received, Record, is_control_header
 
-from .aio import Consumed, TopicPartition
+from .client.internals import Consumed, TopicPartition
 from .varint import read
 
 DUE = "anymq-due"

@@ -16,9 +16,9 @@ from typing import Any
 
 from anymq.driver import MissingDependency
 
-from .aio import AIOKafkaConsumer, FetchRequest, TopicPartition, kafka
-from .records import KafkaReceived, received
-from .unpack import MOST, Chunk, chunk
+from ..messages import KafkaReceived, received
+from .batch_reader import MOST, Chunk, chunk
+from .internals import AIOKafkaConsumer, FetchRequest, TopicPartition, kafka
 
 HURRY_MS = 20
 """How long the broker may wait for new records while some are coming, or still here: aiokafka asks

@@ -16,17 +16,17 @@ from anymq.driver import (
     supervise,
 )
 
-from .aio import TopicPartition, has_ended, kafka, refresh
+from ..client.fetcher import Fetched, Found
+from ..client.internals import TopicPartition, has_ended, kafka, refresh
+from ..connection import Clients, stop_consumer
+from ..messages import KafkaReceived, Unreadable
+from ..topology import Topology
 from .assignment import Assignment, Partition, Revoke
-from .balance import Balancer
-from .clients import Clients, stop_consumer
-from .commits import COMMIT_TIMEOUT, Committer
-from .fetched import Fetched, Found
-from .gaps import Gaps
-from .held import Held, now_ms
-from .records import KafkaReceived, Unreadable
-from .topology import Topology
-from .watch import Watch
+from .assignor import Balancer
+from .committer import COMMIT_TIMEOUT, Committer
+from .maintenance import Gaps
+from .pending import Held, now_ms
+from .watchdog import Watch
 
 log = logger("anymq.kafka")
 

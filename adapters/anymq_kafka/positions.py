@@ -10,11 +10,11 @@ from datetime import datetime
 
 from anymq.driver import ConfigurationError, Start, logger
 
-from .aio import AIOKafkaConsumer, TopicPartition, commit, committed, kafka
-from .clients import Clients, stop_consumer
-from .commits import REFUSED
-from .fetched import Fetched
-from .records import KafkaReceived
+from .client.fetcher import Fetched
+from .client.internals import AIOKafkaConsumer, TopicPartition, commit, committed, kafka
+from .connection import Clients, stop_consumer
+from .group.committer import REFUSED
+from .messages import KafkaReceived
 from .topology import Topology
 
 log = logger("anymq.kafka")

@@ -1,0 +1,1 @@
+"""aiokafka: the only place that touches its private parts."""

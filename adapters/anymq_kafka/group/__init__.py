@@ -1,0 +1,1 @@
+"""One member of a consumer group: assignment, offsets, commits, and its watchdog."""
