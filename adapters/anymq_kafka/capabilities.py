@@ -1,4 +1,4 @@
-"""What this backend can do."""
+"""The abilities of this backend."""
 
 from __future__ import annotations
 

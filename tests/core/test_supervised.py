@@ -27,7 +27,7 @@ AWAITED = {
     "core/anymq/publishing/declarations.py": {"declare"},
     "core/anymq/middleware/claims.py": {"_ask"},
     "core/anymq/driver/ordered/leases.py": {"flush"},
-    "adapters/anymq_kafka/clients.py": {"_bounded"},
+    "adapters/anymq_kafka/connection.py": {"_bounded"},
     "adapters/anymq_nats/client.py": {"written"},
     "adapters/anymq_nats/connect.py": {"connect", "close"},
     "adapters/anymq_nats/link.py": {"_unless_denied"},

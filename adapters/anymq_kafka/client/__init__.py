@@ -1,1 +1,1 @@
-"""aiokafka: the only place that touches its private parts."""
+"""aiokafka: the only package that imports it or touches its private parts."""

@@ -1,7 +1,7 @@
-"""`Chunk`: the records of one answer to a fetch, taken out of its bytes a few at a time.
+"""`BatchReader`: decodes the records of one fetch answer, a few at a time.
 
-aiokafka makes a record of eleven fields and a tuple a header of each, and yields them one by one:
-that was two thirds of all the time of a consumer.
+aiokafka builds a record of eleven fields, and a tuple for each header, and yields them one by one.
+That took two thirds of a consumer's time.
 """
 
 from __future__ import annotations
@@ -13,39 +13,37 @@ from dataclasses import dataclass
 
 from anymq.driver import MissingDependency
 
-from ..messages import Headers, KafkaReceived, Unreadable
-from ..varint import read
-from .codec import TooLarge, unpacked
-from .internals import PACKAGED, TopicPartition, crc32c, kafka
+from ..messages import Headers, KafkaReceived, UnreadableBatch
+from .codec import MAX_DECOMPRESSED, PACKAGED, TooLarge, decode_varint, decompress
+from .compat import TopicPartition, crc32c, kafka
 
-# Base offset, length, leader epoch, magic, checksum, attributes, last place, first and last time,
+# Base offset, length, leader epoch, magic, checksum, attributes, last index, first and last time,
 # producer, epoch, sequence, count.
 _HEAD = struct.Struct(">qiibIhiqqqhii")
-_SIZED, _CHECKED = 12, 21
-MOST = 128 * 1024 * 1024
-"""Bytes that a batch may unpack to, unless told otherwise."""
+_LENGTH_FROM, _CHECKED_FROM = 12, 21
 _CODEC, _APPEND_TIME, _TRANSACTION, _CONTROL = 0x07, 0x08, 0x10, 0x20
 
 
 @dataclass(slots=True)
 class Batch:
-    """A record batch: `left` records from `place` of `data` on. Times are counted from `millis`.
+    """A record batch with `left` undecoded records, from `index` of `data` on.
 
-    `instead` is there where it cannot be read: the one that is given for all of them.
+    The times of its records count from `timestamp_ms`. If it cannot be decoded, `unreadable`
+    stands for all its records.
     """
 
     data: bytes
-    place: int
+    index: int
     end: int
     left: int
     base: int
-    millis: int
-    stamped: int
-    instead: Unreadable | None = None
+    timestamp_ms: int
+    timestamp_type: int
+    unreadable: UnreadableBatch | None = None
 
 
-class Chunk:
-    """Gives the records at and above `begin`; `end` is where reading goes on after it."""
+class BatchReader:
+    """The undecoded records from the offset `begin` up to, but not including, `end`."""
 
     __slots__ = ("_batches", "_tp", "begin", "end")
 
@@ -56,21 +54,21 @@ class Chunk:
         self.end = end
 
     def __bool__(self) -> bool:
-        """Whether there may be more."""
+        """Whether there may be more records."""
         return bool(self._batches)
 
     def take(self, limit: int) -> list[KafkaReceived]:
-        """Return the next records; `limit` at most. An `Unreadable` comes alone."""
+        """Return up to `limit` of the next records, or one `UnreadableBatch` alone."""
         out: list[KafkaReceived] = []
         while self._batches and (room := limit - len(out)) > 0:
             batch = self._batches[0]
-            if batch.instead is not None:
+            if batch.unreadable is not None:
                 if not out:
                     self._batches.popleft()
-                    out.append(batch.instead)
+                    out.append(batch.unreadable)
                 break
             try:
-                _take(self._tp, batch, self.begin, room, out)
+                _decode(self._tp, batch, self.begin, room, out)
             except IndexError as error:
                 raise _corrupt(self._tp) from error
             if not batch.left:
@@ -80,139 +78,146 @@ class Chunk:
         return out
 
 
-def _take(
+def _decode(
     tp: TopicPartition, batch: Batch, begin: int, room: int, out: list[KafkaReceived]
 ) -> None:
-    """Append up to `room` records of `batch`. Numbers are mostly of one byte or two."""
-    data, place, base, first, stamped = (
-        batch.data, batch.place, batch.base, batch.millis, batch.stamped
+    """Append up to `room` records of `batch`. Numbers of one and two bytes are decoded inline."""
+    data, index, base, first_ms, timestamp_type = (
+        batch.data, batch.index, batch.base, batch.timestamp_ms, batch.timestamp_type
     )  # fmt: skip
     count = min(batch.left, room)
     value: bytes | None
     for _ in range(count):
-        size = data[place]
+        size = data[index]
         if size < 128:
             size >>= 1
-            place += 1
-        elif (byte := data[place + 1]) < 128:
+            index += 1
+        elif (byte := data[index + 1]) < 128:
             size = (size & 127 | byte << 7) >> 1
-            place += 2
+            index += 2
         else:
-            size, place = read(data, place)
-        stop = place + size
-        # After the attributes, of which there are none.
-        millis = data[place + 1]
-        if millis < 128:
-            millis = (millis >> 1) ^ -(millis & 1)
-            place += 2
+            size, index = decode_varint(data, index)
+        stop = index + size
+        # One byte of attributes, which are unused, comes first.
+        elapsed_ms = data[index + 1]
+        if elapsed_ms < 128:
+            elapsed_ms = (elapsed_ms >> 1) ^ -(elapsed_ms & 1)
+            index += 2
         else:
-            millis, place = read(data, place + 1)
-        offset = data[place]
+            elapsed_ms, index = decode_varint(data, index + 1)
+        offset = data[index]
         if offset < 128:
             offset >>= 1
-            place += 1
-        elif (byte := data[place + 1]) < 128:
+            index += 1
+        elif (byte := data[index + 1]) < 128:
             offset = (offset & 127 | byte << 7) >> 1
-            place += 2
+            index += 2
         else:
-            offset, place = read(data, place)
-        size = data[place]
+            offset, index = decode_varint(data, index)
+        size = data[index]
         if size == 1:
             key = None
-            place += 1
+            index += 1
         else:
-            size, place = read(data, place)
-            key = data[place : place + size]
-            place += size
-        size = data[place]
+            size, index = decode_varint(data, index)
+            key = data[index : index + size]
+            index += size
+        size = data[index]
         if size == 1:
             value = None
-            place += 1
+            index += 1
         else:
             if size < 128:
                 size >>= 1
-                place += 1
-            elif (byte := data[place + 1]) < 128:
+                index += 1
+            elif (byte := data[index + 1]) < 128:
                 size = (size & 127 | byte << 7) >> 1
-                place += 2
+                index += 2
             else:
-                size, place = read(data, place)
-            value = data[place : place + size]
-            place += size
-        if place >= stop or stop > batch.end:
+                size, index = decode_varint(data, index)
+            value = data[index : index + size]
+            index += size
+        if index >= stop or stop > batch.end:
             raise _corrupt(tp)
         offset += base
         if offset >= begin:
-            if stamped:
-                millis = 0
+            if timestamp_type:
+                elapsed_ms = 0
             out.append(
                 KafkaReceived(
-                    tp, offset, value, Headers(data[place:stop]), key, first + millis, stamped
+                    tp,
+                    offset,
+                    value,
+                    Headers(data[index:stop]),
+                    key,
+                    first_ms + elapsed_ms,
+                    timestamp_type,
                 )
             )
-        place = stop
-    batch.place = place
+        index = stop
+    batch.index = index
     batch.left -= count
 
 
-def chunk(tp: TopicPartition, data: bytes, begin: int, most: int = MOST) -> Chunk | None:
-    """Return what a fetch from `begin` on has brought; None where that is not for here.
+def read_batches(
+    tp: TopicPartition, data: bytes, begin: int, max_decompressed: int = MAX_DECOMPRESSED
+) -> BatchReader | None:
+    """Return a reader of `data`, the answer to a fetch from the offset `begin` on.
 
-    A batch that unpacks to more than `most` bytes is one `Unreadable`.
-
-    What is part of a transaction or of an old format is left to aiokafka, and what is damaged: it
-    says so in its own words. Raises `MissingDependency` for a compression without its package.
+    A batch that decompresses to more than `max_decompressed` bytes becomes one `UnreadableBatch`.
+    Returns None for batches that aiokafka must read: those of a transaction or an old format, and
+    damaged ones, for which it raises its own error. Raises `MissingDependency` for a compression
+    whose package is not installed.
     """
     batches: deque[Batch] = deque()
-    view, place, end = memoryview(data), 0, begin
-    while place + _HEAD.size <= len(data):
-        (base, size, _, magic, crc, attributes, last, first, latest, _, _, _, count) = (
-            _HEAD.unpack_from(data, place)
+    view, index, end = memoryview(data), 0, begin
+    while index + _HEAD.size <= len(data):
+        (base, size, _, magic, crc, attributes, last, first_ms, last_ms, _, _, _, count) = (
+            _HEAD.unpack_from(data, index)
         )
-        stop = place + _SIZED + size
+        stop = index + _LENGTH_FROM + size
         codec = attributes & _CODEC
         if magic == 2 and codec in PACKAGED:
             _check_package(tp, base, *PACKAGED[codec])
         if magic != 2 or attributes & (_TRANSACTION | _CONTROL):
             return None
         if stop > len(data):
-            break  # the answer ends here
-        if crc32c(view[place + _CHECKED : stop]) != crc:
+            break  # the answer ends within this batch
+        if crc32c(view[index + _CHECKED_FROM : stop]) != crc:
             return None
-        stamped = 1 if attributes & _APPEND_TIME else 0
-        batch = Batch(
-            data, place + _HEAD.size, stop, count, base, latest if stamped else first, stamped
-        )
+        timestamp_type = 1 if attributes & _APPEND_TIME else 0
+        timestamp_ms = last_ms if timestamp_type else first_ms
+        batch = Batch(data, index + _HEAD.size, stop, count, base, timestamp_ms, timestamp_type)
         if codec:
             try:
-                if not _unpack(batch, codec, most):
+                if not _decompress(batch, codec, max_decompressed):
                     return None
             except TooLarge:
                 why = f"a compressed batch, the offsets {base} to {base + last}, unpacks from "
-                why += f"{size} bytes to more than {most}: max_decompressed"
-                batch.instead = Unreadable(tp, base + last, latest, why)
+                why += f"{size} bytes to more than {max_decompressed}: max_decompressed"
+                batch.unreadable = UnreadableBatch(tp, base + last, last_ms, why)
         end = base + last + 1
         if count > 0 and end > begin:
             batches.append(batch)
-        place = stop
-    return Chunk(tp, batches, begin, max(begin, end)) if place else None
+        index = stop
+    return BatchReader(tp, batches, begin, max(begin, end)) if index else None
 
 
-def _unpack(batch: Batch, codec: int, most: int) -> bool:
+def _decompress(batch: Batch, codec: int, limit: int) -> bool:
     try:
-        data = unpacked(codec, batch.data[batch.place : batch.end], most)
+        data = decompress(codec, batch.data[batch.index : batch.end], limit)
     except TooLarge:
         raise
     except Exception:
         return False
-    batch.data, batch.place, batch.end = data, 0, len(data)
+    batch.data, batch.index, batch.end = data, 0, len(data)
     return True
 
 
 def _check_package(
-    tp: TopicPartition, offset: int, name: str, is_there: Callable[[], bool]
+    tp: TopicPartition, offset: int, name: str, is_installed: Callable[[], bool]
 ) -> None:
-    if not is_there():
+    if not is_installed():
         raise MissingDependency(
             f"{tp.topic}, partition {tp.partition}, is compressed with {name} from offset {offset} "
             f"on, for which a package is not installed: pip install 'aiokafka[{name}]'"

@@ -1,10 +1,8 @@
-"""`Fetched`: what aiokafka's fetcher has brought, a few records at a time.
+"""`RecordFetcher`: returns the records that aiokafka's fetcher has fetched, a few at a time.
 
-In the place of `getmany()`: it takes an answer out of the fetcher at once, so that the next one is
-asked for while this one is worked on, and reads the records itself (`unpack`). The fetcher has the
-bytes of an answer in a local variable only; they are noted as they pass by.
-
-All that is known here of aiokafka's insides is about its fetcher.
+It replaces `getmany()`. It takes an answer out of aiokafka's fetcher at once, so that the fetcher
+requests the next one meanwhile, and decodes the records itself (`batch_reader`). aiokafka holds the
+bytes of an answer in a local variable only, so `FetchRecorder` copies the reference on their way.
 """
 
 from __future__ import annotations
@@ -16,24 +14,26 @@ from typing import Any
 
 from anymq.driver import MissingDependency
 
-from ..messages import KafkaReceived, received
-from .batch_reader import MOST, Chunk, chunk
-from .internals import AIOKafkaConsumer, FetchRequest, TopicPartition, kafka
+from ..messages import KafkaReceived, from_aiokafka
+from .batch_reader import BatchReader, read_batches
+from .codec import MAX_DECOMPRESSED
+from .compat import AIOKafkaConsumer, FetchRequest, TopicPartition, kafka
 
-HURRY_MS = 20
-"""How long the broker may wait for new records while some are coming, or still here: aiokafka asks
-for nothing else meanwhile, not even for a partition that has been read to its end since."""
+BUSY_FETCH_WAIT_MS = 20
+"""Milliseconds that the broker may wait for new records while earlier ones are still being read.
 
-Found = list[tuple[TopicPartition, Sequence[KafkaReceived]]]
+aiokafka sends a node no other fetch meanwhile, not even for a partition that has been read up."""
+
+FetchedRecords = list[tuple[TopicPartition, Sequence[KafkaReceived]]]
 
 
-class Tap:
-    """aiokafka's client, as its fetcher sees it; notes what fetches have brought."""
+class FetchRecorder:
+    """aiokafka's client as its fetcher uses it, with the bytes of every fetch answer recorded."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
         self.answers: dict[TopicPartition, tuple[int, bytes]] = {}
-        """Where a fetch began, and its bytes."""
+        """By partition the offset that was fetched from, and the bytes of the answer."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -41,10 +41,10 @@ class Tap:
     async def send(self, node: int, request: Any, **options: Any) -> Any:
         answer = await self._client.send(node, request, **options)
         if isinstance(request, FetchRequest):
-            self._note(request, answer)
+            self._record(request, answer)
         return answer
 
-    def _note(self, request: Any, answer: Any) -> None:
+    def _record(self, request: Any, answer: Any) -> None:
         begins = {
             (topic, partition): begin
             for topic, partitions in request.topics
@@ -58,31 +58,37 @@ class Tap:
 
 
 @dataclass(slots=True)
-class Opened:
-    """A chunk that is being handed out, during one assignment of its partition."""
+class OpenAnswer:
+    """An answer whose records are being returned, and the assignment in which it was fetched."""
 
-    chunk: Chunk
+    reader: BatchReader
     assignment: Any
 
 
-class Fetched:
-    """Reads what `consumer`, which must have been started, fetches. Used by one task at a time."""
+class RecordFetcher:
+    """Reads the records that `consumer` fetches. One task at a time may use it.
 
-    def __init__(self, consumer: AIOKafkaConsumer, most: int = MOST) -> None:
-        """A batch may unpack to `most` bytes."""
+    `consumer` must have been started. A batch may decompress to `max_decompressed` bytes.
+    """
+
+    def __init__(
+        self, consumer: AIOKafkaConsumer, max_decompressed: int = MAX_DECOMPRESSED
+    ) -> None:
         parts: Any = consumer
-        self._most = most
+        self._max_decompressed = max_decompressed
         self._consumer = parts
         self._fetcher = parts._fetcher
-        self._tap = Tap(self._fetcher._client)
-        self._fetcher._client = self._tap
-        self._patience = self._fetcher._fetch_max_wait_ms
-        self._open: dict[TopicPartition, Opened] = {}
+        self._recorder = FetchRecorder(self._fetcher._client)
+        self._fetcher._client = self._recorder
+        self._idle_wait_ms = self._fetcher._fetch_max_wait_ms
+        self._open: dict[TopicPartition, OpenAnswer] = {}
         self.ends: dict[TopicPartition, int] = {}
-        """Where the last `read` came to the end of what had been fetched: below there is nothing
-        more, although what lies there may be no record (a marker of a transaction)."""
+        """Partitions in which the last `read` reached the end of an answer, and that end.
 
-    async def read(self, timeout: float, limit: int) -> Found:
+        All offsets below it have been read. The last of them may hold no record but the marker of
+        a transaction."""
+
+    async def read(self, timeout: float, limit: int) -> FetchedRecords:
         """Return up to `limit` records, waiting up to `timeout` seconds for the first."""
         self.ends = {}
         consumer = self._consumer
@@ -95,7 +101,7 @@ class Fetched:
                 async with asyncio.timeout(max(timeout, 0)):
                     await subscriptions.wait_for_assignment()
             found = self._take(limit)
-            if not found and timeout > 0 and await self._arrival(timeout):
+            if not found and timeout > 0 and await self._wait_for_answer(timeout):
                 found = self._take(limit)
         return found
 
@@ -103,12 +109,12 @@ class Fetched:
         """Whether more of what has been fetched of `tp` is still to be returned."""
         return tp in self._open
 
-    def touch(self) -> None:
-        """Nothing is wanted now: the group shall know that this is no standstill."""
+    def keep_alive(self) -> None:
+        """Count as polled, so that the consumer does not leave its group while nothing is read."""
         with self._consumer._subscription.fetch_context():
             pass
 
-    async def _arrival(self, timeout: float) -> bool:
+    async def _wait_for_answer(self, timeout: float) -> bool:
         arrived = self._fetcher._create_fetch_waiter()
         await asyncio.wait((arrived,), timeout=timeout)
         if not arrived.done():
@@ -117,12 +123,12 @@ class Fetched:
         arrived.result()
         return not self._consumer._closed
 
-    def _take(self, limit: int) -> Found:
-        found: Found = []
+    def _take(self, limit: int) -> FetchedRecords:
+        found: FetchedRecords = []
         for tp in list(self._open):
             if limit <= 0:
                 break
-            limit -= self._go_on(tp, limit, found)
+            limit -= self._continue(tp, limit, found)
         fetched = self._fetcher._records
         for tp in [tp for tp in fetched if tp not in self._open]:
             if limit <= 0:
@@ -132,13 +138,15 @@ class Fetched:
                     self._raise(tp)
                 break
             limit -= self._begin(tp, limit, found)
-        if len(self._tap.answers) > len(fetched):
-            # Of some, aiokafka made nothing: their partition has moved, or its position.
-            self._tap.answers = {tp: it for tp, it in self._tap.answers.items() if tp in fetched}
-        self._fetcher._fetch_max_wait_ms = HURRY_MS if found or self._open else self._patience
+        if len(self._recorder.answers) > len(fetched):
+            # aiokafka discards an answer if its partition or position has changed meanwhile.
+            answers = self._recorder.answers
+            self._recorder.answers = {tp: answers[tp] for tp in answers if tp in fetched}
+        busy = found or self._open
+        self._fetcher._fetch_max_wait_ms = BUSY_FETCH_WAIT_MS if busy else self._idle_wait_ms
         return found
 
-    def _go_on(self, tp: TopicPartition, limit: int, found: Found) -> int:
+    def _continue(self, tp: TopicPartition, limit: int, found: FetchedRecords) -> int:
         opened = self._open[tp]
         if not opened.assignment.active:
             del self._open[tp]
@@ -146,69 +154,69 @@ class Fetched:
         if opened.assignment.state_value(tp).paused:
             return 0
         try:
-            records = opened.chunk.take(limit)
+            records = opened.reader.take(limit)
         except kafka.CorruptRecordException:
             del self._open[tp]
-            self._fetcher.seek_to(tp, opened.chunk.begin)
+            self._fetcher.seek_to(tp, opened.reader.begin)
             if found:
-                return 0  # it will come again
+                return 0  # the next read meets the error again
             raise
-        if not opened.chunk:
+        if not opened.reader:
             del self._open[tp]
-            self.ends[tp] = opened.chunk.end
+            self.ends[tp] = opened.reader.end
         if records:
             found.append((tp, records))
         return len(records)
 
-    def _begin(self, tp: TopicPartition, limit: int, found: Found) -> int:
-        """Take up what has been fetched from `tp`."""
+    def _begin(self, tp: TopicPartition, limit: int, found: FetchedRecords) -> int:
+        """Open the answer that was fetched from `tp`."""
         fetcher = self._fetcher
         result = fetcher._records[tp]
-        begin, data = self._tap.answers.pop(tp, (-1, b""))
+        begin, data = self._recorder.answers.pop(tp, (-1, b""))
         if not result.check_assignment(tp):
-            self._done(tp)
+            self._release(tp)
             return 0
-        fresh = data and begin == result._partition_records.next_fetch_offset
+        current = data and begin == result._partition_records.next_fetch_offset
         try:
-            opened = chunk(tp, data, begin, self._most) if fresh else None
+            reader = read_batches(tp, data, begin, self._max_decompressed) if current else None
         except MissingDependency:
-            # What came before it is to be handled; this comes again, and is said then.
-            self._done(tp)
+            # Return the records before it first. The next read meets the error again.
+            self._release(tp)
             fetcher.seek_to(tp, begin)
             if found:
                 return 0
             raise
-        if opened is None:
-            return self._left_to_aiokafka(tp, limit, found)
-        result._assignment.state_value(tp).consumed_to(opened.end)
-        self._done(tp)
-        self._open[tp] = Opened(opened, result._assignment)
-        return self._go_on(tp, limit, found)
+        if reader is None:
+            return self._read_by_aiokafka(tp, limit, found)
+        result._assignment.state_value(tp).consumed_to(reader.end)
+        self._release(tp)
+        self._open[tp] = OpenAnswer(reader, result._assignment)
+        return self._continue(tp, limit, found)
 
-    def _left_to_aiokafka(self, tp: TopicPartition, limit: int, found: Found) -> int:
+    def _read_by_aiokafka(self, tp: TopicPartition, limit: int, found: FetchedRecords) -> int:
         result = self._fetcher._records[tp]
         begin = result._assignment.state_value(tp).position
         try:
-            records = [received(record) for record in result.getall(limit)]
+            records = [from_aiokafka(record) for record in result.getall(limit)]
         except kafka.KafkaError:
-            # It has gone past what it had read before that.
+            # aiokafka has advanced over the records before the error, which are lost here.
             self._fetcher.seek_to(tp, begin)
             if found:
                 return 0
             raise
         if not result.has_more():
             self.ends[tp] = result._assignment.state_value(tp).position
-            self._done(tp)
+            self._release(tp)
         if records:
             found.append((tp, records))
         return len(records)
 
     def _raise(self, tp: TopicPartition) -> None:
         error = self._fetcher._records[tp]
-        self._done(tp)
+        self._release(tp)
         error.check_raise()
 
-    def _done(self, tp: TopicPartition) -> None:
-        """Let the fetcher go on with `tp`."""
+    def _release(self, tp: TopicPartition) -> None:
+        """Let aiokafka fetch the next records of `tp`."""
         del self._fetcher._records[tp]
         self._fetcher._notify(self._fetcher._wait_consume_future)

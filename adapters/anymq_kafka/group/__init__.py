@@ -1,1 +1,1 @@
-"""One member of a consumer group: assignment, offsets, commits, and its watchdog."""
+"""One member of a Kafka consumer group: its assignment, offsets, commits and watchdog."""

@@ -1,29 +1,33 @@
-"""`Balancer`: who gets which partition, so that nothing in flight moves.
+"""`Assignor`: assigns partitions to members so that no partition with messages in flight moves.
 
-aiokafka knows eager rebalancing only: whenever a member comes or goes, all give up everything and
-the leader assigns anew. With aiokafka's own assignors partitions would move while their messages
-are worked on, to be delivered a second time. Here every member tells which partitions it had, and
-which of them have messages in flight; the leader leaves those where they are, moves others only as
-far as balance asks, and tells a member with more busy partitions than its share which ones to empty
-and let go.
+aiokafka rebalances eagerly: when a member joins or leaves, all members give up all partitions, and
+the leader assigns them anew. With aiokafka's own assignors partitions would move while their
+messages are in flight, and the messages would be delivered twice. Here every member reports the
+partitions that it had, and which of them have messages in flight. The leader leaves those with
+their members, and moves others only as far as balance requires. A member with more busy partitions
+than its share learns which ones to empty and hand over.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..client.internals import MemberAssignment, MemberMetadata, TopicPartition
+from ..client.compat import MemberAssignment, MemberMetadata, TopicPartition
+from ..client.internals import by_topic
 
 VERSION = 0
 UNORDERED, ORDERED = "anymq-sticky", "anymq-ordered"
 
 
 @dataclass(frozen=True)
-class Claim:
-    """The topics a member reads, what it had in `generation`, and what of that is in flight."""
+class MemberState:
+    """Report of a member to the leader: its topics, and the partitions it had in `generation`.
+
+    `busy`, a part of `owned`, are those with messages in flight.
+    """
 
     topics: frozenset[str] = frozenset()
     generation: int = -1
@@ -33,89 +37,91 @@ class Claim:
 
 @dataclass
 class Share:
-    """What a member gets. `surplus`, a part of it, is to be let go as soon as it is idle."""
+    """The partitions of one member. It hands over `surplus`, a part of them, when they are idle."""
 
     partitions: list[TopicPartition] = field(default_factory=list)
     surplus: list[TopicPartition] = field(default_factory=list)
 
 
-class Balancer:
-    """aiokafka's assignor interface, of one consumer: it carries what this member claims."""
+class Assignor:
+    """aiokafka's assignor of one consumer, with the state that this member reports."""
 
     def __init__(self, *, ordered: bool = False) -> None:
-        # Kafka takes no member into a group whose others name another assignor.
+        # Kafka admits no member whose assignor has another name than that of the group.
         self.name = ORDERED if ordered else UNORDERED
-        self.claim: Callable[[], Claim] = Claim
+        self.state: Callable[[], MemberState] = MemberState
         self.surplus: frozenset[TopicPartition] = frozenset()
 
     def metadata(self, topics: Iterable[str]) -> MemberMetadata:
-        """What this member tells the leader."""
-        claim = self.claim()
+        """Return this member's report to the leader."""
+        state = self.state()
         text = {
-            "generation": claim.generation,
-            "owned": _by_topic(claim.owned),
-            "busy": _by_topic(claim.busy),
+            "generation": state.generation,
+            "owned": by_topic(state.owned),
+            "busy": by_topic(state.busy),
         }
         return MemberMetadata(VERSION, sorted(topics), json.dumps(text).encode())
 
     def assign(
         self, cluster: Any, members: Mapping[str, MemberMetadata]
     ) -> dict[str, MemberAssignment]:
-        """As the leader: what every member gets."""
-        claims = {member: read_claim(metadata) for member, metadata in members.items()}
-        topics = {topic for claim in claims.values() for topic in claim.topics}
+        """Return the assignment of every member. aiokafka calls it on the leader."""
+        states = {member: read_state(metadata) for member, metadata in members.items()}
+        topics = {topic for state in states.values() for topic in state.topics}
         counts = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
         return {
             member: MemberAssignment(
                 VERSION,
-                sorted(_by_topic(share.partitions).items()),
-                json.dumps(_by_topic(share.surplus)).encode(),
+                sorted(by_topic(share.partitions).items()),
+                json.dumps(by_topic(share.surplus)).encode(),
             )
-            for member, share in balance(counts, claims).items()
+            for member, share in assign_partitions(counts, states).items()
         }
 
     def on_assignment(self, assignment: MemberAssignment) -> None:
-        """What this member was told by the leader."""
+        """Take over which partitions the leader wants this member to hand over."""
         self.surplus = _partitions(_parsed(assignment.user_data))
 
 
-def balance(counts: Mapping[str, int], claims: Mapping[str, Claim]) -> dict[str, Share]:
-    """Give every partition to one member that reads its topic.
+def assign_partitions(
+    counts: Mapping[str, int], states: Mapping[str, MemberState]
+) -> dict[str, Share]:
+    """Assign every partition to one member that reads its topic.
 
-    Each topic is spread evenly; what is left over goes to who has least altogether. A busy
-    partition stays with its owner; others move only where the spread asks for it.
+    Each topic is spread evenly. Partitions that do not divide evenly go to the members with the
+    fewest in all. A busy partition stays with its owner; others move only where balance requires.
     """
-    shares = {member: Share() for member in sorted(claims)}
-    owners = _owners(claims)
+    shares = {member: Share() for member in sorted(states)}
+    owners = _owners(states)
     for topic in sorted(counts, key=lambda name: (-counts[name], name)):
-        readers = [member for member in shares if topic in claims[member].topics]
+        readers = [member for member in shares if topic in states[member].topics]
         if not readers:
             continue
-        mine: dict[str, list[TopicPartition]] = {member: [] for member in readers}
+        owned: dict[str, list[TopicPartition]] = {member: [] for member in readers}
         free: list[TopicPartition] = []
         for number in range(counts[topic]):
             tp = TopicPartition(topic, number)
             owner = owners.get(tp)
-            mine[owner].append(tp) if owner in mine else free.append(tp)
-        _share_out(shares, mine, free, claims)
+            owned[owner].append(tp) if owner in owned else free.append(tp)
+        _assign_topic(shares, owned, free, states)
     return shares
 
 
-def _share_out(
+def _assign_topic(
     shares: dict[str, Share],
-    mine: dict[str, list[TopicPartition]],
+    owned: dict[str, list[TopicPartition]],
     free: list[TopicPartition],
-    claims: Mapping[str, Claim],
+    states: Mapping[str, MemberState],
 ) -> None:
-    """Share out one topic: `mine` is what each reader has of it now, `free` what nobody has."""
-    least, extra = divmod(sum(map(len, mine.values())) + len(free), len(mine))
-    # Who has most already keeps one more; among equals, who has least of the other topics.
-    ranked = sorted(mine, key=lambda name: (-len(mine[name]), len(shares[name].partitions), name))
-    quota = {member: least + (place < extra) for place, member in enumerate(ranked)}
+    """Assign one topic. `owned` has each reader's partitions, `free` those without an owner."""
+    least, extra = divmod(sum(map(len, owned.values())) + len(free), len(owned))
+    # Members that own most keep one more; among equals, those with the fewest of other topics.
+    ranked = sorted(owned, key=lambda name: (-len(owned[name]), len(shares[name].partitions), name))
+    quota = {member: least + (index < extra) for index, member in enumerate(ranked)}
     kept: dict[str, list[TopicPartition]] = {}
     for member in ranked:
-        busy = [tp for tp in mine[member] if tp in claims[member].busy]
-        idle = [tp for tp in mine[member] if tp not in claims[member].busy]
+        busy = [tp for tp in owned[member] if tp in states[member].busy]
+        idle = [tp for tp in owned[member] if tp not in states[member].busy]
         room = max(0, quota[member] - len(busy))
         kept[member] = busy + idle[:room]
         free += idle[room:]
@@ -127,23 +133,23 @@ def _share_out(
         shares[member].partitions += partitions
 
 
-def _owners(claims: Mapping[str, Claim]) -> dict[TopicPartition, str]:
-    """Who had each partition last: of two that claim it, the one of the later generation."""
+def _owners(states: Mapping[str, MemberState]) -> dict[TopicPartition, str]:
+    """Return the last owner of each partition: of two members the one of the later generation."""
     owners: dict[TopicPartition, str] = {}
-    for member in sorted(claims, key=lambda name: (claims[name].generation, name)):
-        owners |= dict.fromkeys(claims[member].owned, member)
+    for member in sorted(states, key=lambda name: (states[name].generation, name)):
+        owners |= dict.fromkeys(states[member].owned, member)
     return owners
 
 
-def read_claim(metadata: MemberMetadata) -> Claim:
-    """Return what a member claims; one that writes it in another way claims nothing."""
+def read_state(metadata: MemberMetadata) -> MemberState:
+    """Return the report of a member. One in another format owns nothing."""
     topics = frozenset(metadata.subscription)
-    said = _parsed(metadata.user_data)
-    generation = said.get("generation")
+    report = _parsed(metadata.user_data)
+    generation = report.get("generation")
     if not isinstance(generation, int):
-        return Claim(topics)
-    owned = _partitions(said.get("owned"))
-    return Claim(topics, generation, owned, _partitions(said.get("busy")) & owned)
+        return MemberState(topics)
+    owned = _partitions(report.get("owned"))
+    return MemberState(topics, generation, owned, _partitions(report.get("busy")) & owned)
 
 
 def _parsed(data: bytes | None) -> dict[str, Any]:
@@ -154,19 +160,12 @@ def _parsed(data: bytes | None) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _by_topic(partitions: Collection[TopicPartition]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for tp in sorted(partitions):
-        found.setdefault(tp.topic, []).append(tp.partition)
-    return found
-
-
-def _partitions(by_topic: object) -> frozenset[TopicPartition]:
-    if not isinstance(by_topic, dict):
+def _partitions(numbers_by_topic: object) -> frozenset[TopicPartition]:
+    if not isinstance(numbers_by_topic, dict):
         return frozenset()
     return frozenset(
         TopicPartition(topic, number)
-        for topic, numbers in by_topic.items()
+        for topic, numbers in numbers_by_topic.items()
         if isinstance(numbers, list)
         for number in numbers
         if isinstance(number, int)

@@ -1,4 +1,4 @@
-"""`Committer`: how acks become commits."""
+"""`Committer`: commits acknowledged offsets in the background."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from anymq.driver import Received, logger, offsets, supervise
 
-from ..client.internals import AIOKafkaConsumer, TopicPartition, commit, kafka
+from ..client.compat import AIOKafkaConsumer, TopicPartition, kafka
+from ..client.internals import commit_offsets
 
 if TYPE_CHECKING:
     from ..messages import KafkaReceived
@@ -16,19 +17,21 @@ if TYPE_CHECKING:
 
 log = logger("anymq.kafka")
 
-COMMIT_TIMEOUT = 5.0
-PAUSE_AFTER_FAILURE = 0.5
+COMMIT_SECONDS = 5.0
+PAUSE_AFTER_FAILURE_SECONDS = 0.5
 REFUSED = (
     kafka.UnknownMemberIdError,
     kafka.IllegalGenerationError,
     kafka.RebalanceInProgressError,
 )
+"""The broker refuses a commit because it is not of a member of the group's generation."""
 
 
 class Committer:
-    """Commits in the background, at most every `interval` seconds, what has become committable.
+    """Commits the offsets of dirty partitions, at most once in `interval` seconds.
 
-    Says to `dropped` what was done and may never be committed.
+    `allowed` returns when commits are allowed. `committed` is called with each partition that was
+    committed. `dropped` gets the acknowledged records whose commit failed or is no longer possible.
     """
 
     def __init__(
@@ -47,51 +50,53 @@ class Committer:
         self._allowed = allowed
         self._committed = committed
         self._dropped = dropped
-        self._done: list[Sequence[KafkaReceived]] = []
-        self._limit = offsets.MAX_METADATA
-        self._dirty = asyncio.Event()
+        self._uncommitted: list[Sequence[KafkaReceived]] = []
+        self._metadata_limit = offsets.MAX_METADATA
+        self._wake = asyncio.Event()
         self._task = supervise(self._run(), name="anymq-kafka-commit")
         self.error: kafka.KafkaError | None = None
+        """Error of the last commit, if a repetition cannot succeed."""
         self.refused_since: float | None = None
+        """Loop time of the first of the commits in a row that the group refused."""
 
     def mark(self, partition: Partition) -> None:
-        """Note that `partition` has something to commit."""
+        """Mark `partition` dirty, for the next commit."""
         partition.dirty = True
-        self._dirty.set()
+        self._wake.set()
 
-    def done(self, records: Sequence[KafkaReceived]) -> None:
-        """Note what the next commit is of."""
-        self._done.append(records)
+    def settled(self, records: Sequence[KafkaReceived]) -> None:
+        """Add `records` to those that the next commit covers."""
+        self._uncommitted.append(records)
 
-    def give_up(self) -> None:
-        """Partitions have been lost: say what had been done in them and was not committed."""
-        waiting, self._done = self._done, []
+    def drop_lost(self) -> None:
+        """Report the settled records of lost partitions whose commit has become impossible."""
+        waiting, self._uncommitted = self._uncommitted, []
         for records in waiting:
-            late = [record for record in records if record.token.tracker.closed]
-            if late:
-                self._dropped(late)
-            if len(late) < len(records):
-                self._done.append(records)
+            lost = [record for record in records if record.token.tracker.closed]
+            if lost:
+                self._dropped(lost)
+            if len(lost) < len(records):
+                self._uncommitted.append(records)
 
-    async def flush(self, timeout: float = COMMIT_TIMEOUT) -> bool:
-        """Commit what is committable now; False, and to be repeated, if that failed."""
+    async def flush(self, timeout: float = COMMIT_SECONDS) -> bool:
+        """Commit all dirty partitions now; return False if that failed and must be repeated."""
         marked = [partition for partition in self._partitions() if partition.dirty]
-        offsets: dict[TopicPartition, tuple[int, str]] = {}
+        commits: dict[TopicPartition, tuple[int, str]] = {}
         for partition in marked:
             partition.dirty = False
-            state = partition.tracker.commit(self._limit)
+            state = partition.tracker.commit(self._metadata_limit)
             if state != partition.committed:
-                offsets[partition.tp] = state
-        done, self._done = self._done, []
-        if not offsets:
+                commits[partition.tp] = state
+        settled, self._uncommitted = self._uncommitted, []
+        if not commits:
             return True
         try:
             async with asyncio.timeout(timeout):
-                await commit(self._consumer, offsets)
+                await commit_offsets(self._consumer, commits)
         except BaseException as error:
             for partition in marked:
                 partition.dirty = True
-            for records in done:
+            for records in settled:
                 self._dropped(records)
             if not isinstance(error, kafka.KafkaError | OSError):
                 raise
@@ -99,25 +104,25 @@ class Committer:
             return False
         self.error = self.refused_since = None
         for partition in marked:
-            if partition.tp in offsets:
-                partition.committed = offsets[partition.tp]
+            if partition.tp in commits:
+                partition.committed = commits[partition.tp]
                 self._committed(partition)
         return True
 
     def wake(self) -> None:
-        """Commit, in the background, what is marked already."""
-        self._dirty.set()
+        """Commit the dirty partitions in the background."""
+        self._wake.set()
 
     def stop(self) -> None:
-        """No more commits in the background."""
+        """Stop committing in the background."""
         self._task.cancel()
 
     def _note(self, error: kafka.KafkaError | OSError) -> None:
-        log.debug("commit failed: %r", error)
+        log.debug("committing offsets failed: %r; repeating", error)
         if isinstance(error, kafka.OffsetMetadataTooLargeError):
-            self._limit //= 2
+            self._metadata_limit //= 2
         elif isinstance(error, REFUSED):
-            # The group is moving on without this generation; it joins again by itself, or is stuck.
+            # The group moves to a new generation, and the member joins it; or the member is stuck.
             if self.refused_since is None:
                 self.refused_since = asyncio.get_running_loop().time()
         elif isinstance(error, kafka.KafkaError) and not error.retriable:
@@ -125,11 +130,11 @@ class Committer:
 
     async def _run(self) -> None:
         while True:
-            await self._dirty.wait()
+            await self._wake.wait()
             await self._allowed()
-            self._dirty.clear()
+            self._wake.clear()
             if await self.flush():
                 await asyncio.sleep(self._interval)
             else:
-                self._dirty.set()
-                await asyncio.sleep(PAUSE_AFTER_FAILURE)
+                self._wake.set()
+                await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)

@@ -11,7 +11,8 @@ from anymq import Topic, connect
 from anymq.driver import Received, SourceLost
 from anymq.driver.offsets import decode
 from anymq_kafka import KafkaDriver
-from anymq_kafka.client.internals import TopicPartition, kafka
+from anymq_kafka.broadcast import BroadcastReader
+from anymq_kafka.client.compat import TopicPartition, kafka
 from anymq_kafka.source import GroupSource
 from tests.adapters.kafka.support import (
     Bench,
@@ -253,7 +254,7 @@ async def test_a_source_whose_consumer_has_died_says_so(bench: Bench, driver: Ka
     """aiokafka #983: its reading task may end, silently."""
     source = await bench.join(driver)
     assert isinstance(source, GroupSource)
-    fetcher = source._reader.consumer._fetcher
+    fetcher = source._member.consumer._fetcher
     assert fetcher is not None
     fetcher._fetch_task.cancel()
     await asyncio.wait((fetcher._fetch_task,))
@@ -261,25 +262,38 @@ async def test_a_source_whose_consumer_has_died_says_so(bench: Bench, driver: Ka
         await source.receive(1, 0.1)
 
 
-async def test_a_source_that_reads_nothing_although_there_is_something_says_so(
-    bench: Bench,
-) -> None:
+async def test_a_consumer_that_stalls_although_messages_wait_is_replaced(bench: Bench) -> None:
     """aiokafka #625, #847: it may just stop."""
-    driver = await bench.open(partitions=1, stall_timeout=0.3)
-    source = await bench.join(driver)
-    assert isinstance(source, GroupSource)
-    assert await nothing(source, 1.0), "idle is not stuck"
-    source._reader.consumer.pause(TopicPartition(bench.name, 0))
-    await driver.publish(bench.records(1))
+    url, topic = f"{bench.url}?stall_timeout=0.3", Topic(bench.name, partitions=1)
+    async with connect(url) as broker, broker.subscribe(topic, group="g") as deliveries:
+        session = deliveries._session
+        assert session is not None
+        assert isinstance(session.source, GroupSource)
+        await asyncio.sleep(1.0)
+        assert deliveries._session is session, "idle is not stalled"
+        session.source._member.consumer.pause(TopicPartition(bench.name, 0))
+        await broker.publish(topic, "after")
+        async with asyncio.timeout(30):
+            delivery = await anext(deliveries)
+        assert delivery.message.body == b"after"
+        await delivery.ack()
+        assert deliveries._session is not session
 
-    async def lost() -> bool:
-        try:
-            await source.receive(1, 0.1)
-        except SourceLost:
-            return True
-        return False
 
-    await eventually(lost)
+async def test_a_broadcast_consumer_that_stalls_is_replaced(bench: Bench) -> None:
+    url, topic = f"{bench.url}?stall_timeout=0.3", Topic(bench.name, partitions=1)
+    async with connect(url) as broker, broker.subscribe(topic, group=None) as deliveries:
+        session = deliveries._session
+        assert session is not None
+        reader = session.source
+        assert isinstance(reader, BroadcastReader)
+        reader._consumer.pause(TopicPartition(bench.name, 0))
+        await broker.publish(topic, "after")
+        async with asyncio.timeout(30):
+            assert (await anext(deliveries)).message.body == b"after"
+        session = deliveries._session
+        assert session is not None
+        assert session.source is not reader
 
 
 async def test_without_the_right_to_create_the_retry_topics_must_be_there(
@@ -343,7 +357,7 @@ async def test_a_source_is_replaced_after_partitions_were_added(bench: Bench) ->
         session = deliveries._session
         assert session is not None
         assert isinstance(session.source, GroupSource)
-        fetcher = session.source._reader.consumer._fetcher
+        fetcher = session.source._member.consumer._fetcher
         assert fetcher is not None
         fetcher._fetch_task.cancel()
         await broker.publish_many(topic, [str(n) for n in range(20)], key=lambda body: body)
