@@ -1,1 +1,1 @@
-"""Measures anymq against real servers: `python -m benchmarks COMMAND`. Not in the wheel."""
+"""Benchmarks and fault injection on real servers: `python -m benchmarks`. Not in the wheel."""

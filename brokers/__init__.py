@@ -1,4 +1,4 @@
-"""The real servers for development, tests and benchmarks: install, start, stop, break, reset."""
+"""The real servers for development, tests and benchmarks: install, start, stop, kill, reset."""
 
 from .errors import BrokersError, NotInstallable, StartFailed
 from .server import NAMES, Server, down, server, up

@@ -1,4 +1,4 @@
-"""The command line: python -m brokers up|down|status|... [NAME...] [--instance NAME]."""
+"""Control of the real servers: python -m brokers up|down|status|... [NAME...] [--instance NAME]."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from . import state
 from .errors import BrokersError
 from .server import NAMES, Server, together
 from .status import Status
+from .tools import aligned
 
 _COMMANDS = {
-    "up": "install what is missing, start, and wait until each answers",
-    "down": "end gracefully, by force after a bounded wait; data stay",
-    "status": "print a table; exit code 3 unless all are running",
+    "up": "install missing programs, start, and wait until each server answers",
+    "down": "stop gracefully, or kill after a bounded wait; data are kept",
+    "status": "print a table; exit with code 3 unless all are running",
     "url": "print the URL that clients connect to",
     "logs": "print the end of the log",
-    "restart": "end gracefully and start on the same data",
-    "kill": "SIGKILL; data stay",
+    "restart": "stop gracefully and start with the same data",
+    "kill": "SIGKILL; data are kept",
     "pause": "SIGSTOP: connections stay open and nothing answers",
     "resume": "SIGCONT",
-    "reset": "end, wipe the data, start empty",
+    "reset": "kill, delete all data, start",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 0, 1 for a failure, 3 for status with one down."""
+    """Run one command; return 0, 1 for a failure, or 3 for a status with a server not running."""
     options = _parser().parse_args(arguments)
     try:
         servers = [Server(name, options.instance) for name in options.names or NAMES]
@@ -72,9 +73,7 @@ def _table(rows: Sequence[Status]) -> None:
         )
         for one in rows
     ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip())
+    print(*aligned(lines), sep="\n")
 
 
 def _duration(seconds: float | None) -> str:
@@ -97,11 +96,11 @@ def _parser() -> argparse.ArgumentParser:
             "--instance",
             default=state.default_instance(),
             metavar="NAME",
-            help="another set of servers, on ports and data of its own",
+            help="separate set of servers with its own ports and data (%(default)s)",
         )
         if name == "logs":
             command.add_argument(
-                "-n", dest="lines", type=int, default=50, metavar="N", help="how many lines (50)"
+                "-n", dest="lines", type=int, default=50, metavar="N", help="number of lines (50)"
             )
     return parser
 

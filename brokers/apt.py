@@ -1,4 +1,4 @@
-"""Debian's packages on this machine: what there is, and installing without starting anything."""
+"""Debian packages of this machine: versions, and installation without starting services."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .errors import BrokersError, NotInstallable, say
 from .tools import Version, output, run, version, which
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
-_POLICY_TEXT = "#!/bin/sh\n# Nothing is started while packages are installed.\nexit 101\n"
+_POLICY_TEXT = "#!/bin/sh\n# Services are not started while packages are installed.\nexit 101\n"
 
 
 def available() -> bool:
-    """Whether Debian's packages can be installed: a Debian or a kin of it, and root."""
+    """Return whether packages can be installed: apt-get exists and the user is root."""
     return which("apt-get") is not None and os.geteuid() == 0
 
 
 def candidate(package: str) -> Version:
-    """The version that apt would install on the host; empty when it knows none."""
+    """Return the version that apt would install on the host; empty if it knows none."""
     for line in output(["apt-cache", "policy", package], env=environment()).splitlines():
         name, _, value = line.strip().partition(": ")
         if name == "Candidate":
@@ -31,13 +31,13 @@ def candidate(package: str) -> Version:
 
 
 def update() -> None:
-    """Fetch apt's lists, once a day; a failing source is left for the install to tell."""
+    """Download the package lists once a day; the installation reports failing sources."""
     done = state.home() / "locks" / "apt-updated"
     with state.locked(state.installing("apt"), "apt"):
         lists = any(Path("/var/lib/apt/lists").glob("*_Packages*"))
         if lists and done.exists() and time.time() - done.stat().st_mtime < 86_400:
             return
-        say("apt: reading the package lists")
+        say("apt: downloading the package lists")
         for _ in range(20):
             try:
                 run(["apt-get", "update"], what="apt", log=log("apt-update"), env=environment())
@@ -51,10 +51,10 @@ def update() -> None:
 
 
 def install(*packages: str) -> None:
-    """Install packages on the host; none of their services is started."""
+    """Install packages on the host without starting their services."""
     if not available():
         raise NotInstallable(
-            f"Debian's packages {', '.join(packages)} are missing and only root may install them: "
+            f"Debian packages {', '.join(packages)} are missing, and only root may install them: "
             f"sudo apt-get update && sudo apt-get install {' '.join(packages)}"
         )
     update()
@@ -79,7 +79,7 @@ def install(*packages: str) -> None:
 
 
 def mirror() -> str:
-    """The archive that this host itself uses; empty where it is no Debian."""
+    """Return the URL of the host's package archive; empty if the host is not Debian."""
     if "ID=debian" not in Path("/etc/os-release").read_text().splitlines():
         return ""
     listing = output(
@@ -101,7 +101,7 @@ def mirror() -> str:
 
 
 def proxies() -> Iterator[str]:
-    """The host's apt settings for reaching the archive."""
+    """Yield mmdebstrap options for the host's apt proxy settings."""
     for section in ("Acquire::http", "Acquire::https"):
         for line in output(["apt-config", "dump", section], env=environment()).splitlines():
             if line.count('"') == 2 and '""' not in line:
@@ -109,7 +109,7 @@ def proxies() -> Iterator[str]:
 
 
 def environment() -> dict[str, str]:
-    """Debian's tools ask nothing, and speak English."""
+    """Return the environment for Debian's tools: non-interactive, in English."""
     return {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
 
 
@@ -120,7 +120,7 @@ def _has(package: str) -> bool:
 
 @contextmanager
 def _nothing_starts() -> Iterator[None]:
-    """Debian starts what it installs unless this file says no; an administrator's own stays."""
+    """Prevent packages from starting services, unless the administrator has a policy file."""
     if _POLICY.exists() and _POLICY.read_text() != _POLICY_TEXT:
         yield
         return
@@ -133,5 +133,5 @@ def _nothing_starts() -> Iterator[None]:
 
 
 def log(name: str) -> Path:
-    """Where the output of one installer goes."""
+    """Return the log file of one installer."""
     return state.home() / "logs" / f"{name}.log"

@@ -1,4 +1,4 @@
-"""Programs out of Debian packages: installed on the host, or unpacked into a tree beside it."""
+"""Programs from Debian packages, installed on the host or unpacked into a separate tree."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from . import apt, state
 from .errors import BrokersError, NotInstallable, say
 from .tools import Version, output, run, version, which
 
-# The release with RabbitMQ 4 and Redis 8, and a Go that can fetch a newer Go.
+# The release with RabbitMQ 4, Redis 8, and a Go that can download newer toolchains.
 SUITE = "trixie"
-# One tree serves both, so that it is unpacked once.
+# Both servers share one tree, so it is unpacked once.
 SERVERS = ("rabbitmq-server", "redis-server")
 
-# Runs in a mount namespace of its own, which vanishes with the last process in it. The
-# devices are new nodes on a tmpfs and never the host's /dev: nothing done to the tree,
-# not even removing it, can reach the host through it.
+# Runs in a separate mount namespace, which ends with its last process. Devices are new nodes on
+# a tmpfs instead of the host's /dev, so that no change to the tree, not even its removal, can
+# affect the host.
 _ENTER = """
 set -e
 tree=$1; shared=$2; shift 2
@@ -40,14 +40,15 @@ exec chroot "$tree" "$@"
 
 @dataclass(frozen=True)
 class Root:
-    """A file system that programs run from: the host's (tree is None) or an unpacked tree."""
+    """The root file system of a program: the host's (`tree` is None) or an unpacked tree."""
 
     tree: Path | None = None
 
     def command(self, argv: Sequence[str], *, shared: Path) -> list[str]:
-        """The command as the host runs it; `shared` is at the same path inside and outside.
+        """Return the host's command line that runs `argv` in this root.
 
-        Each step replaces the one before, so the process that is started becomes the program.
+        The folder `shared` has the same path inside and outside. Each step executes the next in
+        place, so the started process becomes the program.
         """
         if self.tree is None:
             return list(argv)
@@ -67,7 +68,7 @@ class Root:
         ]
 
     def path(self, path: str) -> Path:
-        """Where the host finds a file of this root."""
+        """Return the host's path of a file in this root."""
         return Path(path) if self.tree is None else self.tree / path.lstrip("/")
 
 
@@ -75,7 +76,7 @@ HOST_ROOT = Root()
 
 
 def provide(package: str, least: Version) -> Root:
-    """A root with one of the servers' packages in it: the host where its Debian is new enough."""
+    """Return a root with the package: the host, if it offers version `least`, or a tree."""
     if which("apt-get") is not None and not _folder("servers").exists():
         if apt.available():
             apt.update()
@@ -86,7 +87,7 @@ def provide(package: str, least: Version) -> Root:
 
 
 def tree(name: str, *packages: str) -> Root:
-    """A tree of its own with these packages of the newer Debian, unpacked once and then kept."""
+    """Return a tree with packages of Debian `SUITE`, unpacked on first use."""
     folder = _folder(name)
     _can_enter()
     with state.locked(state.installing(f"tree-{name}"), f"Debian {SUITE} for {name}") as lock:
@@ -96,13 +97,13 @@ def tree(name: str, *packages: str) -> Root:
 
 
 def discard(root: Root) -> None:
-    """Remove a tree that has served its purpose."""
+    """Remove a tree that is no longer needed."""
     if root.tree is not None:
         state.wipe(root.tree)
 
 
 def installed(root: Root, package: str) -> Version:
-    """The version of a package in a root."""
+    """Return the installed version of a package in a root."""
     listing = root.path("/var/lib/dpkg/status").read_text(errors="replace")
     for entry in listing.split("\n\n"):
         lines = entry.splitlines()
@@ -124,7 +125,7 @@ def _unpack(folder: Path, packages: Sequence[str], *, lock: int) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f"{folder.name}.*.part"):
         state.wipe(left)
-    # Takes its name when it is whole: what an interrupted run left is never used.
+    # Renamed once complete, so that an interrupted run never leaves an incomplete tree.
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     say(f"unpacking Debian {SUITE} with {' '.join(packages)}")
     program = [which("mmdebstrap") or "mmdebstrap", "--mode=root", "--variant=apt"]

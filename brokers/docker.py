@@ -1,4 +1,4 @@
-"""The same servers as containers, where a Docker engine answers."""
+"""The servers as containers of a Docker engine."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ _STATES = {"running": State.RUNNING, "paused": State.PAUSED, "restarting": State
 
 @cache
 def answers() -> bool:
-    """Whether a Docker engine answers and has compose.
+    """Return whether a Docker engine answers and has compose.
 
-    ANYMQ_BROKERS_ENGINE=native or docker decides instead.
+    The environment variable ANYMQ_BROKERS_ENGINE, `native` or `docker`, overrides the answer.
     """
     if chosen := os.environ.get("ANYMQ_BROKERS_ENGINE"):
         if chosen not in ("docker", "native"):
-            raise BrokersError(f"ANYMQ_BROKERS_ENGINE={chosen} is neither docker nor native")
+            raise BrokersError(
+                f"ANYMQ_BROKERS_ENGINE={chosen} is invalid: set it to docker or native"
+            )
         return chosen == "docker"
     docker = which("docker")
     if docker is None:
@@ -45,7 +47,7 @@ def answers() -> bool:
 
 
 class Container:
-    """One service of the compose project `anymq-<instance>`."""
+    """A server as one service of the compose project `anymq-<instance>`."""
 
     def __init__(self, kind: Kind, instance: str) -> None:
         self._kind = kind
@@ -118,9 +120,7 @@ class Container:
         return ports.resolve(self._kind.name, self._instance, self._kind.ports)
 
     def starve(self) -> None:
-        raise BrokersError(
-            "a container is given room by its engine: use ANYMQ_BROKERS_ENGINE=native"
-        )
+        raise BrokersError("a container cannot be filled: set ANYMQ_BROKERS_ENGINE=native")
 
     def relieve(self) -> None:
         self.starve()
@@ -141,7 +141,7 @@ class Container:
         listing = self._compose("ps", "--all", "--format", "json").strip()
         if not listing:
             return {}
-        # One object a line; older versions print one array.
+        # One object per line; older versions print one array.
         first = json.loads(listing.splitlines()[0])
         found = first[0] if isinstance(first, list) and first else first
         return dict(found) if isinstance(found, dict) else {}

@@ -1,4 +1,4 @@
-"""What can go wrong, each with a message that says what to do."""
+"""Exceptions whose messages name the remedy, and progress output."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import sys
 
 
 class BrokersError(Exception):
-    """A server could not be brought into the state that was asked for."""
+    """A server could not be brought into the requested state."""
 
 
 class NotInstallable(BrokersError):
-    """A server cannot be installed here: says what is missing and the command that fixes it."""
+    """A server cannot be installed; names the missing program and the command that installs it."""
 
 
 class StartFailed(BrokersError):
-    """A server was started and did not become ready: carries the end of its log."""
+    """A started server did not become ready; contains the end of its log."""
 
 
 def say(text: str) -> None:
-    """One progress line on stderr."""
+    """Print one progress line to stderr."""
     print(f"brokers: {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Kafka 4 (KRaft, one combined node) from Maven, on the host's Java."""
+"""Kafka 4 (KRaft, one combined node) from Maven, run by the host's Java."""
 
 from __future__ import annotations
 
@@ -8,43 +8,25 @@ from pathlib import Path
 from typing import ClassVar
 from uuid import uuid4
 
-from . import apt, ready, state
-from .errors import NotInstallable, say
+from . import apt, maven, ready, state
+from .errors import NotInstallable
 from .kind import Kind, Launch, Ports, Program
 from .ports import HOST
-from .tools import output, run, version, which
+from .tools import output, version, which
 
 RELEASE = (4, 2, 0)
+_NAME = "kafka-4.2.0"
 _LEAST_JAVA = (17,)
 _JVMS = Path("/usr/lib/jvm")
 
-_POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>anymq</groupId>
-  <artifactId>brokers-kafka</artifactId>
-  <version>1</version>
-  <packaging>pom</packaging>
-  <dependencies>
-    <dependency>
-      <groupId>org.apache.kafka</groupId>
-      <artifactId>kafka_2.13</artifactId>
-      <version>4.2.0</version>
-    </dependency>
-    <dependency>
-      <groupId>org.slf4j</groupId>
-      <artifactId>slf4j-simple</artifactId>
-      <version>1.7.36</version>
-    </dependency>
-  </dependencies>
-</project>
-"""
+_ARTIFACTS = {"org.apache.kafka:kafka_2.13": "4.2.0", "org.slf4j:slf4j-simple": "1.7.36"}
 
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{host}:{controller}
 listeners=PLAINTEXT://{host}:{client},PROXIED://{host}:{proxied},CONTROLLER://{host}:{controller}
-# Who comes in by PROXIED is told to connect to where a proxy may be listening.
+# Clients of PROXIED are directed to the port on which a proxy may listen.
 advertised.listeners=PLAINTEXT://{host}:{client},PROXIED://{host}:{proxy}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
@@ -63,14 +45,14 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=1
 group.initial.rebalance.delay.ms=0
-# After a kill the restarted broker waits until its former self has timed out.
+# After a kill, the restarted broker waits for the session of the killed one to time out.
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 """
 
 
 class Kafka(Kind):
-    """An acked message is in the page cache: it survives a kill of the server."""
+    """The Kafka server. An acknowledged message is in the page cache and survives a kill."""
 
     name = "kafka"
     ports: ClassVar[Ports] = {
@@ -90,10 +72,7 @@ class Kafka(Kind):
 
     def install(self) -> Program:
         java = _java()
-        jars = _jars()
-        with state.locked(state.installing("kafka"), "kafka") as lock:
-            if not (jars / "complete").exists():
-                _download(jars, lock=lock)
+        maven.fetch(_NAME, _ARTIFACTS)
         return Program(java, RELEASE)
 
     def launch(self, program: Program, folder: Path, ports: Ports, *, node: str) -> Launch:
@@ -112,7 +91,7 @@ class Kafka(Kind):
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
             "-cp",
-            f"{_jars()}/*",
+            f"{maven.jars(_NAME)}/*",
         ]
         first = None
         if not (data / "meta.properties").exists():
@@ -122,7 +101,7 @@ class Kafka(Kind):
                 "kafka.tools.StorageTool",
                 "format",
                 "--ignore-formatted",
-                f"--cluster-id={cluster}",  # which may begin with a hyphen
+                f"--cluster-id={cluster}",  # may begin with a hyphen
                 "--config",
                 str(config),
             ]
@@ -132,12 +111,8 @@ class Kafka(Kind):
         ready.kafka(port, timeout)
 
 
-def _jars() -> Path:
-    return state.home() / f"kafka-{'.'.join(map(str, RELEASE))}"
-
-
 def _java() -> str:
-    """A Java that Kafka 4 runs on: the environment's, or Debian's."""
+    """Return a Java that can run Kafka 4, from the environment or from Debian."""
     if found := _find_java():
         return found
     if not apt.available():
@@ -164,32 +139,3 @@ def _find_java() -> str | None:
         if version(output([path, "-version"])) >= _LEAST_JAVA:
             return path
     return None
-
-
-def _download(jars: Path, *, lock: int) -> None:
-    if which("mvn") is None:
-        if not apt.available():
-            raise NotInstallable(
-                "Maven (mvn), which fetches Kafka, is not on PATH; on Debian: "
-                "sudo apt-get install maven"
-            )
-        apt.install("maven")
-    state.wipe(jars)
-    jars.mkdir(parents=True)
-    (jars / "pom.xml").write_text(_POM)
-    say("kafka: fetching Kafka 4.2.0 with Maven")
-    run(
-        [
-            which("mvn") or "mvn",
-            "--batch-mode",
-            "--no-transfer-progress",
-            "dependency:copy-dependencies",
-            "-DincludeScope=runtime",
-            f"-DoutputDirectory={jars}",
-        ],
-        what="fetching Kafka with Maven",
-        log=state.home() / "logs" / "kafka.log",
-        cwd=jars,
-        lock=lock,
-    )
-    (jars / "complete").touch()

@@ -1,4 +1,4 @@
-"""What one kind of server must tell: how it is installed, configured, started and asked."""
+"""The interface of a kind of server: installation, configuration, start and readiness."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Launch:
-    """How a program is started in a state folder; `first` runs before it and must succeed."""
+    """A command line and environment; `first` runs before it and must succeed."""
 
     argv: list[str]
     env: dict[str, str] = field(default_factory=dict[str, str])
@@ -37,47 +37,47 @@ class Launch:
 
 
 class Kind(ABC):
-    """One kind of server. Stateless: all that lasts is in the folders it is given."""
+    """One kind of server, without state of its own: all state is in the folders passed to it."""
 
     name: ClassVar[str]
     ports: ClassVar[Ports]
-    """The ports of the instance `main` by role; `client` is the one that clients use."""
+    """Ports of the instance `main` by role; clients connect to `client`."""
     words: ClassVar[tuple[str, ...]]
-    """One of these is in the command line of a running server, from its first moment on."""
+    """Texts, one of which is in the command line of a running server from its start."""
     grace: ClassVar[float] = 10.0
-    """Seconds for a graceful end before SIGKILL."""
+    """Seconds for a graceful stop before SIGKILL."""
     alarm: ClassVar[bool] = False
-    """Whether it can be made to run out of disk or memory while it runs: `starve`, `relieve`."""
+    """Whether `starve` and `relieve` can set off a disk or memory alarm."""
     patience: ClassVar[float] = 90.0
-    """Seconds from start to ready on a slow machine."""
+    """Seconds from start to readiness on a slow machine."""
 
     @abstractmethod
     def url(self, port: int) -> str:
-        """The URL that clients connect to."""
+        """Return the URL that clients connect to."""
 
     def route(self, ports: Ports) -> tuple[int, int]:
-        """Where a proxy must listen (0: anywhere) and where it must lead to.
+        """Return the port on which a proxy must listen (0: any) and the port it leads to.
 
-        A server that tells its clients where to connect must tell them the proxy's place.
+        A server that advertises an address to clients must advertise that of the proxy.
         """
         return 0, ports["client"]
 
     def starve(self, program: Program, folder: Path, ports: Ports, *, node: str) -> None:
-        """Make the running server believe that its disk or memory is full."""
+        """Set off the disk or memory alarm of the running server."""
         raise BrokersError(f"{self.name} has no alarm that could be set off")
 
     def relieve(self, program: Program, folder: Path, ports: Ports, *, node: str) -> None:
-        """End what `starve` began."""
+        """End the alarm set off by `starve`."""
         raise BrokersError(f"{self.name} has no alarm that could be set off")
 
     @abstractmethod
     def install(self) -> Program:
-        """Find or install the program; quick when it is there. Raises NotInstallable."""
+        """Find or install the program; raise `NotInstallable` if that is impossible."""
 
     @abstractmethod
     def launch(self, program: Program, folder: Path, ports: Ports, *, node: str) -> Launch:
-        """Write the configuration into the folder and say how to start; data go to `data`."""
+        """Write the configuration to `folder` and return the launch; data go to `data` below."""
 
     @abstractmethod
     def ready(self, port: int, timeout: float) -> None:
-        """Return once a real request was answered, else raise NotReady."""
+        """Return once the server has answered a real request; raise `NotReady` otherwise."""

@@ -1,8 +1,7 @@
-"""The life of a server that runs as a process of this machine."""
+"""A server that runs as a process of this machine."""
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Mapping
@@ -22,13 +21,13 @@ _LOG_LIMIT = 20 * 1024 * 1024
 
 
 class Control(Protocol):
-    """What a kind of server can be made to do while it runs."""
+    """An action on a running server: `Kind.starve` or `Kind.relieve`."""
 
     def __call__(self, program: Program, folder: Path, ports: Ports, *, node: str) -> None: ...
 
 
 class Native:
-    """One server of one instance. Every change of its state happens under its lock."""
+    """One server of one instance. Every change of its state holds its lock."""
 
     def __init__(self, kind: Kind, instance: str) -> None:
         self._kind = kind
@@ -50,7 +49,7 @@ class Native:
     def pause(self) -> None:
         with self._locked():
             leader = self._signal(signal.SIGSTOP)
-            # The signal is taken a moment after it was sent.
+            # The kernel delivers the signal asynchronously.
             deadline = time.monotonic() + 2.0
             while leader.running() and not leader.stopped() and time.monotonic() < deadline:
                 time.sleep(0.005)
@@ -128,7 +127,7 @@ class Native:
         return record.read(self._folder / "pid")
 
     def _leader(self) -> Process | None:
-        """The server's process: the one recorded, running, and with a command line like it."""
+        """Return the recorded process if it runs and has the command line of the server."""
         known = self._record()
         if known is None or not known.process.running():
             return None
@@ -139,9 +138,9 @@ class Native:
         return family(self._leader(), self._mark())
 
     def _mark(self) -> str:
-        """What the environment of its processes carries.
+        """Return the value that marks the environment of the server's processes.
 
-        The path alone would also fit a folder of the same name in another root.
+        It includes the inode, because another root may have a folder of the same path.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         found = self._folder.stat()
@@ -187,8 +186,7 @@ class Native:
             log.replace(folder / "log.old")
         launch = self._kind.launch(program, folder, chosen, node=self._node)
         env = {
-            "PATH": f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin",
-            "LANG": "C.UTF-8",
+            **tools.CLEAN_ENVIRONMENT,
             "HOME": str(folder),
             MARK: self._mark(),
             **launch.env,
@@ -224,11 +222,11 @@ class Native:
         if leader is not None:
             say(f"{self._title}: stopping")
             leader.send(signal.SIGTERM)
-            # A stopped process takes the signal only once it goes on.
+            # A stopped process handles the signal only after SIGCONT.
             for one in self._family():
                 one.send(signal.SIGCONT)
             if not gone([leader], self._kind.grace):
-                say(f"{self._title}: still there after {self._kind.grace:.0f} s, killing it")
+                say(f"{self._title}: still running after {self._kind.grace:.0f} s; killing it")
         self._kill()
 
     def _kill(self) -> None:
@@ -237,7 +235,7 @@ class Native:
             for one in members:
                 one.send(signal.SIGKILL)
             if not gone(members, 5.0) and time.monotonic() > deadline:
-                raise BrokersError(f"{self._title}: the kernel does not end {members}")
+                raise BrokersError(f"{self._title}: processes survive SIGKILL: {members}")
         (self._folder / "pid").unlink(missing_ok=True)
 
     def _signal(self, number: signal.Signals) -> Process:
@@ -249,8 +247,8 @@ class Native:
         return leader
 
     def _check(self, chosen: dict[str, int]) -> None:
-        # A process of many threads that was killed lets go of its ports some time after it is seen
-        # to be dead: its first thread ends before the others.
+        # A killed process with many threads releases its ports some time after it appears dead,
+        # because its first thread ends before the others.
         until = time.monotonic() + 10.0
         for role, port in chosen.items():
             while not (free := ports.free(port)) and time.monotonic() < until:

@@ -15,7 +15,7 @@ from .tools import output, run, version, which
 RELEASE = (2, 15, 2)
 _MODULE = "github.com/nats-io/nats-server/v2@v2.15.2"
 _LEAST = (2, 12)
-# The first Go that fetches the Go a module asks for.
+# The first Go that can download the toolchain a module requires.
 _LEAST_GO = (1, 21)
 
 _CONFIG = """\
@@ -26,7 +26,7 @@ jetstream {{ store_dir: "{data}" }}
 
 
 class NATS(Kind):
-    """A stored message survives a kill; a power cut can lose what was not yet synced."""
+    """The NATS server. A stored message survives a kill; a power cut loses unsynced messages."""
 
     name = "nats"
     ports: ClassVar[Ports] = {"client": 14222}
@@ -46,7 +46,7 @@ class NATS(Kind):
             _build(lock=lock)
         if found := _usable(str(_binary())):
             return found
-        raise BrokersError(f"{_binary()} was built and does not run")
+        raise BrokersError(f"{_binary()} was built but does not run")
 
     def launch(self, program: Program, folder: Path, ports: Ports, *, node: str) -> Launch:
         data = folder / "data"
@@ -69,7 +69,7 @@ def _usable(path: str | None) -> Program | None:
 
 
 def _build(*, lock: int) -> None:
-    """Build with the Go that there is, or Debian's; a newer one is fetched where needed."""
+    """Build the server with the host's Go or Debian's, which downloads a newer one if needed."""
     work = _binary().parent / "build"
     state.wipe(work)
     work.mkdir(parents=True)
@@ -96,7 +96,7 @@ def _build(*, lock: int) -> None:
 
 
 def _go() -> str | None:
-    """A Go on the host that is new enough, installed from Debian's packages where possible."""
+    """Return a new enough Go on the host, installed from Debian if possible, or None."""
     go = which("go")
     if go and version(output([go, "version"])) >= _LEAST_GO:
         return go
@@ -113,7 +113,7 @@ def _go() -> str | None:
 
 
 def _trust(root: debian.Root) -> str:
-    """Make a tree trust what the host trusts; the path of the certificates inside."""
+    """Copy the host's trusted certificates into a tree; return their path inside."""
     inside = "/etc/ssl/certs/ca-certificates.crt"
     bundle = Path(os.environ.get("SSL_CERT_FILE", inside))
     if not bundle.exists():

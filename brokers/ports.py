@@ -1,4 +1,4 @@
-"""Which ports an instance listens on: fixed ones for `main`, remembered free ones for others."""
+"""The ports of an instance: fixed for `main`, for others free ports that are then kept."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from . import state
 from .errors import BrokersError
 
 HOST = "127.0.0.1"
-# Below the kernel's range for outgoing connections, so that no client of a stopped server
-# is handed the very port that the server will want back.
+# Below the kernel's range for outgoing connections, so that no client connection occupies the
+# port of a stopped server.
 _RANGE = range(20_000, 30_000)
 
 
 def resolve(name: str, instance: str, defaults: Mapping[str, int]) -> dict[str, int]:
-    """The ports of a server by role; free ones are picked once and then kept for good."""
+    """Return the ports of a server by role; free ones are picked once and stored."""
     if instance == state.MAIN:
         return {role: _override(name, role, port) for role, port in defaults.items()}
     file = state.states() / instance / name / "ports.json"
@@ -43,7 +43,7 @@ def resolve(name: str, instance: str, defaults: Mapping[str, int]) -> dict[str, 
 
 
 def free(port: int) -> bool:
-    """Whether a server could listen on this loopback port now."""
+    """Return whether a server could listen on this loopback port now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -54,7 +54,7 @@ def free(port: int) -> bool:
 
 
 def variable(name: str, role: str) -> str:
-    """The environment variable that overrides a port of the `main` instance."""
+    """Return the environment variable that overrides a port of the instance `main`."""
     middle = "" if role == "client" else f"{role.upper()}_"
     return f"ANYMQ_BROKERS_{name.upper()}_{middle}PORT"
 

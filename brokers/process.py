@@ -1,4 +1,4 @@
-"""Processes that outlive the one that started them, and are never mistaken for another."""
+"""Detached processes, identified so that a reused pid is never mistaken for them."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-# Every process of a server names its state folder under this in its environment.
+# The environment variable with the mark of a server, present in all its processes.
 MARK = "ANYMQ_BROKERS_SERVER"
 
-# Children of this very process, to be reaped here; other children are not ours to wait for.
+# Children started here, which this module reaps; other children are not waited for.
 _children: set[int] = set()
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process by pid, start time and boot: a recycled pid is another process."""
+    """A process identified by pid, start time and boot, so that a reused pid is another one."""
 
     pid: int
     started: int
     boot: str
 
     def running(self) -> bool:
-        """Whether this very process exists and has not ended."""
+        """Return whether this process exists and has not ended."""
         if self.boot != boot():
             return False
         entry = _entry(self.pid)
         return entry is not None and entry.started == self.started and not entry.ended
 
     def stopped(self) -> bool:
-        """Whether it is stopped by SIGSTOP."""
+        """Return whether it is stopped by SIGSTOP."""
         entry = _entry(self.pid)
         return entry is not None and entry.started == self.started and entry.state in "Tt"
 
     def age(self) -> float:
-        """Seconds since it started."""
+        """Return the seconds since its start."""
         uptime = float(Path("/proc/uptime").read_text().split()[0])
         return max(0.0, uptime - self.started / os.sysconf("SC_CLK_TCK"))
 
     def words(self) -> list[str]:
-        """Its command line as it is now."""
+        """Return its current command line."""
         try:
             raw = Path(f"/proc/{self.pid}/cmdline").read_bytes()
         except OSError:
@@ -51,7 +51,7 @@ class Process:
         return raw.decode(errors="replace").split("\0")
 
     def send(self, number: signal.Signals) -> bool:
-        """Signal this very process; False if it has ended. Never reaches a recycled pid."""
+        """Send a signal, never to a process that reuses the pid; return False if it has ended."""
         try:
             handle = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -81,21 +81,21 @@ class _Entry:
 
 
 def boot() -> str:
-    """Names the current boot of the machine: start times of two boots do not compare."""
+    """Return the id of the current boot; start times of different boots are not comparable."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def find(pid: int) -> Process | None:
-    """The process that has this pid now."""
+    """Return the process that has this pid now, or None."""
     entry = _entry(pid)
     return None if entry is None or entry.ended else Process(pid, entry.started, boot())
 
 
 def spawn(argv: Sequence[str], env: Mapping[str, str], *, log: Path) -> Process:
-    """Start a program in a session of its own, detached, with its output appended to `log`.
+    """Start a detached program in a new session, with its output appended to `log`.
 
-    It survives the end of the caller and of the caller's terminal, inherits no file
-    descriptor and has default signal handling.
+    It survives the end of the caller and its terminal, inherits no file descriptors and has default
+    signal handling.
     """
     appending = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     pid = os.posix_spawn(
@@ -120,15 +120,15 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], *, log: Path) -> Process:
     )
     _children.add(pid)
     entry = _entry(pid)
-    # Ended already: keep an identity that matches nothing.
+    # If it has ended already, the identity matches no process.
     return Process(pid, entry.started if entry else -1, boot())
 
 
 def family(leader: Process | None, mark: str) -> list[Process]:
-    """All living processes of a server, the leader first.
+    """Return all running processes of a server, the leader first.
 
-    Those of the leader's session, their descendants, and orphans that carry the mark in
-    their environment: nothing else, whatever a stale file says.
+    These are the processes of the leader's session, processes with the mark in their environment,
+    and the descendants of both.
     """
     table = _table()
     chosen: dict[int, _Entry] = {}
@@ -150,7 +150,7 @@ def family(leader: Process | None, mark: str) -> list[Process]:
 
 
 def gone(processes: Sequence[Process], within: float) -> bool:
-    """Wait until all of them have ended, for at most `within` seconds."""
+    """Wait up to `within` seconds for all processes to end; return whether they have."""
     deadline = time.monotonic() + within
     while any(one.running() for one in processes):
         if time.monotonic() > deadline:
@@ -169,7 +169,7 @@ def _entry(pid: int) -> _Entry | None:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The program's name stands in parentheses and may itself contain any character.
+    # The program's name is in parentheses and may contain any character.
     rest = text[text.rindex(")") + 2 :].split()
     entry = _Entry(pid, rest[0], int(rest[1]), int(rest[3]), int(rest[19]))
     if entry.ended and pid in _children and entry.parent == os.getpid():

@@ -1,4 +1,4 @@
-"""RabbitMQ 4 from Debian's packages, with a port mapper (epmd) of its own."""
+"""RabbitMQ 4 from Debian packages, with its own port mapper (epmd)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import ClassVar
 from . import debian, ready, state
 from .kind import Kind, Launch, Ports, Program
 from .ports import HOST
-from .tools import output, run, version, which
+from .tools import CLEAN_ENVIRONMENT, output, run, version, which
 
 _LEAST = (4,)
 _SCRIPT = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 
-# epmd stays in the server's session, so that it ends with the server and with no other.
+# epmd runs in the server's session, so that it ends with this server only.
 _START = 'epmd -address 127.0.0.1 -port "$ERL_EPMD_PORT" & exec "$0"'
 
 _CONFIG = """\
@@ -23,18 +23,18 @@ disk_free_limit.absolute = 50MB
 log.console = true
 log.file = false
 """
-# A dead-letter worker that starts before its exchanges do waits this long before it tries again:
-# by default 3 minutes, in which delayed messages stand still after a crash.
+# A dead-letter worker that starts before its exchanges retries after this time. The default of
+# 3 minutes would block delayed messages after a crash.
 _ADVANCED = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}].\n"
-# Few schedulers for a small machine; the nodes' own port on loopback only.
+# Few schedulers, for a small machine; distribution port on loopback only.
 _ERLANG = "+S 2:2 -kernel inet_dist_use_interface {127,0,0,1}"
 
 
 class RabbitMQ(Kind):
-    """A confirmed message in a durable queue survives a kill. The user is guest.
+    """The RabbitMQ server, with user guest. Confirmed messages in durable queues survive a kill.
 
-    RabbitMQ 4.0 loses a quorum queue that is killed within about half a second of its
-    declaration, confirmed messages and all, and the queue refuses messages from then on.
+    RabbitMQ 4.0 loses a quorum queue with its confirmed messages if the server is killed within
+    about 0.5 s of the declaration; the queue then refuses messages.
     """
 
     name = "rabbitmq"
@@ -76,10 +76,10 @@ class RabbitMQ(Kind):
             "RABBITMQ_MNESIA_BASE": str(data),
             "RABBITMQ_LOG_BASE": str(folder),
             "RABBITMQ_LOGS": "-",
-            # Schedulers bound to cores starve when several servers share a small machine.
+            # Schedulers bound to cores starve if several servers share a small machine.
             "RABBITMQ_SCHEDULER_BIND_TYPE": "u",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERLANG,
-            # Makes the script become the Erlang VM instead of staying beside it.
+            # Makes the script execute the Erlang VM in place.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
         return Launch(program.root.command(argv, shared=folder), env)
@@ -97,8 +97,7 @@ class RabbitMQ(Kind):
         self, program: Program, folder: Path, ports: Ports, node: str, *words: str
     ) -> None:
         env = {
-            "PATH": f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin",
-            "LANG": "C.UTF-8",
+            **CLEAN_ENVIRONMENT,
             "HOME": str(folder / "data"),
             "ERL_EPMD_PORT": str(ports["epmd"]),
             "RABBITMQ_NODENAME": f"{node}@localhost",
@@ -110,7 +109,7 @@ class RabbitMQ(Kind):
 
 
 def _on_host() -> Program | None:
-    # Debian's /usr/sbin/rabbitmq-server changes the user: go past it.
+    # Debian's /usr/sbin/rabbitmq-server changes the user, so bypass it.
     path = _SCRIPT if Path(_SCRIPT).exists() else which("rabbitmq-server")
     if path is None:
         return None

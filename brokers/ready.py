@@ -1,4 +1,4 @@
-"""Is it there? One real request to each server, over a raw socket."""
+"""Readiness checks: one real request to each server over a raw socket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .ports import HOST
 
 
 class NotReady(Exception):
-    """The server did not answer a real request as a working one does."""
+    """The server did not answer a request correctly."""
 
 
 class _Wire:
@@ -56,7 +56,7 @@ def _connected(port: int, timeout: float) -> Iterator[_Wire]:
 
 
 def redis(port: int, timeout: float) -> None:
-    """PING is answered with PONG (not while the data are being loaded)."""
+    """Check that PING is answered with PONG, which it is not while data are loading."""
     with _connected(port, timeout) as wire:
         wire.send(b"PING\r\n")
         if (answer := wire.line()) != b"+PONG":
@@ -64,7 +64,7 @@ def redis(port: int, timeout: float) -> None:
 
 
 def redis_config(port: int, name: str, value: str) -> None:
-    """CONFIG SET is answered with OK."""
+    """Set a configuration value with CONFIG SET."""
     with _connected(port, 5.0) as wire:
         wire.send(f"CONFIG SET {name} {value}\r\n".encode())
         if (answer := wire.line()) != b"+OK":
@@ -72,7 +72,7 @@ def redis_config(port: int, name: str, value: str) -> None:
 
 
 def nats(port: int, timeout: float) -> None:
-    """A client can connect and JetStream answers a request for its account's state."""
+    """Check that a client can connect and that JetStream reports the state of its account."""
     with _connected(port, timeout) as wire:
         if not wire.line().startswith(b"INFO "):
             raise NotReady("no INFO")
@@ -88,7 +88,7 @@ def nats(port: int, timeout: float) -> None:
 
 
 def rabbitmq(port: int, timeout: float) -> None:
-    """The AMQP 0-9-1 handshake as guest comes to connection.open-ok."""
+    """Check that the AMQP 0-9-1 handshake as guest reaches connection.open-ok."""
     with _connected(port, timeout) as wire:
         wire.send(b"AMQP\x00\x00\x09\x01")
         _method(wire, 10)
@@ -106,7 +106,7 @@ def rabbitmq(port: int, timeout: float) -> None:
 
 
 def kafka(port: int, timeout: float) -> None:
-    """ApiVersions is answered, and Metadata names at least one broker."""
+    """Check that ApiVersions is answered and that Metadata names at least one broker."""
     with _connected(port, timeout) as wire:
         error, count = struct.unpack_from(">hi", _request(wire, 18, 0, b""))
         if error or count < 1:

@@ -1,4 +1,4 @@
-"""The file that remembers a started server: which process it is, its ports and its version."""
+"""The record file of a started server: its process, ports and version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .process import Process
 
 @dataclass(frozen=True)
 class Record:
-    """What was started. Whether it still runs is asked of the kernel, never of the file."""
+    """A started server. Whether it is running is determined from the kernel, not from the file."""
 
     process: Process
     ports: dict[str, int]
@@ -23,7 +23,7 @@ class Record:
 
 
 def read(file: Path) -> Record | None:
-    """The record, or None when there is none that can be read."""
+    """Return the record, or None if there is no readable one."""
     try:
         found = json.loads(file.read_text())
         process = found["process"]

@@ -1,4 +1,4 @@
-"""Redis 8 from Debian's packages, with an append-only file."""
+"""Redis 8 from Debian packages, with an append-only file."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ daemonize no
 appendonly yes
 appendfsync everysec
 save ""
-# Its environment, by which it is found when nothing else tells of it, stays readable.
+# Keeps the environment readable, by which the process is found without its record.
 set-proc-title no
 """
 
 
 class Redis(Kind):
-    """An acked write survives a kill; a power cut can lose the last second (everysec)."""
+    """The Redis server. A write survives a kill; a power cut loses up to 1 s (everysec)."""
 
     name = "redis"
     ports: ClassVar[Ports] = {"client": 16379}

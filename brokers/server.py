@@ -1,4 +1,4 @@
-"""One server of one instance, wherever it runs."""
+"""One server of one instance, on either engine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Engine(Protocol):
-    """What a server runs on: processes of this machine, or containers."""
+    """An engine that runs servers: processes of this machine, or containers."""
 
     def up(self) -> bool: ...
     def down(self) -> None: ...
@@ -43,13 +43,13 @@ class Engine(Protocol):
 
 
 class Server:
-    """A handle; making one does nothing. Calls block, and are safe from threads and processes."""
+    """A handle of one server. Calls block, and are safe across threads and processes."""
 
     host = HOST
 
     def __init__(self, name: str, instance: str | None = None) -> None:
         if name not in KINDS:
-            raise BrokersError(f"no server is named {name!r}: there are {', '.join(NAMES)}")
+            raise BrokersError(f"unknown server {name!r}: there are {', '.join(NAMES)}")
         self.name = name
         self.instance = state.checked(state.default_instance() if instance is None else instance)
 
@@ -58,69 +58,69 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port that clients connect to; an instance other than `main` keeps its own."""
+        """Port that clients connect to; constant for an instance."""
         return self._engine.port()
 
     @property
     def url(self) -> str:
-        """The URL that clients connect to."""
+        """URL that clients connect to."""
         return KINDS[self.name].url(self.port)
 
     def url_at(self, port: int) -> str:
-        """The URL of the same server at another port, where a proxy listens."""
+        """Return the URL of this server at another port, such as a proxy's."""
         return KINDS[self.name].url(port)
 
     def route(self) -> tuple[int, int]:
-        """The port that a proxy must listen on (0: any), and the one that it must lead to."""
+        """Return the port on which a proxy must listen (0: any) and the port it leads to."""
         return KINDS[self.name].route(self._engine.ports())
 
     def up(self) -> bool:
-        """Return once it answers; True if this call started it. A paused one is resumed."""
+        """Start or resume the server and wait until it answers; return whether it was started."""
         return self._engine.up()
 
     def down(self) -> None:
-        """End it gracefully, by force after a bounded wait. Its data stay."""
+        """Stop gracefully, or kill after a bounded wait. Data are kept."""
         self._engine.down()
 
     def kill(self) -> None:
-        """SIGKILL the whole server. Its data stay as they are; `up` starts on them."""
+        """SIGKILL all processes of the server. Data are kept for the next `up`."""
         self._engine.kill()
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open and nothing answers."""
+        """SIGSTOP the server: connections stay open and nothing answers."""
         self._engine.pause()
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """SIGCONT the server."""
         self._engine.resume()
 
     @property
     def alarm(self) -> bool:
-        """Whether it can run out of disk or memory by an alarm of its own, and go on afterwards."""
+        """Whether `starve` and `relieve` are supported."""
         return KINDS[self.name].alarm and not docker.answers()
 
     def starve(self) -> None:
-        """Let it run out of disk or memory, by its own alarm; what cannot do so raises."""
+        """Set off its disk or memory alarm; raise if it has none."""
         self._engine.starve()
 
     def relieve(self) -> None:
-        """Give it room again."""
+        """End the alarm."""
         self._engine.relieve()
 
     def restart(self) -> None:
-        """A graceful end, and a start on the same data and port."""
+        """Stop gracefully and start with the same data and port."""
         self._engine.restart()
 
     def reset(self) -> None:
-        """Start empty: end it, wipe its data, start it on the same port."""
+        """Kill the server, delete its data, and start it on the same port."""
         self._engine.reset()
 
     def status(self) -> Status:
-        """What it is doing now. Never starts or installs anything."""
+        """Return its current status, without starting or installing anything."""
         return self._engine.status()
 
     def logs(self, n: int = 50) -> str:
-        """The last n lines of its log."""
+        """Return the last `n` lines of its log."""
         return self._engine.logs(n)
 
     @property
@@ -134,26 +134,26 @@ class Server:
 
 
 def server(name: str, instance: str | None = None) -> Server:
-    """The handle of one server; of `main` or $ANYMQ_BROKERS_INSTANCE unless named."""
+    """Return the handle of a server; the default instance is $ANYMQ_BROKERS_INSTANCE or `main`."""
     return Server(name, instance)
 
 
 def up(names: Sequence[str] = NAMES, instance: str | None = None) -> list[str]:
-    """Start servers side by side; the names of those that this call started.
+    """Start servers concurrently; return the names of those that this call started.
 
-    One that fails does not keep the others from coming up; the error names each that failed.
+    A failure does not prevent the others from starting; the exception names all that failed.
     """
     servers = [Server(name, instance) for name in names]
     return [name for name, started in together(servers, Server.up).items() if started]
 
 
 def down(names: Sequence[str] = NAMES, instance: str | None = None) -> None:
-    """End servers side by side."""
+    """Stop servers concurrently."""
     together([Server(name, instance) for name in names], Server.down)
 
 
 def together(servers: Sequence[Server], action: Callable[[Server], T]) -> dict[str, T]:
-    """Do the same to all at once. Every one is tried; then the failures are raised as one."""
+    """Apply `action` to all servers concurrently; raise all failures as one exception."""
     if not servers:
         return {}
     results: dict[str, T] = {}

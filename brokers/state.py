@@ -1,4 +1,4 @@
-"""Where things are kept: the cache folder, one state folder per instance and server, and locks."""
+"""Files of the servers: the cache folder, a state folder per instance and server, and locks."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pathlib import Path
 from .errors import BrokersError, say
 
 MAIN = "main"
-# Threads of one process take turns in silence; only another process is worth a word.
+# Excludes threads of this process, whose waits are not reported.
 _guard = threading.Lock()
 _mutexes: dict[Path, threading.Lock] = {}
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 
 def default_instance() -> str:
-    """The instance that is meant where none is named: $ANYMQ_BROKERS_INSTANCE or `main`."""
+    """Return the default instance: $ANYMQ_BROKERS_INSTANCE or `main`."""
     return os.environ.get("ANYMQ_BROKERS_INSTANCE") or MAIN
 
 
 def home() -> Path:
-    """The folder that everything installed goes to: $ANYMQ_BROKERS_HOME or the user's cache."""
+    """Return the folder of installed programs: $ANYMQ_BROKERS_HOME or the user's cache."""
     if named := os.environ.get("ANYMQ_BROKERS_HOME"):
         return Path(named).absolute()
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -34,14 +34,14 @@ def home() -> Path:
 
 
 def states() -> Path:
-    """The folder that holds every instance: $ANYMQ_BROKERS_STATE or `state` in the home."""
+    """Return the folder of all instances: $ANYMQ_BROKERS_STATE or `state` in `home`."""
     if named := os.environ.get("ANYMQ_BROKERS_STATE"):
         return Path(named).absolute()
     return home() / "state"
 
 
 def checked(instance: str) -> str:
-    """The instance's name, which must be usable as a folder, a host label and an Erlang node."""
+    """Return the instance name if it is valid as a folder, host label and Erlang node."""
     if not _INSTANCE.fullmatch(instance):
         raise BrokersError(
             f"{instance!r} is no instance name: letters, digits, - and _, at most 40 characters"
@@ -51,10 +51,10 @@ def checked(instance: str) -> str:
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[int]:
-    """Hold the lock file: excludes other threads and other processes, and says when it waits.
+    """Hold the lock file at `path`, which excludes other threads and processes.
 
-    The kernel gives the lock back when its holders have ended, so nothing is ever left locked.
-    The file descriptor it gives can be passed to a child, which then is a holder too.
+    Waiting for another process is reported. The kernel releases the lock when its holders have
+    ended. Yields the file descriptor; a child that inherits it holds the lock as well.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _guard:
@@ -69,12 +69,12 @@ def locked(path: Path, what: str) -> Iterator[int]:
 
 
 def installing(what: str) -> Path:
-    """The lock file of one installer."""
+    """Return the lock file of one installer."""
     return home() / "locks" / f"{what}.lock"
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file at once: a reader sees the old text or the new, never half."""
+    """Replace a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
     fresh.write_text(text)
@@ -82,13 +82,13 @@ def write(path: Path, text: str) -> None:
 
 
 def wipe(folder: Path) -> None:
-    """Remove a folder and all below it, if it is there; refused while something is mounted there.
+    """Remove a folder and its contents, if it exists.
 
-    What is mounted below may be anything, the machine's own devices among it.
+    Raise if a file system is mounted below it, because that may contain the machine's devices.
     """
     below = f"{folder.resolve()}/"
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        # Blanks in the path of a mount are written in octal.
+        # Spaces in mount paths are octal escapes.
         point = line.split()[4].encode().decode("unicode_escape")
         if f"{point}/".startswith(below):
             raise BrokersError(f"{point} is mounted: umount it, then try again")

@@ -1,4 +1,4 @@
-"""What is known of a server at one moment."""
+"""The status of a server at one moment."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 class State(StrEnum):
-    """What a server is doing."""
+    """The state of a server."""
 
     RUNNING = "running"
-    """It answered a real request just now."""
+    """It has just answered a request."""
     PAUSED = "paused"
     SILENT = "silent"
-    """Its process is there and does not answer: starting, stopping or stuck."""
+    """Its process runs and does not answer: it is starting, stopping or stuck."""
     STOPPED = "stopped"
 
 
@@ -33,5 +33,5 @@ class Status:
 
     @property
     def running(self) -> bool:
-        """Whether it answers."""
+        """Whether the server answers."""
         return self.state is State.RUNNING

@@ -1,4 +1,4 @@
-"""Runs the programs that install things, and reads versions."""
+"""Subprocesses of installers, and version numbers."""
 
 from __future__ import annotations
 
@@ -13,28 +13,40 @@ from .errors import BrokersError
 
 Version = tuple[int, ...]
 
-# Administrators' programs are often not on a user's PATH.
+CLEAN_ENVIRONMENT = {"PATH": f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin", "LANG": "C.UTF-8"}
+"""The environment of servers, independent of the user's."""
+
+# Administration programs are often not on a user's PATH.
 _PATH = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin"))
 
 
 def which(name: str) -> str | None:
-    """The program of this name, also among the administrator's programs."""
+    """Return the path of a program, also searching the administration folders."""
     return shutil.which(name) or shutil.which(name, path=_PATH)
 
 
 def version(text: str) -> Version:
-    """The first dotted number in a text; empty when there is none."""
+    """Return the first dotted number in a text; empty if there is none."""
     found = re.search(r"\d+(?:\.\d+)+", text)
     return tuple(int(part) for part in found.group().split(".")) if found else ()
 
 
 def dotted(number: Version) -> str:
-    """The version as people write it."""
+    """Return the version as dotted text."""
     return ".".join(map(str, number))
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return one line per row, with columns aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
 def output(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> str:
-    """What a short command prints, on both streams; empty when it fails or is not there."""
+    """Return the output of a short command on both streams; empty if it fails or is missing."""
     try:
         done = subprocess.run(
             argv,
@@ -61,9 +73,9 @@ def run(
     cwd: Path | None = None,
     lock: int | None = None,
 ) -> None:
-    """Run a long command with its output in `log`; a failure carries the end of it.
+    """Run a long command with its output in `log`; raise with the end of the output if it fails.
 
-    It holds the lock for as long as it runs, also when this process is killed.
+    The command inherits `lock` and holds it until its end, even if this process is killed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as sink:
@@ -85,7 +97,7 @@ def run(
 
 
 def tail(file: Path, lines: int) -> str:
-    """The last lines of a file; empty when it is not there."""
+    """Return the last lines of a file; empty if it does not exist."""
     if lines <= 0:
         return ""
     try:

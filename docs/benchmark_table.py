@@ -12,9 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.speed.latencies import percentiles  # noqa: E402
+from benchmarks.speed.formatting import count, milliseconds  # noqa: E402
 from benchmarks.speed.results import Report  # noqa: E402
-from benchmarks.speed.words import count, milliseconds  # noqa: E402
 from docs.markers import filled  # noqa: E402
 
 REPORT = ROOT / "docs" / "reports" / "speed.json"
@@ -61,7 +60,7 @@ def _latency(report: Report, backend: str) -> str:
     cell = report.cell(backend, "latency", "anymq", HALF)
     if cell is None:
         return "-"
-    found = percentiles(sample.latency for sample in cell.valid if sample.latency)
+    found = cell.latency
     return f"{milliseconds(found.p50)} / {milliseconds(found.p99)}"
 
 

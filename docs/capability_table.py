@@ -1,7 +1,7 @@
-"""Write the capability tables into README.md and docs/guarantees.md.
+"""Write the capability tables into README.md, docs/guarantees.md and docs/backends/.
 
-Run `python docs/capability_table.py`. The tables come from what the adapters declare; `--check`
-only says whether the pages are true.
+Run `python docs/capability_table.py`. The tables come from the capabilities that the adapters
+declare; `--check` writes nothing and fails if a page differs.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ TITLES = {
 }
 
 DETAILS = {"groups", "broadcast", "release", "extend", "ordered_attempts"}
-"""What only the long tables show."""
+"""Capabilities that only the pages of the backends show."""
 
 
 def capabilities() -> dict[str, Capabilities]:
@@ -55,12 +55,12 @@ def capabilities() -> dict[str, Capabilities]:
 
 
 def word(support: Support) -> str:
-    """Return what the tables call the level of `support`."""
+    """Return the word for the level of `support`."""
     return support.level.value if support else "no"
 
 
 def levels() -> str:
-    """Return the short table: a word for each ability and backend."""
+    """Return the comparison: one word per capability and backend."""
     every = capabilities()
     lines = ["| | " + " | ".join(every) + " |", "|---" * (len(every) + 1) + "|"]
     for name, title in TITLES.items():
@@ -71,35 +71,33 @@ def levels() -> str:
     return "\n".join(lines)
 
 
-def notes() -> str:
-    """Return, for each backend, its durability and what is behind each level."""
-    parts: list[str] = []
+def notes(item: Capabilities) -> str:
+    """Return the durability of one backend and the note behind each of its levels."""
+    durability = item.durability.rstrip(".")
+    lines = [f"**Durability.** {durability[0].upper()}{durability[1:]}.", ""]
+    lines += ["| capability | level | how |", "|---|---|---|"]
+    for name, support in item.items():
+        lines.append(f"| {TITLES[name]} | {word(support)} | {support.note.rstrip('.')} |")
+    return "\n".join(lines)
+
+
+def tables() -> dict[Path, tuple[str, str]]:
+    """Return the kind of table that each page holds, and the table."""
+    pages = {ROOT / name: ("levels", levels()) for name in ("README.md", "docs/guarantees.md")}
     for backend, item in capabilities().items():
-        parts.append(f"### {backend}\n\nDurability: {item.durability.rstrip('.')}.\n")
-        parts.append("| | | |\n|---|---|---|")
-        for name, support in item.items():
-            parts.append(f"| {TITLES[name]} | {word(support)} | {support.note.rstrip('.')} |")
-        parts.append("")
-    return "\n".join(parts).rstrip()
-
-
-def fill(text: str) -> str:
-    """Return `text` with the tables between their markers made anew."""
-    for kind, table in (("levels", levels()), ("notes", notes())):
-        text = filled(text, f"<!-- capabilities: {kind} -->", "<!-- /capabilities -->", table)
-    return text
+        pages[ROOT / "docs" / "backends" / f"{backend.lower()}.md"] = ("notes", notes(item))
+    return pages
 
 
 def main() -> int:
-    """Write the pages, or with `--check` return 1 if they differ."""
+    """Write the pages, or with `--check` return 1 if one of them differs."""
     stale = False
-    for page in (ROOT / "README.md", ROOT / "docs" / "guarantees.md"):
+    for page, (kind, table) in tables().items():
         text = page.read_text(encoding="utf-8")
-        filled = fill(text)
-        if filled != text:
-            stale = True
-            if "--check" not in sys.argv:
-                page.write_text(filled, encoding="utf-8")
+        wanted = filled(text, f"<!-- capabilities: {kind} -->", "<!-- /capabilities -->", table)
+        stale = stale or wanted != text or table not in wanted
+        if "--check" not in sys.argv:
+            page.write_text(wanted, encoding="utf-8")
     return 1 if stale and "--check" in sys.argv else 0
 
 

@@ -1,1 +1,1 @@
-"""Whole programs that run."""
+"""Complete programs that use anymq."""

@@ -1,26 +1,29 @@
-"""What the memory backend can do."""
+"""Capabilities of the memory backend."""
 
 from anymq.driver import Capabilities, emulated, native, unsupported
 
 CAPABILITIES = Capabilities(
-    durability="A confirmed publish lives as long as the process.",
-    persistent=unsupported("Nothing survives the process."),
-    processes=unsupported("One process, one event loop."),
+    durability="a confirmed message lives as long as the process",
+    persistent=unsupported("nothing survives the process"),
+    processes=unsupported("one process, one event loop"),
     groups=native(),
     broadcast=native(),
     earliest=native(),
-    delayed_nack=native("By the monotonic clock."),
+    delayed_nack=native("by the monotonic clock"),
     attempt_count=native(),
     release=native(),
-    extend=native("A lease in memory."),
-    dead_letters=native("One step."),
+    extend=native("a lease in memory"),
+    dead_letters=native("stored and settled in one step"),
     publish_dedup=unsupported(
-        "Stored again, as on Kafka and RabbitMQ, so that a test without `Idempotency` shows it."
+        "stored again, as on Kafka and RabbitMQ, so that a test reveals a missing `Idempotency`"
     ),
-    ordered=emulated("Leases on partitions, written by compare-and-set."),
-    ordered_attempts=native("For as long as the process lives."),
-    delayed_publish=native("By the wall clock; gone with the process, like all else."),
-    replay=native("As far back as the retention reaches."),
-    retention=native("What a group has not been given yet is kept longer."),
+    ordered=emulated("members lease partitions by compare-and-set"),
+    ordered_attempts=native("for as long as the process lives"),
+    delayed_publish=native("due by the wall clock; lost with the process, like everything else"),
+    replay=native("as far back as the retention reaches"),
+    retention=native(
+        "messages that a group has not received yet, or an ordered group has not settled, are kept "
+        "longer"
+    ),
     admin=native(),
 )

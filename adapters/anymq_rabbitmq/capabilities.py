@@ -1,4 +1,4 @@
-"""What this backend can do."""
+"""Capabilities of the RabbitMQ backend."""
 
 from __future__ import annotations
 
@@ -6,55 +6,55 @@ from anymq.driver import Capabilities, emulated, native, unsupported
 
 CAPABILITIES = Capabilities(
     durability=(
-        "confirmed by the topic's log and every group's quorum queue, each of which writes to disk "
-        "on a majority of its members: survives a crash of a minority of the nodes, and of a lone "
-        "node, with what it had confirmed"
+        "confirmed by the topic's log and every group's quorum queue, each written to disk on a "
+        "majority of its members: confirmed messages survive a crash of a minority of the nodes, "
+        "and a crash and restart of a single node"
     ),
     persistent=native("quorum queues and streams"),
     processes=native(""),
-    groups=native("a quorum queue for each group"),
-    broadcast=native("each reader follows the topic's log, a stream, by itself"),
+    groups=native("one quorum queue per group"),
+    broadcast=native("each subscriber reads the topic's log, a stream"),
     earliest=emulated(
-        "a new group's queue is filled from the topic's log, as far back as that reaches; what is "
+        "a new group's queue is filled from the topic's log, as far back as that reaches; messages "
         "published while the copying ends may be delivered twice"
     ),
     delayed_nack=emulated(
-        "a copy goes through durable delay queues shared by all topics; steps of 0.1 s, at most "
+        "a copy passes through durable delay queues shared by all topics; steps of 0.1 s, at most "
         "310 days"
     ),
     attempt_count=native(
-        "starts of handlers, noted in a stream of the group; with declare=false, and on mapped "
-        "groups, the queue counts what a lost consumer had been sent, whether handled or not"
+        "starts of handlers are recorded in a stream of the group; with declare=false, and on "
+        "mapped groups, the queue also counts messages that a lost consumer had only fetched"
     ),
     release=emulated(
-        "before RabbitMQ 4.3 a copy is put at the end of the queue, since giving back is counted"
+        "before RabbitMQ 4.3, a copy at the end of the queue, because returning a message counts"
     ),
     extend=emulated(
-        "there are no leases: a message stays with its consumer until that is gone, but for "
-        "RabbitMQ's consumer_timeout (30 minutes), which cannot be extended"
+        "no leases: a message stays with its consumer until that is gone, or until RabbitMQ's "
+        "consumer_timeout (30 minutes), which cannot be extended"
     ),
-    dead_letters=emulated("stored, confirmed, then acknowledged"),
+    dead_letters=emulated("stored and confirmed, then acknowledged"),
     ordered=native(
-        "a quorum queue for each partition, with a single active consumer; the server spreads "
-        "partitions by priorities, a hash of member and queue, so that a member may have none; "
-        "before RabbitMQ 4.0 the first member has them all"
+        "one quorum queue per partition, with a single active consumer; the server spreads "
+        "partitions by priorities, a hash of member and queue, so a member may have none; before "
+        "RabbitMQ 4.0 the first member has them all"
     ),
-    ordered_attempts=emulated("written to a stream of the group before the message is tried again"),
+    ordered_attempts=emulated("written to a stream of the group before the message is retried"),
     delayed_publish=emulated(
-        "through durable delay queues shared by all topics, then published by whichever process "
-        "of anymq is connected: what is due while there is none enters its topic with the next"
+        "the message passes through durable delay queues shared by all topics, and one of the "
+        "connected anymq processes publishes it when due; if none is connected, the next one does"
     ),
     replay=emulated(
-        "from the topic's log, a stream: it is copied into the group's queues; an offset in the "
-        "log is a place, and so is the id of a message, which is looked for"
+        "copied from the topic's log, a stream, into the group's queues; a position is an offset "
+        "in the log, or a message's id, which has to be searched for"
     ),
     retention=native(
-        "of the topic's log, which drops whole segments when the next one begins; queues of groups "
+        "of the topic's log, which drops a whole segment when a new one begins; queues of groups "
         "are never trimmed"
     ),
     admin=emulated(
-        "lists what anymq made, by a stream of names; AMQP tells nothing of how many messages a "
-        "topic keeps or delays, nor of what members hold: these are None"
+        "lists what anymq made, from a stream of names; AMQP does not report how many messages a "
+        "topic keeps or delays, nor how many each member holds: those fields are None"
     ),
-    publish_dedup=unsupported("RabbitMQ stores what it is sent; idempotency belongs to the group"),
+    publish_dedup=unsupported("a repeated publish is stored again"),
 )

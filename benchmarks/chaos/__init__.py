@@ -1,6 +1,6 @@
-"""Faults for real: what is published and consumed in other processes is judged afterwards.
+"""Fault injection on real servers, in the manner of Jepsen.
 
-Producers and consumers (`producer`, `consumer`) know the public interface alone and write each
-thing that happens to a file of their own (`journal`). Meanwhile servers, processes and connections
-are broken (`nemesis`, `proxy`); at the end the files are judged (`judge`).
+Producer and consumer processes use only the public interface of anymq and append each event to a
+journal of their own. Meanwhile the nemesis kills, pauses and disconnects servers, processes and
+connections. Afterwards the judge checks all journals.
 """

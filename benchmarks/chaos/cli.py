@@ -1,4 +1,4 @@
-"""`python -m benchmarks chaos`: scenarios against a backend of its own, or somebody's URL."""
+"""Fault scenarios on a server started for them, or on an existing broker."""
 
 from __future__ import annotations
 
@@ -20,44 +20,56 @@ from .target import BACKENDS, Target, of_backend, of_url
 LONG = Size(
     messages=100_000, outage=600.0, pauses=(5.0, 45.0), stall=15.0, backlog=200_000, down=5.0
 )
-"""The form whose figures are reported."""
+"""The size of reported runs."""
 
 
 def add_to(commands: Any) -> None:
     """Add the command to the parsers of `python -m benchmarks`."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "chaos",
-        help="break things, and judge what was lost",
+        help="inject faults, and check that no message is lost",
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     default = LONG
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--backend", choices=(*BACKENDS, "all"), help="a server of its own")
-    where.add_argument("--url", help="any broker: only producers and consumers are broken")
     where.add_argument(
-        "--read", type=Path, nargs="+", help="play nothing: put together what --json printed"
+        "--backend", choices=(*BACKENDS, "all"), help="backend to test on a server of its own"
+    )
+    where.add_argument(
+        "--url", help="existing broker to test; only producers and consumers are killed"
+    )
+    where.add_argument(
+        "--read", type=Path, nargs="+", help="run nothing; combine files printed by --json"
     )
     parser.add_argument(
-        "--scenario", action="append", choices=sorted(SCENARIOS), help="all by default; repeatable"
+        "--scenario", action="append", choices=sorted(SCENARIOS), help="repeatable; default: all"
     )
-    parser.add_argument("--messages", type=int, default=default.messages, help="to be confirmed")
     parser.add_argument(
-        "--kills", type=int, help="of each scenario's kind: by default its own number"
+        "--messages", type=int, default=default.messages, help="messages to confirm"
     )
-    parser.add_argument("--seed", type=int, default=default.seed, help="of what breaks when")
-    parser.add_argument("--rate", type=float, default=default.rate, help="messages a second")
-    parser.add_argument("--outage", type=float, default=default.outage, help="seconds")
-    parser.add_argument("--pauses", type=float, nargs="+", default=default.pauses, help="seconds")
-    parser.add_argument("--backlog", type=int, default=default.backlog, help="messages")
-    parser.add_argument("--folder", type=Path, help="keep the journals and logs here")
+    parser.add_argument(
+        "--kills", type=int, help="kills per scenario; default: the number of the scenario"
+    )
+    parser.add_argument("--seed", type=int, default=default.seed, help="seed of all faults")
+    parser.add_argument("--rate", type=float, default=default.rate, help="messages/s")
+    parser.add_argument(
+        "--outage", type=float, default=default.outage, help="seconds without server"
+    )
+    parser.add_argument(
+        "--pauses", type=float, nargs="+", default=default.pauses, help="seconds of each SIGSTOP"
+    )
+    parser.add_argument(
+        "--backlog", type=int, default=default.backlog, help="messages of the backlog"
+    )
+    parser.add_argument("--folder", type=Path, help="folder that keeps journals and logs")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--report", type=Path, help="write a Markdown report to this file")
     parser.set_defaults(run=main)
 
 
 def main(options: argparse.Namespace) -> int:
-    """Play the scenarios; 0 if all that must hold held."""
+    """Run the scenarios; return 0 if every check held, 1 otherwise."""
     size = replace(
         LONG,
         messages=options.messages,
@@ -70,7 +82,7 @@ def main(options: argparse.Namespace) -> int:
     if options.read:
         outcomes = [one for file in options.read for one in from_json(file.read_bytes())]
     else:
-        outcomes = _play_all(options, size)
+        outcomes = _run_all(options, size)
     if options.json:
         print(json.dumps([outcome.as_json() for outcome in outcomes], indent=2))
     else:
@@ -80,7 +92,7 @@ def main(options: argparse.Namespace) -> int:
     return int(any(outcome.failures for outcome in outcomes))
 
 
-def _play_all(options: argparse.Namespace, size: Size) -> list[Outcome]:
+def _run_all(options: argparse.Namespace, size: Size) -> list[Outcome]:
     names = options.scenario or list(SCENARIOS)
     backends = BACKENDS if options.backend == "all" else (options.backend,)
     outcomes: list[Outcome] = []
@@ -102,13 +114,13 @@ def _backend(
         if target.server is not None:
             target.server.reset()
         for name in names:
-            if reason := asyncio.run(SCENARIOS[name].unfit(target)):
-                print(f"{target.name} {name}: not played, {reason}", file=sys.stderr)
+            if reason := asyncio.run(SCENARIOS[name].obstacle(target)):
+                print(f"{target.name} {name}: skipped: {reason}", file=sys.stderr)
                 continue
-            print(f"{target.name} {name}: playing", file=sys.stderr)
+            print(f"{target.name} {name}: running", file=sys.stderr)
             kills = SCENARIOS[name].kills if options.kills is None else options.kills
             sized = replace(size, kills=kills)
-            outcomes.append(play(SCENARIOS[name], target, folder / name, sized))
+            outcomes.append(run_scenario(SCENARIOS[name], target, folder / name, sized))
             print(table(outcomes[-1:]).partition("\n")[2], file=sys.stderr)
     finally:
         if target.server is not None:
@@ -116,8 +128,8 @@ def _backend(
     return outcomes
 
 
-def play(scenario: Scenario, target: Target, folder: Path, size: Size) -> Outcome:
-    """Play one scenario; its journals are in `folder`."""
+def run_scenario(scenario: Scenario, target: Target, folder: Path, size: Size) -> Outcome:
+    """Run one scenario, with its journals in `folder`."""
     folder.mkdir(parents=True)
     started = now()
     verdict, failures = asyncio.run(scenario.run(Run(target, folder, size)))

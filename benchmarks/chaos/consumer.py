@@ -1,9 +1,9 @@
-"""A process that consumes: `python -m benchmarks.chaos.consumer SETTINGS`.
+"""The consumer process: `python -m benchmarks.chaos.consumer SETTINGS`.
 
-It notes `ready`, then `delivered` and `done` around each run of its handler; with a store also
-`applied`, when that takes effect, and `noted`, once the store knows. Without a group it reads as
-broadcast, and notes only what it has `heard`. It drains and ends on SIGINT
-or SIGTERM, as every `App` does.
+Its journal has `ready`, and `delivered` and `done` around each handler call. With a store it also
+has `applied` when the handler takes effect, and `noted` when the store has recorded completion.
+Without a group the process is a broadcast subscriber, which records only `heard`. It drains and
+ends on SIGINT or SIGTERM, like every `App`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anymq import App, Delivery, Idempotency, Retry, Topic
-from anymq.driver import REAL, Clock
-from anymq.middleware import Handler
+from anymq import App, Delivery, Handler, Idempotency, Retry, Topic
 
 from .inbox import Inbox, effect
 from .journal import Journal, now
 from .process import Settings, start
 
 CLOSE_GRACE = 5.0
+"""Seconds that closing may take beyond the drain timeout."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConsumerSettings(Settings):
-    """`work`, `ack_deadline` and `drain_timeout` are seconds; `store` is the inbox's file."""
+    """Settings of a consumer: `work` and timeouts in seconds; `store` is the file of the inbox."""
 
     group: str | None = "chaos"
     concurrency: int = 8
@@ -41,34 +40,34 @@ class ConsumerSettings(Settings):
     store: str | None = None
     marker: str | None = None
     letters: bool = False
-    """Whether it reads the dead letters instead: each is noted as a `letter`."""
+    """Whether the topic is a dead-letter topic; each message is then recorded as a `letter`."""
 
 
-class NotingApp(App):
-    """An app that notes when it has started, and how long it took to close."""
+class JournalingApp(App):
+    """An app that records its start and the duration of its close."""
 
     def __init__(self, settings: ConsumerSettings, journal: Journal) -> None:
         super().__init__(settings.url, drain_timeout=settings.drain_timeout)
         self._settings = settings
         self._journal = journal
 
-    async def start(self, *, url: str | None = None, clock: Clock = REAL) -> None:
-        """As `App.start`."""
-        await super().start(url=url, clock=clock)
+    async def start(self, **options: Any) -> None:
+        """Start as `App.start` does."""
+        await super().start(**options)
         self._journal.note("ready")
 
     async def aclose(self) -> None:
-        """As `App.aclose`."""
+        """Close as `App.aclose` does."""
         started = now()
         await super().aclose()
         limit = self._settings.drain_timeout + CLOSE_GRACE
         self._journal.note("call", what="aclose", took=now() - started, limit=limit)
 
 
-def noting(journal: Journal) -> type[Idempotency]:
-    """Return the idempotency that says when its store has it: after the note, before the ack."""
+def journaling_idempotency(journal: Journal) -> type[Idempotency]:
+    """Return an idempotency middleware that records `noted` after completion, before the ack."""
 
-    class Noting(Idempotency):
+    class JournalingIdempotency(Idempotency):
         def __call__(self, handler: Handler) -> Handler:
             inner = super().__call__(handler)
 
@@ -78,17 +77,17 @@ def noting(journal: Journal) -> type[Idempotency]:
 
             return noted
 
-    return Noting
+    return JournalingIdempotency
 
 
 async def consume(settings: ConsumerSettings, journal: Journal) -> None:
-    """The whole life of the process."""
-    app = NotingApp(settings, journal)
+    """Consume until a signal ends the app."""
+    app = JournalingApp(settings, journal)
     options: dict[str, Any] = {"ordered": True} if settings.ordered else {}
     inbox = None
     if settings.store is not None:
         inbox = await Inbox.at(Path(settings.store))
-        options["idempotency"] = noting(journal)(inbox, lease=settings.ack_deadline)
+        options["idempotency"] = journaling_idempotency(journal)(inbox, lease=settings.ack_deadline)
     retry: dict[str, Any] = {"marker": settings.marker} if settings.marker else {}
 
     @app.subscriber(

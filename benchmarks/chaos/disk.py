@@ -1,4 +1,4 @@
-"""A small disk of its own that can be filled to the last byte."""
+"""A small temporary disk that can be filled to the last byte."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ BLOCK = 64 * 1024
 
 @dataclass(frozen=True)
 class Disk:
-    """A file system in memory, mounted at `folder`."""
+    """A tmpfs mounted at `folder`."""
 
     folder: Path
 
     def starve(self) -> None:
-        """Write until nothing fits any more, not even a byte."""
+        """Fill the disk to the last byte."""
         file = os.open(self.folder / "filler", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         size = BLOCK
         try:
@@ -33,18 +33,18 @@ class Disk:
             os.close(file)
 
     def relieve(self) -> None:
-        """Delete what `starve` wrote."""
+        """Delete the file written by `starve`."""
         (self.folder / "filler").unlink()
 
 
 def mountable() -> bool:
-    """Whether this process may mount one."""
+    """Return whether this process may mount a disk."""
     return os.geteuid() == 0
 
 
 @contextmanager
 def mounted(folder: Path) -> Iterator[Disk]:
-    """Mount an empty one for the time of the block; `folder` is made."""
+    """Create `folder` and mount an empty disk there within the context."""
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)], check=True)
     try:

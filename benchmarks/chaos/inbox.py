@@ -1,4 +1,4 @@
-"""An idempotency store whose note and the handler's effect are one transaction."""
+"""A transactional inbox: an idempotency store that commits completion and effect together."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Self
 
-from anymq.url import URL
+from anymq import URL
 from anymq_sqlite import SqliteStore
 
 effect: ContextVar[str | None] = ContextVar("chaos-effect", default=None)
-"""What the handler that runs in this context wants to have happened once it is done."""
+"""The effect requested by the handler in this context, committed with its completion."""
 
 _TABLE = "CREATE TABLE IF NOT EXISTS effects (id TEXT NOT NULL)"
 
 
 class Inbox(SqliteStore):
-    """Does the handler's effect when it notes that the message is done: both, or neither.
+    """Commits the handler's effect in the transaction that marks its message as completed.
 
-    `effects` has no constraint: what is applied twice is there twice.
+    The table `effects` has no constraint, so an effect applied twice appears twice.
     """
 
     @classmethod
     async def at(cls, path: Path) -> Self:
-        """Open the store in this file, made where it is not there."""
+        """Open the store in the file at `path`, created if missing."""
         store = await cls.open(URL.parse(f"sqlite:///{path}"))
         await store.database.write(lambda db: db.execute(_TABLE))
         return store
 
     async def complete(self, key: str, owner: str, keep: float) -> bool:
-        """Mark `key` done and do its effect, unless `owner` no longer holds it."""
+        """Mark `key` as completed and apply its effect, unless `owner` has lost the claim."""
         what = effect.get()
 
         def both(db: sqlite3.Connection) -> bool:
@@ -45,7 +45,7 @@ class Inbox(SqliteStore):
 
 
 def committed(path: Path) -> list[str]:
-    """Return the ids of all effects in this file; none if there is no such file."""
+    """Return the ids of all effects in the file at `path`; none if it does not exist."""
     if not path.exists():
         return []
     with sqlite3.connect(path) as db:

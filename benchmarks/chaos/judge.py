@@ -1,12 +1,15 @@
-"""What the journals say: Jepsen's total-queue and log checks, as pure functions.
+"""Checks of the journals as pure functions, after Jepsen's total-queue and log checkers.
 
-Events (see `producer`, `consumer`, `nemesis` for who notes them), each with `at` and `by`:
-`attempt`, `confirmed` and `failed` of a publish (`id`, `key`, `number`; `cause` of a failure);
-`delivered` and `done` of a handler (`id`, `key`, `number`, `attempt`); `applied`, the handler's
-effect, and `noted`, once the idempotency store has it; `letter`, what arrived in the dead letters;
-`heard`, what a broadcast reader has handled;
-`call`, any public await with its `took` and its `limit`; `died`, `who` was killed; `rss`, resident
-`bytes`; `cut` and `healed` of a fault.
+Events, each with `at` and `by`; producer, consumer and nemesis record them:
+- `attempt`, `confirmed`, `failed`: a publish (`id`, `key`, `number`; `cause` of a failure)
+- `delivered`, `done`: begin and end of a handler call (`id`, `key`, `number`, `attempt`)
+- `applied`, `noted`: the handler's effect, and its completion in the idempotency store
+- `letter`: a message received from the dead-letter topic
+- `heard`: a message handled by a broadcast subscriber
+- `call`: a public await, with its duration `took` and its `limit`
+- `died`: the process `who` was killed
+- `rss`: resident memory in `bytes`
+- `cut`, `healed`: begin and end of a fault
 """
 
 from __future__ import annotations
@@ -25,22 +28,22 @@ SLACK = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Sets of message ids. Valid: nothing `lost` and nothing `unexpected`."""
+    """Messages published and delivered. Valid if none is `lost` or `unexpected`."""
 
     attempted: int
     acknowledged: int
     lost: list[str]
-    """Confirmed, and delivered to nobody."""
+    """Confirmed and never delivered."""
     unexpected: list[str]
-    """Delivered, and never published."""
+    """Delivered and never published."""
     duplicated: int
-    """Delivered more than once; at-least-once allows it."""
+    """Delivered more than once, which at-least-once delivery allows."""
     recovered: int
-    """Delivered although their publish had failed: it was ambiguous."""
+    """Delivered although the publish failed, which was ambiguous."""
 
 
 def queue(events: Iterable[Event]) -> Queue:
-    """Compare what was published with what arrived; a dead letter is an arrival as well."""
+    """Compare published with delivered messages; a dead letter counts as delivered."""
     attempted: set[str] = set()
     confirmed: set[str] = set()
     failed: set[str] = set()
@@ -68,24 +71,24 @@ def queue(events: Iterable[Event]) -> Queue:
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """How often handlers took effect. Valid: nothing `twice`, nothing `missing`."""
+    """Effects of handlers. Valid if none is in `twice` or `missing`."""
 
     applied: int
     twice: list[str]
-    """Applied again although the store had noted it, or while the first was still at work."""
+    """Applied again after completion was recorded, or while the first handler was running."""
     missing: list[str]
-    """Handled to the end, without an effect."""
+    """Completed without an effect."""
     in_gap: int
-    """Applied again because the process died after the effect and before it could be noted."""
+    """Applied again because the process died between effect and completion."""
     committed: int = 0
-    """Effects that share a transaction with their note, which closes the gap."""
+    """Effects committed with their completion, which closes the crash window."""
     committed_twice: list[str] = field(default_factory=list[str])
 
 
 def effects(events: Sequence[Event], rows: Sequence[str] = ()) -> Effects:
-    """Judge what was `applied`: once for each id, unless its process died before `noted`.
+    """Check that each id was `applied` once, unless its process died before `noted`.
 
-    `rows` are the ids whose effects shared a transaction with the note: none may be there twice.
+    `rows` are the ids of effects committed with their completion; none may appear twice.
     """
     runs: dict[str, list[tuple[float, str]]] = defaultdict(list)
     noted: dict[str, float] = {}
@@ -119,20 +122,20 @@ def effects(events: Sequence[Event], rows: Sequence[str] = ()) -> Effects:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Valid: no `inversions`, no `overlaps`."""
+    """Order within keys. Valid without `inversions` and `overlaps`."""
 
     keys: int
     inversions: list[str]
-    """Ids whose first delivery came after the first delivery of a later message of their key."""
+    """Ids first delivered after the first delivery of a later message of their key."""
     overlaps: list[str]
-    """Ids handled while another message of their key was in another handler."""
+    """Ids handled while another message of their key was being handled."""
 
 
 def order(events: Sequence[Event]) -> Order:
-    """Judge each key's first deliveries, and that its messages were handled one at a time.
+    """Check the first deliveries of each key, and that its messages were handled one at a time.
 
-    Only confirmed publishes count: one that failed may be stored late, or again. `events` are in
-    the order of time.
+    Only confirmed publishes count, because a failed one may be stored late or twice. `events` are
+    in order of time.
     """
     confirmed = {event["id"] for event in events if event["event"] == "confirmed"}
     newest: dict[str, int] = {}
@@ -153,9 +156,9 @@ def order(events: Sequence[Event]) -> Order:
 
 
 def _overlaps(events: Sequence[Event]) -> list[str]:
-    """Return who came into a handler while another message of the key was in one.
+    """Return the ids delivered while another message of their key was being handled.
 
-    A handler that never came to an end went with its process, at its last sign of life at latest.
+    A handler without an end is over when its process dies.
     """
     died = _deaths(events)
     inside: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
@@ -180,17 +183,17 @@ def _deaths(events: Iterable[Event]) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Readers:
-    """Broadcast readers. Valid: nothing `lost`."""
+    """Messages of broadcast subscribers. Valid if none is `lost`."""
 
     readers: int = 0
     lost: list[str] = field(default_factory=list[str])
-    """Reader and id of what was confirmed, and the reader has not heard."""
+    """Subscriber and id of each confirmed message that the subscriber did not handle."""
     repeated: int = 0
-    """Heard again by the same reader; a publish that was repeated may be stored twice."""
+    """Handled again by the same subscriber, as a repeated publish may be stored twice."""
 
 
 def readers(events: Iterable[Event]) -> Readers:
-    """Compare what each reader has heard with what was confirmed while it was there."""
+    """Compare the messages handled by each broadcast subscriber with the confirmed ones."""
     confirmed: set[str] = set()
     heard: dict[str, Counter[str]] = defaultdict(Counter)
     for event in events:
@@ -207,16 +210,16 @@ def readers(events: Iterable[Event]) -> Readers:
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Public awaits that had a limit. Valid: none `overdue`."""
+    """Public awaits with a limit. Valid if none is `overdue`."""
 
     count: int
     longest: float
     overdue: list[str]
-    """Those that ended more than a second after their limit, or never."""
+    """Calls that ended more than `SLACK` seconds after their limit."""
 
 
 def calls(events: Iterable[Event]) -> Calls:
-    """Judge every `confirmed`, `failed` and `call` by its `took` and its `limit`."""
+    """Compare the duration of each `confirmed`, `failed` and `call` with its limit."""
     count, longest = 0, 0.0
     overdue: list[str] = []
     for event in events:
@@ -231,13 +234,13 @@ def calls(events: Iterable[Event]) -> Calls:
 
 
 NO_ROOM = "no room"
-"""What a fault is called that leaves the broker without disk or memory."""
+"""The name of the fault that leaves a broker without disk or memory."""
 
 
 def unclear(events: Iterable[Event]) -> list[str]:
-    """Return the publishes that failed for want of room without saying why.
+    """Return the publishes that failed without a cause while the broker was full.
 
-    Those that began before the broker was full may fail for another reason.
+    Publishes that began before are excluded, because they may fail for other reasons.
     """
     full: float | None = None
     fault = None
@@ -255,7 +258,7 @@ def unclear(events: Iterable[Event]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """Seconds from a fault's end until a message published after the fault was handled."""
+    """Recovery time: seconds from the end of a fault to the first delivery of a later message."""
 
     seconds: list[float]
     unrecovered: int
@@ -265,7 +268,7 @@ class Recovery:
 
 
 def recovery(events: Sequence[Event]) -> Recovery:
-    """Take each `healed`, and the first delivery of what was first attempted after its `cut`."""
+    """Measure from each `healed` to the first delivery of a message attempted after its `cut`."""
     attempted: dict[str, float] = {}
     first: dict[str, float] = {}
     cuts: dict[Any, float] = {}
@@ -294,7 +297,7 @@ def recovery(events: Sequence[Event]) -> Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """Messages that were published with a delay. Valid: none `early`."""
+    """Messages published with a delay. Valid if none is `early`."""
 
     count: int
     early: list[str]
@@ -303,7 +306,7 @@ class Delays:
 
 
 def delays(events: Iterable[Event]) -> Delays:
-    """Compare `due` and `time`, both seconds since the epoch, of each first delivery."""
+    """Compare `due` and `time` of each first delivery, both in seconds since the epoch."""
     late: dict[str, float] = {}
     for event in events:
         if event["event"] == "delivered" and event.get("due") is not None:
@@ -314,14 +317,14 @@ def delays(events: Iterable[Event]) -> Delays:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The largest growth of a consumer's resident memory, in bytes, after its first tenth."""
+    """Largest growth of a consumer's resident memory after its first tenth, in bytes."""
 
     growth: int = 0
     largest: int = 0
 
 
 def memory(events: Iterable[Event]) -> Memory:
-    """Judge the `rss` that consumers note about themselves."""
+    """Evaluate the resident memory recorded by consumers."""
     sizes: dict[str, list[int]] = defaultdict(list)
     for event in events:
         if event["event"] == "rss":
@@ -332,12 +335,12 @@ def memory(events: Iterable[Event]) -> Memory:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Everything that was found out about one run."""
+    """All findings on one run."""
 
     queue: Queue
     effects: Effects
     order: Order | None
-    """None where no order was asked for."""
+    """None if the group was not ordered."""
     calls: Calls
     recovery: Recovery
     delays: Delays
@@ -348,7 +351,7 @@ class Verdict:
 
 
 def percentiles(values: Sequence[float], *ranks: float) -> tuple[float | None, ...]:
-    """Return the smallest value that so many per cent do not exceed, for each rank."""
+    """Return, for each rank, the smallest value that this per cent of values do not exceed."""
     if not values:
         return tuple(None for _ in ranks)
     ordered = sorted(values)
@@ -357,7 +360,7 @@ def percentiles(values: Sequence[float], *ranks: float) -> tuple[float | None, .
 
 
 def judge(events: Sequence[Event], rows: Sequence[str] = (), *, ordered: bool = False) -> Verdict:
-    """Judge a whole run; `events` are in the order of time, `rows` as in `effects`."""
+    """Judge a run; `events` are in order of time, `rows` are those of `effects`."""
     return Verdict(
         queue(events),
         effects(events, rows),

@@ -1,4 +1,4 @@
-"""What breaks things. Each fault is noted when it bites (`cut`) and when it is over (`healed`)."""
+"""Fault injection. The journal records begin (`cut`) and end (`healed`) of each fault."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .proxy import Proxy
 
 
 class Room(Protocol):
-    """What can be full: a server with an alarm, or a disk."""
+    """A server with an alarm, or a disk: anything that can run out of space."""
 
     def starve(self) -> None:
-        """Leave no room."""
+        """Take all free space."""
 
     def relieve(self) -> None:
-        """Make room again."""
+        """Free the space again."""
 
 
 class Nemesis:
-    """Faults, by a seed: the same seed breaks the same things in the same order."""
+    """Injects faults; the same seed gives the same faults in the same order."""
 
     def __init__(self, journal: Journal, seed: int) -> None:
         self.random = random.Random(seed)
@@ -35,25 +35,25 @@ class Nemesis:
         self._faults = 0
 
     def cut(self, what: str) -> int:
-        """Note that a fault begins to bite; return its number."""
+        """Record the begin of a fault; return its number."""
         self._faults += 1
         self._journal.note("cut", fault=self._faults, what=what)
         return self._faults
 
     def healed(self, fault: int) -> None:
-        """Note that a fault is over."""
+        """Record the end of a fault."""
         self._journal.note("healed", fault=fault)
 
     def thresholds(self, count: int, total: int) -> list[int]:
-        """Return `count` random places in a run of `total` messages, in order, none at its ends."""
+        """Return `count` sorted random message counts between 5 and 90 % of `total`."""
         return sorted(self.random.randint(total // 20, total * 9 // 10) for _ in range(count))
 
     async def pause(self, longest: float) -> None:
-        """Wait a random time, so that faults do not keep step with what they break."""
+        """Wait up to `longest` seconds, so that faults do not synchronise with the load."""
         await asyncio.sleep(self.random.uniform(0, longest))
 
     async def kill_server(self, server: Server, down: float) -> None:
-        """SIGKILL, up to `down` seconds of silence, and a start; return when it answers again."""
+        """SIGKILL a server, start it after up to `down` seconds, and wait until it answers."""
         await asyncio.to_thread(server.kill)
         fault = self.cut("server SIGKILL")
         await self.pause(down)
@@ -61,7 +61,7 @@ class Nemesis:
         self.healed(fault)
 
     async def keep_down(self, server: Server, seconds: float) -> None:
-        """SIGKILL, and a start only after `seconds`."""
+        """SIGKILL a server and start it after `seconds`."""
         await asyncio.to_thread(server.kill)
         fault = self.cut(f"server down for {seconds:g} s")
         await asyncio.sleep(seconds)
@@ -69,7 +69,7 @@ class Nemesis:
         self.healed(fault)
 
     async def stop_server(self, server: Server, seconds: float) -> None:
-        """SIGSTOP for `seconds`: connections stay open and nothing answers."""
+        """SIGSTOP a server for `seconds`: connections stay open and nothing answers."""
         await asyncio.to_thread(server.pause)
         fault = self.cut(f"server SIGSTOP {seconds:g} s")
         try:
@@ -79,26 +79,26 @@ class Nemesis:
         self.healed(fault)
 
     def kill(self, process: Process) -> None:
-        """SIGKILL a consumer, and note from when on it does nothing any more."""
+        """SIGKILL a consumer and record its death."""
         process.kill()
         self._journal.note("died", who=process.name)
 
     @asynccontextmanager
-    async def starved(self, place: Room) -> AsyncIterator[None]:
-        """Keep a server, or a disk, without room for the time of the block."""
-        await asyncio.to_thread(place.starve)
+    async def starved(self, room: Room) -> AsyncIterator[None]:
+        """Keep a server or disk without free space within the context."""
+        await asyncio.to_thread(room.starve)
         fault = self.cut(NO_ROOM)
         try:
             yield
         finally:
-            await asyncio.to_thread(place.relieve)
+            await asyncio.to_thread(room.relieve)
         self.healed(fault)
 
     async def break_link(self, proxy: Proxy, how: str, seconds: float) -> None:
-        """Do to the links what one of `LINKS` says, for `seconds` where it takes time."""
+        """Apply one of the faults in `LINKS` to all links, for `seconds` if it has a duration."""
         if how == "reset mid-reply":
             proxy.down.reset_after = self.random.randint(1, 2000)
-            while proxy.down.reset_after is not None:  # noqa: ASYNC110 - it is hit by data
+            while proxy.down.reset_after is not None:  # noqa: ASYNC110 - data trigger it
                 await asyncio.sleep(0.01)
         fault = self.cut(f"link: {how}")
         match how:
@@ -139,4 +139,4 @@ LINKS = (
     "vanish",
     "half-open",
 )
-"""The faults of a link; a half-open one, whose peer has forgotten it, stays so until noticed."""
+"""The faults of a link. A half-open link stays so until the client notices."""

@@ -1,6 +1,6 @@
-"""The processes of a run: their settings, their main function, and how they are started and ended.
+"""The processes of a run: settings, main function, start and end.
 
-Each journals to `NAME.jsonl` in the run's folder, and what it logs is in `NAME.log` beside it.
+Each writes its journal to `NAME.jsonl` in the folder of the run, and its log to `NAME.log`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .journal import Journal
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What both kinds of process are told."""
+    """Settings common to producers and consumers."""
 
     name: str
     folder: str
@@ -41,24 +41,24 @@ def start(kind: type[S], main: Callable[[S, Journal], Awaitable[None]]) -> None:
     journal = Journal(Path(settings.folder) / f"{settings.name}.jsonl")
 
     async def run() -> None:
-        orphaned = asyncio.create_task(_outlive_nobody())
+        watching = asyncio.create_task(_end_with_parent())
         await main(settings, journal)
-        orphaned.cancel()
+        watching.cancel()
 
     asyncio.run(run())
     journal.note("ended")
 
 
-async def _outlive_nobody() -> None:
-    """End this process at once when the one that started it is gone."""
+async def _end_with_parent() -> None:
+    """End this process within 1 s of the end of its parent."""
     parent = os.getppid()
-    while os.getppid() == parent:  # noqa: ASYNC110 - nobody tells an orphan
+    while os.getppid() == parent:  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(1.0)
     os._exit(1)
 
 
 class Process:
-    """A producer or consumer that was started."""
+    """A started producer or consumer."""
 
     def __init__(self, settings: Settings, process: asyncio.subprocess.Process) -> None:
         self.settings = settings
@@ -66,40 +66,40 @@ class Process:
 
     @property
     def name(self) -> str:
-        """Unique in its run: one that is started in the place of another has its own."""
+        """Name, unique in the run; a replacement has a new one."""
         return self.settings.name
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process has not ended."""
         return self._process.returncode is None
 
     @property
     def killed(self) -> bool:
-        """Whether a SIGKILL has ended it."""
+        """Whether it was ended by SIGKILL."""
         return self._process.returncode == -signal.SIGKILL
 
     @property
     def failed(self) -> bool:
-        """Whether it ended by an error of its own."""
+        """Whether it ended with an error."""
         return self._process.returncode not in (None, 0, -signal.SIGKILL)
 
     def __str__(self) -> str:
         return f"{self.name} (exit code {self._process.returncode})"
 
     def kill(self) -> None:
-        """SIGKILL; its journal has all that it noted."""
+        """Send SIGKILL."""
         self.stop(signal.SIGKILL)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Ask it to end."""
-        # Not by its own method, which would reap one that has just ended, behind asyncio's back.
+        """Send a signal, unless the process has ended."""
+        # Not `Process.send_signal`, which would reap an ended process unknown to asyncio.
         if self.running:
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
 
     async def wait(self, timeout: float) -> bool:
-        """Return whether it ended within `timeout` seconds."""
+        """Wait up to `timeout` seconds; return whether the process has ended."""
         try:
             async with asyncio.timeout(timeout):
                 await self._process.wait()

@@ -1,8 +1,8 @@
-"""A process that publishes: `python -m benchmarks.chaos.producer SETTINGS`.
+"""The producer process: `python -m benchmarks.chaos.producer SETTINGS`.
 
-It notes `attempt` before each publish, then `confirmed` or `failed`, and each `call` of other
-public functions. It ends when as many messages as it was asked for are confirmed, on SIGTERM
-when its publishes under way have ended, or on SIGINT at once: it closes in the midst of them.
+Its journal has `attempt` before each publish, then `confirmed` or `failed`, and a `call` for every
+other public function. It ends when the requested number of messages is confirmed. On SIGTERM it
+completes the publishes in flight; on SIGINT it closes while they are in flight.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ CLOSE_TIMEOUT = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class ProducerSettings(Settings):
-    """`rate` is messages a second, `timeout` and `delay` are seconds.
+    """Settings of a producer: `rate` in messages/s, `timeout` and `delay` in seconds.
 
-    Each key belongs to one task, which publishes its messages one after the other. With `repeat`
-    a publish that failed is made again with the same id until it is confirmed.
+    Each key belongs to one task, which publishes its messages one after the other. With `repeat`,
+    a failed publish is repeated with the same id until it is confirmed.
     """
 
     messages: int
@@ -42,12 +42,12 @@ class ProducerSettings(Settings):
     delay: tuple[float, float] | None = None
     ping: bool = False
     poison: tuple[int, ...] = ()
-    """The numbers of the messages that kill whoever handles them."""
+    """Numbers of the messages that kill their consumer."""
     seed: int = 0
 
 
 class Producer:
-    """What the tasks share."""
+    """The state shared by the publishing tasks."""
 
     def __init__(self, settings: ProducerSettings, journal: Journal, broker: Broker) -> None:
         self.settings = settings
@@ -59,7 +59,7 @@ class Producer:
         self.random = random.Random(settings.seed)
 
     async def run(self) -> None:
-        """Publish until enough is confirmed or a signal came; return when nothing is under way."""
+        """Publish until enough is confirmed or a signal arrives, and nothing is in flight."""
         pinging = asyncio.create_task(self._ping()) if self.settings.ping else None
         await asyncio.gather(*(self._publish(task) for task in range(self.settings.tasks)))
         if pinging is not None:
@@ -70,13 +70,13 @@ class Producer:
         keys = range(task, settings.keys, settings.tasks)
         if not keys:
             return
-        pace, turn, number = settings.tasks / settings.rate, now(), 0
+        interval, due, number = settings.tasks / settings.rate, now(), 0
         while not self.stopping.is_set() and self.confirmed < settings.messages:
             await self._one(f"{settings.name}-k{keys[number % len(keys)]}", number)
             number += 1
-            turn = max(turn + pace, now() - 1)
-            if turn > now():
-                await asyncio.sleep(turn - now())
+            due = max(due + interval, now() - 1)
+            if due > now():
+                await asyncio.sleep(due - now())
         self.stopping.set()
 
     async def _one(self, key: str, number: int) -> None:
@@ -125,7 +125,7 @@ class Producer:
 
 
 async def timed(journal: Journal, what: str, call: Awaitable[object], limit: float) -> None:
-    """Await a public call, and note how long it took and the class of what it raised."""
+    """Await a public call; record its duration and the class of its exception."""
     started = now()
     error = None
     try:
@@ -136,7 +136,7 @@ async def timed(journal: Journal, what: str, call: Awaitable[object], limit: flo
 
 
 async def produce(settings: ProducerSettings, journal: Journal) -> None:
-    """The whole life of the process."""
+    """Publish until finished or a signal arrives."""
     broker = await connect(settings.url)
     producer = Producer(settings, journal, broker)
     loop = asyncio.get_running_loop()

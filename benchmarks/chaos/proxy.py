@@ -1,4 +1,4 @@
-"""A TCP proxy whose links break on demand."""
+"""A TCP proxy that injects network faults."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ CHUNK = 64 * 1024
 
 @dataclass
 class Way:
-    """One direction of all links. `delay` is the seconds by which each piece of data is late."""
+    """One direction of all links. Each chunk of data is delayed by `delay` seconds."""
 
     delay: float = 0.0
     bytes: int = 0
-    """How many have passed."""
+    """Bytes forwarded so far."""
     open: asyncio.Event = field(default_factory=asyncio.Event)
-    """Clear: what comes is held back, and everything behind it."""
+    """While cleared, data are held back."""
     reset_after: int | None = None
-    """So many bytes more, and the link is reset on both sides."""
+    """Bytes after which the link is reset on both sides."""
 
     def __post_init__(self) -> None:
         self.open.set()
 
 
 class Proxy:
-    """Links from clients to a server, and what can be done to them.
+    """Links from clients to a server, and the faults to inject into them.
 
-    `up` is the way to the server, `down` the way back; both apply to the links there are and to
-    those to come. `accepting=False` refuses new ones; `answering=False` accepts them and says
-    nothing, as a peer does that has vanished behind its router.
+    `up` is the direction to the server, `down` the one back; both apply to existing and future
+    links. With `accepting=False` new links are refused. With `answering=False` they are accepted
+    and get no answer, like those of a peer that vanished behind its router.
     """
 
     def __init__(self, target: int, port: int = 0) -> None:
@@ -52,7 +52,7 @@ class Proxy:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which the proxy listens."""
         assert self._server is not None
         port: int = self._server.sockets[0].getsockname()[1]
         return port
@@ -72,24 +72,24 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cut(self) -> int:
-        """Reset every link, with what is on its way; return how many there were."""
+        """Reset all links, discarding data in transit; return their number."""
         links, self._links = self._links, set()
         for link in links:
             link.reset()
         return len(links)
 
     def stall(self, *ways: Way) -> None:
-        """Let nothing pass in these directions; the links stay open and take what fits."""
+        """Forward nothing in these directions; links stay open and buffers fill."""
         for way in ways:
             way.open.clear()
 
     def vanish(self) -> None:
-        """Become a peer that is gone without a word: nothing passes, nothing is refused."""
+        """Simulate a vanished peer: nothing is forwarded and nothing is refused."""
         self.stall(self.up, self.down)
         self.answering = False
 
     def freeze(self) -> int:
-        """Forget the links there are without telling either end; new ones work. Return how many."""
+        """Make existing links half-open and return their number; new links work."""
         links, self._links = self._links, set()
         self._frozen |= links
         for link in links:
@@ -97,7 +97,7 @@ class Proxy:
         return len(links)
 
     def heal(self) -> None:
-        """End every fault. Links that were cut stay cut, and so do those that vanished."""
+        """End all faults; links that were cut or vanished stay closed."""
         if not self.answering:
             self.cut()
         self.accepting = self.answering = True
@@ -147,7 +147,7 @@ class Proxy:
                     data, rest = data[: way.reset_after], data[way.reset_after :]
                     way.reset_after -= len(data)
                     if rest:
-                        # The other end sees the beginning of an answer, and then the reset.
+                        # The other end receives part of an answer, then the reset.
                         writer.write(data)
                         way.reset_after = None
                         link.reset()
@@ -157,12 +157,12 @@ class Proxy:
                 await writer.drain()
         if link.frozen:
             return
-        # One end has closed: so has the other, as far as clients of brokers are concerned.
+        # Broker clients never half-close, so one closed end closes the link.
         link.close()
 
 
 class _Link:
-    """One client's connection and, once it is made, the proxy's own to the server."""
+    """A client's connection and, once opened, the proxy's connection to the server."""
 
     def __init__(self, here: asyncio.StreamWriter) -> None:
         self.here = here
@@ -184,7 +184,7 @@ class _Link:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close with RST instead of FIN: what is on its way is lost, as when a machine dies."""
+    """Close with RST instead of FIN, which discards data in transit like a machine failure."""
     sock = writer.get_extra_info("socket")
     if sock is not None and not writer.is_closing():
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""A run's figures as JSON, as a table for the terminal, and as Markdown for `docs/reports/`."""
+"""Results of runs as JSON, as a terminal table, and as Markdown for `docs/reports/`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from importlib.metadata import version
 from typing import Any
 
 from pydantic import TypeAdapter
+
+from brokers.tools import aligned
 
 from .judge import Verdict
 from .run import Size
@@ -35,7 +37,7 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """One scenario on one backend."""
+    """The result of one scenario on one backend."""
 
     backend: str
     version: str
@@ -46,12 +48,12 @@ class Outcome:
     failures: list[str]
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything that was found out, without the ids of what is in order."""
+        """Return all findings as a JSON object."""
         return {**asdict(self), "ok": not self.failures}
 
     @property
     def title(self) -> str:
-        """The scenario, told apart from the same one with kills."""
+        """Name of the scenario, marked if it ran without kills."""
         return self.scenario if self.size.kills else f"{self.scenario} without kills"
 
     def row(self) -> tuple[str, ...]:
@@ -66,7 +68,7 @@ class Outcome:
             self.title,
             str(queue.attempted),
             str(queue.acknowledged),
-            # A backlog is not read to its end.
+            # The backlog is not consumed completely.
             str(len(queue.lost)) if nothing_lost in SCENARIOS[self.scenario].checks else "-",
             str(len(queue.unexpected)),
             str(queue.duplicated),
@@ -88,7 +90,7 @@ class Outcome:
         return f"longest call {verdict.calls.longest:.1f}"
 
     def command(self) -> str:
-        """Return the command that repeats it."""
+        """Return the command line that repeats the run."""
         size = self.size
         return (
             f"python -m benchmarks chaos --backend {self.backend} --scenario {self.scenario} "
@@ -99,7 +101,7 @@ class Outcome:
 
 
 def from_json(text: bytes) -> list[Outcome]:
-    """Return the outcomes that `as_json` made a list of."""
+    """Return the outcomes in a JSON list of `as_json` objects."""
     return TypeAdapter(list[Outcome]).validate_json(text)
 
 
@@ -108,18 +110,13 @@ def _seconds(*values: float | None) -> str:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """Return the table for a terminal, and under it what failed."""
+    """Return the table for a terminal, followed by the failures."""
     rows = [HEAD, *(outcome.row() for outcome in outcomes)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join([*lines, *_failures(outcomes)])
+    return "\n".join([*aligned(rows), *_failures(outcomes)])
 
 
 def markdown(outcomes: Sequence[Outcome]) -> str:
-    """Return the report: what was run, on what, what came of it, and how to repeat it."""
+    """Return the report: versions, results, checks and commands."""
     lines = [
         "# Faults",
         "",

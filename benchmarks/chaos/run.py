@@ -1,4 +1,4 @@
-"""One run: its processes, what is known of them so far, and the end of it."""
+"""One run of a scenario: its processes, their events so far, and its verdict."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ from .producer import ProducerSettings
 from .target import Target
 
 STANDSTILL = 90.0
-"""Seconds without any progress after which a run is given up: what is missing is lost."""
+"""Seconds without progress after which a run is aborted and missing messages are lost."""
 TICK = 0.05
+"""Seconds between two reads of the journals."""
 END_SLACK = 5.0
+"""Seconds that a process may take to end beyond its own timeouts."""
 
 
 class Stuck(Exception):
-    """Something that should have happened did not, within a time that would have been enough."""
+    """An expected event did not occur in time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How long a run is: the short form by default. Times are in seconds."""
+    """The size of a run, by default the short form. Times are in seconds."""
 
     messages: int = 3000
     kills: int = 3
@@ -46,13 +48,13 @@ class Size:
     stall: float = 5.0
     backlog: int = 20_000
     down: float = 1.0
-    """The longest time that a killed server stays down."""
+    """Longest time that a killed server stays down."""
     patience: float = 1.0
-    """Multiplies what recovery may take, for a machine that does much else meanwhile."""
+    """Factor on all recovery limits, for a machine under other load."""
 
 
 class Run:
-    """The processes of one scenario and a running count of what they note."""
+    """The processes of one scenario, and running counts of their events."""
 
     def __init__(self, target: Target, folder: Path, size: Size) -> None:
         self.target = target
@@ -63,11 +65,11 @@ class Run:
         self.journal = Journal(folder / "nemesis.jsonl")
         self.nemesis = Nemesis(self.journal, size.seed)
         self.ids: dict[str, set[str]] = defaultdict(set)
-        """The ids of each kind of event so far."""
+        """Message ids by kind of event, so far."""
         self.heard: dict[str, set[str]] = defaultdict(set)
-        """The ids that each broadcast reader has handled so far."""
+        """Message ids handled by each broadcast subscriber, so far."""
         self.counts: dict[tuple[str, str], int] = defaultdict(int)
-        """How many events of each process and kind there are so far."""
+        """Number of events by process and kind, so far."""
         self.problems: list[str] = []
         self.processes: list[Process] = []
         self.partitions: int | None = None
@@ -88,32 +90,32 @@ class Run:
 
     @property
     def inbox(self) -> str:
-        """The file of the idempotency store that consumers may share."""
+        """File of the idempotency store shared by consumers."""
         return str(self.folder / "inbox.db")
 
     async def produce(self, messages: int, **settings: Any) -> Process:
-        """Start a producer; it ends by itself when so many messages are confirmed."""
+        """Start a producer, which ends when `messages` messages are confirmed."""
         settings = {"rate": self.size.rate, "seed": self.size.seed, **settings}
         made = ProducerSettings(messages=messages, **self._common("producer"), **settings)
         return await self._start("producer", made)
 
     async def consume(self, **settings: Any) -> Process:
-        """Start a consumer, and return when it is subscribed."""
+        """Start a consumer and wait until it is subscribed."""
         role = settings.pop("role", "consumer")
         made = ConsumerSettings(**{**self._common(role), **settings})
         return await self.ready(await self._start("consumer", made))
 
     async def again(self, process: Process) -> Process:
-        """Start a consumer like one that was killed."""
+        """Start a replacement of a killed consumer and wait until it is subscribed."""
         return await self.ready(await self.begin_again(process))
 
     async def begin_again(self, process: Process) -> Process:
-        """As `again`, without waiting for its subscription."""
+        """Start a replacement of a killed consumer without waiting for it."""
         role = process.name.rpartition("-")[0]
         return await self._start("consumer", replace(process.settings, name=self._name(role)))
 
     async def ready(self, process: Process) -> Process:
-        """Return when the process has said that it is ready."""
+        """Wait until the process has recorded `ready` or ended."""
         await self.until(
             lambda: bool(self.counts[process.name, "ready"]) or not process.running,
             what=f"{process.name} is ready",
@@ -138,10 +140,8 @@ class Run:
         self.processes.append(process)
         return process
 
-    # Watching.
-
     def look(self) -> int:
-        """Take in what has been noted since the last look; return how many events that were."""
+        """Read the new events; return how many of them count as progress."""
         count = 0
         for event in self._tail.new():
             self.counts[event["by"], event["event"]] += event["event"] != "rss"
@@ -152,18 +152,18 @@ class Run:
                     self.heard[event["by"]].add(id)
         for process in self.processes:
             if process.failed:
-                raise Stuck(f"{process} crashed: see {self.folder / process.name}.log")
+                raise Stuck(f"{process} crashed; see {self.folder / process.name}.log")
         return count
 
     @property
     def confirmed(self) -> int:
-        """How many messages are confirmed so far."""
+        """Number of messages confirmed so far."""
         return len(self.ids["confirmed"])
 
     async def until(
         self, condition: Callable[[], bool], *, what: str, within: float = math.inf
     ) -> None:
-        """Return when `condition` holds; raise `Stuck` after `within` s, or if nothing moves."""
+        """Wait for `condition`; raise `Stuck` after `within` s or without any progress."""
         started = moved = now()
         while True:
             if self.look():
@@ -171,17 +171,21 @@ class Run:
             if condition():
                 return
             if now() - moved > STANDSTILL:
-                raise Stuck(f"nothing moved for {STANDSTILL:g} s: {what}")
+                raise Stuck(f"no progress for {STANDSTILL:g} s; expected: {what}")
             if now() - started > within:
-                raise Stuck(f"not within {within:g} s: {what}")
+                raise Stuck(f"not within {within:g} s; expected: {what}")
             await asyncio.sleep(TICK)
 
+    async def reached(self, event: str, count: int) -> None:
+        """Wait until `count` message ids have an `event`."""
+        await self.until(lambda: len(self.ids[event]) >= count, what=f"{count} x {event}")
+
     async def produced(self, *producers: Process) -> None:
-        """Return when these producers have ended."""
+        """Wait until the producers have ended."""
         await self.until(lambda: not any(p.running for p in producers), what="producers end")
 
     async def drained(self) -> None:
-        """Return when everything that was confirmed has been handled to the end."""
+        """Wait until all confirmed messages have been handled."""
         last = "noted" if any(item.store for item in self._consumers()) else "done"
 
         readers = [item.name for item in self._consumers() if item.group is None]
@@ -199,7 +203,7 @@ class Run:
         return [item for item in settings if isinstance(item, ConsumerSettings)]
 
     async def stopped(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Ask all that run to end, and see that they do within grace + 5 s and some for Python."""
+        """Signal all running processes; record those that do not end in time."""
         running = [process for process in self.processes if process.running]
         for process in running:
             await self.ready(process)
@@ -211,12 +215,12 @@ class Run:
         self.look()
 
     async def finish(self) -> None:
-        """Wait for the last message, then end everything."""
+        """Wait until all messages are handled, then stop all processes."""
         await self.drained()
         await self.stopped()
 
     def verdict(self) -> Verdict:
-        """Judge what the journals hold now."""
+        """Judge the journals as they are now."""
         rows = committed(self.folder / "inbox.db")
         ordered = any(item.ordered for item in self._consumers())
         found = judge(read(self.folder), rows, ordered=ordered)

@@ -1,4 +1,4 @@
-"""The faults of the table, each with the load it is put under and what must hold."""
+"""The fault scenarios: their load, faults and checks."""
 
 from __future__ import annotations
 
@@ -27,41 +27,41 @@ Check = Callable[[Verdict, Run], list[str]]
 
 
 def anywhere(target: Target) -> str:
-    """Every target will do."""
+    """Return no obstacle: the scenario runs on every target."""
     return ""
 
 
-def has_room_to_lose(target: Target) -> str:
-    """The server has an alarm, or SQLite's disk can be filled."""
+def can_be_filled(target: Target) -> str:
+    """Return why neither the server's alarm nor SQLite's disk can be used."""
     if target.server is not None:
-        return "" if target.server.alarm else "it has no alarm: without disk it ends"
+        return "" if target.server.alarm else "the server has no alarm; without disk it terminates"
     if target.name != "sqlite":
-        return "it may not be broken"
-    return "" if mountable() else "mounting a small disk needs root"
+        return "an existing broker is not filled"
+    return "" if mountable() else "mounting a disk requires root"
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One line of the table. `checks` return what does not hold, in a sentence each."""
+    """One scenario. Each of `checks` returns its failures, a sentence each."""
 
     name: str
     fault: str
     promise: str
-    play: Callable[[Run], Awaitable[None]]
+    steps: Callable[[Run], Awaitable[None]]
     checks: tuple[Check, ...]
     server: bool = True
-    """Whether it breaks a server, and so cannot be played against SQLite or somebody's URL."""
+    """Whether it needs a server that may be killed, which SQLite and existing brokers lack."""
     kills: int = 20
-    """How many the long form has, where it has any."""
+    """Number of kills in the long form, if it has any."""
     needs: str | None = None
-    """The capability without which it has no meaning."""
+    """Capability that the scenario requires."""
     fits: Callable[[Target], str] = anywhere
-    """Return why it cannot be played against a target, or nothing."""
+    """Returns a further obstacle on a target, or an empty string."""
 
-    async def unfit(self, target: Target) -> str:
-        """Return why it cannot be played against a target; nothing if it can."""
+    async def obstacle(self, target: Target) -> str:
+        """Return why the scenario cannot run on `target`, or an empty string."""
         if self.server and target.server is None:
-            return "it has no server that may be broken"
+            return "there is no server that may be killed"
         if reason := self.fits(target):
             return reason
         if self.needs is None:
@@ -71,13 +71,13 @@ class Scenario:
         return "" if support else str(support.note)
 
     async def run(self, run: Run) -> tuple[Verdict, list[str]]:
-        """Play it and judge it; return the verdict and what does not hold."""
+        """Run the scenario; return the verdict and the failures of its checks."""
         failures: list[str] = []
         if run.target.server is not None:
             await asyncio.to_thread(run.target.server.up)
         async with run:
             try:
-                await self.play(run)
+                await self.steps(run)
             except Stuck as stuck:
                 failures.append(str(stuck))
         verdict = run.verdict()
@@ -86,11 +86,11 @@ class Scenario:
         return verdict, failures + verdict.problems
 
 
-# What must hold.
+# Checks.
 
 
 def nothing_lost(verdict: Verdict, run: Run) -> list[str]:
-    """Every confirmed message arrived, and nothing that nobody published."""
+    """Check that every confirmed message was delivered, and no unpublished one."""
     queue = verdict.queue
     found = [f"lost: {len(queue.lost)}, first {queue.lost[:3]}"] if queue.lost else []
     if queue.unexpected:
@@ -99,15 +99,19 @@ def nothing_lost(verdict: Verdict, run: Run) -> list[str]:
 
 
 def heard(verdict: Verdict, run: Run) -> list[str]:
-    """Every broadcast reader got every confirmed message."""
+    """Check that every broadcast subscriber handled every confirmed message."""
     found = verdict.readers
     if not found.readers:
-        return ["nothing was read as broadcast"]
-    return [f"lost by readers: {len(found.lost)}, first {found.lost[:3]}"] if found.lost else []
+        return ["no broadcast subscriber handled a message"]
+    return (
+        [f"lost by broadcast subscribers: {len(found.lost)}, first {found.lost[:3]}"]
+        if found.lost
+        else []
+    )
 
 
 def applied_once(verdict: Verdict, run: Run) -> list[str]:
-    """No effect twice."""
+    """Check that no effect was applied twice."""
     effects = verdict.effects
     if not effects.committed:
         return ["no effect was applied"]
@@ -116,38 +120,38 @@ def applied_once(verdict: Verdict, run: Run) -> list[str]:
 
 
 def in_order(verdict: Verdict, run: Run) -> list[str]:
-    """First deliveries of each key in publish order, one at a time."""
+    """Check that each key was delivered in publish order, one message at a time."""
     order = verdict.order
     if order is None:
-        return ["nothing was consumed in order"]
+        return ["no ordered group consumed messages"]
     found: list[str] = []
     if order.inversions:
         found.append(f"inversions: {len(order.inversions)}, first {order.inversions[:3]}")
     if order.overlaps:
-        found.append(f"side by side: {len(order.overlaps)}, first {order.overlaps[:3]}")
+        found.append(f"overlaps: {len(order.overlaps)}, first {order.overlaps[:3]}")
     return found
 
 
 def bounded(verdict: Verdict, run: Run) -> list[str]:
-    """Every public await ended by its deadline + 1 s."""
+    """Check that every public await ended by its deadline + 1 s."""
     overdue = verdict.calls.overdue
     return [f"calls overdue: {len(overdue)}, first {overdue[:3]}"] if overdue else []
 
 
 def clear(verdict: Verdict, run: Run) -> list[str]:
-    """What failed for want of room says so."""
+    """Check that publishes to a full broker failed with a cause."""
     found = verdict.unclear
-    return [f"failed without a reason: {len(found)}, first {found[:3]}"] if found else []
+    return [f"failed without a cause: {len(found)}, first {found[:3]}"] if found else []
 
 
 def recovered(verdict: Verdict, run: Run) -> list[str]:
-    """Handled again soon after the server answered."""
+    """Check the recovery time after a restart of the server."""
     limit = RECOVERED_KAFKA if run.target.name == "kafka" else RECOVERED
     return _within(verdict, verdict.recovery.p95, limit * run.size.patience)
 
 
 def noticed(verdict: Verdict, run: Run) -> list[str]:
-    """Handled again soon after the link broke, or was mended."""
+    """Check the recovery time after a fault that the client must notice."""
     return _within(verdict, verdict.recovery.longest, NOTICED * run.size.patience)
 
 
@@ -160,7 +164,7 @@ def _within(verdict: Verdict, worst: float | None, limit: float) -> list[str]:
 
 
 def never_early(verdict: Verdict, run: Run) -> list[str]:
-    """No delayed message before its time, and there were some."""
+    """Check that delayed messages were delivered, none of them early."""
     delays = verdict.delays
     if not delays.count:
         return ["no delayed message arrived"]
@@ -168,40 +172,37 @@ def never_early(verdict: Verdict, run: Run) -> list[str]:
 
 
 def flat(verdict: Verdict, run: Run) -> list[str]:
-    """Memory did not grow with the backlog."""
+    """Check that memory did not grow with the backlog."""
     growth = verdict.memory.growth
     return [f"memory grew by {growth / 2**20:.0f} MiB"] if growth >= GROWTH else []
 
 
-# The plays.
+# Steps.
 
 
 async def server_kills(run: Run) -> None:
-    """SIGKILL the server at random places of the load, and start it again."""
+    """SIGKILL the server at random times under load, and restart it."""
     server = run.target.server
     assert server is not None
     size, nemesis = run.size, run.nemesis
     for _ in range(2):
         await run.consume()
     producer = await run.produce(ENDLESS, timeout=30.0)
-    for place in nemesis.thresholds(size.kills, size.messages):
-        await run.until(lambda place=place: run.confirmed >= place, what=f"{place} are confirmed")  # type: ignore[misc]
+    for threshold in nemesis.thresholds(size.kills, size.messages):
+        await run.reached("confirmed", threshold)
         await nemesis.pause(0.3)
         await nemesis.kill_server(server, size.down)
-    await run.until(lambda: run.confirmed >= size.messages, what="enough is confirmed")
+    await run.reached("confirmed", size.messages)
     await _end(run, producer)
 
 
 async def consumer_kills(run: Run) -> None:
-    """SIGKILL consumers at random places; each is replaced at once."""
+    """SIGKILL consumers at random times, and replace each at once."""
     size, nemesis = run.size, run.nemesis
     consumers = [await run.consume(store=run.inbox, work=0.002) for _ in range(3)]
     producer = await run.produce(size.messages, keys=64)
-    for place in nemesis.thresholds(size.kills, size.messages):
-        await run.until(
-            lambda place=place: len(run.ids["delivered"]) >= place,  # type: ignore[misc]
-            what=f"{place} are delivered",
-        )
+    for threshold in nemesis.thresholds(size.kills, size.messages):
+        await run.reached("delivered", threshold)
         await nemesis.pause(0.05)
         victim = nemesis.random.randrange(len(consumers))
         nemesis.kill(consumers[victim])
@@ -211,18 +212,15 @@ async def consumer_kills(run: Run) -> None:
 
 
 async def ordered_churn(run: Run) -> None:
-    """Members of an ordered group join, leave and die, by a shuffled list."""
+    """Make members of an ordered group join, leave and die in random order."""
     size, nemesis = run.size, run.nemesis
     run.partitions = PARTITIONS
     consumers = [await run.consume(ordered=True, work=0.002) for _ in range(3)]
     producer = await run.produce(ENDLESS, keys=KEYS, tasks=KEYS, rate=size.rate / 2)
     moves = ["join", "leave", "kill"] * size.kills
     nemesis.random.shuffle(moves)
-    for place, move in zip(nemesis.thresholds(len(moves), size.messages), moves, strict=True):
-        await run.until(
-            lambda place=place: len(run.ids["delivered"]) >= place,  # type: ignore[misc]
-            what=f"{place} are delivered",
-        )
+    for threshold, move in zip(nemesis.thresholds(len(moves), size.messages), moves, strict=True):
+        await run.reached("delivered", threshold)
         if move == "join" or len(consumers) == 1:
             consumers.append(await run.again(consumers[0]))
             await _has_work(run, consumers[-1])
@@ -233,51 +231,50 @@ async def ordered_churn(run: Run) -> None:
             nemesis.kill(victim)
         else:
             victim.stop()
-    await run.until(lambda: run.confirmed >= size.messages, what="enough is confirmed")
+    await run.reached("confirmed", size.messages)
     await _end(run, producer)
 
 
 async def _has_work(run: Run, consumer: Process) -> None:
-    """Return when a member that joined has been given its share.
+    """Wait until a new member has been assigned a partition with messages.
 
-    RabbitMQ spreads partitions by a hash of member and queue, by which some members have none.
+    On RabbitMQ, a hash of member and queue assigns partitions, so some members have none.
     """
     if run.target.name == "rabbitmq":
         return
     await run.until(
         lambda: bool(run.counts[consumer.name, "delivered"]),
-        what=f"{consumer.name}, which joined, is given work",
+        what=f"{consumer.name} has joined and handles messages",
         within=HANDED_OVER,
     )
 
 
 async def server_stops(run: Run) -> None:
-    """SIGSTOP the server for some seconds, while everything public is called."""
+    """SIGSTOP the server for some seconds while public functions are called."""
     server = run.target.server
     assert server is not None
     await run.consume()
     await run.consume()
     producer = await run.produce(ENDLESS, timeout=3.0, ping=True, repeat=True)
     for seconds in run.size.pauses:
-        confirmed = run.confirmed
-        await run.until(lambda: run.confirmed > confirmed + 200, what="publishing goes on")  # noqa: B023
+        await run.reached("confirmed", run.confirmed + 201)
         await run.nemesis.stop_server(server, seconds)
     await _end(run, producer)
 
 
 async def outage(run: Run) -> None:
-    """The server is gone for long; the application is not restarted."""
+    """Keep the server down for long, without restarting the application."""
     server = run.target.server
     assert server is not None
     await run.consume()
     producer = await run.produce(ENDLESS, timeout=5.0, ping=True)
-    await run.until(lambda: run.confirmed > 200, what="publishing has begun")
+    await run.reached("confirmed", 201)
     await run.nemesis.keep_down(server, run.size.outage)
     await _end(run, producer)
 
 
 async def link_faults(run: Run) -> None:
-    """Everything that can happen to a link, to producer and consumers alike."""
+    """Inject every link fault, on the links of producer and consumers."""
     run.url, proxy = await run.stack.enter_async_context(run.target.proxied())
     for _ in range(2):
         await run.consume(store=run.inbox, ack_deadline=10.0)
@@ -285,62 +282,61 @@ async def link_faults(run: Run) -> None:
         await run.consume(role="reader", group=None, work=work)
     producer = await run.produce(ENDLESS, timeout=5.0, repeat=True, rate=run.size.rate / 4)
     for how in LINKS:
-        confirmed = run.confirmed
-        await run.until(lambda: run.confirmed > confirmed + 50, what=f"going on before: {how}")  # noqa: B023
+        await run.reached("confirmed", run.confirmed + 51)
         await run.nemesis.break_link(proxy, how, run.size.stall)
-        await _goes_on(run)
+        await _continues(run)
     await _end(run, producer)
 
 
-async def _goes_on(run: Run) -> None:
-    """Return when something that was first attempted from now on has been handled."""
+async def _continues(run: Run) -> None:
+    """Wait until a message first attempted from now on has been handled."""
     run.look()
     before = set(run.ids["attempt"])
-    await run.until(lambda: not run.ids["done"] <= before, what="what is published now is handled")
+    await run.until(lambda: not run.ids["done"] <= before, what="a new message is handled")
 
 
 async def _end(run: Run, producer: Process) -> None:
-    """See that all goes on; then end the producer, and everything when all has been handled."""
-    await _goes_on(run)
+    """Check that messages are handled, stop the producer, and finish the run."""
+    await _continues(run)
     producer.stop()
     await run.produced(producer)
     await run.finish()
 
 
 async def close_while_down(run: Run) -> None:
-    """SIGINT to an App, and `aclose()` of a publisher, with the server dead and work in hand."""
+    """Send SIGINT to apps and publishers with messages in flight while the server is down."""
     server = run.target.server
     assert server is not None
     await run.consume(work=0.2, drain_timeout=2.0)
     await run.produce(ENDLESS, timeout=20.0)
-    await run.until(lambda: len(run.ids["done"]) > 20, what="there is work")
+    await run.reached("done", 21)
     await asyncio.to_thread(server.kill)
     fault = run.nemesis.cut("server down at the end")
     await run.stopped(signal.SIGINT)
     await asyncio.to_thread(server.up)
     run.nemesis.healed(fault)
-    # What was left behind is there for who comes next.
+    # The remaining messages go to the next consumer.
     await run.consume()
     await run.finish()
 
 
 async def alarm(run: Run) -> None:
-    """There is no room for messages; publishing fails clearly, and goes on once there is some."""
-    place: Room | None = run.target.server
-    if place is None:
-        place = run.stack.enter_context(mounted(run.folder / "disk"))
-        run.url = f"sqlite:///{place.folder}/chaos.db"
+    """Fill the broker: publishing fails with a cause, and continues after relief."""
+    room: Room | None = run.target.server
+    if room is None:
+        room = run.stack.enter_context(mounted(run.folder / "disk"))
+        run.url = f"sqlite:///{room.folder}/chaos.db"
     await run.consume()
     producer = await run.produce(ENDLESS, timeout=3.0, repeat=True)
-    await run.until(lambda: run.confirmed > 200, what="publishing has begun")
-    async with run.nemesis.starved(place):
-        # Those under way when it became full, and as many that were made afterwards.
+    await run.reached("confirmed", 201)
+    async with run.nemesis.starved(room):
+        # Those in flight when it became full, and as many begun afterwards.
         await run.until(lambda: run.counts[producer.name, "failed"] >= 32, what="publishing fails")
     await _end(run, producer)
 
 
 async def poison(run: Run) -> None:
-    """One message kills whoever handles it; consumers are started again, as by a supervisor."""
+    """Publish a message that kills its consumer; restart consumers as a supervisor would."""
     async with connect(run.url) as broker:
         counts = broker.capabilities.attempt_count.is_native
     store = None if counts else f"sqlite:///{run.folder}/markers.db"
@@ -354,38 +350,38 @@ async def poison(run: Run) -> None:
     while not run.ids["letter"]:
         await run.until(
             lambda: bool(run.ids["letter"]) or any(p.killed for p in consumers),
-            what="the poison comes to the dead letters",
+            what="the poison message is dead-lettered",
         )
-        for place, consumer in enumerate(consumers):
+        for index, consumer in enumerate(consumers):
             if consumer.killed:
                 run.journal.note("died", who=consumer.name)
-                consumers[place] = await run.begin_again(consumer)
+                consumers[index] = await run.begin_again(consumer)
         if len(run.processes) > 20:
-            raise Stuck("the poison has killed more than 16 consumers")
+            raise Stuck("the poison message killed more than 16 consumers")
     assert letters.running
     await run.finish()
 
 
 async def backlog(run: Run) -> None:
-    """A long queue and a slow handler: what is fetched is bounded."""
+    """Consume a long backlog with a slow handler; prefetch is bounded."""
     producer = await run.produce(run.size.backlog, keys=64, tasks=64, rate=1e6, size=200)
     await run.produced(producer)
     await run.consume(work=0.005, concurrency=16)
     enough = min(run.size.backlog, 10_000)
-    await run.until(lambda: len(run.ids["done"]) >= enough, what=f"{enough} are handled")
+    await run.reached("done", enough)
     if run.size.backlog == enough:
         await run.drained()
     await run.stopped()
 
 
 async def delayed_over_kills(run: Run) -> None:
-    """Delayed messages wait while their server, or their consumers, are killed."""
+    """Kill the server or the consumers while delayed messages are pending."""
     size, nemesis = run.size, run.nemesis
     consumers = [await run.consume() for _ in range(2)]
     messages = min(size.messages, 2000)
     producer = await run.produce(messages, delay=(0.5, 10.0), timeout=30.0, rate=messages / 5)
-    for place in nemesis.thresholds(size.kills, messages):
-        await run.until(lambda place=place: run.confirmed >= place, what=f"{place} are confirmed")  # type: ignore[misc]
+    for threshold in nemesis.thresholds(size.kills, messages):
+        await run.reached("confirmed", threshold)
         if run.target.server is not None:
             await nemesis.kill_server(run.target.server, size.down)
         else:
@@ -459,7 +455,7 @@ SCENARIOS = {
             alarm,
             (nothing_lost, bounded, clear, noticed),
             server=False,
-            fits=has_room_to_lose,
+            fits=can_be_filled,
         ),
         Scenario(
             "poison",

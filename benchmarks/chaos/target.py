@@ -1,4 +1,4 @@
-"""What a run is against: a server of its own that may be broken, a SQLite file, or any URL."""
+"""Targets of a run: a server started for it, a SQLite file, or the URL of an existing broker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BACKENDS = (*NAMES, "sqlite")
 
 @dataclass(frozen=True)
 class Target:
-    """`server` is None where nothing but producers and consumers may be broken."""
+    """A broker to test. `server` is None if only producers and consumers may be killed."""
 
     name: str
     url: str
@@ -25,14 +25,14 @@ class Target:
 
     @property
     def version(self) -> str:
-        """The version of what is broken; nothing where that is not ours to ask."""
+        """Version of the server; empty for an existing broker."""
         if self.name == "sqlite":
             return sqlite3.sqlite_version
         return "" if self.server is None else self.server.status().version
 
     @asynccontextmanager
     async def proxied(self) -> AsyncIterator[tuple[str, Proxy]]:
-        """Give a URL that leads through a proxy, and the proxy."""
+        """Yield a URL that leads through a proxy, and the proxy."""
         assert self.server is not None, f"{self.name} has no link to break"
         front, back = self.server.route()
         async with Proxy(back, front) as proxy:
@@ -40,7 +40,7 @@ class Target:
 
 
 def of_backend(name: str, folder: Path, *, instance: str | None = "chaos") -> Target:
-    """A backend by its name: servers of an instance, SQLite is a file in `folder`."""
+    """Return the target of a backend: a server of `instance`, or for SQLite a file in `folder`."""
     if name == "sqlite":
         return Target(name, f"sqlite:///{folder}/chaos.db")
     broken = server(name, instance)
@@ -48,5 +48,5 @@ def of_backend(name: str, folder: Path, *, instance: str | None = "chaos") -> Ta
 
 
 def of_url(url: str) -> Target:
-    """Somebody's own broker, which is not broken."""
+    """Return the target of an existing broker, which is not killed."""
     return Target(url.partition("://")[0], url)

@@ -1,1 +1,1 @@
-"""Speed: anymq against raw clients and peers, on the same work."""
+"""Performance of anymq, raw clients and peers on the same work."""

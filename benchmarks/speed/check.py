@@ -1,18 +1,17 @@
-"""`python -m benchmarks.speed.check`: every contestant publishes and consumes, and loses nothing.
+"""`python -m benchmarks.speed.check`: check that no contestant loses messages.
 
-Says nothing about speed.
+It measures no speed.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
@@ -20,36 +19,39 @@ from tempfile import TemporaryDirectory
 
 from brokers import server
 
-from .contestant import Contestant, Place
+from .contestant import BenchTopic, Contestant
 from .contestants import BACKENDS, contestants
 from .contestants.anymq import STORE_VARIABLE
 from .contestants.native import Native, natives
+from .event_loop import loop_factory
 from .payload import Bodies, head_of
 
 MESSAGES = 2000
 SIZE = 256
-PATIENCE = 120.0
+TIMEOUT = 120.0
+"""Seconds."""
 TASKS = 64
-NATIVE_PATIENCE = 20.0
+NATIVE_TIMEOUT = 20.0
+"""Seconds."""
 
 
 async def check(
     kind: type[Contestant], url: str, messages: int = MESSAGES, *, typed: bool = False
 ) -> Counter[int]:
-    """Publish and consume so many messages; return how often each one was handled.
+    """Publish and consume `messages` messages; return how often each one was handled.
 
-    The first half is published one by one from many tasks, the second at a time. Raises
-    `TimeoutError` if not all have come within two minutes.
+    The first half is published one by one from many tasks, the second half in one call. Raises
+    `TimeoutError` if not all are handled within `TIMEOUT` seconds.
     """
     topic = f"check-{kind.backend}-{token_hex(6)}"
-    contestant = kind(Place(url=url, topic=topic))
+    contestant = kind(BenchTopic(url=url, name=topic))
     bodies = Bodies(1, SIZE, typed=typed)
     handled: Counter[int] = Counter()
 
     def handle(body: bytes) -> None:
         handled[head_of(body, typed=typed)[1]] += 1
 
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         await contestant.prepare()
         async with contestant.publishing() as publishing:
             single = iter(bodies.items(0, messages // 2))
@@ -65,33 +67,33 @@ async def check(
 
 
 async def check_native(tool: Native, url: str, messages: int = MESSAGES) -> tuple[int, str]:
-    """Publish with a broker's own tool, and consume with it; return how many were lost.
+    """Publish and consume with a broker's own tool; return the messages lost and a report.
 
-    What it published is counted by the raw client, which reads one more topic. Also returns the
-    rates that the tool told.
+    The tool's published messages are counted on a second topic, by the raw client. The report
+    contains the rates printed by the tool.
     """
     (counter,) = (one for one in contestants(tool.backend) if one.name == "raw best")
-    consumed_place, counted = (Place(url=url, topic=f"check-{token_hex(6)}") for _ in range(2))
+    consumed_topic, counted = (BenchTopic(url=url, name=f"check-{token_hex(6)}") for _ in range(2))
     came = 0
 
     def handle(body: bytes) -> None:
         nonlocal came
         came += len(body) == SIZE
 
-    async with asyncio.timeout(PATIENCE):
-        for place in (consumed_place, counted):
-            await tool.prepare(place)
-        published = await tool.publish(consumed_place, count=messages, size=SIZE)
-        consumed = await tool.consume(consumed_place, count=messages)
+    async with asyncio.timeout(TIMEOUT):
+        for topic in (consumed_topic, counted):
+            await tool.prepare(topic)
+        published = await tool.publish(consumed_topic, count=messages, size=SIZE)
+        consumed = await tool.consume(consumed_topic, count=messages)
         await tool.publish(counted, count=messages, size=SIZE)
         counting = counter(counted).consume(handle, lambda: came >= messages, typed=False)
         with suppress(TimeoutError):
-            await asyncio.wait_for(counting, NATIVE_PATIENCE)
-    return messages - came, f"told {published} and {consumed} messages/s"
+            await asyncio.wait_for(counting, NATIVE_TIMEOUT)
+    return messages - came, f"reported {published} and {consumed} messages/s"
 
 
 def url_of(backend: str, folder: Path, instance: str = "bench") -> str:
-    """Start the backend's server, where it has one, and return its URL."""
+    """Start the backend's server, if it has one, and return the URL."""
     if backend == "memory":
         return "memory://check"
     if backend == "sqlite":
@@ -102,12 +104,12 @@ def url_of(backend: str, folder: Path, instance: str = "bench") -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check the contestants; the exit code is 1 if one lost something or failed."""
+    """Check the contestants; return 1 if one failed or lost a message."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.check", description=__doc__)
     parser.add_argument("--backend", choices=BACKENDS, action="append")
     parser.add_argument("--messages", type=int, default=MESSAGES)
-    parser.add_argument("--contestant", help="only the one of this name")
-    parser.add_argument("--instance", default="bench", help="of the servers (bench)")
+    parser.add_argument("--contestant", help="check only this contestant")
+    parser.add_argument("--instance", default="bench", help="instance of the servers (bench)")
     options = parser.parse_args(arguments)
     code = 0
     with TemporaryDirectory() as folder:
@@ -133,7 +135,7 @@ def _report(kind: type[Contestant], url: str, messages: int) -> int:
     for typed in (False, True) if "typed" in kind.can else (False,):
         begun = time.monotonic()
         try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 handled = runner.run(check(kind, url, messages, typed=typed))
         except Exception as error:
             print(f"{label} failed: {error!r}")
@@ -161,15 +163,6 @@ def _report_native(kind: type[Native], url: str, messages: int) -> int:
         return 1
     print(f"{label} tool : {lost} of {messages} lost; {told}")
     return int(lost > 0)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        factory: Callable[[], asyncio.AbstractEventLoop]
-        factory = importlib.import_module("uvloop").new_event_loop
-    except ImportError:
-        return asyncio.new_event_loop
-    return factory
 
 
 if __name__ == "__main__":

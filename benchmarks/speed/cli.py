@@ -1,4 +1,4 @@
-"""`python -m benchmarks [speed]`: compare brokers and clients, and write a report."""
+"""Measure brokers and clients, and write a report."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from anymq.url import URL
+from anymq import URL
 
-from .contestants import BACKENDS
 from .goals import faults, verdicts
 from .history import append
 from .html import page
@@ -20,31 +19,23 @@ from .plots import overview
 from .results import Report
 from .rounds import FULL, QUICK
 from .run import Plan, run, seconds_of
-from .table import print_goals, print_report, showing
-from .workloads import NAMES, QUICKLY, chosen
+from .targets import add_target_options, backends_of
+from .terminal import print_goals, print_report, progress_display
+from .workloads import NAMES, QUICK_WORKLOADS, chosen
 
 HISTORY = "history.jsonl"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command to a parser."""
+    """Add the options of the command to `parser`."""
     parser.add_argument(
-        "--quick", action="store_true", help="two minutes instead of twenty: fewer rounds, peers"
+        "--quick",
+        action="store_true",
+        help="run for two minutes instead of twenty, with fewer rounds and peers",
     )
+    add_target_options(parser)
     parser.add_argument(
-        "--backend",
-        action="append",
-        choices=BACKENDS,
-        help="a server of its own; all by default; repeatable",
-    )
-    parser.add_argument(
-        "--url",
-        action="append",
-        default=[],
-        help="any broker instead; what is made there is deleted again; repeatable",
-    )
-    parser.add_argument(
-        "--workload", action="append", choices=NAMES, help="all by default; repeatable"
+        "--workload", action="append", choices=NAMES, help="workload to measure; repeatable (all)"
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument(
@@ -52,29 +43,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("build/benchmarks"),
         metavar="FOLDER",
-        help="for report.html, report.json, overview.svg, history.jsonl (build/benchmarks)",
+        help="folder of report.html, report.json, overview.svg, history.jsonl (build/benchmarks)",
     )
     parser.add_argument(
-        "--goals", action="store_true", help="judge the goals; exit code 1 if one falls short"
+        "--goals", action="store_true", help="print the goals; exit with code 1 if one is missed"
     )
     parser.add_argument(
         "--from",
         dest="source",
         type=Path,
         metavar="FILE",
-        help="measure nothing: show an earlier report.json again",
+        help="measure nothing; show an earlier report.json",
     )
     parser.set_defaults(run=main)
 
 
 def add_to(commands: Any) -> None:
     """Add the command to the parsers of `python -m benchmarks`."""
-    text = "compare brokers and clients, and write a report (what is done without a command)"
+    text = "measure brokers and clients, and write a report (the default command)"
     add_options(commands.add_parser("speed", help=text, description=__doc__))
 
 
 def main(options: argparse.Namespace) -> int:
-    """Measure, show, write; 1 if a goal falls short and `--goals` was given."""
+    """Measure, print and write the report; return 1 if `--goals` is given and one is missed."""
     console = Console()
     if options.source is not None:
         report = Report.model_validate_json(options.source.read_text())
@@ -97,23 +88,22 @@ def main(options: argparse.Namespace) -> int:
 
 def _measured(options: argparse.Namespace) -> Report:
     scale = QUICK if options.quick else FULL
-    backends = options.backend or ([] if options.url else BACKENDS)
-    names = options.workload or (QUICKLY if options.quick else NAMES)
+    names = options.workload or (QUICK_WORKLOADS if options.quick else NAMES)
     with tempfile.TemporaryDirectory(prefix="anymq-bench-") as folder:
         plan = Plan(
-            backends=backends,
+            backends=backends_of(options),
             urls=options.url,
             workloads=chosen(names),
             scale=scale,
             folder=Path(folder),
             command=_command(options),
         )
-        with showing(seconds_of(plan)) as show:
-            return run(plan, show.at)
+        with progress_display(seconds_of(plan)) as display:
+            return run(plan, display.update)
 
 
 def _command(options: argparse.Namespace) -> str:
-    """Return the command that repeats this run, without passwords."""
+    """Return the command line of this run, without passwords."""
     words = ["python -m benchmarks", *(["--quick"] if options.quick else [])]
     words += [f"--backend {name}" for name in options.backend or ()]
     words += [f"--url {URL.parse(url)}" for url in options.url]

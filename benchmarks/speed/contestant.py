@@ -1,7 +1,7 @@
-"""`Contestant`: one way to use one broker, which does the same work as all the others.
+"""`Contestant`: one way to use one broker, doing the same work as every other contestant.
 
-A contestant lives in a worker process of its own, and knows nothing of rounds, clocks or reports.
-Every body begins with `HEAD`, by which whoever counts knows what was lost, repeated or reordered.
+A contestant runs in a worker process and does not depend on rounds, timing or reports. Every body
+begins with `HEAD`, from which losses, duplicates and reorders are counted.
 """
 
 from __future__ import annotations
@@ -14,80 +14,80 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 HEAD = struct.Struct("<HIq")
-"""Producer, number (from 0 in each producer), and the time it was meant to be sent at (ns)."""
+"""Producer, number (from 0 in each producer) and intended send time in ns."""
 
 Handle = Callable[[bytes], None]
-"""What consumers do with each body; the same trivial function for every contestant."""
+"""The handler of each body; the same trivial function for every contestant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where the work is done: a topic that nobody else uses, and a group on it."""
+class BenchTopic:
+    """The topic and group of one measurement, and the URL of their broker."""
 
     url: str
-    topic: str
+    name: str
     group: str = "bench"
     partitions: int = 1
     ordered: bool = False
-    """Whether the order of a key is to hold over all consumers."""
+    """Whether the group is ordered by key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A message to publish. Without a key where the workload has none."""
+    """A message to publish; the key is None in a workload without keys."""
 
     body: bytes
     key: str | None = None
 
 
 class Publishing(ABC):
-    """An open producer. Returning means: confirmed, as durably as `Contestant.durability` says."""
+    """An open producer. Its methods return once messages are confirmed with `durability`."""
 
     @abstractmethod
     async def one(self, item: Item) -> None:
-        """Publish one message; called from many tasks at once."""
+        """Publish one message; called concurrently from many tasks."""
 
     @abstractmethod
     async def many(self, items: Sequence[Item]) -> None:
-        """Publish these by the fastest way that confirms each; called one after the other."""
+        """Publish messages by the fastest call that confirms each; never called concurrently."""
 
 
 class Contestant(ABC):
-    """One way to use one broker. All methods are those of one process."""
+    """One way to use one broker, within one process."""
 
     name: ClassVar[str]
     """`anymq`, `anymq+idempotency`, `raw`, `raw best`, `faststream`, `mq-bridge`, `native`."""
     backend: ClassVar[str]
     """`kafka`, `rabbitmq`, `nats`, `redis`, `sqlite`, `memory`."""
     durability: ClassVar[str]
-    """What a confirmed message survives, in some words for the table."""
+    """Durability of a confirmed message, as shown in the table."""
     how: ClassVar[str]
-    """Which calls it makes, in some words for the report."""
+    """The calls it makes, as shown in the report."""
     can: ClassVar[frozenset[str]]
-    """The workloads it takes part in: `publish`, `publish_many`, `consume`, `typed`, `latency`…"""
+    """Its abilities: `publish`, `publish_many`, `consume`, `typed`, `latency`, `ordered`."""
     counted_by: ClassVar[str] = ""
-    """Who reads what it publishes where consuming is not timed; itself, unless that takes long."""
+    """Faster contestant that consumes its messages if that is not timed; empty for itself."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, topic: BenchTopic) -> None:
+        self.topic = topic
 
     @classmethod
     def missing(cls) -> str | None:
-        """Return what has to be installed for it, or None."""
+        """Return the requirements that are not installed, or None."""
         return None
 
     @abstractmethod
     async def prepare(self) -> None:
-        """Make topic and group, durably, so that what is published now will be consumed."""
+        """Create topic and group durably, so that messages published from now on are consumed."""
 
     @abstractmethod
     def publishing(self) -> AbstractAsyncContextManager[Publishing]:
-        """Open a producer, and close it at the end of the context."""
+        """Open a producer, and close it on exit from the context."""
 
     @abstractmethod
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
-        """Call `handle` for each message and ack it, until `done()`; then settle and close.
+        """Call `handle` for each message and acknowledge it until `done()`; then settle and close.
 
-        `done` is asked after each message. Also ends when cancelled, with what was handled settled.
-        `typed`: decode the body (JSON) as `benchmarks.speed.payload.Order` and hand its `head`.
+        `done` is called after each message. If cancelled, settle the handled messages before
+        ending. With `typed`, decode the JSON body as a `payload.Order` and pass on its `head`.
         """

@@ -1,4 +1,4 @@
-"""What must be reached, and how each figure comes from the report. Ratios are of one run."""
+"""Performance goals, and how their figures derive from a report. Ratios compare within one run."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from .results import Cell, Report, ratio
 Figure = Callable[[Report], float | None]
 
 FULL = "full"
-"""The mode of a run that measures all."""
+"""The mode of a run that measures everything."""
 FLAT = 16.0
-"""MiB that may come between a tenth of a long backlog and its end: caches and fragmentation."""
+"""Allowed growth in MiB from a tenth of a long backlog to its end: caches and fragmentation."""
 LONG = 50_000
-"""Messages that a backlog must have to say anything; a million, where there is time for them."""
+"""Fewest messages of a long backlog; it has a million if time permits."""
 MEBIBYTE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """One goal. `backend` is empty where it is the same for all; `optional` ones may be unmeasured.
+    """One performance goal: a lower limit of `figure`, or with `at_most` an upper one.
 
-    The figure must be at least `limit`, or at most where `most` is set. `quickly` is whether a
-    quick run measures it, too.
+    `backend` is empty for a goal that does not depend on one. An `optional` goal may stay
+    unmeasured. A quick run measures only goals marked `in_quick_runs`.
     """
 
-    what: str
+    name: str
     backend: str
     limit: float
     figure: Figure
-    most: bool = False
+    at_most: bool = False
     unit: str = "x"
     optional: bool = False
-    quickly: bool = True
+    in_quick_runs: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What became of a goal; `figure` is None where it was not measured, in a run of that mode."""
+    """The result of one goal in a run of that mode; `figure` is None if it was not measured."""
 
     goal: Goal
     figure: float | None
@@ -48,30 +48,30 @@ class Verdict:
 
     @property
     def met(self) -> bool:
-        """Whether it was measured and reached."""
+        """Whether the goal was measured and reached."""
         if self.figure is None:
             return False
-        if self.goal.most:
+        if self.goal.at_most:
             return self.figure <= self.goal.limit
         return self.figure >= self.goal.limit
 
     @property
     def passed(self) -> bool:
-        """Whether it was met, or was not measured where that need not be."""
-        needless = self.goal.optional or self.mode != FULL
-        return self.met or (needless and self.figure is None)
+        """Whether the goal was met, or may be left unmeasured and was."""
+        may_be_unmeasured = self.goal.optional or self.mode != FULL
+        return self.met or (may_be_unmeasured and self.figure is None)
 
     @property
-    def words(self) -> str:
-        """Return one word for the table."""
+    def text(self) -> str:
+        """The verdict as shown in the table."""
         if self.figure is None:
-            later = self.mode != FULL and not self.goal.quickly
+            later = self.mode != FULL and not self.goal.in_quick_runs
             return "full run only" if later else "not measured"
-        return "met" if self.met else "falls short"
+        return "met" if self.met else "missed"
 
 
 def faults(report: Report) -> list[str]:
-    """Return what went wrong with anymq itself: no figure makes up for that."""
+    """Return the failed and void rounds of anymq's own contestants."""
     return [
         f"{cell.backend}: {cell.workload}: {cell.contestant}: {fault}"
         for cell in report.cells
@@ -95,8 +95,8 @@ def _rate(workload: str, backend: str) -> Figure:
     return figure
 
 
-def _own(name: str) -> Figure:
-    return lambda report: report.own.values.get(name)
+def _microbenchmark(name: str) -> Figure:
+    return lambda report: report.microbenchmarks.values.get(name)
 
 
 def _latency(backend: str, percent: str) -> Figure:
@@ -133,35 +133,37 @@ def _growth(backend: str) -> Figure:
 def _publish() -> Iterator[Goal]:
     raw = {"kafka": 1.2, "rabbitmq": 1.2, "nats": 1.3, "redis": 2.0}
     for backend, limit in raw.items():
-        what = "publish, against the raw client as usual"
+        name = "publish, against the raw client as usual"
         yield Goal(
-            what=what, backend=backend, limit=limit, figure=_against("publish", "raw", backend)
+            name=name, backend=backend, limit=limit, figure=_against("publish", "raw", backend)
         )
     best = {"kafka": 0.7, "rabbitmq": 0.9, "nats": 0.9, "redis": 0.9}
     for backend, limit in best.items():
         figure = _against("publish-many", "raw best", backend)
-        what = "publish_many, against the raw client's best"
-        yield Goal(what=what, backend=backend, limit=limit, figure=figure)
+        name = "publish_many, against the raw client's best"
+        yield Goal(name=name, backend=backend, limit=limit, figure=figure)
 
 
 def _consume() -> Iterator[Goal]:
     raw = {"kafka": 1.0, "rabbitmq": 2.0, "nats": 1.0, "redis": 5.0}
     for backend, limit in raw.items():
-        what = "consume, against the raw client as usual"
+        name = "consume, against the raw client as usual"
         yield Goal(
-            what=what, backend=backend, limit=limit, figure=_against("consume", "raw", backend)
+            name=name, backend=backend, limit=limit, figure=_against("consume", "raw", backend)
         )
     for backend in (*raw, "sqlite"):
-        for name, store, limit in (
+        for contestant, store, limit in (
             ("anymq+idempotency", "memory", 0.9),
             ("anymq+redis", "redis", 0.6),
         ):
             if (backend, store) == ("sqlite", "redis"):
                 continue
-            figure = _against("consume", "anymq", backend, name)
-            what = f"idempotency with a {store} store, against the default chain"
-            quickly = backend == "redis"
-            yield Goal(what=what, backend=backend, limit=limit, figure=figure, quickly=quickly)
+            figure = _against("consume", "anymq", backend, contestant)
+            name = f"idempotency with a {store} store, against the default chain"
+            in_quick_runs = backend == "redis"
+            yield Goal(
+                name=name, backend=backend, limit=limit, figure=figure, in_quick_runs=in_quick_runs
+            )
 
 
 def _faststream() -> Iterator[Goal]:
@@ -169,8 +171,8 @@ def _faststream() -> Iterator[Goal]:
     for backend, pair in limits.items():
         for workload, limit in zip(("publish", "consume"), pair, strict=True):
             figure = _against(workload, "faststream", backend)
-            what = f"{workload}, against FastStream"
-            yield Goal(what=what, backend=backend, limit=limit, figure=figure)
+            name = f"{workload}, against FastStream"
+            yield Goal(name=name, backend=backend, limit=limit, figure=figure)
 
 
 def _native() -> Iterator[Goal]:
@@ -181,64 +183,64 @@ def _native() -> Iterator[Goal]:
         ):
             figure = _against(compared, "native", backend)
             yield Goal(
-                what=f"{workload}, against the native tool",
+                name=f"{workload}, against the native tool",
                 backend=backend,
                 limit=limit,
                 figure=figure,
                 optional=True,
-                quickly=False,
+                in_quick_runs=False,
             )
 
 
 def _latencies() -> Iterator[Goal]:
     for backend in ("kafka", "rabbitmq", "nats", "redis"):
         for percent, limit in (("p50", 1.2), ("p99", 1.5)):
-            what = f"end to end at 50 % load, {percent}, against the raw client"
+            name = f"end to end at 50 % load, {percent}, against the raw client"
             figure = _latency(backend, percent)
-            yield Goal(what=what, backend=backend, limit=limit, most=True, figure=figure)
+            yield Goal(name=name, backend=backend, limit=limit, at_most=True, figure=figure)
 
 
 def _absolute() -> Iterator[Goal]:
-    def rate(what: str, backend: str, workload: str, limit: float) -> Goal:
+    def rate(name: str, backend: str, workload: str, limit: float) -> Goal:
         figure = _rate(workload, backend)
-        return Goal(what=what, backend=backend, limit=limit, figure=figure, unit="/s")
+        return Goal(name=name, backend=backend, limit=limit, figure=figure, unit="/s")
 
     yield rate("durable publishes in batches", "sqlite", "publish-many", 30_000)
     yield rate("consumed and acked", "sqlite", "consume", 20_000)
     yield Goal(
-        what="the slower of two publishing processes, when the faster one is done",
+        name="the slower of two publishing processes, when the faster one is done",
         backend="sqlite",
         limit=0.5,
-        figure=_own("fairness sqlite"),
+        figure=_microbenchmark("fairness sqlite"),
     )
     yield rate("publish to handler", "memory", "through", 300_000)
 
 
 def _footprint() -> Iterator[Goal]:
     for backend in ("kafka", "rabbitmq", "nats", "redis", "sqlite"):
-        what = "resident memory gained over a long backlog"
+        name = "resident memory gained over a long backlog"
         figure = _growth(backend)
         yield Goal(
-            what=what,
+            name=name,
             backend=backend,
             limit=FLAT,
-            most=True,
+            at_most=True,
             unit="MiB",
             figure=figure,
-            quickly=False,
+            in_quick_runs=False,
         )
     yield Goal(
-        what="import anymq",
+        name="import anymq",
         backend="",
         limit=150.0,
-        most=True,
+        at_most=True,
         unit="ms",
-        figure=_own("import anymq"),
+        figure=_microbenchmark("import anymq"),
     )
     for backend in ("kafka", "rabbitmq", "nats", "redis"):
-        what = "connect, beyond the raw client"
-        figure = _own(f"connect {backend}")
-        yield Goal(what=what, backend=backend, limit=20.0, most=True, unit="ms", figure=figure)
+        name = "connect, beyond the raw client"
+        figure = _microbenchmark(f"connect {backend}")
+        yield Goal(name=name, backend=backend, limit=20.0, at_most=True, unit="ms", figure=figure)
 
 
 GOALS: tuple[Goal, ...] = (
@@ -253,7 +255,7 @@ GOALS: tuple[Goal, ...] = (
 
 
 def verdicts(report: Report, goals: Sequence[Goal] = GOALS) -> list[Verdict]:
-    """Judge the goals of the backends that the run was to measure."""
+    """Return the verdicts on the goals of the backends chosen for the run."""
     chosen = {"", *report.chosen}
     return [
         Verdict(goal=goal, figure=goal.figure(report), mode=report.mode)

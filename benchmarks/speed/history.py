@@ -1,4 +1,4 @@
-"""One JSON line a run, appended to a file: how the figures have changed."""
+"""The history of figures: one JSON line per run, appended to a file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .results import Report
 
 
 def append(report: Report, path: Path) -> None:
-    """Append the medians of `report`, and the figures of its goals."""
+    """Append the line of `report` to the file at `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(line(report), separators=(",", ":")) + "\n")
 
 
 def line(report: Report) -> dict[str, object]:
-    """Return what is kept of a run."""
+    """Return the kept part of a report: median rates, figures of goals and the machine."""
     found = verdicts(report)
     return {
         "started": report.started,
@@ -32,7 +32,7 @@ def line(report: Report) -> dict[str, object]:
             if cell.load is None and cell.rate is not None
         },
         "goals": {
-            f"{one.goal.backend} {one.goal.what}".strip(): round(one.figure, 3)
+            f"{one.goal.backend} {one.goal.name}".strip(): round(one.figure, 3)
             for one in found
             if one.figure is not None
         },

@@ -1,4 +1,4 @@
-"""`report.html`: one file that needs nothing else, on a screen or on paper."""
+"""`report.html`: the report as one self-contained file, for screen and paper."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from .advice import comparison
+from .broker_comparison import comparison
+from .formatting import count, figure, limit, mebibytes, milliseconds, spread
 from .goals import Verdict, verdicts
-from .latencies import percentiles
 from .machine import CAVEATS
 from .method import METHOD
 from .plots import latency, overview, throughput
 from .results import Cell, Report
 from .style import STYLE
 from .summary import summary
-from .words import count, figure, limit, mebibytes, milliseconds, spread
 from .workloads import WORKLOADS
 
 
 def page(report: Report) -> str:
-    """Return the whole report."""
+    """Return the whole page."""
     sections = [
         _section("Summary", _list(summary(report)) + overview(report)),
         _section("Which broker for me?", _comparison(report), "page wide"),
@@ -56,7 +55,7 @@ def _list(items: Iterable[str]) -> str:
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]], *, text: int) -> str:
-    """Return a table whose first `text` columns are words; cells are HTML."""
+    """Return a table of HTML cells; the first `text` columns are text, the others numbers."""
 
     def row(cells: Sequence[str], tag: str) -> str:
         marked = (
@@ -92,13 +91,13 @@ def _comparison(report: Report) -> str:
     ]
     names = ["", *(escape(f"{one.name} {one.version}".strip()) for one in report.backends)]
     words = (
-        "<p>What anymq reached on each backend in this run, and what it declares of each: "
-        "<i>native</i>, the broker does it; <i>emulated</i>, anymq does it on top; <i>no</i>, it "
-        "is not there. Of those that survive a restart, the highest rates and the lowest latencies "
-        "are bold. Durabilities differ: compare speed only where you could live with either.</p>"
+        "<p>Figures of anymq on each backend in this run, and the abilities it declares: "
+        "<i>native</i>, provided by the broker; <i>emulated</i>, added by anymq; <i>no</i>, "
+        "unsupported. The highest rates and lowest latencies of backends that survive a restart "
+        "are bold. Durabilities differ: compare speed only if either durability suffices.</p>"
     )
     table = words + _table(names, rows, text=len(names))
-    return table + "<h3>Behind the words</h3>" + _table(names, notes, text=len(names))
+    return table + "<h3>Notes on the abilities</h3>" + _table(names, notes, text=len(names))
 
 
 def _prose(text: str) -> str:
@@ -113,7 +112,7 @@ def _backend(report: Report, backend: str) -> str:
         + _rates(report, [cell for cell in cells if cell.load is None])
         + (f"<h3>Latency</h3>{latency(report, backend)}" if any(c.load for c in cells) else "")
         + _latencies([cell for cell in cells if cell.load is not None])
-        + "<h3>What each does</h3>"
+        + "<h3>Contestants</h3>"
         + _table(
             ["contestant", "how"],
             ([escape(name), escape(how)] for name, how in hows.items()),
@@ -124,10 +123,8 @@ def _backend(report: Report, backend: str) -> str:
 
 def _rates(report: Report, cells: Sequence[Cell]) -> str:
     names = ["workload", "contestant", "durability", "messages/s", "lowest to highest", "rounds of"]
-    names += ["to raw", "CPU s", "server's", "peak memory", "duplicates", "reordered", "void"]
-    words = (
-        "<p class='faint'>Medians of the rounds. CPU seconds are those of a million messages.</p>"
-    )
+    names += ["to raw", "CPU s", "server CPU s", "peak memory", "duplicates", "reordered", "void"]
+    words = "<p class='faint'>Medians of the rounds. CPU seconds are per million messages.</p>"
     return _table(names, (_row(report, cell) for cell in cells), text=3) + words
 
 
@@ -156,14 +153,12 @@ def _latencies(cells: Sequence[Cell]) -> str:
     if not cells:
         return ""
     names = ["contestant", "load", "messages/s", "p50 ms", "p90", "p99", "p99.9", "highest"]
-    names += ["samples", "sent late p50", "p99", "confirmed p50", "p99"]
+    names += ["samples", "send delay p50", "p99", "confirmed p50", "p99"]
     return _table(names, (_latency_row(cell) for cell in cells if cell.valid), text=1)
 
 
 def _latency_row(cell: Cell) -> list[str]:
-    whole = percentiles(one.latency for one in cell.valid if one.latency)
-    late = percentiles(one.delay for one in cell.valid if one.delay)
-    confirmed = percentiles(one.confirm for one in cell.valid if one.confirm)
+    whole, late, confirmed = cell.latency, cell.delay, cell.confirm
     figures = (whole.p50, whole.p90, whole.p99, whole.p999, whole.highest)
     more = (late.p50, late.p99, confirmed.p50, confirmed.p99)
     return [
@@ -180,14 +175,14 @@ def _goals(found: Sequence[Verdict]) -> str:
     rows = (
         [
             escape(one.goal.backend),
-            escape(one.goal.what),
+            escape(one.goal.name),
             escape(limit(one.goal)),
             escape(figure(one.figure, one.goal.unit)),
-            f"<span class='{_kind(one)}'>{one.words}</span>",
+            f"<span class='{_kind(one)}'>{one.text}</span>",
         ]
         for one in found
     )
-    return _table(["backend", "goal", "wanted", "figure", "verdict"], rows, text=2)
+    return _table(["backend", "goal", "limit", "figure", "verdict"], rows, text=2)
 
 
 def _kind(one: Verdict) -> str:
@@ -196,7 +191,7 @@ def _kind(one: Verdict) -> str:
 
 def _workloads() -> str:
     rows = ([escape(one.name), escape(one.title), f"{one.size:,}"] for one in WORKLOADS)
-    return _table(["workload", "what is done", "bytes of a body"], rows, text=2)
+    return _table(["workload", "description", "bytes per body"], rows, text=2)
 
 
 def _machine(report: Report) -> str:
@@ -211,7 +206,7 @@ def _machine(report: Report) -> str:
         **{one.name: f"{one.version} at {one.where}" for one in report.backends},
         **{
             name: f"{value:.2f}" if name.startswith("fairness") else f"{value:.1f} ms"
-            for name, value in report.own.values.items()
+            for name, value in report.microbenchmarks.values.items()
         },
     }
     return _table(["", ""], ([escape(name), escape(text)] for name, text in facts.items()), text=2)

@@ -1,4 +1,4 @@
-"""HdrHistograms of latencies, which can be sent from a process and added up."""
+"""HdrHistograms of latencies, encoded as text so that processes can send and add them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ LOWEST, HIGHEST, DIGITS = 1, 60_000_000, 3
 """In microseconds."""
 
 ENOUGH = {50.0: 100, 90.0: 100, 99.0: 1000, 99.9: 10_000}
-"""How many samples a percentile needs to mean something."""
+"""Fewest samples for which each percentile is reported."""
 
 
 class Percentiles(BaseModel):
-    """In milliseconds; None where there were too few samples."""
+    """Percentiles in milliseconds, None if there were too few samples."""
 
     samples: int
     p50: float | None
@@ -26,7 +26,7 @@ class Percentiles(BaseModel):
 
 
 def encoded(nanoseconds: Iterable[int]) -> str:
-    """Return the histogram of these, as text."""
+    """Return the encoded histogram of these latencies."""
     histogram = HdrHistogram(LOWEST, HIGHEST, DIGITS)
     for value in nanoseconds:
         histogram.record_value(min(HIGHEST, max(LOWEST, value // 1000)))
@@ -35,7 +35,7 @@ def encoded(nanoseconds: Iterable[int]) -> str:
 
 
 def percentiles(texts: Iterable[str]) -> Percentiles:
-    """Return the percentiles over all these histograms."""
+    """Return the percentiles over all encoded histograms."""
     histogram = _sum(texts)
     samples: int = histogram.get_total_count()
 
@@ -55,7 +55,7 @@ def percentiles(texts: Iterable[str]) -> Percentiles:
 
 
 def curve(texts: Iterable[str], nines: int = 3) -> list[tuple[float, float]]:
-    """Return `(log10(100 / (100 - percentile)), milliseconds)` up to so many nines."""
+    """Return `(log10(100 / (100 - percentile)), milliseconds)` up to `nines` nines."""
     histogram = _sum(texts)
     points = [step / 20 for step in range(nines * 20 + 1)]
     return [

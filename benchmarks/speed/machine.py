@@ -1,4 +1,4 @@
-"""What a run took place on: without it, no figure means anything."""
+"""The machine of a run, without which its figures cannot be interpreted."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ PACKAGES = (
 )
 
 CAVEATS = (
-    "Servers, producers and consumers share the cores of one machine: what one of them takes, the "
-    "others lack. Absolute figures are lower than on machines of their own, and a client that "
-    "needs less CPU time looks better than it would there.",
-    "Everything goes over the loopback interface: there is no network latency, which favours "
+    "Servers, producers and consumers share the cores of one machine. Absolute figures are lower "
+    "than on separate machines, and a client that uses less CPU time has a larger advantage.",
+    "All connections use the loopback interface. There is no network latency, which favours "
     "clients that wait for every answer.",
     "Each server is a single node without replicas.",
-    "Compare figures of one run, not of different runs, and ratios rather than figures.",
+    "Compare figures within one run, and ratios rather than absolute figures.",
 )
 
 
 def machine() -> Machine:
-    """Return what this process can find out about where it runs."""
+    """Return the description of this machine and the installed packages."""
     return Machine(
         system=f"{platform.system()} {platform.release()}",
         processor=_processor(),
@@ -51,7 +50,7 @@ def machine() -> Machine:
 
 
 def commit(root: Path) -> str:
-    """Return the commit that is measured, with `+` if its files were changed; empty if unknown."""
+    """Return the measured commit, with `+` if its files were changed; empty if unknown."""
     try:
         short = _git(root, "rev-parse", "--short=12", "HEAD")
         changed = _git(root, "status", "--porcelain", "--untracked-files=no", "core", "adapters")

@@ -1,4 +1,4 @@
-"""What is sent: bodies of an exact size that begin with `HEAD`, or carry it as a field."""
+"""Bodies of an exact size that begin with `HEAD`, or contain it as a field."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Line(BaseModel):
 
 
 class Order(BaseModel):
-    """The typed payload. `head` is `HEAD` in hexadecimal digits, `note` fills up to the size."""
+    """The typed payload. `head` is `HEAD` in hexadecimal; `note` pads to the size."""
 
     head: bytes
     number: str
@@ -29,15 +29,15 @@ class Order(BaseModel):
 
 
 def head_of(body: bytes, *, typed: bool) -> tuple[int, int, int]:
-    """Return producer, number and intended time (ns) of what a consumer was handed."""
+    """Return producer, number and intended send time in ns of a handled body."""
     producer, number, intended = HEAD.unpack_from(unhexlify(body) if typed else body)
     return producer, number, intended
 
 
 class Bodies:
-    """Makes the messages of one producer: `size` bytes each, the same text behind every head.
+    """Creates the messages of one producer: `size` bytes each, with the same text after each head.
 
-    With `keys`, message `n` has the key `n % keys`.
+    With `keys`, message `n` has key number `n % keys`.
     """
 
     def __init__(self, producer: int, size: int, *, typed: bool = False, keys: int = 0) -> None:
@@ -50,7 +50,7 @@ class Bodies:
             self._before, self._after = b"", _filler(max(0, size - HEAD.size))
 
     def item(self, number: int, intended: int = 0) -> Item:
-        """Return message `number`, meant to be sent at `intended` (ns of the monotonic clock)."""
+        """Return message `number`, with its intended send time in ns of the monotonic clock."""
         head = HEAD.pack(self._producer, number, intended)
         body = self._before + (hexlify(head) if self._typed else head) + self._after
         return Item(body=body, key=self._keys[number % len(self._keys)] if self._keys else None)

@@ -1,4 +1,4 @@
-"""The drawings of the report: bars of throughput, and curves of latency."""
+"""The plots of the report: bars of throughput and curves of latency."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import svg
+from .formatting import count
 from .latencies import curve
 from .results import Cell, Report
-from .words import count
 from .workloads import WORKLOADS
 
 COLOURS = {
@@ -29,7 +29,7 @@ BAR, GAP = 15.0, 5.0
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One contestant's median, and its spread."""
+    """The median of one contestant, and its range."""
 
     name: str
     value: float
@@ -38,7 +38,7 @@ class Bar:
 
 
 def bars_of(cells: Sequence[Cell]) -> list[Bar]:
-    """Return a bar for each cell that was measured."""
+    """Return a bar for each measured cell."""
     measured = [(cell, cell.rate, cell.spread) for cell in cells]
     return [
         Bar(cell.contestant, rate, *spread)
@@ -75,7 +75,7 @@ def panel(title: str, bars: Sequence[Bar], width: float) -> tuple[str, float]:
 
 
 def throughput(report: Report, backend: str) -> str:
-    """Return the bars of every workload of one backend that was measured, two in a row."""
+    """Return the bars of each measured workload of a backend, two panels per row."""
     drawn: list[tuple[str, float]] = []
     for workload in WORKLOADS:
         cells = [
@@ -89,7 +89,7 @@ def throughput(report: Report, backend: str) -> str:
 
 
 def overview(report: Report) -> str:
-    """Return publish and consume on each backend, side by side: the drawing for a README."""
+    """Return the overview for a README: publish and consume on each backend, side by side."""
     drawn: list[tuple[str, float]] = []
     for backend in report.backends:
         for workload in ("publish", "consume"):
@@ -114,7 +114,7 @@ TICKS = ((math.log10(2), "50 %"), (1.0, "90 %"), (2.0, "99 %"), (3.0, "99.9 %"))
 
 
 def latency(report: Report, backend: str) -> str:
-    """Return latency over percentile, a line for each contestant and load; empty without any."""
+    """Return a curve of latency by percentile for each contestant and load; empty if none."""
     lines: list[tuple[Cell, list[tuple[float, float]]]] = []
     for cell in report.cells:
         if cell.backend == backend and cell.load is not None:
@@ -144,7 +144,7 @@ def latency(report: Report, backend: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Axes:
-    """Percentiles to the right by their nines, milliseconds upwards by powers of ten."""
+    """Logarithmic axes: percentiles by their nines to the right, milliseconds upwards."""
 
     right: float
     low: float

@@ -1,4 +1,4 @@
-"""`python -m benchmarks profile URL`: flame graphs of publishing and of consuming."""
+"""Flame graphs of publishing to and consuming from a broker."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from uuid import uuid4
 
 from anymq import AnymqError, connect
 
-from .contestant import Contestant, Place
+from .cleanup import delete_topic
+from .contestant import BenchTopic, Contestant
 from .contestants import contestants
-from .crew import JobFailed, WorkerProcess
-from .job import Job
-from .play import supervised
-from .servers import backend_of
-from .sweep import sweep
+from .measurement import wait_for_consumers
+from .protocol import Job
+from .targets import backend_of
+from .workers import JobFailed, WorkerProcess
 
-LONG = 600.0
-GRACE = 60.0
-"""Seconds that a profiler may take to draw."""
+JOB_TIMEOUT = 600.0
+"""Seconds."""
+PROFILER_GRACE = 60.0
+"""Seconds that the profiler may take to write its graph."""
 
 
 def add_to(commands: Any) -> None:
@@ -33,21 +34,23 @@ def add_to(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "profile", help="write flame graphs of publish and consume", description=__doc__
     )
-    parser.add_argument("url", metavar="URL", help="any broker; what is made there is deleted")
-    parser.add_argument("--messages", type=int, default=200_000, help="of each (200000)")
-    parser.add_argument("--contestant", default="anymq", help="another than anymq")
+    parser.add_argument("url", metavar="URL", help="broker to use; the test topic is deleted")
+    parser.add_argument(
+        "--messages", type=int, default=200_000, help="messages to publish and to consume (200000)"
+    )
+    parser.add_argument("--contestant", default="anymq", help="contestant to profile (anymq)")
     parser.add_argument("--rate", type=int, default=200, help="samples a second (200)")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), metavar="FOLDER")
     parser.set_defaults(run=main)
 
 
 def main(options: argparse.Namespace) -> int:
-    """Write the flame graphs; 1 if that was not possible."""
+    """Write the flame graphs; return 1 if that failed."""
     profiler = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or "py-spy"
     options.output.mkdir(parents=True, exist_ok=True)
-    within = [profiler, "record", "--rate", str(options.rate), "--function", "--gil", "--output"]
+    wrapper = [profiler, "record", "--rate", str(options.rate), "--function", "--gil", "--output"]
     with tempfile.TemporaryDirectory(prefix="anymq-bench-") as folder:
-        profile = _Profile(options, Path(folder), within)
+        profile = _Profile(options, Path(folder), wrapper)
         try:
             written = asyncio.run(profile.run())
         except (AnymqError, JobFailed, OSError) as error:
@@ -61,22 +64,22 @@ def main(options: argparse.Namespace) -> int:
 
 
 class _Profile:
-    def __init__(self, options: argparse.Namespace, folder: Path, within: Sequence[str]) -> None:
+    def __init__(self, options: argparse.Namespace, folder: Path, wrapper: Sequence[str]) -> None:
         self._options = options
         self._folder = folder
-        self._within = within
-        # Without a name, memory is its connection's alone.
+        self._wrapper = wrapper
+        # Only a named memory broker is shared by several connections.
         url = "memory://profile" if options.url == "memory://" else options.url
-        self._place = Place(url=url, topic=f"bench-{uuid4().hex[:8]}")
+        self._topic = BenchTopic(url=url, name=f"bench-{uuid4().hex[:8]}")
 
     async def run(self) -> list[Path]:
-        """Publish, then consume, each in a process of its own where the backend can be shared."""
+        """Publish, then consume; in separate processes if the backend can be shared."""
         contestant = self._contestant()
         alone = contestant.backend == "memory"
         names = ["both", "both"] if alone else ["publish", "consume"]
         paths = {name: self._options.output / f"{contestant.backend}-{name}.svg" for name in names}
         workers = {
-            name: WorkerProcess(name, self._folder, [*self._within, str(path), "--"])
+            name: WorkerProcess(name, self._folder, [*self._wrapper, str(path), "--"])
             for name, path in paths.items()
         }
         producer, consumer = (workers[name] for name in names)
@@ -84,45 +87,47 @@ class _Profile:
             await self._publish(contestant, producer, consumer if alone else None)
             await self._consume(contestant, consumer)
         finally:
-            await asyncio.gather(*(worker.aclose(GRACE) for worker in workers.values()))
+            await asyncio.gather(*(worker.aclose(PROFILER_GRACE) for worker in workers.values()))
             if not alone:
                 await self._clean(contestant)
         return list(paths.values())
 
     async def _clean(self, contestant: type[Contestant]) -> None:
-        with suppress(AnymqError):  # who cannot be reached has been named already
+        with suppress(AnymqError):  # an unreachable broker has already been reported
             async with connect(self._options.url) as broker:
-                await sweep(broker, contestant.backend, self._place)
+                await delete_topic(broker, contestant.backend, self._topic)
 
     async def _publish(
         self, contestant: type[Contestant], producer: WorkerProcess, alone: WorkerProcess | None
     ) -> None:
         if alone is not None:
-            await alone.do(self._job(contestant, "prepare"))
-            await alone.do(self._job(contestant, "publish"), LONG)
+            await alone.run(self._job(contestant, "prepare"))
+            await alone.run(self._job(contestant, "publish"), JOB_TIMEOUT)
             return
-        # What is not to be in the picture is done by a worker that nobody looks at.
+        # Preparation runs in a worker without a profiler, so it is not in the graph.
         helper = WorkerProcess("prepare", self._folder)
         try:
-            await helper.do(self._job(contestant, "prepare"))
+            await helper.run(self._job(contestant, "prepare"))
         finally:
             await helper.aclose()
-        await producer.do(self._job(contestant, "publish"), LONG)
-        await producer.aclose(GRACE)
+        await producer.run(self._job(contestant, "publish"), JOB_TIMEOUT)
+        await producer.aclose(PROFILER_GRACE)
 
     async def _consume(self, contestant: type[Contestant], consumer: WorkerProcess) -> None:
-        assignment = await consumer.give(self._job(contestant, "consume"))
-        assignment.go()
-        (done,) = await supervised([assignment], self._options.messages)
+        handle = await consumer.submit(self._job(contestant, "consume"))
+        handle.go()
+        (done,) = await wait_for_consumers([handle], self._options.messages)
         if done.messages < self._options.messages:
-            raise JobFailed(f"only {done.messages} of {self._options.messages} messages came")
+            raise JobFailed(
+                f"consume ended early: {done.messages} of {self._options.messages} messages"
+            )
 
     def _job(self, contestant: type[Contestant], task: str) -> Job:
         settings = {
             "task": task,
             "backend": contestant.backend,
             "contestant": contestant.name,
-            "place": self._place,
+            "topic": self._topic,
             "count": self._options.messages,
         }
         return Job.model_validate(settings)
@@ -130,5 +135,7 @@ class _Profile:
     def _contestant(self) -> type[Contestant]:
         found = {one.name: one for one in contestants(backend_of(self._options.url))}
         if self._options.contestant not in found:
-            raise JobFailed(f"{self._options.contestant!r} is none of {', '.join(found)}")
+            raise JobFailed(
+                f"no contestant {self._options.contestant!r}; choose one of {', '.join(found)}"
+            )
         return found[self._options.contestant]

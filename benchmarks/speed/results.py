@@ -1,16 +1,17 @@
-"""What was measured: the content of `report.json`."""
+"""The results of a run: the schema of `report.json`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from statistics import median
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
-from .counting import Account
+from .accounting import Account
+from .latencies import Percentiles, percentiles
 
 SCHEMA = 1
-"""Grows when a field changes its meaning or goes."""
+"""Incremented when a field is removed or changes its meaning."""
 
 
 class Sample(BaseModel):
@@ -18,27 +19,27 @@ class Sample(BaseModel):
 
     round: int
     rate: float
-    """Messages a second: what was timed, or the rate that was offered."""
+    """Messages/s, as measured or, for latency, as offered."""
     messages: int
     busy: float = 0.0
-    """Seconds of publishing and of consuming, also of the one that was not timed."""
+    """Seconds of publishing and consuming together, whichever was timed."""
     account: Account | None = None
-    """None where nobody could count."""
+    """None for native tools, whose messages are not counted."""
     cpu: float | None = None
-    """CPU seconds a million messages, of the processes that were timed."""
+    """CPU seconds per million messages, of the timed processes."""
     server_cpu: float | None = None
-    """The same of the server, for publishing and consuming together."""
+    """CPU seconds of the server per million messages, for publishing and consuming."""
     rss_growth: int = 0
-    """Bytes, from a tenth of the work on to the highest."""
+    """Bytes, from a tenth of the work to the peak."""
     rss_peak: int = 0
     latency: str | None = None
-    """HdrHistograms, encoded, in microseconds: from the intended time to the handler,"""
+    """Encoded HdrHistogram in microseconds, from the intended send time to the handler."""
     confirm: str | None = None
-    """to the confirmation of the publish,"""
+    """The same, to the confirmation of the publish."""
     delay: str | None = None
-    """and to its call."""
+    """The same, to the publish call."""
     void: str = ""
-    """Why this does not count."""
+    """Reason why this sample does not count; empty if it does."""
 
 
 class Cell(BaseModel):
@@ -50,29 +51,44 @@ class Cell(BaseModel):
     durability: str
     how: str
     load: float | None = None
-    """The share of the capacity that was offered, in latency workloads."""
+    """Offered share of the capacity, in latency workloads."""
     samples: list[Sample] = []
     failures: list[str] = []
 
     @property
     def valid(self) -> list[Sample]:
-        """The samples that count."""
+        """Samples that count."""
         return [sample for sample in self.samples if not sample.void]
 
     @property
     def faults(self) -> list[str]:
-        """Why rounds of it do not count, or came to no end."""
+        """Reasons of void samples and failed rounds."""
         return [sample.void for sample in self.samples if sample.void] + self.failures
 
     @property
     def cpu(self) -> float | None:
-        """The median of the CPU seconds a million messages."""
-        return middle(sample.cpu for sample in self.valid)
+        """Median CPU seconds per million messages."""
+        return median_of(sample.cpu for sample in self.valid)
 
     @property
     def server_cpu(self) -> float | None:
-        """The same of the server."""
-        return middle(sample.server_cpu for sample in self.valid)
+        """Median CPU seconds of the server per million messages."""
+        return median_of(sample.server_cpu for sample in self.valid)
+
+    @property
+    def latency(self) -> Percentiles:
+        """Latency from the intended send time to the handler, over all samples that count."""
+        return percentiles(sample.latency for sample in self.valid if sample.latency)
+
+    @property
+    def confirm(self) -> Percentiles:
+        """Latency to the confirmation of the publish."""
+        return percentiles(sample.confirm for sample in self.valid if sample.confirm)
+
+    @property
+    def delay(self) -> Percentiles:
+        """Latency to the publish call."""
+        return percentiles(sample.delay for sample in self.valid if sample.delay)
 
     @property
     def duplicates(self) -> int:
@@ -86,18 +102,18 @@ class Cell(BaseModel):
 
     @property
     def rate(self) -> float | None:
-        """The median, messages a second."""
+        """Median messages/s."""
         return median(sample.rate for sample in self.valid) if self.valid else None
 
     @property
     def spread(self) -> tuple[float, float] | None:
-        """The lowest and the highest."""
+        """Lowest and highest messages/s."""
         rates = [sample.rate for sample in self.valid]
         return (min(rates), max(rates)) if rates else None
 
 
 class Backend(BaseModel):
-    """A server, or what takes its place, and what it is good for."""
+    """A measured backend, its server and its declared abilities."""
 
     name: str
     version: str
@@ -105,15 +121,15 @@ class Backend(BaseModel):
     """Its URL, without password."""
     durability: str
     capabilities: dict[str, tuple[str, str]]
-    """Level and note of each ability that anymq declares."""
+    """Level and note of each ability declared by anymq."""
     memory: int | None = None
-    """Bytes of resident set of the server's processes when all was done."""
+    """Resident memory of the server's processes in bytes, after the run."""
     idle_memory: int | None = None
-    """The same before the first message."""
+    """The same, before the first message."""
 
 
 class Machine(BaseModel):
-    """Where it ran."""
+    """The machine and packages of a run."""
 
     system: str
     processor: str
@@ -122,19 +138,19 @@ class Machine(BaseModel):
     python: str
     loop: str
     load: float
-    """The load average before the run began: what else was going on."""
+    """Load average before the run, caused by other processes."""
     packages: dict[str, str]
 
 
-class Own(BaseModel):
-    """Small measurements that are no workload, by name; medians."""
+class Microbenchmarks(BaseModel):
+    """Medians of the microbenchmarks by name, and the reasons of those that failed."""
 
     values: dict[str, float] = {}
     missing: dict[str, str] = {}
 
 
 class LeftOut(BaseModel):
-    """Something that was not measured, and why."""
+    """An omitted measurement and the reason."""
 
     what: str
     why: str
@@ -143,26 +159,28 @@ class LeftOut(BaseModel):
 class Report(BaseModel):
     """A whole run."""
 
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
     schema_version: int = SCHEMA
     started: str
     seconds: float
     command: str
     mode: str
     chosen: list[str]
-    """The backends that were to be measured."""
+    """Backends chosen for the run."""
     rounds: int
     anymq: str
     commit: str
     machine: Machine
     backends: list[Backend]
     cells: list[Cell]
-    own: Own
+    microbenchmarks: Microbenchmarks = Field(validation_alias="own", serialization_alias="own")
     left_out: list[LeftOut]
 
     def cell(
         self, backend: str, workload: str, contestant: str, load: float | None = None
     ) -> Cell | None:
-        """Return one cell, or None where it was not measured."""
+        """Return one cell, or None if it was not measured."""
         for cell in self.cells:
             key = (cell.backend, cell.workload, cell.contestant, cell.load)
             if key == (backend, workload, contestant, load):
@@ -170,25 +188,32 @@ class Report(BaseModel):
         return None
 
     def against_raw(self, cell: Cell) -> float | None:
-        """Return the ratio to the raw client as usual, or by its best technique where only that."""
+        """Return the ratio to the idiomatic raw client, or to the tuned one if only that exists."""
         for name in ("raw", "raw best"):
             if other := self.cell(cell.backend, cell.workload, name, cell.load):
                 return ratio(cell, other)
         return None
 
 
-def middle(values: Iterable[float | None]) -> float | None:
-    """Return the median of what is known."""
+def median_of(values: Iterable[float | None]) -> float | None:
+    """Return the median of the values that are not None."""
     known = [value for value in values if value is not None]
     return median(known) if known else None
 
 
 def ratio(one: Cell | None, other: Cell | None) -> float | None:
-    """Return the median of the ratios of both in each round; None where either is missing."""
-    if one is None or other is None:
-        return None
-    others = {sample.round: sample.rate for sample in other.valid}
-    ratios = [
-        sample.rate / others[sample.round] for sample in one.valid if others.get(sample.round)
+    """Return the median of their `ratios`, or None if no round has both."""
+    found = [] if one is None or other is None else ratios(one, other)
+    return median(found) if found else None
+
+
+def ratios(
+    one: Cell, other: Cell, *, value: Callable[[Sample], float | None] = lambda sample: sample.rate
+) -> list[float]:
+    """Return `value` of `one` divided by that of `other`, for each round that has both."""
+    others = {sample.round: value(sample) for sample in other.valid}
+    return [
+        mine / theirs
+        for sample in one.valid
+        if (mine := value(sample)) is not None and (theirs := others.get(sample.round))
     ]
-    return median(ratios) if ratios else None

@@ -1,4 +1,4 @@
-"""The order of a run: warm-up, then rounds in which the contestants take turns."""
+"""The rounds of a run on one backend: a warm-up, then interleaved measurements."""
 
 from __future__ import annotations
 
@@ -9,56 +9,56 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from .acts import Act, Entry, paired, size
+from .cases import Case, OpenCell, merged, set_counts
 from .contestant import Contestant
 from .contestants import contestants
-from .crew import JobFailed
-from .natives import ROUNDS as NATIVE_ROUNDS
-from .natives import Tool, tools
-from .natives import play as play_native
-from .play import perform
+from .environment import Environment, Pairing
+from .measurement import measure_both
+from .native_tools import ROUNDS as NATIVE_ROUNDS
+from .native_tools import Tool, tools
+from .native_tools import measure as measure_native
 from .results import Cell, LeftOut
-from .stage import Stage, Turn
-from .workloads import DECIDING, Workload
+from .workers import JobFailed
+from .workloads import EVERY_ROUND, Workload
 
 NATIVE_SECONDS = 25.0
-"""What all rounds of a native tool take, about."""
-TOO_SHORT = 0.05
-"""Seconds a warm-up must have taken at least to say how fast the contestant is."""
-CAPACITY = 0.4
-"""The same where that decides the load of others."""
-LONG_ENOUGH = 0.5
-"""Seconds after which a warm-up is not repeated with more messages."""
-ENOUGH = 3
-"""Rounds that mean something: once there are so many behind the warm-up, it does not count."""
-PEER_ROUNDS = frozenset({1, ENOUGH + 1})
-"""When those take part that are not asked for in every round."""
-LATE = 2.5
-"""How many times its time a backend may take, on a busy machine, to measure all of a priority."""
-NO_TIME = "there was no time left"
+"""Approximate duration of all rounds of one native tool."""
+MIN_WARM_UP = 0.05
+"""Shortest warm-up in seconds that estimates a contestant's rate."""
+MIN_CAPACITY_WARM_UP = 0.4
+"""Shortest warm-up in seconds that measures the capacity for latency workloads."""
+MAX_WARM_UP = 0.5
+"""Seconds of publishing and consuming after which a warm-up is never repeated."""
+ENOUGH_ROUNDS = 3
+"""Rounds needed for a median; once this many follow the warm-up, it no longer counts."""
+PEER_ROUNDS = frozenset({1, ENOUGH_ROUNDS + 1})
+"""Rounds of a quick run that include the peers."""
+LATE_FACTOR = 2.5
+"""A backend may exceed its time by this factor to complete a priority on a busy machine."""
+NO_TIME = "no time left"
 SEED = 20261121
 
-Tell = Callable[[str], None]
-"""Says what is being done now."""
+Progress = Callable[[str], None]
+"""Called with a text whenever the next step begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How much is measured. `seconds` is for all backends together; `rounds` at the most.
+    """The size of a run: `seconds` for all backends together, and at most `rounds` rounds.
 
-    With `hasty` the warm-up is the first of the rounds; peers take part in some rounds alone;
-    workers are forked; and what was made on servers of its own is left there.
+    `imports`, `connects` and `publishes` are the sizes of the microbenchmarks. With `quick`, the
+    warm-up counts as the first round, peers are measured in `PEER_ROUNDS` only, workers are forked,
+    and topics on servers of its own are not deleted.
     """
 
     name: str
     seconds: float
     rounds: int
     loads: int = 3
-    hasty: bool = False
+    quick: bool = False
     imports: int = 9
     connects: int = 7
     publishes: int = 20_000
-    """How often, how many: the small measurements."""
 
 
 QUICK = Scale(
@@ -66,25 +66,25 @@ QUICK = Scale(
     seconds=78.0,
     rounds=5,
     loads=1,
-    hasty=True,
+    quick=True,
     imports=3,
     connects=3,
     publishes=3000,
 )
 FULL = Scale(name="full", seconds=1110.0, rounds=5)
-FIRST = frozenset({"anymq", "raw", "raw best", "faststream"})
-"""Who takes part where time is short."""
-ONCE = {"redis": frozenset({"anymq+idempotency", "anymq+redis"})}
-"""Who else does so, on one backend and for one round."""
+QUICK_CONTESTANTS = frozenset({"anymq", "raw", "raw best", "faststream"})
+"""Contestants of a quick run."""
+QUICK_ONCE = {"redis": frozenset({"anymq+idempotency", "anymq+redis"})}
+"""Further contestants of a quick run, by backend; they are measured in one round."""
 
 
 @dataclass
-class Session:
-    """What has been measured on one backend so far."""
+class BackendRun:
+    """The measurements of a run on one backend, and their results so far."""
 
-    stage: Stage
+    environment: Environment
     scale: Scale
-    tell: Tell
+    progress: Progress
     cells: list[Cell] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     _tools: list[Tool] = field(default_factory=list)
@@ -92,28 +92,28 @@ class Session:
     _late: float = 0.0
 
     async def start(self, workloads: Sequence[Workload]) -> None:
-        """Start all processes of the most important ones side by side."""
+        """Start the workers of all priority-0 workloads concurrently."""
         workers = {
             id(worker): worker
             for workload in workloads
             if workload.priority == 0
             for contestant in self._contestants(workload)
-            for worker in self.stage.workers(contestant, workload.consumers)
+            for worker in self.environment.workers(contestant, workload.consumers)
         }
         await asyncio.gather(*(worker.start() for worker in workers.values()))
 
     async def measure(self, workloads: Sequence[Workload], seconds: float) -> None:
-        """Measure these within about so many seconds, those of one priority together."""
+        """Measure `workloads` in about `seconds`, one priority after the other."""
         began = time.monotonic()
-        if self.scale.hasty:
-            self.tell("making topics and groups")
-            await self.stage.prepare(self._all_turns(workloads))
+        if self.scale.quick:
+            self.progress("creating topics and groups")
+            await self.environment.prepare(self._planned_topics(workloads))
         else:
-            self.tell("the native tools")
-            self._tools = await tools(self.stage, workloads, self.left_out)
-            began = time.monotonic()  # installing them takes its time, once
+            self.progress("installing the native tools")
+            self._tools = await tools(self.environment, workloads, self.left_out)
+            began = time.monotonic()  # installing the tools is not part of the time
         self._end = began + seconds
-        self._late = began + LATE * seconds
+        self._late = began + LATE_FACTOR * seconds
         ordered = sorted(workloads, key=lambda one: one.priority)
         groups = [list(group) for _, group in itertools.groupby(ordered, lambda w: w.priority)]
         for number, group in enumerate(groups):
@@ -127,195 +127,206 @@ class Session:
         natives = [cell for tool in self._tools for cell in tool.cells.values()]
         self.cells += [cell for cell in natives if cell.samples or cell.failures]
 
-    def _all_turns(self, workloads: Sequence[Workload]) -> list[Turn]:
-        """Return who needs how many places, should there be time for most of the rounds."""
+    def _planned_topics(self, workloads: Sequence[Workload]) -> list[Pairing]:
+        """Return a pairing for each topic that `ENOUGH_ROUNDS` rounds need."""
         return [
-            (act.contestant, act.workload)
-            for act in self._acts(workloads)
-            for _ in range(len(act.rounds) if act.rounds <= PEER_ROUNDS else ENOUGH + 1)
+            (case.contestant, case.workload)
+            for case in self._cases(workloads)
+            for _ in range(len(case.rounds) if case.rounds <= PEER_ROUNDS else ENOUGH_ROUNDS + 1)
         ]
 
     async def _group(self, workloads: Sequence[Workload], seconds: float) -> None:
         end = time.monotonic() + seconds
-        acts = await self._warmed_up(self._acts(workloads))
+        cases = await self._warmed_up(self._cases(workloads))
         rounds = min(self.scale.rounds, max((one.rounds for one in workloads), default=0))
         natives = len(self._tools) * NATIVE_SECONDS if workloads[0].priority == 0 else 0.0
-        # A warm-up at full speed says nothing of latencies.
-        warm = self.scale.hasty and not workloads[0].loads
+        # A warm-up runs at full speed, so it is no latency measurement.
+        warm = self.scale.quick and not workloads[0].loads
         made, last = 0, 0.0
-        while made < rounds and not (made and self._must_end(made + warm, end, last)):
+        while made < rounds and not (made and self._time_is_up(made + warm, end, last)):
             round = made + 1
             began = time.monotonic()
-            playing = [act for act in acts if round in act.rounds]
+            measuring = [case for case in cases if round in case.rounds]
             if left := self._rounds_left(rounds, made):
-                size(playing, (end - began - natives) / left)
-            await self._round(playing, round)
+                set_counts(measuring, (end - began - natives) / left)
+            await self._round(measuring, round)
             last = time.monotonic() - began
             if workloads[0].priority == 0 and made < NATIVE_ROUNDS:
-                await self._native(acts, round)
+                await self._native(cases, round)
                 natives *= 1 - 1 / (NATIVE_ROUNDS - made)
             made += 1
-        if made + warm < min(ENOUGH, rounds):
+        if made + warm < min(ENOUGH_ROUNDS, rounds):
             what = ", ".join(workload.name for workload in workloads)
             self._leave_out(f"{what}: rounds from {made + 1} on", NO_TIME)
-        if made >= ENOUGH:
-            _without_warm_up(acts)
-        self.cells += [entry.cell for act in acts for entry in act.entries]
+        if made >= ENOUGH_ROUNDS:
+            _without_warm_up(cases)
+        self.cells += [cell.result for case in cases for cell in case.cells]
 
     def _rounds_left(self, rounds: int, made: int) -> int:
-        """Return among how many rounds the time is shared out; in haste, some more may fit."""
-        return max(0, (min(ENOUGH, rounds) if self.scale.hasty else rounds) - made)
+        """Return how many rounds share the remaining time; a quick run may add more."""
+        return max(0, (min(ENOUGH_ROUNDS, rounds) if self.scale.quick else rounds) - made)
 
-    def _must_end(self, made: int, end: float, last: float) -> bool:
-        """Whether so many rounds must do; `last` is how long the last one took."""
+    def _time_is_up(self, made: int, end: float, last: float) -> bool:
+        """Return whether to stop after `made` rounds; the last one took `last` seconds."""
         now = time.monotonic()
-        if not self.scale.hasty:
+        if not self.scale.quick:
             return now > end
-        if made < ENOUGH:  # of these the warm-up is one
+        if made < ENOUGH_ROUNDS:  # including the warm-up
             return now > self._late
         return now + last > end
 
-    def _acts(self, workloads: Sequence[Workload]) -> list[Act]:
-        """Return whose turns there are, in which rounds."""
-        entries = [
-            (contestant, Entry(workload, self._cell(workload, contestant)))
+    def _cases(self, workloads: Sequence[Workload]) -> list[Case]:
+        """Return the cases of `workloads`, with the rounds that include each."""
+        cells = [
+            (contestant, OpenCell.of(workload, contestant))
             for workload in workloads
             for contestant in self._contestants(workload)
         ]
-        acts = paired(entries)
-        for act in acts:
-            act.rounds = frozenset(range(1, 1 + max(one.workload.rounds for one in act.entries)))
-            if self.scale.hasty:
-                if act.contestant.name in ONCE.get(self.stage.target.backend, ()):
-                    act.rounds &= {1}
-                elif not any(_decides(act.contestant, one.workload) for one in act.entries):
-                    act.rounds &= PEER_ROUNDS
-        return acts
+        cases = merged(cells)
+        for case in cases:
+            case.rounds = frozenset(range(1, 1 + max(one.workload.rounds for one in case.cells)))
+            if self.scale.quick:
+                if case.contestant.name in QUICK_ONCE.get(self.environment.target.backend, ()):
+                    case.rounds &= {1}
+                elif not any(_in_every_round(case.contestant, one.workload) for one in case.cells):
+                    case.rounds &= PEER_ROUNDS
+        return cases
 
-    async def _warmed_up(self, acts: Sequence[Act]) -> list[Act]:
-        """Let everybody do it once, to know how fast each is. Peers in haste are not asked to."""
-        found: list[Act] = []
-        for act in acts:
-            if self.scale.hasty and act.rounds <= PEER_ROUNDS:
-                found.append(act)
+    async def _warmed_up(self, cases: Sequence[Case]) -> list[Case]:
+        """Calibrate every case and return those that work; peers of a quick run are skipped."""
+        found: list[Case] = []
+        for case in cases:
+            if self.scale.quick and case.rounds <= PEER_ROUNDS:
+                found.append(case)
                 continue
             if time.monotonic() > self._late:
-                self._leave_out(act.name.replace(": ", ", "), NO_TIME)
+                self._leave_out(case.name.replace(": ", ", "), NO_TIME)
                 continue
-            self.tell(f"{act.name} warms up")
+            self.progress(f"{case.name} warms up")
             try:
-                await self._try(act)
+                await self._calibrate(case)
             except JobFailed as error:
-                self._leave_out(act.name.replace(": ", ", "), str(error))
+                self._leave_out(case.name.replace(": ", ", "), str(error))
                 continue
-            found.append(act)
-        await self.stage.clear()
-        return self._at_all_loads(found) if acts and acts[0].workload.loads else found
+            found.append(case)
+        await self.environment.clean_up()
+        return self._at_all_loads(found) if cases and cases[0].workload.loads else found
 
-    async def _try(self, act: Act) -> None:
-        """Find out how fast it is. In haste the first try counts as the first round."""
-        workload = act.workload
+    async def _calibrate(self, case: Case) -> None:
+        """Measure the rate of `case`; in a quick run this counts as round 0."""
+        workload = case.workload
         if workload.kind == "latency":
-            workload = replace(workload, kind="flow")
-        count = act.count
+            workload = replace(workload, kind="end_to_end")
+        count = case.count
         while True:
             began = time.monotonic()
             done = asyncio.Event()
-            playing = asyncio.create_task(
-                perform(self.stage, workload, act.contestant, count=count, round=0, quiet=done.set)
+            measuring = asyncio.create_task(
+                measure_both(
+                    self.environment,
+                    workload,
+                    case.contestant,
+                    count=count,
+                    round=0,
+                    on_handled=done.set,
+                )
             )
-            taken = await self._quiet(playing, done, began)
-            played = await playing
-            if void := played.published.void or played.consumed.void:
+            taken = await self._until_handled(measuring, done, began)
+            measured = await measuring
+            if void := measured.published.void or measured.consumed.void:
                 raise JobFailed(void)
-            act.note(played, count, taken)
-            wanted = CAPACITY if workload.loads else TOO_SHORT
-            rate = max(entry.speed for entry in act.entries)
-            short = count / rate < wanted and played.consumed.busy < LONG_ENOUGH
-            if not short and self.scale.hasty and not workload.loads:
-                for entry in act.entries:
-                    entry.cell.samples.append(entry.sample_of(played))
-            if not short or count == workload.most:
+            case.calibrate(measured, count, taken)
+            wanted = MIN_CAPACITY_WARM_UP if workload.loads else MIN_WARM_UP
+            rate = max(cell.rate for cell in case.cells)
+            short = count / rate < wanted and measured.consumed.busy < MAX_WARM_UP
+            if not short and self.scale.quick and not workload.loads:
+                case.add(measured)
+            if not short or count == workload.max_messages:
                 return
-            count = min(workload.most, max(2 * count, int(1.5 * wanted * rate)))
+            count = min(workload.max_messages, max(2 * count, int(1.5 * wanted * rate)))
 
-    async def _quiet(
-        self, playing: asyncio.Task[object], done: asyncio.Event, began: float
+    async def _until_handled(
+        self, measuring: asyncio.Task[object], done: asyncio.Event, began: float
     ) -> float:
-        """Wait until nothing goes on but closing; return how long that took."""
+        """Wait until all messages are handled; return the seconds since `began`.
+
+        On a backend of one process, also wait for closing.
+        """
         waiting = asyncio.create_task(done.wait())
-        await asyncio.wait((playing, waiting), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((measuring, waiting), return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-        if not self.stage.target.shared:
-            await asyncio.wait((playing,))
+        if not self.environment.target.shared:
+            await asyncio.wait((measuring,))
         return time.monotonic() - began
 
-    def _at_all_loads(self, acts: Sequence[Act]) -> list[Act]:
-        """The same rates for all: shares of what the slowest of them carries."""
-        capacity = min((act.speed for act in acts), default=0.0)
+    def _at_all_loads(self, cases: Sequence[Case]) -> list[Case]:
+        """Return each case at each load: a share of the rate of the slowest case."""
+        capacity = min((case.rate for case in cases), default=0.0)
         return [
             replace(
-                act,
-                offered=load * capacity,
-                entries=[replace(entry, cell=_at(entry.cell, load)) for entry in act.entries],
+                case,
+                offered_rate=load * capacity,
+                cells=[replace(cell, result=_at(cell.result, load)) for cell in case.cells],
             )
-            for load in (acts[0].workload.loads[: self.scale.loads] if acts else ())
-            for act in acts
+            for load in (cases[0].workload.loads[: self.scale.loads] if cases else ())
+            for case in cases
         ]
 
-    async def _round(self, acts: Sequence[Act], round: int) -> None:
-        turns = list(acts)
+    async def _round(self, cases: Sequence[Case], round: int) -> None:
+        turns = list(cases)
         random.Random(SEED + round).shuffle(turns)
-        # The same workload of all contestants as close together as can be.
-        turns.sort(key=lambda act: (act.workload.name, act.load))
-        turns = [act for act in turns if act.failed < 2]
-        if not self.scale.hasty:
-            await self.stage.prepare([(act.contestant, act.workload) for act in turns])
+        # Keep the contestants of one workload together, so that they share conditions.
+        turns.sort(key=lambda case: (case.workload.name, case.load))
+        turns = [case for case in turns if case.failed < 2]
+        if not self.scale.quick:
+            await self.environment.prepare([(case.contestant, case.workload) for case in turns])
         closing: list[asyncio.Task[object]] = []
-        for act in turns:
-            self.tell(f"{act.name}, round {round}")
+        for case in turns:
+            self.progress(f"{case.name}, round {round}")
             done = asyncio.Event()
-            playing = asyncio.create_task(self._play(act, round, done))
-            closing.append(playing)
-            await self._quiet(playing, done, 0.0)
+            measuring = asyncio.create_task(self._measure(case, round, done))
+            closing.append(measuring)
+            await self._until_handled(measuring, done, 0.0)
         await asyncio.gather(*closing)
-        await self.stage.clear()
+        await self.environment.clean_up()
 
-    async def _play(self, act: Act, round: int, done: asyncio.Event) -> None:
+    async def _measure(self, case: Case, round: int, done: asyncio.Event) -> None:
         try:
-            played = await perform(
-                self.stage,
-                act.workload,
-                act.contestant,
-                count=act.count,
+            measured = await measure_both(
+                self.environment,
+                case.workload,
+                case.contestant,
+                count=case.count,
                 round=round,
-                rate=act.offered,
-                quiet=done.set,
+                rate=case.offered_rate,
+                on_handled=done.set,
             )
         except JobFailed as error:
-            act.failed += 1
-            for entry in act.entries:
-                entry.cell.failures.append(str(error))
+            case.failed += 1
+            for cell in case.cells:
+                cell.result.failures.append(str(error))
         else:
-            for entry in act.entries:
-                entry.cell.samples.append(entry.sample_of(played))
-                entry.speed = entry.speed or entry.sample_of(played).rate
+            case.add(measured)
+            for cell in case.cells:
+                cell.rate = cell.rate or cell.sample_of(measured).rate
 
-    async def _native(self, acts: Sequence[Act], round: int) -> None:
+    async def _native(self, cases: Sequence[Case], round: int) -> None:
         for tool in self._tools:
-            self.tell(f"the native tool, round {round}")
-            tool.size(entry.speed for act in acts for entry in act.entries)
-            await play_native(self.stage, tool, round)
+            self.progress(f"native tool, round {round}")
+            tool.size(cell.rate for case in cases for cell in case.cells)
+            await measure_native(self.environment, tool, round)
 
     def _contestants(self, workload: Workload) -> list[type[Contestant]]:
         found: list[type[Contestant]] = []
-        backend = self.stage.target.backend
+        backend = self.environment.target.backend
         if workload.backends is not None and backend not in workload.backends:
             return found
         for one in contestants(backend):
             if one.name not in workload.contestants or workload.ability not in one.can:
                 continue
-            if self.scale.hasty and one.name not in FIRST | ONCE.get(backend, frozenset()):
+            if self.scale.quick and one.name not in QUICK_CONTESTANTS | QUICK_ONCE.get(
+                backend, frozenset()
+            ):
                 continue
             if missing := one.missing():
                 self._leave_out(f"{workload.name}, {one.name}", f"needs {missing}")
@@ -323,17 +334,8 @@ class Session:
             found.append(one)
         return found
 
-    def _cell(self, workload: Workload, contestant: type[Contestant]) -> Cell:
-        return Cell(
-            backend=self.stage.target.backend,
-            workload=workload.name,
-            contestant=contestant.name,
-            durability=contestant.durability,
-            how=contestant.how,
-        )
-
     def _leave_out(self, what: str, why: str) -> None:
-        one = LeftOut(what=f"{self.stage.target.backend}: {what}", why=why)
+        one = LeftOut(what=f"{self.environment.target.backend}: {what}", why=why)
         if one not in self.left_out:
             self.left_out.append(one)
 
@@ -342,12 +344,12 @@ def _at(cell: Cell, load: float) -> Cell:
     return cell.model_copy(update={"load": load, "samples": [], "failures": []})
 
 
-def _without_warm_up(acts: Sequence[Act]) -> None:
-    """Let the warm-up not count where there is something better."""
-    for entry in (entry for act in acts for entry in act.entries):
-        later = [sample for sample in entry.cell.samples if sample.round]
-        entry.cell.samples = later or entry.cell.samples
+def _without_warm_up(cases: Sequence[Case]) -> None:
+    """Drop the sample of the warm-up from each cell that has later ones."""
+    for cell in (cell for case in cases for cell in case.cells):
+        later = [sample for sample in cell.result.samples if sample.round]
+        cell.result.samples = later or cell.result.samples
 
 
-def _decides(contestant: type[Contestant], workload: Workload) -> bool:
-    return contestant.name in DECIDING.get(workload.name, workload.contestants)
+def _in_every_round(contestant: type[Contestant], workload: Workload) -> bool:
+    return contestant.name in EVERY_ROUND.get(workload.name, workload.contestants)

@@ -1,4 +1,4 @@
-"""How the report looks, on a screen and on paper."""
+"""Style sheet of the report, for screen and paper."""
 
 STYLE = """
 :root { color-scheme: light; }

@@ -1,22 +1,22 @@
-"""The first sentences of the report, each from its figures."""
+"""The summary of a report, in sentences derived from its figures."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 
+from .formatting import count, figure
 from .goals import verdicts
 from .results import Report, ratio
-from .words import count, figure
 
 PEERS = (("raw", "the raw client"), ("faststream", "FastStream"))
 
 
 def summary(report: Report) -> list[str]:
-    """Return what a reader should know who reads nothing else."""
+    """Return the sentences of the summary."""
     found = verdicts(report)
-    words = Counter(one.words for one in found)
-    goals = f"Of {len(found)} goals {words['met']} are met, {words['falls short']} fall short, and "
+    words = Counter(one.text for one in found)
+    goals = f"Of {len(found)} goals {words['met']} are met, {words['missed']} are missed, and "
     goals += f"{words['not measured']} were not measured."
     return [*_backends(report), *_fastest(report), goals]
 

@@ -1,4 +1,4 @@
-"""A little SVG: shapes and text as elements, and nothing that has to be loaded."""
+"""Self-contained SVG elements: shapes and text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ INK, FAINT, GRID = "#1f2328", "#656d76", "#d8dee4"
 
 
 def document(width: float, height: float, content: Iterable[str], title: str) -> str:
-    """Return a whole drawing, which shrinks with the page."""
+    """Return a whole drawing that scales down with the page."""
     head = (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width:g} {height:g}' "
         f"width='{width:g}' height='{height:g}' role='img' "
@@ -20,7 +20,7 @@ def document(width: float, height: float, content: Iterable[str], title: str) ->
 
 
 def group(x: float, y: float, content: Iterable[str]) -> str:
-    """Return `content`, moved."""
+    """Return `content` translated by `x` and `y`."""
     return f"<g transform='translate({x:g},{y:g})'>{''.join(content)}</g>"
 
 
@@ -34,7 +34,7 @@ def text(
     colour: str = INK,
     weight: str = "normal",
 ) -> str:
-    """Return words; `anchor` is `start`, `middle` or `end`."""
+    """Return a text; `anchor` is `start`, `middle` or `end`."""
     return (
         f"<text x='{x:.1f}' y='{y:.1f}' font-size='{size:g}' text-anchor='{anchor}' "
         f"fill='{colour}' font-weight='{weight}'>{escape(words)}</text>"

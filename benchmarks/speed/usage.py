@@ -1,4 +1,4 @@
-"""What a process uses while a job runs: CPU seconds and resident memory."""
+"""CPU time and resident memory of a process during a job."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Self
 
 import psutil
 
-from .job import Done
+from .protocol import JobResult
 
-EVERY = 0.05
+SAMPLE_INTERVAL = 0.05
+"""Seconds."""
 
 
 class Usage:
-    """Measures this process inside its context; `share` is how much of the job is done."""
+    """Measures this process within its context; `share` returns the finished share of the job."""
 
     def __init__(self, share: Callable[[], float]) -> None:
         self._share = share
@@ -26,7 +27,7 @@ class Usage:
 
     async def __aenter__(self) -> Self:
         gc.collect()
-        gc.freeze()  # the messages made beforehand are not to be looked at again and again
+        gc.freeze()  # keeps the collector away from the prepared messages
         self._before = self._peak = self._rss()
         self._began = time.perf_counter()
         self._cpu = time.process_time()
@@ -47,9 +48,9 @@ class Usage:
         self._after = self._rss()
         self._peak = max(self._peak, self._after)
 
-    def report(self, messages: int) -> Done:
-        """Return what was measured."""
-        return Done(
+    def report(self, messages: int) -> JobResult:
+        """Return the measured values as the result of a job of `messages` messages."""
+        return JobResult(
             messages=messages,
             seconds=self._seconds,
             cpu=self._cpu,
@@ -65,7 +66,7 @@ class Usage:
             self._peak = max(self._peak, rss)
             if not self._early and self._share() >= 0.1:
                 self._early = rss
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(SAMPLE_INTERVAL)
 
     def _rss(self) -> int:
         return int(self._process.memory_info().rss)

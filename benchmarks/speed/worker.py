@@ -1,8 +1,8 @@
-"""`python -m benchmarks.speed.worker`: a process that plays the roles it is told to play.
+"""`python -m benchmarks.speed.worker`: a process that runs the jobs it receives.
 
-It lives through all rounds of one contestant, so that no start of an interpreter is measured, and
-reads one `Command` a line. A job says when it is ready, and begins when told so. Producers and
-consumers have workers of their own, except where a backend is shared by one process alone.
+It reads one `Command` per line and runs through all rounds of one contestant, so no interpreter
+start is measured. Producers and consumers have separate workers, except on a backend that only one
+process can use.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from typing import Any, TextIO
 
 from anymq import Broker, connect
 
-from .contestant import Contestant, Place
+from .contestant import BenchTopic, Contestant
 from .contestants import contestant
-from .job import Command, Done, Event, Job
-from .roles import ROLES, Control
+from .event_loop import loop_factory
+from .jobs import JOBS, JobControl
+from .protocol import Command, Event, Job, JobResult
 
 LONGEST_LINE = 64 * 1024 * 1024
 
 
 class Worker:
-    """The jobs of this process."""
+    """The jobs of this process, and the contestants they share."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self._contestants: dict[tuple[str, str, Place], Contestant] = {}
+        self._contestants: dict[tuple[str, str, BenchTopic], Contestant] = {}
         self._go: dict[int, asyncio.Event] = {}
         self._stop: dict[int, asyncio.Event] = {}
         self._jobs: dict[int, asyncio.Task[None]] = {}
-        self._held: list[Broker] = []
+        self._brokers: list[Broker] = []
 
-    def obey(self, command: Command) -> None:
-        """Begin a job, or pass on what it is waiting for."""
+    def execute(self, command: Command) -> None:
+        """Start a job, or signal a running one."""
         number = command.number
         match command.verb:
             case "begin":
@@ -46,53 +47,53 @@ class Worker:
                 self._go[number].set()
                 if command.verb == "stop":
                     self._stop[number].set()
-            case "forget":
+            case "reset":
                 self._contestants.clear()
-                self._forget()
+                self._close_brokers()
             case _:
-                pass  # the job has ended by itself
+                pass  # the job has already ended
 
     async def _run(self, number: int, job: Job) -> None:
         async def begin() -> None:
-            self._say(Event(number=number, kind="ready"))
+            self._send_event(Event(number=number, kind="ready"))
             await self._go[number].wait()
 
         def progress(handled: int) -> None:
-            self._say(Event(number=number, kind="progress", handled=handled))
+            self._send_event(Event(number=number, kind="progress", handled=handled))
 
-        control = Control(begin=begin, progress=progress, stop=self._stop[number])
+        control = JobControl(begin=begin, progress=progress, stop=self._stop[number])
         try:
-            await self._hold(job)
-            done: Done = await ROLES[job.task](self._contestant(job), job, control)
-            self._say(Event(number=number, kind="done", done=done))
+            await self._keep_memory(job)
+            done: JobResult = await JOBS[job.task](self._contestant(job), job, control)
+            self._send_event(Event(number=number, kind="done", done=done))
         except Exception as error:
             traceback.print_exc()
-            self._say(Event(number=number, kind="failed", error=_first(error)))
+            self._send_event(Event(number=number, kind="failed", error=_first(error)))
         finally:
             del self._go[number], self._stop[number], self._jobs[number]
 
     def _contestant(self, job: Job) -> Contestant:
-        key = (job.backend, job.contestant, job.place)
+        key = (job.backend, job.contestant, job.topic)
         if key not in self._contestants:
-            self._contestants[key] = contestant(job.backend, job.contestant)(job.place)
+            self._contestants[key] = contestant(job.backend, job.contestant)(job.topic)
         return self._contestants[key]
 
-    async def _hold(self, job: Job) -> None:
-        """Keep what lives only as long as somebody uses it, until told to forget."""
-        if job.backend == "memory" and not self._held:
-            self._held.append(await connect(job.place.url))
+    async def _keep_memory(self, job: Job) -> None:
+        """Keep a memory backend alive between jobs, until the reset."""
+        if job.backend == "memory" and not self._brokers:
+            self._brokers.append(await connect(job.topic.url))
 
-    def _forget(self) -> None:
-        while self._held:
-            self._closing = asyncio.create_task(self._held.pop().aclose())
+    def _close_brokers(self) -> None:
+        while self._brokers:
+            self._closing = asyncio.create_task(self._brokers.pop().aclose())
 
-    def _say(self, event: Event) -> None:
+    def _send_event(self, event: Event) -> None:
         self._out.write(event.model_dump_json(exclude_defaults=True) + "\n")
         self._out.flush()
 
 
 def _first(error: BaseException) -> str:
-    """Return what the error says; of a group, what the first of it says."""
+    """Return type and text of an exception; of a group, those of its first member."""
     while isinstance(error, BaseExceptionGroup):
         group: BaseExceptionGroup[Any] = error
         error = group.exceptions[0]
@@ -105,26 +106,21 @@ async def _main(out: TextIO) -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     worker = Worker(out)
     while line := await reader.readline():
-        worker.obey(Command.model_validate_json(line))
+        worker.execute(Command.model_validate_json(line))
 
 
 def _private_output() -> TextIO:
-    """Keep the standard output for events: what libraries print goes to the log."""
+    """Reserve standard output for events; output of libraries goes to the log."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return out
 
 
 def main() -> None:
-    """Run until the standard input ends."""
+    """Execute commands until standard input is closed."""
     out = _private_output()
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(_main(out))
-    else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_main(out))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_main(out))
 
 
 if __name__ == "__main__":

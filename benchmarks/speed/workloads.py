@@ -1,4 +1,4 @@
-"""The workloads: what is done, with what, by whom. Every contestant does exactly the same."""
+"""The workloads. Every contestant of a workload does exactly the same work."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["publish", "drain", "flow", "latency"]
-"""`publish`: the publishing is timed, the rest only counted. `drain`: a backlog is published, and
-then consumed. `flow`: both at once. `latency`: both at once, at rates fixed beforehand."""
+Kind = Literal["publish", "consume", "end_to_end", "latency"]
+"""The timed part: `publish`, with consumption only counted; `consume`, of an earlier backlog;
+`end_to_end`, both at once at full speed; `latency`, both at once at rates fixed in advance."""
 
-EVERYBODY = frozenset(
+ALL_CONTESTANTS = frozenset(
     {
         "anymq",
         "anymq+idempotency",
@@ -21,18 +21,19 @@ EVERYBODY = frozenset(
         "mq-bridge",
     }
 )
-USUAL = frozenset({"anymq", "raw"})
-WELL = frozenset({"anymq", "raw", "raw best"})
+ANYMQ_AND_RAW = frozenset({"anymq", "raw"})
+ANYMQ_AND_BOTH_RAW = frozenset({"anymq", "raw", "raw best"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """One line of the table.
+    """One benchmark workload.
 
-    `ability` is what a contestant must be able to do (`Contestant.can`). `many`: published by the
-    fastest way, `batch` messages a call, else one by one from `tasks` tasks. `seconds` is how long
-    one measurement aims to take, `most` the most messages it may use. Those of one `priority` are
-    measured together, the lowest first; `weight` is their share of the time.
+    `ability` is the ability a contestant needs (`Contestant.can`). With `many`, messages are
+    published in lists of `batch` by the fastest call available, otherwise one by one from `tasks`
+    tasks. A measurement aims to take `seconds` and uses at most `max_messages` messages. Workloads
+    of one `priority` are measured together, lowest first; `weight` is a workload's share of the
+    time.
     """
 
     name: str
@@ -48,61 +49,66 @@ class Workload:
     consumers: int = 1
     tasks: int = 256
     batch: int = 1000
-    contestants: frozenset[str] = EVERYBODY
+    contestants: frozenset[str] = ALL_CONTESTANTS
     backends: frozenset[str] | None = None
     seconds: float = 1.0
-    most: int = 400_000
+    max_messages: int = 400_000
     loads: tuple[float, ...] = ()
     priority: int = 0
     weight: float = 1.0
     rounds: int = 5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "most", min(self.most, max(200, 96 * 1024 * 1024 // self.size)))
+        object.__setattr__(
+            self, "max_messages", min(self.max_messages, max(200, 96 * 1024 * 1024 // self.size))
+        )
 
 
-_BOTH: tuple[tuple[str, Kind], ...] = (("publish", "publish"), ("consume", "drain"))
+_PUBLISH_AND_CONSUME: tuple[tuple[str, Kind], ...] = (
+    ("publish", "publish"),
+    ("consume", "consume"),
+)
 
 WORKLOADS: tuple[Workload, ...] = (
     Workload(
         name="publish",
         kind="publish",
         ability="publish",
-        title="publish, one awaited call a message, from 256 tasks",
+        title="publish, one awaited call per message, from 256 tasks",
         weight=4.0,
     ),
     Workload(
         name="publish-many",
         kind="publish",
         ability="publish_many",
-        title="publish by the fastest way that confirms each message",
+        title="publish by the fastest call that confirms each message",
         many=True,
         weight=3.0,
     ),
     Workload(
         name="consume",
-        kind="drain",
+        kind="consume",
         ability="consume",
-        title="consume a backlog and ack each message, with a trivial handler",
+        title="consume a backlog with a trivial handler, acknowledging each message",
         many=True,
         weight=5.0,
     ),
     Workload(
         name="through",
-        kind="flow",
+        kind="end_to_end",
         ability="consume",
-        title="publish and handle at once, in one process",
+        title="publish and handle concurrently, in one process",
         many=True,
         backends=frozenset({"memory"}),
-        contestants=USUAL,
+        contestants=ANYMQ_AND_RAW,
         weight=2.0,
     ),
     Workload(
         name="latency",
         kind="latency",
         ability="latency",
-        title="end to end, at 50, 70 and 90 % of what the slower one carries",
-        contestants=USUAL,
+        title="end to end, at 50, 70 and 90 % of the capacity of the slower contestant",
+        contestants=ANYMQ_AND_RAW,
         loads=(0.5, 0.7, 0.9),
         seconds=3.0,
         priority=1,
@@ -110,32 +116,32 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
     Workload(
         name="typed",
-        kind="drain",
+        kind="consume",
         ability="typed",
         title="consume JSON as a pydantic model",
         many=True,
         typed=True,
-        contestants=WELL | {"faststream"},
+        contestants=ANYMQ_AND_BOTH_RAW | {"faststream"},
         priority=2,
     ),
     Workload(
         name="backlog",
-        kind="drain",
+        kind="consume",
         ability="consume",
-        title="drain a long backlog",
+        title="consume a long backlog",
         many=True,
         contestants=frozenset({"anymq"}),
         seconds=15.0,
-        most=1_000_000,
+        max_messages=1_000_000,
         priority=3,
         weight=4.0,
         rounds=1,
     ),
     Workload(
         name="ordered",
-        kind="drain",
+        kind="consume",
         ability="consume",
-        title="consume in the order of 64 keys, over 4 partitions",
+        title="consume in order of 64 keys, from 4 partitions",
         many=True,
         ordered=True,
         keys=64,
@@ -146,9 +152,9 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
     Workload(
         name="unordered",
-        kind="drain",
+        kind="consume",
         ability="consume",
-        title="the same 64 keys and 4 partitions, without order",
+        title="consume the same 64 keys and 4 partitions without order",
         many=True,
         keys=64,
         partitions=4,
@@ -159,14 +165,14 @@ WORKLOADS: tuple[Workload, ...] = (
     *(
         Workload(
             name=f"consumers-{count}",
-            kind="drain",
+            kind="consume",
             ability="consume",
-            title=f"consume with {count} processes, over 4 partitions",
+            title=f"consume with {count} processes, from 4 partitions",
             many=True,
             keys=64,
             partitions=4,
             consumers=count,
-            contestants=USUAL,
+            contestants=ANYMQ_AND_RAW,
             priority=5,
             rounds=3,
         )
@@ -180,29 +186,29 @@ WORKLOADS: tuple[Workload, ...] = (
             title=f"{ability}, bodies of {label.replace('-', ' ')}",
             size=size,
             many=ability == "consume",
-            contestants=WELL,
+            contestants=ANYMQ_AND_BOTH_RAW,
             priority=6,
             rounds=3,
         )
         for size, label in ((4096, "4-KiB"), (65536, "64-KiB"))
-        for ability, kind in _BOTH
+        for ability, kind in _PUBLISH_AND_CONSUME
     ),
 )
-"""All, the most important first."""
+"""All workloads, in the order of the tables."""
 
 NAMES = tuple(workload.name for workload in WORKLOADS)
-QUICKLY = frozenset({"publish", "publish-many", "consume", "through", "latency"})
+QUICK_WORKLOADS = frozenset({"publish", "publish-many", "consume", "through", "latency"})
 
 
 def chosen(names: Iterable[str]) -> list[Workload]:
-    """Return these, in the order of the table."""
+    """Return the named workloads, in the order of the tables."""
     wanted = frozenset(names)
     return [workload for workload in WORKLOADS if workload.name in wanted]
 
 
-DECIDING = {
+EVERY_ROUND = {
     "publish": frozenset({"anymq", "raw"}),
     "publish-many": frozenset({"anymq", "raw best"}),
     "consume": frozenset({"anymq", "raw"}),
 }
-"""Whom the goals compare most closely: these take part in every round, whatever the time."""
+"""Contestants that even a quick run measures in every round, because goals compare them."""

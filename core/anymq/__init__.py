@@ -55,8 +55,9 @@ if TYPE_CHECKING:
     from .consuming.batch import Batch, BatchError
     from .driver.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
     from .middleware import Deadline, Idempotency, KillSwitch, RateLimit
-    from .operating.admin import Admin, Stored
+    from .operating.admin import Admin
     from .operating.dead_letters import DeadLetters, Letter
+    from .operating.topic_access import Stored
 
 __version__ = "0.1.0"
 
@@ -131,7 +132,7 @@ __getattr__ = lazy_attributes(
     __name__,
     {
         "Admin": "operating.admin",
-        "Stored": "operating.admin",
+        "Stored": "operating.topic_access",
         "Batch": "consuming.batch",
         "BatchError": "consuming.batch",
         "DeadLetters": "operating.dead_letters",

@@ -7,12 +7,13 @@ import importlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from .broker import Broker
 from .connect import chosen_url, connect
-from .consuming.handlers import Function, Unknown, adapt, by_type
+from .consuming.handlers import Function, adapt, by_type
+from .consuming.options import SubscribeOptions, Unknown
 from .consuming.subscription import Subscription
 from .driver.clock import REAL, Clock
 from .driver.specs import Start
@@ -50,20 +51,20 @@ Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscriber:
-    """A handler and how it subscribes, as `App.subscriber` recorded it."""
+    """A handler and its subscription, as `App.subscriber` registered them."""
 
     function: Function
-    topic: Topic[Any]
-    group: str | None
-    start: Start | None
-    concurrency: int
-    ordered: bool
-    batch: Batch | None
-    ack_deadline: float
-    prefetch: int | None
-    prefetch_bytes: int | None
-    middleware: tuple[Middleware, ...]
-    unknown: Unknown
+    options: SubscribeOptions
+
+    @property
+    def topic(self) -> Topic[Any]:
+        """The topic."""
+        return self.options.topic
+
+    @property
+    def group(self) -> str | None:
+        """The group; None for broadcast."""
+        return self.options.group
 
 
 class App:
@@ -189,24 +190,24 @@ class App:
         )
         chain = tuple(link for link in links if link is not None)
 
+        options = SubscribeOptions(
+            topic=target,
+            group=group,
+            start=start,
+            concurrency=concurrency,
+            ordered=ordered,
+            batch=batch,
+            ack_deadline=ack_deadline,
+            prefetch=prefetch,
+            prefetch_bytes=prefetch_bytes,
+            middleware=(*chain, *self._middleware, *middleware),
+            unknown=unknown,
+            drain_timeout=self._drain_timeout,
+        )
+
         def register(function: F) -> F:
             adapt(function, target, batch, unknown)
-            self._register(
-                Subscriber(
-                    function=function,
-                    topic=target,
-                    group=group,
-                    start=start,
-                    concurrency=concurrency,
-                    ordered=ordered,
-                    batch=batch,
-                    ack_deadline=ack_deadline,
-                    prefetch=prefetch,
-                    prefetch_bytes=prefetch_bytes,
-                    middleware=(*chain, *self._middleware, *middleware),
-                    unknown=unknown,
-                )
-            )
+            self._register(Subscriber(function=function, options=options))
             return function
 
         return register
@@ -216,7 +217,7 @@ class App:
         others = [other for other in self._subscribers if _one_group(other, item)]
         if others:
             by_type([*(other.function for other in others), item.function], item.topic)
-            if item.batch is not None or replace(item, function=others[0].function) != others[0]:
+            if item.options.batch is not None or item.options != others[0].options:
                 raise ConfigurationError(
                     f"the handlers of {item.topic.name} for the group {item.group} share one "
                     "subscription: register them with equal options, and without a batch"
@@ -330,8 +331,8 @@ class App:
                 getattr(item.function, "__qualname__", repr(item.function)),
                 item.topic.name,
                 item.group or "none: broadcast",
-                item.concurrency,
-                ", ordered" if item.ordered else "",
+                item.options.concurrency,
+                ", ordered" if item.options.ordered else "",
             )
 
     async def aclose(self) -> None:
@@ -355,21 +356,8 @@ class App:
     def _subscribe(self, group: Sequence[Subscriber]) -> Subscription:
         item = group[0]
         functions = [item.function for item in group]
-        return self.broker.subscribe(
-            item.topic,
-            group=item.group,
-            handler=item.function if len(group) == 1 else by_type(functions, item.topic),
-            unknown=item.unknown,
-            start=item.start,
-            concurrency=item.concurrency,
-            ordered=item.ordered,
-            batch=item.batch,
-            ack_deadline=item.ack_deadline,
-            prefetch=item.prefetch,
-            prefetch_bytes=item.prefetch_bytes,
-            middleware=item.middleware,
-            drain_timeout=self._drain_timeout,
-        )
+        handler = item.function if len(group) == 1 else by_type(functions, item.topic)
+        return self.broker.subscribe_with(item.options, handler=handler)
 
 
 def _one_group(one: Subscriber, other: Subscriber) -> bool:

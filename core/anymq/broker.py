@@ -1,4 +1,4 @@
-"""`Broker`: the portable type over a driver."""
+"""`Broker`: one connection to one broker, for publishing, subscribing and administration."""
 
 from __future__ import annotations
 
@@ -6,61 +6,47 @@ import asyncio
 import builtins
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import Context as NoContext
-from contextvars import ContextVar
-from datetime import UTC, datetime, timedelta
+from contextvars import Context
+from datetime import datetime, timedelta
 from logging import WARNING
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .consuming.delivery import current
-from .consuming.handlers import Function, Unknown, adapt
-from .consuming.settlement import Context
+from .consuming.fetcher import OpenSource
+from .consuming.handlers import Function, adapt
+from .consuming.options import SubscribeOptions, Unknown, check_start
+from .consuming.settler import ConsumerContext
 from .consuming.subscription import Subscription
 from .driver.base import Driver
 from .driver.capabilities import Capabilities
 from .driver.clock import Clock
+from .driver.listener import Listener
 from .driver.options import ConnectOptions
-from .driver.records import NO_HEADERS, Duplicate, Record
+from .driver.records import NO_HEADERS, Duplicate
 from .driver.source import Reader
 from .driver.specs import MAX_BYTES, Start, SubscribeSpec
-from .driver.store import Store
 from .errors import (
     Closed,
     ConfigurationError,
     ConnectionLost,
-    MessageTooLarge,
     NotFound,
     UnsupportedOperation,
     translate,
 )
-from .identity import scope_of, unique_id
 from .ids import new_id
 from .logs import logger
 from .message import Message, Receipt
-from .middleware import (
-    DEFAULT_CHAIN,
-    Middleware,
-    Publish,
-    PublishMiddleware,
-    compose,
-    letter_topics_of,
-    shorten,
-    stores_of,
-)
-from .middleware.deadline import longer_deadline
-from .names import check_group, check_headers, check_id, check_key
-from .payload import check_payload, encode_payload, type_name
-from .publishing.declarations import Topics
-from .publishing.encoder import Outlet
+from .middleware.chain import Middleware, PublishMiddleware
+from .middleware.default import DEFAULT_CHAIN, Chain
+from .names import check_headers
+from .publishing.declarations import Declarations
 from .publishing.options import NOT_STATED, stating
-from .publishing.publisher import FINE, Publisher, check_loop, receipt_of
+from .publishing.publisher import check_loop, receipt_of
+from .publishing.sender import Sender
 from .requests import Requests
-from .store_pool import Stores
+from .store_pool import StorePool
 from .tasks import fault, supervise
 from .topic import Topic, as_topic, dead_letter_topic
 from .url import URL
-from .wire.cloudevents import encode
 
 if TYPE_CHECKING:
     from .consuming.batch import Batch
@@ -68,22 +54,20 @@ if TYPE_CHECKING:
 
 log = logger("anymq")
 
-_sending: ContextVar[tuple[float, float | None]] = ContextVar("anymq-publish")
-"""The timeout and the due time of the publish whose middleware is running."""
-
 T = TypeVar("T")
 R = TypeVar("R")
 
-# What `Receipt(…)` and `id(…)` do, where every message passes, and where `id` is a parameter.
+# What `Receipt(…)` and `id(…)` do, on the path of every message, and where `id` is a parameter.
 _new, _identity = tuple.__new__, builtins.id
 
 CLOSE_GRACE = 5.0
+"""Seconds that closing leaves to queued publishes."""
 DRIVER_GRACE = 3.0
-LOOK = 5.0
+"""Seconds that closing leaves to the driver."""
+LOOK_TIMEOUT = 5.0
+"""Seconds to find out whether a dead-letter topic exists."""
 SUBSCRIBE_TIMEOUT = 60.0
-LONGEST_NATIVE = 240
-MOST_OUTLETS = 1024
-LONGEST_DELAY = timedelta(days=366)
+"""Seconds for one attempt to open a subscription."""
 
 
 class Broker:
@@ -106,34 +90,35 @@ class Broker:
         self._driver = driver
         self._url = url
         self._options = options
-        self._max_body = min(options.max_body, driver.max_body)
-        self._source = source
         self._names = names
         self._clock = clock
-        self._topics = Topics(
+        self._declarations = Declarations(
             driver, names=names, create=options.declare, translate=self._translate
         )
+        self._sender = Sender(
+            driver,
+            url,
+            options=options,
+            source=source,
+            middleware=publish_middleware,
+            declarations=self._declarations,
+            translate=self._translate,
+            clock=clock,
+        )
         self._subscriptions: set[Subscription] = set()
-        self._stores = Stores()
+        self._stores = StorePool()
         self._closed: asyncio.Task[None] | None = None
-        self._shut = False
-        """Whether publishing has ended as well: handlers that drain may still publish."""
         self._loop = asyncio.get_running_loop()
-        self._publisher = Publisher(
-            driver, translate=self._translate, declare=self._topics.redeclare, clock=clock
-        )
         self._admin: Admin | None = None
-        self._requests = Requests(
-            self,
-            options.reply_topic,
-            message=self._message,
-            send=self._dispatch,
-            own=self._subscriptions.discard,
-            existing=self._topics.learn_existing,
+        self._requests = Requests(self._sender, options.reply_topic, subscribe=self._subscribe_own)
+        self._context = ConsumerContext(
+            driver=driver,
+            clock=clock,
+            stores=self._stores,
+            replies=self._requests,
+            translate=self._translate,
+            declare=self._declarations.declare,
         )
-        self._outlets: dict[object, Outlet] = {}
-        send: Publish = self._send
-        self._publish = compose(publish_middleware, send) if publish_middleware else None
 
     def __repr__(self) -> str:
         return f"<Broker {self._url}{' closed' if self._closed else ''}>"
@@ -161,8 +146,8 @@ class Broker:
 
             self._admin = Admin(
                 self._driver,
-                topics=self._topics,
-                publisher=self._publisher,
+                declarations=self._declarations,
+                publisher=self._sender.publisher,
                 group_name=self._native_group,
                 check_start=self._check_start,
                 translate=self._translate,
@@ -182,7 +167,7 @@ class Broker:
         return self._driver.native
 
     @property
-    def stores(self) -> Stores:
+    def stores(self) -> StorePool:
         """The idempotency stores this broker has open."""
         return self._stores
 
@@ -231,23 +216,24 @@ class Broker:
         a bad name, key, header or payload and `MessageTooLarge` before anything is sent,
         `AccessDenied` and other `BrokerError` as the broker says, `Closed` after `aclose`.
         """
-        outlet = self._outlets.get(topic if isinstance(topic, str) else _identity(topic))
-        if outlet is None or self._closed is not None:
-            outlet = self._outlet(topic)
+        sender = self._sender
+        encoder = sender.encoders.get(topic if isinstance(topic, str) else _identity(topic))
+        if encoder is None or self._closed is not None:
+            encoder = sender.encoder(topic)
         due = None
         if delay is not None or deliver_at is not None:
-            due = self._due(delay, deliver_at)
+            due = sender.due(delay, deliver_at)
         stated = correlation_id, causation_id, content_type
-        if self._publish is not None or stated != NOT_STATED:
-            message = self._message(outlet.topic, payload, key, headers, id, type)
-            return await self._dispatch(stating(message, *stated), timeout, due)
+        if sender.middleware is not None or stated != NOT_STATED:
+            message = stating(encoder.message(payload, key, id, headers, type), *stated)
+            return await sender.send(message, timeout, due)
         checked = check_headers(headers) if headers else NO_HEADERS
-        record = outlet.record(payload, key, id, checked, type)
+        record = encoder.record(payload, key, id, checked, type)
         record.deliver_at = due
-        seconds = self._options.publish_timeout if timeout is None else timeout
-        if record.topic not in self._topics.ready:
-            seconds = await self._topics.declare_within(record.topic, seconds)
-        position = await self._publisher.submit(record, seconds)
+        seconds = sender.timeout if timeout is None else timeout
+        if record.topic not in sender.declarations.ready:
+            seconds = await sender.declarations.declare_within(record.topic, seconds)
+        position = await sender.publisher.submit(record, seconds)
         if position.__class__ is Duplicate:
             return receipt_of(record.id, record.topic, position)
         return _new(Receipt, (record.id, record.topic, position, False))
@@ -273,36 +259,30 @@ class Broker:
         one. Everything is checked before the first message is sent: bad input raises and publishes
         nothing. The rest is as in `publish`.
         """
-        outlet = self._outlet(topic)
-        due = self._due(delay, deliver_at)
+        sender = self._sender
+        encoder = sender.encoder(topic)
+        due = sender.due(delay, deliver_at)
         keys = [key(payload) for payload in payloads] if callable(key) else None
         ids = [id(payload) for payload in payloads] if id else None
         if not payloads:
             return []
-        stated = correlation_id, causation_id, content_type
-        if self._publish is not None or stated != NOT_STATED:
-            now = datetime.now(UTC)
-            messages = [
-                self._message(
-                    outlet.topic,
-                    payload,
-                    keys[index] if keys is not None else cast("str | None", key),
-                    headers,
-                    ids[index] if ids is not None else None,
-                    None,
-                    now,
-                )
-                for index, payload in enumerate(payloads)
-            ]
-            messages = [stating(message, *stated) for message in messages]
-            if self._publish is not None:
-                return await self._dispatch_many(messages, timeout, due)
-            sent = [self._record(message, due) for message in messages]
-            return await self._send_many(sent, timeout, due)
         one = None if callable(key) else key
+        stated = correlation_id, causation_id, content_type
+        if sender.middleware is not None or stated != NOT_STATED:
+            return await sender.send_many(
+                encoder,
+                payloads,
+                key=one,
+                keys=keys,
+                ids=ids,
+                headers=headers,
+                stated=stated,
+                timeout=timeout,
+                due=due,
+            )
         checked = check_headers(headers) if headers else NO_HEADERS
-        records = outlet.records(payloads, one, keys, ids, checked)
-        return await self._send_many(records, timeout, due)
+        records = encoder.records(payloads, one, keys, ids, checked)
+        return await sender.send_records(records, timeout, due)
 
     @overload
     async def request(
@@ -349,7 +329,7 @@ class Broker:
         been handled all the same. Raises `RequestFailed` when the handler's group has rejected the
         request, with its reason, or when the reply is not a `response`; and what `publish` raises.
         """
-        self._check_publishing()
+        self._sender.check()
         reply: Message | R = await self._requests.request(
             topic, payload, key=key, headers=headers, timeout=timeout, response=response
         )
@@ -404,100 +384,112 @@ class Broker:
         Raises `ConfigurationError` here, or when entered; entering also raises what the broker, or
         a store of the middleware, says. What may pass is tried for the URL's `connect_timeout`.
         """
-        self._check_open()
-        target = as_topic(topic)
-        if group is not None:
-            check_group(group)
-        if len(dead_letter_topic(target.name, group)) > LONGEST_NATIVE:
-            raise ConfigurationError(
-                f"topic {target.name!r} and group {group!r} are too long together"
-            )
-        if ack_deadline <= 0:
-            raise ConfigurationError("ack_deadline must be positive")
-        if start is None:
-            start = "earliest" if group is not None else "latest"
-        self._check_start(start)
-        if ordered and not (support := self.capabilities.ordered):
-            raise UnsupportedOperation(f"{self._url} cannot keep order: {support.note}")
-        if ordered and not auto_extend:
-            raise ConfigurationError("an ordered subscription keeps its partitions: auto_extend")
-        if batch is not None and handler is None:
-            raise ConfigurationError("a batch needs a handler; this subscription has none")
-        if middleware is not None and handler is None:
-            raise ConfigurationError("middleware wraps a handler; this subscription has none")
-        self._topics.learn(target)
-        wrapped, stores, deadline = None, list[str | Store](), None
-        letters = [dead_letter_topic(target.name, group)]
-        if handler is not None:
-            chain = DEFAULT_CHAIN if middleware is None else middleware
-            wrapped = shorten(chain, adapt(handler, target, batch, unknown))
-            stores = stores_of(chain)
-            letters = letter_topics_of(chain) or letters
-            deadline = longer_deadline(chain)
-        member = new_id()
-        places = concurrency * (batch.size if batch else 1)
-        native_group = self._native_group(target.name, group)
+        options = SubscribeOptions(
+            topic=as_topic(topic),
+            group=group,
+            start=start,
+            concurrency=concurrency,
+            ordered=ordered,
+            batch=batch,
+            ack_deadline=ack_deadline,
+            prefetch=prefetch,
+            prefetch_bytes=prefetch_bytes,
+            auto_extend=auto_extend,
+            middleware=middleware,
+            unknown=unknown,
+            drain_timeout=drain_timeout,
+        )
+        return self.subscribe_with(options, handler=handler)
 
-        async def open_source(generation: int) -> Reader:
+    def subscribe_with(
+        self, options: SubscribeOptions, *, handler: Function | None = None
+    ) -> Subscription:
+        """Return a subscription with `options`, as `subscribe` does."""
+        self._check_open()
+        subscription = self._subscription(options, handler)
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def _subscribe_own(self, options: SubscribeOptions, handler: Function) -> Subscription:
+        """Return a subscription of anymq's own, which its owner closes."""
+        self._check_open()
+        return self._subscription(options, handler)
+
+    def _subscription(self, options: SubscribeOptions, handler: Function | None) -> Subscription:
+        self._check_supported(options)
+        if handler is None and options.batch is not None:
+            raise ConfigurationError("a batch needs a handler; this subscription has none")
+        if handler is None and options.middleware is not None:
+            raise ConfigurationError("middleware wraps a handler; this subscription has none")
+        self._declarations.learn(options.topic)
+        links = () if handler is None else options.middleware
+        chain = Chain(DEFAULT_CHAIN if links is None else links)
+        wrapped = None
+        if handler is not None:
+            wrapped = chain.around(adapt(handler, options.topic, options.batch, options.unknown))
+        member = new_id()
+        return Subscription(
+            options,
+            self._context,
+            member=member,
+            open_source=self._opener(options, chain, member),
+            open_timeout=self._options.connect_timeout,
+            handler=wrapped,
+            deadline=chain.deadline,
+            on_close=self._subscriptions.discard,
+        )
+
+    def _check_supported(self, options: SubscribeOptions) -> None:
+        """Raise `UnsupportedOperation` for options that this backend cannot serve."""
+        self._check_start(options.first)
+        if options.ordered and not (support := self.capabilities.ordered):
+            raise UnsupportedOperation(f"{self._url} cannot keep order: {support.note}")
+
+    def _check_start(self, start: Start) -> None:
+        check_start(start)
+        if start in ("earliest", "latest"):
+            return
+        if not (support := self.capabilities.replay):
+            raise UnsupportedOperation(f"{self._url} cannot replay: {support.note}")
+
+    def _opener(self, options: SubscribeOptions, chain: Chain, member: str) -> OpenSource:
+        """Return the function that opens the sources of a subscription, one after the other."""
+        topic, group = options.topic.name, options.group
+        stores = chain.stores
+        letters = chain.letter_topics or [dead_letter_topic(topic, group)]
+
+        async def open_source(generation: int, place: object, listener: Listener) -> Reader:
             while stores:
                 await self._stores.check(stores[-1])
                 stores.pop()
             if generation == 1:
-                await self._topics.declare(target.name)
+                await self._declarations.declare(topic)
             else:
-                await self._redeclare_consumed(target.name)
+                await self._redeclare_consumed(topic)
             spec = SubscribeSpec(
-                topic=self._topics.spec(target.name),
+                topic=self._declarations.spec(topic),
                 group=group,
-                native_group=native_group,
-                start=start,
-                ack_deadline=ack_deadline,
-                prefetch=prefetch or max(100, 2 * places),
-                first=prefetch or places,
-                prefetch_bytes=prefetch_bytes or MAX_BYTES,
+                native_group=self._native_group(topic, group),
+                start=options.first,
+                ack_deadline=options.ack_deadline,
+                prefetch=options.prefetch or max(100, 2 * options.workers),
+                first=options.prefetch or options.workers,
+                prefetch_bytes=options.prefetch_bytes or MAX_BYTES,
                 member=f"{member}-{generation}",
-                create=self._options.declare and f"{target.name}.{group}" not in self._names,
-                ordered=ordered and group is not None,
-                place=subscription.place,
+                create=self._options.declare and f"{topic}.{group}" not in self._names,
+                ordered=options.ordered and group is not None,
+                place=place,
             )
             if generation == 1:
                 for name in letters:
-                    await self._look_for(name)
+                    await self._check_letter_topic(name)
             try:
                 async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
-                    return await self._driver.subscribe(spec, subscription.listener)
+                    return await self._driver.subscribe(spec, listener)
             except TimeoutError as error:
                 raise ConnectionLost(f"subscribing on {self._url} did not end in time") from error
 
-        subscription = Subscription(
-            open_source=open_source,
-            context=Context(
-                driver=self._driver,
-                topic=target.name,
-                group=group,
-                ack_deadline=ack_deadline,
-                auto_extend=auto_extend,
-                clock=self._clock,
-                stores=self._stores,
-                requests=self._requests,
-                translate=self._translate,
-                declare=self._topics.declare,
-                ordered=ordered,
-                member=member,
-            ),
-            clock=self._clock,
-            handler=wrapped,
-            concurrency=concurrency,
-            batch_size=batch.size if batch else 1,
-            prefetch=prefetch,
-            prefetch_bytes=prefetch_bytes,
-            drain_timeout=drain_timeout,
-            open_timeout=self._options.connect_timeout,
-            on_close=self._subscriptions.discard,
-            deadline=deadline,
-        )
-        self._subscriptions.add(subscription)
-        return subscription
+        return open_source
 
     async def aclose(self) -> None:
         """Close: drain the subscriptions, let publishes finish, disconnect.
@@ -510,7 +502,7 @@ class Broker:
         if self._closed is None:
             # In a context of its own: the task is nobody's handler.
             close = self._close(asyncio.current_task())
-            self._closed = supervise(close, name="anymq-close", context=NoContext())
+            self._closed = supervise(close, name="anymq-close", context=Context())
         if not any(item.is_handling_caller() for item in self._subscriptions):
             await asyncio.shield(self._closed)
 
@@ -519,9 +511,9 @@ class Broker:
         for outcome in await asyncio.gather(*closing, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 log.error("closing a subscription failed", exc_info=outcome)
-        self._shut = True
+        self._sender.is_closed = True
         await self._requests.aclose()
-        await self._publisher.aclose(CLOSE_GRACE)
+        await self._sender.publisher.aclose(CLOSE_GRACE)
         await self._stores.aclose()
         try:
             async with asyncio.timeout(DRIVER_GRACE):
@@ -535,17 +527,17 @@ class Broker:
         Another program may have made it anew, otherwise: what it has is consumed all the same.
         """
         try:
-            await self._topics.redeclare(topic)
+            await self._declarations.redeclare(topic)
         except ConfigurationError as error:
             log.rarely((topic, "otherwise"), WARNING, "%s; consuming goes on", error)
 
-    async def _look_for(self, letters: str) -> None:
+    async def _check_letter_topic(self, letters: str) -> None:
         """Say now, not at the first failure, that a topic which is not ours to make is missing."""
-        spec = self._topics.spec(letters)
+        spec = self._declarations.spec(letters)
         if spec.create:
             return
         try:
-            async with asyncio.timeout(LOOK):
+            async with asyncio.timeout(LOOK_TIMEOUT):
                 await self._driver.describe_topic(spec)
         except Exception as raw:
             error = self._translate(raw, f"looking for {letters}")
@@ -561,185 +553,8 @@ class Broker:
     def _native_group(self, topic: str, group: str | None) -> str:
         return self._names.get(f"{topic}.{group}", f"{topic}.{group}")
 
-    def _check_start(self, start: Start) -> None:
-        if start in ("earliest", "latest"):
-            return
-        if isinstance(start, datetime):
-            if start.tzinfo is None:
-                raise ConfigurationError(f"start needs a time zone: {start!r}")
-        elif not isinstance(start, str) or not start:
-            raise ConfigurationError(
-                f"start is 'earliest', 'latest', a datetime or a position, not {start!r}"
-            )
-        if not (support := self.capabilities.replay):
-            raise UnsupportedOperation(f"{self._url} cannot replay: {support.note}")
-
-    # Publishing.
-
-    def _outlet(self, topic: str | Topic[Any]) -> Outlet:
-        if self._shut:
-            raise Closed(f"the broker {self._url} is closed")
-        check_loop(self._loop)
-        # By identity, as an outlet keeps its topic: hashing one takes as long as all the rest.
-        key = topic if isinstance(topic, str) else _identity(topic)
-        outlet = self._outlets.get(key)
-        if outlet is None:
-            named = as_topic(topic)
-            self._topics.learn(named)
-            if len(self._outlets) >= MOST_OUTLETS:
-                self._outlets.clear()
-            outlet = self._outlets[key] = Outlet(
-                named,
-                self._driver.binding,
-                source=self._source,
-                max_body=self._max_body,
-                where=str(self._url),
-            )
-        return outlet
-
-    def _message(
-        self,
-        topic: Topic[Any],
-        payload: Any,
-        key: str | None,
-        headers: Mapping[str, str] | None,
-        id: str | None,
-        type: str | None,
-        now: datetime | None = None,
-    ) -> Message:
-        self._check_publishing()
-        check_payload(payload, topic)
-        body, content_type = encode_payload(payload)
-        if len(body) > self._max_body:
-            raise MessageTooLarge(
-                f"the body is {len(body)} bytes; "
-                f"at most {self._max_body} are allowed on {self._url}"
-            )
-        if type is not None:
-            check_key(type)
-        self._topics.learn(topic)
-        cause = current.get()
-        return Message(
-            id=new_id() if id is None else check_id(id),
-            topic=topic.name,
-            body=body,
-            key=check_key(key) if key is not None else None,
-            headers=MappingProxyType(check_headers(headers)) if headers else NO_HEADERS,
-            content_type=content_type,
-            type=type or type_name(payload, topic.name),
-            source=self._source,
-            time=now or datetime.now(UTC),
-            correlation_id=(cause.message.correlation_id or cause.message.id) if cause else None,
-            causation_id=cause.message.id if cause else None,
-        )
-
-    def _due(self, delay: float | timedelta | None, deliver_at: datetime | None) -> float | None:
-        """Return when a message is due, in seconds since the epoch; None for at once."""
-        if delay is None and deliver_at is None:
-            return None
-        if delay is not None and deliver_at is not None:
-            raise ConfigurationError("give a delay or deliver_at, not both")
-        now = self._clock.now()
-        if deliver_at is not None:
-            if deliver_at.tzinfo is None:
-                raise ConfigurationError(f"deliver_at needs a time zone: {deliver_at!r}")
-            wait = deliver_at.timestamp() - now
-        else:
-            wait = delay.total_seconds() if isinstance(delay, timedelta) else float(delay or 0)
-            if not wait >= 0:
-                raise ConfigurationError(f"delay must not be negative: {delay!r}")
-        if wait > LONGEST_DELAY.total_seconds():
-            raise ConfigurationError(f"a message can be delayed by {LONGEST_DELAY} at most")
-        support = self._driver.capabilities.delayed_publish
-        if not support:
-            raise UnsupportedOperation(f"{self._url} cannot delay: {support.note}")
-        return now + wait if wait > 0 else None
-
-    async def _dispatch(
-        self, message: Message, timeout: float | None, due: float | None = None
-    ) -> Receipt:
-        seconds = self._options.publish_timeout if timeout is None else timeout
-        if message.topic not in self._topics.ready:
-            seconds = await self._topics.declare_within(message.topic, seconds)
-        if self._publish is None:
-            return await self._send(message, (seconds, due))
-        token = _sending.set((seconds, due))
-        try:
-            return await self._publish(message)
-        finally:
-            _sending.reset(token)
-
-    async def _dispatch_many(
-        self, messages: Sequence[Message], timeout: float | None, due: float | None
-    ) -> list[Receipt | Exception]:
-        """Let each message pass through the publish middleware by itself."""
-        pending = [
-            asyncio.ensure_future(self._dispatch(message, timeout, due)) for message in messages
-        ]
-        try:
-            outcomes = await asyncio.gather(*pending, return_exceptions=True)
-        except asyncio.CancelledError:
-            for future in pending:
-                future.cancel()
-            raise
-        results: list[Receipt | Exception] = []
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
-                raise outcome
-            results.append(outcome)
-        return results
-
-    async def _send_many(
-        self, records: Sequence[Record], timeout: float | None, due: float | None
-    ) -> list[Receipt | Exception]:
-        """Send records of one topic together: with no middleware, nobody asks for a task each."""
-        seconds = self._options.publish_timeout if timeout is None else timeout
-        topic = records[0].topic
-        if topic not in self._topics.ready:
-            try:
-                seconds = await self._topics.declare_within(topic, seconds)
-            except Exception as error:
-                return [error] * len(records)
-        if due is not None:
-            for record in records:
-                record.deliver_at = due
-        outcomes = await self._publisher.submit_many(records, seconds)
-        if FINE.issuperset(map(type, outcomes)):
-            return [
-                _new(Receipt, (record.id, topic, outcome, False))
-                for record, outcome in zip(records, outcomes, strict=True)
-            ]
-        results: list[Receipt | Exception] = []
-        for record, outcome in zip(records, outcomes, strict=True):
-            if not isinstance(outcome, BaseException):
-                results.append(receipt_of(record.id, topic, outcome))
-            elif isinstance(outcome, Exception):
-                results.append(outcome)
-            else:
-                raise outcome
-        return results
-
-    def _record(self, message: Message, due: float | None) -> Record:
-        record = encode(
-            message, self._driver.binding, unique=unique_id(scope_of(message.source), message.id)
-        )
-        record.deliver_at = due
-        return record
-
-    async def _send(
-        self, message: Message, sending: tuple[float, float | None] | None = None
-    ) -> Receipt:
-        seconds, due = sending or _sending.get()
-        position = await self._publisher.submit(self._record(message, due), seconds)
-        return receipt_of(message.id, message.topic, position)
-
     def _translate(self, error: BaseException, doing: str) -> BaseException:
         return translate(error, self._driver.errors, doing=doing, where=str(self._url))
-
-    def _check_publishing(self) -> None:
-        if self._shut:
-            raise Closed(f"the broker {self._url} is closed")
-        check_loop(self._loop)
 
     def _check_open(self) -> None:
         if self._closed is not None:

@@ -1,21 +1,24 @@
-"""`Requests`: asking, and getting the answer, over any backend.
+"""`Requests`: request/reply over any backend.
 
-All requesters share one reply topic, which each process reads as broadcast, from its first request
-on. A request says in two extension attributes of CloudEvents where its reply goes, `replyto` (the
-topic) and `replyinbox` (the process); they travel with retries. The reply carries the inbox, and
-the id of the request as its cause. Whoever reads a reply for another inbox drops it. A requester
-that dies leaves nothing behind but replies, for as long as the topic keeps them.
+All requesters share one reply topic. Each process reads it as broadcast, from its first request
+on. A request names the destination of its reply in two CloudEvents extension attributes, which
+travel with retries: `replyto` (the topic) and `replyinbox` (the process). The reply carries the
+inbox, and the id of the request as its cause. A process ignores replies for other inboxes. A
+requester that dies leaves nothing behind but replies, for as long as the topic retains them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from .consuming.delivery import Delivery
+from .consuming.handlers import Function
+from .consuming.options import SubscribeOptions
+from .consuming.subscription import Subscription
 from .errors import (
     AnymqError,
     Closed,
@@ -32,12 +35,9 @@ from .message import Message, Receipt
 from .middleware.acknowledge import Acknowledge
 from .names import check_topic
 from .payload import check_annotation, decode_payload
+from .publishing.sender import Sender
 from .topic import Topic, as_topic
 from .wire.dead_letter_headers import text
-
-if TYPE_CHECKING:
-    from .broker import Broker
-    from .consuming.subscription import Subscription
 
 log = logger("anymq.requests")
 
@@ -45,52 +45,32 @@ REPLY_TO = "ce-replyto"
 INBOX = "ce-replyinbox"
 ERROR = "ce-replyerror"
 
-KEPT = timedelta(hours=1)
+RETENTION = timedelta(hours=1)
+"""The time for which replies are retained."""
 REFUSAL_TIMEOUT = 5.0
-
-
-class MakeMessage(Protocol):
-    """`Broker`'s own: the message that publishing `payload` would send, checked."""
-
-    def __call__(
-        self,
-        topic: Topic[Any],
-        payload: Any,
-        key: str | None,
-        headers: Mapping[str, str] | None,
-        id: str | None,
-        type: str | None,
-        /,
-    ) -> Message: ...
+"""Seconds to publish the reply that a request was rejected."""
 
 
 class Requests:
-    """The requests of one broker connection, and its replies to those of others.
+    """The requests of one connection, and its replies to the requests of others.
 
-    `message` and `send` (with a timeout, None for the default) are the broker's. `own` is called
-    with the subscription to the reply topic, which is closed here: after those whose handlers may
-    still be waiting for a reply. `existing` is told of a topic that is used, and never made, here.
+    `subscribe` opens the subscription to the reply topic. It is closed here, after the
+    subscriptions whose handlers may still wait for a reply.
     """
 
     def __init__(
         self,
-        broker: Broker,
+        sender: Sender,
         topic: str,
         *,
-        message: MakeMessage,
-        send: Callable[[Message, float | None], Awaitable[Receipt]],
-        own: Callable[[Subscription], None],
-        existing: Callable[[str], None],
+        subscribe: Callable[[SubscribeOptions, Function], Subscription],
     ) -> None:
         self.late = 0
-        """How many replies came that nobody waited for any more."""
-        self._broker = broker
-        self._topic = Topic(topic, retention=KEPT)
+        """The number of replies that arrived after their requests had ended."""
+        self._sender = sender
+        self._topic = Topic(topic, retention=RETENTION)
         self._inbox = new_id()
-        self._message = message
-        self._send = send
-        self._own = own
-        self._existing = existing
+        self._subscribe = subscribe
         self._waiting: dict[str, asyncio.Future[Message]] = {}
         self._opening = asyncio.Lock()
         self._replies: Subscription | None = None
@@ -110,7 +90,7 @@ class Requests:
             raise ConfigurationError("request: timeout must be positive")
         if response is not None:
             check_annotation(response)
-        message = self._message(as_topic(topic), payload, key, headers, None, None)
+        message = self._sender.encoder(as_topic(topic)).message(payload, key, None, headers)
         where = {REPLY_TO: self._topic.name, INBOX: self._inbox}
         request = replace(message, headers={**message.headers, **where})
         waiter: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
@@ -118,7 +98,7 @@ class Requests:
         try:
             async with asyncio.timeout(timeout):
                 await self._listen()
-                await self._send(request, timeout)
+                await self._sender.send(request, timeout)
                 reply = await waiter
         except (TimeoutError, PublishTimeout) as error:
             raise RequestTimeout(
@@ -140,16 +120,18 @@ class Requests:
         return await self._answer(delivery, payload, headers, {}, timeout)
 
     async def refuse(self, delivery: Delivery, reason: str) -> None:
-        """Tell whoever asked that `delivery` was rejected, if it is a request; never raises."""
+        """Reply that `delivery` was rejected, if it is a request; never raises."""
         if not self._is_request(delivery.message):
             return
         try:
             await self._answer(delivery, b"", None, {ERROR: text(reason)}, REFUSAL_TIMEOUT)
         except AnymqError as error:
-            log.warning("the rejection of %s was not replied: %s", delivery.message.id, error)
+            log.warning(
+                "telling the requester that %s was rejected failed: %s", delivery.message.id, error
+            )
 
     async def aclose(self) -> None:
-        """Stop reading replies; whoever still waits for one gets `Closed`."""
+        """Stop reading replies. Requests that still wait raise `Closed`."""
         for waiter in self._waiting.values():
             if not waiter.done():
                 waiter.set_exception(Closed("the broker was closed before a reply came"))
@@ -168,30 +150,28 @@ class Requests:
         if not self._is_request(request):
             raise StateError(f"{request.id} from {request.topic} is not a request: no reply to it")
         target = Topic(request.headers[REPLY_TO])
-        self._existing(target.name)
-        message = self._message(target, payload, None, headers, None, None)
+        self._sender.declarations.learn_existing(target.name)
+        message = self._sender.encoder(target).message(payload, None, None, headers)
         reply = replace(
             message,
             headers={**message.headers, INBOX: request.headers[INBOX], **extra},
             correlation_id=request.correlation_id or request.id,
             causation_id=request.id,
         )
-        return await self._send(reply, timeout)
+        return await self._sender.send(reply, timeout)
 
     def _is_request(self, message: Message) -> bool:
-        """Whether `message` wants its reply where replies go: a stranger cannot choose a topic."""
+        """Whether `message` is a request with a reply topic of anymq; others get no reply."""
         own, where = self._topic.name, message.headers.get(REPLY_TO, "")
         return is_request(message) and (where == own or where.startswith(f"{own}."))
 
     async def _listen(self) -> None:
-        """Read the reply topic from now on, unless that is so already."""
+        """Read the reply topic from now on, unless it is being read."""
         async with self._opening:
             if self._replies is not None and not self._replies.closing:
                 return
-            replies = self._broker.subscribe(
-                self._topic, group=None, handler=self._receive, middleware=[Acknowledge()]
-            )
-            self._own(replies)
+            options = SubscribeOptions(topic=self._topic, group=None, middleware=(Acknowledge(),))
+            replies = self._subscribe(options, self._receive)
             await replies.__aenter__()
             self._replies = replies
 
@@ -202,13 +182,13 @@ class Requests:
         waiter = self._waiting.get(reply.causation_id or "")
         if waiter is None or waiter.done():
             self.late += 1
-            log.debug("the reply %s to %s came late", reply.id, reply.causation_id)
+            log.debug("the reply %s to %s arrived late", reply.id, reply.causation_id)
         else:
             waiter.set_result(reply)
 
 
 def is_request(message: Message) -> bool:
-    """Whether somebody waits, or waited, for a reply to `message`."""
+    """Whether `message` is a request."""
     where = message.headers.get(REPLY_TO)
     if where is None or INBOX not in message.headers:
         return False
@@ -220,7 +200,7 @@ def is_request(message: Message) -> bool:
 
 
 def _result(reply: Message, topic: str, response: Any) -> Any:
-    """Return what `reply` says, as `response` asks for; raises `RequestFailed`."""
+    """Return the reply as `response`; raises `RequestFailed`."""
     error = reply.headers.get(ERROR)
     if error is not None:
         raise RequestFailed(f"the request to {topic} was rejected: {error}")
@@ -229,4 +209,6 @@ def _result(reply: Message, topic: str, response: Any) -> Any:
     try:
         return decode_payload(reply, response)
     except Reject as signal:
-        raise RequestFailed(f"the reply from {topic} is no {response}: {signal}") from signal
+        raise RequestFailed(
+            f"the reply from {topic} is not a valid {response}: {signal}"
+        ) from signal

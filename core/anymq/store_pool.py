@@ -1,4 +1,4 @@
-"""The idempotency stores a broker has open: each URL once."""
+"""`StorePool`: the open idempotency stores of a broker, each URL once."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .url import URL
 log = logger("anymq.idempotency")
 
 PROBE = 5.0
-"""Seconds for which a store that is tried remembers it, should the process die meanwhile."""
+"""Seconds for which a store remembers a probe if the process dies meanwhile."""
 
 
-class Stores:
-    """Opens stores when first asked for, and closes those it opened."""
+class StorePool:
+    """Open stores by URL. They are opened on first use, and closed with the broker."""
 
     def __init__(self) -> None:
         self._open: dict[str, Store] = {}

@@ -1,4 +1,4 @@
-"""An order system on real orders: five services that know each other by their events alone.
+"""An order system on real order data: five services that communicate only by events.
 
-`python -m examples.orders --url URL` runs it; README.md beside this file shows how it flows.
+Run it with `python -m examples.orders --url URL`; README.md in this folder shows the flow.
 """

@@ -1,4 +1,4 @@
-"""The command line: run the system, show the figures, reconcile them with the file."""
+"""The command line: run the system, print the figures, reconcile them with the file."""
 
 from __future__ import annotations
 
@@ -31,23 +31,25 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m examples.orders",
         description="Run the order system on a broker, then reconcile its ledger with the file.",
-        epilog="Exit code: 0 if they agree, 1 if not, 2 if it could not be run.",
+        epilog="Exit code: 0 if they agree, 1 if they differ, 2 if the run failed.",
     )
     parser.add_argument(
         "--url",
         default=os.environ.get("ANYMQ_URL", "memory://"),
-        help="the broker; default: ANYMQ_URL, else memory://",
+        help="URL of the broker (ANYMQ_URL, otherwise memory://)",
     )
-    parser.add_argument("--data", type=Path, default=DATA, help="a CSV file of order lines")
-    parser.add_argument("--limit", type=natural, help="only the first so many invoices")
-    parser.add_argument("--processes", action="store_true", help="each service as a process")
-    parser.add_argument("--mend", action="store_true", help="mend and put back dead letters")
-    parser.add_argument("--json", action="store_true", help="the figures as one JSON object")
+    parser.add_argument("--data", type=Path, default=DATA, help="CSV file of order lines")
+    parser.add_argument("--limit", type=natural, help="process only the first LIMIT invoices")
+    parser.add_argument("--processes", action="store_true", help="run each service as a process")
+    parser.add_argument(
+        "--mend", action="store_true", help="edit and redrive orders without a customer"
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures as a JSON object")
     return parser
 
 
 def natural(text: str) -> int:
-    """Return a number that is not negative."""
+    """Return a non-negative integer."""
     value = int(text)
     if value < 0:
         raise ValueError
@@ -55,9 +57,9 @@ def natural(text: str) -> int:
 
 
 def main(arguments: argparse.Namespace, intervene: Observe | None = None) -> int:
-    """Do what the command line says; return the exit code.
+    """Execute the command line and return the exit code.
 
-    `intervene` sees the progress and the processes: the demo kills one of them.
+    `intervene` is called with progress and processes; the demo uses it to kill a process.
     """
     show_warnings("orders")
     try:
@@ -73,7 +75,7 @@ def main(arguments: argparse.Namespace, intervene: Observe | None = None) -> int
 async def _main(arguments: argparse.Namespace, intervene: Observe | None) -> int:
     task = asyncio.current_task()
     assert task is not None
-    with suppress(NotImplementedError):  # as on Windows
+    with suppress(NotImplementedError):  # not supported on Windows
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     outcome: Outcome | None = None
     try:

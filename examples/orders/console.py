@@ -1,4 +1,4 @@
-"""What a person sees: progress and notes on standard error, the table on standard output."""
+"""Terminal output: progress and notes on standard error, the table on standard output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CLEAR = "\r\033[K"
 
 
 class Console:
-    """Progress as one line that updates itself, on a terminal; elsewhere now and then a line."""
+    """Shows progress: on a terminal as one updated line, elsewhere as a line every 2 s."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -23,7 +23,7 @@ class Console:
         self._due = 0.0
 
     def progress(self, now: Progress) -> None:
-        """Show how far the run is."""
+        """Show the progress of the run."""
         elapsed = time.monotonic() - self._started
         done = now.settled == now.expected
         if self._quiet or (elapsed < self._due and not done):
@@ -40,7 +40,7 @@ class Console:
             print(text, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
-        """Say something."""
+        """Print a note."""
         print((CLEAR if self._live else "") + text, file=sys.stderr, flush=True)
 
 
@@ -58,12 +58,12 @@ def table(figures: Figures) -> str:
 
 
 def verdict(differences: list[str], file: Path) -> str:
-    """Return whether the ledger and the file agree, and where they do not."""
+    """Return whether ledger and file agree, and their differences."""
     if not differences:
-        return f"reconciled: the ledger says what {file} says"
+        return f"reconciled: the ledger agrees with {file}"
     return "\n".join(
         [
-            f"NOT reconciled: the ledger is not what {file} says",
+            f"NOT reconciled: the ledger differs from {file}",
             *(f"  {line}" for line in differences),
         ]
     )

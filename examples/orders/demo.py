@@ -1,4 +1,4 @@
-"""`make demo`: every service as a process on a SQLite file, and one of them killed on the way."""
+"""`make demo`: each service as a process on a SQLite file; one of them is killed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .view import Progress
 
 
 class Killer:
-    """Kills the `victim`, once, when a third of the invoices are settled."""
+    """Kills the service `victim` once, when a third of the invoices are settled."""
 
     def __init__(self, victim: str) -> None:
         self.victim = victim
@@ -25,18 +25,23 @@ class Killer:
 
 
 def demo() -> int:
-    """Return 0 if the service was killed and the ledger is right all the same."""
+    """Return 0 if the service was killed and the ledger agrees with the file."""
     options = parser()
     options.prog = "python -m examples.orders.demo"
-    options.add_argument("--kill", choices=SERVICES, default="payment", help="default: payment")
+    options.add_argument(
+        "--kill", choices=SERVICES, default="payment", help="service to kill (payment)"
+    )
     with tempfile.TemporaryDirectory(prefix="anymq-demo-") as folder:
         options.set_defaults(url=f"sqlite:///{folder}/orders.db", processes=True)
         arguments = options.parse_args()
         killer = Killer(arguments.kill)
-        print(f"five processes; {killer.victim} will be killed on the way", file=sys.stderr)
+        print(
+            f"starting five processes; {killer.victim} will be killed during the run",
+            file=sys.stderr,
+        )
         status = main(arguments, killer)
     if status == 0 and not killer.done:
-        print("orders: it was over before anything could be killed", file=sys.stderr)
+        print("orders: the run ended before the service was killed", file=sys.stderr)
         return 1
     return status
 

@@ -1,4 +1,4 @@
-"""What travels between the services."""
+"""The events exchanged by the services."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .money import EXACT
 
 
 class Event(BaseModel):
-    """Everything is about one invoice, whose number is the key of every message."""
+    """An event of one invoice; the invoice number is the message key."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -21,7 +21,7 @@ class Event(BaseModel):
 
 
 class Line(BaseModel):
-    """One line of an invoice. `customer` is empty where nobody knows who bought."""
+    """One line of an invoice; `customer` is empty if unknown."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,39 +32,39 @@ class Line(BaseModel):
 
 
 class InvoiceReceived(Event):
-    """An invoice as the shop wrote it: an order, or the cancellation of one."""
+    """An invoice from the shop: an order or a cancellation."""
 
     country: str
     lines: tuple[Line, ...]
 
 
 class OrderPlaced(Event):
-    """Somebody wants to buy."""
+    """An order was placed."""
 
     country: str
     lines: tuple[Line, ...]
 
 
 class PaymentDue(Event):
-    """Sent when an order is placed, delivered when it should have been paid."""
+    """A reminder published when an order is placed, delivered when its payment is due."""
 
 
 class OrderExpired(Event):
-    """Nobody will pay for this order: what was reserved for it is free again."""
+    """An order cannot be paid; its reserved stock is released."""
 
     lines: tuple[Line, ...]
     reason: str
 
 
 class OrderCancelled(Event):
-    """Money goes back: `refund` is negative."""
+    """An order was cancelled; `refund` is negative."""
 
     country: str
     refund: Decimal
 
 
 class PaymentCaptured(Event):
-    """The money is ours, after `attempts` attempts."""
+    """The payment was captured after `attempts` attempts."""
 
     country: str
     amount: Decimal
@@ -72,15 +72,15 @@ class PaymentCaptured(Event):
 
 
 class StockReserved(Event):
-    """The goods are set aside."""
+    """The stock of an order was reserved."""
 
 
 class OrderShipped(Event):
-    """Paid, reserved, and on its way."""
+    """A paid order with reserved stock was shipped."""
 
 
 def total(lines: Iterable[Line]) -> Decimal:
-    """Return the sum of quantity times price, to the last digit."""
+    """Return the exact sum of quantity times price."""
     amount = Decimal(0)
     for line in lines:
         amount = EXACT.fma(line.quantity, line.price, amount)
@@ -88,9 +88,9 @@ def total(lines: Iterable[Line]) -> Decimal:
 
 
 def event_id(cause: Message, event: type[Event]) -> str:
-    """Return the id of the `event` that `cause` leads to.
+    """Return the id of an `event` caused by the message `cause`.
 
-    An invoice starts one flow, in which there is one event of each type. An id made of these two is
-    the same however often a crash, or a duplicate, makes a service publish again.
+    The flow of an invoice has at most one event of each type, so flow and type form a stable id. A
+    service that publishes again, after a crash or for a duplicate, uses the same id.
     """
     return f"{cause.correlation_id or cause.id}/{event.__name__}"

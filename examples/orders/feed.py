@@ -1,4 +1,4 @@
-"""The feed: hands the shop's invoices to the system."""
+"""The feed: publishes the shop's invoices to the system."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ BATCH = 500
 
 
 async def feed(broker: Broker, run: Run, invoices: Sequence[InvoiceReceived]) -> None:
-    """Publish every invoice, under an id of its own: fed again, it is a duplicate.
+    """Publish every invoice under its own id, so that a repeated invoice is a duplicate.
 
-    Publishes that are awaited together travel together.
+    anymq coalesces publishes that are awaited together.
     """
     for start in range(0, len(invoices), BATCH):
         publishes = [

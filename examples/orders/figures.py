@@ -1,4 +1,4 @@
-"""The figures of the business."""
+"""The business figures of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .money import pence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What the orders come to. Money is exact here, and rounded where it is shown."""
+    """Totals of all orders. Amounts are exact, and rounded only for display."""
 
     orders_placed: int
     orders_cancelled: int
@@ -25,17 +25,17 @@ class Figures:
     revenue_by_country: dict[str, Decimal]
 
     def shown(self) -> dict[str, int | str]:
-        """Return the figures but for those by country; money as text with two decimals."""
+        """Return the figures except those by country; amounts as text with two decimals."""
         return {name: _shown(value) for name, value in self._single().items()}
 
     def countries_shown(self) -> dict[str, str]:
-        """Return the revenue by country, the countries sorted."""
+        """Return the revenue by country, sorted by country."""
         return {name: pence(amount) for name, amount in sorted(self.revenue_by_country.items())}
 
     def differences(self, expected: Figures) -> list[str]:
-        """Return a line for each figure that is not as `expected`.
+        """Return a line for each figure that differs from `expected`.
 
-        Duplicates are left out: how many there are depends on what went wrong on the way.
+        Duplicates are excluded, because their number depends on crashes during the run.
         """
         ours, theirs = self._comparable(), expected._comparable()
         return [

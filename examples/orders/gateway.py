@@ -1,4 +1,4 @@
-"""The bank that payment asks: not always in the mood, and never charging an invoice twice."""
+"""A simulated payment gateway that declines some charges and never charges twice."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ DECLINES = 2
 
 
 class Declined(Exception):
-    """Not now; try again."""
+    """The gateway declined the charge; a later attempt may succeed."""
 
 
-def is_moody(invoice: str) -> bool:
-    """Whether the bank declines this invoice twice: one in ten, always the same ones."""
+def declines_twice(invoice: str) -> bool:
+    """Return whether this invoice is declined twice: one in ten, chosen by hash."""
     return zlib.crc32(invoice.encode()) % 10 == 0
 
 
 class Gateway:
-    """Charges by invoice number, its idempotency key."""
+    """Charges invoices, with the invoice number as the idempotency key."""
 
     def __init__(self, state: State) -> None:
         self._state = state
 
     def charge(self, invoice: str) -> int:
-        """Return how many attempts the charge took; an invoice that is charged stays so.
+        """Charge an invoice, unless it has been charged; return the number of attempts.
 
         Raises `Declined`.
         """
-        needed = DECLINES + 1 if is_moody(invoice) else 1
+        needed = DECLINES + 1 if declines_twice(invoice) else 1
         upsert = """
         INSERT INTO charges VALUES (?, 1)
         ON CONFLICT DO UPDATE SET attempts = min(attempts + 1, ?) RETURNING attempts

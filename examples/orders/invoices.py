@@ -1,4 +1,4 @@
-"""The file of order lines: read, checked, and put together to invoices."""
+"""Reads the file of order lines, validates it, and groups lines into invoices."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _PRICE = re.compile(r"[+-]?(?:\d{1,12}(?:\.\d{0,30})?|\.\d{1,30})", re.ASCII)
 
 
 class BadFile(Exception):
-    """The file cannot be read; the message says why, and in which line."""
+    """The file is unreadable or invalid; the message has the line and the reason."""
 
 
 def read_invoices(file: Path, limit: int | None = None) -> list[InvoiceReceived]:
-    """Return the first `limit` invoices of `file`, in the order in which they first appear.
+    """Return the first `limit` invoices of `file`, in order of first appearance.
 
-    The lines of an invoice need not stand together, its country is that of its first line.
-    The whole file is checked; raises `BadFile`.
+    Lines of one invoice need not be adjacent; the country is that of the first line. The whole
+    file is validated; raises `BadFile`.
     """
     countries: dict[str, str] = {}
     lines: dict[str, list[Line]] = {}
@@ -45,7 +45,7 @@ def read_invoices(file: Path, limit: int | None = None) -> list[InvoiceReceived]
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Give each row with the number of its first line."""
+    """Yield each row with the number of its first line."""
     reader = csv.reader(io.StringIO(_text(file), newline=""), strict=True)
     try:
         header = next(reader, [])

@@ -1,4 +1,4 @@
-"""ledger: applies every event, once, to the view that answers questions."""
+"""The ledger service: applies every event once to a queryable view of all orders."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .run import CONCURRENCY, LEASE, RETRY, Run
 from .serve import serve
 from .state import State
 
-# Events of one invoice may come in any order, each fills in its part of the row. `events` is the
-# graph of the flow: follow `cause` from any event back to the invoice.
+# Events of one invoice arrive in any order, and each fills its columns of the row. `events` is the
+# graph of the flow: `cause` leads from each event back to the invoice.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS orders (
   invoice TEXT PRIMARY KEY,
@@ -45,9 +45,9 @@ AnyEvent = (
 
 
 def ledger(app: App, run: Run) -> State:
-    """Add the service to `app`, and return its state.
+    """Add the service to `app` and return its state.
 
-    One handler takes the six kinds of event, one the dead letters.
+    One handler receives the six types of event, another the dead letters.
     """
     state = State(run.file("ledger"), SCHEMA)
 
@@ -62,8 +62,8 @@ def ledger(app: App, run: Run) -> State:
     @app.subscriber(
         run.rejected, group="ledger", concurrency=CONCURRENCY, ack_deadline=LEASE, retry=RETRY
     )
-    async def bury(order: OrderPlaced, message: Message) -> None:
-        # A dead letter is the rejected message itself, under the id it always had.
+    async def record_rejected(order: OrderPlaced, message: Message) -> None:
+        # A dead letter is the rejected message itself, with its original id.
         reason = message.headers["anymq-dlq-reason"]
         apply(f"{message.id}/rejected", order, message, {"rejected": 1, "reason": reason})
 
@@ -89,7 +89,7 @@ def ledger(app: App, run: Run) -> State:
 
 
 def columns(event: AnyEvent) -> dict[str, str | int]:
-    """Return what `event` says of its order, by column."""
+    """Return the values that `event` sets, by column."""
     match event:
         case OrderPlaced():
             return {"placed": 1}

@@ -1,4 +1,4 @@
-"""What a clerk does with the dead letters: orders without a customer are sold to a guest."""
+"""Correction of dead letters: orders without a customer are assigned to a guest."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ GUEST = "guest"
 
 
 async def mend(broker: Broker, run: Run) -> int:
-    """Mend and put back what was rejected only because nobody knew the customer; return how many.
+    """Edit and redrive the orders rejected only for a missing customer; return their number.
 
-    Payment alone gets a mended order: under its old id, as a first attempt.
+    Only the payment group receives a redriven order, with its original id and as a first attempt.
     """
     letters = broker.admin.dead_letters(run.placed, "payment")
     mendable = await letters.list(where=lambda letter: letter.reason == NO_CUSTOMER)

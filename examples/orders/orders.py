@@ -1,4 +1,4 @@
-"""orders: tells orders from cancellations."""
+"""The orders service: separates orders from cancellations."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .state import State
 
 
 def orders(app: App, run: Run) -> State:
-    """Add the service to `app`, and return its state.
+    """Add the service to `app` and return its state.
 
-    It has nothing to remember but which invoices it has seen, and leaves that to `Idempotency`.
+    Its only state are the invoices already handled, which `Idempotency` keeps.
     """
     state = State(run.file("orders"))
 

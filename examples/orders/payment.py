@@ -1,4 +1,4 @@
-"""payment: captures the money of every order fit to be paid, and lets the hopeless ones expire."""
+"""The payment service: captures payable orders, and lets unpayable ones expire."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .run import CONCURRENCY, DUE, LEASE, RETRY, Run
 from .serve import serve
 from .state import State
 
-# What payment has made of an order: `reason` says why it is hopeless, if it is.
+# The decision on each order; `reason` is set if the order can never be paid.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS verdicts (invoice TEXT PRIMARY KEY, reason TEXT, lines TEXT)
 WITHOUT ROWID;
@@ -34,11 +34,11 @@ LINES = TypeAdapter(tuple[Line, ...])
 
 
 def payment(app: App, run: Run) -> State:
-    """Add the service to `app`, and return its state.
+    """Add the service to `app` and return its state.
 
-    An order that cannot be paid is rejected, to the dead letters. A decline is an error like
-    any other: the handler does not deal with it, `Retry` does. When its payment is due, a hopeless
-    order expires; one that only lacks its customer waits for somebody to mend it.
+    An order that cannot be paid is rejected and thereby dead-lettered. A declined charge raises,
+    and `Retry` repeats the attempt. When the payment is due, an order that can never be paid
+    expires; an order that only lacks its customer waits to be edited and redriven.
     """
     state = State(run.file("payment"), CHARGES + SCHEMA)
     gateway = Gateway(state)
@@ -46,7 +46,7 @@ def payment(app: App, run: Run) -> State:
     def duplicate(delivery: Delivery) -> None:
         state.count_duplicate(delivery.message.id)
 
-    def judge(order: OrderPlaced, reason: str | None = None) -> None:
+    def decide(order: OrderPlaced, reason: str | None = None) -> None:
         lines = LINES.dump_json(order.lines).decode() if reason else None
         with state.transaction() as db:
             insert = "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)"
@@ -63,11 +63,11 @@ def payment(app: App, run: Run) -> State:
     async def capture(order: OrderPlaced | OrderExpired, message: Message) -> None:
         if isinstance(order, OrderExpired):
             return
-        if reason := hopeless(order.lines):
-            judge(order, reason)
+        if reason := unpayable(order.lines):
+            decide(order, reason)
             raise Reject(reason)
         if not all(line.customer for line in order.lines):
-            judge(order)
+            decide(order)
             raise Reject(NO_CUSTOMER)
         attempts = gateway.charge(order.invoice)
         captured = PaymentCaptured(
@@ -79,14 +79,14 @@ def payment(app: App, run: Run) -> State:
         await app.publish(
             run.captured, captured, key=order.invoice, id=event_id(message, PaymentCaptured)
         )
-        judge(order)
+        decide(order)
 
     @app.subscriber(run.due, group="payment", ack_deadline=LEASE, concurrency=CONCURRENCY)
     async def due(event: PaymentDue, message: Message) -> None:
         query = "SELECT reason, lines FROM verdicts WHERE invoice = ?"
         verdict = state.db.execute(query, (event.invoice,)).fetchone()
         if verdict is None:
-            raise RetryAfter(DUE.total_seconds(), "it is still being paid", counted=False)
+            raise RetryAfter(DUE.total_seconds(), "payment is not decided yet", counted=False)
         reason, lines = verdict
         if reason is not None:
             expired = OrderExpired(
@@ -98,8 +98,8 @@ def payment(app: App, run: Run) -> State:
     return state
 
 
-def hopeless(lines: Iterable[Line]) -> str | None:
-    """Return why nobody can ever pay for `lines`; None if somebody can."""
+def unpayable(lines: Iterable[Line]) -> str | None:
+    """Return why an order with these lines can never be paid, or None."""
     for line in lines:
         if line.quantity <= 0:
             return f"{line.stock_code}: the quantity is {line.quantity}"

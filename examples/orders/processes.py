@@ -1,4 +1,4 @@
-"""The five services, a process each, started again when they die."""
+"""A supervisor that runs each service as a process and restarts it when it dies."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from .run import Run
 from .services import SERVICES
 
 GRACE = 15.0
-"""Seconds that a service may take to drain."""
+"""Seconds allowed for draining a service."""
 
 LIFETIME = 3.0
-"""Seconds; who dies sooner dies quickly, and is started again only after a pause."""
+"""Seconds; restarts of a service that dies sooner are delayed increasingly."""
 
 QUICK_DEATHS = 10
+"""Consecutive deaths within `LIFETIME` that end the run."""
 LONGEST_PAUSE = 2.0
+"""Seconds."""
 
 
 class ServiceFailed(Exception):
-    """A service cannot be kept alive."""
+    """A service died repeatedly and is not restarted."""
 
 
 class Processes:
-    """Supervises the services; enter it to start them. Leaving ends them all.
+    """Starts the services on entering the context, restarts them, and stops them on exit.
 
-    They are in sessions of their own, so that a Ctrl-C reaches them through their supervisor only,
-    and each holds a pipe by which it notices that its supervisor is gone. `note` is told of deaths.
+    Each runs in its own session, so Ctrl-C reaches only the supervisor, and ends when the
+    supervisor closes its standard input. `note` is called with each death.
     """
 
     def __init__(self, run: Run, note: Callable[[str], None]) -> None:
@@ -59,7 +61,7 @@ class Processes:
         await self._tasks.__aexit__(kind, error, traceback)
 
     def kill(self, name: str) -> None:
-        """End the service `name` as a crash would."""
+        """SIGKILL the service `name`."""
         with suppress(ProcessLookupError):
             self._processes[name].kill()
 
@@ -76,10 +78,10 @@ class Processes:
                 await _end(process)
             quick = quick + 1 if loop.time() - started < LIFETIME else 0
             if quick == QUICK_DEATHS:
-                raise ServiceFailed(f"{name} keeps dying, the last time of {_cause(status)}")
-            self._note(
-                f"{name} (process {process.pid}) died of {_cause(status)}, starting it again"
-            )
+                raise ServiceFailed(
+                    f"{name} died {QUICK_DEATHS} times in succession, last of {_cause(status)}"
+                )
+            self._note(f"{name} (process {process.pid}) died of {_cause(status)}; restarting")
             await asyncio.sleep(min(0.1 * 2**quick, LONGEST_PAUSE))
 
     async def _start(self, name: str) -> Process:
@@ -87,7 +89,7 @@ class Processes:
             sys.executable,
             *("-m", f"{__package__}.{name}", "--supervised"),
             *("--run", self._run.id, "--folder", str(self._run.folder)),
-            # In the environment: arguments can be seen by others, and it may hold a password.
+            # In the environment, because arguments are visible and the URL may contain a password.
             env=os.environ | {"ANYMQ_URL": self._run.url},
             stdin=PIPE,
             stdout=sys.stderr,
@@ -96,7 +98,7 @@ class Processes:
 
 
 async def _end(process: Process) -> None:
-    """Let the process drain, or kill it."""
+    """Let the process drain, or kill it after `GRACE` seconds."""
     with suppress(ProcessLookupError):
         process.terminate()
     ended = asyncio.create_task(process.wait())

@@ -1,4 +1,4 @@
-"""The same figures straight from the file, without a service or a message on the way."""
+"""The expected figures, computed from the file without services or messages."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from itertools import islice
 from pathlib import Path
 
 from .figures import Figures
-from .gateway import DECLINES, is_moody
+from .gateway import DECLINES, declines_twice
 
 
 def figures_of_file(file: Path, limit: int | None = None, *, mended: bool = False) -> Figures:
-    """Return what the first `limit` invoices of `file` must come to.
+    """Return the expected figures of the first `limit` invoices of `file`.
 
-    `mended`: orders that only lack a customer are sold to a guest.
+    With `mended`, orders that only lack a customer are assigned to a guest.
     """
     invoices: dict[str, list[dict[str, str]]] = {}
     with file.open(encoding="utf-8-sig", newline="") as rows:
@@ -41,7 +41,7 @@ def _figures(invoices: dict[str, list[dict[str, str]]], mended: bool) -> Figures
         elif mended or all(row["CustomerID"].strip() for row in rows):
             captured.append(amount)
             by_country[rows[0]["Country"]] += amount
-            retries += DECLINES if is_moody(invoice) else 0
+            retries += DECLINES if declines_twice(invoice) else 0
     placed = len(invoices) - cancelled
     return Figures(
         orders_placed=placed,

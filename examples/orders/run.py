@@ -1,4 +1,4 @@
-"""One run of the system: where its messages travel and where its services keep their state."""
+"""One run of the system: its topics, its settings, and the state files of its services."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from .events import (
 E = TypeVar("E", bound=Event)
 
 CONCURRENCY = 32
-"""Messages that a handler works on at a time."""
+"""Messages handled concurrently per handler."""
 
 LEASE = 5.0
-"""Seconds after which what a crashed service held is given to another."""
+"""Seconds after which the messages of a crashed service are redelivered."""
 
 DUE = timedelta(seconds=1)
-"""How long after it was placed an order has to be paid: a shop gives days."""
+"""Time from order to due payment, which in a real shop is days."""
 
 PARTITIONS = 4
-"""How many members of an ordered group can share what happens to orders."""
+"""Largest number of members that share an ordered group."""
 
 RETRY = Retry(attempts=10, cap=60)
-"""More attempts than usual: every crash counts as one."""
+"""More attempts than the default, because each crash counts as one."""
 
 
 class Run:
-    """The topics carry the run's `id`, so that what earlier runs left on a broker is not seen."""
+    """A run whose topics contain its `id`, so that messages of earlier runs are not seen."""
 
     def __init__(self, url: str, id: str, folder: Path) -> None:
         self.url = url
         self.id = id
         self.folder = folder
         self.received = self._topic("received", InvoiceReceived)
-        # What begins and ends an order is on one topic: stock needs the two in this order.
+        # Begin and end of an order share a topic, because stock needs them in this order.
         self.placed = Topic[OrderPlaced | OrderExpired](
             f"orders-{id}.placed",
             OrderPlaced | OrderExpired,
@@ -59,15 +59,15 @@ class Run:
         self.captured = self._topic("captured", PaymentCaptured)
         self.reserved = self._topic("reserved", StockReserved)
         self.shipped = self._topic("shipped", OrderShipped)
-        # The dead letters of payment: a topic like any other, which anymq made.
+        # The dead-letter topic of payment, created by anymq; it is an ordinary topic.
         self.rejected = Topic(f"{self.placed.name}.payment.dlq", OrderPlaced)
 
     def file(self, service: str) -> Path:
-        """Return the file in which `service` keeps its state."""
+        """Return the state file of `service`."""
         return self.folder / f"{service}.db"
 
     def seen(self, service: str) -> str:
-        """Return the URL of the store in which `service` remembers what it has handled."""
+        """Return the URL of the idempotency store of `service`."""
         return f"sqlite:///{quote(str(self.folder))}/{service}-seen.db?synchronous=NORMAL"
 
     def _topic(self, name: str, payload: type[E]) -> Topic[E]:

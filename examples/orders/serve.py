@@ -1,4 +1,4 @@
-"""From a service to a running application, in a process of its own or together with others."""
+"""Builds an application from services, and runs one service as a process."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .state import State
 from .stderr import complain, show_warnings
 
 Service = Callable[[App, Run], State]
-"""Adds its handlers to the app; the state it returns is open while the app runs."""
+"""Adds its handlers to the app and returns its state, which is open while the app runs."""
 
 
 def application(run: Run, *services: Service) -> App:
-    """Return an app made of `services`."""
+    """Return an app with the handlers of all `services`."""
     states: list[State] = []
 
     @asynccontextmanager
@@ -38,13 +38,17 @@ def application(run: Run, *services: Service) -> App:
 
 
 def serve(service: Service) -> None:
-    """Run `service` as `python -m examples.orders.payment --run ID --folder DIR` asks for."""
+    """Run `service` by a command line like `python -m examples.orders.payment --run ID …`."""
     name = service.__name__
     parser = argparse.ArgumentParser(description=f"The service {name}.")
-    parser.add_argument("--url", default=os.environ.get("ANYMQ_URL", ""), help="or ANYMQ_URL")
-    parser.add_argument("--run", required=True, help="the id of the run, part of every topic")
-    parser.add_argument("--folder", required=True, type=Path, help="where the state is kept")
-    parser.add_argument("--supervised", action="store_true", help="end when standard input does")
+    parser.add_argument(
+        "--url", default=os.environ.get("ANYMQ_URL", ""), help="URL of the broker (ANYMQ_URL)"
+    )
+    parser.add_argument("--run", required=True, help="id of the run, part of every topic")
+    parser.add_argument("--folder", required=True, type=Path, help="folder of the state files")
+    parser.add_argument(
+        "--supervised", action="store_true", help="end when standard input is closed"
+    )
     arguments = parser.parse_args()
     show_warnings(name)
     if arguments.supervised:
@@ -58,7 +62,7 @@ def serve(service: Service) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ask this process to end when nobody holds the other end of its standard input any more."""
+    """Send SIGTERM to this process when its standard input is closed."""
     while os.read(sys.stdin.fileno(), 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""shipping: ships what is paid and reserved, in whichever order it hears of the two."""
+"""The shipping service: ships paid and reserved orders; the two events arrive in any order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS parcels (
 
 
 def shipping(app: App, run: Run) -> State:
-    """Add the service to `app`, and return its state: two handlers meet in it."""
+    """Add the service to `app` and return its state, which joins the events of two handlers."""
     state = State(run.file("shipping"), SCHEMA)
 
     @app.subscriber(
@@ -38,7 +38,9 @@ def shipping(app: App, run: Run) -> State:
         ON CONFLICT DO UPDATE SET {step} = 1 RETURNING paid AND reserved
         """
         with state.transaction() as db:
-            state.first_time(message.id)  # a duplicate is only counted: the row is what it was
+            state.first_time(
+                message.id
+            )  # a duplicate is only counted, as it does not change the row
             (ready,) = db.execute(upsert, (invoice,)).fetchone()
         if ready:
             shipped = OrderShipped(invoice=invoice)

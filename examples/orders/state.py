@@ -1,4 +1,4 @@
-"""What a service remembers: a SQLite file of its own."""
+"""The state of a service, in a SQLite file of its own."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ CREATE TABLE IF NOT EXISTS duplicates (event TEXT PRIMARY KEY, times INTEGER) WI
 
 
 class State:
-    """A service's tables, and the ids of the events it has applied to them. Enter it to open it.
+    """The tables of a service, and the ids of the events applied to them; a context manager.
 
-    Its transactions take microseconds, so handlers run them on the event loop; what takes longer
-    belongs in `asyncio.to_thread`.
+    Transactions take microseconds, so handlers run them on the event loop. Longer ones would belong
+    in `asyncio.to_thread`.
     """
 
     def __init__(self, file: Path, schema: str = "") -> None:
@@ -29,7 +29,7 @@ class State:
     async def __aenter__(self) -> Self:
         self._connection = sqlite3.connect(self._file, isolation_level=None, timeout=10)
         self.db.execute("PRAGMA journal_mode = WAL")
-        self.db.execute("PRAGMA synchronous = NORMAL")  # survives the death of the process
+        self.db.execute("PRAGMA synchronous = NORMAL")  # commits survive a crash of the process
         self.db.executescript(self._schema)
         return self
 
@@ -38,13 +38,13 @@ class State:
 
     @property
     def db(self) -> sqlite3.Connection:
-        """The open file."""
+        """The open connection."""
         assert self._connection is not None, "enter the state first"
         return self._connection
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commit what the block does, or nothing of it. The block must not await."""
+        """Commit the changes made in the context, or none of them; the context must not await."""
         self.db.execute("BEGIN IMMEDIATE")
         try:
             yield self.db
@@ -54,7 +54,7 @@ class State:
         self.db.execute("COMMIT")
 
     def first_time(self, event: str) -> bool:
-        """Whether `event` has not been applied yet; in the transaction that applies it."""
+        """Mark `event` as applied, in the transaction that applies it; return False if it was."""
         insert = "INSERT INTO applied VALUES (?) ON CONFLICT DO NOTHING"
         if self.db.execute(insert, (event,)).rowcount:
             return True
@@ -62,12 +62,12 @@ class State:
         return False
 
     def count_duplicate(self, event: str) -> None:
-        """Note that `event` came again and changed nothing."""
+        """Count a duplicate of `event`."""
         upsert = "INSERT INTO duplicates VALUES (?, 1) ON CONFLICT DO UPDATE SET times = times + 1"
         self.db.execute(upsert, (event,))
 
     @property
     def duplicates(self) -> int:
-        """How many duplicates were filtered."""
+        """Number of filtered duplicates."""
         (times,) = self.db.execute("SELECT ifnull(sum(times), 0) FROM duplicates").fetchone()
         return int(times)

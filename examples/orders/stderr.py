@@ -1,4 +1,4 @@
-"""What goes wrong, one line each on standard error."""
+"""Warnings and errors, one line each on standard error."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 
 
 def show_warnings(name: str) -> None:
-    """Show what anymq warns of.
+    """Show the warnings of anymq.
 
-    Dead letters are no news, here they are part of the business; and what the client libraries say
-    for themselves, anymq says better.
+    Dead letters are hidden, because they are normal in this system. So are logs of the client
+    libraries, because anymq logs the same events.
     """
     logging.basicConfig(level=logging.CRITICAL, format=f"{name}: %(message)s")
     for source in ("anymq", "asyncio"):
@@ -19,7 +19,7 @@ def show_warnings(name: str) -> None:
 
 
 def complain(name: str, errors: BaseExceptionGroup[BaseException]) -> None:
-    """Show the first of `errors`."""
+    """Print the first of `errors`."""
     error: BaseException = errors
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

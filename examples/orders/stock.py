@@ -1,4 +1,4 @@
-"""stock: sets the goods aside, and is never short of them."""
+"""The stock service: reserves goods, and restocks before they run out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .run import CONCURRENCY, LEASE, RETRY, Run
 from .serve import serve
 from .state import State
 
-# A code's shelf is filled when it is first asked for, and again before it would run empty.
+# The shelf of a stock code is filled on first use, and again before it would run out.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS shelves (
   stock_code TEXT PRIMARY KEY,
@@ -24,11 +24,11 @@ REFILL = 1000
 
 
 def stock(app: App, run: Run) -> State:
-    """Add the service to `app`, and return its state.
+    """Add the service to `app` and return its state.
 
-    It hears of an order's beginning before its end: the subscription is `ordered`, and the key of
-    both is the invoice. In a handler the order is: state, event, ack. After a crash in between, the
-    state is not changed a second time, and the event that is published again has the same id.
+    The subscription is `ordered`, with the invoice as the key, so an order is placed before it
+    expires. The handler changes the state, publishes its event, and then acknowledges. After a
+    crash in between, the state is not changed again, and the event has the same id.
     """
     state = State(run.file("stock"), SCHEMA)
 
@@ -59,7 +59,7 @@ def stock(app: App, run: Run) -> State:
 
 
 def take(db: sqlite3.Connection, line: Line) -> None:
-    """Reserve what `line` asks for."""
+    """Reserve the goods of `line`."""
     wanted = max(line.quantity, 0)
     upsert = """
     INSERT INTO shelves VALUES (:code, :wanted + :refill, :wanted)
@@ -71,7 +71,7 @@ def take(db: sqlite3.Connection, line: Line) -> None:
 
 
 def give_back(db: sqlite3.Connection, line: Line) -> None:
-    """Free what `line` had reserved; the shelf refuses to go below zero."""
+    """Release the goods of `line`; a constraint prevents a negative reservation."""
     update = "UPDATE shelves SET reserved = reserved - ? WHERE stock_code = ?"
     db.execute(update, (max(line.quantity, 0), line.stock_code))
 

@@ -1,4 +1,4 @@
-"""The whole system: the services, the feed, and waiting until every invoice is settled."""
+"""The whole system: starts services and feed, and waits until every invoice is settled."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from .services import SERVICES
 from .view import Progress, View
 
 LOOK = 0.1
-"""Seconds between two looks at the ledger."""
+"""Seconds between two reads of the ledger."""
 
 STALL = 200.0
-"""Seconds without any progress that end the run: more than a broker needs to recover by itself."""
+"""Seconds without progress that end the run, longer than the recovery of a broker."""
 
 Observe = Callable[[Progress, Processes | None], None]
-"""Called again and again with the progress, and with the services that are processes."""
+"""Called repeatedly with the progress, and with the service processes if there are any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the ledger says, and what is missing if the run came to a standstill."""
+    """The figures of the ledger, and the missing invoices if the run stalled."""
 
     figures: Figures
     missing: str | None
@@ -49,15 +49,14 @@ async def run_orders(
     observe: Observe,
     note: Callable[[str], None],
 ) -> Outcome:
-    """Run `invoices` through the services on the broker at `url`, until all of them are settled.
+    """Run `invoices` through the services on the broker at `url` until all are settled.
 
-    `mend` puts back the orders that only lack a customer, once all is settled, and waits for them.
-    Raises what anymq raises, `ServiceFailed`, or a group of these. `note` is told of services that
-    die.
+    With `mend`, then redrive the orders that only lack a customer, and wait for them. `note` is
+    called with deaths of services. Raises `AnymqError`, `ServiceFailed`, or a group of these.
     """
     if processes and URL.parse(url).scheme == "memory":
         raise ConfigurationError(
-            "memory:// lives in one process: for --processes use sqlite:///orders.db, or a server"
+            "memory:// exists in one process only; with --processes use sqlite:/// or a server"
         )
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="anymq-orders-"))
@@ -83,9 +82,9 @@ async def run_orders(
 
 
 async def settle(view: View, observe: Callable[[Progress], None], mended: int = 0) -> str | None:
-    """Return once every invoice is settled, and `mended` ones shipped after all.
+    """Wait until every invoice is settled and `mended` redriven ones are shipped.
 
-    When nothing moves any more, return what is missing.
+    Return None, or a text on the missing ones after `STALL` seconds without progress.
     """
     loop = asyncio.get_running_loop()
     last, moved = view.progress(), loop.time()
@@ -102,13 +101,13 @@ async def settle(view: View, observe: Callable[[Progress], None], mended: int = 
 
 
 def missing(view: View) -> str:
-    """Return what is still to come."""
+    """Return a text on the invoices that are not settled."""
     now, unsettled = view.progress(), view.unsettled()
     some = ", ".join(unsettled[:5]) + (", …" if len(unsettled) > 5 else "")
     return (
-        f"nothing has moved for {STALL:g} s: {now.expected - now.settled:,} of {now.expected:,} "
-        f"invoices are not settled. The ledger has not heard of {now.expected - now.known:,}; it "
-        f"has heard of {now.placed:,} placed, {now.cancelled:,} cancelled, {now.captured:,} "
+        f"no progress for {STALL:g} s: {now.expected - now.settled:,} of {now.expected:,} "
+        f"invoices are not settled. The ledger has no event of {now.expected - now.known:,}; it "
+        f"has {now.placed:,} placed, {now.cancelled:,} cancelled, {now.captured:,} "
         f"captured, {now.rejected:,} rejected, {now.reserved:,} reserved and {now.shipped:,} "
         "shipped" + (f" (unsettled: {some})" if some else "")
     )

@@ -1,4 +1,4 @@
-"""Reading the ledger: how far the run is, and what it comes to."""
+"""Queries of the ledger: progress and figures of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .run import Run
 from .services import SERVICES
 from .state import State
 
-# An order is settled when the ledger has heard all that will be said of it.
+# An order is settled when the ledger has all its events.
 SETTLED = f"""
 (cancelled OR (placed AND (expired OR reason = '{NO_CUSTOMER}') AND rejected AND reserved)
 OR (placed AND captured AND reserved AND shipped))
@@ -24,7 +24,7 @@ OR (placed AND captured AND reserved AND shipped))
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How many of the `expected` invoices have come how far."""
+    """Number of invoices, of the `expected` ones, that reached each step."""
 
     expected: int
     events: int
@@ -41,7 +41,7 @@ class Progress:
 
 
 class View:
-    """The ledger's file, read while the ledger writes it."""
+    """The state file of the ledger, read while the ledger writes to it."""
 
     def __init__(self, run: Run, expected: int) -> None:
         self._run = run
@@ -56,7 +56,7 @@ class View:
         await self._state.__aexit__(*exc)
 
     def progress(self) -> Progress:
-        """Return how far the invoices have come."""
+        """Return the progress of all invoices."""
         query = f"""
         SELECT (SELECT count(*) FROM events), count(*),
           total(placed), total(cancelled), total(captured), total(reserved), total(shipped),
@@ -67,12 +67,12 @@ class View:
         return Progress(self._expected, *map(int, self._state.db.execute(query).fetchone()))
 
     def unsettled(self) -> list[str]:
-        """Return the invoices the ledger has heard of, though not the end."""
+        """Return the known invoices that are not settled."""
         query = f"SELECT invoice FROM orders WHERE NOT {SETTLED} ORDER BY invoice"
         return [invoice for (invoice,) in self._state.db.execute(query)]
 
     async def figures(self) -> Figures:
-        """Return what the run comes to."""
+        """Return the figures of the run."""
         now = self.progress()
         query = "SELECT total(attempts - captured) FROM orders"
         (retries,) = self._state.db.execute(query).fetchone()
@@ -100,7 +100,7 @@ class View:
         )
 
     async def _duplicates(self) -> int:
-        """Return how many duplicates the services filtered, each in its own file."""
+        """Return the number of duplicates filtered by all services."""
         count = 0
         for service in SERVICES:
             async with State(self._run.file(service)) as state:

@@ -1,4 +1,4 @@
-"""The memory driver, with a count of what is asked of it: `counting://NAME`."""
+"""A memory driver that counts its calls: `counting://NAME`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCHEME = "counting"
 
 
 class CountingDriver(MemoryDriver):
-    """Counts calls, and keeps the records it was given."""
+    """Counts calls, and keeps the published records."""
 
     calls: ClassVar[Counter[str]] = Counter()
     records: ClassVar[list[Record]] = []
@@ -33,7 +33,7 @@ class CountingDriver(MemoryDriver):
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
         self.calls["publish"] += 1
         self.records.extend(records)
-        await asyncio.sleep(0)  # as every real one, it lets others run meanwhile
+        await asyncio.sleep(0)  # like every real driver, it lets other tasks run meanwhile
         return await super().publish(records)
 
     async def subscribe(self, spec: SubscribeSpec, listener: Listener) -> Source:
@@ -43,7 +43,7 @@ class CountingDriver(MemoryDriver):
 
 
 class CountingSource(Source):
-    """Counts the calls, and those of `receive` that brought something."""
+    """Counts calls; of `receive`, only those that return records."""
 
     def __init__(self, source: Source, calls: Counter[str]) -> None:
         self._source = source
@@ -79,7 +79,7 @@ class CountingSource(Source):
 
 
 def serve() -> None:
-    """Have `counting://` served, with all counts at nothing."""
+    """Register `counting://` and reset all counts."""
     anymq.register(SCHEME, f"{__name__}:{CountingDriver.__name__}")
     CountingDriver.calls.clear()
     CountingDriver.records.clear()

@@ -1,4 +1,4 @@
-"""Every contestant loses nothing, and settles what it has handled."""
+"""Every contestant delivers all messages and settles those it has handled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from anymq.ids import new_id
 from anymq.message import Message
 from anymq.wire.cloudevents import encode
 from benchmarks.speed.check import check
-from benchmarks.speed.contestant import Contestant, Item, Place
+from benchmarks.speed.contestant import BenchTopic, Contestant, Item
 from benchmarks.speed.contestants import BACKENDS, contestants, faststream, mq_bridge
 from benchmarks.speed.contestants.anymq import STORE_VARIABLE
 from benchmarks.speed.contestants.headers import Headers
@@ -27,12 +27,12 @@ from brokers import NAMES, server
 MESSAGES = 200
 PATIENCE = 60.0
 STORED = "anymq+redis"
-# What these have fetched and not handled comes back long after they have ended.
+# Messages fetched and not handled by these are redelivered long after they have ended.
 KEEP_WHAT_THEY_FETCH = (faststream.OnRedis, mq_bridge.OnNATS, mq_bridge.OnRedis)
 
 
 def cases(ability: str | None = None, *, leave_out: Sequence[str] = ()) -> list[ParameterSet]:
-    """Each contestant that can do this, with the marks of the servers that it needs."""
+    """Each contestant with this ability, with the marks of the servers it needs."""
     found: list[ParameterSet] = []
     for backend in BACKENDS:
         for kind in contestants(backend):
@@ -67,7 +67,7 @@ async def test_models_are_read(kind: type[Contestant], url: str) -> None:
 
 
 class Consumption:
-    """Counts what a contestant hands over, in several calls of `consume`."""
+    """Counts the messages of a contestant over several calls of `consume`."""
 
     def __init__(self, contestant: Contestant) -> None:
         self.handled: Counter[int] = Counter()
@@ -84,7 +84,7 @@ class Consumption:
         await self._contestant.consume(self._handle, done, typed=False)
 
     async def cancelled_at(self, count: int) -> None:
-        """Consume until that many have come, and cancel it then."""
+        """Consume until `count` distinct messages are handled, then cancel."""
         consuming = asyncio.ensure_future(self.until(lambda: False))
         while len(self.handled) < count:
             self._came.clear()
@@ -96,8 +96,8 @@ class Consumption:
 
 
 @pytest.mark.parametrize("kind", cases("consume", leave_out=("anymq+idempotency", STORED)))
-async def test_what_was_handled_is_settled(kind: type[Contestant], url: str) -> None:
-    contestant = kind(Place(url=url, topic=f"settled-{token_hex(6)}"))
+async def test_handled_messages_are_settled(kind: type[Contestant], url: str) -> None:
+    contestant = kind(BenchTopic(url=url, name=f"settled-{token_hex(6)}"))
     consumption = Consumption(contestant)
     handled = consumption.handled
     bodies = Bodies(0, 64)
@@ -115,14 +115,14 @@ async def test_what_was_handled_is_settled(kind: type[Contestant], url: str) -> 
                 await publishing.one(bodies.item(MESSAGES + 10))
                 await consumption.until(lambda: len(handled) > MESSAGES + 10)
     if kind in KEEP_WHAT_THEY_FETCH:
-        # Settled in the background: the last ones may come again. And the read that was cancelled
-        # may take the next one with it, for good.
+        # They settle in the background, so the last messages may be redelivered; and a cancelled
+        # read may take the next message with it.
         assert set(handled) == set(range(MESSAGES + 10))
     else:
         assert handled == Counter(range(MESSAGES + 11))
 
 
-def test_each_has_a_name_of_its_own() -> None:
+def test_names_are_unique_on_a_backend() -> None:
     for backend in BACKENDS:
         kinds = contestants(backend)
         assert kinds[0].name == "anymq"

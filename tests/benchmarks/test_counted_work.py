@@ -1,7 +1,7 @@
-"""What a message costs, counted rather than timed: it may become less, and never more.
+"""The cost of a message, counted rather than timed; it may fall but not rise.
 
-A ceiling that is passed is a regression to be found, or a change that is worth it and says so here.
-Where the code has become better, lower the ceiling.
+A count above its ceiling is a regression, or a justified change that is explained here. Lower the
+ceiling when the code improves.
 """
 
 from __future__ import annotations
@@ -32,26 +32,25 @@ BODY = Bodies(0, 256).item(0).body
 PUBLISH_CALLS = 4
 """Driver calls for `N` concurrent publishes."""
 RECEIVE_CALLS, ACK_CALLS = 16, 13
-"""Driver calls to consume `N` messages: a worker lets others run after 250 of them."""
+"""Driver calls to consume `N` messages; a worker yields after each 250."""
 FUNCTIONS_TO_PUBLISH, FUNCTIONS_TO_CONSUME = 78.5, 22.0
-"""Calls of Python and C functions a message, the memory driver's own included; about forty of those
-to publish are the event loop's, for a task that publishes one message."""
+"""Calls of Python and C functions per message, including those of the memory driver. About forty of
+the calls to publish belong to the event loop, for a task that publishes one message."""
 BLOCKS_IN_FLIGHT = 2.5
-"""Memory blocks that a message takes from when it was fetched until it is settled."""
+"""Memory blocks of a message in flight, from fetch to settlement."""
 FUNCTIONS_TO_PUBLISH_MANY = 12.5
-"""The same for `publish_many`, which has no task and no future a message."""
+"""Function calls per message of `publish_many`, which needs no task or future per message."""
 BLOCKS_KEPT = 0.1
-"""Memory blocks that stay for a message that has been settled."""
+"""Memory blocks kept per settled message."""
 ENVELOPE = {"kafka": 155, "rabbitmq": 192, "nats": 180, "redis": 174}
-"""Bytes of all header names and values beside a body of bytes with a key. CloudEvents' binding for
-AMQP has the longest names."""
+"""Bytes of all header names and values of a binary message with a key. The names of the CloudEvents
+binding for AMQP are the longest."""
 
 
 class Calls:
-    """Counts the calls of functions within its context, those of C too.
+    """Counts the calls of Python and C functions within its context.
 
-    The collector stands still meanwhile: its callbacks, and finalizers of what other tests left,
-    would count as ours.
+    The garbage collector is disabled there, because its callbacks and finalizers would be counted.
     """
 
     def __init__(self) -> None:
@@ -74,7 +73,7 @@ class Calls:
 
 @pytest.fixture(autouse=True)
 def counting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes by the clock is not counted: sweeps, turns, and random bits for new ids."""
+    """Suppress work that depends on time: sweeps, yields, and random bits of new ids."""
     serve()
     monkeypatch.setattr(publisher, "SWEEP", 60.0)
     monkeypatch.setattr(subscription, "SLICE", 60.0)
@@ -83,7 +82,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def consuming(url: str, count: int) -> tuple[App, asyncio.Event]:
-    """Return an app that handles messages by the default chain, and what says that all came."""
+    """Return an app with the default chain, and an event set after `count` messages."""
     app, done = App(url), asyncio.Event()
     left = iter(range(count - 1))
 
@@ -108,7 +107,7 @@ async def test_concurrent_publishes_become_few_driver_calls() -> None:
     assert CountingDriver.calls["publish"] <= PUBLISH_CALLS
 
 
-async def test_messages_are_fetched_and_settled_in_bulk() -> None:
+async def test_messages_are_fetched_and_settled_in_batches() -> None:
     url = f"{SCHEME}://settled"
     async with anymq.connect(url) as broker:
         await broker.publish_many("orders", [BODY] * N)
@@ -165,7 +164,7 @@ async def test_memory_of_a_message_in_flight() -> None:
     assert taken / N <= BLOCKS_IN_FLIGHT
 
 
-async def test_memory_of_a_message_that_is_done() -> None:
+async def test_memory_of_a_settled_message() -> None:
     url = "memory://done"
     after: list[int] = []
     async with anymq.connect(url) as broker:

@@ -1,4 +1,4 @@
-"""What the brokers' own tools print is read right, and what cannot be read is an error."""
+"""The rates of the brokers' own tools are parsed; output without a rate is an error."""
 
 from __future__ import annotations
 
@@ -38,37 +38,37 @@ BENCHMARK = """\
 """
 
 
-def test_kafka_producer_when_it_is_warm() -> None:
+def test_kafka_producer_rate_excludes_its_warm_up() -> None:
     assert kafka.sent(PRODUCER) == 9871.308017
 
 
-def test_kafka_consumer_without_the_time_to_join() -> None:
+def test_kafka_consumer_rate_excludes_the_time_to_join() -> None:
     assert kafka.fetched(f"WARNING: an option is deprecated, soon.\n{CONSUMER}") == 71428.5714
 
 
-def test_perf_test() -> None:
+def test_perf_test_rate_is_the_median_of_its_seconds() -> None:
     assert rabbitmq.rate("confirmed", SECONDS + PERF_TEST) == 8500
     assert rabbitmq.rate("confirmed", PERF_TEST) == 9165
     assert rabbitmq.rate("received", SECONDS + PERF_TEST) == 0
-    with pytest.raises(ToolFailed, match="told no receiving rate"):
+    with pytest.raises(ToolFailed, match="printed no receiving rate"):
         rabbitmq.rate("received", SECONDS)
 
 
-def test_redis_benchmark() -> None:
+def test_redis_benchmark_rate_is_its_requests_per_second() -> None:
     assert redis.requests(BENCHMARK) == 227272.73
 
 
-def test_nats_go() -> None:
+def test_nats_go_rate_is_parsed() -> None:
     assert nats.told("66635.4 messages/s\n") == 66635.4
 
 
 @pytest.mark.parametrize("read", [kafka.sent, kafka.fetched, redis.requests, nats.told])
-def test_no_figure_is_made_up(read: Callable[[str], float]) -> None:
-    with pytest.raises(ToolFailed, match="told no rate"):
+def test_output_without_a_rate_is_an_error(read: Callable[[str], float]) -> None:
+    with pytest.raises(ToolFailed, match="printed no rate"):
         read("connection refused")
 
 
-async def test_a_tool_that_fails_says_why() -> None:
+async def test_a_failed_tool_reports_its_output() -> None:
     with pytest.raises(ToolFailed, match="no such topic"):
         await report_of([sys.executable, "-c", "raise SystemExit('no such topic')"])
 

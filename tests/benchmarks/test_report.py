@@ -1,4 +1,4 @@
-"""Goals and reports: every figure comes from what was measured, and what is missing is said."""
+"""Goals and reports: figures come from measurements, and omissions are listed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,24 @@ import pytest
 from rich.console import Console
 
 from benchmarks.__main__ import main
-from benchmarks.speed.counting import Account
+from benchmarks.speed.accounting import Account
+from benchmarks.speed.formatting import count, deviation
 from benchmarks.speed.goals import GOALS, Goal, faults, verdicts
 from benchmarks.speed.history import append
 from benchmarks.speed.html import page
 from benchmarks.speed.latencies import encoded, percentiles
 from benchmarks.speed.plots import overview
-from benchmarks.speed.results import Backend, Cell, LeftOut, Machine, Own, Report, Sample, ratio
-from benchmarks.speed.table import print_goals, print_report
-from benchmarks.speed.words import count, swing
+from benchmarks.speed.results import (
+    Backend,
+    Cell,
+    LeftOut,
+    Machine,
+    Microbenchmarks,
+    Report,
+    Sample,
+    ratio,
+)
+from benchmarks.speed.terminal import print_goals, print_report
 
 SERVERS = ("kafka", "rabbitmq", "nats", "redis")
 
@@ -55,7 +64,7 @@ def cell(backend: str, workload: str, contestant: str, *rates: float, **more: An
     )
 
 
-def report(*cells: Cell, chosen: tuple[str, ...] = ("redis",), **own: Any) -> Report:
+def report(*cells: Cell, chosen: tuple[str, ...] = ("redis",), **microbenchmarks: Any) -> Report:
     return Report(
         started="2026-11-21T12:00:00+00:00",
         seconds=61.0,
@@ -86,14 +95,16 @@ def report(*cells: Cell, chosen: tuple[str, ...] = ("redis",), **own: Any) -> Re
             for name in chosen
         ],
         cells=list(cells),
-        own=Own(values={name.replace("_", " "): value for name, value in own.items()}),
+        microbenchmarks=Microbenchmarks(
+            values={name.replace("_", " "): value for name, value in microbenchmarks.items()}
+        ),
         left_out=[LeftOut(what="redis: typed", why="<no time>")],
     )
 
 
 def verdict(found: Report, what: str, backend: str) -> tuple[float | None, bool]:
     (one,) = (
-        one for one in verdicts(found) if (one.goal.what, one.goal.backend) == (what, backend)
+        one for one in verdicts(found) if (one.goal.name, one.goal.backend) == (what, backend)
     )
     return one.figure, one.met
 
@@ -117,7 +128,7 @@ def test_void_rounds_do_not_count() -> None:
     assert ratio(ours, raw) == 2.5
 
 
-def test_what_anymq_lost_is_said_whatever_its_figures() -> None:
+def test_losses_of_anymq_are_faults_whatever_its_figures() -> None:
     losing = cell("redis", "consume", "anymq", 100.0)
     losing.samples.append(sample(1, 900.0, lost=3))
     peer = cell("redis", "consume", "raw")
@@ -125,30 +136,30 @@ def test_what_anymq_lost_is_said_whatever_its_figures() -> None:
     assert faults(report(losing, peer)) == ["redis: consume: anymq: lost 3 of 1000"]
 
 
-def test_what_was_not_measured_is_not_met_unless_it_is_optional() -> None:
+def test_an_unmeasured_goal_passes_only_if_it_is_optional() -> None:
     found = verdicts(report())
     assert found
     for one in found:
         assert one.figure is None
-        assert one.words == "not measured"
+        assert one.text == "not measured"
         assert not one.met
         assert one.passed is one.goal.optional
-    assert {one.goal.what for one in found if one.goal.optional} == {
+    assert {one.goal.name for one in found if one.goal.optional} == {
         "publish, against the native tool",
         "consume, against the native tool",
     }
 
 
-def test_a_quick_run_is_judged_by_what_it_measures() -> None:
+def test_a_quick_run_is_judged_by_its_measurements() -> None:
     slow = cell("redis", "publish", "anymq", 10.0), cell("redis", "publish", "raw", 10.0)
     quick = report(*slow).model_copy(update={"mode": "quick"})
-    found = {one.goal.what: one for one in verdicts(quick)}
+    found = {one.goal.name: one for one in verdicts(quick)}
     short = found["publish, against the raw client as usual"]
-    assert (short.words, short.passed) == ("falls short", False)
+    assert (short.text, short.passed) == ("missed", False)
     later = found["resident memory gained over a long backlog"]
-    assert (later.words, later.passed) == ("full run only", True)
+    assert (later.text, later.passed) == ("full run only", True)
     failed = found["import anymq"]
-    assert (failed.words, failed.passed) == ("not measured", True)
+    assert (failed.text, failed.passed) == ("not measured", True)
 
 
 def test_only_the_backends_of_the_run_are_judged() -> None:
@@ -179,7 +190,7 @@ def test_percentiles_need_enough_samples() -> None:
 
 
 @pytest.mark.parametrize(("messages", "expected"), [(1_000_000, 8.0), (1000, None)])
-def test_only_a_long_backlog_tells_of_memory(messages: int, expected: float | None) -> None:
+def test_memory_growth_needs_a_long_backlog(messages: int, expected: float | None) -> None:
     long = cell("redis", "backlog", "anymq", 1000.0)
     long.samples[0].messages = messages
     long.samples[0].rss_growth = 8 * 1024 * 1024
@@ -188,7 +199,7 @@ def test_only_a_long_backlog_tells_of_memory(messages: int, expected: float | No
     assert met is (expected is not None)
 
 
-def test_a_tool_that_nobody_counts_for_is_compared_by_its_rate() -> None:
+def test_a_tool_without_an_account_is_compared_by_its_rate() -> None:
     ours = cell("redis", "publish-many", "anymq", 60.0)
     tool = cell("redis", "publish-many", "native")
     tool.samples = [Sample(round=0, rate=100.0, messages=1000)]
@@ -233,7 +244,7 @@ def full() -> Report:
     )
 
 
-def test_the_page_is_whole_and_needs_nothing_else() -> None:
+def test_the_page_is_well_formed_and_self_contained() -> None:
     text = page(full())
     elements = Elements()
     elements.feed(text)
@@ -248,7 +259,7 @@ def test_the_page_is_whole_and_needs_nothing_else() -> None:
     assert "on disk &amp; &lt;synced&gt;" in text
 
 
-def test_the_drawing_shows_what_was_measured() -> None:
+def test_the_overview_shows_the_measured_cells() -> None:
     drawing = overview(full())
     assert drawing.startswith("<svg")
     assert set(re.findall(r"font-weight='600'>([^<]+)<", drawing)) == {
@@ -261,7 +272,7 @@ def test_a_report_is_read_again_as_it_was_written() -> None:
     assert Report.model_validate_json(full().model_dump_json()) == full()
 
 
-def test_the_history_grows_by_a_line_a_run(tmp_path: Path) -> None:
+def test_the_history_grows_by_one_line_per_run(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "history.jsonl"
     append(full(), path)
     append(full(), path)
@@ -270,7 +281,7 @@ def test_the_history_grows_by_a_line_a_run(tmp_path: Path) -> None:
     assert one["rates"]["redis/publish/anymq"] == 25
 
 
-def test_the_terminal_shows_rates_goals_and_what_is_missing() -> None:
+def test_the_terminal_shows_rates_goals_and_omissions() -> None:
     console = Console(file=io.StringIO(), width=160)
     print_report(full(), console)
     print_goals(verdicts(full()), console)
@@ -298,13 +309,13 @@ def test_the_command_shows_an_earlier_report(
     assert main([*arguments, "--goals"]) == 1
 
 
-def test_goals_that_are_the_same_are_not_listed_twice() -> None:
-    names = [(goal.backend, goal.what) for goal in GOALS]
+def test_goals_are_unique() -> None:
+    names = [(goal.backend, goal.name) for goal in GOALS]
     assert len(set(names)) == len(names)
     assert all(isinstance(goal, Goal) for goal in GOALS)
 
 
-def test_figures_are_rounded_to_what_means_something() -> None:
+def test_figures_are_rounded_to_significant_digits() -> None:
     assert [count(value) for value in (None, 0.5, 12.34, 1234.5, 123456.7)] == [
         "-",
         "0.5",
@@ -312,4 +323,4 @@ def test_figures_are_rounded_to_what_means_something() -> None:
         "1,230",
         "123,000",
     ]
-    assert swing(100.0, (90.0, 105.0)) == "-10/+5 %"
+    assert deviation(100.0, (90.0, 105.0)) == "-10/+5 %"

@@ -1,4 +1,4 @@
-"""On real servers: a measurement counts everything, and leaves nothing of its own behind."""
+"""On real servers, a measurement counts every message and deletes everything it created."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import anymq
 from anymq.url import URL
 from benchmarks.speed.contestants import contestant
 from benchmarks.speed.contestants.anymq import STORE_VARIABLE
-from benchmarks.speed.play import play
-from benchmarks.speed.servers import Target
-from benchmarks.speed.stage import Stage
+from benchmarks.speed.environment import Environment
+from benchmarks.speed.measurement import measure
+from benchmarks.speed.targets import Target
 from benchmarks.speed.workloads import WORKLOADS
 from brokers import NAMES, server
 
@@ -42,7 +42,7 @@ async def on_rabbitmq(native: Any, url: str, token: str) -> list[str]:
             await channel.declare_queue(name, passive=True)
             found.append(name)
         except ChannelNotFoundEntity:
-            pass  # as it should be
+            pass  # the queue has been deleted
         finally:
             await channel.close()
     return found
@@ -72,33 +72,35 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 
 @pytest.mark.parametrize("name", ["anymq", "raw"])
-async def test_it_counts_and_cleans(target: Target, name: str, tmp_path: Path) -> None:
-    async with Stage(target, tmp_path) as stage:
+async def test_messages_are_counted_and_topics_deleted(
+    target: Target, name: str, tmp_path: Path
+) -> None:
+    async with Environment(target, tmp_path) as environment:
         found = contestant(target.backend, name)
-        sample = await play(stage, BY_NAME["consume"], found, count=300, round=0)
-        token = stage.token
+        sample = await measure(environment, BY_NAME["consume"], found, count=300, round=0)
+        token = environment.token
     assert sample.account is not None
     assert (sample.account.messages, sample.account.lost) == (300, 0)
     await _nothing_left(target, token)
 
 
 @pytest.mark.redis
-async def test_the_notes_of_idempotency_are_deleted_too(
+async def test_idempotency_claims_are_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = Target(backend="redis", url=server("redis").url)
     monkeypatch.setenv(STORE_VARIABLE, target.url)
-    async with Stage(target, tmp_path) as stage:
+    async with Environment(target, tmp_path) as environment:
         found = contestant("redis", "anymq+redis")
-        await play(stage, BY_NAME["consume"], found, count=100, round=0)
-        token = stage.token
+        await measure(environment, BY_NAME["consume"], found, count=100, round=0)
+        token = environment.token
     await _nothing_left(target, token)
 
 
 async def _nothing_left(target: Target, token: str) -> None:
     left: list[str] = []
     async with anymq.connect(target.url) as broker:
-        for _ in range(50):  # deleting may go on behind the answer
+        for _ in range(50):  # deletion may continue after the answer
             left = await LEFT[target.backend](broker.native, target.url, token)
             if not left:
                 return

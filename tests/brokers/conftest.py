@@ -1,4 +1,4 @@
-"""Every test has state folders, ports and servers of its own, and leaves nothing running."""
+"""Fixtures: each test has its own state folders, ports and servers, which end with it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from brokers.server import KINDS
 
 @pytest.fixture
 def states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder for the state of instances; what is installed stays where it is."""
+    """Return an empty state folder for instances; installed programs are shared."""
     folder = tmp_path / "state"
     monkeypatch.setenv("ANYMQ_BROKERS_STATE", str(folder))
     monkeypatch.setenv("ANYMQ_BROKERS_ENGINE", "native")
@@ -26,7 +26,7 @@ def states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def instance(states: Path) -> Iterator[str]:
-    """The name of an instance that ends with the test."""
+    """Yield the name of an instance that ends with the test."""
     name = f"test-{secrets.token_hex(4)}"
     yield name
     for kind in KINDS:

@@ -7,7 +7,7 @@ import pytest
 from brokers.__main__ import main
 
 
-def test_status_of_what_does_not_run(instance: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_of_stopped_servers(instance: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "redis", "nats", "--instance", instance]) == 3
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["NAME", "STATE", "VERSION", "PID", "URL", "UPTIME", "FOLDER"]
@@ -21,7 +21,9 @@ def test_an_error_is_one_line(instance: str, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.redis
-def test_a_session(instance: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_command_controls_the_server(
+    instance: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     at = ["redis", "--instance", instance]
     assert main(["up", *at]) == 0
     url = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Where a Docker engine answers, the commands that it gets. The engine here is a script."""
+"""The commands sent to a Docker engine, which is a script here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ esac
 
 @pytest.fixture
 def log(states: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The commands that the engine got, one a line; `ps` beside it is what it answers to ps."""
+    """Yield the log of commands, one per line; the file `ps` beside it is the answer to ps."""
     (tmp_path / "ps").touch()
     fake = tmp_path / "bin" / "docker"
     fake.parent.mkdir()
@@ -41,11 +41,11 @@ def commands(log: Path) -> list[str]:
     file = f"-f {Path(brokers.__file__).with_name('compose.yaml')} "
     lines = log.read_text().splitlines()
     log.unlink()
-    # Without the port that each carries in its environment, and the file.
+    # Without the port from the environment and the compose file.
     return [line.partition(" ")[2].replace(file, "") for line in lines]
 
 
-def test_the_life_of_a_container(log: Path) -> None:
+def test_each_action_is_a_compose_command(log: Path) -> None:
     redis = brokers.server("redis", "Other")
     compose, ps = "compose -p anymq-other", log.with_name("ps")
     listing = f"{compose} ps --all --format json redis"
@@ -87,12 +87,12 @@ def test_the_life_of_a_container(log: Path) -> None:
     assert commands(log) == [f"{compose} logs --no-log-prefix --tail 7 redis"]
 
 
-def test_the_port_goes_along(log: Path) -> None:
+def test_the_port_is_in_the_environment(log: Path) -> None:
     redis = brokers.server("redis", "other")
     redis.down()
     assert log.read_text().splitlines()[-1].startswith(f"{redis.port} compose")
 
 
-def test_an_engine_that_does_not_answer(log: Path) -> None:
+def test_a_failing_engine_is_not_used(log: Path) -> None:
     (log.with_name("bin") / "docker").write_text("#!/bin/sh\nexit 1\n")
     assert not docker.answers()

@@ -1,4 +1,4 @@
-"""What cannot be installed is named, with the command that fixes it."""
+"""Programs that cannot be installed are named, with the command that installs them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from brokers.tools import tail, version
 
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user who is not root, on a Debian with no Java, Maven, Go or server."""
+    """Simulate an unprivileged user on a Debian without Java, Maven, Go or servers."""
     monkeypatch.setenv("ANYMQ_BROKERS_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     programs = tmp_path / "bin"
@@ -50,13 +50,13 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
     ],
 )
-def test_what_is_missing_is_named(name: str, message: str, bare: Path, instance: str) -> None:
+def test_missing_programs_are_named(name: str, message: str, bare: Path, instance: str) -> None:
     with pytest.raises(NotInstallable) as caught:
         brokers.server(name, instance).up()
     assert str(caught.value) == message
 
 
-def test_no_debian(bare: Path, instance: str) -> None:
+def test_another_system_than_debian_needs_docker(bare: Path, instance: str) -> None:
     (bare / "apt-get").unlink()
     with pytest.raises(NotInstallable, match="this is no Debian: install it, or start Docker"):
         brokers.server("rabbitmq", instance).up()
@@ -71,7 +71,9 @@ def test_maven_is_missing(bare: Path, instance: str) -> None:
 
 
 @pytest.mark.redis
-def test_the_others_come_up(instance: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_installation_does_not_stop_the_others(
+    instance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(self: Kafka) -> None:
         raise NotInstallable("no Java")
 
@@ -91,7 +93,7 @@ def test_nothing_is_wiped_below_a_mount() -> None:
         state.wipe(Path("/proc/self").parent)
 
 
-def test_versions() -> None:
+def test_versions_are_parsed() -> None:
     assert version('openjdk version "17.0.15" 2025-04-15') == (17, 0, 15)
     assert version("nats-server: v2.15.2") == (2, 15, 2)
     assert version("none") == ()

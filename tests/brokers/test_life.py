@@ -1,4 +1,4 @@
-"""Start, stop, break and reset, on real servers."""
+"""Start, stop, kill, pause and reset of real servers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def marked(instance: str) -> list[str]:
-    """The processes that say in their environment that they belong to the instance."""
+    """Return the names of processes whose environment is marked with the instance."""
     found: list[str] = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -33,7 +33,7 @@ def marked(instance: str) -> list[str]:
 
 
 def ask(server: Server, command: str, timeout: float = 5.0) -> str:
-    """One inline command to Redis, and the last line of its answer."""
+    """Send an inline command to Redis; return the last line of its answer."""
     with socket.create_connection((server.host, server.port), timeout) as sock:
         sock.settimeout(timeout)
         sock.sendall(f"{command}\r\n".encode())
@@ -65,7 +65,7 @@ def test_two_processes_at_once_start_one_server(instance: str) -> None:
     assert [one.returncode for one in both] == [0, 0], said
     assert said.count(f"redis ({instance}): starting") == 1, said
     assert said.count(f"nats ({instance}): starting") == 1, said
-    # The processes that started them have ended; the servers have not.
+    # The servers outlive the processes that started them.
     assert brokers.server("redis", instance).status().running
     assert brokers.server("nats", instance).status().running
     assert sorted(marked(instance)) == ["nats-server", "redis-server"]
@@ -130,7 +130,7 @@ def test_pause_needs_a_server(redis: Server) -> None:
 
 
 @pytest.mark.redis
-def test_status_tells_what_runs(redis: Server, states: Path) -> None:
+def test_status_describes_the_server(redis: Server, states: Path) -> None:
     stopped = redis.status()
     assert (stopped.state, stopped.pid, stopped.uptime) == (State.STOPPED, None, None)
     redis.up()
@@ -145,7 +145,7 @@ def test_status_tells_what_runs(redis: Server, states: Path) -> None:
 
 
 @pytest.mark.redis
-def test_a_taken_port_is_said(redis: Server) -> None:
+def test_a_taken_port_is_reported(redis: Server) -> None:
     with socket.socket() as other:
         other.bind((redis.host, redis.port))
         other.listen()
@@ -179,7 +179,7 @@ def test_rabbitmq_leaves_nothing_behind(instance: str) -> None:
 
 
 @pytest.mark.rabbitmq
-def test_what_outlived_its_server_is_ended(instance: str) -> None:
+def test_processes_that_outlive_their_server_are_ended(instance: str) -> None:
     rabbitmq = brokers.server("rabbitmq", instance)
     rabbitmq.up()
     pid = rabbitmq.status().pid
@@ -208,7 +208,7 @@ def test_kafka_keeps_its_cluster(instance: str, states: Path) -> None:
 def test_a_cluster_id_may_begin_with_a_hyphen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One in 64 does: the tool that makes the first files took it for an option."""
+    """One in 64 does, and the formatting tool must not parse it as an option."""
     kind = Kafka()
     program = kind.install()
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Fixed ports for `main`, remembered free ones for every other instance."""
+"""Ports are fixed for `main`, and free ports kept for every other instance."""
 
 from __future__ import annotations
 
@@ -45,6 +45,6 @@ def test_an_instance_has_a_plain_name(name: str) -> None:
         brokers.server("redis", name)
 
 
-def test_an_unknown_server() -> None:
+def test_an_unknown_server_is_refused() -> None:
     with pytest.raises(BrokersError, match="there are kafka, rabbitmq, nats, redis"):
         brokers.server("pulsar")

@@ -1,4 +1,4 @@
-"""Only processes that were started here are ever signalled."""
+"""Only processes started here are ever signalled."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def pretend(server: Server, states: Path, found: Process) -> None:
 
 
 @pytest.mark.parametrize("stale", ["start time", "boot", "command line"])
-def test_a_stale_pid_file_harms_nobody(
+def test_a_stale_pid_file_never_leads_to_a_signal(
     stale: str, redis: Server, states: Path, stranger: subprocess.Popen[bytes]
 ) -> None:
     found = identity(stranger.pid)
@@ -70,7 +70,7 @@ def test_a_spawned_process_is_detached(tmp_path: Path) -> None:
         assert os.getsid(leader.pid) == leader.pid != os.getsid(0)
         while (tmp_path / "log").read_text() != "said\n":
             pass
-        while len(process.family(leader, "no such mark")) != 3:  # The shell is about to fork.
+        while len(process.family(leader, "no such mark")) != 3:  # until the shell has forked
             pass
         leader.send(signal.SIGKILL)
         assert process.gone([leader], 5)

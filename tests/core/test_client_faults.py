@@ -16,8 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from anymq import Broker, Reject
 from anymq.connect import connect
-from anymq.consuming import settlement as session
-from anymq.consuming import subscription
+from anymq.consuming import fetcher, group_settler, member_settler, settler
 from anymq.consuming.subscription import Subscription
 from anymq.driver.registry import register
 from anymq.middleware import Acknowledge, DeadLetter, Retry
@@ -33,9 +32,10 @@ FAR = 60.0
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscription, "HUNG", 0.2)
-    monkeypatch.setattr(session, "HUNG", 0.2)
-    monkeypatch.setattr(session, "CLOSE_GRACE", 0.5)
+    monkeypatch.setattr(fetcher, "RECEIVE_TIMEOUT", 0.2)
+    for module in (settler, member_settler, group_settler):
+        monkeypatch.setattr(module, "CALL_TIMEOUT", 0.2)
+    monkeypatch.setattr(settler, "CLOSE_GRACE", 0.5)
 
 
 class Engine:

@@ -46,7 +46,7 @@ async def test_what_comes_while_the_driver_is_busy_goes_in_one_call(both: Both) 
         return await driver.confirm(records)
 
     driver.script = slow
-    await broker._topics.declare("t")
+    await broker._declarations.declare("t")
     publishing = [asyncio.create_task(broker.publish("t", str(n))) for n in range(25)]
     await driver.called.wait()
     go.set()
@@ -104,7 +104,7 @@ async def test_a_driver_that_hangs_does_not_hang_its_callers(both: Both) -> None
     )
     assert time.monotonic() - started < 1.5
     assert all(isinstance(result, PublishTimeout) for result in results)
-    assert "may have been stored" in str(results[0])
+    assert "may or may not have been stored" in str(results[0])
     driver.script = driver.confirm
     hang.set()
     await broker.publish("t", "again")
@@ -166,7 +166,7 @@ async def test_calls_that_overlap_have_no_key_in_common(
 ) -> None:
     broker, driver = both
     monkeypatch.setattr(ScriptedDriver, "overlap", 2)
-    await broker._topics.declare("t")
+    await broker._declarations.declare("t")
     under_way: list[set[str | None]] = []
     most, failures = 0, iter(range(6))
     stored: list[tuple[str | None, bytes]] = []
@@ -217,7 +217,7 @@ async def test_a_cancelled_publish_that_was_not_sent_is_not_sent(both: Both) -> 
         return await driver.confirm(records)
 
     driver.script = slow
-    await broker._topics.declare("t")
+    await broker._declarations.declare("t")
     first = asyncio.create_task(broker.publish("t", "first"))
     await driver.called.wait()
     second = asyncio.create_task(broker.publish("t", "second"))

@@ -18,7 +18,7 @@ from anymq import (
     register,
 )
 from anymq.driver.registry import load_driver, load_store, schemes
-from anymq.store_pool import Stores
+from anymq.store_pool import StorePool
 
 from .scripted import Lost, Refused, ScriptedDriver
 
@@ -78,7 +78,7 @@ async def test_credentials_do_not_travel_in_the_clear() -> None:
 
 
 async def test_stores_do_not_send_credentials_in_the_clear_either() -> None:
-    stores = Stores()
+    stores = StorePool()
     with pytest.raises(ConfigurationError, match="clear text") as caught:
         await stores.get("redis://user:hunter2@store.example")
     assert "hunter2" not in str(caught.value)

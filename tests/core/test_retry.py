@@ -259,7 +259,7 @@ async def test_a_handler_of_a_broker_is_retried_like_one_of_an_app() -> None:
     async def fail(delivery: Delivery) -> None:
         assert delivery.attempt == next(attempts)
         if delivery.attempt == 3:
-            delivery.count_from(15)  # the last of the default schedule
+            delivery.set_attempt(15)  # the last of the default schedule
         raise RuntimeError("no")
 
     async with (

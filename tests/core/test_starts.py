@@ -94,7 +94,7 @@ async def test_what_is_asked_for_its_attempt_early_is_noted_all_the_same() -> No
         source.put_orphan("a", known=1, deliveries=2)
         source.put_orphan("b", known=1, deliveries=2)
         first = await anext(deliveries)
-        assert [item.attempt for item in deliveries._buffer] == [1]
+        assert [item.attempt for item in deliveries._buffer.queue] == [1]
         await first.ack()
         await (await anext(deliveries)).ack()
         assert source.begun == [("a", 3), ("b", 3)]

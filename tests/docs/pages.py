@@ -19,7 +19,8 @@ from tests.docs.markdown import BadPage, Block, Command, blocks, commands, shows
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM, CONSOLE = ("python", "py"), ("console", "sh", "shell", "bash")
-TIMEOUT = 110
+TIMEOUT = 600
+"""Seconds that one program or command of a page may run: a limit for what hangs."""
 NOT_RUN = ("pip", "make", "git", "cd")
 
 _END = "\x1e"

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from anymq import Retry
-from tests.docs.pages import PROGRAM, ROOT, Page, pages
+from tests.docs.pages import PROGRAM, ROOT, TIMEOUT, Page, pages
+
+pytestmark = pytest.mark.timeout(2 * TIMEOUT)
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 TARGETS = re.findall(

@@ -1,4 +1,4 @@
-"""Running the order system, as a program and in this process, and the data to run it on."""
+"""Helpers that run the order system, as a program and in this process, and create its data."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ KEYS = {
 
 @dataclass(frozen=True)
 class Result:
-    """What a run of the program left."""
+    """Exit code and output of a run of the program."""
 
     code: int
     out: str
@@ -48,18 +48,18 @@ class Result:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """The one object on standard output."""
+        """The JSON object on standard output."""
         found: dict[str, Any] = json.loads(self.out)
         return found
 
 
 def environment() -> dict[str, str]:
-    """The environment without a URL that the machine may have set."""
+    """Return the environment without ANYMQ_URL."""
     return {name: value for name, value in os.environ.items() if name != "ANYMQ_URL"}
 
 
 def program(*arguments: str, module: str = "examples.orders", timeout: float = 90) -> Result:
-    """Run the program to its end."""
+    """Run the program and wait for its end."""
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
@@ -80,11 +80,11 @@ async def in_memory(invoices: Sequence[InvoiceReceived]) -> Outcome:
 
 
 def ignore(progress: Progress, processes: Processes | None) -> None:
-    """See nothing."""
+    """Ignore progress."""
 
 
 def as_object(figures: Figures, *, duplicates: int = 0) -> dict[str, Any]:
-    """What `--json` prints of `figures` when all is well."""
+    """Return the object that `--json` prints for reconciled `figures`."""
     return figures.shown() | {
         "revenue_by_country": figures.countries_shown(),
         "duplicates_filtered": duplicates,
@@ -101,7 +101,7 @@ def row(
     code: str = "85123A",
     description: str = "A LAMP",
 ) -> list[str]:
-    """One line of the file."""
+    """Return one line of the file."""
     return [
         invoice,
         code,
@@ -115,7 +115,7 @@ def row(
 
 
 def write(file: Path, rows: Iterable[Sequence[str]], header: Sequence[str] = HEADER) -> Path:
-    """Write a file as a spreadsheet would."""
+    """Write a CSV file as a spreadsheet would."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows([header, *rows])
     file.write_bytes(text.getvalue().encode())
@@ -123,12 +123,12 @@ def write(file: Path, rows: Iterable[Sequence[str]], header: Sequence[str] = HEA
 
 
 def invoice(number: str, *lines: Line, country: str = "France") -> InvoiceReceived:
-    """An invoice, by default of one line."""
+    """Return an invoice, by default with one line."""
     return InvoiceReceived(invoice=number, country=country, lines=lines or (line(),))
 
 
 def line(quantity: int = 2, price: str = "1.50", customer: str = "17850.0") -> Line:
-    """A line of an invoice."""
+    """Return a line of an invoice."""
     return Line.model_validate(
         {"stock_code": "A", "quantity": quantity, "price": price, "customer": customer}
     )

@@ -1,4 +1,4 @@
-"""One program, six URLs: the figures of the business are the same on all of them."""
+"""The same program has the same figures on all six backends."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_figures_are_the_same_on(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["memory", "sqlite", *SERVERS], indirect=True)
-def test_orders_expire_and_are_mended_and_put_back_on(url: str, tmp_path: Path) -> None:
+def test_orders_expire_or_are_edited_and_redriven_on(url: str, tmp_path: Path) -> None:
     rows = [row(str(number), 2) for number in range(30)]
     rows += [row(f"h{number}", number - 2, "2.50") for number in range(3)]
     rows += [row(f"g{number}", 3, customer="") for number in range(4)]
@@ -68,7 +68,7 @@ def test_the_figures_are_the_same_with_processes_on(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["memory", "sqlite", SERVERS[0]], indirect=True)
-async def test_what_is_fed_twice_counts_once_on(url: str, tmp_path: Path) -> None:
+async def test_invoices_published_twice_count_once_on(url: str, tmp_path: Path) -> None:
     invoices = read_invoices(DATA, 40)
     run = Run(url, tmp_path.name.replace("_", "-"), tmp_path)
     async with application(run, *SERVICES.values()) as app, View(run, len(invoices)) as view:

@@ -1,4 +1,4 @@
-"""Money, and what the file says without the services."""
+"""Amounts of money, and the figures computed from the file alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from examples.orders.events import total
-from examples.orders.gateway import is_moody
+from examples.orders.gateway import declines_twice
 from examples.orders.money import pence
 from examples.orders.reconcile import figures_of_file
 from tests.examples.support import ROOT, line, row, write
@@ -46,17 +46,17 @@ def test_the_figures_of_the_sample() -> None:
     assert len(figures.revenue_by_country) == 27
 
 
-def test_the_figures_of_the_sample_once_it_is_mended() -> None:
+def test_the_figures_of_the_corrected_sample() -> None:
     figures = figures_of_file(DATA, mended=True)
     assert (figures.orders_placed, figures.payments_captured) == (2189, 2189 - 6)
     assert (figures.orders_expired, figures.dead_letters) == (6, 6)
 
 
 def test_the_figures_of_a_file(tmp_path: Path) -> None:
-    moody = next(number for number in map(str, range(100)) if is_moody(number))
-    steady = next(number for number in map(str, range(100)) if not is_moody(number))
+    declined = next(number for number in map(str, range(100)) if declines_twice(number))
+    steady = next(number for number in map(str, range(100)) if not declines_twice(number))
     rows = [
-        row(moody, 2, "1.25"),
+        row(declined, 2, "1.25"),
         row("C1", -1, "0.75"),
         row(steady, 1, "0.105", country="Österreich"),
         row("A1", 1, "-11062.06"),
@@ -64,7 +64,7 @@ def test_the_figures_of_a_file(tmp_path: Path) -> None:
         row("nobody", 1, "1.0", customer=" "),
         row("back", -1, "1.0"),
         row("c2", 3, "1.0", country=""),
-        row(moody, 2, "1.25"),
+        row(declined, 2, "1.25"),
     ]
     figures = figures_of_file(write(tmp_path / "a.csv", rows))
     assert figures.shown() == {
@@ -74,7 +74,7 @@ def test_the_figures_of_a_file(tmp_path: Path) -> None:
         "orders_shipped": 3,
         "orders_expired": 3,
         "dead_letters": 4,
-        "retries": 2 + 2 * is_moody("c2"),
+        "retries": 2 + 2 * declines_twice("c2"),
         "duplicates_filtered": 0,
         "revenue": "8.11",
         "refunds": "-0.75",
@@ -82,7 +82,7 @@ def test_the_figures_of_a_file(tmp_path: Path) -> None:
     assert figures.countries_shown() == {"": "3.00", "France": "5.00", "Österreich": "0.11"}
 
 
-def test_differences_name_what_differs() -> None:
+def test_differences_name_each_figure() -> None:
     theirs = figures_of_file(DATA, 50)
     ours = replace(
         theirs,

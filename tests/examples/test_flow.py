@@ -1,4 +1,4 @@
-"""The whole system in one process: data it has not seen, faults, and the graph of its events."""
+"""The whole system in one process: arbitrary data, faults, and the graph of its events."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ decimals = st.decimals(-20, 20, allow_nan=False, places=3) | st.just(Decimal(0))
 
 @st.composite
 def files(draw: st.DrawFn) -> list[list[str]]:
-    """Rows of any text, of few invoices, in any order, some of them twice."""
+    """Generate rows of any text for few invoices, in any order, some of them twice."""
     invoices = st.sampled_from([*draw(st.lists(numbers, max_size=12)), "C1", "A563185"])
     rows = st.builds(
         row,
@@ -64,13 +64,13 @@ def test_any_file_is_reconciled(rows: list[list[str]], mark: bool) -> None:
         assert outcome.figures.duplicates_filtered == 0
 
 
-async def test_the_events_are_a_graph(tmp_path: Path) -> None:
+async def test_events_form_a_graph_by_their_causes(tmp_path: Path) -> None:
     invoices = [invoice("1"), invoice("2", line(customer="")), invoice("C3", line(-1))]
     run = Run("memory://", "test", tmp_path)
     async with application(run, *SERVICES.values()) as app, View(run, len(invoices)) as view:
         await feed(app.broker, run, invoices)
         await settle(view, lambda progress: None)
-        await feed(app.broker, run, invoices)  # again: nothing new
+        await feed(app.broker, run, invoices)  # a second time, which adds no events
         await asyncio.sleep(0.2)
         assert view.progress().events == 4 + 1 + 1 + 2
     async with State(run.file("ledger")) as state:
@@ -88,7 +88,7 @@ async def test_the_events_are_a_graph(tmp_path: Path) -> None:
     )
 
 
-async def test_a_standstill_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stalled_run_reports_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("examples.orders.system.STALL", 0.5)
     monkeypatch.delitem(SERVICES, "stock")
     outcome = await in_memory([invoice("7"), invoice("C8")])
@@ -111,7 +111,9 @@ async def test_a_service_that_keeps_dying_ends_the_run(
     monkeypatch.setattr("examples.orders.processes.LONGEST_PAUSE", 0.0)
     notes: list[str] = []
     run = Run("sqlite:///x.db", "test", tmp_path)
-    with pytest.RaisesGroup(pytest.RaisesExc(ServiceFailed, match="nonesuch keeps dying")):
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(ServiceFailed, match="nonesuch died 10 times in succession")
+    ):
         async with Processes(run, notes.append):
             await asyncio.sleep(60)
     assert notes

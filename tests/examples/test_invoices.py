@@ -1,4 +1,4 @@
-"""Reading the file: what is accepted, and what is said of a file that is not."""
+"""Reading the file: accepted formats, and the errors for invalid files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.examples.support import HEADER, row, write
 FIRST = ",".join(HEADER)
 
 
-def test_lines_of_an_invoice_need_not_stand_together(tmp_path: Path) -> None:
+def test_lines_of_an_invoice_need_not_be_adjacent(tmp_path: Path) -> None:
     rows = [row("1", 1), row("2", 2), row("1", 3, country="Spain"), row("1", 3, country="Spain")]
     first, second = read_invoices(write(tmp_path / "a.csv", rows))
     assert [line.quantity for line in first.lines] == [1, 3, 3]
@@ -65,7 +65,7 @@ def test_a_header_alone_is_no_invoice(tmp_path: Path) -> None:
         (f'{FIRST}\n1,A,"x,1,d,1.0,7,F', "line 2: unexpected end of data"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+def test_an_error_names_its_line(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "a.csv"
     file.write_text(text)
     with pytest.raises(BadFile) as raised:
@@ -81,6 +81,6 @@ def test_another_encoding_is_refused_with_its_line(tmp_path: Path) -> None:
         read_invoices(file)
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadFile, match="No such file"):
         read_invoices(tmp_path / "a.csv")

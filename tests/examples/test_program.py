@@ -1,4 +1,4 @@
-"""The program: what it prints, how it ends, and that it leaves no process behind."""
+"""The program: its output, its exit codes, and the end of all its processes."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_the_demo_survives_the_death_of_a_service() -> None:
     result = program(module="examples.orders.demo")
     assert result.code == 0, result.err
     assert "payment will be killed" in result.err
-    assert "died of SIGKILL, starting it again" in result.err
-    assert "reconciled: the ledger says what" in result.out
+    assert "died of SIGKILL; restarting" in result.err
+    assert "reconciled: the ledger agrees with" in result.out
     assert "109,316.08" in result.out
 
 
 def test_two_runs_on_one_file(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/orders.db"
-    for mode in (["--processes"], []):  # what the first run left does not matter to the second
+    for mode in (["--processes"], []):  # the second run does not see messages of the first
         result = program("--url", url, "--json", "--limit", "100", *mode)
         assert result.code == 0, result.err
         duplicates = result.figures["duplicates_filtered"]
@@ -74,7 +74,7 @@ def test_no_orders_at_all(tmp_path: Path) -> None:
 
 
 def test_a_ledger_that_differs_is_an_exit_code(tmp_path: Path) -> None:
-    # The file changes while the run is on: the ledger is then right about another one.
+    # The file changes during the run, so the ledger reflects an earlier version of it.
     file = write(tmp_path / "orders.csv", [row("1")])
     tamper = (
         "import sys; from pathlib import Path; from examples.orders import cli, system; "
@@ -107,7 +107,7 @@ def test_a_ledger_that_differs_is_an_exit_code(tmp_path: Path) -> None:
         (["--url", "carrier-pigeon://x"], "carrier-pigeon:// has no adapter installed"),
         (["--url", "nonsense"], "a connection URL looks like scheme://host"),
         (["--url", "memory://?speed=9"], "unknown option 'speed'"),
-        (["--url", "memory://", "--processes"], "memory:// lives in one process"),
+        (["--url", "memory://", "--processes"], "memory:// exists in one process only"),
         (["--data", "nonesuch.csv"], "nonesuch.csv: No such file or directory"),
         *(
             (
@@ -119,7 +119,7 @@ def test_a_ledger_that_differs_is_an_exit_code(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_run_is_one_line(arguments: list[str], message: str) -> None:
+def test_a_failed_run_prints_one_line(arguments: list[str], message: str) -> None:
     result = program(*arguments, "--json")
     assert result.code == 2
     assert result.out == ""
@@ -152,7 +152,7 @@ def test_a_signal_ends_everything(tmp_path: Path, number: signal.Signals, proces
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Tests in the background of a shell have it ignored.
+        # A background job of a shell inherits SIGINT as ignored.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     with started:
@@ -179,7 +179,7 @@ def test_a_signal_ends_everything(tmp_path: Path, number: signal.Signals, proces
 
 
 def wait_for_children(parent: subprocess.Popen[str], count: int) -> list[int]:
-    """The ids of the processes that `parent` started, once there are `count`."""
+    """Return the pids of the children of `parent`, once there are `count`."""
     file = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -191,7 +191,7 @@ def wait_for_children(parent: subprocess.Popen[str], count: int) -> list[int]:
 
 
 def wait_for_state(folder: Path, name: str) -> None:
-    """Return once the run has made the state file `name`."""
+    """Wait until the run has created the state file `name`."""
     deadline = time.monotonic() + PATIENCE
     while not list(folder.glob(f"anymq-orders-*/{name}")):
         assert time.monotonic() < deadline
@@ -200,7 +200,7 @@ def wait_for_state(folder: Path, name: str) -> None:
 
 
 def is_alive(process: int) -> bool:
-    """Whether the process runs: neither gone nor only waiting to be noticed."""
+    """Return whether the process runs and is not a zombie."""
     with suppress(OSError):
         os.kill(process, 0)
         return ") Z" not in Path(f"/proc/{process}/stat").read_text()

@@ -47,7 +47,7 @@ def cases() -> Iterator[ParameterSet]:
 @pytest.mark.parametrize(("backend", "scenario"), list(cases()))
 async def test_it_holds(backend: str, scenario: Scenario, tmp_path: Path) -> None:
     target = target_of(backend, scenario, tmp_path)
-    if reason := await scenario.unfit(target):
+    if reason := await scenario.obstacle(target):
         pytest.skip(f"{backend}: {reason}")
     folder = tmp_path / "run"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""The contestants, by backend. A worker loads the one it plays, and no other's libraries."""
+"""The contestants by backend. A worker imports only the libraries of its own contestant."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ _OTHERS: dict[str, dict[str, str]] = {
     "sqlite": {},
     "memory": {},
 }
-"""Module and class of each, by name."""
+"""Module and class of each contestant, by backend and name."""
 
 BACKENDS = tuple(_OTHERS)
 
 
 def contestants(backend: str) -> list[type[Contestant]]:
-    """Return all contestants on `backend`, those that are not installed too; anymq is the first."""
+    """Return all contestants on `backend`, anymq first, including those not installed."""
     return [*anymq_on(backend), *map(_load, _OTHERS[backend].values())]
 
 
 def contestant(backend: str, name: str) -> type[Contestant]:
-    """Return the contestant of that name on `backend`."""
-    if place := _OTHERS[backend].get(name):
-        return _load(place)
+    """Return the contestant on `backend` with that name."""
+    if path := _OTHERS[backend].get(name):
+        return _load(path)
     return next(one for one in anymq_on(backend) if one.name == name)
 
 
-def _load(place: str) -> type[Contestant]:
-    module, _, name = place.partition(":")
+def _load(path: str) -> type[Contestant]:
+    module, _, name = path.partition(":")
     found: type[Contestant] = getattr(import_module(f".{module}", __name__), name)
     return found

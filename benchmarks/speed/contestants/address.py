@@ -1,15 +1,15 @@
-"""Where a server is, for clients that do not know anymq's URLs."""
+"""Server addresses for clients that do not accept anymq's URLs."""
 
 from __future__ import annotations
 
-from anymq.url import URL
+from anymq import URL
 
 
 def hosts(url: str, port: int) -> list[str]:
-    """Return `host:port` of each server in `url`; `port` is for those that name none."""
+    """Return `host:port` of each server in `url`, with `port` as the default."""
     return [f"{host}:{own or port}" for host, own in URL.parse(url).hosts]
 
 
 def plain(url: str) -> str:
-    """Return `url` without its query, which holds anymq's own options."""
+    """Return `url` without its query, which contains anymq's options."""
     return url.partition("?")[0]

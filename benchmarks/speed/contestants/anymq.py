@@ -1,4 +1,4 @@
-"""anymq, as its guide shows it: the default chain, also with idempotency."""
+"""anymq as its guide shows it: the default chain, with and without idempotency."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Any
 
 from anymq import App, Broker, Idempotency, Topic, connect
 
-from ..contestant import Contestant, Handle, Item, Place, Publishing
-from ..payload import Order
+from ..contestant import BenchTopic, Contestant, Handle, Item, Publishing
+from .body import subscriber
 from .durability import DURABILITY
 
 STORE_VARIABLE = "ANYMQ_BENCH_STORE"
-"""The environment's URL of the Redis that `anymq+redis` keeps its notes in."""
+"""Environment variable with the URL of the Redis store of `anymq+redis`."""
 
-FILLED_WITHIN = 5.0
-FILLING = 0.1
+BACKFILL_TIMEOUT = 5.0
+POLL_INTERVAL = 0.1
 
-EVERYWHERE = frozenset({"publish", "publish_many", "consume", "typed", "latency", "ordered"})
+ALL_ABILITIES = frozenset({"publish", "publish_many", "consume", "typed", "latency", "ordered"})
 
 
 class _Publishing(Publishing):
     def __init__(self, broker: Broker, topic: Topic[bytes]) -> None:
         self._broker = broker
-        self._topic = topic
+        self._anymq_topic = topic
 
     async def one(self, item: Item) -> None:
-        await self._broker.publish(self._topic, item.body, key=item.key)
+        await self._broker.publish(self._anymq_topic, item.body, key=item.key)
 
     async def many(self, items: Sequence[Item]) -> None:
         bodies = [item.body for item in items]
@@ -39,42 +39,46 @@ class _Publishing(Publishing):
         def key(_: bytes) -> str:
             return next(keys) or ""
 
-        outcomes = await self._broker.publish_many(self._topic, bodies, key=key if keyed else None)
+        outcomes = await self._broker.publish_many(
+            self._anymq_topic, bodies, key=key if keyed else None
+        )
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
 
 
 class Anymq(Contestant):
-    """The default chain: ack, retry, dead letters."""
+    """The default chain: acknowledge, retry, dead-letter."""
 
     name = "anymq"
     how = "anymq: publish(), publish_many(); an App's subscriber with the default chain"
-    can = EVERYWHERE
+    can = ALL_ABILITIES
 
-    def __init__(self, place: Place) -> None:
-        super().__init__(place)
-        self._topic: Topic[bytes] = Topic(place.topic, partitions=place.partitions)
+    def __init__(self, topic: BenchTopic) -> None:
+        super().__init__(topic)
+        self._anymq_topic: Topic[bytes] = Topic(topic.name, partitions=topic.partitions)
 
     def idempotency(self) -> Idempotency | None:
-        """What of the chain is not there by default."""
+        """Return the idempotency middleware, None by default."""
         return None
 
     async def prepare(self) -> None:
-        async with connect(self.place.url) as broker:
-            place = self.place
-            async with broker.subscribe(self._topic, group=place.group, ordered=place.ordered):
-                await self._complete(broker)
+        async with connect(self.topic.url) as broker:
+            topic = self.topic
+            async with broker.subscribe(
+                self._anymq_topic, group=topic.group, ordered=topic.ordered
+            ):
+                await self._await_backfill(broker)
 
-    async def _complete(self, broker: Broker) -> None:
-        """Wait until a new group on RabbitMQ is in its usual state, as those of users are."""
+    async def _await_backfill(self, broker: Broker) -> None:
+        """Wait until a new group on RabbitMQ has completed its backfill."""
         if self.backend != "rabbitmq":
             return
         from aiormq.exceptions import ChannelNotFoundEntity
 
-        job = f"{self.place.topic}.{self.place.group}._fill"
+        job = f"{self.topic.name}.{self.topic.group}._fill"
         loop = asyncio.get_running_loop()
-        end = loop.time() + FILLED_WITHIN
+        end = loop.time() + BACKFILL_TIMEOUT
         while loop.time() < end:
             channel = await broker.native.channel()
             try:
@@ -82,35 +86,23 @@ class Anymq(Contestant):
             except ChannelNotFoundEntity:
                 return
             await channel.close()
-            await asyncio.sleep(FILLING)
+            await asyncio.sleep(POLL_INTERVAL)
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:
-        async with connect(self.place.url) as broker:
-            yield _Publishing(broker, self._topic)
+        async with connect(self.topic.url) as broker:
+            yield _Publishing(broker, self._anymq_topic)
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
-        app = App(self.place.url)
-        enough = asyncio.Event()
-
-        def take(body: bytes) -> None:
-            handle(body)
-            if done():
-                enough.set()
-
-        async def on_body(body: bytes) -> None:
-            take(body)
-
-        async def on_order(order: Order) -> None:
-            take(order.head)
-
+        app = App(self.topic.url)
+        handler, enough = subscriber(handle, done, typed=typed)
         register: Callable[[Any], Any] = app.subscriber(
-            self._topic,
-            group=self.place.group,
-            ordered=self.place.ordered,
+            self._anymq_topic,
+            group=self.topic.group,
+            ordered=self.topic.ordered,
             idempotency=self.idempotency(),
         )
-        register(on_order if typed else on_body)
+        register(handler)
         async with app:
             await enough.wait()
 
@@ -127,7 +119,7 @@ class Idempotent(Anymq):
 
 
 class IdempotentRedis(Anymq):
-    """The default chain with an idempotency store that all processes share."""
+    """The default chain with an idempotency store shared by all processes."""
 
     name = "anymq+redis"
     how = f"{Anymq.how} and Idempotency('redis://…')"
@@ -140,7 +132,7 @@ class IdempotentRedis(Anymq):
         return f"the URL of a Redis server, in {STORE_VARIABLE}"
 
     def idempotency(self) -> Idempotency | None:
-        return Idempotency(os.environ.get(STORE_VARIABLE, self.place.url))
+        return Idempotency(os.environ.get(STORE_VARIABLE, self.topic.url))
 
 
 def anymq_on(backend: str) -> list[type[Contestant]]:

@@ -1,4 +1,4 @@
-"""What a confirmed message survives, the same for every contestant of a backend."""
+"""Durability of a confirmed message, equal for all contestants of a backend."""
 
 from __future__ import annotations
 

@@ -15,18 +15,17 @@ from faststream.nats import JStream, NatsBroker, PullSub
 from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitQueue
 from faststream.redis import RedisBroker, StreamSub
 
-from ..contestant import Contestant, Handle, Item, Place, Publishing
-from ..payload import Order
+from ..contestant import BenchTopic, Contestant, Handle, Item, Publishing
 from . import kafka, nats, rabbitmq, redis
 from .address import hosts, plain
+from .body import Handler, subscriber
 from .durability import DURABILITY
 from .headers import CONTENT_TYPE
 
 Send = Callable[[Item], Awaitable[object]]
-Handler = Callable[..., Awaitable[None]]
 
 AT_ONCE = 256
-"""How many publishes are under way where there is no call for many."""
+"""Concurrent publishes in place of a batch call, which FastStream lacks."""
 
 
 class _Publishing(Publishing):
@@ -49,18 +48,18 @@ class _Publishing(Publishing):
 
 
 class FastStream(Contestant):
-    """A subscriber that takes one message at a time and acks it after its handler."""
+    """A subscriber that handles one message at a time and acknowledges it afterwards."""
 
     name = "faststream"
     can = frozenset({"publish", "consume", "typed"})
 
     @abstractmethod
     def broker(self) -> Any:
-        """Make a broker; without a logger, which would write two lines a message."""
+        """Create a broker without a logger, which would write two lines per message."""
 
     @abstractmethod
     def sender(self, broker: Any) -> Send:
-        """Return what publishes one message and waits for its confirmation."""
+        """Return a function that publishes one message and awaits its confirmation."""
 
     @abstractmethod
     def subscribe(self, broker: Any, handler: Handler) -> None:
@@ -76,21 +75,9 @@ class FastStream(Contestant):
             await broker.stop()
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
-        enough = asyncio.Event()
-
-        def take(body: bytes) -> None:
-            handle(body)
-            if done():
-                enough.set()
-
-        async def on_body(body: bytes) -> None:
-            take(body)
-
-        async def on_order(order: Order) -> None:
-            take(order.head)
-
+        handler, enough = subscriber(handle, done, typed=typed)
         broker = self.broker()
-        self.subscribe(broker, on_order if typed else on_body)
+        self.subscribe(broker, handler)
         await broker.start()
         try:
             await enough.wait()
@@ -99,7 +86,7 @@ class FastStream(Contestant):
 
 
 class OnKafka(FastStream):
-    """The offset is committed after each handler."""
+    """Commits the offset after each handler."""
 
     backend = "kafka"
     counted_by = "raw best"
@@ -110,11 +97,11 @@ class OnKafka(FastStream):
     )
 
     async def prepare(self) -> None:
-        await kafka.make_topic(self.place)
+        await kafka.make_topic(self.topic)
 
     def broker(self) -> KafkaBroker:
         return KafkaBroker(
-            hosts(self.place.url, kafka.PORT),
+            hosts(self.topic.url, kafka.PORT),
             acks="all",
             enable_idempotence=True,
             max_batch_size=kafka.BATCH_BYTES,
@@ -126,21 +113,21 @@ class OnKafka(FastStream):
     def sender(self, broker: KafkaBroker) -> Send:
         def send(item: Item) -> Awaitable[object]:
             key = None if item.key is None else item.key.encode()
-            return broker.publish(item.body, self.place.topic, key=key, headers=_headers(item))
+            return broker.publish(item.body, self.topic.name, key=key, headers=_headers(item))
 
         return send
 
     def subscribe(self, broker: KafkaBroker, handler: Handler) -> None:
         broker.subscriber(
-            self.place.topic,
-            group_id=_group(self.place),
+            self.topic.name,
+            group_id=_group(self.topic),
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.ACK,
         )(handler)
 
 
 class OnRabbitMQ(FastStream):
-    """A channel with confirmations, a quorum queue."""
+    """A channel with publisher confirms, and a quorum queue."""
 
     backend = "rabbitmq"
     counted_by = "raw best"
@@ -148,11 +135,11 @@ class OnRabbitMQ(FastStream):
     how = "FastStream: publish(persist=True); subscriber with prefetch 500, acked after its handler"
 
     async def prepare(self) -> None:
-        await rabbitmq.Raw(self.place).prepare()
+        await rabbitmq.Raw(self.topic).prepare()
 
     def broker(self) -> RabbitBroker:
         return RabbitBroker(
-            plain(self.place.url),
+            plain(self.topic.url),
             default_channel=Channel(prefetch_count=rabbitmq.PREFETCH),
             graceful_timeout=10.0,
             logger=None,
@@ -170,7 +157,7 @@ class OnRabbitMQ(FastStream):
         broker.subscriber(self._queue(), ack_policy=AckPolicy.NACK_ON_ERROR)(handler)
 
     def _queue(self) -> RabbitQueue:
-        return RabbitQueue(rabbitmq.queue_of(self.place), queue_type=QueueType.QUORUM, durable=True)
+        return RabbitQueue(rabbitmq.queue_of(self.topic), queue_type=QueueType.QUORUM, durable=True)
 
 
 class OnNATS(FastStream):
@@ -182,19 +169,19 @@ class OnNATS(FastStream):
     how = "FastStream: publish(stream=…); subscriber with PullSub(500), acked after its handler"
 
     async def prepare(self) -> None:
-        await nats.Raw(self.place).prepare()
+        await nats.Raw(self.topic).prepare()
 
     def broker(self) -> NatsBroker:
-        servers = plain(self.place.url).split(",")
+        servers = plain(self.topic.url).split(",")
         return NatsBroker(servers, graceful_timeout=10.0, logger=None)
 
     def sender(self, broker: NatsBroker) -> Send:
-        stream = nats.stream_of(self.place)
+        stream = nats.stream_of(self.topic)
 
         def send(item: Item) -> Awaitable[object]:
             return broker.publish(
                 item.body,
-                self.place.topic,
+                self.topic.name,
                 headers=_headers(item),
                 stream=stream,
                 timeout=nats.TIMEOUT,
@@ -204,9 +191,9 @@ class OnNATS(FastStream):
 
     def subscribe(self, broker: NatsBroker, handler: Handler) -> None:
         broker.subscriber(
-            self.place.topic,
-            stream=JStream(nats.stream_of(self.place), declare=False),
-            durable=self.place.group,
+            self.topic.name,
+            stream=JStream(nats.stream_of(self.topic), declare=False),
+            durable=self.topic.group,
             pull_sub=PullSub(batch_size=nats.FETCH, timeout=nats.FETCH_WAIT),
             ack_policy=AckPolicy.NACK_ON_ERROR,
         )(handler)
@@ -223,26 +210,26 @@ class OnRedis(FastStream):
     )
 
     async def prepare(self) -> None:
-        await redis.Raw(self.place).prepare()
+        await redis.Raw(self.topic).prepare()
 
     def broker(self) -> RedisBroker:
         options: dict[str, Any] = {"graceful_timeout": 10.0, "logger": None}
-        return RedisBroker(plain(self.place.url), **options)
+        return RedisBroker(plain(self.topic.url), **options)
 
     def sender(self, broker: RedisBroker) -> Send:
         connections = asyncio.Semaphore(redis.CONNECTIONS)
 
         async def send(item: Item) -> None:
             async with connections:
-                await broker.publish(item.body, stream=self.place.topic, headers=_headers(item))
+                await broker.publish(item.body, stream=self.topic.name, headers=_headers(item))
 
         return send
 
     def subscribe(self, broker: RedisBroker, handler: Handler) -> None:
         broker.subscriber(
             stream=StreamSub(
-                self.place.topic,
-                group=self.place.group,
+                self.topic.name,
+                group=self.topic.group,
                 consumer=f"bench-{token_hex(6)}",
                 max_records=redis.BATCH,
                 polling_interval=redis.BLOCK_MS,
@@ -252,8 +239,8 @@ class OnRedis(FastStream):
         )(handler)
 
 
-def _group(place: Place) -> str:
-    return f"{place.topic}.{place.group}"
+def _group(topic: BenchTopic) -> str:
+    return f"{topic.name}.{topic.group}"
 
 
 def _kind(item: Item) -> str:

@@ -1,4 +1,4 @@
-"""The CloudEvents headers that anymq sends, for raw clients that are to carry the same."""
+"""The CloudEvents headers that anymq sends, for raw clients that send the same."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ CONTENT_TYPE = "application/octet-stream"
 
 
 class Headers:
-    """Makes the id and the headers of one message after the other, as cheaply as it can be done.
+    """Creates the ids and headers of messages at the lowest cost.
 
-    They have the names and the lengths of anymq's. `content_type` names the header for the body's
-    type, None where the broker has a property for it; `keyed` says that the key is a header.
+    Names and lengths equal those of anymq. `content_type` is the name of the content-type header,
+    None if the broker has a property for it. With `keyed`, the key is sent as a header.
     """
 
     def __init__(self, topic: str, *, prefix: str, content_type: str | None, keyed: bool) -> None:
@@ -34,7 +34,7 @@ class Headers:
         self._numbers = count()
 
     def of(self, items: Sequence[Item]) -> Iterator[tuple[Item, str, dict[str, str]]]:
-        """Yield each item with a new id and its headers; the time is that of the call."""
+        """Yield each item with a new id and its headers; all share the time of the call."""
         same = {**self._same, self._time: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}
         for item in items:
             id = f"{self._first}{next(self._numbers):012x}"

@@ -1,4 +1,4 @@
-"""aiokafka, as usual and by its best technique."""
+"""aiokafka: the idiomatic and the tuned baseline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]
 from aiokafka.partitioner import DefaultPartitioner  # type: ignore[import-untyped]
 
-from ..contestant import Contestant, Handle, Item, Place, Publishing
+from ..contestant import BenchTopic, Contestant, Handle, Item, Publishing
 from .address import hosts
 from .body import reader
 from .durability import DURABILITY
@@ -29,24 +29,24 @@ BATCH_BYTES = 1_000_000
 POLL_MS = 200
 
 Fetched = dict[Any, list[Any]]
-"""Records by partition, as `getmany` gives them."""
+"""Records by partition, as returned by `getmany`."""
 
 
-def _servers(place: Place) -> Any:
-    return hosts(place.url, PORT)  # aiokafka takes a list, and declares a text
+def _servers(topic: BenchTopic) -> Any:
+    return hosts(topic.url, PORT)  # aiokafka accepts a list but declares a string
 
 
-async def make_topic(place: Place) -> None:
-    """Make the topic, with as many replicas as the server makes by default."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=_servers(place))
+async def make_topic(topic: BenchTopic) -> None:
+    """Create the topic with the server's default number of replicas."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=_servers(topic))
     await admin.start()
     try:
-        new = NewTopic(place.topic, place.partitions, -1, replica_assignments={})
+        new = NewTopic(topic.name, topic.partitions, -1, replica_assignments={})
         answer: Any = await admin.create_topics([new])
-        for topic, code, *_ in answer.topic_errors:
+        for name, code, *_ in answer.topic_errors:
             error = kafka.for_code(code)
             if error not in (kafka.NoError, kafka.TopicAlreadyExistsError):
-                raise error(topic)
+                raise error(name)
     finally:
         await admin.close()
 
@@ -56,7 +56,7 @@ class _Usual(Publishing):
         self.producer = producer
         self.topic = topic
         self._headers = Headers(topic, prefix="ce_", content_type="content-type", keyed=False)
-        self._place: Any = DefaultPartitioner()
+        self._partitioner: Any = DefaultPartitioner()
         self._turn = 0
 
     async def one(self, item: Item) -> None:
@@ -80,7 +80,7 @@ class _Usual(Publishing):
         open_: dict[int, Any] = {}
         for item, _, headers in self._headers.of(items):
             key = None if item.key is None else item.key.encode()
-            partition = turn if key is None else self._place(key, partitions, partitions)
+            partition = turn if key is None else self._partitioner(key, partitions, partitions)
             content = [(name, value.encode()) for name, value in headers.items()]
             batch = open_.get(partition)
             if batch is not None:
@@ -101,7 +101,7 @@ class _Best(_Usual):
 
 
 class _CommitOnRevoke(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Notes what was handled before another member gets the partitions."""
+    """Commits the handled offsets before another member is assigned the partitions."""
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
@@ -114,7 +114,7 @@ class _CommitOnRevoke(ConsumerRebalanceListener):  # type: ignore[misc]
 
 
 class Raw(Contestant):
-    """One awaited call a message."""
+    """One awaited call per message."""
 
     name = "raw"
     backend = "kafka"
@@ -127,12 +127,12 @@ class Raw(Contestant):
     _publishing: ClassVar[type[_Usual]] = _Usual
 
     async def prepare(self) -> None:
-        await make_topic(self.place)
+        await make_topic(self.topic)
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:
         producer = AIOKafkaProducer(
-            bootstrap_servers=_servers(self.place),
+            bootstrap_servers=_servers(self.topic),
             acks="all",
             enable_idempotence=True,
             max_batch_size=BATCH_BYTES,
@@ -140,7 +140,7 @@ class Raw(Contestant):
         )
         await producer.start()
         try:
-            yield self._publishing(producer, self.place.topic)
+            yield self._publishing(producer, self.topic.name)
         finally:
             await producer.stop()
 
@@ -162,18 +162,18 @@ class Raw(Contestant):
 
     async def _consumer(self) -> AIOKafkaConsumer:
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=_servers(self.place),
-            group_id=f"{self.place.topic}.{self.place.group}",
+            bootstrap_servers=_servers(self.topic),
+            group_id=f"{self.topic.name}.{self.topic.group}",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
         )
         await consumer.start()
-        consumer.subscribe([self.place.topic], listener=_CommitOnRevoke(consumer))
+        consumer.subscribe([self.topic.name], listener=_CommitOnRevoke(consumer))
         return consumer
 
 
 class RawBest(Raw):
-    """Ready-made batches, fetched and committed as such."""
+    """Batches built in advance, and fetched and committed as such."""
 
     name = "raw best"
     how = (
@@ -201,7 +201,7 @@ class RawBest(Raw):
 def _handle(
     fetched: Fetched, take: Handle, done: Callable[[], bool], handled: dict[TopicPartition, int]
 ) -> bool:
-    """Handle what was fetched, and note how far; return whether that was enough."""
+    """Handle fetched records and record the offsets; return whether `done`."""
     for partition, records in fetched.items():
         for record in records:
             take(record.value)
@@ -214,14 +214,14 @@ def _handle(
 async def _commit(
     consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int] | None = None
 ) -> None:
-    """Commit `offsets`, and forget them; or all that was handed out."""
+    """Commit and clear `offsets`; without them, commit everything that was consumed."""
     noted = None
     if offsets is not None:
         mine = consumer.assignment()
         noted = {partition: offset for partition, offset in offsets.items() if partition in mine}
         if not noted:
             return
-    # Where the partitions are somebody else's now, they get the messages again.
+    # If another member owns the partitions now, it handles the messages again.
     with suppress(kafka.CommitFailedError, kafka.IllegalStateError):
         await consumer.commit(noted)
     if offsets is not None:

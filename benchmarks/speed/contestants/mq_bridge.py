@@ -1,4 +1,4 @@
-"""mq-bridge, a core in Rust under a Python interface that blocks: it is called in threads."""
+"""mq-bridge, a Rust core with a blocking Python interface, called in threads."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Publishing(Publishing):
 
 
 class MQBridge(Contestant):
-    """Batches both ways; each batch is settled as one."""
+    """Batches in both directions; each batch is settled as one."""
 
     name = "mq-bridge"
     how = "mq-bridge: send_batch() with the headers that anymq sends; poll(500), commit() of it all"
@@ -56,18 +56,18 @@ class MQBridge(Contestant):
 
     @abstractmethod
     def output(self) -> dict[str, Any]:
-        """Return the configuration of what publishes."""
+        """Return the configuration of the publisher."""
 
     @abstractmethod
     def input(self) -> dict[str, Any]:
-        """Return the configuration of what consumes."""
+        """Return the configuration of the consumer."""
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:
         from mq_bridge import Publisher
 
         publisher = await asyncio.to_thread(Publisher.from_config, self.output())
-        yield _Publishing(publisher, self.place.topic)
+        yield _Publishing(publisher, self.topic.name)
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
         take = reader(handle, typed=typed)
@@ -91,18 +91,18 @@ class MQBridge(Contestant):
                 for message in batch:
                     take(message.payload)
                     if done():
-                        ended.set()  # the rest of the batch is settled with it, so handled too
+                        ended.set()  # the rest of its batch is settled too, so it is handled
                 consumer.commit()
 
 
 class OnKafka(MQBridge):
-    """On librdkafka."""
+    """Based on librdkafka."""
 
     backend = "kafka"
     durability = DURABILITY["kafka"]
 
     async def prepare(self) -> None:
-        await kafka.make_topic(self.place)
+        await kafka.make_topic(self.topic)
 
     def output(self) -> dict[str, Any]:
         options = [["acks", "all"], ["enable.idempotence", "true"]]
@@ -110,16 +110,16 @@ class OnKafka(MQBridge):
         return {"kafka": self._common() | more}
 
     def input(self) -> dict[str, Any]:
-        group = f"{self.place.topic}.{self.place.group}"
+        group = f"{self.topic.name}.{self.topic.group}"
         options = [["auto.offset.reset", "earliest"]]
         return {"kafka": self._common() | {"group_id": group, "consumer_options": options}}
 
     def _common(self) -> dict[str, Any]:
-        return {"url": ",".join(hosts(self.place.url, kafka.PORT)), "topic": self.place.topic}
+        return {"url": ",".join(hosts(self.topic.url, kafka.PORT)), "topic": self.topic.name}
 
 
 class OnRabbitMQ(MQBridge):
-    """Only publishes: its consumer insists on declaring a classic queue."""
+    """Publishes only, because its consumer always declares a classic queue."""
 
     backend = "rabbitmq"
     durability = DURABILITY["rabbitmq"]
@@ -130,32 +130,32 @@ class OnRabbitMQ(MQBridge):
     can = frozenset({"publish_many"})
 
     async def prepare(self) -> None:
-        await rabbitmq.Raw(self.place).prepare()
+        await rabbitmq.Raw(self.topic).prepare()
 
     def output(self) -> dict[str, Any]:
-        url = plain(self.place.url)
+        url = plain(self.topic.url)
         if url.endswith("/"):
-            url += "%2f"  # its client takes an empty path for a virtual host without a name
-        queue = rabbitmq.queue_of(self.place)
+            url += "%2f"  # its client reads an empty path as a virtual host without a name
+        queue = rabbitmq.queue_of(self.topic)
         return {"amqp": {"url": url, "queue": queue, "no_declare_queue": True}}
 
     def input(self) -> dict[str, Any]:
-        """Not asked for: it only publishes, see `consume`."""
+        """Raise: `consume` does not use this configuration."""
         raise NotImplementedError
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
-        """Consume with aiormq, so that what was published can be counted."""
-        await rabbitmq.RawBest(self.place).consume(handle, done, typed=typed)
+        """Consume with aiormq, so that the published messages can be counted."""
+        await rabbitmq.RawBest(self.topic).consume(handle, done, typed=typed)
 
 
 class OnNATS(MQBridge):
-    """Makes a durable consumer of its own."""
+    """Creates a durable consumer of its own."""
 
     backend = "nats"
     durability = DURABILITY["nats"]
 
     async def prepare(self) -> None:
-        await nats.make_stream(self.place)
+        await nats.make_stream(self.topic)
 
     def output(self) -> dict[str, Any]:
         return {"nats": self._common() | {"deduplicate": True}}
@@ -164,8 +164,8 @@ class OnNATS(MQBridge):
         return {"nats": self._common()}
 
     def _common(self) -> dict[str, Any]:
-        place = self.place
-        return {"url": plain(place.url), "subject": place.topic, "stream": nats.stream_of(place)}
+        topic = self.topic
+        return {"url": plain(topic.url), "subject": topic.name, "stream": nats.stream_of(topic)}
 
 
 class OnRedis(MQBridge):
@@ -175,14 +175,14 @@ class OnRedis(MQBridge):
     durability = DURABILITY["redis"]
 
     async def prepare(self) -> None:
-        await redis.Raw(self.place).prepare()
+        await redis.Raw(self.topic).prepare()
 
     def output(self) -> dict[str, Any]:
         return {"redis_streams": self._common()}
 
     def input(self) -> dict[str, Any]:
-        more = {"group": self.place.group, "read_from_start": True, "block_ms": POLL_MS}
+        more = {"group": self.topic.group, "read_from_start": True, "block_ms": POLL_MS}
         return {"redis_streams": self._common() | more}
 
     def _common(self) -> dict[str, Any]:
-        return {"url": plain(self.place.url), "stream": self.place.topic}
+        return {"url": plain(self.topic.url), "stream": self.topic.name}

@@ -1,4 +1,4 @@
-"""nats-py on JetStream, as usual and by its best technique."""
+"""nats-py on JetStream: the idiomatic and the tuned baseline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, StorageType, StreamConfig
 
-from ..contestant import Contestant, Handle, Item, Place, Publishing
+from ..contestant import BenchTopic, Contestant, Handle, Item, Publishing
 from .address import plain
 from .body import reader
 from .durability import DURABILITY
@@ -27,23 +27,23 @@ EXPIRES = 30.0
 TIMEOUT = 30.0
 
 
-def stream_of(place: Place) -> str:
-    """The stream of the topic; its name cannot have dots."""
-    return place.topic.replace(".", "-")
+def stream_of(topic: BenchTopic) -> str:
+    """Return the name of the topic's stream, which may not contain dots."""
+    return topic.name.replace(".", "-")
 
 
-async def make_stream(place: Place) -> None:
-    """Make the stream."""
-    config = StreamConfig(name=stream_of(place), subjects=[place.topic], storage=StorageType.FILE)
-    async with _connected(place) as client:
+async def make_stream(topic: BenchTopic) -> None:
+    """Create the stream."""
+    config = StreamConfig(name=stream_of(topic), subjects=[topic.name], storage=StorageType.FILE)
+    async with _connected(topic) as client:
         await client.jsm().add_stream(config)
 
 
 class _Usual(Publishing):
-    def __init__(self, client: Client, place: Place) -> None:
+    def __init__(self, client: Client, topic: BenchTopic) -> None:
         self._stream = client.jetstream(timeout=TIMEOUT)
-        self._subject = place.topic
-        self._inbox = _Inbox(client, place)
+        self._subject = topic.name
+        self._inbox = _Inbox(client, topic)
 
     async def one(self, item: Item) -> None:
         await self._stream.publish(self._subject, item.body)
@@ -53,14 +53,14 @@ class _Usual(Publishing):
 
 
 class _Inbox(Publishing):
-    """Has the server's answers come to an inbox of its own: one future for all of a call."""
+    """Receives the server's answers on one inbox, with one future per call."""
 
-    def __init__(self, client: Client, place: Place) -> None:
+    def __init__(self, client: Client, topic: BenchTopic) -> None:
         self._client = client
-        self._subject = place.topic
+        self._subject = topic.name
         self._inbox = client.new_inbox()
         self._headers = Headers(
-            place.topic, prefix="ce-", content_type="ce-datacontenttype", keyed=True
+            topic.name, prefix="ce-", content_type="ce-datacontenttype", keyed=True
         )
         self._subscribing: asyncio.Task[Any] | None = None
         self._calls: dict[str, _Call] = {}
@@ -95,14 +95,14 @@ class _Inbox(Publishing):
 
 
 class _Call:
-    """Waits for the answers to all that one call publishes."""
+    """The pending answers to the messages of one call."""
 
     def __init__(self, count: int) -> None:
         self._missing = count
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def take(self, message: Msg) -> None:
-        """Note one answer."""
+        """Record one answer."""
         self._missing -= 1
         if self.answered.done():
             return
@@ -114,7 +114,7 @@ class _Call:
 
 
 class Raw(Contestant):
-    """One awaited call a message."""
+    """One awaited call per message."""
 
     name = "raw"
     backend = "nats"
@@ -126,25 +126,25 @@ class Raw(Contestant):
     can = frozenset({"publish", "consume", "typed", "latency"})
 
     async def prepare(self) -> None:
-        await make_stream(self.place)
+        await make_stream(self.topic)
         config = ConsumerConfig(
-            durable_name=self.place.group,
+            durable_name=self.topic.group,
             ack_policy=AckPolicy.EXPLICIT,
             max_ack_pending=10 * AHEAD,
         )
-        async with _connected(self.place) as client:
-            await client.jsm().add_consumer(stream_of(self.place), config)
+        async with _connected(self.topic) as client:
+            await client.jsm().add_consumer(stream_of(self.topic), config)
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:
-        async with _connected(self.place) as client:
-            yield _Usual(client, self.place)
+        async with _connected(self.topic) as client:
+            yield _Usual(client, self.topic)
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
         take = reader(handle, typed=typed)
-        async with _connected(self.place) as client:
+        async with _connected(self.topic) as client:
             pull = await client.jetstream().pull_subscribe_bind(
-                durable=self.place.group, stream=stream_of(self.place)
+                durable=self.topic.group, stream=stream_of(self.topic)
             )
             while True:
                 try:
@@ -161,7 +161,7 @@ class Raw(Contestant):
 
 
 class RawBest(Raw):
-    """Answers and requests of its own instead of one wait a message."""
+    """Direct use of inboxes and pull requests, without a wait per message."""
 
     name = "raw best"
     how = (
@@ -172,23 +172,23 @@ class RawBest(Raw):
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:
-        async with _connected(self.place, unchecked=True) as client:
-            yield _Inbox(client, self.place)
+        async with _connected(self.topic, unchecked=True) as client:
+            yield _Inbox(client, self.topic)
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
-        async with _connected(self.place, unchecked=True) as client:
-            pull = _Pull(client, self.place, reader(handle, typed=typed), done)
+        async with _connected(self.topic, unchecked=True) as client:
+            pull = _Pull(client, self.topic, reader(handle, typed=typed), done)
             await pull.run()
 
 
 class _Pull:
-    """Keeps between half of `AHEAD` and twice as many messages asked for."""
+    """Keeps between half of `AHEAD` and twice `AHEAD` messages requested."""
 
     def __init__(
-        self, client: Client, place: Place, take: Handle, done: Callable[[], bool]
+        self, client: Client, topic: BenchTopic, take: Handle, done: Callable[[], bool]
     ) -> None:
         self._client = client
-        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream_of(place)}.{place.group}"
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream_of(topic)}.{topic.group}"
         self._inbox = client.new_inbox()
         self._take = take
         self._done = done
@@ -231,7 +231,7 @@ class _Pull:
             await self._ask()
 
     async def _refused(self, message: Msg) -> None:
-        """A request ended unfilled: ask again."""
+        """Replace a pull request that ended before it was filled."""
         headers = message.headers or {}
         if headers.get("Status") not in ("404", "408", "409"):
             return
@@ -241,9 +241,9 @@ class _Pull:
 
 
 @asynccontextmanager
-async def _connected(place: Place, *, unchecked: bool = False) -> AsyncIterator[Client]:
-    """A client; `unchecked` leaves out its own look at every subject."""
-    client = await nats.connect(plain(place.url).split(","), skip_subject_validation=unchecked)
+async def _connected(topic: BenchTopic, *, unchecked: bool = False) -> AsyncIterator[Client]:
+    """Yield a client; `unchecked` disables its validation of every subject."""
+    client = await nats.connect(plain(topic.url).split(","), skip_subject_validation=unchecked)
     try:
         yield client
         await client.flush()

@@ -1,4 +1,4 @@
-"""aio-pika as usual, and aiormq, which is under it, by its best technique."""
+"""The idiomatic baseline with aio-pika, and the tuned one with aiormq below it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from pamqp.commands import Basic
 
-from ..contestant import Contestant, Handle, Item, Place, Publishing
+from ..contestant import BenchTopic, Contestant, Handle, Item, Publishing
 from .address import plain
 from .body import reader
 from .durability import DURABILITY
@@ -28,18 +28,20 @@ ACK_WITHIN = 0.02
 TIMEOUT = 30.0
 
 
-def queue_of(place: Place) -> str:
-    """The group's queue; messages go to it through the default exchange."""
-    return f"{place.topic}.{place.group}"
+def queue_of(topic: BenchTopic) -> str:
+    """Return the group's queue, to which the default exchange routes."""
+    return f"{topic.name}.{topic.group}"
 
 
 class _Usual(Publishing):
-    """Publishes by aio-pika; `many` opens a channel of aiormq, which stays in `stack`."""
+    """Publishes with aio-pika; `many` uses an aiormq channel, which it enters into `stack`."""
 
-    def __init__(self, exchange: AbstractExchange, place: Place, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, exchange: AbstractExchange, topic: BenchTopic, stack: AsyncExitStack
+    ) -> None:
         self._exchange = exchange
-        self._place = place
-        self._queue = queue_of(place)
+        self._topic = topic
+        self._queue = queue_of(topic)
         self._stack = stack
         self._many: _Pipelined | None = None
 
@@ -49,18 +51,18 @@ class _Usual(Publishing):
 
     async def many(self, items: Sequence[Item]) -> None:
         if self._many is None:
-            channel = await self._stack.enter_async_context(_low_channel(self._place))
-            self._many = _Pipelined(channel, self._place)
+            channel = await self._stack.enter_async_context(_low_channel(self._topic))
+            self._many = _Pipelined(channel, self._topic)
         await self._many.many(items)
 
 
 class _Pipelined(Publishing):
-    """Writes all, then waits for all confirmations."""
+    """Writes all messages, then awaits all confirmations."""
 
-    def __init__(self, channel: Channel, place: Place) -> None:
+    def __init__(self, channel: Channel, topic: BenchTopic) -> None:
         self._channel = channel
-        self._queue = queue_of(place)
-        self._headers = Headers(place.topic, prefix="cloudEvents:", content_type=None, keyed=True)
+        self._queue = queue_of(topic)
+        self._headers = Headers(topic.name, prefix="cloudEvents:", content_type=None, keyed=True)
 
     async def one(self, item: Item) -> None:
         await self.many([item])
@@ -82,7 +84,9 @@ class _Pipelined(Publishing):
             )
         refused = [answer for answer in answers if not isinstance(answer, Basic.Ack)]
         if refused:
-            raise RuntimeError(f"RabbitMQ did not take {len(refused)} messages: {refused[0]}")
+            raise RuntimeError(
+                f"RabbitMQ refused {len(refused)} messages; first answer: {refused[0]}"
+            )
 
 
 def _properties(id: str, headers: dict[str, str], now: datetime) -> Basic.Properties:
@@ -96,7 +100,7 @@ def _properties(id: str, headers: dict[str, str], now: datetime) -> Basic.Proper
 
 
 class Raw(Contestant):
-    """One awaited call a message."""
+    """One awaited call per message."""
 
     name = "raw"
     backend = "rabbitmq"
@@ -109,26 +113,26 @@ class Raw(Contestant):
     can = frozenset({"publish", "consume", "typed", "latency"})
 
     async def prepare(self) -> None:
-        async with await aio_pika.connect(plain(self.place.url)) as connection:
+        async with await aio_pika.connect(plain(self.topic.url)) as connection:
             channel = await connection.channel()
             await channel.declare_queue(
-                queue_of(self.place), durable=True, arguments={"x-queue-type": "quorum"}
+                queue_of(self.topic), durable=True, arguments={"x-queue-type": "quorum"}
             )
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:
         async with AsyncExitStack() as stack:
-            connection = await aio_pika.connect_robust(plain(self.place.url))
+            connection = await aio_pika.connect_robust(plain(self.topic.url))
             await stack.enter_async_context(connection)
             channel = await connection.channel(publisher_confirms=True)
-            yield _Usual(channel.default_exchange, self.place, stack)
+            yield _Usual(channel.default_exchange, self.topic, stack)
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
         take = reader(handle, typed=typed)
-        async with await aio_pika.connect_robust(plain(self.place.url)) as connection:
+        async with await aio_pika.connect_robust(plain(self.topic.url)) as connection:
             channel = await connection.channel()
             await channel.set_qos(prefetch_count=PREFETCH)
-            queue = await channel.get_queue(queue_of(self.place))
+            queue = await channel.get_queue(queue_of(self.topic))
             async with queue.iterator() as messages:
                 async for message in messages:
                     async with message.process():
@@ -138,7 +142,7 @@ class Raw(Contestant):
 
 
 class RawBest(Raw):
-    """Confirmations and acknowledgements many at a time."""
+    """Confirmations and acknowledgements in batches."""
 
     name = "raw best"
     counted_by = ""
@@ -150,14 +154,14 @@ class RawBest(Raw):
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:
-        async with _low_channel(self.place) as channel:
-            yield _Pipelined(channel, self.place)
+        async with _low_channel(self.topic) as channel:
+            yield _Pipelined(channel, self.topic)
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
-        async with _low_channel(self.place) as channel:
+        async with _low_channel(self.topic) as channel:
             await channel.basic_qos(prefetch_count=PREFETCH)
             bulk = _Bulk(channel, reader(handle, typed=typed), done)
-            tag = await channel.basic_consume(queue_of(self.place), bulk.take)
+            tag = await channel.basic_consume(queue_of(self.topic), bulk.take)
             try:
                 await bulk.until_done()
             finally:
@@ -167,7 +171,7 @@ class RawBest(Raw):
 
 
 class _Bulk:
-    """Handles deliveries as they come, and acknowledges them many at a time."""
+    """Handles deliveries on arrival, and acknowledges them in batches."""
 
     def __init__(self, channel: Channel, take: Handle, done: Callable[[], bool]) -> None:
         self._channel = channel
@@ -178,7 +182,7 @@ class _Bulk:
         self._error: Exception | None = None
 
     async def take(self, message: DeliveredMessage) -> None:
-        """Handle one message, unless enough have been: those go back when the channel closes."""
+        """Handle one message; after the last one, leave it unsettled, to be requeued on close."""
         if self._ended.is_set():
             return
         try:
@@ -194,13 +198,13 @@ class _Bulk:
             await self.ack()
 
     async def ack(self, *, wait: bool = False) -> None:
-        """Acknowledge all that was handled; with `wait`, return when it is on its way."""
+        """Acknowledge all handled messages; with `wait`, return once the call is written."""
         if self._tag > self._acked:
             self._acked = self._tag
             await self._channel.basic_ack(self._tag, multiple=True, wait=wait)
 
     async def until_done(self) -> None:
-        """Return when enough was handled; acknowledge meanwhile what does not fill a batch."""
+        """Wait until `done`, acknowledging incomplete batches every `ACK_WITHIN` seconds."""
         while not self._ended.is_set():
             await self.ack()
             await asyncio.sleep(ACK_WITHIN)
@@ -208,14 +212,14 @@ class _Bulk:
             raise self._error
 
     def stop(self) -> None:
-        """Handle nothing more."""
+        """Stop handling messages."""
         self._ended.set()
 
 
 @asynccontextmanager
-async def _low_channel(place: Place) -> AsyncIterator[Any]:
-    """A channel of aiormq, with confirmations."""
-    connection = await aiormq.connect(plain(place.url))
+async def _low_channel(topic: BenchTopic) -> AsyncIterator[Any]:
+    """Yield an aiormq channel with publisher confirms."""
+    connection = await aiormq.connect(plain(topic.url))
     try:
         channel = await connection.channel(publisher_confirms=True)
         try:

@@ -1,4 +1,4 @@
-"""redis-py on streams, as usual and by its best technique."""
+"""redis-py on streams: the idiomatic and the tuned baseline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import ResponseError
 
-from ..contestant import Contestant, Handle, Item, Place, Publishing
+from ..contestant import BenchTopic, Contestant, Handle, Item, Publishing
 from .address import plain
 from .body import reader
 from .durability import DURABILITY
@@ -20,7 +20,7 @@ from .headers import Headers
 BATCH = 500
 BLOCK_MS = 200
 CONNECTIONS = 16
-"""Of all that were tried, from 8 to 256, the fastest for hundreds of tasks."""
+"""The fastest of all sizes tried, from 8 to 256, for hundreds of tasks."""
 
 Entry = tuple[bytes, dict[bytes, bytes]]
 Entries = list[Entry]
@@ -50,7 +50,7 @@ class _Best(_Usual):
 
 
 class Raw(Contestant):
-    """One awaited call a message."""
+    """One awaited call per message."""
 
     name = "raw"
     backend = "redis"
@@ -63,43 +63,43 @@ class Raw(Contestant):
     can = frozenset({"publish", "consume", "typed", "latency"})
 
     async def prepare(self) -> None:
-        async with _connected(self.place) as client:
+        async with _connected(self.topic) as client:
             try:
-                await client.xgroup_create(
-                    self.place.topic, self.place.group, id="0", mkstream=True
-                )
+                await client.xgroup_create(self.topic.name, self.topic.group, id="0", mkstream=True)
             except ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:
-        async with _connected(self.place) as client:
-            yield _Usual(client, self.place.topic)
+        async with _connected(self.topic) as client:
+            yield _Usual(client, self.topic.name)
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
         take = reader(handle, typed=typed)
-        topic, group = self.place.topic, self.place.group
-        async with _connected(self.place) as client:
+        topic, group = self.topic.name, self.topic.group
+        async with _connected(self.topic) as client:
             handled = None
             ended = False
             try:
-                async for entries in _batches(client, self.place):
+                async for entries in _batches(client, self.topic):
                     for id, fields in entries:
                         take(fields[b"data"])
                         handled = id
                         await client.xack(topic, group, id)
                         handled = None
                         ended |= done()
-                    if ended:  # the rest of the batch is with this consumer, so handled too
+                    if (
+                        ended
+                    ):  # the rest of the batch is pending for this consumer, so it is handled too
                         return
             finally:
-                if handled is not None:  # the call may have been cut off
+                if handled is not None:  # the call may have been cancelled
                     await client.xack(topic, group, handled)
 
 
 class RawBest(Raw):
-    """Pipelines, and one XACK for all that was read."""
+    """Pipelines, and one XACK per read."""
 
     name = "raw best"
     counted_by = ""
@@ -111,16 +111,16 @@ class RawBest(Raw):
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[Publishing]:
-        async with _connected(self.place) as client:
-            yield _Best(client, self.place.topic)
+        async with _connected(self.topic) as client:
+            yield _Best(client, self.topic.name)
 
     async def consume(self, handle: Handle, done: Callable[[], bool], *, typed: bool) -> None:
         take = reader(handle, typed=typed)
-        topic, group = self.place.topic, self.place.group
-        async with _connected(self.place) as client:
+        topic, group = self.topic.name, self.topic.group
+        async with _connected(self.topic) as client:
             handled: list[bytes] = []
             try:
-                async for entries in _batches(client, self.place):
+                async for entries in _batches(client, self.topic):
                     ended = _handle(entries, take, done, handled)
                     await client.xack(topic, group, *handled)
                     handled.clear()
@@ -132,7 +132,7 @@ class RawBest(Raw):
 
 
 def _handle(entries: Entries, take: Handle, done: Callable[[], bool], handled: list[bytes]) -> bool:
-    """Handle the entries, and note which; return whether that was enough."""
+    """Handle the entries and record their ids; return whether `done`."""
     ended = False
     for id, fields in entries:
         take(fields[b"data"])
@@ -141,15 +141,15 @@ def _handle(entries: Entries, take: Handle, done: Callable[[], bool], handled: l
     return ended
 
 
-async def _batches(client: Redis, place: Place) -> AsyncIterator[Entries]:
+async def _batches(client: Redis, topic: BenchTopic) -> AsyncIterator[Entries]:
     consumer = f"bench-{token_hex(6)}"
     task = asyncio.current_task()
     while True:
-        # Before Python 3.12 a cancellation can get lost in redis-py's calls: wait_for swallows it.
+        # Before Python 3.12, `wait_for` inside redis-py can swallow a cancellation.
         if task is not None and task.cancelling():
             raise asyncio.CancelledError
         answer: Any = await client.xreadgroup(
-            place.group, consumer, {place.topic: ">"}, count=BATCH, block=BLOCK_MS
+            topic.group, consumer, {topic.name: ">"}, count=BATCH, block=BLOCK_MS
         )
         if answer:
             _, entries = answer[0]
@@ -157,9 +157,9 @@ async def _batches(client: Redis, place: Place) -> AsyncIterator[Entries]:
 
 
 @asynccontextmanager
-async def _connected(place: Place) -> AsyncIterator[Redis]:
+async def _connected(topic: BenchTopic) -> AsyncIterator[Redis]:
     pool = BlockingConnectionPool.from_url(
-        plain(place.url), max_connections=CONNECTIONS, timeout=None
+        plain(topic.url), max_connections=CONNECTIONS, timeout=None
     )
     client = Redis.from_pool(pool)
     try:

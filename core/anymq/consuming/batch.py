@@ -1,4 +1,4 @@
-"""`Batch`: a handler that takes lists. Deliveries join one, and each learns its own outcome."""
+"""`Batch`: a handler that takes lists. Each delivery of a list has its own outcome."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..driver.clock import REAL
 from ..errors import ConfigurationError, RetryAfter
 from ..tasks import supervise
-from .delivery import Delivery, current
-
-if TYPE_CHECKING:
-    from .subscription import Subscription
+from .delivery import Consumer, Delivery, current
 
 Run = Callable[[Sequence[Delivery], Sequence[Any]], Coroutine[Any, Any, None]]
 """The function: takes the deliveries of a batch and their payloads, in the same order."""
@@ -23,18 +20,20 @@ Run = Callable[[Sequence[Delivery], Sequence[Any]], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Up to `size` messages at a time, or what has come `wait` seconds after the first of them.
+    """Up to `size` messages at a time, or those that arrive within `wait` seconds of the first.
 
-    The handler's parameters are lists then, `list[Order]`, `list[Delivery]` or `list[Message]`: of
-    the same length, in the same order. It runs at most `concurrency` times side by side. Each
-    message is settled by itself, through the whole middleware: all have succeeded when the
-    function returns and failed when it raises, except those it settled by hand and those that
-    `BatchError` speaks of. A body that does not validate is rejected alone and joins no batch.
+    The handler's parameters are lists, `list[Order]`, `list[Delivery]` or `list[Message]`, of the
+    same length, in the same order. It runs at most `concurrency` times side by side.
 
-    A subscription that drains or is paused does not wait: what has come runs at once. On an
-    ordered one a batch holds one message a key. Attempts and `Deadline` count for each message,
-    the deadline from when it joins; a message that runs out of time cuts the batch short, and all
-    of it has failed. What the function publishes carries no correlation: it has many causes.
+    Each message is settled by itself, through the whole middleware. All have succeeded when the
+    function returns, and failed when it raises, except those it settled by hand and those that
+    `BatchError` names. A body that does not validate is rejected alone and joins no batch.
+
+    A subscription that drains or is paused does not wait: the batch runs at once. In an ordered
+    subscription, a batch holds one message of a key. Attempts and `Deadline` count for each
+    message, the deadline from when it joins. A message that exceeds its deadline ends the batch,
+    and all of its messages have failed. Messages that the function publishes carry no correlation,
+    because they have many causes.
     """
 
     size: int = 100
@@ -46,10 +45,10 @@ class Batch:
 
 
 class BatchError(Exception):
-    """Raise in a batch handler: these have failed, each with its own error; the others succeeded.
+    """Raise it in a batch handler: these messages failed, each with its error; others succeeded.
 
-    The keys are deliveries, or their places in the list. The errors mean what they mean elsewhere:
-    `Reject`, `RetryAfter`, anything else is a failed attempt.
+    The keys are deliveries, or their indexes in the list. The errors mean what they mean elsewhere:
+    `Reject`, `RetryAfter`, any other is a failed attempt.
     """
 
     def __init__(self, errors: Mapping[Delivery | int, Exception]) -> None:
@@ -57,8 +56,8 @@ class BatchError(Exception):
         self.errors = dict(errors)
 
 
-class Gathering:
-    """One batch on its way: filling, waiting for its turn, or running."""
+class PendingBatch:
+    """A batch that is filling, waiting for its turn, or running."""
 
     __slots__ = ("cut_by", "due", "members", "payloads", "task", "timers")
 
@@ -72,103 +71,103 @@ class Gathering:
 
 
 class Collector:
-    """The innermost handler of a batch subscription: gathers, runs, and tells each its outcome."""
+    """The innermost handler of a batch subscription: collects deliveries, and runs the function."""
 
     def __init__(self, batch: Batch, run: Run) -> None:
         self._batch = batch
         self._run = run
-        self._open: Gathering | None = None
-        self._full: deque[Gathering] = deque()
+        self._open: PendingBatch | None = None
+        self._full: deque[PendingBatch] = deque()
         self._running = 0
 
     async def join(self, delivery: Delivery, payload: Any) -> None:
-        """Return when the batch that `delivery` joins has handled it; raise what became of it."""
-        gathering = self._open
-        if gathering is None:
-            gathering = self._open = Gathering()
+        """Add `delivery` to a batch, and return when that has handled it; raises its error."""
+        pending = self._open
+        if pending is None:
+            pending = self._open = PendingBatch()
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        gathering.members[delivery] = outcome
-        gathering.payloads[delivery] = payload
-        if len(gathering.members) >= self._batch.size:
-            self._full.append(gathering)
+        pending.members[delivery] = outcome
+        pending.payloads[delivery] = payload
+        if len(pending.members) >= self._batch.size:
+            self._full.append(pending)
             self._open = None
             self._start(delivery.subscription)
-        elif len(gathering.members) == 1 or delivery.clock is not REAL:
-            # A clock that tests move wants to know of everyone who waits for time to pass.
-            timer = supervise(self._expire(gathering, delivery), name="anymq-batch-wait")
-            gathering.timers.append(timer)
+        elif len(pending.members) == 1 or delivery.clock is not REAL:
+            # A clock that tests move must know every task that waits for time to pass.
+            timer = supervise(self._expire(pending, delivery), name="anymq-batch-wait")
+            pending.timers.append(timer)
         try:
             await outcome
         except asyncio.CancelledError:
-            await self._leave(gathering, delivery)
+            await self._leave(pending, delivery)
             raise
 
-    async def _expire(self, gathering: Gathering, delivery: Delivery) -> None:
-        clock, subscription = delivery.clock, delivery.subscription
+    async def _expire(self, pending: PendingBatch, delivery: Delivery) -> None:
+        clock, consumer = delivery.clock, delivery.subscription
         until = clock.monotonic() + self._batch.wait
-        while not (subscription.closing or subscription.paused):
+        while not (consumer.closing or consumer.paused):
             left = until - clock.monotonic()
             if left <= 0:
                 break
             await clock.sleep(min(left, clock.poll))
-        gathering.due = True
-        self._start(subscription)
+        pending.due = True
+        self._start(consumer)
 
-    def _start(self, subscription: Subscription) -> None:
-        """Run what is due, as far as the subscription's concurrency goes."""
-        while self._running < subscription.concurrency:
+    def _start(self, consumer: Consumer) -> None:
+        """Run the due batches, up to the subscription's concurrency."""
+        while self._running < consumer.concurrency:
             if self._full:
-                gathering = self._full.popleft()
+                pending = self._full.popleft()
             elif self._open is not None and self._open.due:
-                gathering, self._open = self._open, None
+                pending, self._open = self._open, None
             else:
                 return
-            self._begin(gathering, subscription)
+            self._begin(pending, consumer)
 
-    def _begin(self, gathering: Gathering, subscription: Subscription) -> None:
-        for timer in gathering.timers:
+    def _begin(self, pending: PendingBatch, consumer: Consumer) -> None:
+        for timer in pending.timers:
             timer.cancel()
         context = copy_context()
         context.run(current.set, None)
-        gathering.task = asyncio.create_task(
-            self._run(list(gathering.members), list(gathering.payloads.values())),
+        pending.task = asyncio.create_task(
+            self._run(list(pending.members), list(pending.payloads.values())),
             name="anymq-batch",
             context=context,
         )
-        subscription.note_batch(gathering.task, gathering.members)
+        consumer.note_batch(pending.task, list(pending.members))
         self._running += 1
 
         def finish(task: asyncio.Task[None]) -> None:
             self._running -= 1
-            _tell(gathering, task)
-            self._start(subscription)
+            _set_outcomes(pending, task)
+            self._start(consumer)
 
-        gathering.task.add_done_callback(finish)
+        pending.task.add_done_callback(finish)
 
-    async def _leave(self, gathering: Gathering, delivery: Delivery) -> None:
-        """`delivery` was cancelled: take it out, or end the function that works on it."""
-        task = gathering.task
+    async def _leave(self, pending: PendingBatch, delivery: Delivery) -> None:
+        """Remove a cancelled delivery, or end the function that handles it."""
+        task = pending.task
         if task is not None:
             if not task.done():
-                gathering.cut_by = gathering.cut_by or delivery
+                pending.cut_by = pending.cut_by or delivery
                 task.cancel()
                 await asyncio.wait((task,))
             return
-        del gathering.members[delivery], gathering.payloads[delivery]
-        if not gathering.members:
-            for timer in gathering.timers:
+        del pending.members[delivery], pending.payloads[delivery]
+        if not pending.members:
+            for timer in pending.timers:
                 timer.cancel()
-            if gathering is self._open:
+            if pending is self._open:
                 self._open = None
             else:
-                self._full.remove(gathering)
+                self._full.remove(pending)
 
 
-def _tell(gathering: Gathering, task: asyncio.Task[None]) -> None:
-    """Give every member its outcome; those that the function settled are done with."""
-    error = _cut_short(gathering.cut_by) if task.cancelled() else task.exception()
-    each = _each(error, list(gathering.members)) if isinstance(error, BatchError) else None
-    for member, outcome in gathering.members.items():
+def _set_outcomes(pending: PendingBatch, task: asyncio.Task[None]) -> None:
+    """Set the outcome of every member; those that the function settled have succeeded."""
+    error = _cut_short(pending.cut_by) if task.cancelled() else task.exception()
+    each = _each(error, list(pending.members)) if isinstance(error, BatchError) else None
+    for member, outcome in pending.members.items():
         reason = error if each is None else each.get(member)
         if outcome.done():
             continue
@@ -179,7 +178,7 @@ def _tell(gathering: Gathering, task: asyncio.Task[None]) -> None:
 
 
 def _settable(reason: object) -> Exception:
-    """Return `reason` as what a future takes: not `StopIteration`, nor what is no error at all."""
+    """Return `reason` as an exception that a future accepts: not `StopIteration`."""
     if isinstance(reason, Exception) and not isinstance(reason, StopIteration):
         return reason
     error = RuntimeError(f"the batch handler failed with {type(reason).__name__}")
@@ -188,7 +187,7 @@ def _settable(reason: object) -> Exception:
 
 
 def _each(error: BatchError, deliveries: Sequence[Delivery]) -> dict[Delivery, BaseException]:
-    """Return the error of each delivery that failed: all of them, if `error` names a stranger."""
+    """Return the error of each failed delivery: of all, if `error` names one outside the batch."""
     errors: dict[Delivery, BaseException] = {}
     for key, reason in error.errors.items():
         member = key
@@ -203,7 +202,7 @@ def _each(error: BatchError, deliveries: Sequence[Delivery]) -> dict[Delivery, B
 
 
 def _cut_short(by: Delivery | None) -> BaseException:
-    """Say what it means to the others that the member `by` was cancelled."""
+    """Return the error of the other members when the member `by` was cancelled."""
     if by is None:
         return RuntimeError("the batch was cancelled by itself")
     if by.settled or by.subscription.closing:

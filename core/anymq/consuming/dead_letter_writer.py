@@ -1,4 +1,4 @@
-"""`Letterbox`: writes the dead letters of a session, whatever the broker says to them."""
+"""`DeadLetterWriter`: stores dead letters, also those that the broker refuses at first."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from .delivery import Delivery
 log = logger("anymq.dead_letters")
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-MOST = 1000
-"""Letters that wait without counting as held; those beyond it slow down the fetching."""
+MAX_UNCOUNTED = 1000
+"""The most waiting letters that do not count as held; more of them slow down fetching."""
 
 Write = Callable[[Sequence[Rejected]], Awaitable[BaseException | None]]
-"""Stores letters and settles their messages, and repeats what may pass; returns what does not."""
+"""Stores letters and settles their messages, retrying transient errors; returns the last error."""
 
 
-class Pending:
+class PendingLetter:
     """A rejected delivery whose letter has not been stored."""
 
-    __slots__ = ("counted", "delivery", "due", "item", "pause")
+    __slots__ = ("counted", "delivery", "due", "pause", "rejected")
 
-    def __init__(self, delivery: Delivery, item: Rejected) -> None:
+    def __init__(self, delivery: Delivery, rejected: Rejected) -> None:
         self.delivery = delivery
-        self.item = item
+        self.rejected = rejected
         self.pause = 0.0
         self.due = 0.0
         self.counted = True
@@ -40,17 +40,18 @@ class Pending:
 
     @property
     def topic(self) -> str:
-        """Where the letter goes."""
-        return self.item.letter.topic
+        """The dead-letter topic."""
+        return self.rejected.letter.topic
 
 
-class Letterbox:
-    """Writes letters. No message is lost, and none is handled again, because of its letter.
+class DeadLetterWriter:
+    """Stores dead letters. No message is lost or handled again because of its letter.
 
-    A letter that the broker refuses for good, as it is too large or holds what this broker cannot
-    store, is written without what is at fault. One that cannot be written at all (no topic for it,
-    no right to write there) waits here, its message unsettled, and is tried again after pauses
-    that double, up to a minute. If the process ends meanwhile, the broker delivers it again.
+    If the broker refuses a letter permanently (it is too large, or has a value that this broker
+    cannot store), the letter is stored without the part at fault. If no letter can be stored (its
+    topic is missing, access is denied), it waits here with its message unsettled. It is retried
+    after 1 s, then after pauses that double up to 60 s. If the process ends meanwhile, the broker
+    redelivers the message.
     """
 
     def __init__(
@@ -61,30 +62,30 @@ class Letterbox:
         clock: Clock,
         forget: Callable[[Sequence[Received]], None],
     ) -> None:
-        self.waiting: dict[Pending, None] = {}
+        self.waiting: dict[PendingLetter, None] = {}
         self._write = write
         self._binding = binding
         self._clock = clock
         self._forget = forget
         self._changed = asyncio.Event()
 
-    async def bury(self, letters: Sequence[Pending]) -> None:
-        """Write `letters`; on return each has been stored, or waits."""
+    async def write(self, letters: Sequence[PendingLetter]) -> None:
+        """Store `letters`. On return each has been stored, or waits here."""
         for topic in {item.topic for item in letters}:
             mine = [item for item in letters if item.topic == topic]
             for item, error in await self._refused(mine):
-                left = error if _hopeless(error) else await self._reduce(item, error)
+                left = error if _refuses_all(error) else await self._reduce(item, error)
                 if left is not None:
                     self._wait(item, left)
                     mine.remove(item)
             self._done(mine)
 
     def drop(self, unwanted: Callable[[Delivery], bool]) -> None:
-        """Forget what waits of the `unwanted` deliveries: the broker delivers them again."""
+        """Drop the waiting letters of `unwanted` deliveries: the broker redelivers these."""
         self._done([item for item in self.waiting if unwanted(item.delivery)])
 
     async def run(self) -> None:
-        """Try again what waits, for ever."""
+        """Retry the waiting letters, without end."""
         while True:
             now = self._clock.monotonic()
             due = [item for item in self.waiting if item.due <= now]
@@ -95,82 +96,91 @@ class Letterbox:
             soonest = min((item.due for item in self.waiting), default=now + LONGEST_PAUSE)
             await self._clock.wait(self._changed, soonest - now)
 
-    async def _again(self, due: Sequence[Pending]) -> None:
+    async def _again(self, due: Sequence[PendingLetter]) -> None:
         for topic in {item.topic for item in due}:
             first, *others = [item for item in due if item.topic == topic]
-            # One is enough to see that nothing can be written there yet.
-            await self.bury([first])
+            # One letter shows whether the topic takes any by now.
+            await self.write([first])
             if first in self.waiting:
                 for item in others:
                     self._postpone(item)
             elif others:
-                await self.bury(others)
+                await self.write(others)
 
-    async def _refused(self, letters: Sequence[Pending]) -> list[tuple[Pending, BaseException]]:
-        """Write `letters`; return those that were refused, and why."""
-        error = await self._write([item.item for item in letters])
+    async def _refused(
+        self, letters: Sequence[PendingLetter]
+    ) -> list[tuple[PendingLetter, BaseException]]:
+        """Store `letters`; return those that were refused, with the errors."""
+        error = await self._write([item.rejected for item in letters])
         if error is None:
             return []
-        if len(letters) == 1 or _hopeless(error):
+        if len(letters) == 1 or _refuses_all(error):
             return [(item, error) for item in letters]
         return [pair for item in letters for pair in await self._refused([item])]
 
-    async def _reduce(self, item: Pending, error: BaseException) -> BaseException | None:
-        """Write what can be written of a letter; return what it was refused with if nothing can."""
-        letter = item.item.letter
+    async def _reduce(self, item: PendingLetter, error: BaseException) -> BaseException | None:
+        """Store a letter without the refused part; return the error if that is refused as well."""
+        letter = item.rejected.letter
         if TRACEBACK in letter.own:
             letter = without_traceback(letter)
-            refusal = await self._write([Rejected(item.item.received, letter)])
-            if refusal is None or _hopeless(refusal):
+            refusal = await self._write([Rejected(item.rejected.received, letter)])
+            if refusal is None or _refuses_all(refusal):
                 return refusal
             error = refusal
         for without in reductions(letter, error):
-            smaller = reduced(letter, item.delivery, self._binding, without=without, error=error)
-            refusal = await self._write([Rejected(item.item.received, smaller)])
+            smaller = reduced(
+                letter,
+                item.delivery.message,
+                self._binding,
+                position=item.delivery.position,
+                without=without,
+                error=error,
+            )
+            refusal = await self._write([Rejected(item.rejected.received, smaller)])
             if refusal is None:
                 log.seldom(
                     ("reduced", letter.topic),
                     WARNING,
-                    "the dead letter of %s is without its %s: %s",
+                    "dead letter of message %s stored without its %s: %s",
                     letter.id,
                     " and ".join(sorted(without)),
                     error,
                 )
                 return None
-            if _hopeless(refusal):
+            if _refuses_all(refusal):
                 return refusal
         return error
 
-    def _wait(self, item: Pending, error: BaseException) -> None:
+    def _wait(self, item: PendingLetter, error: BaseException) -> None:
         self._postpone(item)
         log.seldom(
             ("waits", item.topic),
             ERROR,
-            "the dead letter of %s cannot be written to %s; the message is kept, the next try is "
-            "in %g s: %s",
-            item.item.letter.id,
+            "storing the dead letter of message %s in %s failed: %s; the message stays unsettled, "
+            "retrying in %g s",
+            item.rejected.letter.id,
             item.topic,
-            item.pause,
             error,
+            item.pause,
         )
-        if item.counted and len(self.waiting) <= MOST:
+        if item.counted and len(self.waiting) <= MAX_UNCOUNTED:
             item.counted = False
-            self._forget([item.item.received])
+            self._forget([item.rejected.received])
 
-    def _postpone(self, item: Pending) -> None:
+    def _postpone(self, item: PendingLetter) -> None:
         item.pause = min(item.pause * 2, LONGEST_PAUSE) or FIRST_PAUSE
         item.due = self._clock.monotonic() + item.pause
         self.waiting[item] = None
         self._changed.set()
 
-    def _done(self, letters: Sequence[Pending]) -> None:
+    def _done(self, letters: Sequence[PendingLetter]) -> None:
         for item in letters:
             self.waiting.pop(item, None)
-        self._forget([item.item.received for item in letters if item.counted])
+        self._forget([item.rejected.received for item in letters if item.counted])
 
 
-def _hopeless(error: BaseException) -> bool:
-    """Whether it is not what is in a letter that keeps it out."""
+def _refuses_all(error: BaseException) -> bool:
+    """Whether the broker would refuse any letter, whatever its content."""
     if isinstance(error, NotFound | AccessDenied):
         return True
     return not isinstance(error, PermanentError | ValueError | OverflowError | struct.error)

@@ -1,54 +1,158 @@
-"""`Delivery`: one message in one consumer's hands, and the verbs that settle it."""
+"""`Delivery`: one handover of a message to a consumer, and the methods that settle it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
-from ..errors import AlreadySettled, StateError, check_delay, check_reason
+from ..driver.clock import Clock
+from ..driver.records import Received
+from ..driver.specs import Binding
+from ..errors import AlreadySettled, check_delay, check_reason
 from ..message import Message, Receipt
 from ..names import check_topic
+from ..store_pool import StorePool
 from ..wire.cloudevents import decode
 from ..wire.forged_headers import without_forged
-
-if TYPE_CHECKING:
-    from ..driver.clock import Clock
-    from ..driver.records import Received
-    from ..store_pool import Stores
-    from .settlement import Session
-    from .subscription import Subscription
 
 Verb = Literal["ack", "nack", "reject", "release", "stop", "lapsed"]
 
 current: ContextVar[Delivery | None] = ContextVar("anymq-delivery", default=None)
-"""The delivery being handled in this context: what is published now was caused by it."""
+"""The delivery that is handled in this context: it is the cause of what is published now."""
+
+
+class Consumer(Protocol):
+    """The subscription of a delivery, as handlers and middleware see it: see `Subscription`."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def group(self) -> str | None: ...
+    @property
+    def member(self) -> str: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def failed(self) -> BaseException | None: ...
+    @property
+    def closing(self) -> bool: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def paused(self) -> bool: ...
+    @property
+    def concurrency(self) -> int: ...
+    @concurrency.setter
+    def concurrency(self, value: int) -> None: ...
+    @property
+    def stopped(self) -> Mapping[str, str]: ...
+    @property
+    def buffered(self) -> int: ...
+
+    def pause(self, *, holder: object = None) -> None: ...
+    def resume(self, *, holder: object = None) -> None: ...
+    def restart(self, key: str) -> None: ...
+    async def aclose(self) -> None: ...
+
+    def ahead(self, count: int) -> list[Delivery]:
+        """Return up to `count` first attempts that will be dispatched next."""
+        ...
+
+    def on_release(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Have `call` run before buffered deliveries are released or lost to another member."""
+
+    def begin_attempt(self, delivery: Delivery) -> None:
+        """Restart the time that `Deadline` and the log of slow handlers measure."""
+
+    def has_timed_out(self) -> bool:
+        """Whether the current task was cancelled for its `Deadline`; if so, uncancel it."""
+        ...
+
+    def note_batch(self, task: Any, deliveries: Sequence[Delivery]) -> None:
+        """Note that `task` handles the batch of `deliveries`."""
+
+
+class Replies(Protocol):
+    """The replies to requests, as a delivery sends them."""
+
+    async def reply(
+        self,
+        delivery: Delivery,
+        payload: Any,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Receipt: ...
+
+    async def refuse(self, delivery: Delivery, reason: str) -> None: ...
+
+
+class Settler(Protocol):
+    """The settlement of the deliveries of one source, as a delivery calls it."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def group(self) -> str | None: ...
+    @property
+    def binding(self) -> Binding: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def stores(self) -> StorePool: ...
+    @property
+    def replies(self) -> Replies: ...
+    @property
+    def consumer(self) -> Consumer: ...
+
+    def attempt_of(self, delivery: Delivery) -> int: ...
+    async def begin(self, delivery: Delivery) -> bool: ...
+    def ack(self, delivery: Delivery) -> None: ...
+    def nack(self, delivery: Delivery, delay: float, attempt: int) -> None: ...
+    def release(self, delivery: Delivery) -> None: ...
+    def reject(
+        self,
+        delivery: Delivery,
+        reason: str,
+        error: BaseException | None,
+        topic: str | None,
+        with_traceback: bool,
+    ) -> None: ...
+    def stop(self, delivery: Delivery, reason: str) -> None: ...
+    def restart(self, delivery: Delivery) -> None: ...
+    def wait_out(self, delivery: Delivery) -> None: ...
+    def abandon(self, delivery: Delivery) -> None: ...
+    async def extend(self, deliveries: Sequence[Delivery]) -> None: ...
+    def is_expired(self, delivery: Delivery) -> bool: ...
+    def may_be_again(self, received: Received) -> bool: ...
 
 
 class Delivery:
-    """A message that was delivered and waits to be settled.
+    """One delivery of a message, to be settled exactly once.
 
-    Exactly one of `ack`, `nack`, `reject` and `release` ends it; the same verb again does nothing,
-    a different one raises `AlreadySettled`. A verb returns once the settlement is queued in this
-    process; settlements are sent in bulk, within milliseconds, and all of them before the
-    subscription has closed. A crash in between repeats the delivery. A settlement that comes after
-    the lease or assignment has gone is dropped: the message may be with another member by then.
-    Should it come back to this subscription, it is acked at once, or shows the attempt that a
-    `nack` counted.
+    Settle it with `ack`, `nack`, `reject` or `release`. Repeating the same call does nothing; a
+    different one raises `AlreadySettled`. Each returns as soon as the settlement is queued in this
+    process. Settlements are sent in batches within milliseconds, and all of them before the
+    subscription has closed. A crash before that redelivers the message.
+
+    A settlement after the lease or assignment has ended is ignored, because another member may own
+    the message by then. If the message comes back to this subscription, it is acked at once, or
+    shows the attempt that a `nack` counted.
     """
 
-    __slots__ = ("_message", "_session", "counted", "fetched", "received", "renewed", "verb")
+    __slots__ = ("_message", "_settler", "cached_attempt", "fetched", "received", "renewed", "verb")
 
-    def __init__(self, received: Received, session: Session, now: float) -> None:
+    def __init__(self, received: Received, settler: Settler, now: float) -> None:
         self.received = received
         self.fetched = now
         self.renewed = now
         self.verb: Verb | None = None
-        self._session = session
+        self._settler = settler
         self._message: Message | None = None
-        self.counted = 1 if received.fresh else 0
-        """The engine's: the number of this attempt, 0 until it has begun or been asked for."""
+        self.cached_attempt = 1 if received.fresh else 0
+        """Internal. The number of this attempt; 0 until it has started or was asked for."""
 
     def __repr__(self) -> str:
         state = f" {self.verb}" if self.verb else ""
@@ -56,9 +160,9 @@ class Delivery:
 
     @property
     def message(self) -> Message:
-        """The message; decoded when first asked for."""
+        """The message; decoded on first use."""
         if self._message is None:
-            message = decode(self.received, self._session.binding, self._session.topic)
+            message = decode(self.received, self._settler.binding, self._settler.topic)
             if message.headers and self.received.published:
                 message = without_forged(message, self.received.headers)
             self._message = message
@@ -66,9 +170,9 @@ class Delivery:
 
     @property
     def identity(self) -> tuple[str | None, str]:
-        """The message's source and id, which together name it; cheaper than the whole message."""
+        """The message's source and id, which together name it. Cheaper than the whole message."""
         if self._message is None:
-            header, binding = self.received.header, self._session.binding
+            header, binding = self.received.header, self._settler.binding
             source, id = header(binding.source), header(binding.id)
             if source and id and "%" not in source and "%" not in id:
                 return source, id
@@ -76,36 +180,40 @@ class Delivery:
 
     @property
     def topic(self) -> str:
-        """The topic the message was published to."""
-        return self._session.topic
+        """The topic that the message was published to."""
+        return self._settler.topic
 
     @property
     def group(self) -> str | None:
-        """The group this delivery went to; None for broadcast."""
-        return self._session.group
+        """The group that this delivery went to; None for broadcast."""
+        return self._settler.group
 
     @property
     def attempt(self) -> int:
-        """The number of this attempt, 1 for the first; it survives restarts and moves."""
-        return self.counted or self._session.attempt_of(self)
+        """The number of this attempt, 1 for the first.
+
+        It is preserved across restarts, and when a message moves to another member.
+        """
+        return self.cached_attempt or self._settler.attempt_of(self)
 
     @property
     def position(self) -> str:
-        """Where the topic holds the message, in the broker's own words; `start` and `seek` take it.
+        """The position of the message in its topic, in the broker's notation.
 
-        That of a copy (a retry on some backends) may be the copy's.
+        `start` and `seek` take it. The position of a copy (a retry on some backends) may be the
+        copy's own.
         """
         return self.received.position
 
     @property
     def partition(self) -> int:
-        """The partition an ordered subscription read it from; 0 elsewhere."""
+        """The partition that an ordered subscription read it from; 0 elsewhere."""
         return self.received.partition
 
     @property
-    def subscription(self) -> Subscription:
-        """The subscription that delivers it."""
-        return self._session.subscription
+    def subscription(self) -> Consumer:
+        """The `Subscription` that delivers it."""
+        return self._settler.consumer
 
     @property
     def native(self) -> Any:
@@ -114,64 +222,64 @@ class Delivery:
 
     @property
     def clock(self) -> Clock:
-        """The engine's clock."""
-        return self._session.clock
+        """The clock of the connection."""
+        return self._settler.clock
 
     @property
-    def stores(self) -> Stores:
-        """The broker's open stores."""
-        return self._session.stores
+    def stores(self) -> StorePool:
+        """The open idempotency stores of the broker."""
+        return self._settler.stores
 
     @property
     def settled(self) -> bool:
-        """Whether a verb has been used, or the message is not this member's to settle any more."""
+        """Whether it has been settled, or this member no longer owns the message."""
         return self.verb is not None
 
     @property
-    def is_over(self) -> bool:
-        """The engine's: whether its lease, or what stands for one, may have gone by now."""
-        return self._session.is_over(self)
+    def is_expired(self) -> bool:
+        """Internal. Whether its lease, or what stands for one, may have ended by now."""
+        return self._settler.is_expired(self)
 
     @property
     def may_be_again(self) -> bool:
-        """The engine's: whether this may be another delivery of a message that was here before."""
-        return bool(self._session.source.may_be_again(self.received))
+        """Internal. Whether an earlier delivery of the message may have been here."""
+        return self._settler.may_be_again(self.received)
 
-    def belongs_to(self, session: Session) -> bool:
-        """Whether this delivery came from `session`."""
-        return self._session is session
+    def belongs_to(self, settler: Settler) -> bool:
+        """Whether this delivery came from the source of `settler`."""
+        return self._settler is settler
 
-    def count_from(self, attempt: int) -> None:
+    def set_attempt(self, attempt: int) -> None:
         """Set the number of this attempt: the handler is called again without a redelivery."""
-        self.counted = attempt
+        self.cached_attempt = attempt
 
     async def begin(self) -> bool:
-        """The engine's: note that its handler begins, where that counts; False if it is lost."""
-        return await self._session.begin(self)
+        """Internal. Count the start of its handler where that matters; False if it is lost."""
+        return await self._settler.begin(self)
 
     async def ack(self) -> None:
-        """Done: never delivered to this group again."""
+        """Acknowledge: the message is never delivered to this group again."""
         if self.verb is None:
-            self.done()
+            self.completed()
         else:
-            self._settle("ack", lambda: self._session.ack(self))
+            self._settle("ack", lambda: self._settler.ack(self))
 
-    def done(self) -> None:
-        """The engine's: `ack`, unless a verb has been used."""
+    def completed(self) -> None:
+        """Internal. Acknowledge, unless it is settled."""
         if self.verb is None:
             self.verb = "ack"
-            self._session.ack(self)
+            self._settler.ack(self)
 
     async def nack(self, delay: float | timedelta = 0.0, *, counted: bool = True) -> None:
-        """A failed attempt: delivered to this group again, not before `delay` (seconds).
+        """Negatively acknowledge: redeliver to this group, not before `delay` (seconds).
 
-        The next delivery shows `attempt + 1`; with `counted=False` the same attempt. The wait
-        survives the end of this process, except for broadcast: there it is in its memory. Raises
-        `ConfigurationError` for what is no delay; the delivery is unsettled then.
+        The next delivery shows `attempt + 1`; with `counted=False` the same attempt. The delay
+        survives the end of this process, except for broadcast, which keeps it in memory. Raises
+        `ConfigurationError` for an invalid delay; the delivery is unsettled then.
         """
         seconds = check_delay(delay)
         attempt = self.attempt + (1 if counted else 0)
-        self._settle("nack", lambda: self._session.nack(self, seconds, attempt))
+        self._settle("nack", lambda: self._settler.nack(self, seconds, attempt))
 
     async def reject(
         self,
@@ -181,30 +289,33 @@ class Delivery:
         topic: str | None = None,
         traceback: bool = True,
     ) -> None:
-        """Never again: to the dead letters `{topic}.{group}.dlq` (or `topic`), with the reason.
+        """Reject: move the message to the dead letters `{topic}.{group}.dlq` (or `topic`).
 
-        The letter says which `error` it was, with the end of its traceback unless that is off.
+        The dead letter has the reason and the type and text of `error`, with the end of its
+        traceback unless that is off.
         """
         check_reason(reason)
         if topic is not None:
             check_topic(topic)
-        self._settle("reject", lambda: self._session.reject(self, reason, error, topic, traceback))
+        self._settle("reject", lambda: self._settler.reject(self, reason, error, topic, traceback))
 
     async def release(self) -> None:
-        """Not an attempt: given back at once, to any member, with the same `attempt`."""
-        self._settle("release", lambda: self._session.release(self))
+        """Return the message to its group at once, without counting an attempt.
+
+        Any member may receive it, with the same `attempt`. In an ordered subscription it stays with
+        this member, and in a broadcast one it comes back from memory.
+        """
+        self._settle("release", lambda: self._settler.release(self))
 
     async def stop(self, reason: str = "stopped") -> None:
-        """Hold up its key until `Subscription.restart`: ordered subscriptions only.
+        """Stop the message's key until `Subscription.restart`: ordered subscriptions only.
 
-        The message stays unsettled at the head of its lane; other keys go on. It comes back when
-        the lane is restarted, or to whoever owns the partition after this member. Raises
-        `StateError` where there are no lanes.
+        The message stays unsettled at the head of its key lane; other keys continue. It is
+        delivered again when the key is restarted, or to the next owner of the partition. Raises
+        `StateError` for an unordered subscription.
         """
-        if not self._session.ordered:
-            raise StateError("only an ordered subscription has lanes that can be stopped")
         check_reason(reason)
-        self._settle("stop", lambda: self._session.stop(self, reason))
+        self._settle("stop", lambda: self._settler.stop(self, reason))
 
     async def reply(
         self,
@@ -213,42 +324,42 @@ class Delivery:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Receipt:
-        """Answer a request: whoever awaits `Broker.request` gets `payload`.
+        """Reply to a request: `Broker.request` returns `payload` to its caller.
 
         Replying is not settling. A request that is delivered again may be answered again; the
-        first answer wins. Raises `StateError` for a message that is not a request, and what
+        first reply wins. Raises `StateError` for a message that is not a request, and what
         `Broker.publish` raises.
         """
-        return await self._session.requests.reply(self, payload, headers=headers, timeout=timeout)
+        return await self._settler.replies.reply(self, payload, headers=headers, timeout=timeout)
 
     async def refuse(self, reason: str) -> None:
-        """The middleware's: if this is a request, tell whoever asked that it was rejected."""
-        await self._session.requests.refuse(self, reason)
+        """Internal, for middleware. If this is a request, tell the requester it was rejected."""
+        await self._settler.replies.refuse(self, reason)
 
     def restart(self) -> None:
-        """The engine's: take back a `stop`."""
-        self._session.restart(self)
+        """Internal. Undo a `stop`."""
+        self._settler.restart(self)
 
     def wait_out(self) -> None:
-        """The engine's: be handed out at the time that `Received.not_before` says."""
-        self._session.wait_out(self)
+        """Internal. Have it dispatched at the time of `Received.not_before`."""
+        self._settler.wait_out(self)
 
     async def extend(self) -> None:
-        """Still working: the lease begins anew.
+        """Renew the lease, because the message is still being processed.
 
-        The engine does this by itself unless the subscription has `auto_extend=False`.
+        anymq does this by itself unless the subscription has `auto_extend=False`.
         """
         if self.verb is None:
-            await self._session.extend([self])
+            await self._settler.extend([self])
 
-    def give_back(self, delay: float) -> None:
-        """The engine's: a failed attempt, unless a verb has been used; never raises."""
+    def nack_if_unsettled(self, delay: float) -> None:
+        """Internal. Count a failed attempt, unless it is settled; never raises."""
         if self.verb is not None:
             return
         try:
-            self._settle("nack", lambda: self._session.nack(self, delay, self.attempt + 1))
+            self._settle("nack", lambda: self._settler.nack(self, delay, self.attempt + 1))
         except Exception:
-            self._session.abandon(self)
+            self._settler.abandon(self)
 
     def _settle(self, verb: Verb, settle: Callable[[], None]) -> None:
         """Settle, once; if `settle` raises the delivery stays unsettled."""
@@ -261,7 +372,11 @@ class Delivery:
                 raise
             return
         if self.verb == "lapsed" and verb in ("ack", "nack"):
-            settle()  # too late: the session notes it, should the message come back here
+            settle()  # The settler notes it, in case the message comes back to this subscription.
         if self.verb in (verb, "lapsed"):
             return
         raise AlreadySettled(f"cannot {verb} {self.message.id}: already settled by {self.verb}")
+
+
+Handler = Callable[[Delivery], Awaitable[None]]
+"""Takes a delivery. Returning is success, raising is failure."""

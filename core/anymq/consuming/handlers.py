@@ -1,4 +1,4 @@
-"""Turning an application's function into a handler, by its annotations."""
+"""Handlers made of an application's functions, by their annotations."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_hints
 
 from ..errors import ConfigurationError
 from ..message import Message
-from ..middleware import Handler
 from ..payload import (
     UnknownType,
     check_annotation,
@@ -23,14 +22,13 @@ from ..payload import (
 from ..tasks import fault
 from ..topic import Topic
 from ..wire.cloudevents import STRUCTURED
-from .delivery import Delivery
+from .delivery import Delivery, Handler
+from .options import Unknown
 
 if TYPE_CHECKING:
     from .batch import Batch
 
 Function = Callable[..., Awaitable[None]]
-Unknown = Literal["reject", "ignore"]
-"""What becomes of a message whose type is none of those that a handler takes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,20 @@
-"""`Lanes`: the buffer of an ordered subscription. One delivery of a key is out at a time."""
+"""`KeyLanes`: the buffer of an ordered subscription, which dispatches one delivery of a key."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .delivery import Delivery
+from .delivery import Delivery
 
 
-class Lanes:
-    """Deliveries by key, each key in the order in which they came.
+class KeyLanes:
+    """Buffered deliveries by key, each key in the order of receipt.
 
-    What can be handed out now is in front, as in a deque: `popleft` takes it and keeps its lane
-    closed until `free`. Deliveries without a key wait for nobody. What came before its time
-    (`Received.not_before`) closes its lane likewise, when it is its turn: `early` is called with
-    it, and sees to it that `again` is.
+    The deliveries that can be dispatched are in front, as in a deque: `popleft` takes one and keeps
+    its key closed until `free`. Deliveries without a key wait for no other. A delivery that arrived
+    before its time (`Received.not_before`) also closes its key when its turn comes: `early` is
+    called with it, and must call `again` when it is due.
     """
 
     def __init__(self, early: Callable[[Delivery], None]) -> None:
@@ -24,7 +22,7 @@ class Lanes:
         self._ready: deque[Delivery] = deque()
         self._behind: dict[str, deque[Delivery]] = {}
         self.out: dict[Delivery, None] = {}
-        """Handed out and not settled, or waiting for their next attempt."""
+        """Dispatched and not settled, or waiting for their next attempt."""
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -38,7 +36,7 @@ class Lanes:
             yield from lane
 
     def extend(self, deliveries: Iterable[Delivery]) -> None:
-        """Put `deliveries` at the ends of their lanes."""
+        """Append `deliveries` to their keys."""
         for delivery in deliveries:
             key = delivery.message.key
             if key is not None:
@@ -52,29 +50,29 @@ class Lanes:
                 self._wait(delivery)
 
     def popleft(self) -> Delivery:
-        """Take the next delivery; its key is closed until it is freed."""
+        """Take the next delivery. Its key is closed until `free`."""
         delivery = self._ready.popleft()
         self.out[delivery] = None
         return delivery
 
     def again(self, delivery: Delivery) -> None:
-        """Hand `delivery` out before all else: the next attempt of what is out."""
+        """Put `delivery`, whose next attempt is due, in front of all others."""
         del self.out[delivery]
         self._ready.appendleft(delivery)
 
     def replace(self, old: Delivery, new: Delivery) -> None:
-        """Let `new` hold the lane that `old` held."""
+        """Let `new` hold the key that `old` held."""
         self.out.pop(old, None)
         self.out[new] = None
 
     def free(self, delivery: Delivery) -> bool:
-        """Open the lane of `delivery`, which is settled; return whether another can go out."""
+        """Open the key of a settled delivery; return whether another can be dispatched."""
         if self.out.pop(delivery, self) is self:
             return False
         return self._open(delivery.message.key)
 
     def drop(self, unwanted: Callable[[Delivery], bool]) -> list[Delivery]:
-        """Forget what is `unwanted` and not out, and return it."""
+        """Remove `unwanted` deliveries that are not dispatched, and return them."""
         dropped = [delivery for delivery in self if unwanted(delivery)]
         waiting = {id(delivery) for delivery in self._ready}
         self._ready = deque(item for item in self._ready if not unwanted(item))

@@ -1,22 +1,19 @@
-"""`Overdue`: says which handlers have been at one message for far longer than usual."""
+"""`SlowHandlers`: reports handlers that take far longer than usual for one message."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from logging import WARNING
-from typing import TYPE_CHECKING
 
 from ..logs import logger
-
-if TYPE_CHECKING:
-    from .delivery import Delivery
+from .delivery import Delivery
 
 log = logger("anymq.consumer")
 
-LOOK = 5.0
+LOOK_SECONDS = 5.0
 """Seconds between two looks."""
-TIMES = 20
-"""How many times its usual time a handler may take before that is said."""
+TIMES_USUAL = 20
+"""The multiple of its usual time that a handler may take before it is reported."""
 SHORTEST = 30.0
 """Seconds that it may take in any case."""
 UNKNOWN = 300.0
@@ -24,13 +21,13 @@ UNKNOWN = 300.0
 ENOUGH = 10
 """Messages that make a usual time."""
 FADE = 0.98
-"""What is left of the weight of earlier messages with each look."""
+"""The weight that earlier messages keep at each look."""
 
 
-class Overdue:
-    """What handlers have been at, from look to look: nothing is noted of each message.
+class SlowHandlers:
+    """Samples of the deliveries in handlers. Nothing is noted for each message.
 
-    The usual time is that for which handlers were busy, by the number of messages they finished.
+    The usual time is the time for which handlers were busy, divided by the messages they finished.
     """
 
     def __init__(self, topic: str, group: str | None) -> None:
@@ -43,45 +40,45 @@ class Overdue:
         self._looked: float | None = None
 
     def look(self, running: Iterable[Delivery], finished: int, now: float) -> None:
-        """Look at what is `running`; `finished` messages have been since the last look."""
+        """Sample the `running` deliveries; `finished` messages ended since the last look."""
         self._since = {delivery: self._since.get(delivery, now) for delivery in running}
         self._next = {d: at for d, at in self._next.items() if d in self._since}
         passed = 0.0 if self._looked is None else now - self._looked
         self._looked = now
-        # What is overdue says nothing of the usual.
+        # A reported handler says nothing about the usual time.
         busy = len(self._since) - len(self._next)
         self._busy = self._busy * FADE + busy * passed
         self._done = self._done * FADE + finished
         for delivery, since in self._since.items():
             if now - since >= self._next.get(delivery, self._limit):
                 self._next[delivery] = 2 * (now - since)
-                self._say(delivery, now - since)
+                self._report(delivery, now - since)
 
     def restart(self, delivery: Delivery) -> None:
-        """Another attempt of `delivery` begins: its time counts anew."""
+        """Measure `delivery` from now on: another attempt of it starts."""
         self._since.pop(delivery, None)
         self._next.pop(delivery, None)
 
-    def over(self, limit: float) -> list[Delivery]:
-        """Return what had been running for `limit` seconds at the last look."""
+    def running_for(self, limit: float) -> list[Delivery]:
+        """Return the deliveries that had been running for `limit` seconds at the last look."""
         now = self._looked or 0.0
         return [delivery for delivery, since in self._since.items() if now - since >= limit]
 
     @property
     def usual(self) -> float | None:
-        """How long a message takes, in seconds; None if that is not known yet."""
+        """The usual seconds for a message; None if not known yet."""
         return self._busy / self._done if self._done >= ENOUGH else None
 
     @property
     def _limit(self) -> float:
-        return UNKNOWN if self.usual is None else max(SHORTEST, TIMES * self.usual)
+        return UNKNOWN if self.usual is None else max(SHORTEST, TIMES_USUAL * self.usual)
 
-    def _say(self, delivery: Delivery, seconds: float) -> None:
+    def _report(self, delivery: Delivery, seconds: float) -> None:
         usual = self.usual
         log.seldom(
             ("overdue", self._topic, self._group),
             WARNING,
-            "handling %s from %s (group %s, attempt %d) has not ended for %.0f s%s",
+            "handler of message %s from %s (group %s, attempt %d) has been running for %.0f s%s",
             delivery.message.id,
             self._topic,
             self._group,

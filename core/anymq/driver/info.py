@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,14 +19,14 @@ class PartitionInfo:
     first: str | None = None
     last: str | None = None
     owner: str | None = None
-    """The member that reads it now; only in a `GroupInfo`."""
+    """The member that owns it now; only in a `GroupInfo`."""
     lag: int | None = None
-    """Messages behind the group's place; only in a `GroupInfo`."""
+    """Messages that the group has yet to settle; only in a `GroupInfo`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicInfo:
-    """A topic. `messages` and `bytes` are what it keeps now, `oldest` the age of the first."""
+    """A topic. `messages` and `bytes` are retained now; `oldest` is the time of the first."""
 
     native: str
     name: str = ""
@@ -35,7 +36,7 @@ class TopicInfo:
     bytes: int | None = None
     oldest: datetime | None = None
     delayed: int | None = None
-    """Messages published with a delay that is not over."""
+    """Delayed messages that are not due."""
     retention: float | None = None
     """Seconds a message is kept; None where there is no bound or it is not known."""
     retention_bytes: int | None = None
@@ -53,7 +54,7 @@ class MemberInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoisonInfo:
-    """A message that has been tried more than once and is not settled."""
+    """An unsettled message with more than one attempt."""
 
     position: str
     attempts: int
@@ -64,13 +65,13 @@ class PoisonInfo:
 class GroupInfo:
     """A group.
 
-    `lag` counts the messages it has yet to settle: undelivered, in flight and waiting for a retry;
-    `lag_seconds` is the age of the oldest of them, also while it is in a handler or waits for a
-    retry: 0 if there is none, None on RabbitMQ, which cannot know. Of several that wait for a
-    retry, Kafka and NATS look at the one that failed first. `in_flight` are in members' hands,
-    `waiting` wait for a retry. `oldest_pending` is the seconds since the
-    oldest of what is in flight was delivered (0 if nothing is). `poison` lists messages that were
-    tried more than once, worst first, at most 100.
+    `lag` counts the messages that the group has yet to settle: undelivered, in flight and waiting
+    for a retry. `lag_seconds` is the age of the oldest of them: 0 if there is none, None on
+    RabbitMQ, which cannot know. Of several retries, Kafka and NATS look at the one that failed
+    first. `in_flight` counts deliveries that members have not settled, `waiting` the retries that
+    are not due. `oldest_pending` is the seconds since the oldest delivery in flight (0 if there is
+    none). `poison` lists messages with more than one attempt, the most attempts first, at most
+    100.
     """
 
     native: str
@@ -87,3 +88,8 @@ class GroupInfo:
     waiting: int | None = None
     oldest_pending: float | None = None
     poison: tuple[PoisonInfo, ...] | None = None
+
+
+def worst(poison: Sequence[PoisonInfo]) -> tuple[PoisonInfo, ...]:
+    """Return the `MOST_POISON` messages with the most attempts, in that order."""
+    return tuple(sorted(poison, key=lambda item: -item.attempts)[:MOST_POISON])

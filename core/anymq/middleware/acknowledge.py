@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from ..consuming.delivery import Delivery, Handler
 from ..errors import Reject, RetryAfter, StopLane, Unreadable
 from ..logs import logger
 from ..tasks import told_to_end
-
-if TYPE_CHECKING:
-    from ..consuming.delivery import Delivery
-    from . import Handler
 
 log = logger("anymq.consumer")
 
@@ -32,8 +29,8 @@ class Acknowledge:
     delay: float = 1.0
 
     @property
-    def quiet(self) -> bool:
-        """See `shorten`."""
+    def passthrough(self) -> bool:
+        """See `Passthrough`."""
         return self.when == "success"
 
     def __call__(self, handler: Handler) -> Handler:

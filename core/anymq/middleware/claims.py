@@ -1,106 +1,106 @@
-"""`Claims`: what the handlers of a subscription hold in a store, claimed and completed in bulk."""
+"""`ClaimBatcher`: the idempotency claims of a subscription, acquired and completed in batches."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from ..consuming.delivery import Consumer, Delivery
 from ..driver.store import Claim, ClaimState, Store
 from ..ids import new_id
 from ..logs import logger
 from ..tasks import fault, supervise
-from .store_call import key_of, tried
-
-if TYPE_CHECKING:
-    from ..consuming.delivery import Delivery
-    from ..consuming.subscription import Subscription
+from .store_call import key_of, with_retries
 
 log = logger("anymq.idempotency")
 
-SOON = 0.01
-"""Claimed ahead is what handlers will have begun with after as many seconds, at their rate."""
-MOST = 500
-LOOKS = 9
-"""How often within a lease the claims are looked at: who was there three times is renewed."""
+CLAIM_AHEAD_SECONDS = 0.01
+"""Deliveries that handlers will start within this time are claimed ahead."""
+MAX_CLAIMS = 500
+"""The most claims of one call of the store."""
+CHECKS_PER_LEASE = 9
+"""Checks per claim lease; a claim still in use after three checks is renewed."""
 AHEAD = -1
-BUSY = 2.0
+"""In the place of a number of checks: claimed, and in no handler yet."""
+BUSY_SECONDS = 2.0
+"""The longest wait before a message that is claimed elsewhere is delivered again."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+"""Seconds between two attempts to mark messages as completed."""
 
 
-class Told(Protocol):
-    """Who wants to know that a message has been noted as done: mostly its `Delivery`."""
+class CompletionListener(Protocol):
+    """A delivery, or a caller, that waits for a message to be marked as completed."""
 
-    def done(self) -> None:
-        """It has been noted."""
+    def completed(self) -> None:
+        """The store has marked the message as completed."""
 
 
 class _Waiting:
     def __init__(self) -> None:
         self.event = asyncio.Event()
-        self.done = self.event.set
+        self.completed = self.event.set
 
 
-class Claims:
-    """Claims of one owner in one store, by delivery.
+class ClaimBatcher:
+    """One owner's idempotency claims in one store, acquired and completed in batches.
 
-    Whoever asks for a delivery asks for those behind it as well, as far as handlers will soon get
-    to them; so a fast handler costs a few calls of the store, and a slow one holds nothing that it
-    does not work on. What is claimed ahead and not begun with is abandoned when the subscription
-    lets go of it, and when handlers stand still. What is handled is completed together with what
-    else was handled meanwhile, and this is repeated until the store has it.
+    Claiming one delivery also claims the buffered deliveries that handlers are expected to start
+    within 10 ms (at most 500). So a fast handler costs few calls of the store, and a slow handler
+    claims nothing ahead. Unused claims are abandoned when the subscription releases the deliveries,
+    or when its handlers stall. Completions are batched and retried until the store accepts them.
 
-    A crash leaves all of it to the lease, as it does what is being handled.
+    After a crash all claims stay until their lease expires.
     """
 
     def __init__(self, where: str | Store, lease: float, keep: float) -> None:
         self._where = where
         self._store: Store | None = None
-        self._subscription: Subscription | None = None
+        self._subscription: Consumer | None = None
         self._lease = lease
         self._keep = keep
         self._owner = new_id()
         self._keys: dict[str, int] = {}
-        """All keys in use here: `AHEAD`, or how often they were looked at while handled."""
+        """All keys in use: `AHEAD`, or the number of checks since their handlers started."""
         self._ahead: dict[Delivery, str] = {}
-        self._good_until = 0.0
-        """Until when nobody else can have got what is claimed ahead."""
-        self._low = 0
-        """With so few ahead, it is time to ask for more."""
+        self._valid_until = 0.0
+        """The monotonic time until which no other owner can have got the claims ahead."""
+        self._refill_at = 0
+        """The number of claims ahead at which more are acquired."""
         self._asking: dict[Delivery, asyncio.Task[Exception | None]] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._awaited: set[Delivery] = set()
         self._refused: dict[Delivery, Claim] = {}
-        self._begun = self._begun_when_asked = self._begun_when_looked = 0
+        self._begun = self._begun_at_ask = self._begun_at_check = 0
         self._asked_at = monotonic()
-        self._handled: dict[str, Told] = {}
+        self._handled: dict[str, CompletionListener] = {}
         self._completing: asyncio.Task[None] | None = None
         self._watching: asyncio.AbstractEventLoop | None = None
-        self._named: tuple[Subscription, str | None] | None = None
+        self._named: tuple[Consumer, str | None] | None = None
         self._name = ""
-        """What the keys of all messages of that subscription and source begin with."""
+        """The prefix of the keys of all messages of that subscription and source."""
         self._old_notes = False
-        """Whether the store may have notes of this group under keys from before 0.1.0."""
+        """Whether the store may know this group under keys from before 0.1.0."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin_now(self, delivery: Delivery) -> str | None:
-        """Return the key of `delivery`, which is being handled now, if it was claimed ahead."""
+        """Return the key of `delivery` if it was claimed ahead. A handler starts with it now."""
         key = self._ahead.get(delivery)
-        if key is None or monotonic() > self._good_until:
+        if key is None or monotonic() > self._valid_until:
             return None
         del self._ahead[delivery]
         self._keys[key] = 0
         self._begun += 1
         left = len(self._ahead)
-        if left < self._low and not self._asking and self._store is not None:
+        if left < self._refill_at and not self._asking and self._store is not None:
             subscription = delivery.subscription
-            if subscription.buffered > left + self._low // 2:
+            if subscription.buffered > left + self._refill_at // 2:
                 self._ask(self._store, subscription)
         return key
 
     async def begin(self, delivery: Delivery) -> str | Claim:
-        """Claim `delivery`; return its key, or the claim that is in its way.
+        """Claim `delivery`; return its key, or the claim of another owner.
 
         Raises `RetryAfter`, uncounted, if the store fails.
         """
@@ -113,7 +113,7 @@ class Claims:
                 key = self.begin_now(delivery)
                 if key is not None:
                     return key
-                await self._abandon_ahead()  # Too old: somebody else may have got them.
+                await self._abandon_ahead()  # They may have expired: another owner may hold them.
                 continue
             task = self._asking.get(delivery)
             if task is None:
@@ -122,7 +122,7 @@ class Claims:
                     await asyncio.shield(self._leaving[key])
                     continue
                 if key in self._keys:
-                    return Claim(ClaimState.IN_PROGRESS, BUSY)
+                    return Claim(ClaimState.IN_PROGRESS, BUSY_SECONDS)
                 task = self._ask(self._store, delivery.subscription, delivery)
             error = await self._answered(task, delivery)
             if error is not None:
@@ -133,12 +133,12 @@ class Claims:
                 self._begun += 1
                 return key
 
-    def complete(self, key: str, told: Told) -> None:
-        """Have the store remember `key`, and call `told.done()` when it does.
+    def complete(self, key: str, listener: CompletionListener) -> None:
+        """Have the store remember `key`, and call `listener.completed()` when it does.
 
         This is repeated as long as the store fails and the subscription is open.
         """
-        self._handled[key] = told
+        self._handled[key] = listener
         if self._completing is None:
             assert self._store is not None
             self._completing = supervise(
@@ -146,17 +146,17 @@ class Claims:
             )
 
     @property
-    def in_bulk(self) -> bool:
+    def is_batched(self) -> bool:
         """See `Store.in_bulk`."""
         return self._store is not None and self._store.in_bulk
 
     async def completed(self, key: str) -> None:
-        """Return when the store remembers `key`.
+        """Mark `key` as completed. Return when the store has done so.
 
-        Where it does not do so in bulk it is asked in the caller's context. That raises
-        `RetryAfter`, uncounted, if it fails repeatedly; the claim is abandoned then.
+        A store that does not batch is called in the caller's context. If it fails repeatedly, the
+        claim is abandoned, and this raises `RetryAfter`, uncounted.
         """
-        if self.in_bulk:
+        if self.is_batched:
             waiting = _Waiting()
             self.complete(key, waiting)
             await waiting.event.wait()
@@ -164,26 +164,26 @@ class Claims:
         store = self._store
         assert store is not None
         try:
-            await tried(lambda: store.complete(key, self._owner, self._keep))
+            await with_retries(lambda: store.complete(key, self._owner, self._keep))
         except BaseException:
             await asyncio.shield(self.abandon(key))
             raise
         del self._keys[key]
 
     async def abandon(self, *keys: str) -> None:
-        """Leave `keys` to whoever asks next."""
+        """Abandon the claims on `keys`."""
         assert self._store is not None
         try:
             await self._store.abandon_many(keys, self._owner)
         except BaseException as raw:
-            # The claims then end with their lease: the retry is postponed, not eaten.
+            # The claims then end with their leases: the retry is delayed, not skipped.
             log.warning("abandoning %d claims failed: %s", len(keys), fault(raw, "the store"))
         finally:
             for key in keys:
                 del self._keys[key]
 
-    async def let_go(self) -> None:
-        """Abandon what is claimed ahead; return when the store knows of all that was handled."""
+    async def release(self) -> None:
+        """Abandon the claims ahead; return when the store knows of everything handled so far."""
         if self._asking:
             await asyncio.wait(set(self._asking.values()))
         self._refused.clear()
@@ -191,23 +191,23 @@ class Claims:
         if self._completing is not None:
             await asyncio.wait((self._completing,))
 
-    # Asking.
+    # Acquiring.
 
     def _ask(
-        self, store: Store, subscription: Subscription, *first: Delivery
+        self, store: Store, subscription: Consumer, *first: Delivery
     ) -> asyncio.Task[Exception | None]:
-        """Claim what comes `first` and what comes soon."""
+        """Claim the `first` deliveries, and those that handlers will start soon."""
         now = monotonic()
-        begun = self._begun - self._begun_when_asked
-        count = min(MOST, int(begun * SOON / max(now - self._asked_at, 1e-6)))
-        self._begun_when_asked, self._asked_at = self._begun, now
-        self._low = count // 2
+        begun = self._begun - self._begun_at_ask
+        count = min(MAX_CLAIMS, int(begun * CLAIM_AHEAD_SECONDS / max(now - self._asked_at, 1e-6)))
+        self._begun_at_ask, self._asked_at = self._begun, now
+        self._refill_at = count // 2
         if not self._ahead and not self._asking:
-            self._good_until = now + self._lease / 2
+            self._valid_until = now + self._lease / 2
         asked = dict(self._unclaimed((*first, *subscription.ahead(count))))
         if self._subscription is not subscription:
             self._subscription = subscription
-            subscription.before_letting_go(self.let_go)
+            subscription.on_release(self.release)
         task = asyncio.create_task(self._begin(store, asked), name="anymq-idempotency-begin")
         self._asking.update(dict.fromkeys(asked, task))
         return task
@@ -223,9 +223,9 @@ class Claims:
                 yield delivery, key
 
     def _key(self, delivery: Delivery) -> str:
-        """Return what a message is known by: its topic, group, source and id.
+        """Return the key of a message: its topic, group, source and id.
 
-        In the place of the group a broadcast subscription has its own name.
+        A broadcast subscription uses its own name in place of the group.
         """
         source, id = delivery.identity
         subscription, named = delivery.subscription, self._named
@@ -235,16 +235,17 @@ class Claims:
         return self._name + id
 
     async def _opened(self, delivery: Delivery) -> Store:
-        store = await tried(lambda: delivery.stores.get(self._where))
+        store = await with_retries(lambda: delivery.stores.get(self._where))
         if delivery.group is not None:
             before = f"{delivery.group}|"
-            self._old_notes = await tried(lambda: store.may_know(before))
+            self._old_notes = await with_retries(lambda: store.may_know(before))
         return store
 
     async def _ask_for(self, store: Store, asked: dict[Delivery, str]) -> dict[str, Claim]:
-        """Begin the keys of `asked`; return the claims that are in the way.
+        """Claim the keys of `asked`; return the claims of other owners.
 
-        An old note is in the way as well. What nobody held under an old key is let go at once.
+        A claim under a key of an earlier version counts as well. Such keys that no owner held are
+        abandoned at once.
         """
         keys = list(asked.values())
         old = (
@@ -265,11 +266,11 @@ class Claims:
         failure: Exception | None = None
         try:
             if keys:
-                refused = await tried(lambda: self._ask_for(store, asked))
+                refused = await with_retries(lambda: self._ask_for(store, asked))
         except Exception as error:
             failure = error
-        if not self._ahead:  # Handlers were waiting: how fast they are is not known from that.
-            self._begun_when_asked, self._asked_at = self._begun, monotonic()
+        if not self._ahead:  # Handlers were waiting, so this says nothing of their speed.
+            self._begun_at_ask, self._asked_at = self._begun, monotonic()
         for delivery, key in asked.items():
             del self._asking[delivery]
             if failure is None and key not in refused:
@@ -293,10 +294,10 @@ class Claims:
         finally:
             self._awaited.discard(delivery)
 
-    # Giving up.
+    # Abandoning.
 
     def _forgo(self, delivery: Delivery) -> None:
-        """Nobody waits for `delivery` any more."""
+        """Abandon the claim of `delivery`: its handler was cancelled."""
         self._refused.pop(delivery, None)
         key = self._ahead.pop(delivery, None)
         if key is not None:
@@ -308,7 +309,7 @@ class Claims:
             await asyncio.shield(self._leave(*[self._ahead.pop(delivery) for delivery in gone]))
 
     def _leave(self, *keys: str) -> asyncio.Task[None]:
-        """Abandon what no handler has begun with; who comes for it meanwhile waits for that."""
+        """Abandon claims of no handler. A delivery that claims them meanwhile waits for that."""
 
         async def leave() -> None:
             await self.abandon(*keys)
@@ -330,20 +331,27 @@ class Claims:
             except BaseException as raw:
                 error = fault(raw, "the store")
                 if self._closed:
-                    log.error("%d messages will be handled again: %s", len(handled), error)
+                    log.error(
+                        "%d handled messages were not marked as completed before the subscription "
+                        "closed: %s; they will be handled again",
+                        len(handled),
+                        error,
+                    )
                     break
-                log.warning("the store does not take what is done, trying again: %s", error)
+                log.warning(
+                    "marking %d messages as completed failed: %s; retrying", len(handled), error
+                )
                 self._handled = handled | self._handled
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
             pause = FIRST_PAUSE
-            for key, told in handled.items():
+            for key, listener in handled.items():
                 del self._keys[key]
-                told.done()
+                listener.completed()
         self._completing = None
 
-    # Looking after them.
+    # Renewing.
 
     @property
     def _closed(self) -> bool:
@@ -353,21 +361,21 @@ class Claims:
         loop = asyncio.get_running_loop()
         if self._watching is not loop:
             self._watching = loop
-            loop.call_later(self._lease / LOOKS, self._look, loop)
+            loop.call_later(self._lease / CHECKS_PER_LEASE, self._check, loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._keys or self._closed:
             self._watching = None
             return
-        if self._ahead and self._begun == self._begun_when_looked:
+        if self._ahead and self._begun == self._begun_at_check:
             self._spawn(self._abandon_ahead())
-        self._begun_when_looked = self._begun
-        for key, looks in self._keys.items():
-            if looks != AHEAD:
-                self._keys[key] = (looks + 1) % (LOOKS // 3)
+        self._begun_at_check = self._begun
+        for key, checks in self._keys.items():
+            if checks != AHEAD:
+                self._keys[key] = (checks + 1) % (CHECKS_PER_LEASE // 3)
                 if self._keys[key] == 0:
                     self._spawn(self._renew(key))
-        loop.call_later(self._lease / LOOKS, self._look, loop)
+        loop.call_later(self._lease / CHECKS_PER_LEASE, self._check, loop)
 
     async def _renew(self, key: str) -> None:
         assert self._store is not None
@@ -384,6 +392,6 @@ class Claims:
 
 
 def _old_key(delivery: Delivery) -> str:
-    """Return the key of versions before 0.1.0, which is ambiguous and leaves out the topic."""
+    """Return the key of versions before 0.1.0: it is ambiguous, and leaves out the topic."""
     source, id = delivery.identity
     return f"{delivery.group}|{source}|{id}"

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from logging import WARNING
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from ..consuming.delivery import Delivery, Handler
 from ..errors import Reject, Unreadable
 from ..logs import logger
 from ..names import check_topic
-
-if TYPE_CHECKING:
-    from ..consuming.delivery import Delivery
-    from . import Handler
 
 log = logger("anymq.dead_letters")
 
@@ -30,8 +27,8 @@ class DeadLetter:
 
     topic: str | None = None
     traceback: bool = True
-    quiet: ClassVar[bool] = True
-    """See `shorten`."""
+    passthrough: ClassVar[bool] = True
+    """See `Passthrough`."""
 
     def __post_init__(self) -> None:
         if self.topic is not None:

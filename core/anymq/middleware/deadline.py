@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from ..consuming.delivery import Delivery, Handler
 from ..errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from ..consuming.delivery import Delivery
-    from . import Handler
 
 LONG = 60.0
 """Seconds from which a deadline is kept by the subscription, which looks every few seconds."""
@@ -33,12 +28,12 @@ class Deadline:
             raise ConfigurationError("Deadline: seconds must be positive")
 
     @property
-    def quiet(self) -> bool:
-        """See `shorten`."""
+    def passthrough(self) -> bool:
+        """See `Passthrough`."""
         return self.seconds >= LONG
 
     def __call__(self, handler: Handler) -> Handler:
-        return self._kept_by_subscription(handler) if self.quiet else self._exact(handler)
+        return self._kept_by_subscription(handler) if self.passthrough else self._exact(handler)
 
     def _exact(self, handler: Handler) -> Handler:
         async def deadline(delivery: Delivery) -> None:
@@ -59,7 +54,7 @@ class Deadline:
             try:
                 await handler(delivery)
             except asyncio.CancelledError:
-                if delivery.subscription.has_cut_off():
+                if delivery.subscription.has_timed_out():
                     raise self._over() from None
                 raise
 
@@ -67,9 +62,3 @@ class Deadline:
 
     def _over(self) -> TimeoutError:
         return TimeoutError(f"the handler took over {self.seconds:g} s")
-
-
-def longer_deadline(chain: Iterable[object]) -> float | None:
-    """Return the shortest `Deadline` of `chain` that the subscription has to keep, in seconds."""
-    found = [link.seconds for link in chain if isinstance(link, Deadline) and link.quiet]
-    return min(found, default=None)

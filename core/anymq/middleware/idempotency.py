@@ -5,37 +5,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from ..consuming.delivery import Delivery, Handler
 from ..driver.store import Claim, ClaimState, Store
 from ..errors import ConfigurationError, RetryAfter
 from ..logs import logger
 from ..url import shown
-from .claims import BUSY, Claims
-
-if TYPE_CHECKING:
-    from ..consuming.delivery import Delivery
-    from . import Handler
+from .claims import BUSY_SECONDS, ClaimBatcher
 
 log = logger("anymq.idempotency")
 
-OTHERWISE = frozenset({"nack", "release", "reject", "stop"})
-"""The verbs that do not say that a message is done."""
+NOT_COMPLETED = frozenset({"nack", "release", "reject", "stop"})
+"""The settlements after which a message does not count as completed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """Remember in `store` which messages this group has handled, and skip those.
+    """Skip the messages that this group has handled, as recorded in `store`.
 
     `store` is a URL (`memory://`, `sqlite:///seen.db`, `redis://…`) or an open `Store`. A message
-    is known by topic, group, source and id; each broadcast subscription counts as a group of its
-    own. It is claimed for `lease` seconds, renewed while the handler
-    runs; a failure abandons the claim, so that the retry is not taken for a duplicate; so does a
-    handler that settles its delivery otherwise than by `ack`. A message that another member is
-    handling comes back later, uncounted, and so does every message while the store cannot be
-    reached; what was handled meanwhile is kept and noted when it can. A subscription whose store
-    cannot be used is not entered. What is done is remembered for `keep` seconds: choose it longer
-    than the longest redelivery or redrive you expect.
+    is identified by topic, group, source and id; each broadcast subscription counts as a group of
+    its own. It is claimed for `lease` seconds, and the claim is renewed while the handler runs.
+
+    If the handler fails, or settles its delivery other than by `ack`, the claim is abandoned, so
+    that the retry is not treated as a duplicate. A message claimed elsewhere is redelivered later,
+    uncounted; so is every message while the store is unavailable. Messages handled meanwhile are
+    kept, and marked as completed when the store answers again. A subscription whose store cannot
+    be used is not entered. Completed messages are skipped for `keep` seconds: choose more than your
+    longest redelivery or redrive.
 
     A crash between the effect and its completion in the store repeats the effect, unless the
     handler's own writes are idempotent or share a transaction with the store.
@@ -55,19 +52,19 @@ class Idempotency:
 
     @property
     def stores(self) -> tuple[str | Store, ...]:
-        """See `stores_of`."""
+        """The stores to try before a subscription is entered."""
         return (self.store,)
 
     def __call__(self, handler: Handler) -> Handler:
-        return self.paired(handler)[0]
+        return self.split_ack(handler)[0]
 
-    def paired(self, handler: Handler) -> tuple[Handler, Handler]:
-        """Return the handler in two forms, see `shorten`.
+    def split_ack(self, handler: Handler) -> tuple[Handler, Handler]:
+        """Return the handler in two forms, see `SplitAck`.
 
-        The first returns when the store knows that the message is done. The second does not wait,
-        and acknowledges the message then.
+        The first returns when the store has marked the message as completed. The second does not
+        wait, and the message is acknowledged then.
         """
-        claims = Claims(self.store, self.lease, self.keep)
+        claims = ClaimBatcher(self.store, self.lease, self.keep)
 
         def form(waits: bool) -> Handler:
             async def once(delivery: Delivery) -> None:
@@ -75,9 +72,9 @@ class Idempotency:
                 if key is None:
                     claim = await claims.begin(delivery)
                     if isinstance(claim, Claim):
-                        self._not_ours(delivery, claim)
+                        self._skip(delivery, claim)
                         if not waits:
-                            delivery.done()
+                            delivery.completed()
                         return
                     key = claim
                 try:
@@ -85,12 +82,12 @@ class Idempotency:
                 except BaseException:
                     await asyncio.shield(claims.abandon(key))
                     raise
-                if delivery.verb in OTHERWISE:
+                if delivery.verb in NOT_COMPLETED:
                     await claims.abandon(key)
-                elif waits or not claims.in_bulk:
+                elif waits or not claims.is_batched:
                     await claims.completed(key)
                     if not waits:
-                        delivery.done()
+                        delivery.completed()
                 else:
                     claims.complete(key, delivery)
 
@@ -98,11 +95,16 @@ class Idempotency:
 
         return form(True), form(False)
 
-    def _not_ours(self, delivery: Delivery, claim: Claim) -> None:
+    def _skip(self, delivery: Delivery, claim: Claim) -> None:
         if claim.state is ClaimState.IN_PROGRESS:
-            wait = min(claim.remaining, BUSY)
+            wait = min(claim.remaining, BUSY_SECONDS)
             raise RetryAfter(wait, "being handled elsewhere", counted=False)
-        log.info("duplicate of %s from %s skipped", delivery.message.id, delivery.topic)
+        log.info(
+            "duplicate of message %s from %s (group %s) skipped",
+            delivery.message.id,
+            delivery.topic,
+            delivery.group,
+        )
         if self.on_duplicate is not None:
             try:
                 self.on_duplicate(delivery)

@@ -7,17 +7,13 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from ..consuming.delivery import Consumer, Delivery, Handler
 from ..errors import ConfigurationError, Reject, RetryAfter, StopLane
 from ..logs import logger
 from ..tasks import supervise
 from .retry import Exhausted
-
-if TYPE_CHECKING:
-    from ..consuming.delivery import Delivery
-    from ..consuming.subscription import Subscription
-    from . import Handler
 
 log = logger("anymq.kill_switch")
 
@@ -46,7 +42,7 @@ class KillSwitch:
     window: float = 10.0
     minimum: int = 10
     pause: float = 30.0
-    on_change: Callable[[State, Subscription], None] | None = None
+    on_change: Callable[[State, Consumer], None] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:

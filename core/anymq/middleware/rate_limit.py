@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from ..consuming.delivery import Delivery, Handler
 from ..driver.clock import REAL
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
     from aiolimiter import AsyncLimiter
 
-    from ..consuming.delivery import Delivery
-    from . import Handler
 
 Limiters = WeakKeyDictionary[asyncio.AbstractEventLoop, "AsyncLimiter"]
 

@@ -6,18 +6,15 @@ import asyncio
 import random
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypedDict, Unpack
+from typing import ClassVar, Literal, Self, TypedDict, Unpack
 
+from ..consuming.delivery import Delivery, Handler
 from ..driver.store import Store
 from ..errors import ConfigurationError, Reject, RetryAfter, StopLane, text_of
 from ..logs import logger
 from ..tasks import fault
 from ..url import shown
-from .store_call import key_of, tried
-
-if TYPE_CHECKING:
-    from ..consuming.delivery import Delivery
-    from . import Handler
+from .store_call import key_of, with_retries
 
 log = logger("anymq.retry")
 
@@ -92,8 +89,8 @@ class Retry:
             raise ConfigurationError("Retry: exhausted is 'dead-letter' or 'stop'")
 
     @property
-    def quiet(self) -> bool:
-        """See `shorten`."""
+    def passthrough(self) -> bool:
+        """See `Passthrough`."""
         return self.marker is None
 
     @classmethod
@@ -145,10 +142,10 @@ class Retry:
                 return await self._attempts(handler, delivery)
             marker = self.marker
             key = f"start{key_of(delivery, *delivery.identity)}"
-            store = await tried(lambda: delivery.stores.get(marker))
-            starts = await tried(lambda: store.mark(key, MARK))
+            store = await with_retries(lambda: delivery.stores.get(marker))
+            starts = await with_retries(lambda: store.mark(key, MARK))
             if starts > delivery.attempt:
-                delivery.count_from(starts)
+                delivery.set_attempt(starts)
             try:
                 await self._attempts(handler, delivery)
             finally:
@@ -175,7 +172,7 @@ class Retry:
             except Exception as error:
                 wait = self._next(delivery, error)
             await delivery.clock.sleep(wait)
-            delivery.count_from(delivery.attempt + 1)
+            delivery.set_attempt(delivery.attempt + 1)
 
     def _next(self, delivery: Delivery, error: Exception) -> float:
         """Return how long to wait in place; raises what ends this delivery otherwise."""
@@ -213,8 +210,8 @@ class NoRetry:
     handled again.
     """
 
-    quiet: ClassVar[bool] = True
-    """See `shorten`."""
+    passthrough: ClassVar[bool] = True
+    """See `Passthrough`."""
 
     def __call__(self, handler: Handler) -> Handler:
         async def once(delivery: Delivery) -> None:

@@ -1,18 +1,16 @@
-"""Calling a store from middleware: what fails for good postpones the delivery."""
+"""Calls of a store from middleware: a store that keeps failing delays the delivery."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
+from ..consuming.delivery import Delivery
 from ..errors import ConfigurationError, RetryAfter
 from ..identity import joined
 from ..logs import logger
 from ..tasks import fault
-
-if TYPE_CHECKING:
-    from ..consuming.delivery import Delivery
 
 log = logger("anymq.idempotency")
 
@@ -22,8 +20,8 @@ TRIES = 3
 PAUSE = 0.2
 
 
-async def tried(call: Callable[[], Awaitable[T]]) -> T:
-    """Return the store's answer; one that fails repeatedly postpones the delivery, uncounted."""
+async def with_retries(call: Callable[[], Awaitable[T]]) -> T:
+    """Return the answer of a store. If it fails three times, raise `RetryAfter`, uncounted."""
     failure: Exception | None = None
     for attempt in range(TRIES):
         if attempt:
@@ -34,8 +32,8 @@ async def tried(call: Callable[[], Awaitable[T]]) -> T:
             raise
         except BaseException as raw:
             failure = fault(raw, "the store")
-    reason = f"the store failed: {failure}"
-    log.warning("%s", reason)
+    reason = f"store failed {TRIES} times: {failure}"
+    log.warning("%s; delivery delayed by 1 s, uncounted", reason)
     raise RetryAfter(1.0, reason, counted=False) from failure
 
 

@@ -1,10 +1,11 @@
-"""`DeadLetters`: look at what was rejected, put it back, or drop it.
+"""`DeadLetters`: list rejected messages, redrive them, or discard them.
 
-The dead letters of a group are a topic: a log, from which no broker but some can take single
-messages out. So what has been redriven or dropped is noted in a second log beside it, and the
-letters are what is in the first and not noted in the second. Both are only ever appended to:
-a redrive publishes the copy, has it confirmed, then notes the letter. Killed at any point, it
-loses nothing; killed between the two steps, the letter is still listed and a copy is on its way.
+The dead letters of a group are a topic: a log, from which most brokers cannot delete single
+messages. So a second log beside it, the settlement log, notes the letters that were redriven or
+discarded. The dead letters are the messages of the first log that the second does not note. Both
+logs are append-only: a redrive publishes the copy, awaits its confirmation, then notes the letter.
+If the process is killed at any point, nothing is lost. If it is killed between the two steps, the
+letter is still listed although its copy was published.
 """
 
 from __future__ import annotations
@@ -16,17 +17,16 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ..driver.clock import Clock
-from ..driver.specs import BROADCAST_ONLY, CONTROL, ONLY_GROUP, Binding, TopicSpec
+from ..driver.specs import BROADCAST_ONLY, CONTROL, ONLY_GROUP, TopicSpec
 from ..errors import NotFound, StateError, TransientError, UnsupportedOperation
 from ..identity import copy_id
 from ..ids import new_id
 from ..message import Message
 from ..names import check_headers, check_key
 from ..payload import encode_payload
-from ..publishing.declarations import Topics
 from ..publishing.publisher import Publisher
 from ..topic import dead_letter_topic
 from ..wire.cloudevents import encode
@@ -46,9 +46,7 @@ from ..wire.dead_letter_headers import (
     without_failure,
 )
 from ..wire.forged_headers import REDRIVEN
-
-if TYPE_CHECKING:
-    from .admin import Admin
+from .topic_access import TopicAccess
 
 CHUNK = 200
 
@@ -57,10 +55,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
-    """A dead letter: the message as it was, and what became of it."""
+    """A dead letter: the original message, and how it failed."""
 
     position: str
-    """Names this letter among the group's dead letters."""
+    """The position of the letter in the dead-letter topic."""
     message: Message
     topic: str
     group: str | None
@@ -73,13 +71,15 @@ class Letter:
     first_seen: datetime | None = None
     failed_at: datetime | None = None
     history: tuple[Mapping[str, str], ...] = ()
-    """Its earlier failures, oldest first: it has been redriven since each of them."""
+    """Its earlier failures, oldest first: it was redriven after each of them."""
     reduced: tuple[str, ...] = ()
-    """What is not here of the message, `body` or `headers`: the broker would not take it. Sizes and
-    digests of it are in the headers `anymq-dlq-…`."""
+    """The parts that are missing because the broker refused them: `body` or `headers`.
+
+    Their sizes and digests are in the headers `anymq-dlq-…`.
+    """
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON can hold it; a body that is not text is in `body_base64`."""
+        """Return it as JSON values; a body that is not text is in `body_base64`."""
         message = self.message
         try:
             body = {"body": message.body.decode()}
@@ -115,36 +115,32 @@ Where = Callable[[Letter], bool]
 class DeadLetters:
     """The dead letters of one group, see `Admin.dead_letters`.
 
-    Listing reads the log from its beginning; it takes as long as there is to read. Two people who
-    redrive the same letter at the same time may put it back twice.
+    Listing reads the whole dead-letter topic. If two processes redrive the same letter at the same
+    time, it may be redriven twice.
     """
 
     def __init__(
         self,
-        admin: Admin,
+        access: TopicAccess,
         *,
         topic: str,
         group: str | None,
         stored_in: str | None,
         publisher: Publisher,
-        topics: Topics,
-        binding: Binding,
         clock: Clock,
         timeout: float,
     ) -> None:
-        self._admin = admin
+        self._access = access
         self._topic = topic
         self._group = group
         self._stored_in = stored_in or dead_letter_topic(topic, group)
         self._publisher = publisher
-        self._topics = topics
-        self._binding = binding
         self._clock = clock
         self._timeout = timeout
 
     @property
     def topic(self) -> str:
-        """The topic the letters are in; it can be subscribed to like any other."""
+        """The dead-letter topic; it can be subscribed to like any other."""
         return self._stored_in
 
     async def list(self, *, where: Where | None = None, limit: int | None = None) -> list[Letter]:
@@ -163,7 +159,7 @@ class DeadLetters:
 
     async def _unsettled(self, settled: set[str]) -> AsyncIterator[Letter]:
         try:
-            async for stored in self._admin.browse(self._stored_in):
+            async for stored in self._access.browse(self._access.spec(self._stored_in)):
                 if _mark(stored.position, stored.message.id) in settled:
                     continue
                 letter = self._letter(stored.position, stored.message)
@@ -181,7 +177,7 @@ class DeadLetters:
         settled = await self._settled()
         if not settled and self._stored_in == dead_letter_topic(self._topic, self._group):
             try:
-                stored = (await self._admin.describe(self._stored_in)).messages
+                stored = (await self._access.describe(self._access.spec(self._stored_in))).messages
             except NotFound:
                 return 0
             except UnsupportedOperation:
@@ -198,27 +194,27 @@ class DeadLetters:
         return found[0]
 
     async def redrive(self, *letters: Letter | str) -> int:
-        """Put `letters` (or those at the positions) back to their group; return how many.
+        """Redrive `letters` (or those at the positions) to their group; return how many.
 
         Only this group gets them, as first attempts, at the end of the topic: same id, body, key
-        and headers, a fresh broker-level id, and the failures so far in `anymq-dlq-history`.
+        and headers, a new deduplication id, and the failures so far in `anymq-dlq-history`.
         Letters of broadcast go to every broadcast subscriber of that time, and to no group.
-        Raises `StateError`, and puts nothing back, if one is of another topic or group, or is
-        `reduced`: what is missing has to be given, with `redrive_edited`. Raises what the
-        broker says when the others have been put back; those are no longer listed.
+        Raises `StateError`, and redrives nothing, if one is of another topic or group, or is
+        `reduced`: give the missing part with `redrive_edited`. Raises what the broker says for
+        some letters after the others were redriven; those are no longer listed.
         """
-        return await self._put_back(
+        return await self._redrive(
             [(item, item.message) for item in _whole(await self._these(letters))]
         )
 
     async def redrive_all(self, *, where: Where | None = None) -> int:
-        """Put back all letters, or those `where` accepts; return how many.
+        """Redrive all letters, or those `where` accepts; return how many.
 
-        Those that are `reduced` stay.
+        Letters that are `reduced` stay.
         """
         letters = await self.list(where=where)
         whole = [letter for letter in letters if not letter.reduced]
-        return await self._put_back([(letter, letter.message) for letter in whole])
+        return await self._redrive([(letter, letter.message) for letter in whole])
 
     async def redrive_edited(
         self,
@@ -228,24 +224,24 @@ class DeadLetters:
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Put `letter` back with another payload, and another key or headers where given.
+        """Redrive `letter` with another payload, and another key or headers where given.
 
-        The id stays: for consumers it is the same message, mended.
+        The id stays, so consumers see the same message, edited.
         """
         (found,) = await self._these((letter,))
         body, content_type = encode_payload(payload)
-        mended = replace(found.message, body=body, content_type=content_type)
+        edited = replace(found.message, body=body, content_type=content_type)
         if key is not None:
-            mended = replace(mended, key=check_key(key))
+            edited = replace(edited, key=check_key(key))
         if headers is not None:
-            kept = {name: v for name, v in mended.headers.items() if name.startswith(CONTROL)}
-            mended = replace(mended, headers={**check_headers(headers), **kept})
-        await self._put_back([(found, mended)])
+            kept = {name: v for name, v in edited.headers.items() if name.startswith(CONTROL)}
+            edited = replace(edited, headers={**check_headers(headers), **kept})
+        await self._redrive([(found, edited)])
 
     async def drop(self, *letters: Letter | str) -> int:
-        """Forget `letters` (or those at the positions); return how many.
+        """Discard `letters` (or those at the positions); return how many.
 
-        They are listed no more. The broker keeps the bytes until the dead-letter topic's
+        They are no longer listed. The broker keeps the bytes until the dead-letter topic's
         retention, or `Admin.purge`, removes them.
         """
         found = await self._these(letters)
@@ -254,7 +250,7 @@ class DeadLetters:
         return len(found)
 
     async def drop_all(self, *, where: Where | None = None) -> int:
-        """Forget all letters, or those `where` accepts; return how many."""
+        """Discard all letters, or those `where` accepts; return how many."""
         return await self.drop(*await self.list(where=where))
 
     async def export(self, *, where: Where | None = None) -> AsyncIterator[str]:
@@ -295,22 +291,30 @@ class DeadLetters:
         )
 
     async def _settled(self) -> set[str]:
-        """Return what has been redriven or dropped."""
+        """Return the marks of the letters that were redriven or discarded."""
         settled: set[str] = set()
         try:
-            async for stored in self._admin.browse_settled(self._stored_in):
+            async for stored in self._access.browse(self._settlement_log()):
                 settled.update(_marks(stored.message.body))
         except NotFound:
-            return settled  # nothing has ever been settled
+            return settled  # no letter was ever settled
         return settled
+
+    def _settlement_log(self) -> TopicSpec:
+        return settlement_log_spec(self._access.spec(self._stored_in))
+
+    async def _declare_settlement_log(self) -> None:
+        spec, declarations = self._settlement_log(), self._access.declarations
+        declarations.learn_spec(spec)
+        await self._access.call(declarations.declare(spec.name), f"declaring {spec.name}")
 
     # Settling: copy, confirm, then note.
 
-    async def _put_back(self, pairs: Sequence[tuple[Letter, Message]]) -> int:
+    async def _redrive(self, pairs: Sequence[tuple[Letter, Message]]) -> int:
         if not pairs:
             return 0
         self._check([letter for letter, _ in pairs])
-        await self._topics.redeclare(self._topic)
+        await self._access.declarations.redeclare(self._topic)
         failures: list[BaseException] = []
         for chunk in _chunks(pairs):
             sent = [self._publish(self._copy(letter, message)) for letter, message in chunk]
@@ -329,7 +333,7 @@ class DeadLetters:
         return len(pairs)
 
     def _check(self, letters: Sequence[Letter]) -> None:
-        """Refuse letters that are not ours."""
+        """Raise `StateError` for letters of another topic or group."""
         for letter in letters:
             if (letter.topic, letter.group) != (self._topic, self._group):
                 raise StateError(
@@ -348,10 +352,10 @@ class DeadLetters:
     async def _note(self, what: str, letters: Sequence[Letter]) -> None:
         for chunk in _chunks(letters):
             body = [_mark(letter.position, letter.message.id) for letter in chunk]
-            await self._admin.declare_settled(self._stored_in)
+            await self._declare_settlement_log()
             note = Message(
                 id=new_id(),
-                topic=settled_topic(self._stored_in),
+                topic=settlement_log_topic(self._stored_in),
                 body=json.dumps(body).encode(),
                 content_type="application/json",
                 type=f"anymq.dead-letter.{what}",
@@ -360,30 +364,32 @@ class DeadLetters:
 
     async def _publish(self, copy: tuple[Message, dict[str, str]]) -> None:
         message, extra = copy
-        record = encode(message, self._binding, unique=copy_id("redriven", new_id()), extra=extra)
+        record = encode(
+            message, self._access.driver.binding, unique=copy_id("redriven", new_id()), extra=extra
+        )
         await self._publisher.submit(record, self._timeout)
 
 
 def _whole(letters: Sequence[Letter]) -> Sequence[Letter]:
-    """Return `letters`; raises if something is missing of one."""
+    """Return `letters`; raises `StateError` if one is reduced."""
     for letter in letters:
         if letter.reduced:
             raise StateError(
-                f"the letter {letter.position} came without its {' and '.join(letter.reduced)}, "
-                "which the broker would not take: use redrive_edited"
+                f"the letter {letter.position} was stored without its "
+                f"{' and '.join(letter.reduced)}, which the broker refused: use redrive_edited"
             )
     return letters
 
 
-def settled_topic(stored_in: str) -> str:
-    """Return the name of the log of what has been settled among the dead letters `stored_in`."""
+def settlement_log_topic(stored_in: str) -> str:
+    """Return the name of the settlement log of the dead letters in `stored_in`."""
     return f"{stored_in}._settled"
 
 
-def settled_spec(spec: TopicSpec) -> TopicSpec:
-    """Return the topic of what has been settled among the dead letters in `spec`."""
-    name = settled_topic(spec.name)
-    return TopicSpec(name=name, native=settled_topic(spec.native), create=spec.create)
+def settlement_log_spec(spec: TopicSpec) -> TopicSpec:
+    """Return the settlement log of the dead letters in `spec`."""
+    name = settlement_log_topic(spec.name)
+    return TopicSpec(name=name, native=settlement_log_topic(spec.native), create=spec.create)
 
 
 def _mark(position: str, id: str) -> str:
@@ -391,7 +397,7 @@ def _mark(position: str, id: str) -> str:
 
 
 def _marks(body: bytes) -> list[str]:
-    """Return what a note says; nothing if it is no note."""
+    """Return the marks in a note; none if it is no note."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):

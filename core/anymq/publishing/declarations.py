@@ -1,4 +1,4 @@
-"""`Topics`: what a broker knows of its topics, and making them ready on first use."""
+"""`Declarations`: the topics of a connection, each declared on first use."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from ..tasks import fault
 from ..topic import Topic
 
 PAUSE = 0.1
+"""Seconds between two attempts to declare a topic for a publish."""
 
 
-class Topics:
+class Declarations:
     """Declares each topic once. `names` maps topics to native names, which are never created."""
 
     def __init__(
@@ -52,24 +53,24 @@ class Topics:
         )
 
     def learn_spec(self, spec: TopicSpec) -> None:
-        """Remember a topic that has no user's name."""
+        """Remember a topic that applications cannot name."""
         self._specs.setdefault(spec.name, spec)
 
     def learn_existing(self, name: str) -> None:
-        """Remember a topic that others make: it is used here if it is there."""
+        """Remember a topic that is used if it exists, and never created here."""
         native = self._names.get(name, name)
         self.learn_spec(TopicSpec(name=name, native=native, create=False))
 
     def by_native(self, native: str) -> str:
-        """Return the name of the topic that the broker knows as `native`."""
+        """Return the topic whose native name is `native`."""
         return next((name for name, mapped in self._names.items() if mapped == native), native)
 
     def forget(self, name: str) -> None:
-        """The topic has been deleted: make it anew when it is used again."""
+        """Declare the topic again on its next use: it has been deleted."""
         self.ready.discard(name)
 
     def spec(self, name: str) -> TopicSpec:
-        """Return how the driver shall know the topic."""
+        """Return the topic as the driver gets it."""
         if name not in self._specs:
             self.learn(Topic(name))
         return self._specs[name]
@@ -91,7 +92,7 @@ class Topics:
             self.ready.add(name)
 
     async def redeclare(self, name: str) -> None:
-        """Make the topic ready once more: the broker has forgotten it."""
+        """Declare the topic again, because the broker does not know it."""
         self.ready.discard(name)
         try:
             await self.declare(name)
@@ -100,7 +101,7 @@ class Topics:
             raise error from error.__cause__
 
     async def declare_within(self, name: str, seconds: float) -> float:
-        """Make the topic ready for a publish; return what is left of its `seconds`."""
+        """Declare the topic for a publish, and return the seconds left of its `seconds`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         last: BaseException | None = None
@@ -117,9 +118,9 @@ class Topics:
                             raise last from last.__cause__
                     await asyncio.sleep(PAUSE)
         except TimeoutError:
-            detail = f"; the last error was: {last}" if last else ""
+            detail = f"; last error: {last}" if last else ""
             raise PublishTimeout(
-                f"publish to {name} failed: the topic was not ready in time, "
+                f"publish to {name} timed out: the topic could not be declared; "
                 f"nothing was sent{detail}"
             ) from last
         return max(deadline - loop.time(), 0.01)

@@ -1,28 +1,31 @@
-"""`Outlet`: a topic as publishing sees it. What its messages share is found out once."""
+"""`RecordEncoder`: builds the records of one topic, computing once what its messages share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import repeat
+from types import MappingProxyType
 from typing import Any
 
-from ..consuming.delivery import current
-from ..driver.records import Record
+from ..consuming.delivery import Delivery, current
+from ..driver.records import NO_HEADERS, Record
 from ..driver.specs import Binding
 from ..errors import MessageTooLarge
 from ..identity import scope_of, unique_id
-from ..ids import stamp, stamps
-from ..names import check_id, check_key
+from ..ids import new_id, stamp, stamps
+from ..message import Message
+from ..names import check_headers, check_id, check_key
 from ..payload import check_payload, encoder_of, fits_by_class, type_name
 from ..topic import Topic
 from ..wire.cloudevents import Envelope, envelope_of
 
-MOST_KINDS = 256
-"""Payload classes that are remembered."""
+MAX_PAYLOAD_CLASSES = 256
+"""Payload classes whose encoders are remembered."""
 
 
-class Kind:
-    """What all payloads of one class have in common: how they are encoded, and their envelope."""
+class PayloadClass:
+    """The encoder and the envelope shared by all payloads of one class."""
 
     __slots__ = ("encode", "envelope")
 
@@ -31,8 +34,8 @@ class Kind:
         self.envelope = envelope
 
 
-class Outlet:
-    """Makes records of payloads for one topic."""
+class RecordEncoder:
+    """Builds records, or messages, of payloads for one topic."""
 
     __slots__ = (
         "_binding",
@@ -55,7 +58,7 @@ class Outlet:
         self._scope = scope_of(source)
         self._max_body = max_body
         self._where = where
-        self._kinds: dict[type, Kind] = {}
+        self._kinds: dict[type, PayloadClass] = {}
 
     def record(
         self,
@@ -67,12 +70,9 @@ class Outlet:
     ) -> Record:
         """Return a record for `payload`; `headers` have been checked.
 
-        Raises `ConfigurationError` or `MessageTooLarge` for what cannot be published.
+        Raises `ConfigurationError` or `MessageTooLarge` for a message that cannot be published.
         """
-        kind = self._kinds.get(payload.__class__) or self._kind(payload)
-        body = payload if kind.encode is None else kind.encode(payload)
-        if len(body) > self._max_body:
-            raise self._too_large(body)
+        kind, body = self._encoded(payload)
         envelope = kind.envelope if not type else self._typed(kind, type)
         if key is not None:
             check_key(key)
@@ -86,8 +86,7 @@ class Outlet:
         ):
             id = fresh if id is None else check_id(id)
             unique = self._scope + id if id is fresh else unique_id(self._scope, id)
-            flow = (cause.message.correlation_id or cause.message.id) if cause else None
-            caused = cause.message.id if cause else None
+            flow, caused = _flow_of(cause)
             own = envelope.own(id, now, key, flow, caused, headers)
         else:
             id = fresh
@@ -97,6 +96,41 @@ class Outlet:
             self.topic.name, id, unique, body, key, own, envelope.common, envelope.content_type
         )
 
+    def message(
+        self,
+        payload: Any,
+        key: str | None = None,
+        id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        type: str | None = None,
+        now: datetime | None = None,
+    ) -> Message:
+        """Return the same as a `Message`, for publish middleware and requests."""
+        kind, body = self._encoded(payload)
+        envelope = kind.envelope if not type else self._typed(kind, type)
+        flow, caused = _flow_of(current.get())
+        return Message(
+            id=new_id() if id is None else check_id(id),
+            topic=self.topic.name,
+            body=body,
+            key=check_key(key) if key is not None else None,
+            headers=MappingProxyType(check_headers(headers)) if headers else NO_HEADERS,
+            content_type=envelope.content_type,
+            type=envelope.type,
+            source=self._source,
+            time=now or datetime.now(UTC),
+            correlation_id=flow,
+            causation_id=caused,
+        )
+
+    def _encoded(self, payload: Any) -> tuple[PayloadClass, bytes]:
+        """Return the class of `payload`, and its body. Raises if it cannot be published."""
+        kind = self._kinds.get(payload.__class__) or self._kind(payload)
+        body = payload if kind.encode is None else kind.encode(payload)
+        if len(body) > self._max_body:
+            raise self._too_large(body)
+        return kind, body
+
     def records(
         self,
         payloads: Sequence[Any],
@@ -105,8 +139,7 @@ class Outlet:
         ids: Sequence[str] | None,
         headers: Mapping[str, str],
     ) -> list[Record]:
-        """Return a record for each payload, as `record` does; with the key of all, or each its
-        own."""
+        """Return a record for each payload, with one key for all or a key for each."""
         keyed = key is not None or keys is not None
         if not (ids or headers or (keyed and not self._native_key)) and current.get() is None:
             return self._plain(payloads, key, keys)
@@ -123,7 +156,7 @@ class Outlet:
     def _plain(
         self, payloads: Sequence[Any], key: str | None, keys: Sequence[str] | None
     ) -> list[Record]:
-        """The same for what has nothing but its payload, and a key that the broker carries."""
+        """Return records that have only payloads, and keys that the broker carries natively."""
         if key is not None:
             check_key(key)
         all_keys = repeat(key) if keys is None else map(check_key, keys)
@@ -148,17 +181,25 @@ class Outlet:
             f"the body is {len(body)} bytes; at most {self._max_body} are allowed on {self._where}"
         )
 
-    def _kind(self, payload: Any) -> Kind:
+    def _kind(self, payload: Any) -> PayloadClass:
         topic = self.topic
         check_payload(payload, topic)
         encode, content_type = encoder_of(payload)
-        kind = Kind(encode, self._envelope(type_name(payload, topic.name), content_type))
-        if fits_by_class(topic) and len(self._kinds) < MOST_KINDS:
+        kind = PayloadClass(encode, self._envelope(type_name(payload, topic.name), content_type))
+        if fits_by_class(topic) and len(self._kinds) < MAX_PAYLOAD_CLASSES:
             self._kinds[payload.__class__] = kind
         return kind
 
-    def _typed(self, kind: Kind, type: str) -> Envelope:
+    def _typed(self, kind: PayloadClass, type: str) -> Envelope:
         return self._envelope(check_key(type), kind.envelope.content_type)
 
     def _envelope(self, type: str, content_type: str | None) -> Envelope:
         return envelope_of(self._binding, self._source, type, content_type)
+
+
+def _flow_of(cause: Delivery | None) -> tuple[str | None, str | None]:
+    """Return the correlation and the causation id of a message published now."""
+    if cause is None:
+        return None, None
+    message = cause.message
+    return message.correlation_id or message.id, message.id

@@ -1,4 +1,4 @@
-"""What `publish` takes beside topic and payload, for all that pass it on."""
+"""`PublishOptions`: the options of a publish, and the attributes that it states."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..message import Message
 from ..names import check_attribute
 
 NOT_STATED = (None, None, None)
+"""No correlation id, causation id or content type of the publisher's own."""
 
 
 class PublishOptions(TypedDict, total=False):
@@ -34,7 +35,7 @@ def stating(
     causation_id: str | None,
     content_type: str | None,
 ) -> Message:
-    """Return `message` with those of its attributes that the publisher has stated."""
+    """Return `message` with the attributes that the publisher has stated."""
     stated = {
         "correlation_id": correlation_id,
         "causation_id": causation_id,

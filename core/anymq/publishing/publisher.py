@@ -1,4 +1,4 @@
-"""The coalescing publisher: concurrent publishes share calls of the driver."""
+"""`Publisher`: coalesces concurrent publishes into shared calls of the driver."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from ..tasks import fault, supervise
 
 log = logger("anymq.publisher")
 
-SWEEP = 0.05
-SMALLEST = 32
-"""Records that go together in any case."""
+EXPIRY_SECONDS = 0.05
+"""Seconds between two looks for publishes whose deadline has passed."""
+SMALLEST_CALL = 32
+"""Records that share one call in any case."""
 OVERHEAD = 256
-"""Bytes of a record besides its body, roughly."""
-FINE = frozenset({str, type(None)})
-"""The types of outcomes that are no errors."""
+"""Bytes of a record beside its body, roughly."""
+NO_ERROR = frozenset({str, type(None)})
+"""The types of outcomes without an error."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds before records that failed are sent again."""
 OTHER_LOOP = (
     "this broker belongs to another event loop: connect in the loop that uses it (one broker for "
     "each asyncio.run), or hand the call over with asyncio.run_coroutine_threadsafe"
@@ -41,8 +43,8 @@ def check_loop(own: asyncio.AbstractEventLoop) -> None:
         raise StateError(OTHER_LOOP)
 
 
-class One:
-    """One record on its way, and who awaits its position."""
+class Single:
+    """One queued record, and the future of its position."""
 
     __slots__ = ("deadline", "error", "future", "record", "redeclared")
 
@@ -58,17 +60,17 @@ class One:
 
     @property
     def topic(self) -> str:
-        """Where to."""
+        """The topic of the publish."""
         return self.record.topic
 
     def fail(self, error: BaseException) -> None:
-        """There is no hope for it."""
+        """Give the caller `error`."""
         if not self.future.done():
             self.future.set_exception(error)
 
 
-class Many:
-    """What a caller of `submit_many` awaits: a future of all outcomes, resolved with the last."""
+class Batch:
+    """The records of one `submit_many`, and the future of all their outcomes."""
 
     __slots__ = ("deadline", "future", "keyed", "largest", "left", "outcomes", "records")
 
@@ -84,22 +86,22 @@ class Many:
         self.keyed = any([record.key is not None for record in records])
 
     def settled(self, count: int) -> None:
-        """So many more have their outcomes."""
+        """Count outcomes; the last one resolves the future."""
         self.left -= count
         if not self.left and not self.future.done():
             self.future.set_result(self.outcomes)
 
 
-class Part:
-    """Those records of a `Many` that go the same way: at `indexes`, in their order."""
+class Slice:
+    """The records of a `Batch` at `indexes`, which are sent in one call."""
 
-    __slots__ = ("deadline", "error", "future", "indexes", "many", "redeclared")
+    __slots__ = ("batch", "deadline", "error", "future", "indexes", "redeclared")
 
-    def __init__(self, many: Many, indexes: Sequence[int]) -> None:
-        self.many = many
+    def __init__(self, batch: Batch, indexes: Sequence[int]) -> None:
+        self.batch = batch
         self.indexes = indexes
-        self.deadline = many.deadline
-        self.future = many.future
+        self.deadline = batch.deadline
+        self.future = batch.future
         self.error: BaseException | None = None
         self.redeclared = False
 
@@ -108,26 +110,29 @@ class Part:
 
     @property
     def topic(self) -> str:
-        """Where to."""
-        return self.many.records[0].topic
+        """The topic of the publish."""
+        return self.batch.records[0].topic
 
     @property
     def records(self) -> Sequence[Record]:
-        """What to send."""
-        records, indexes = self.many.records, self.indexes
+        """The records to send."""
+        records, indexes = self.batch.records, self.indexes
         if isinstance(indexes, range):
             return records[indexes.start : indexes.stop]
         return [records[index] for index in indexes]
 
     def fail(self, error: BaseException) -> None:
-        """There is no hope for any of them."""
+        """Give all of them `error`."""
         for index in self.indexes:
-            self.many.outcomes[index] = error
-        self.many.settled(len(self.indexes))
+            self.batch.outcomes[index] = error
+        self.batch.settled(len(self.indexes))
 
-    def split(self, count: int) -> tuple[Part, Part]:
+    def split(self, count: int) -> tuple[Slice, Slice]:
         """Return the first `count` of it, and the rest."""
-        first, rest = Part(self.many, self.indexes[:count]), Part(self.many, self.indexes[count:])
+        first, rest = (
+            Slice(self.batch, self.indexes[:count]),
+            Slice(self.batch, self.indexes[count:]),
+        )
         for part in (first, rest):
             part.error, part.redeclared = self.error, self.redeclared
         return first, rest
@@ -135,7 +140,7 @@ class Part:
     def within(self, count: int, size: int) -> int:
         """Return how many of the first `count` have room in `size` bytes."""
         count = min(count, len(self.indexes))
-        if count * (self.many.largest + OVERHEAD) <= size:
+        if count * (self.batch.largest + OVERHEAD) <= size:
             return count
         for number, record in enumerate(self.records[:count]):
             size -= len(record.body) + OVERHEAD
@@ -144,27 +149,26 @@ class Part:
         return count
 
 
-class Flight:
-    """One call of the driver: what is in it, and the keys that no other may have meanwhile."""
+class InFlightCall:
+    """One call of the driver: its records, and the keys that no other call may contain."""
 
     __slots__ = ("items", "keys", "records", "task")
 
     task: asyncio.Task[None]
 
     def __init__(self) -> None:
-        self.items: list[One | Part] = []
+        self.items: list[Single | Slice] = []
         self.records: list[Record] = []
         self.keys: set[str] = set()
 
 
 class Publisher:
-    """Gathers what is published while the driver is busy into its next calls.
+    """Coalesces publishes that arrive while the driver is busy into its next calls.
 
-    As many calls are under way at a time as the driver can take, and none has a key that another
-    has: so messages of one key are stored in the order in which they were published, also when a
-    call fails. What fails with a transient error is repeated, with the same ids, until its
-    deadline; every caller has its answer by then, also when the driver hangs. A caller that is
-    cancelled after the record has been handed to the driver cannot take it back.
+    Up to `Driver.overlap` calls run concurrently, and no two contain the same key, so messages with
+    one key are stored in publish order even if a call fails. Transient failures are retried under
+    the same ids until the deadline. Every caller gets a result by then, even if the driver hangs.
+    Cancelling a caller does not recall a record already passed to the driver.
     """
 
     def __init__(
@@ -179,12 +183,12 @@ class Publisher:
         self._translate = translate
         self._declare = declare
         self._clock = clock
-        self._queue: deque[One | Part] = deque()
+        self._queue: deque[Single | Slice] = deque()
         self._waiting = 0
-        """How many records are in the queue."""
-        self._flights: list[Flight] = []
+        """The number of queued records."""
+        self._calls: list[InFlightCall] = []
         self._resting = False
-        """Whether the next publish begins a call."""
+        """Whether the next publish starts a call at once."""
         self._pause, self._longest = 0.0, FIRST_PAUSE
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -206,7 +210,7 @@ class Publisher:
         if loop is not self._loop:
             raise StateError(OTHER_LOOP)
         future: asyncio.Future[str | None] = asyncio.Future(loop=loop)
-        item = One(record, loop.time() + timeout, future)
+        item = Single(record, loop.time() + timeout, future)
         if self._resting or self._closed or self._sweep is None:
             self._enqueue(item)
         else:
@@ -222,11 +226,11 @@ class Publisher:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             raise StateError(OTHER_LOOP)
-        many = Many(records, loop.time() + timeout, loop.create_future())
-        self._enqueue(Part(many, range(len(records))))
-        return many.future
+        batch = Batch(records, loop.time() + timeout, loop.create_future())
+        self._enqueue(Slice(batch, range(len(records))))
+        return batch.future
 
-    def _enqueue(self, item: One | Part) -> None:
+    def _enqueue(self, item: Single | Slice) -> None:
         if self._closed:
             raise Closed("the broker is closed")
         self._queue.append(item)
@@ -236,10 +240,10 @@ class Publisher:
             self._idle.clear()
             self._wake.set()
         if self._sweep is None:
-            self._sweep = self._loop.call_later(SWEEP, self._expire)
+            self._sweep = self._loop.call_later(EXPIRY_SECONDS, self._expire)
 
     async def aclose(self, grace: float) -> None:
-        """Let what is queued finish for `grace` seconds, then fail the rest with `Closed`."""
+        """Wait `grace` seconds for the queued records, then fail the rest with `Closed`."""
         self._closed = True
         try:
             async with asyncio.timeout(grace):
@@ -247,7 +251,7 @@ class Publisher:
         except TimeoutError:
             log.warning("closing with %d publishes unconfirmed", sum(map(len, self._all())))
         left = self._all()
-        tasks = [self._task, *(flight.task for flight in self._flights)]
+        tasks = [self._task, *(call.task for call in self._calls)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -257,49 +261,49 @@ class Publisher:
             if not item.future.done():
                 item.fail(Closed("the broker was closed before the publish was confirmed"))
 
-    def _all(self) -> list[One | Part]:
-        flying = [item for flight in self._flights for item in flight.items]
-        return [*flying, *self._queue]
+    def _all(self) -> list[Single | Slice]:
+        in_calls = [item for call in self._calls for item in call.items]
+        return [*in_calls, *self._queue]
 
     async def _run(self) -> None:
-        """Begin calls as long as there is something to send, and room for another."""
-        flights = self._flights
+        """Start calls as long as there are records, and another call may run."""
+        calls = self._calls
         while True:
             if self._pause:
                 await asyncio.sleep(self._pause * random.uniform(0.5, 1))
                 self._pause = 0.0
-            room = len(flights) < self._driver.overlap
-            if room and (flight := self._take()).records:
-                flight.task = supervise(self._fly(flight), name="anymq-publish")
-                flights.append(flight)
+            room = len(calls) < self._driver.overlap
+            if room and (call := self._take()).records:
+                call.task = supervise(self._run_call(call), name="anymq-publish")
+                calls.append(call)
                 continue
             self._wake.clear()
             self._resting = room
-            if not flights and not self._queue:
+            if not calls and not self._queue:
                 self._idle.set()
             await self._wake.wait()
 
-    async def _fly(self, flight: Flight) -> None:
+    async def _run_call(self, call: InFlightCall) -> None:
         try:
-            again = self._resolve(flight, await self._call(flight.records))
+            again = self._resolve(call, await self._publish(call.records))
             if again:
-                # Until they are in the queue, before all else, the flight keeps their keys.
-                flight.items = again
+                # The call keeps their keys until they are back at the front of the queue.
+                call.items = again
                 await self._redeclare(again)
                 self._queue.extendleft(reversed(again))
                 self._waiting += sum(map(len, again))
                 self._pause = self._longest
             self._longest = min(self._longest * 2, LONGEST_PAUSE) if again else FIRST_PAUSE
         except BaseException as raw:
-            error = fault(raw, "the engine")
-            log.error("a publish ended by an error of the engine", exc_info=raw)
-            for item in flight.items:
+            error = fault(raw, "anymq")
+            log.error("a publish failed by a defect of anymq", exc_info=raw)
+            for item in call.items:
                 item.fail(error)
         finally:
-            self._flights.remove(flight)
+            self._calls.remove(call)
             self._wake.set()
 
-    async def _call(self, records: Sequence[Record]) -> Sequence[Outcome]:
+    async def _publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
         try:
             outcomes = await self._driver.publish(records)
             if len(outcomes) != len(records):
@@ -308,21 +312,21 @@ class Publisher:
             return [fault(error, "the client library")] * len(records)
         return outcomes
 
-    def _take(self) -> Flight:
-        """Take what goes into the next call off the queue."""
-        driver, queue, flight = self._driver, self._queue, Flight()
-        records, keys, size = flight.records, flight.keys, driver.max_batch_bytes
-        busy = frozenset[str]().union(*[other.keys for other in self._flights])
-        # With room for more calls each gets its share: one is answered while another is sent. What
-        # was given together stays together: it has no successor that waits for its answer.
-        shares = driver.overlap - len(self._flights)
-        room = min(driver.max_batch, max(SMALLEST, -(-self._waiting // shares)))
+    def _take(self) -> InFlightCall:
+        """Take the records of the next call off the queue."""
+        driver, queue, call = self._driver, self._queue, InFlightCall()
+        records, keys, size = call.records, call.keys, driver.max_batch_bytes
+        busy = frozenset[str]().union(*[other.keys for other in self._calls])
+        # If more calls may run, give each an equal share, so one is sent while another awaits
+        # confirmation. Do not split a `publish_many` by share: its caller waits for all of it.
+        shares = driver.overlap - len(self._calls)
+        room = min(driver.max_batch, max(SMALLEST_CALL, -(-self._waiting // shares)))
         while queue and room > 0:
             item = queue[0]
             if item.future.done():
                 queue.popleft()
                 self._waiting -= len(item)
-            elif isinstance(item, One):
+            elif isinstance(item, Single):
                 record = item.record
                 size -= len(record.body) + OVERHEAD
                 if (size < 0 and records) or record.key in busy:
@@ -331,13 +335,13 @@ class Publisher:
                     keys.add(record.key)
                 queue.popleft()
                 records.append(record)
-                flight.items.append(item)
+                call.items.append(item)
                 room -= 1
             else:
                 taken = item.within(driver.max_batch - len(records), size) or int(not records)
                 part, rest = item.split(taken)
                 more = part.records
-                its_keys = _keys(more) if part.many.keyed else ()
+                its_keys = _keys(more) if part.batch.keyed else ()
                 if not taken or not busy.isdisjoint(its_keys):
                     break
                 keys.update(its_keys)
@@ -345,18 +349,18 @@ class Publisher:
                 if rest.indexes:
                     queue.appendleft(rest)
                 records += more
-                flight.items.append(part)
+                call.items.append(part)
                 room -= taken
-                size -= taken * (part.many.largest + OVERHEAD)
+                size -= taken * (part.batch.largest + OVERHEAD)
         self._waiting -= len(records)
-        return flight
+        return call
 
-    def _resolve(self, flight: Flight, outcomes: Sequence[Outcome]) -> list[One | Part]:
-        """Answer the callers; return what has to be tried again."""
-        again: list[One | Part] = []
+    def _resolve(self, call: InFlightCall, outcomes: Sequence[Outcome]) -> list[Single | Slice]:
+        """Resolve the callers' futures; return the items to retry."""
+        again: list[Single | Slice] = []
         at = 0
-        for item in flight.items:
-            if isinstance(item, Part):
+        for item in call.items:
+            if isinstance(item, Slice):
                 mine = outcomes[at : at + len(item.indexes)]
                 at += len(item.indexes)
                 if not item.future.done() and (rest := self._resolve_part(item, mine)):
@@ -375,12 +379,12 @@ class Publisher:
                 again.append(item)
         return again
 
-    def _resolve_part(self, part: Part, outcomes: Sequence[Outcome]) -> Part | None:
-        """Note the outcomes; return those that have to be tried again."""
-        many, indexes = part.many, part.indexes
-        if isinstance(indexes, range) and FINE.issuperset(map(type, outcomes)):
-            many.outcomes[indexes.start : indexes.stop] = outcomes
-            many.settled(len(indexes))
+    def _resolve_part(self, part: Slice, outcomes: Sequence[Outcome]) -> Slice | None:
+        """Keep the outcomes; return the records to retry."""
+        batch, indexes = part.batch, part.indexes
+        if isinstance(indexes, range) and NO_ERROR.issuperset(map(type, outcomes)):
+            batch.outcomes[indexes.start : indexes.stop] = outcomes
+            batch.settled(len(indexes))
             return None
         again: list[int] = []
         missing = None
@@ -392,23 +396,23 @@ class Publisher:
                     missing = part.error if isinstance(part.error, NotFound) else missing
                     continue
                 outcome = error
-            many.outcomes[index] = outcome
-        many.settled(len(indexes) - len(again))
+            batch.outcomes[index] = outcome
+        batch.settled(len(indexes) - len(again))
         if not again:
             return None
-        rest = Part(many, again)
+        rest = Slice(batch, again)
         rest.error, rest.redeclared = missing or part.error, part.redeclared
         return rest
 
-    def _error(self, item: One | Part, raw: BaseException) -> BaseException | None:
-        """Return what a record failed with for good; None if it is worth another try."""
+    def _error(self, item: Single | Slice, raw: BaseException) -> BaseException | None:
+        """Return the error of a record; None if a retry may succeed."""
         error = self._translate(raw, f"publish to {item.topic}")
         item.error = error
         missing = isinstance(error, NotFound) and not item.redeclared
         return None if missing or isinstance(error, TransientError) else error
 
-    async def _redeclare(self, again: Sequence[One | Part]) -> None:
-        """Declare anew the topics that were not found; what cannot be is sent once more."""
+    async def _redeclare(self, again: Sequence[Single | Slice]) -> None:
+        """Declare the topics that were not found. If that fails, records are sent once more."""
         missing = [item for item in again if isinstance(item.error, NotFound)]
         for topic in {item.topic for item in missing}:
             try:
@@ -432,14 +436,14 @@ class Publisher:
                 waiting = True
                 continue
             item.fail(self._overdue(item))
-        self._sweep = self._loop.call_later(SWEEP, self._expire) if waiting else None
+        self._sweep = self._loop.call_later(EXPIRY_SECONDS, self._expire) if waiting else None
 
-    def _overdue(self, item: One | Part) -> PublishTimeout:
+    def _overdue(self, item: Single | Slice) -> PublishTimeout:
         cause = item.error or self._driver.obstacle
-        last = f"; the last error was: {cause}" if cause else ""
+        last = f"; last error: {cause}" if cause else ""
         timeout = PublishTimeout(
-            f"publish to {item.topic} was not confirmed in time; "
-            f"the message may have been stored all the same{last}"
+            f"publish to {item.topic} was not confirmed in time: the message may or may not have "
+            f"been stored; repeat it with the same id{last}"
         )
         timeout.__cause__ = cause
         return timeout
@@ -450,7 +454,7 @@ def _keys(records: Iterable[Record]) -> set[str]:
 
 
 def receipt_of(id: str, topic: str, outcome: str | None) -> Receipt:
-    """Return the receipt for a record whose fate was `outcome`."""
+    """Return the receipt for a record with this `outcome`."""
     duplicate = isinstance(outcome, Duplicate)
     position = str.__str__(outcome) if outcome else None
     return Receipt(id, topic, position, duplicate)

@@ -153,7 +153,7 @@ class TestBroker:
 
     def _busy(self, clock: VirtualClock) -> bool:
         paused = {
-            f"{item.topic}.{item.group}": len(item._buffer)  # pyright: ignore[reportPrivateUsage]
+            f"{item.topic}.{item.group}": item.buffered
             for item in self._app.subscriptions
             if item.paused
         }

@@ -17,7 +17,7 @@ from typing import Any
 from ..app import App
 from ..connect import connect
 from ..consuming.delivery import Delivery
-from ..consuming.settlement import NOTED_AFTER
+from ..consuming.member_settler import START_NOTED_AFTER
 from ..middleware import Acknowledge, DeadLetter, Handler, Idempotency, Retry
 from ..topic import Topic
 
@@ -54,7 +54,7 @@ async def take(
                 if delivery.message.body.decode() in ack:
                     await delivery.ack()
             # What has been here for some time counts as begun.
-            await asyncio.sleep(max(window, 8 * NOTED_AFTER))
+            await asyncio.sleep(max(window, 8 * START_NOTED_AFTER))
             say("holding", bodies=[delivery.message.body.decode() for delivery in held])
             await asyncio.Event().wait()
 

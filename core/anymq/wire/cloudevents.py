@@ -26,15 +26,15 @@ from ..message import Message
 from ..names import is_control_header
 
 STRUCTURED = b'"specversion"'
-"""What the body of an event in structured mode holds; a quick look tells most that are none."""
+"""A part of every body in structured mode, which rules out most others quickly."""
 
 _UNSAFE = re.compile(r'[^!#$&-~]|"|%')
 
 
 class Envelope:
-    """What messages of one source, type and content type have in common: encoded once."""
+    """The headers shared by all messages of one source, type and content type."""
 
-    __slots__ = ("binding", "common", "content_type", "id", "time")
+    __slots__ = ("binding", "common", "content_type", "id", "time", "type")
 
     def __init__(
         self, binding: Binding, source: str | None, type: str, content_type: str | None
@@ -48,6 +48,7 @@ class Envelope:
             common[binding.content_type] = content_type
         self.binding = binding
         self.common = SharedHeaders(common)
+        self.type = type
         self.content_type = content_type
         self.id = binding.prefix + "id"
         self.time = binding.prefix + "time"
@@ -61,7 +62,7 @@ class Envelope:
         causation_id: str | None,
         headers: Mapping[str, str],
     ) -> dict[str, str]:
-        """Return the headers that one message has besides."""
+        """Return the headers of one message beside the shared ones."""
         binding = self.binding
         percent = binding.percent
         own = {self.id: _percent(id) if percent else id}
@@ -89,7 +90,7 @@ class Envelope:
 
 
 envelope_of = lru_cache(maxsize=512)(Envelope)
-"""Return the envelope of these; the same one again."""
+"""Return the envelope for these values, the same object each time."""
 
 
 def encode(
@@ -128,7 +129,7 @@ def _stamp(time: datetime) -> str:
 
 
 def decode(received: Received, binding: Binding, topic: str) -> Message:
-    """Return the message that `received` carries, whoever published it."""
+    """Return the message in `received`, from any publisher."""
     attributes: dict[str, str] = {}
     headers: dict[str, str] = {}
     content_type = received.content_type

@@ -1,4 +1,4 @@
-"""Dead letters: the message as it was, with headers that say where it failed and why."""
+"""The headers of dead letters: the original message, and where and why it failed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from ..driver.clock import utc
 from ..driver.records import Record
+from ..driver.specs import Binding
 from ..errors import AnymqError, MessageTooLarge, text_of
 from ..identity import copy_id
 from ..message import Message
 from ..names import MAX_HEADERS, check_headers, check_key
 from ..topic import dead_letter_topic
 from .cloudevents import encode
-
-if TYPE_CHECKING:
-    from ..consuming.delivery import Delivery
-    from ..driver.specs import Binding
 
 TOPIC = "anymq-dlq-topic"
 GROUP = "anymq-dlq-group"
@@ -37,51 +33,52 @@ FAILED_AT = "anymq-dlq-failed-at"
 HISTORY = "anymq-dlq-history"
 """The failures before the latest redrive, as JSON."""
 REDUCED = "anymq-dlq-reduced"
-"""What the broker would not take of the message: `body`, `headers`, or both."""
+"""The parts of the message that the broker refused: `body`, `headers`, or both."""
 REFUSED = "anymq-dlq-refused"
-"""Why the broker would not take the letter as it was."""
+"""The error with which the broker refused the whole letter."""
 POSITION = "anymq-dlq-position"
-"""Where the message was when it failed, in the broker's own words."""
+"""The position of the message when it failed, in the broker's notation."""
 BODY_SIZE, BODY_DIGEST = "anymq-dlq-body-size", "anymq-dlq-body-sha256"
 HEADERS_SIZE, HEADERS_DIGEST = "anymq-dlq-headers-size", "anymq-dlq-headers-sha256"
 
 _LONGEST = 1000
 LONGEST_TRACEBACK = 4096
-"""Bytes; what is kept is the end, with the newest frames."""
+"""Bytes of a traceback that a letter keeps: its end, with the newest frames."""
 MOST_FRAMES = 50
 _LONGEST_HISTORY = 5
 _REMEMBERED = ("reason", "attempts", "error_type", "failed_at")
 FAILURE = "anymq-dlq-"
-"""What the names of the headers begin with that say why a letter is one."""
+"""The prefix of the headers that describe the failure."""
 _OURS = {TOPIC, GROUP, REASON, ATTEMPTS, ERROR_TYPE, ERROR_MESSAGE, FIRST_SEEN, FAILED_AT}
 _ALL = frozenset({"body", "headers"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 
 
 def letter_for(
-    delivery: Delivery,
+    message: Message,
     binding: Binding,
     *,
+    group: str | None,
+    attempt: int,
+    position: str,
     reason: str,
     error: BaseException | None,
     with_traceback: bool,
     topic: str | None,
     now: float,
 ) -> Record:
-    """Return the record for the dead letters: same id, body, key and headers as the original.
+    """Return the dead letter of a message: same id, body, key and headers as the original.
 
-    Its broker-level id is the same when the same delivery is rejected again (a repeated flush),
-    and another for every other delivery, so that deduplication cannot swallow a letter.
+    Its deduplication id is the same when one delivery is rejected again (a repeated flush), and
+    different for every other delivery, so that deduplication cannot swallow a letter.
     """
-    message = delivery.message
-    group = delivery.group or "broadcast"
     first_seen = message.time or utc(now)
     headers = dict(message.headers)
     headers |= {
         TOPIC: message.topic,
-        GROUP: group,
+        GROUP: group or "broadcast",
         REASON: text(reason),
-        ATTEMPTS: str(delivery.attempt),
+        ATTEMPTS: str(attempt),
         FIRST_SEEN: first_seen.isoformat(),
         FAILED_AT: utc(now).isoformat(),
     }
@@ -92,12 +89,12 @@ def letter_for(
             headers[TRACEBACK] = json.dumps(_traceback_of(error))
     letter: Message = replace(
         message,
-        topic=topic or dead_letter_topic(message.topic, delivery.group),
+        topic=topic or dead_letter_topic(message.topic, group),
         type=message.type or message.topic,
         headers=headers,
     )
-    where = message.topic, delivery.group, delivery.received.position
-    unique = copy_id("letter", message.source, message.id, *where, str(delivery.attempt))
+    where = message.topic, group, position
+    unique = copy_id("letter", message.source, message.id, *where, str(attempt))
     return encode(letter, binding, unique=unique)
 
 
@@ -121,7 +118,7 @@ def traceback_in(headers: Mapping[str, str]) -> str | None:
 
 
 def without_traceback(letter: Record) -> Record:
-    """Return `letter` without its traceback, which is the first thing to do without."""
+    """Return `letter` without its traceback."""
     smaller = letter.with_headers({})
     smaller.own.pop(TRACEBACK, None)
     return smaller
@@ -134,7 +131,7 @@ def text(value: str) -> str:
 
 
 def reductions(letter: Record, error: BaseException) -> Sequence[frozenset[str]]:
-    """Return what to leave out of a letter that was refused with `error`, in the order to try."""
+    """Return the parts to leave out of a letter refused with `error`, in the order to try."""
     rest = sum(len(name) + len(value) for name, value in letter.headers.items())
     large = isinstance(error, MessageTooLarge) and len(letter.body) > rest
     first = frozenset({"body" if large else "headers"})
@@ -143,18 +140,18 @@ def reductions(letter: Record, error: BaseException) -> Sequence[frozenset[str]]
 
 def reduced(
     letter: Record,
-    delivery: Delivery,
+    message: Message,
     binding: Binding,
     *,
+    position: str,
     without: frozenset[str],
     error: BaseException,
 ) -> Record:
-    """Return `letter` without what the broker refuses: its size and digest are there instead.
+    """Return `letter` without the parts that the broker refuses, but with their size and digest.
 
-    Without `headers` those stay that anymq would let an application publish, up to the same
-    limits; what names the message is made to fit, too.
+    Without `headers`, the headers that anymq lets an application publish stay, up to the same
+    limits. The message's id, key and type are shortened if they are too long.
     """
-    message = delivery.message
     failure = {
         name: value
         for name, value in letter.headers.items()
@@ -163,7 +160,7 @@ def reduced(
     failure |= {
         REDUCED: " ".join(sorted(without)),
         REFUSED: text(str(error)),
-        POSITION: text(delivery.received.position),
+        POSITION: text(position),
     }
     if "body" in without:
         failure |= {BODY_SIZE: str(len(message.body)), BODY_DIGEST: _digest(message.body)}
@@ -179,7 +176,7 @@ def reduced(
 
 
 def _fit(message: Message) -> Message:
-    """Return `message` with what an application could have published of its headers."""
+    """Return `message` with the headers that an application could have published."""
     headers: dict[str, str] = {}
     for name, value in islice(message.headers.items(), MAX_HEADERS * 4):
         try:
@@ -201,7 +198,7 @@ def _fit(message: Message) -> Message:
 
 
 def _named(value: str | None) -> str | None:
-    """Return `value` if it can be published; else as much as fits of it, and its digest."""
+    """Return `value` if it can be published, otherwise its beginning and its digest."""
     if value is None:
         return None
     try:
@@ -218,7 +215,7 @@ def _digest(value: bytes) -> str:
 def history_of(headers: Mapping[str, str]) -> list[dict[str, str]]:
     """Return the earlier failures of a message that has been redriven, oldest first.
 
-    What is there may come from anywhere; whatever is not such a failure is left out.
+    Any publisher may have written the header, so items that are no such failure are left out.
     """
     try:
         history = json.loads(headers.get(HISTORY, "[]"))

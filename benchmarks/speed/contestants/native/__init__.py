@@ -1,4 +1,4 @@
-"""What the brokers' own tools reach, for comparison."""
+"""The brokers' own benchmark tools, for comparison."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ _ALL: tuple[type[Native], ...] = (KafkaTools, PerfTest, NatsGo, RedisBenchmark)
 
 
 def natives(backend: str) -> list[type[Native]]:
-    """Return the tools for `backend`, also those that are not here; SQLite and memory have none."""
+    """Return the tools for `backend`, including missing ones; SQLite and memory have none."""
     return [one for one in _ALL if one.backend == backend]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import re
 
-from ...contestant import Place
+from brokers import maven
+
+from ...contestant import BenchTopic
 from .. import kafka
 from ..address import hosts
 from ..durability import DURABILITY
@@ -24,8 +26,8 @@ class KafkaTools(Native):
     backend = "kafka"
     durability = DURABILITY["kafka"]
     how = (
-        "kafka-producer-perf-test, no headers, batches of up to 1 MB, the second half of what it "
-        "sends; kafka-consumer-perf-test, committed automatically"
+        "kafka-producer-perf-test, no headers, batches of up to 1 MB, second half of the messages; "
+        "kafka-consumer-perf-test, automatic commits"
     )
 
     @classmethod
@@ -33,43 +35,43 @@ class KafkaTools(Native):
         return java.missing()
 
     def install(self) -> None:
-        java.fetch(_NAME, _ARTIFACTS)
+        maven.fetch(_NAME, _ARTIFACTS)
 
-    async def prepare(self, place: Place) -> None:
-        await kafka.make_topic(place)
+    async def prepare(self, topic: BenchTopic) -> None:
+        await kafka.make_topic(topic)
 
-    async def publish(self, place: Place, *, count: int, size: int) -> float:
+    async def publish(self, topic: BenchTopic, *, count: int, size: int) -> float:
         argv = java.command(_NAME, "org.apache.kafka.tools.ProducerPerformance")
-        argv += ["--topic", place.topic, "--num-records", str(count), "--record-size", str(size)]
+        argv += ["--topic", topic.name, "--num-records", str(count), "--record-size", str(size)]
         argv += ["--throughput", "-1", "--warmup-records", str(count // 2)]
-        argv += ["--bootstrap-server", _servers(place)]
+        argv += ["--bootstrap-server", _servers(topic)]
         argv += ["--command-property", "acks=all", "enable.idempotence=true"]
         argv += [f"batch.size={kafka.BATCH_BYTES}"]
         return sent(await report_of(argv))
 
-    async def consume(self, place: Place, *, count: int) -> float:
+    async def consume(self, topic: BenchTopic, *, count: int) -> float:
         argv = java.command(_NAME, "org.apache.kafka.tools.ConsumerPerformance")
-        argv += ["--topic", place.topic, "--num-records", str(count)]
-        argv += ["--group", f"{place.topic}.{place.group}", "--bootstrap-server", _servers(place)]
+        argv += ["--topic", topic.name, "--num-records", str(count)]
+        argv += ["--group", f"{topic.name}.{topic.group}", "--bootstrap-server", _servers(topic)]
         return fetched(await report_of(argv))
 
 
 def sent(report: str) -> float:
-    """Return the rate that the producer's last line tells, of what came after its warm-up."""
+    """Return the rate after the warm-up, from the last line of the producer."""
     found = _RATE.findall(report)
     if not found:
-        raise ToolFailed(f"kafka-producer-perf-test told no rate: {report[-300:]}")
+        raise ToolFailed(f"kafka-producer-perf-test printed no rate: {report[-300:]}")
     return float(found[-1])
 
 
 def fetched(report: str) -> float:
-    """Return the rate of the consumer's table, without the time it took to join the group."""
+    """Return the rate from the consumer's table, excluding the time to join the group."""
     lines = [line for line in report.splitlines() if line.count(",") > 5]
     for row in csv.DictReader(lines, skipinitialspace=True):
         if rate := row.get(_COLUMN):
             return float(rate)
-    raise ToolFailed(f"kafka-consumer-perf-test told no rate: {report[-300:]}")
+    raise ToolFailed(f"kafka-consumer-perf-test printed no rate: {report[-300:]}")
 
 
-def _servers(place: Place) -> str:
-    return ",".join(hosts(place.url, kafka.PORT))
+def _servers(topic: BenchTopic) -> str:
+    return ",".join(hosts(topic.url, kafka.PORT))

@@ -10,14 +10,14 @@ from brokers import state
 from brokers.errors import say
 from brokers.tools import output, run, version, which
 
-from ...contestant import Place
+from ...contestant import BenchTopic
 from .. import nats
 from ..address import plain
 from ..durability import DURABILITY
 from .tool import Native, ToolFailed, report_of
 
 _SOURCE = Path(__file__).parent / "nats_go"
-# The first Go that fetches the Go that a module asks for.
+# The first Go that can download the toolchain a module requires.
 _LEAST_GO = (1, 21)
 _RATE = re.compile(r"([\d.]+) messages/s")
 
@@ -37,11 +37,11 @@ class NatsGo(Native):
         return None
 
     def install(self) -> None:
-        """Build it, where the source is newer than what was built."""
+        """Build the program if its source is newer than the binary."""
         with state.locked(state.installing("nats-go"), "nats-go") as lock:
             if _is_new():
                 return
-            say("nats-go: building it")
+            say("nats-go: building")
             _binary().parent.mkdir(parents=True, exist_ok=True)
             run(
                 [which("go") or "go", "build", "-trimpath", "-o", str(_binary()), "."],
@@ -52,23 +52,23 @@ class NatsGo(Native):
                 lock=lock,
             )
 
-    async def prepare(self, place: Place) -> None:
-        await nats.Raw(place).prepare()
+    async def prepare(self, topic: BenchTopic) -> None:
+        await nats.Raw(topic).prepare()
 
-    async def publish(self, place: Place, *, count: int, size: int) -> float:
-        argv = [str(_binary()), "publish", plain(place.url), place.topic, str(count), str(size)]
+    async def publish(self, topic: BenchTopic, *, count: int, size: int) -> float:
+        argv = [str(_binary()), "publish", plain(topic.url), topic.name, str(count), str(size)]
         return told(await report_of(argv))
 
-    async def consume(self, place: Place, *, count: int) -> float:
-        argv = [str(_binary()), "consume", plain(place.url), nats.stream_of(place), place.group]
+    async def consume(self, topic: BenchTopic, *, count: int) -> float:
+        argv = [str(_binary()), "consume", plain(topic.url), nats.stream_of(topic), topic.group]
         return told(await report_of([*argv, str(count)]))
 
 
 def told(report: str) -> float:
-    """Return the rate that the program printed."""
+    """Return the rate printed by the program."""
     found = _RATE.findall(report)
     if not found:
-        raise ToolFailed(f"nats-go told no rate: {report[-300:]}")
+        raise ToolFailed(f"nats-go printed no rate: {report[-300:]}")
     return float(found[-1])
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from statistics import median
 
-from ...contestant import Place
+from brokers import maven
+
+from ...contestant import BenchTopic
 from .. import rabbitmq
 from ..address import plain
 from ..durability import DURABILITY
@@ -17,7 +19,7 @@ _ARTIFACTS = {"com.rabbitmq:perf-test": "2.22.1"}
 _EACH_SECOND = re.compile(r"(confirmed|received): (\d+) msg/s")
 _AVERAGE = {"confirmed": "sending", "received": "receiving"}
 _ENOUGH = 3
-"""Seconds from which on the first, in which the virtual machine gets warm, is left out."""
+"""Seconds of a run from which the first one, a warm-up, is excluded."""
 UNCONFIRMED = 1000
 
 
@@ -29,7 +31,7 @@ class PerfTest(Native):
     how = (
         f"PerfTest: at most {UNCONFIRMED} unconfirmed, persistent, no headers; "
         f"prefetch {rabbitmq.PREFETCH}, acknowledged {rabbitmq.ACK_EVERY} at a time; "
-        "the median of its seconds"
+        "the median of all seconds"
     )
 
     @classmethod
@@ -37,38 +39,38 @@ class PerfTest(Native):
         return java.missing()
 
     def install(self) -> None:
-        java.fetch(_NAME, _ARTIFACTS)
+        maven.fetch(_NAME, _ARTIFACTS)
 
-    async def prepare(self, place: Place) -> None:
-        await rabbitmq.Raw(place).prepare()
+    async def prepare(self, topic: BenchTopic) -> None:
+        await rabbitmq.Raw(topic).prepare()
 
-    async def publish(self, place: Place, *, count: int, size: int) -> float:
-        argv = [*_command(place), "--producers", "1", "--consumers", "0"]
+    async def publish(self, topic: BenchTopic, *, count: int, size: int) -> float:
+        argv = [*_command(topic), "--producers", "1", "--consumers", "0"]
         argv += ["--pmessages", str(count), "--size", str(size), "--flag", "persistent"]
         argv += ["--confirm", str(UNCONFIRMED)]
         return rate("confirmed", await report_of(argv))
 
-    async def consume(self, place: Place, *, count: int) -> float:
-        argv = [*_command(place), "--producers", "0", "--consumers", "1"]
+    async def consume(self, topic: BenchTopic, *, count: int) -> float:
+        argv = [*_command(topic), "--producers", "0", "--consumers", "1"]
         argv += ["--cmessages", str(count), "--qos", str(rabbitmq.PREFETCH)]
         argv += ["--multi-ack-every", str(rabbitmq.ACK_EVERY)]
         return rate("received", await report_of(argv))
 
 
 def rate(what: str, report: str) -> float:
-    """Return the median of all seconds but the first, or the average where there are few."""
+    """Return the median of all seconds but the first; of a short run, the average."""
     seconds = [int(number) for doing, number in _EACH_SECOND.findall(report) if doing == what]
     if len(seconds) >= _ENOUGH:
         return float(median(seconds[1:]))
     averages: list[str] = re.findall(rf"{_AVERAGE[what]} rate avg: (\d+) msg/s", report)
     if not averages:
-        raise ToolFailed(f"PerfTest told no {_AVERAGE[what]} rate: {report[-300:]}")
+        raise ToolFailed(f"PerfTest printed no {_AVERAGE[what]} rate: {report[-300:]}")
     return float(averages[-1])
 
 
-def _command(place: Place) -> list[str]:
-    url = plain(place.url)
+def _command(topic: BenchTopic) -> list[str]:
+    url = plain(topic.url)
     if url.endswith("/"):
         url += "%2f"  # an empty path is a virtual host without a name
     argv = java.command(_NAME, "com.rabbitmq.perf.PerfTest")
-    return [*argv, "--uri", url, "--predeclared", "--queue", rabbitmq.queue_of(place)]
+    return [*argv, "--uri", url, "--predeclared", "--queue", rabbitmq.queue_of(topic)]

@@ -1,4 +1,4 @@
-"""redis-benchmark, which stands beside redis-server."""
+"""redis-benchmark, which is installed with redis-server."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import csv
 import tempfile
 from pathlib import Path
 
-from anymq.url import URL
+from anymq import URL
 from brokers import state
 from brokers.debian import HOST_ROOT, SUITE, Root
 from brokers.tools import which
 
-from ...contestant import Place
+from ...contestant import BenchTopic
 from .. import redis
 from ..durability import DURABILITY
 from .tool import Native, ToolFailed, report_of
@@ -21,7 +21,7 @@ _PORT = 6379
 
 
 class RedisBenchmark(Native):
-    """One connection, in C; it cannot consume, since an XACK needs what an XREADGROUP said."""
+    """One connection, in C. It cannot consume, because XACK needs ids from XREADGROUP."""
 
     backend = "redis"
     durability = DURABILITY["redis"]
@@ -32,31 +32,31 @@ class RedisBenchmark(Native):
         return None if _program() else _PROGRAM
 
     def install(self) -> None:
-        """Do nothing: it comes with the server."""
+        """Do nothing: the server's package contains it."""
 
-    async def prepare(self, place: Place) -> None:
-        await redis.Raw(place).prepare()
+    async def prepare(self, topic: BenchTopic) -> None:
+        await redis.Raw(topic).prepare()
 
-    async def publish(self, place: Place, *, count: int, size: int) -> float:
-        argv = [*_options(place), "-n", str(count), "-c", "1", "-P", str(redis.BATCH), "--csv"]
-        argv += ["XADD", place.topic, "*", "data", "x" * size]
+    async def publish(self, topic: BenchTopic, *, count: int, size: int) -> float:
+        argv = [*_options(topic), "-n", str(count), "-c", "1", "-P", str(redis.BATCH), "--csv"]
+        argv += ["XADD", topic.name, "*", "data", "x" * size]
         return requests(await _run(argv))
 
-    async def consume(self, place: Place, *, count: int) -> None:
+    async def consume(self, topic: BenchTopic, *, count: int) -> None:
         return None
 
 
 def requests(report: str) -> float:
-    """Return the requests a second in the table."""
+    """Return the requests/s from the table."""
     lines = [line for line in report.splitlines() if line.startswith('"')]
     for row in csv.DictReader(lines):
         if rate := row.get("rps"):
             return float(rate)
-    raise ToolFailed(f"{_PROGRAM} told no rate: {report[-300:]}")
+    raise ToolFailed(f"{_PROGRAM} printed no rate: {report[-300:]}")
 
 
 def _program() -> tuple[Root, str] | None:
-    """Return where it is: on the host, or in the tree that the server runs from."""
+    """Return root and path of the program, on the host or in the server's tree."""
     if path := which(_PROGRAM):
         return HOST_ROOT, path
     tree = Root(state.home() / "trees" / f"{SUITE}-servers")
@@ -67,14 +67,14 @@ def _program() -> tuple[Root, str] | None:
 async def _run(argv: list[str]) -> str:
     found = _program()
     if found is None:
-        raise ToolFailed(f"{_PROGRAM} is not here")
+        raise ToolFailed(f"{_PROGRAM} is not installed")
     root, path = found
     with tempfile.TemporaryDirectory() as folder:
         return await report_of(root.command([path, *argv], shared=Path(folder)))
 
 
-def _options(place: Place) -> list[str]:
-    url = URL.parse(place.url)
+def _options(topic: BenchTopic) -> list[str]:
+    url = URL.parse(topic.url)
     host, port = url.hosts[0]
     options = ["-h", host, "-p", str(port or _PORT)]
     if url.username:

@@ -1,6 +1,6 @@
-"""`Native`: what the broker's own tools reach, as commands that are run and whose report is read.
+"""`Native`: a broker's own benchmark tool, run as a command whose output is parsed.
 
-They are no contestants: their bodies are not ours, and nothing that they lose would be noticed.
+A tool is not a contestant, because its bodies have no `HEAD` and its losses are not noticed.
 """
 
 from __future__ import annotations
@@ -11,48 +11,49 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from ...contestant import Place
+from ...contestant import BenchTopic
 
-PATIENCE = 120.0
+TIMEOUT = 120.0
+"""Seconds."""
 
 
 class ToolFailed(Exception):
-    """A tool ended with an error, took too long, or said nothing that could be read."""
+    """A tool failed, timed out, or printed no usable rate."""
 
 
 class Native(ABC):
-    """A tool that comes with one broker. Rates are in messages a second, None where it has none."""
+    """A benchmark tool of one broker. Rates are in messages/s, None if it cannot measure one."""
 
     name: ClassVar[str] = "native"
     backend: ClassVar[str]
     durability: ClassVar[str]
     how: ClassVar[str]
-    """Which tool it is, and with which options."""
+    """The tool and its options, as shown in the report."""
 
     @classmethod
     @abstractmethod
     def missing(cls) -> str | None:
-        """Return which programs this machine lacks to have or to make it, or None."""
+        """Return the missing programs that the tool needs to be installed, or None."""
 
     @abstractmethod
     def install(self) -> None:
-        """Fetch or build it, unless that was done; the first time takes up to some minutes."""
+        """Download or build the tool unless it is installed; this may take minutes."""
 
     @abstractmethod
-    async def prepare(self, place: Place) -> None:
-        """Make topic and group."""
+    async def prepare(self, topic: BenchTopic) -> None:
+        """Create topic and group."""
 
     @abstractmethod
-    async def publish(self, place: Place, *, count: int, size: int) -> float | None:
-        """Publish so many messages of `size` bytes, each confirmed; return the rate."""
+    async def publish(self, topic: BenchTopic, *, count: int, size: int) -> float | None:
+        """Publish `count` confirmed messages of `size` bytes; return the rate."""
 
     @abstractmethod
-    async def consume(self, place: Place, *, count: int) -> float | None:
-        """Consume and settle as many as were published; return the rate."""
+    async def consume(self, topic: BenchTopic, *, count: int) -> float | None:
+        """Consume and settle `count` messages; return the rate."""
 
 
 async def report_of(argv: Sequence[str], *, text: str = "", cwd: Path | None = None) -> str:
-    """Run a command to its end and return what it prints; raises `ToolFailed`."""
+    """Run a command and return its output; raise `ToolFailed` if it fails or times out."""
     process = await asyncio.create_subprocess_exec(
         *argv,
         cwd=cwd,
@@ -61,10 +62,10 @@ async def report_of(argv: Sequence[str], *, text: str = "", cwd: Path | None = N
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             out, _ = await process.communicate(text.encode())
     except TimeoutError:
-        raise ToolFailed(f"{argv[0]} took more than {PATIENCE:g} s") from None
+        raise ToolFailed(f"{argv[0]} exceeded {TIMEOUT:g} s") from None
     finally:
         if process.returncode is None:
             process.kill()
@@ -72,5 +73,5 @@ async def report_of(argv: Sequence[str], *, text: str = "", cwd: Path | None = N
     report = out.decode(errors="replace")
     if process.returncode:
         end = "\n".join(report.splitlines()[-5:])
-        raise ToolFailed(f"{argv[0]} ended with {process.returncode}: {end}")
+        raise ToolFailed(f"{argv[0]} failed with exit code {process.returncode}: {end}")
     return report

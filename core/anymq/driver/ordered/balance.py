@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class PartitionView:
     """A partition as a member sees it.
 
     `owner` is empty unless somebody alive reads it. `wanted` asks an owner for it; without an
@@ -26,7 +26,7 @@ class Seat:
 
 
 @dataclass(slots=True)
-class Plan:
+class Moves:
     """What a member should do now: take, ask for, give up, and what it should not give up."""
 
     take: set[int] = field(default_factory=set)
@@ -35,38 +35,42 @@ class Plan:
     refuse: set[int] = field(default_factory=set)
 
 
-def plan(seats: Mapping[int, Seat], me: str) -> Plan:
-    """Return what `me` should do about the partitions `seats`."""
-    decided = Plan()
-    shares = Counter(seat.owner or seat.wanted for seat in seats.values())
+def plan(views: Mapping[int, PartitionView], me: str) -> Moves:
+    """Return what `me` should do about the partitions `views`."""
+    decided = Moves()
+    shares = Counter(view.owner or view.wanted for view in views.values())
     del shares[""]
-    _take(seats, me, shares, decided)
-    _give(seats, me, shares, decided)
-    _ask(seats, me, shares, decided)
+    _take(views, me, shares, decided)
+    _give(views, me, shares, decided)
+    _ask(views, me, shares, decided)
     return decided
 
 
-def _take(seats: Mapping[int, Seat], me: str, shares: Counter[str], decided: Plan) -> None:
+def _take(
+    views: Mapping[int, PartitionView], me: str, shares: Counter[str], decided: Moves
+) -> None:
     """Take what is kept for me, and of what is anybody's a fair share."""
-    members = {me, *shares, *(seat.wanted for seat in seats.values() if seat.wanted)}
-    fair = -(-len(seats) // len(members))
-    for number, seat in seats.items():
-        if seat.owner:
+    members = {me, *shares, *(view.wanted for view in views.values() if view.wanted)}
+    fair = -(-len(views) // len(members))
+    for number, view in views.items():
+        if view.owner:
             continue
-        if seat.wanted == me:
+        if view.wanted == me:
             decided.take.add(number)
-        elif not seat.wanted and shares[me] < fair:
+        elif not view.wanted and shares[me] < fair:
             decided.take.add(number)
             shares[me] += 1
 
 
-def _give(seats: Mapping[int, Seat], me: str, shares: Counter[str], decided: Plan) -> None:
+def _give(
+    views: Mapping[int, PartitionView], me: str, shares: Counter[str], decided: Moves
+) -> None:
     """Give to those that ask and have less, the poorest first."""
-    asked = {number for number, seat in seats.items() if seat.owner == me and seat.wanted}
+    asked = {number for number, view in views.items() if view.owner == me and view.wanted}
     while asked:
-        number = min(asked, key=lambda number: (shares[seats[number].wanted], number))
+        number = min(asked, key=lambda number: (shares[views[number].wanted], number))
         asked.remove(number)
-        asker = seats[number].wanted
+        asker = views[number].wanted
         if asker != me and shares[me] >= shares[asker] + 2:
             decided.give.add(number)
             shares[me] -= 1
@@ -75,17 +79,17 @@ def _give(seats: Mapping[int, Seat], me: str, shares: Counter[str], decided: Pla
             decided.refuse.add(number)
 
 
-def _ask(seats: Mapping[int, Seat], me: str, shares: Counter[str], decided: Plan) -> None:
+def _ask(views: Mapping[int, PartitionView], me: str, shares: Counter[str], decided: Moves) -> None:
     """Ask the richest for one after the other, as if all that has been asked for were given."""
     left: dict[str, list[int]] = {}
-    for number, seat in seats.items():
-        if seat.owner in ("", me):
+    for number, view in views.items():
+        if view.owner in ("", me):
             continue
-        if seat.wanted:
-            shares[seat.owner] -= 1
-            shares[seat.wanted] += 1
+        if view.wanted:
+            shares[view.owner] -= 1
+            shares[view.wanted] += 1
         else:
-            left.setdefault(seat.owner, []).append(number)
+            left.setdefault(view.owner, []).append(number)
     while left:
         richest = max(left, key=lambda owner: shares[owner])
         if shares[richest] < shares[me] + 2:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ..info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo
+from ..info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, worst
 from ..specs import TopicSpec
 from .inspect import PartitionState
-
-WORST = 100
-"""The most that `GroupInfo.poison` lists."""
 
 
 def describe(
@@ -32,8 +29,6 @@ def describe(
     in_flight = sum(state.in_flight for state in states.values())
     known = [lags[number] for number in states]
     return GroupInfo(
-        topic=topic.name,
-        group=native_group,
         native=native_group,
         ordered=True,
         members=_members(members, states),
@@ -73,4 +68,4 @@ def _poison(states: Mapping[int, PartitionState]) -> tuple[PoisonInfo, ...]:
         for place, number in state.attempts.items()
         if number > 1 and place not in state.done
     ]
-    return tuple(sorted(found, key=lambda item: -item.attempts)[:WORST])
+    return worst(found)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ...errors import NotFound, StateError
 from ..clock import REAL, Clock
 from ..specs import Start
-from .lease_record import Content
+from .lease_record import LeaseRecord
 from .log import Cell, PartitionedLog
 
 
@@ -33,7 +33,7 @@ class PartitionState:
 
 def cursor_of(value: str) -> str:
     """Return the place in the cell's text `value` up to which everything is done."""
-    return Content.decode(value).cursor
+    return LeaseRecord.decode(value).cursor
 
 
 async def state(log: PartitionedLog, *, clock: Clock = REAL) -> Mapping[int, PartitionState]:
@@ -54,7 +54,7 @@ async def seek(log: PartitionedLog, to: Start, *, clock: Clock = REAL) -> None:
         raise NotFound("there is no such group")
     while cells:
         for cell in cells.values():
-            content = Content.decode(cell.value)
+            content = LeaseRecord.decode(cell.value)
             if _lives(content, clock):
                 raise StateError(f"the group has live members: {content.owner}")
         moved = {
@@ -67,22 +67,22 @@ async def seek(log: PartitionedLog, to: Start, *, clock: Clock = REAL) -> None:
 
 
 async def _moved(log: PartitionedLog, number: int, cell: Cell, to: Start) -> str:
-    epoch = Content.decode(cell.value).epoch + 1
-    return Content(cursor=await log.place(number, to), epoch=epoch).encode()
+    epoch = LeaseRecord.decode(cell.value).epoch + 1
+    return LeaseRecord(cursor=await log.place(number, to), epoch=epoch).encode()
 
 
-def _lives(content: Content, clock: Clock) -> bool:
+def _lives(content: LeaseRecord, clock: Clock) -> bool:
     return bool(content.owner) and abs(clock.now() - content.time) < content.lease
 
 
-def _tries(content: Content) -> dict[str, int]:
+def _tries(content: LeaseRecord) -> dict[str, int]:
     under_way = bool(content.delivered)
     tries = {place: shown + under_way for place, shown in content.attempts.items()}
     return {place: number for place, number in (tries | content.kept).items() if number}
 
 
 def _described(cell: Cell, clock: Clock) -> PartitionState:
-    content = Content.decode(cell.value)
+    content = LeaseRecord.decode(cell.value)
     owned = _lives(content, clock)
     return PartitionState(
         owner=content.owner if owned else None,

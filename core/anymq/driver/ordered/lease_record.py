@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(slots=True, kw_only=True)
-class Content:
+class LeaseRecord:
     """The content of one cell.
 
     `owner` is the member that reads the partition, empty if it is free; `wanted` the member that
@@ -47,7 +47,7 @@ class Content:
         return json.dumps({k: v for k, v in everything.items() if v}, separators=(",", ":"))
 
     @classmethod
-    def decode(cls, text: str) -> Content:
+    def decode(cls, text: str) -> LeaseRecord:
         """Return what `encode` wrote; what is not known here is ignored."""
         said: dict[str, Any] = json.loads(text)
         known: dict[str, Any] = {"cursor": ""}

@@ -14,10 +14,10 @@ from ..clock import Clock
 from ..listener import Listener
 from ..source import SourceLost
 from ..specs import SubscribeSpec
-from .balance import Plan, Seat, plan
-from .lease_record import Content
+from .balance import Moves, PartitionView, plan
+from .lease_record import LeaseRecord
 from .log import Cell, PartitionedLog
-from .owned_partition import Holding
+from .owned_partition import OwnedPartition
 
 log = logger("anymq.ordered")
 
@@ -31,7 +31,7 @@ TRIES = 10
 STOP_GRACE, CLOSE_GRACE = 0.5, 1.0
 
 
-class Keeper:
+class LeaseManager:
     """The partitions of one member, `held`, and the tasks that keep them.
 
     An owner renews by writing a new beat. Another member takes a partition when its cell has not
@@ -43,7 +43,7 @@ class Keeper:
     def __init__(
         self, cells: PartitionedLog, spec: SubscribeSpec, listener: Listener, clock: Clock
     ) -> None:
-        self.held: dict[int, Holding] = {}
+        self.held: dict[int, OwnedPartition] = {}
         self.changed = asyncio.Event()
         """Set whenever there may be something new to read."""
         self.error: Exception | None = None
@@ -76,7 +76,7 @@ class Keeper:
         ]
 
     async def flush(self) -> None:
-        """Return when everything said to the holdings before has been written, or has been lost.
+        """Return when everything said to the owned_partitions before has been written, or has been lost.
 
         Callers that come while a write is under way share the next one, and its error.
         """
@@ -95,13 +95,13 @@ class Keeper:
     def lapse(self) -> None:
         """Lose at once what could not be renewed in time: somebody else may take it soon."""
         limit = self._clock.monotonic() - self._lease * GIVE_UP
-        self._lose([holding for holding in self.held.values() if holding.renewed <= limit])
+        self._lose([owned for owned in self.held.values() if owned.renewed <= limit])
 
     @property
     def certain_until(self) -> float:
         """Until when all that is held is ours, if nothing more is heard."""
         now = self._clock.monotonic()
-        soonest = min((holding.renewed for holding in self.held.values()), default=now)
+        soonest = min((owned.renewed for owned in self.held.values()), default=now)
         return soonest + self._lease * GIVE_UP
 
     async def aclose(self) -> None:
@@ -110,15 +110,15 @@ class Keeper:
         try:
             if self._keeping:
                 await asyncio.wait(self._keeping, timeout=STOP_GRACE)
-            for holding in self.held.values():
-                holding.leaving = holding.left = holding.dirty = True
+            for owned in self.held.values():
+                owned.leaving = owned.left = owned.dirty = True
             async with asyncio.timeout(CLOSE_GRACE):
                 await self.flush()
         except Exception as error:
             log.debug("%s could not give up its partitions: %r", self._me, error)
         finally:
-            for holding in list(self.held.values()):
-                self._drop(holding)
+            for owned in list(self.held.values()):
+                self._drop(owned)
             tasks = [*self._keeping, *self._tasks, *self._rounds]
             for task in tasks:
                 task.cancel()
@@ -133,7 +133,7 @@ class Keeper:
 
     async def _write(self, others: Mapping[int, Cell]) -> Mapping[int, int | None]:
         """Write what is dirty of ours, and `others`; return what became of those."""
-        ours = [holding for holding in self.held.values() if holding.dirty]
+        ours = [owned for owned in self.held.values() if owned.dirty]
         answers = await self._save(ours, others)
         for _ in range(TRIES):
             ours = [item for item in ours if answers[item.number] is None and not item.gone]
@@ -141,62 +141,64 @@ class Keeper:
                 return answers
             # Somebody asks for it, or has taken it; or the answer to an earlier write was lost.
             self._compare(await self._load(), ours)
-            ours = [holding for holding in ours if not holding.gone]
+            ours = [owned for owned in ours if not owned.gone]
             answers = {**answers, **await self._save(ours, {})}
         raise TransientError("the cells of the group change faster than they can be written")
 
     async def _save(
-        self, ours: Iterable[Holding], others: Mapping[int, Cell]
+        self, ours: Iterable[OwnedPartition], others: Mapping[int, Cell]
     ) -> Mapping[int, int | None]:
         cells = dict(others)
-        for holding in ours:
-            holding.dirty = False
-            cells[holding.number] = self._cell(holding)
+        for owned in ours:
+            owned.dirty = False
+            cells[owned.number] = self._cell(owned)
         if not cells:
             return {}
-        given_up = [holding for holding in ours if holding.left]
+        given_up = [owned for owned in ours if owned.left]
         begun = self._clock.monotonic()
         answers: Mapping[int, int | None] = {}
         try:
             answers = await self._log.save(cells)
         finally:
-            for holding in ours:
-                revision = answers.get(holding.number)
+            for owned in ours:
+                revision = answers.get(owned.number)
                 if revision is None:
-                    holding.dirty = True
+                    owned.dirty = True
                 else:
-                    holding.revision, holding.renewed = revision, begun
-                    if holding in given_up:
-                        self._drop(holding)
+                    owned.revision, owned.renewed = revision, begun
+                    if owned in given_up:
+                        self._drop(owned)
         return answers
 
-    def _cell(self, holding: Holding) -> Cell:
-        content = holding.content(self._me, lease=self._lease, now=self._clock.now())
-        return Cell(content.encode(), holding.revision)
+    def _cell(self, owned: OwnedPartition) -> Cell:
+        content = owned.content(self._me, lease=self._lease, now=self._clock.now())
+        return Cell(content.encode(), owned.revision)
 
     def _written(self, task: asyncio.Task[None]) -> None:
         self._rounds.discard(task)
         if not task.cancelled():
             task.exception()  # heard, also when nobody waits for the write any more
 
-    async def _load(self) -> dict[int, tuple[Content, int]]:
+    async def _load(self) -> dict[int, tuple[LeaseRecord, int]]:
         cells = await self._log.load()
         if len(cells) < self._log.partitions:
             self.vanished = True
             self.changed.set()
-        return {n: (Content.decode(cell.value), cell.revision) for n, cell in cells.items()}
+        return {n: (LeaseRecord.decode(cell.value), cell.revision) for n, cell in cells.items()}
 
     def _compare(
-        self, cells: Mapping[int, tuple[Content, int]], holdings: Iterable[Holding]
+        self,
+        cells: Mapping[int, tuple[LeaseRecord, int]],
+        owned_partitions: Iterable[OwnedPartition],
     ) -> None:
         """Learn what others have written into our cells; lose those that are ours no more."""
-        lost: list[Holding] = []
-        for holding in holdings:
-            content, holding.revision = cells.get(holding.number, (None, 0))
-            if content and (content.owner, content.epoch) == (self._me, holding.epoch):
-                holding.wanted = content.wanted
+        lost: list[OwnedPartition] = []
+        for owned in owned_partitions:
+            content, owned.revision = cells.get(owned.number, (None, 0))
+            if content and (content.owner, content.epoch) == (self._me, owned.epoch):
+                owned.wanted = content.wanted
             else:
-                lost.append(holding)
+                lost.append(owned)
         self._lose(lost)
 
     # Renewing.
@@ -211,7 +213,7 @@ class Keeper:
             start = self._spec.start
             places = await asyncio.gather(*(self._log.place(n, start) for n in missing))
             new = zip(missing, places, strict=True)
-            await self._log.save({n: Cell(Content(cursor=p).encode(), 0) for n, p in new})
+            await self._log.save({n: Cell(LeaseRecord(cursor=p).encode(), 0) for n, p in new})
 
     async def _keep(self) -> None:
         pause = self._pause
@@ -232,31 +234,31 @@ class Keeper:
         async with self._lane:
             cells = await self._load()
             self._compare(cells, list(self.held.values()))
-            seats = self._seats(cells)
-            decided = plan(seats, self._me)
+            views = self._seats(cells)
+            decided = plan(views, self._me)
             taking = [self._taken(number, *cells[number]) for number in decided.take]
-            others = {holding.number: self._cell(holding) for holding in taking}
+            others = {owned.number: self._cell(owned) for owned in taking}
             others |= {number: self._asked(*cells[number]) for number in decided.ask}
             self._beat(decided)
             answers = await self._write(others)
-            for holding in taking:
-                self._hold(holding, answers[holding.number])
+            for owned in taking:
+                self._hold(owned, answers[owned.number])
         self._hand_over([self.held[n] for n in decided.give if n in self.held])
-        asking = (seat.wanted == self._me and seat.owner != self._me for seat in seats.values())
+        asking = (view.wanted == self._me and view.owner != self._me for view in views.values())
         return bool(decided.ask) or any(asking)
 
-    def _seats(self, cells: Mapping[int, tuple[Content, int]]) -> dict[int, Seat]:
+    def _seats(self, cells: Mapping[int, tuple[LeaseRecord, int]]) -> dict[int, PartitionView]:
         now = self._clock.monotonic()
         return {number: self._seat(number, content, now) for number, (content, _) in cells.items()}
 
-    def _seat(self, number: int, content: Content, now: float) -> Seat:
-        holding = self.held.get(number)
-        if holding is not None:
+    def _seat(self, number: int, content: LeaseRecord, now: float) -> PartitionView:
+        owned = self.held.get(number)
+        if owned is not None:
             # What we are giving up counts for whom it is kept.
-            kept = holding.leaving and holding.wanted
-            return Seat("" if kept else self._me, holding.wanted)
+            kept = owned.leaving and owned.wanted
+            return PartitionView("" if kept else self._me, owned.wanted)
         if number in self._ending:
-            return Seat(self._me)
+            return PartitionView(self._me)
         # Those who ask write into an owner's cell too: that is no sign of its life.
         sign = (content.owner, content.epoch, content.beat if content.owner else content.wanted)
         if self._seen.get(number, (None,))[0] != sign:
@@ -264,18 +266,18 @@ class Keeper:
         still = now - self._seen[number][1]
         if not content.owner:
             reserved = content.wanted == self._me or still < RESERVED * self._pause
-            return Seat("", content.wanted if reserved else "")
+            return PartitionView("", content.wanted if reserved else "")
         if self._was_ours(content.owner) or still >= content.lease:
-            return Seat()
-        return Seat(content.owner, content.wanted)
+            return PartitionView()
+        return PartitionView(content.owner, content.wanted)
 
-    def _taken(self, number: int, content: Content, revision: int) -> Holding:
+    def _taken(self, number: int, content: LeaseRecord, revision: int) -> OwnedPartition:
         if content.owner != self._me and self._was_ours(content.owner):
             content.delivered = ""  # its handlers were cancelled: that is not an attempt
-        holding = Holding(number, content, revision, self._clock.monotonic())
-        holding.epoch += 1
-        holding.wanted = ""
-        return holding
+        owned = OwnedPartition(number, content, revision, self._clock.monotonic())
+        owned.epoch += 1
+        owned.wanted = ""
+        return owned
 
     def _was_ours(self, owner: str) -> bool:
         """Whether `owner` is this source, or an earlier one of the same subscription.
@@ -288,68 +290,68 @@ class Keeper:
         (mine, _, number), (theirs, _, earlier) = self._me.rpartition("-"), owner.rpartition("-")
         return bool(mine) and mine == theirs and number.isdecimal() and earlier.isdecimal()
 
-    def _asked(self, content: Content, revision: int) -> Cell:
+    def _asked(self, content: LeaseRecord, revision: int) -> Cell:
         content.wanted = self._me
         return Cell(content.encode(), revision)
 
-    def _hold(self, holding: Holding, revision: int | None) -> None:
+    def _hold(self, owned: OwnedPartition, revision: int | None) -> None:
         if revision is not None:
-            holding.revision = revision
-            self.held[holding.number] = holding
+            owned.revision = revision
+            self.held[owned.number] = owned
             self.changed.set()
 
-    def _beat(self, decided: Plan) -> None:
+    def _beat(self, decided: Moves) -> None:
         """Let everything be written again that was not written lately."""
         due = self._clock.monotonic() - self._pause / 2
-        for number, holding in self.held.items():
+        for number, owned in self.held.items():
             if number in decided.refuse:
-                holding.wanted = ""
-                holding.dirty = True
-            elif holding.renewed <= due:
-                holding.dirty = True
+                owned.wanted = ""
+                owned.dirty = True
+            elif owned.renewed <= due:
+                owned.dirty = True
 
     # Giving up and losing.
 
-    def _hand_over(self, holdings: list[Holding]) -> None:
-        for holding in holdings:
-            holding.leaving = True
-        if holdings:
-            self._run(self._leave(holdings))
+    def _hand_over(self, owned_partitions: list[OwnedPartition]) -> None:
+        for owned in owned_partitions:
+            owned.leaving = True
+        if owned_partitions:
+            self._run(self._leave(owned_partitions))
 
-    async def _leave(self, holdings: list[Holding]) -> None:
-        await self._revoke(holdings, gone=False)
-        for holding in holdings:
-            holding.left = holding.dirty = True
+    async def _leave(self, owned_partitions: list[OwnedPartition]) -> None:
+        await self._revoke(owned_partitions, gone=False)
+        for owned in owned_partitions:
+            owned.left = owned.dirty = True
         try:
             await self.flush()
         except Exception as error:
             log.debug("%s will hand over at the next renewal: %r", self._me, error)
 
-    def _lose(self, holdings: list[Holding]) -> None:
-        for holding in holdings:
-            self._drop(holding)
-        running = [holding for holding in holdings if not holding.left]
+    def _lose(self, owned_partitions: list[OwnedPartition]) -> None:
+        for owned in owned_partitions:
+            self._drop(owned)
+        running = [owned for owned in owned_partitions if not owned.left]
         if running:
             log.debug("%s lost partitions %s", self._me, [item.number for item in running])
-            self._ending.update(holding.number for holding in running)
+            self._ending.update(owned.number for owned in running)
             self._run(self._end(running))
 
-    async def _end(self, holdings: list[Holding]) -> None:
+    async def _end(self, owned_partitions: list[OwnedPartition]) -> None:
         try:
-            await self._revoke(holdings, gone=True)
+            await self._revoke(owned_partitions, gone=True)
         finally:
-            self._ending.difference_update(holding.number for holding in holdings)
+            self._ending.difference_update(owned.number for owned in owned_partitions)
 
-    async def _revoke(self, holdings: list[Holding], *, gone: bool) -> None:
+    async def _revoke(self, owned_partitions: list[OwnedPartition], *, gone: bool) -> None:
         try:
-            await self._listener.revoke(frozenset(holding.number for holding in holdings), gone)
+            await self._listener.revoke(frozenset(owned.number for owned in owned_partitions), gone)
         except Exception:
             log.exception("the handlers of lost partitions could not be ended")
 
-    def _drop(self, holding: Holding) -> None:
-        holding.gone = True
-        if self.held.get(holding.number) is holding:
-            del self.held[holding.number]
+    def _drop(self, owned: OwnedPartition) -> None:
+        owned.gone = True
+        if self.held.get(owned.number) is owned:
+            del self.held[owned.number]
 
     async def _guard(self) -> None:
         """Give up what could not be renewed in time, before anybody else may take it."""

@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Sequence
 
 from ..records import Due, Received
-from .lease_record import Content
+from .lease_record import LeaseRecord
 
 
-class Holding:
+class OwnedPartition:
     """What has been read, handed out and done in one partition while one member owns it.
 
     It goes on from the cell's content as the member before left it. `note` and `content` are
@@ -51,7 +51,7 @@ class Holding:
         "wanted",
     )
 
-    def __init__(self, number: int, before: Content, revision: int, renewed: float) -> None:
+    def __init__(self, number: int, before: LeaseRecord, revision: int, renewed: float) -> None:
         self.number = number
         self.epoch = before.epoch
         self.revision = revision
@@ -168,11 +168,11 @@ class Holding:
             self._begun[place] = redeliveries
             self.dirty = True
 
-    def content(self, owner: str, *, lease: float, now: float) -> Content:
+    def content(self, owner: str, *, lease: float, now: float) -> LeaseRecord:
         """Return what the cell is to say now; once `left`, that the partition is free."""
         self._beat += 1
         delivered = self._last_delivered()
-        return Content(
+        return LeaseRecord(
             cursor=self.cursor,
             owner="" if self.left else owner,
             wanted=self.wanted,

@@ -11,9 +11,9 @@ from ..listener import Listener
 from ..records import Begun, Nack, Received, attempt_of
 from ..source import OrderedSource, SourceLost
 from ..specs import SubscribeSpec
-from .leases import Keeper
+from .leases import LeaseManager
 from .log import PartitionedLog
-from .owned_partition import Holding
+from .owned_partition import OwnedPartition
 
 WINDOW = 1000
 """How far reading may be ahead of the first unsettled record of a partition, in records."""
@@ -47,7 +47,7 @@ class LeasedSource(OrderedSource):
     ) -> None:
         self._log = log
         self._clock = clock
-        self._keeper = Keeper(log, spec, listener, clock)
+        self._leases = LeaseManager(log, spec, listener, clock)
         self._window = max(WINDOW, spec.prefetch)
         self._ready: list[Received] = []
         self._closed = False
@@ -59,7 +59,7 @@ class LeasedSource(OrderedSource):
         this fails.
         """
         try:
-            await self._keeper.start()
+            await self._leases.start()
         except BaseException:
             await self.aclose()
             raise
@@ -67,18 +67,18 @@ class LeasedSource(OrderedSource):
     @property
     def held(self) -> frozenset[int]:
         """The partitions that this member owns now."""
-        return frozenset(self._keeper.held)
+        return frozenset(self._leases.held)
 
     def certain_until(self) -> float:
-        self._keeper.lapse()
-        return self._keeper.certain_until
+        self._leases.lapse()
+        return self._leases.certain_until
 
     def owns(self, record: Received) -> bool:
-        holding: Holding = record.token[0]
-        return not holding.gone
+        owned: OwnedPartition = record.token[0]
+        return not owned.gone
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
-        if self._keeper.vanished:
+        if self._leases.vanished:
             raise SourceLost("the group has been deleted")
         if limit <= 0:
             return []
@@ -89,76 +89,76 @@ class LeasedSource(OrderedSource):
                 await self._read(limit, min(left, LONGEST_READ))
             if self._ready:
                 # What has been read is handed out once that is durable, now or the next time.
-                await self._keeper.flush()
+                await self._leases.flush()
                 if records := self._handed_out(limit):
                     return records
             elif self._closed or self._clock.monotonic() >= until:
                 return []
 
     def _handed_out(self, limit: int) -> list[Received]:
-        self._keeper.lapse()
+        self._leases.lapse()
         ready, self._ready = self._ready[:limit], self._ready[limit:]
         return [record for record in ready if record.token[0].handing_out]
 
     async def _read(self, limit: int, wait: float) -> None:
-        keeper = self._keeper
-        keeper.changed.clear()
+        leases = self._leases
+        leases.changed.clear()
         asked = self._with_room()
         if not asked:
             await self._nothing_to_read(wait)
             return
-        behind = {number: holding.behind for number, holding in asked.items()}
+        behind = {number: owned.behind for number, owned in asked.items()}
         for record in await self._log.read(behind, limit, wait):
-            holding = asked[record.partition]
-            if holding.handing_out and holding.take(record):
+            owned = asked[record.partition]
+            if owned.handing_out and owned.take(record):
                 self._ready.append(record)
 
-    def _with_room(self) -> dict[int, Holding]:
+    def _with_room(self) -> dict[int, OwnedPartition]:
         """Return the partitions of which more may be read."""
         return {
-            number: holding
-            for number, holding in self._keeper.held.items()
-            if holding.handing_out and holding.span < self._window
+            number: owned
+            for number, owned in self._leases.held.items()
+            if owned.handing_out and owned.span < self._window
         }
 
     async def _nothing_to_read(self, wait: float) -> None:
-        keeper = self._keeper
-        if not keeper.held and keeper.error is not None:
-            error, keeper.error = keeper.error, None
+        leases = self._leases
+        if not leases.held and leases.error is not None:
+            error, leases.error = leases.error, None
             raise error
-        await self._clock.wait(keeper.changed, wait)
+        await self._clock.wait(leases.changed, wait)
 
     async def undelivered(self) -> object:
         return await self._log.undelivered() if self._with_room() else None
 
     async def ack(self, records: Sequence[Received]) -> None:
         for record in records:
-            holding: Holding
-            holding, place = record.token
-            if holding.span >= self._window:
-                self._keeper.changed.set()
-            holding.done(place)
-        await self._keeper.flush()
+            owned: OwnedPartition
+            owned, place = record.token
+            if owned.span >= self._window:
+                self._leases.changed.set()
+            owned.done(place)
+        await self._leases.flush()
 
     def known_attempt(self, record: Received) -> int | None:
-        holding: Holding
-        holding, place = record.token
-        known = holding.known(place)
+        owned: OwnedPartition
+        owned, place = record.token
+        known = owned.known(place)
         return None if known is None else _first(record) + known
 
     async def begin(self, begun: Sequence[Begun]) -> None:
         for item in begun:
-            holding: Holding
-            holding, place = item.received.token
-            holding.begin(place, item.attempt - _first(item.received))
-        await self._keeper.flush()
+            owned: OwnedPartition
+            owned, place = item.received.token
+            owned.begin(place, item.attempt - _first(item.received))
+        await self._leases.flush()
 
     async def keep(self, nacks: Sequence[Nack]) -> None:
         for nack in nacks:
-            holding: Holding
-            holding, place = nack.received.token
-            holding.keep(place, nack.redeliveries, nack.due)
-        await self._keeper.flush()
+            owned: OwnedPartition
+            owned, place = nack.received.token
+            owned.keep(place, nack.redeliveries, nack.due)
+        await self._leases.flush()
 
     async def aclose(self) -> None:
         if self._closed:
@@ -166,7 +166,7 @@ class LeasedSource(OrderedSource):
         self._closed = True
         self._ready.clear()
         try:
-            await self._keeper.aclose()
+            await self._leases.aclose()
         finally:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_GRACE):
