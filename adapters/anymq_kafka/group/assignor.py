@@ -79,7 +79,7 @@ class Assignor:
         }
 
     def on_assignment(self, assignment: MemberAssignment) -> None:
-        """Take over which partitions the leader wants this member to hand over."""
+        """Note the partitions that the leader wants this member to hand over."""
         self.surplus = _partitions(_parsed(assignment.user_data))
 
 

@@ -37,8 +37,8 @@ READ_SECONDS = 0.1
 JOIN_SECONDS = 3.0
 CLOSE_COMMIT_SECONDS, CLOSE_SECONDS = 1.0, 1.2
 DELAY_SPAN_FACTOR = 100
-"""How much farther a delay topic is read than `max_uncommitted`: the metadata of its commits says
-which records above the oldest unsettled one are settled."""
+"""Delay topics are read this many times `max_uncommitted` ahead, because the metadata of their
+commits has the records that are settled above the oldest unsettled one."""
 
 
 class GroupMember(Reader):
