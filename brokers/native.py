@@ -19,6 +19,9 @@ from .status import State, Status
 
 _LOG_LIMIT = 20 * 1024 * 1024
 
+PORT_RELEASE = 10.0
+"""Seconds for the port of a killed server to become free."""
+
 
 class Control(Protocol):
     """An action on a running server: `Kind.starve` or `Kind.relieve`."""
@@ -249,7 +252,7 @@ class Native:
     def _check(self, chosen: dict[str, int]) -> None:
         # A killed process with many threads releases its ports some time after it appears dead,
         # because its first thread ends before the others.
-        until = time.monotonic() + 10.0
+        until = time.monotonic() + PORT_RELEASE
         for role, port in chosen.items():
             while not (free := ports.free(port)) and time.monotonic() < until:
                 time.sleep(0.1)

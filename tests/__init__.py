@@ -1,1 +1,1 @@
-"""The tests. `make test` runs them all, with the real servers; `pytest tests/core` needs none."""
+"""The tests. `make test` runs them with the real servers; `pytest tests/core` needs none."""

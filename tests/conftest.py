@@ -17,6 +17,8 @@ pytest_plugins = ["anymq.testing.plugin"]
 # Set by `tests.run`: a JSON object of the servers that could not be started, each with the reason.
 UNAVAILABLE_VARIABLE = "ANYMQ_TEST_UNAVAILABLE"
 
+LONG = pytest.StashKey[int]()
+
 # A loaded machine is slow, not wrong.
 hypothesis.settings.register_profile("anymq", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("anymq")
@@ -58,7 +60,32 @@ def every_kafka_connection_is_closed(
     assert not left, f"{len(left)} connections are open; one was made here:\n{left[0]}"
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LONG] = 0
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Count the long tests that a marker expression left out."""
+    if all(item.get_closest_marker("long") for item in items):
+        items[0].config.stash[LONG] += len(items)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output: dict[str, Any] = getattr(session.config, "workeroutput", {})
+    output["long"] = session.config.stash[LONG]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the count of a worker of pytest-xdist; all workers collect the same tests."""
+    node.config.stash[LONG] = getattr(node, "workeroutput", {}).get("long", 0)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if count := config.stash[LONG]:
+        terminalreporter.line(f"{count} long tests were not run: `make test-long` runs them")
     if reasons := unavailable():
         terminalreporter.section("backends NOT tested", red=True)
         for name, reason in reasons.items():

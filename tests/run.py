@@ -1,7 +1,8 @@
 """Run the tests with the real servers: start those that are not up, run pytest, stop them again.
 
-`python -m tests.run [PYTEST ARGUMENTS]`. A server that cannot be had is reported by name, and what
-needs it is not run; with `CI=true` that fails the run.
+`python -m tests.run [PYTEST ARGUMENTS]`. Tests marked `long` run where the arguments name a file, a
+folder or `-m`. A server that cannot be had is reported by name, and what needs it is not run; with
+`CI=true` that fails the run.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import brokers
 from tests.conftest import UNAVAILABLE_VARIABLE
 
-PYTEST = [sys.executable, "-m", "pytest", "-n", "6", "--dist", "loadgroup"]
+PYTEST = [sys.executable, "-m", "pytest", "-n", "8", "--dist", "loadgroup"]
 # Every test may use `tests`; those that break servers have `faults` to themselves. Neither is the
 # instance for development, so both begin empty: the leavings of many runs make servers slow.
 INSTANCES = ("tests", "faults")
@@ -62,9 +64,16 @@ def servers() -> Iterator[dict[str, str]]:
                 list(pool.map(brokers.Server.down, down))
 
 
+def selection(arguments: list[str]) -> list[str]:
+    """Return what deselects the long tests, unless `arguments` choose by path or by marker."""
+    by_path = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
+    by_marker = any(argument.startswith("-m") for argument in arguments)
+    return [] if by_path or by_marker else ["-m", "not long"]
+
+
 def run_pytest(arguments: list[str], unavailable: dict[str, str]) -> int:
     environment = os.environ | {UNAVAILABLE_VARIABLE: json.dumps(unavailable)}
-    pytest = subprocess.Popen([*PYTEST, *arguments], env=environment)
+    pytest = subprocess.Popen([*PYTEST, *selection(arguments), *arguments], env=environment)
     try:
         return pytest.wait()
     except KeyboardInterrupt as interrupt:

@@ -96,11 +96,11 @@ def group_info(
     now = clock.now(db)
     undelivered, oldest = db.execute(
         """
-        SELECT count(*), (SELECT time FROM messages WHERE topic = ?1 AND seq > ?2
+        SELECT count(*), (SELECT time FROM messages WHERE topic = :topic AND seq > :cursor
                           ORDER BY seq LIMIT 1)
-        FROM messages WHERE topic = ?1 AND seq > ?2
+        FROM messages WHERE topic = :topic AND seq > :cursor
         """,
-        (topic.id, _cursor(db, group)),
+        {"topic": topic.id, "cursor": _cursor(db, group)},
     ).fetchone()
     held = dict(
         db.execute(

@@ -137,7 +137,7 @@ async def take_through(source: Reader, count: int, *, seconds: float = 30.0) -> 
 
 
 async def eventually(
-    condition: Callable[[], Awaitable[object]], *, seconds: float = 20.0, every: float = 0.02
+    condition: Callable[[], Awaitable[object]], *, seconds: float = 60.0, every: float = 0.02
 ) -> None:
     """Return once `condition` holds."""
     async with asyncio.timeout(seconds):

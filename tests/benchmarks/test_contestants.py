@@ -25,7 +25,7 @@ from benchmarks.speed.payload import Bodies, head_of
 from brokers import NAMES, server
 
 MESSAGES = 200
-PATIENCE = 60.0
+PATIENCE = 240.0
 STORED = "anymq+redis"
 # Messages fetched and not handled by these are redelivered long after they have ended.
 KEEP_WHAT_THEY_FETCH = (faststream.OnRedis, mq_bridge.OnNATS, mq_bridge.OnRedis)

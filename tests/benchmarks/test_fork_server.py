@@ -64,5 +64,5 @@ async def test_no_worker_outlives_the_fork_server(tmp_path: Path) -> None:
         finally:
             await worker.aclose()
     assert len(mine) == 2
-    _, alive = psutil.wait_procs(mine, timeout=10)
+    _, alive = psutil.wait_procs(mine, timeout=60)
     assert not alive

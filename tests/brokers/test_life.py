@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 
 import brokers
-from brokers import BrokersError, Server, StartFailed, State, kafka
+from brokers import BrokersError, Server, StartFailed, State, kafka, native
 from brokers.kafka import Kafka
 from brokers.process import MARK
 
@@ -61,7 +61,7 @@ def test_two_processes_at_once_start_one_server(instance: str) -> None:
     both = [
         subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    said = "".join(one.communicate(timeout=100)[1] for one in both)
+    said = "".join(one.communicate(timeout=300)[1] for one in both)
     assert [one.returncode for one in both] == [0, 0], said
     assert said.count(f"redis ({instance}): starting") == 1, said
     assert said.count(f"nats ({instance}): starting") == 1, said
@@ -145,7 +145,8 @@ def test_status_describes_the_server(redis: Server, states: Path) -> None:
 
 
 @pytest.mark.redis
-def test_a_taken_port_is_reported(redis: Server) -> None:
+def test_a_taken_port_is_reported(redis: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "PORT_RELEASE", 0.5)
     with socket.socket() as other:
         other.bind((redis.host, redis.port))
         other.listen()

@@ -83,7 +83,7 @@ async def main() -> None:
     await started.wait()
     for number in range(20):
         await app.publish(PLACED, OrderPlaced(number=number), id=f"{RUN}-{number}", timeout=30)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         await serving
     print(json.dumps({"paid": paid, "dead": dead}, sort_keys=True))
 

@@ -43,7 +43,7 @@ def test_the_same_file(backend: str, tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=400,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr

@@ -249,11 +249,11 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
     assert until_line(process, "started")
     process.send_signal(signal.SIGINT)
     started = time.monotonic()
-    while process.poll() is None and time.monotonic() - started < 15:
+    while process.poll() is None and time.monotonic() - started < 50:
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 50
     assert "finished" not in out, err
     assert "Traceback" not in err
 

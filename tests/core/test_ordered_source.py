@@ -463,7 +463,7 @@ async def test_closing_ends_while_nobody_answers() -> None:
     began = time.monotonic()
     await member.source.aclose()
     await member.source.aclose()
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 15
 
 
 async def test_seek_begins_anew_but_not_under_a_live_member() -> None:

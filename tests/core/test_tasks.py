@@ -31,8 +31,8 @@ AWAITED = {
     "adapters/anymq_nats/client.py": {"written"},
     "adapters/anymq_nats/connect.py": {"connect", "close"},
     "adapters/anymq_nats/link.py": {"_unless_denied"},
-    "adapters/anymq_rabbitmq/fill.py": {"__init__", "begun"},
-    "adapters/anymq_rabbitmq/link.py": {"bounded", "_connect_to"},
+    "adapters/anymq_rabbitmq/client/internals.py": {"bounded", "open"},
+    "adapters/anymq_rabbitmq/groups/backfill.py": {"started"},
     "adapters/anymq_redis/connection.py": {"pipe"},
 }
 """By file the functions that start a task themselves: each awaits it, or has a callback that takes

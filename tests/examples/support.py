@@ -58,7 +58,7 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "ANYMQ_URL"}
 
 
-def program(*arguments: str, module: str = "examples.orders", timeout: float = 90) -> Result:
+def program(*arguments: str, module: str = "examples.orders", timeout: float = 400) -> Result:
     """Run the program and wait for its end."""
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],

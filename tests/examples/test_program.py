@@ -17,7 +17,7 @@ from examples.orders.cli import DATA
 from examples.orders.reconcile import figures_of_file
 from tests.examples.support import HEADER, ROOT, as_object, environment, program, row, write
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 ODD = [
     row("1", 2, "0.105", description='6" plate, "best"\nquality'),
@@ -92,7 +92,7 @@ def test_a_ledger_that_differs_is_an_exit_code(tmp_path: Path) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 1, done.stderr

@@ -35,7 +35,7 @@ async def linked(proxy: Proxy) -> Link:
     return await asyncio.open_connection("127.0.0.1", proxy.port)
 
 
-async def say(link: Link, text: bytes, *, within: float = 5.0) -> bytes:
+async def say(link: Link, text: bytes, *, within: float = 30.0) -> bytes:
     reader, writer = link
     writer.write(text)
     async with asyncio.timeout(within):
@@ -45,7 +45,7 @@ async def say(link: Link, text: bytes, *, within: float = 5.0) -> bytes:
 async def ended(link: Link) -> None:
     """Return when the link is broken: reset, or closed after a reset that came too early to see."""
     with suppress(ConnectionError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await link[0].read()
 
 
@@ -81,7 +81,7 @@ async def test_stall_one_way(proxy: Proxy, way: str) -> None:
     assert proxy.up.bytes == (1 if way == "up" else 5)
     assert proxy.down.bytes == 1
     proxy.heal()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await link[0].readexactly(4) == b"held"
     link[1].close()
 

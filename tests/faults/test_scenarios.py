@@ -17,6 +17,8 @@ from benchmarks.chaos.run import Run, Size
 from benchmarks.chaos.scenarios import SCENARIOS, Scenario
 from benchmarks.chaos.target import BACKENDS, Target, of_backend
 
+pytestmark = pytest.mark.long
+
 SHORT = Size(
     messages=3000,
     kills=3,
@@ -36,7 +38,7 @@ def cases() -> Iterator[ParameterSet]:
         for scenario in SCENARIOS.values():
             if backend == "sqlite" and scenario.server:
                 continue
-            marks = [pytest.mark.timeout(240)]
+            marks: list[pytest.MarkDecorator] = []
             if backend != "sqlite":
                 marks.append(getattr(pytest.mark, backend))
                 if scenario.name not in SHARED:

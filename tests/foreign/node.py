@@ -80,7 +80,7 @@ class Node:
     async def line(self) -> Any:
         """Return the next thing it says."""
         assert self._process.stdout is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             line = await self._process.stdout.readline()
         if not line:
             await self.end()
@@ -88,6 +88,6 @@ class Node:
 
     async def end(self) -> None:
         """Return when it has ended; raises if that was by a fault."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             _, said = await self._process.communicate()
         assert self._process.returncode == 0, said.decode()

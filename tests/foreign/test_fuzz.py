@@ -31,7 +31,7 @@ from tests.foreign.support import EVERY, raw
 
 COUNT = int(os.environ.get("ANYMQ_FUZZ_COUNT", "1000"))
 SEED = int(os.environ.get("ANYMQ_FUZZ_SEED", "0")) or randrange(1, 2**32)
-PATIENCE = 60 + COUNT / 20
+PATIENCE = 120 + COUNT / 10
 """Seconds within which everything has happened, also on a slow machine."""
 GOOD = "good"
 """The number of a message that comes after all the others."""
@@ -119,7 +119,7 @@ def alarming(records: list[logging.LogRecord]) -> list[str]:
     return [line for line in said if not any(word in line for word in known)]
 
 
-@pytest.mark.timeout(120 + COUNT // 5)
+@pytest.mark.timeout(600 + COUNT)
 @pytest.mark.parametrize("backend", EVERY)
 async def test_every_message_has_an_end(backend: str, lines: list[logging.LogRecord]) -> None:
     print(f"ANYMQ_FUZZ_SEED={SEED} ANYMQ_FUZZ_COUNT={COUNT}")
@@ -146,11 +146,11 @@ async def test_every_message_has_an_end(backend: str, lines: list[logging.LogRec
         found = [item async for item in broker.admin.browse(topic)]
         assert len(found) >= stored
         for reader in readers:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 await reader.subscription.__aexit__(None, None, None)
             assert reader.subscription.in_flight == 0
             assert reader.subscription.failed is None
-    await until(lambda: not tasks_of_the_engine(), within=30)
+    await until(lambda: not tasks_of_the_engine(), within=PATIENCE)
     assert alarming(lines) == []
 
 

@@ -203,10 +203,10 @@ class Reader:
 
     async def wrong(self, kinds: dict[str, Kind]) -> list[str]:
         """Return what is not as `kinds` says, once all has come to an end."""
-        await until(lambda: LAST in self.handled, within=60)
+        await until(lambda: LAST in self.handled, within=240)
         dead = sum(bool(kind.reason) for kind in kinds.values())
         letters: list[Letter] = await eventually(
-            self.letters.list, lambda found: len(found) >= dead, within=60
+            self.letters.list, lambda found: len(found) >= dead, within=240
         )
         assert await self.letters.count() == len(letters)
         assert len([line async for line in self.letters.export()]) == len(letters)
@@ -237,7 +237,7 @@ async def test_each_kind_has_its_fate(backend: str, caplog: pytest.LogCaptureFix
         wrong = [line for reader in readers for line in await reader.wrong(kinds)]
         assert wrong == []
         for reader in readers:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(240):
                 await reader.subscription.__aexit__(None, None, None)
     for line in caplog.messages:
         assert line.isprintable(), repr(line)

@@ -77,7 +77,7 @@ async def test_kafka_writes_what_the_sdk_reads() -> None:
         topic, bootstrap_servers=urlsplit(url).netloc, auto_offset_reset="earliest"
     )
     await consumer.start()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         record = await consumer.getone()
     await consumer.stop()
     sent = kafka.KafkaMessage(

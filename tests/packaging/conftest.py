@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,18 @@ PACKAGES = ["anymq", *ADAPTERS]
 built_once = pytest.mark.xdist_group("built")
 
 
-def run(*command: str, timeout: float = 60) -> str:
+def run(*command: str, timeout: float = 300) -> str:
     """What the command prints; the test fails with what it said if it fails."""
+    # Without it, a folder that is called like a client library, beside the checkout, is imported.
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=timeout, cwd=ROOT.parent
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+        cwd=ROOT.parent,
+        env=environment,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -30,7 +39,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the sdist, and of the wheel built from that sdist, as they are published."""
     folder = tmp_path_factory.mktemp("built")
     python = (sys.executable, "-m", "build", "--no-isolation")
-    run(*python, "--outdir", str(folder), str(ROOT), timeout=100)
+    run(*python, "--outdir", str(folder), str(ROOT))
     return folder
 
 
@@ -53,5 +62,5 @@ def user_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     run(sys.executable, "-m", "venv", "--without-pip", str(environment))
     python = str(environment / "bin" / "python")
     pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-input")
-    run(*pip, f"{wheel}[redis]", timeout=280)
+    run(*pip, f"{wheel}[redis]")
     return python

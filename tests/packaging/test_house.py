@@ -40,7 +40,7 @@ NATIVE = {
 }
 """By adapter the one sub-package for the parts that no other backend has."""
 MOST_NAMES = 45
-MOVED: tuple[str, ...] = ("kafka",)
+MOVED: tuple[str, ...] = ("kafka", "rabbitmq")
 """The adapters whose files have these names already."""
 
 

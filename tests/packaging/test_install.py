@@ -10,8 +10,7 @@ import pytest
 import brokers
 from tests.packaging.conftest import built_once, run
 
-# The first of these tests waits for the installation.
-pytestmark = [built_once, pytest.mark.timeout(400)]
+pytestmark = built_once
 
 INSTALLED = """
 import json

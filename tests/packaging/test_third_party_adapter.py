@@ -23,8 +23,7 @@ from tests.packaging.conftest import ROOT, built_once
 PAGE = ROOT / "docs" / "writing-an-adapter.md"
 NAME = "anymq-pigeon"
 
-# The first of these tests waits for the builds and the installation.
-pytestmark = [built_once, pytest.mark.timeout(400)]
+pytestmark = [built_once, pytest.mark.long]
 
 SHOW = """
 import asyncio, sys
@@ -47,7 +46,7 @@ except anymq.UnknownScheme as error:
 """
 
 
-def run(*command: str, folder: Path, timeout: float = 120) -> str:
+def run(*command: str, folder: Path, timeout: float = 300) -> str:
     """What the command prints, in an environment without the variables of this test run."""
     ours = ("ANYMQ_", "PYTEST_", "PYTHON")
     environment = {name: os.environ[name] for name in os.environ if not name.startswith(ours)}

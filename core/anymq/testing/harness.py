@@ -70,6 +70,9 @@ class Harness:
     quick_loss: str = ""
     """Query options with which a silent member loses what it has within seconds."""
 
+    quick_death: str = ""
+    """Query options with which a killed process is missed within seconds."""
+
     loss: float = 4.0
     """Seconds of standing still after which a member with `quick_loss`, and a lease of 3 s, has
     lost what it has."""

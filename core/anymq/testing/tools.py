@@ -17,7 +17,8 @@ from ..consuming.subscription import Subscription
 if TYPE_CHECKING:
     import pytest
 
-PATIENCE = 30.0
+PATIENCE = 60.0
+"""Seconds after which a test that waits has failed: many times what a quiet machine needs."""
 
 
 async def take(

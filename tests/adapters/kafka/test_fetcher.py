@@ -28,7 +28,7 @@ async def take(
 ) -> list[tuple[int, int, bytes]]:
     """Read until there are `count` records; where each was, and its body."""
     found: list[tuple[int, int, bytes]] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(found) < count:
             found += flat(await reading.read(1.0, limit))
     return found
@@ -200,7 +200,7 @@ async def test_an_error_of_one_partition_loses_nothing_of_another(
         monkeypatch.setattr(BatchReader, "take", damaged)
         found: list[tuple[int, int, bytes]] = []
         errors = 0
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while errors < 3:
                 try:
                     found += flat(await reading.read(0.5, 5))

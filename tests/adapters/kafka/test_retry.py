@@ -63,7 +63,7 @@ async def test_each_comes_back_in_its_time(bench: Bench, driver: KafkaDriver) ->
     for _ in range(6):
         (again,) = await take(source, 1)
         late = time.monotonic() - started - delays[again.body]
-        assert 0 <= late < 2.0
+        assert 0 <= late < 4.0
         assert attempt(again) == 2
         assert again.headers["x"] == "ä"
         assert "anymq-due" not in again.headers
@@ -149,7 +149,7 @@ async def test_retry_topics_that_vanished_are_made_anew(bench: Bench, driver: Ka
     received = await take(source, 1)
     topics = retry_topics(f"{bench.name}.billing")
     await until_gone(driver, topics[0])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await source.nack([bench.nack(item) for item in received])
     assert bodies(await take(source, 1)) == [b"0"]
 

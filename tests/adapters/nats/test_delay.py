@@ -37,7 +37,7 @@ async def test_a_delayed_record_comes_when_it_is_due(bench: Bench, driver: NatsD
 async def test_what_is_due_already_comes_at_once(bench: Bench, driver: NatsDriver) -> None:
     group = await bench.join(driver)
     await driver.publish([bench.record(b"past", deliver_at=time.time() - 60)])
-    assert bodies(await take(group, 1, seconds=2.0)) == [b"past"]
+    assert bodies(await take(group, 1, seconds=10.0)) == [b"past"]
 
 
 async def test_the_delay_may_be_longer_than_the_retention(bench: Bench) -> None:
@@ -94,7 +94,7 @@ async def test_many_delayed_records_do_not_stall_others(bench: Bench, driver: Na
     begun = time.monotonic()
     stored(await driver.publish(bench.records(500)))
     assert len(await take(group, 500)) == 500
-    assert time.monotonic() - begun < 5.0
+    assert time.monotonic() - begun < 15.0
     await driver.publish([bench.record(b"soon", deliver_at=time.time() + 0.3)])
     assert bodies(await take(group, 1)) == [b"soon"]
 

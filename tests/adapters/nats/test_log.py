@@ -167,5 +167,5 @@ async def test_reading_is_fast(bench: Bench, driver: NatsDriver) -> None:
     begun = time.monotonic()
     assert len(await read(log, {0: "0"}, 10_000)) == 10_000
     print("records/s", 10_000 / (time.monotonic() - begun))
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     await log.aclose()

@@ -129,8 +129,8 @@ async def test_what_a_dead_member_had_is_counted(bench: Bench, driver: NatsDrive
     dying = await bench.ordered(driver, lease=2.0)
     got = await take(dying, 3)
     await dying.ack(got[:1])
-    dying._keeper._stop.set()
-    for task in dying._keeper._keeping:
+    dying._leases._stop.set()
+    for task in dying._leases._keeping:
         task.cancel()
     heir = await bench.ordered(await bench.open(), lease=2.0)
     again = await take(heir, 2)

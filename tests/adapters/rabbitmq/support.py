@@ -155,7 +155,7 @@ async def store(driver: Driver, records: Sequence[Record]) -> None:
             raise outcome
 
 
-async def take(source: Reader, count: int, *, seconds: float = 20.0) -> list[Received]:
+async def take(source: Reader, count: int, *, seconds: float = 60.0) -> list[Received]:
     """Receive exactly `count` records."""
     got: list[Received] = []
     deadline = time.monotonic() + seconds
@@ -170,7 +170,7 @@ async def nothing(source: Reader, seconds: float = 0.7) -> None:
     assert bodies(await source.receive(100, seconds)) == []
 
 
-async def eventually(condition: Callable[[], Awaitable[object]], *, seconds: float = 30.0) -> None:
+async def eventually(condition: Callable[[], Awaitable[object]], *, seconds: float = 60.0) -> None:
     """Wait until the condition holds."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110
@@ -179,7 +179,7 @@ async def eventually(condition: Callable[[], Awaitable[object]], *, seconds: flo
 
 def cut(driver: RabbitMQDriver) -> None:
     """Break both connections of a driver, as a network would."""
-    driver._link.abort()
+    driver._consuming.abort()
     driver._publishing.abort()
 
 

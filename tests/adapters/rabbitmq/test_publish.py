@@ -140,7 +140,7 @@ async def test_a_stopped_server_ends_a_publish_in_time(faulty: Server) -> None:
             started = time.monotonic()
             (outcome,) = await driver.publish([bench.record(2)])
             assert isinstance(outcome, PublishTimeout)
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 10
         finally:
             await asyncio.to_thread(faulty.resume)
         await store(driver, [bench.record(3)])
@@ -183,7 +183,7 @@ async def test_a_dead_link_is_given_up(bench: Bench) -> None:
         started = time.monotonic()
         proxy.stall()
         await driver.aclose()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
 
 
 @pytest.mark.xdist_group("rabbitmq-faults")
@@ -219,6 +219,6 @@ async def test_a_server_that_has_just_started_leaves_nothing_out_of_the_log(
             logged.update(numbers(await reader.receive(1000, 0.2)))
             return len(logged) == 101
 
-        await eventually(complete, seconds=10)
+        await eventually(complete)
         assert errors
         assert all(isinstance(error, TransientError) for error in errors)

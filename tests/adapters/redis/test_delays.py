@@ -92,7 +92,7 @@ async def test_a_publisher_moves_where_nobody_subscribes(bench: Bench) -> None:
     async def moved() -> bool:
         return await bodies_stored(alive, bench.name) == [b"later"]
 
-    await eventually(moved, seconds=5)
+    await eventually(moved)
 
 
 async def test_thousands_that_wait_do_not_stall_the_others(
@@ -104,7 +104,7 @@ async def test_thousands_that_wait_do_not_stall_the_others(
     begun = time.monotonic()
     await driver.publish([bench.record(b"live")])
     assert bodies(await take(source, 1)) == [b"live"]
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
     assert await delayed(driver, bench.name) == 5000
 
 
@@ -128,7 +128,7 @@ async def test_a_delay_may_be_longer_than_the_retention(bench: Bench) -> None:
     async def trimmed() -> bool:
         return not await driver.native.xlen(bench.name)
 
-    await eventually(trimmed, seconds=5)
+    await eventually(trimmed)
     assert bodies(await take(source, 1)) == [b"later"]
 
 

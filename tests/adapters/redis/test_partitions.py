@@ -84,7 +84,7 @@ async def test_members_share_all_partitions_and_everything_comes_back(bench: Ben
     assert {item.position: attempt(item) for item in back} == expected
     await first.ack(back)
     assert await driver.native.xlen(f"{bench.name}.billing.dlq") == 5
-    third = await bench.join(driver)
+    third = await bench.join(driver, lease=3.0)
     crashed = await take(third, 10)  # the second one does not extend
     assert {item.position for item in crashed} == {item.position for item in rest}
     info = await driver.describe_group(bench.topic(), f"{bench.name}.billing")

@@ -78,7 +78,7 @@ async def test_who_is_cancelled_leaves_nothing_to_the_next(connection: Connectio
     pipe = await Pipe.open(connection, on_idle=idle.put_nowait)
     answer = pipe.ask(pack(b"ECHO", b"first"), 1, soon())
     answer.cancel()
-    assert await asyncio.wait_for(idle.get(), 5) is pipe
+    assert await asyncio.wait_for(idle.get(), 30) is pipe
     assert await pipe.ask(pack(b"ECHO", b"second"), 1, soon()) == [b"second"]
     await pipe.aclose(1)
 

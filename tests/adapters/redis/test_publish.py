@@ -160,4 +160,4 @@ async def test_a_dead_server_fails_a_publish_in_time(bench: Bench) -> None:
             await driver.publish([bench.record()])
         with pytest.raises((RedisError, OSError)):
             await driver.ping()
-        assert time.monotonic() - begun < 4
+        assert time.monotonic() - begun < 15

@@ -68,7 +68,7 @@ async def test_a_dead_read_that_the_server_still_serves_is_found_later(bench: Be
         await eventually(lambda: all_pending(direct, bench.name, 1))
         begun = time.monotonic()
         (item,) = await take(source, 1)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20
         assert (item.body, item.redeliveries) == (b"x", 0)
         proxy.endings.set()
 

@@ -159,14 +159,14 @@ async def test_jobs_queued_together_share_a_transaction(driver: SqliteDriver) ->
 
 
 async def test_a_busy_file_is_waited_for_and_given_up_in_time(bench: Bench) -> None:
-    driver = await bench.open(busy_timeout=0.3)
+    driver = await bench.open(busy_timeout=0.5)
     other = sqlite3.connect(bench.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     begin = time.monotonic()
-    calls = [driver.publish([record(b"x")]) for _ in range(5)]
+    calls = [driver.publish([record(b"x")]) for _ in range(10)]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {sqlite3.OperationalError}
-    assert 0.3 <= time.monotonic() - begin < 1.2  # all at once, not one after the other
+    assert 0.5 <= time.monotonic() - begin < 4.0  # all at once, not one after the other
     waiting = asyncio.create_task(driver.publish([record(b"late")]))
     await driver.ping()  # reading needs no lock
     other.execute("ROLLBACK")
@@ -233,7 +233,7 @@ async def test_closing_does_not_wait_for_a_busy_file(bench: Bench) -> None:
     await asyncio.sleep(0)
     begin = time.monotonic()
     await driver.aclose()
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 10
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         await stuck
     with pytest.raises(sqlite3.OperationalError, match="locked"):

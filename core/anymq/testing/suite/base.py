@@ -25,6 +25,11 @@ class Base:
     def url(self, tmp_path: Path) -> str:
         return self.harness.url(tmp_path)
 
+    @pytest.fixture
+    def killed_url(self, url: str) -> str:
+        """The URL for a process that the test kills."""
+        return f"{url}{'&' if '?' in url else '?'}{self.harness.quick_death}"
+
     @pytest_asyncio.fixture
     async def broker(self, url: str, request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
         async with connect(url) as broker:

@@ -15,7 +15,7 @@ from ...consuming.delivery import Delivery
 from ...errors import ConfigurationError, Reject, RetryAfter
 from ...middleware import Acknowledge, Deadline, Handler, Middleware, Retry
 from ...wire import dead_letter_headers as why
-from ..tools import silent, take, take_acked, until
+from ..tools import PATIENCE, silent, take, take_acked, until
 from .base import Base
 
 PATIENT = 60.0
@@ -226,7 +226,7 @@ class Batches(Base):
         async with broker.subscribe(
             topic, group="g", handler=handle, batch=Batch(size=3), drain_timeout=0.1
         ):
-            await asyncio.wait_for(started.wait(), 20)
+            await asyncio.wait_for(started.wait(), PATIENCE)
         assert ended == ["once"]
         async with broker.subscribe(topic, group="g") as deliveries:
             for again in await take(deliveries, 3):

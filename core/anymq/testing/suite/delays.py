@@ -77,17 +77,17 @@ class Delays(Base):
     async def test_a_group_made_while_a_delayed_message_waits_gets_it(
         self, broker: Broker, topic: str
     ) -> None:
-        await broker.publish(topic, "x", delay=2.0)
+        await broker.publish(topic, "x", delay=3.0)
         async with broker.subscribe(topic, group="late", start="latest") as deliveries:
             assert bodies(await take_acked(deliveries, 1, within=LATE)) == ["x"]
 
     async def test_a_delayed_message_outlives_its_publisher(
-        self, url: str, broker: Broker, topic: str
+        self, killed_url: str, broker: Broker, topic: str
     ) -> None:
         if not broker.capabilities.processes:
             await broker.publish(topic, "0", delay=1.5)
         else:
-            async with worker("publish", url=url, topic=topic, count=1, delay=1.5) as other:
+            async with worker("publish", url=killed_url, topic=topic, count=1, delay=1.5) as other:
                 await other.hear("published")
         async with broker.subscribe(topic, group="g") as deliveries:
             (delivery,) = await take_acked(deliveries, 1, within=LATE)

@@ -109,7 +109,7 @@ class Drivers(Base):
         async with connect(url, names={"orders": topic}) as mapped:
             for _ in range(2):
                 with pytest.raises(NotFound):
-                    await mapped.publish("orders", "x", timeout=20)
+                    await mapped.publish("orders", "x", timeout=30)
                 with pytest.raises(NotFound):
                     await mapped.subscribe("orders", group="g").__aenter__()
 
@@ -119,7 +119,7 @@ class Drivers(Base):
         query = "&declare=false" if "?" in url else "?declare=false"
         async with connect(url + query) as user:
             with pytest.raises(NotFound, match=topic):
-                await user.publish(topic, "x", timeout=20)
+                await user.publish(topic, "x", timeout=30)
             await broker.publish(topic, "made by somebody else")
             await user.publish(topic, "x")
         async with broker.subscribe(topic, group="g") as deliveries:

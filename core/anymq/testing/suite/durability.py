@@ -12,12 +12,12 @@ class Durability(Base):
     """Against the death of the publisher here; against that of the server in `Faults`."""
 
     async def test_what_a_killed_publisher_had_confirmed_is_there(
-        self, url: str, broker: Broker, topic: str
+        self, killed_url: str, broker: Broker, topic: str
     ) -> None:
         if not broker.capabilities.processes:
             assert broker.capabilities.processes.note
             return
-        async with worker("publish", url=url, topic=topic, count=2000) as process:
+        async with worker("publish", url=killed_url, topic=topic, count=2000) as process:
             for _ in range(40):
                 await process.hear("published")
             await process.kill()

@@ -169,7 +169,7 @@ class Flow(Base):
             group="g",
             concurrency=2,
             kill_switch=KillSwitch(
-                minimum=2, pause=9, on_change=lambda state, _: states.append(state)
+                minimum=2, pause=6, on_change=lambda state, _: states.append(state)
             ),
             retry=Retry(attempts=1),
         )
@@ -181,20 +181,20 @@ class Flow(Base):
         async with app:
             await until(lambda: states == ["open"])
             closing = asyncio.get_running_loop().time()
-        assert asyncio.get_running_loop().time() - closing < 8, "it does not wait for the pause"
+        assert asyncio.get_running_loop().time() - closing < 5, "it does not wait for the pause"
         async with broker.subscribe(topic, group="g") as deliveries:
             left = await take_acked(deliveries, 5)
             assert {delivery.attempt for delivery in left} == {1}, "no attempt once it is open"
 
     async def test_a_message_that_kills_ends_in_the_dead_letters(
-        self, url: str, broker: Broker, topic: str, tmp_path: Path
+        self, killed_url: str, broker: Broker, topic: str, tmp_path: Path
     ) -> None:
         if not broker.capabilities.processes:
             assert broker.capabilities.processes.note
             return
         attempts = 2
         arguments = {
-            "url": url,
+            "url": killed_url,
             "topic": topic,
             "group": "g",
             "marker": f"sqlite:///{tmp_path}/marks.db",

@@ -178,13 +178,15 @@ class Groups(Base):
             for topic, subscription in zip(topics, subscriptions, strict=True):
                 assert bodies(await take_acked(subscription, 1)) == [topic]
 
-    async def test_processes_of_a_group_share(self, url: str, broker: Broker, topic: str) -> None:
+    async def test_processes_of_a_group_share(
+        self, killed_url: str, broker: Broker, topic: str
+    ) -> None:
         if not broker.capabilities.processes:
             assert broker.capabilities.processes.note, "the limit is explained"
             return
         async with (
-            worker("share", url=url, topic=topic, group="g") as first,
-            worker("share", url=url, topic=topic, group="g") as second,
+            worker("share", url=killed_url, topic=topic, group="g") as first,
+            worker("share", url=killed_url, topic=topic, group="g") as second,
         ):
             await asyncio.gather(first.hear("ready"), second.hear("ready"))
             shares = [first.listen("handled"), second.listen("handled")]

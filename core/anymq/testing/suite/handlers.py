@@ -19,7 +19,7 @@ from ...middleware import Acknowledge, DeadLetter, Deadline, Idempotency, Retry
 from ...wire import dead_letter_headers as why
 from ...wire.cloudevents import encode
 from ..harness import random_name
-from ..tools import silent, take, take_acked, until, worker
+from ..tools import PATIENCE, silent, take, take_acked, until, worker
 from .base import Base
 
 
@@ -199,14 +199,14 @@ class Handlers(Base):
             assert not isinstance(outcome, BaseException), outcome
 
     async def test_a_crash_between_effect_and_ack_has_one_effect(
-        self, url: str, broker: Broker, topic: str, tmp_path: Path
+        self, killed_url: str, broker: Broker, topic: str, tmp_path: Path
     ) -> None:
         if not broker.capabilities.processes:
             assert broker.capabilities.processes.note
             return
         file = tmp_path / "effects"
         arguments = {
-            "url": url,
+            "url": killed_url,
             "topic": topic,
             "group": "g",
             "store": f"sqlite:///{tmp_path}/seen.db",
@@ -217,7 +217,7 @@ class Handlers(Base):
             await first.hear("handled")
             await first.process.wait()
         async with worker("effect", **arguments, die=False) as second:
-            await second.hear("handled", within=45)
+            await second.hear("handled", within=2 * PATIENCE)
         assert file.read_text() == "effect\n"
 
     async def test_a_handler_over_its_deadline_is_retried(self, url: str, topic: str) -> None:
@@ -318,7 +318,7 @@ class Handlers(Base):
         await broker.publish(topic, "x")
         subscription = broker.subscribe(topic, group="g", handler=handle, drain_timeout=0.1)
         async with subscription:
-            await asyncio.wait_for(started.wait(), 20)
+            await asyncio.wait_for(started.wait(), PATIENCE)
         async with broker.subscribe(topic, group="g") as deliveries:
             (again,) = await take(deliveries, 1)
             assert again.attempt == 1, "not an attempt, and never acked"
@@ -334,7 +334,7 @@ class Handlers(Base):
 
         await broker.publish(topic, "x")
         async with broker.subscribe(topic, group="g", handler=handle):
-            await asyncio.wait_for(started.wait(), 20)
+            await asyncio.wait_for(started.wait(), PATIENCE)
         assert finished == ["x"]
         async with broker.subscribe(topic, group="g") as deliveries:
             await silent(deliveries, 0.5)

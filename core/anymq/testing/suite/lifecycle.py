@@ -87,7 +87,7 @@ class Lifecycle(Base):
         async with connect(url) as broker, broker.subscribe(topic, group="g") as deliveries:
             await broker.publish(topic, "x")
             await take_acked(deliveries, 1)
-        await until(lambda: not (asyncio.all_tasks() - before), within=5, what="tasks ended")
+        await until(lambda: not (asyncio.all_tasks() - before), what="tasks ended")
 
     async def test_cancelling_a_read_loses_nothing(self, broker: Broker, topic: str) -> None:
         async with broker.subscribe(topic, group="g") as deliveries:
@@ -116,7 +116,7 @@ class Lifecycle(Base):
             task.cancel()
             started = time.monotonic()
             await asyncio.gather(task, return_exceptions=True)
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 5
         await broker.publish(topic, "last")
         async with broker.subscribe(topic, group="g") as deliveries:
             received: list[str] = []

@@ -207,7 +207,7 @@ class Ordered(Base):
         history.check(sent)
 
     async def test_order_survives_the_kill_of_a_member(
-        self, url: str, broker: Broker, topic: str
+        self, killed_url: str, broker: Broker, topic: str
     ) -> None:
         if not broker.capabilities.processes:
             assert broker.capabilities.processes.note
@@ -217,7 +217,7 @@ class Ordered(Base):
         sent: list[str] = []
         async with (
             worker(
-                "lanes", url=url, topic=topic, group="g", partitions=8, deadline=LEASE
+                "lanes", url=killed_url, topic=topic, group="g", partitions=8, deadline=LEASE
             ) as process,
             broker.subscribe(
                 lanes,
@@ -244,7 +244,7 @@ class Ordered(Base):
         history.check(sent)
 
     async def test_order_remembers_attempts_over_a_kill(
-        self, url: str, broker: Broker, topic: str
+        self, killed_url: str, broker: Broker, topic: str
     ) -> None:
         if not broker.capabilities.processes:
             assert broker.capabilities.processes.note
@@ -253,7 +253,7 @@ class Ordered(Base):
         await broker.publish_many(lanes, ["a/0", "a/1"], key=key_of)
         async with worker(
             "lanes",
-            url=url,
+            url=killed_url,
             topic=topic,
             group="g",
             partitions=2,
@@ -267,7 +267,7 @@ class Ordered(Base):
         async with broker.subscribe(
             lanes, group="g", ordered=True, ack_deadline=LEASE
         ) as deliveries:
-            first, second = await take_acked(deliveries, 2, within=60)
+            first, second = await take_acked(deliveries, 2, within=2 * PATIENCE)
         assert bodies([first, second]) == ["a/0", "a/1"]
         assert first.attempt >= (4 if broker.capabilities.ordered_attempts else 1)
         assert second.attempt <= 2, "never handled before; at most handed to the process"

@@ -85,7 +85,7 @@ class OrderedWaits(Base):
                 await silent(deliveries, 0.3)
 
     async def test_order_a_long_retry_survives_a_kill(
-        self, url: str, broker: Broker, topic: str
+        self, url: str, killed_url: str, broker: Broker, topic: str
     ) -> None:
         if not (broker.capabilities.processes and broker.capabilities.ordered_attempts):
             return
@@ -93,7 +93,7 @@ class OrderedWaits(Base):
         await broker.publish_many(lanes, ["a/0", "a/1", "b/0"], key=key_of)
         async with worker(
             "lanes",
-            url=url,
+            url=killed_url,
             topic=topic,
             group="g",
             partitions=1,

@@ -19,7 +19,7 @@ from ...errors import Closed, ConfigurationError, Reject, RequestFailed, Request
 from ...message import Message, Receipt
 from ...middleware import Publish, Retry
 from ..harness import random_name
-from ..tools import take, until, worker
+from ..tools import PATIENCE, take, until, worker
 from .base import Base
 
 
@@ -162,7 +162,7 @@ class Requests(Base):
             started = time.monotonic()
             with pytest.raises(RequestTimeout, match=topic):
                 await asker.request(topic, "slow", timeout=1)
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < 10
             go.set()
             await until(lambda: asker.late_replies == 3)
 
@@ -212,7 +212,7 @@ class Requests(Base):
                 (delivery,) = await take(deliveries, 1)
                 await delivery.ack()
         with pytest.raises(Closed):
-            await asyncio.wait_for(asking, 5)
+            await asyncio.wait_for(asking, PATIENCE)
 
     @pytest.mark.anymq_needs("admin")
     async def test_a_requester_that_dies_leaves_nothing(

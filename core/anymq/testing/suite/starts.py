@@ -21,14 +21,14 @@ class Starts(Base):
 
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
     async def test_a_message_that_kills_takes_no_neighbours_along(
-        self, url: str, broker: Broker, topic: str, tmp_path: Path, ordered: bool
+        self, killed_url: str, broker: Broker, topic: str, tmp_path: Path, ordered: bool
     ) -> None:
         if not broker.capabilities.processes or (ordered and not broker.capabilities.ordered):
             return
         attempts, names = 3, [f"n{number}" for number in range(19)]
         counted = broker.capabilities.attempt_count.is_native
         arguments = {
-            "url": url,
+            "url": killed_url,
             "topic": topic,
             "group": "g",
             "marker": None if counted else f"sqlite:///{tmp_path}/marks.db",

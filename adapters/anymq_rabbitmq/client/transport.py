@@ -1,4 +1,4 @@
-"""The socket under the client library, with taps: frames of a channel that bypass its decoder."""
+"""`Transport`: the socket below the client, with taps that take frames before its decoder."""
 
 from __future__ import annotations
 
@@ -12,65 +12,68 @@ from aiormq.connection import TransportFactory
 from aiormq.exceptions import AMQPConnectionError
 from yarl import URL
 
-from . import wire
+from . import codec
 
 Tap = Callable[[int, bytes], bool]
-"""Called with the kind and payload of each frame of its channel, in order; True takes the frame."""
-Sweep = Callable[[bytes, int, int], int]
-"""Called with all that has come, and where the first frame of its channel begins and the last
-ends; returns where the first begins that it has not taken. The tap is offered that one."""
+"""Called with the kind and payload of each frame of its channel, in order. True takes the frame."""
+BulkTap = Callable[[bytes, int, int], int]
+"""Called with received data, the start of the first frame of its channel, and the end of the data.
+It takes whole frames of its channel, and returns the start of the first frame that it left. The
+channel's `Tap` is offered that one."""
 
-_HEADER = wire.FRAME
-_LARGEST = 64 * 1024 * 1024
-_LOOKS = 4
-"""How often a connection is found silent, one time after the other, before it is dead."""
+_FRAME = codec.FRAME
+_LARGEST_FRAME_BYTES = 64 * 1024 * 1024
+_SILENCE_CHECKS = 4
+"""Consecutive checks without data after which a connection counts as dead."""
 
 
-class _Splitter(asyncio.StreamReaderProtocol):
+class _FrameSplitter(asyncio.StreamReaderProtocol):
     """Cuts the stream into frames, offers them to the taps, and passes the rest on unchanged.
 
-    It cuts a connection on which nothing has come for `silence` seconds. Looks are counted, not
-    time: what came while this process stood still is read before the next look.
+    It aborts a connection on which nothing has come for `silence` seconds. It counts checks instead
+    of measuring time: data that came while this process stood still is read before the next check.
     """
 
     def __init__(
         self,
         reader: asyncio.StreamReader,
         taps: dict[int, Tap],
-        sweeps: dict[int, Sweep],
+        bulk_taps: dict[int, BulkTap],
         silence: float,
     ) -> None:
         super().__init__(reader)
-        self._pause = silence / _LOOKS
+        self._check_interval = silence / _SILENCE_CHECKS
         self._heard = False
-        self._missed = 0
-        self._look: asyncio.TimerHandle | None = None
+        self._silent_checks = 0
+        self._check: asyncio.TimerHandle | None = None
         self._socket: asyncio.BaseTransport | None = None
         self._taps = taps
-        self._sweeps = sweeps
+        self._bulk_taps = bulk_taps
         self._rest = b""
         self._raw = False
-        self._alive = 0.0
+        self._passed_at = 0.0
         self._clock = asyncio.get_running_loop().time
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._socket = transport
-        self._listen()
+        self._check_silence()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._look is not None:
-            self._look.cancel()
+        if self._check is not None:
+            self._check.cancel()
         super().connection_lost(exc)
 
-    def _listen(self) -> None:
-        self._missed = 0 if self._heard else self._missed + 1
+    def _check_silence(self) -> None:
+        self._silent_checks = 0 if self._heard else self._silent_checks + 1
         self._heard = False
-        if self._missed > _LOOKS and isinstance(self._socket, asyncio.WriteTransport):
+        if self._silent_checks > _SILENCE_CHECKS and isinstance(
+            self._socket, asyncio.WriteTransport
+        ):
             self._socket.abort()
         else:
             loop = asyncio.get_running_loop()
-            self._look = loop.call_later(self._pause, self._listen)
+            self._check = loop.call_later(self._check_interval, self._check_silence)
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
@@ -84,20 +87,21 @@ class _Splitter(asyncio.StreamReaderProtocol):
         begin = at = 0
         end = len(data)
         while end - at >= 8:
-            kind, channel, size = _HEADER.unpack_from(data, at)
-            if size > _LARGEST or kind > 8:  # Not frames: a refusal of the protocol version.
+            kind, channel, size = _FRAME.unpack_from(data, at)
+            # Not frames: the server's refusal of the protocol version.
+            if size > _LARGEST_FRAME_BYTES or kind > 8:
                 self._raw = True
                 at = end
                 break
             after = at + 8 + size
             if after > end:
                 break
-            sweep = self._sweeps.get(channel)
-            if sweep is not None and (swept := sweep(data, at, end)) > at:
+            bulk_tap = self._bulk_taps.get(channel)
+            if bulk_tap is not None and (left := bulk_tap(data, at, end)) > at:
                 taken = True
                 if begin < at:
                     passed.append(data[begin:at])
-                begin = at = swept
+                begin = at = left
                 continue
             tap = self._taps.get(channel)
             if tap is not None and tap(kind, data[at + 7 : after - 1]):
@@ -109,26 +113,25 @@ class _Splitter(asyncio.StreamReaderProtocol):
         if begin < at:
             passed.append(data[begin:at])
         self._rest = data[at:]
-        if taken and not passed and self._clock() - self._alive > 1:
-            # The client takes a connection on which it sees no frame for a broken one.
-            passed.append(wire.HEARTBEAT)
+        if taken and not passed and self._clock() - self._passed_at > 1:
+            # The client gives a connection up on which it sees no frame.
+            passed.append(codec.HEARTBEAT)
         if passed:
-            self._alive = self._clock()
+            self._passed_at = self._clock()
             super().data_received(b"".join(passed))
 
 
 class Transport(TransportFactory):
-    """Opens the one socket of a connection, and remains the way to write to it and to cut it.
+    """Opens the one socket of a connection, writes to it beside the client, and aborts it.
 
-    What is written here goes out at once and whole, so that its frames cannot mix with those the
-    client itself writes.
+    Data written here goes out at once and whole, so its frames never mix with the client's.
     """
 
     def __init__(self, *, close_timeout: float, silence: float) -> None:
         self.taps: dict[int, Tap] = {0: self._on_connection_frame}
-        self.sweeps: dict[int, Sweep] = {}
+        self.bulk_taps: dict[int, BulkTap] = {}
         self.blocked: str | None = None
-        """Why the server takes no publishes at the moment (an alarm), or None."""
+        """The alarm for which the server reads no publishes now, or None."""
         self.refusal: tuple[int, str] | None = None
         """The code and text with which the server closed the connection, or None."""
         self._close_timeout = close_timeout
@@ -146,11 +149,11 @@ class Transport(TransportFactory):
         reader = asyncio.StreamReader(loop=loop)
         try:
             transport, protocol = await loop.create_connection(
-                lambda: _Splitter(reader, self.taps, self.sweeps, self._silence),
+                lambda: _FrameSplitter(reader, self.taps, self.bulk_taps, self._silence),
                 url.host or "",
                 url.port or 0,
                 ssl=context,
-                # By default a dead peer holds up the end of a TLS connection for 30 s.
+                # By default a dead peer delays the end of a TLS connection by 30 s.
                 ssl_shutdown_timeout=self._close_timeout if context else None,
             )
         except ssl.SSLError:
@@ -172,8 +175,10 @@ class Transport(TransportFactory):
         self._writer.write(data)
 
     async def drain(self, timeout: float) -> None:
-        """Wait until all has gone out, for at most `timeout` seconds. A lost connection is no
-        error here: its own signs are seen elsewhere."""
+        """Wait until all data has been sent, for at most `timeout` seconds.
+
+        A lost connection raises nothing here; its channels report it.
+        """
         if self._writer is None or not self._writer.transport.get_write_buffer_size():
             return
         with suppress(OSError):
@@ -181,18 +186,18 @@ class Transport(TransportFactory):
                 await self._writer.drain()
 
     def abort(self) -> None:
-        """Cut the connection now, unsent data and all."""
+        """Cut the connection now, with all unsent data."""
         if self._writer is not None:
             self._writer.transport.abort()
 
     def _on_connection_frame(self, kind: int, payload: bytes) -> bool:
-        if kind == wire.METHOD:
+        if kind == codec.METHOD:
             method = payload[:4]
-            if method == wire.BLOCKED:
+            if method == codec.BLOCKED:
                 self.blocked = payload[5:].decode("utf-8", "backslashreplace") or "an alarm"
-            elif method == wire.UNBLOCKED:
+            elif method == codec.UNBLOCKED:
                 self.blocked = None
-            elif method == wire.CLOSE:
+            elif method == codec.CLOSE:
                 code = int.from_bytes(payload[4:6], "big")
-                self.refusal = code, wire.text(payload[6 : 7 + payload[6]]) or ""
+                self.refusal = code, codec.text(payload[6 : 7 + payload[6]]) or ""
         return False

@@ -1,9 +1,10 @@
-"""AMQP 0-9-1 frames of the hot paths: publishes and acknowledgements out, deliveries in.
+"""Codec of the AMQP 0-9-1 frames on the hot paths: publishes, acknowledgements, deliveries.
 
 The client library's general codec costs most of the time of a publish and of a delivery. It also
-refuses what other publishers may send (names that are not UTF-8, timestamps in microseconds) by
-breaking the connection, again and again, since the message is redelivered to the next one. Here
-such a message is read like any other, and can be sent on as it was, byte by byte.
+breaks the connection when it cannot decode a message: for example one with a header name that is
+not UTF-8, or a timestamp in microseconds. The server redelivers that message to the next
+connection, which breaks as well. This codec reads such a message like any other, and copies it
+byte by byte.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ CLOSE = b"\x00\x0a\x00\x32"
 BLOCKED = b"\x00\x0a\x00\x3c"
 UNBLOCKED = b"\x00\x0a\x00\x3d"
 
-# The flags of the properties, which stand in this order.
+# The flags of the properties, which are encoded in this order.
 CONTENT_TYPE, CONTENT_ENCODING, HEADERS, DELIVERY_MODE = 0x8000, 0x4000, 0x2000, 0x1000
 PRIORITY, CORRELATION_ID, REPLY_TO, EXPIRATION = 0x0800, 0x0400, 0x0200, 0x0100
 MESSAGE_ID, TIMESTAMP, TYPE, USER_ID = 0x0080, 0x0040, 0x0020, 0x0010
@@ -39,8 +40,8 @@ _FLAGS = (
 )  # fmt: skip
 
 _TEXT = ord("S")
-_DEEPEST = 16
-_MOST_NAMES = 1000
+_DEEPEST_NESTING = 16
+_MOST_CACHED_NAMES = 1000
 _NUMBERS: dict[int, struct.Struct] = {
     ord(kind): struct.Struct(layout)
     for kind, layout in {
@@ -53,30 +54,30 @@ _VALUE_SIZES |= {ord("t"): 1, ord("D"): 5, ord("T"): 8, ord("V"): 0}
 
 FRAME = struct.Struct(">BHI")
 CONTENT = struct.Struct(">BHIHHQ")
-"""A frame's head, and what a content header begins with: class, weight, size of the body."""
+"""A frame's head, and the start of a content header: class, weight, size of the body."""
 _BETWEEN = struct.Struct(">BBHI")
 _ACKNOWLEDGE = struct.Struct(">BHI4sQBB")
 
 
-def short(text: str) -> bytes:
-    """A short string: at most 255 bytes of UTF-8."""
+def short_text(text: str) -> bytes:
+    """Encode a short string: at most 255 bytes of UTF-8."""
     data = text.encode()
     return len(data).to_bytes(1, "big") + data
 
 
 def frame(kind: int, channel: int, payload: bytes) -> bytes:
-    """One frame."""
+    """Encode one frame."""
     return b"".join((FRAME.pack(kind, channel, len(payload)), payload, b"\xce"))
 
 
 class HeadersTooLarge(Exception):
-    """The properties have no room in a frame: the server would close the connection."""
+    """The properties do not fit into a frame: the server would close the connection."""
 
 
 def publish(
     channel: int, exchange: str, routing_key: str, properties: bytes, body: bytes, *, frame_max: int
 ) -> bytes:
-    """The frames of a mandatory basic.publish; `properties` as `encode` returns them."""
+    """Encode the frames of a mandatory basic.publish; `properties` as `encode` returns them."""
     size = len(body)
     room = frame_max - 8
     header = 12 + len(properties)
@@ -94,23 +95,27 @@ def publish(
 
 @lru_cache(maxsize=4096)
 def _publish(channel: int, exchange: str, routing_key: str) -> bytes:
-    method = b"".join((b"\x00\x3c\x00\x28\x00\x00", short(exchange), short(routing_key), b"\x01"))
+    method = b"".join(
+        (b"\x00\x3c\x00\x28\x00\x00", short_text(exchange), short_text(routing_key), b"\x01")
+    )
     return frame(METHOD, channel, method)
 
 
 def acknowledge(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """The frame of a basic.ack."""
+    """Encode the frame of a basic.ack."""
     return _ACKNOWLEDGE.pack(METHOD, channel, 13, ACK, tag, multiple, 0xCE)
 
 
 def requeue(channel: int, tag: int) -> bytes:
-    """The frame of a basic.nack that gives one delivery back."""
+    """Encode the frame of a basic.nack that returns one delivery to its queue."""
     return _ACKNOWLEDGE.pack(METHOD, channel, 13, NACK, tag, 2, 0xCE)
 
 
 def close_channel(channel: int) -> bytes:
-    """The frame of a channel.close."""
-    return frame(METHOD, channel, b"\x00\x14\x00\x28\x00\xc8" + short("") + b"\x00\x00\x00\x00")
+    """Encode the frame of a channel.close."""
+    return frame(
+        METHOD, channel, b"\x00\x14\x00\x28\x00\xc8" + short_text("") + b"\x00\x00\x00\x00"
+    )
 
 
 def encode(
@@ -121,9 +126,9 @@ def encode(
     timestamp: int,
     more: bytes = b"",
 ) -> bytes:
-    """The properties of a persistent message whose headers are all text.
+    """Encode the properties of a persistent message whose headers are all text.
 
-    `more` are further headers, as they stand on the wire.
+    `more` are further headers, already encoded.
     """
     table = bytearray(more)
     for name, value in headers.items():
@@ -133,9 +138,9 @@ def encode(
     kind = b""
     if content_type is not None and len(content_type.encode()) < 256:
         flags |= CONTENT_TYPE
-        kind = short(content_type)
-    # An id too long for the property stays in its header, from where anymq reads it anyway.
-    known_as = message_id if len(message_id.encode()) < 256 else ""
+        kind = short_text(content_type)
+    # An id too long for the property is in its header, where anymq reads it.
+    property_id = message_id if len(message_id.encode()) < 256 else ""
     return b"".join(
         (
             flags.to_bytes(2, "big"),
@@ -143,17 +148,17 @@ def encode(
             len(table).to_bytes(4, "big"),
             table,
             b"\x02",
-            short(known_as),
+            short_text(property_id),
             timestamp.to_bytes(8, "big"),
         )
     )
 
 
 def split(properties: bytes) -> dict[int, bytes]:
-    """The properties by flag, each as it stands on the wire."""
+    """Return the properties by flag, each still encoded."""
     flags = int.from_bytes(properties[:2], "big")
     at = 2
-    if flags & 1:  # More words of flags: none has a meaning.
+    if flags & 1:  # Further words of flags have no meaning.
         while properties[at + 1] & 1:
             at += 2
         at += 2
@@ -171,18 +176,18 @@ def split(properties: bytes) -> dict[int, bytes]:
 
 
 def join(fields: Mapping[int, bytes]) -> bytes:
-    """The inverse of `split`."""
+    """Encode properties; the inverse of `split`."""
     present = [flag for flag in _FLAGS if flag in fields]
     return sum(present).to_bytes(2, "big") + b"".join(fields[flag] for flag in present)
 
 
 def text(field: bytes | None) -> str | None:
-    """A short string, whatever its bytes; None for no or an empty one."""
+    """Decode a short string, whatever its bytes; None for none and for an empty one."""
     return field[1:].decode("utf-8", "backslashreplace") if field and len(field) > 1 else None
 
 
 def entries(table: bytes) -> Iterable[tuple[bytes, int, bytes]]:
-    """The `(name, kind, value)` entries of a table, each value as it stands on the wire."""
+    """Yield the `(name, kind, value)` entries of a table, each value still encoded."""
     at, end = 4, len(table)
     while at < end:
         start = at + 1
@@ -197,19 +202,19 @@ def entries(table: bytes) -> Iterable[tuple[bytes, int, bytes]]:
 
 
 def table(items: Iterable[tuple[bytes, int, bytes]]) -> bytes:
-    """The inverse of `entries`."""
+    """Encode a table; the inverse of `entries`."""
     data = b"".join(b"%c%b%c%b" % (len(name), name, kind, value) for name, kind, value in items)
     return len(data).to_bytes(4, "big") + data
 
 
-def long(value: str) -> tuple[int, bytes]:
-    """The kind and the bytes of a text value in a table."""
+def long_text(value: str) -> tuple[int, bytes]:
+    """Return the kind and the encoded value of a text in a table."""
     data = value.encode()
     return _TEXT, len(data).to_bytes(4, "big") + data
 
 
 def headers(field: bytes | None) -> dict[str, str]:
-    """The headers, each value as text."""
+    """Decode the headers, each value as text."""
     found: dict[str, str] = {}
     if field is None:
         return found
@@ -234,17 +239,17 @@ def headers(field: bytes | None) -> dict[str, str]:
     return found
 
 
-class _Names(dict[bytes, str]):
-    """Names of headers as text: the same few come again and again."""
+class _NameCache(dict[bytes, str]):
+    """Cache of decoded header names, of which the same few recur."""
 
     def __missing__(self, name: bytes) -> str:
         text = name.decode("utf-8", "backslashreplace")
-        if len(self) < _MOST_NAMES:
+        if len(self) < _MOST_CACHED_NAMES:
             self[name] = text
         return text
 
 
-_names = _Names()
+_names = _NameCache()
 
 
 def _as_text(value: Any) -> str:
@@ -263,7 +268,7 @@ def _value(kind: int, data: bytes, depth: int = 0) -> Any:
             return _moment(int.from_bytes(data, "big"))
         case "D":
             return str(int.from_bytes(data[1:], "big", signed=True) / 10 ** data[0])
-        case "F" | "A" if depth == _DEEPEST:
+        case "F" | "A" if depth == _DEEPEST_NESTING:
             return "..."
         case "F":
             return {
