@@ -26,6 +26,7 @@ class TestNatsFaults(Faults):
     harness = HARNESS
 
 
+@pytest.mark.long
 @pytest.mark.nats
 class TestNatsPlain(Conformance):
     """The client that uses only the public interface of nats-py."""

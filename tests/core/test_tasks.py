@@ -27,7 +27,7 @@ AWAITED = {
     "core/anymq/publishing/declarations.py": {"declare"},
     "core/anymq/middleware/claims.py": {"_ask"},
     "core/anymq/driver/ordered/leases.py": {"flush"},
-    "adapters/anymq_kafka/clients.py": {"_bounded"},
+    "adapters/anymq_kafka/connection.py": {"_bounded"},
     "adapters/anymq_nats/client/internals.py": {"_written"},
     "adapters/anymq_nats/connection.py": {"open_client", "close_client", "_unless_denied"},
     "adapters/anymq_rabbitmq/client/internals.py": {"bounded", "open"},

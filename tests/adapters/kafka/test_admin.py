@@ -10,10 +10,10 @@ import pytest
 from anymq.driver import Received, Start
 from anymq.errors import ConfigurationError, NotFound, StateError, translate
 from anymq_kafka import KafkaDriver
-from anymq_kafka.aio import TopicPartition, kafka
+from anymq_kafka.client.compat import TopicPartition, kafka
+from anymq_kafka.delays import retry_topics
 from anymq_kafka.errors import ERRORS
-from anymq_kafka.places import check
-from anymq_kafka.retry import retry_topics
+from anymq_kafka.positions import check_start
 from anymq_kafka.topology import size_bound
 from tests.adapters.kafka.support import Bench, nothing, numbers, until_committed
 from tests.adapters.support import bodies, eventually, take
@@ -33,12 +33,11 @@ pytestmark = pytest.mark.kafka
         "_retry.5s:0:1",
         "Earliest",
         "٣:٣",
-        datetime(2026, 1, 1),
     ],
 )
 def test_what_is_no_place_is_refused(start: Start) -> None:
     with pytest.raises(ConfigurationError):
-        check(start)
+        check_start(start)
 
 
 def test_the_size_of_a_topic_is_shared_by_its_partitions() -> None:

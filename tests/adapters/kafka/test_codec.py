@@ -10,11 +10,11 @@ from anymq import connect
 from anymq.driver import Record
 from anymq.testing import random_name
 from anymq.testing.tools import eventually, take, until
-from anymq_kafka.aio import CODECS, TopicPartition
-from anymq_kafka.batches import RecordBatch
-from anymq_kafka.records import KafkaReceived, Unreadable
-from anymq_kafka.unpack import chunk
-from anymq_kafka.unpacking import TooLarge, unpacked
+from anymq_kafka.client.batch_reader import read_batches
+from anymq_kafka.client.batch_writer import BatchWriter
+from anymq_kafka.client.codec import CODECS, TooLarge, decompress
+from anymq_kafka.client.compat import TopicPartition
+from anymq_kafka.messages import KafkaReceived, UnreadableBatch
 from tests.adapters.kafka.support import Bench
 
 pytestmark = pytest.mark.kafka
@@ -28,7 +28,7 @@ MB = 1024 * 1024
 def test_what_is_allowed_is_unpacked(name: str, size: int) -> None:
     number, pack = CODECS[name]
     data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
-    assert unpacked(number, pack(data), max(size, 1)) == data
+    assert decompress(number, pack(data), max(size, 1)) == data
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -38,7 +38,7 @@ def test_more_is_refused_before_it_is_there(name: str) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(TooLarge):
-            unpacked(number, bomb, 2 * MB)
+            decompress(number, bomb, 2 * MB)
         assert tracemalloc.get_traced_memory()[1] < 16 * MB
     finally:
         tracemalloc.stop()
@@ -48,18 +48,18 @@ def test_more_is_refused_before_it_is_there(name: str) -> None:
 def test_a_batch_that_is_too_large_is_one_record_and_the_others_come(name: str) -> None:
     parts: list[bytes] = []
     for base, size in ((0, 10), (2, 3 * MB), (4, 10)):
-        batch = RecordBatch(8 * MB, 1, name)
+        batch = BatchWriter(8 * MB, 1, name)
         for _ in range(2):
             batch.add(Record(topic="", id="", unique="", body=b"a" * size))
         parts.append(base.to_bytes(8, "big") + batch._build()[8:])
-    found = chunk(TP, b"".join(parts), 0, MB)
+    found = read_batches(TP, b"".join(parts), 0, MB)
     assert found is not None
     taken: list[list[KafkaReceived]] = []
     while found:
         taken.append(found.take(10))
     assert [[item.offset for item in items] for items in taken] == [[0, 1], [3], [4, 5]]
     (instead,) = taken[1]
-    assert isinstance(instead, Unreadable)
+    assert isinstance(instead, UnreadableBatch)
     assert "the offsets 2 to 3" in instead.reason
 
 
@@ -97,6 +97,6 @@ async def test_it_becomes_a_letter_and_the_group_goes_on(server_url: str, ordere
 
 async def _bomb(producer: object, topic: str) -> None:
     """Send two megabytes as one batch of some thousand bytes."""
-    batch = RecordBatch(8 * MB, 1, "gzip")
+    batch = BatchWriter(8 * MB, 1, "gzip")
     batch.add(Record(topic="", id="", unique="", body=b"1" * (2 * MB)))
     await (await producer.send_batch(batch, topic, partition=0))  # type: ignore[attr-defined]

@@ -1,13 +1,14 @@
-"""How aiokafka's clients are made for a URL, and how they are got rid of.
+"""`Clients`: makes, starts and stops aiokafka's clients for a URL.
 
-The guards against a client that never ends (aiokafka #1101: `stop()` waits for a dead broker for
-ever) live here: everything is bounded, and what does not end is torn down by force.
+aiokafka's `stop()` waits without end for a dead broker (#1101). So every stop here has a time
+limit, after which the client is closed by force.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from anymq.driver import (
@@ -20,34 +21,32 @@ from anymq.driver import (
     translate,
 )
 
-from .aio import (
-    CODECS,
+from .client.codec import CODECS
+from .client.compat import (
     AIOKafkaAdminClient,
     AIOKafkaConnection,
     AIOKafkaConsumer,
     AIOKafkaProducer,
-    abandon_admin,
-    abandon_consumer,
-    abandon_producer,
     kafka,
-    start_client,
 )
-from .balance import Balancer
+from .client.internals import abandon_admin, abandon_consumer, abandon_producer, start_client
 from .errors import ERRORS
+from .group.assignor import Assignor
 from .options import KafkaOptions
 
 log = logger("anymq.kafka")
 
 DEFAULT_PORT = 9092
-# A single batch must stay below the default message.max.bytes of a topic that is not ours.
-MAX_BATCH = 1_000_000
-# The core polls every 2 s at least; a member that once left by this timer may stay out (#1187).
-MAX_POLL_INTERVAL = 24 * 3600.0
-FETCH_WAIT = 0.25
+MAX_BATCH_BYTES = 1_000_000
+"""Below the default `max.message.bytes`, which also topics that anymq did not create have."""
+MAX_POLL_SECONDS = 24 * 3600.0
+"""aiokafka's own timer must not run out: a member that has left by it may stay out (#1187)."""
+FETCH_WAIT_SECONDS = 0.25
+CLOSE_SECONDS = 1.0
 
 
 class Clients:
-    """Makes aiokafka's clients, all with the same address, credentials and timeouts."""
+    """Factory of aiokafka's clients, all with the same address, credentials and timeouts."""
 
     def __init__(self, url: URL, options: KafkaOptions) -> None:
         if url.path not in ("", "/"):
@@ -66,19 +65,19 @@ class Clients:
         }
 
     def producer(self) -> AIOKafkaProducer:
-        """An idempotent producer that has not been started."""
+        """Return an idempotent producer that has not been started."""
         return AIOKafkaProducer(
             **self._address(),
             acks="all",
             enable_idempotence=True,
             linger_ms=0,
-            max_batch_size=MAX_BATCH,
-            max_request_size=max(MAX_BATCH, self.options.max_body + MAX_BATCH),
+            max_batch_size=MAX_BATCH_BYTES,
+            max_request_size=max(MAX_BATCH_BYTES, self.options.max_body + MAX_BATCH_BYTES),
             compression_type=self.options.compression,
         )
 
-    def consumer(self, group: str | None, balancer: Balancer | None = None) -> AIOKafkaConsumer:
-        """A consumer without a subscription that has not been started; commits are made by hand."""
+    def consumer(self, group: str | None, assignor: Assignor | None = None) -> AIOKafkaConsumer:
+        """Return a consumer that has not been started. It subscribes and commits nothing itself."""
         options = self.options
         return AIOKafkaConsumer(
             **self._address(),
@@ -86,34 +85,34 @@ class Clients:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
-            fetch_max_wait_ms=_ms(FETCH_WAIT),
+            fetch_max_wait_ms=_ms(FETCH_WAIT_SECONDS),
             fetch_max_bytes=options.fetch_max_bytes,
-            # One only: with several, aiokafka joins once for each.
-            partition_assignment_strategy=(balancer or Balancer(),),
+            # One only, because aiokafka joins the group once for each.
+            partition_assignment_strategy=(assignor or Assignor(),),
             session_timeout_ms=_ms(options.session_timeout),
             heartbeat_interval_ms=_ms(options.heartbeat),
             rebalance_timeout_ms=_ms(options.rebalance_timeout),
-            max_poll_interval_ms=_ms(MAX_POLL_INTERVAL),
+            max_poll_interval_ms=_ms(MAX_POLL_SECONDS),
         )
 
     def admin(self) -> AIOKafkaAdminClient:
-        """An admin client that has not been started."""
+        """Return an admin client that has not been started."""
         return AIOKafkaAdminClient(**self._address())
 
     async def probe(self, timeout: float) -> None:
-        """Return once a host has answered and taken the credentials.
+        """Return once a host has answered and accepted the credentials.
 
-        aiokafka's own `start` tells every failure as "Unable to bootstrap"; this raises the reason,
-        a refusal of the credentials before any other. Each host has its share of the time; the one
-        that answered is the first that the clients ask.
+        aiokafka's own `start` reports every failure as "Unable to bootstrap". This raises the
+        reason, a refusal of the credentials before any other. Each host gets an equal share of
+        `timeout` seconds. The clients connect to the host that answered first of all.
         """
         failures: list[BaseException] = []
         deadline = asyncio.get_running_loop().time() + timeout
-        for tried, (host, port) in enumerate(self.hosts):
+        for index, (host, port) in enumerate(self.hosts):
             left = deadline - asyncio.get_running_loop().time()
-            failure = await self._try(host, port, max(left, 0.1) / (len(self.hosts) - tried))
+            failure = await self._try_host(host, port, max(left, 0.1) / (len(self.hosts) - index))
             if failure is None:
-                self._begin_with(tried)
+                self._begin_with(index)
                 return
             failures.append(failure)
         for failure in failures:
@@ -124,10 +123,10 @@ class Clients:
     async def start(
         self, client: AIOKafkaProducer | AIOKafkaConsumer | AIOKafkaAdminClient
     ) -> None:
-        """Start `client`. If that fails, the clients made next ask another host.
+        """Start `client`. If that fails, the clients made next connect to another host.
 
-        aiokafka asks several in an order of its own, and a silent one for all of the timeout: so
-        it is told one.
+        Each client gets one host. aiokafka would try several in its own order, and spend the whole
+        timeout on one that does not answer.
         """
         try:
             await start_client(client)
@@ -135,16 +134,16 @@ class Clients:
             self._begin_with(1)
             raise
 
-    def _begin_with(self, number: int) -> None:
+    def _begin_with(self, index: int) -> None:
         hosts = self.hosts
-        self.hosts = hosts[number:] + hosts[:number]
+        self.hosts = hosts[index:] + hosts[:index]
 
     def _address(self) -> dict[str, Any]:
         host, port = self.hosts[0]
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return {**self._common, "bootstrap_servers": address}
 
-    async def _try(self, host: str, port: int, timeout: float) -> BaseException | None:
+    async def _try_host(self, host: str, port: int, timeout: float) -> BaseException | None:
         connection = AIOKafkaConnection(
             host,
             port,
@@ -166,8 +165,22 @@ class Clients:
         return None
 
 
+@asynccontextmanager
+async def lone_consumer(
+    clients: Clients, group: str | None = None
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """Yield a started consumer that joins no group, though it may read and commit for `group`."""
+    consumer = clients.consumer(group)
+    try:
+        async with asyncio.timeout(clients.options.request_timeout):
+            await clients.start(consumer)
+        yield consumer
+    finally:
+        await stop_consumer(consumer, CLOSE_SECONDS)
+
+
 async def stop_producer(producer: AIOKafkaProducer, grace: float) -> None:
-    """Stop `producer` within `grace` seconds, flushing it, or else by force."""
+    """Flush and stop `producer` within `grace` seconds, or else close it by force."""
     try:
         await _bounded(producer.stop(), grace)
     finally:
@@ -175,7 +188,7 @@ async def stop_producer(producer: AIOKafkaProducer, grace: float) -> None:
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer, grace: float) -> None:
-    """Stop `consumer` within `grace` seconds, leaving its group, or else by force."""
+    """Leave the group and stop `consumer` within `grace` seconds, or else close it by force."""
     try:
         await _bounded(consumer.stop(), grace)
     finally:
@@ -191,8 +204,11 @@ async def stop_admin(admin: AIOKafkaAdminClient, grace: float) -> None:
 
 
 async def _bounded(stop: Coroutine[Any, Any, None], grace: float) -> None:
-    """Give `stop` its time, in a task of its own: aiokafka's raise `CancelledError` at their caller
-    when they meet a task that they have cancelled themselves."""
+    """Run `stop` for at most `grace` seconds, in a task of its own.
+
+    aiokafka's `stop` raises `CancelledError` in its caller when it meets a task that it has
+    cancelled itself.
+    """
     task = asyncio.create_task(stop)
     try:
         await asyncio.wait((task,), timeout=grace)
@@ -203,7 +219,7 @@ async def _bounded(stop: Coroutine[Any, Any, None], grace: float) -> None:
 
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.debug("stopping failed: %r", error)
+        log.debug("stopping a client failed: %r; it is closed by force", error)
 
 
 def _check_codec(compression: str | None) -> None:

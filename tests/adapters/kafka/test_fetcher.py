@@ -10,11 +10,12 @@ import pytest
 
 from anymq.errors import MissingDependency
 from anymq_kafka import KafkaDriver
-from anymq_kafka import fetched as module
-from anymq_kafka.aio import PACKAGED, AIOKafkaConsumer, TopicPartition, kafka
-from anymq_kafka.fetched import Fetched, Found
-from anymq_kafka.records import KafkaReceived
-from anymq_kafka.unpack import Chunk
+from anymq_kafka.client import fetcher
+from anymq_kafka.client.batch_reader import BatchReader
+from anymq_kafka.client.codec import PACKAGED
+from anymq_kafka.client.compat import AIOKafkaConsumer, TopicPartition, kafka
+from anymq_kafka.client.fetcher import FetchedRecords, RecordFetcher
+from anymq_kafka.messages import KafkaReceived
 from tests.adapters.kafka.support import Bench
 from tests.adapters.support import eventually
 from tests.adapters.support import take as taken
@@ -22,16 +23,18 @@ from tests.adapters.support import take as taken
 pytestmark = pytest.mark.kafka
 
 
-async def take(fetched: Fetched, count: int, limit: int = 100) -> list[tuple[int, int, bytes]]:
+async def take(
+    reading: RecordFetcher, count: int, limit: int = 100
+) -> list[tuple[int, int, bytes]]:
     """Read until there are `count` records; where each was, and its body."""
     found: list[tuple[int, int, bytes]] = []
     async with asyncio.timeout(60):
         while len(found) < count:
-            found += flat(await fetched.read(1.0, limit))
+            found += flat(await reading.read(1.0, limit))
     return found
 
 
-def flat(found: Found) -> list[tuple[int, int, bytes]]:
+def flat(found: FetchedRecords) -> list[tuple[int, int, bytes]]:
     return [(tp.partition, item.offset, item.body) for tp, items in found for item in items]
 
 
@@ -46,10 +49,10 @@ def assign(consumer: AIOKafkaConsumer, name: str, *partitions: int) -> list[Topi
 async def test_everything_comes_once_and_in_order(bench: Bench, driver: KafkaDriver) -> None:
     await driver.publish([bench.record(n, key=f"k{n % 20}") for n in range(900)])
     async with bench.consumer() as consumer:
-        fetched = Fetched(consumer)
+        reading = RecordFetcher(consumer)
         assign(consumer, bench.name, 0, 1, 2)
-        found = await take(fetched, 900, limit=70)
-        assert await fetched.read(0.3, 70) == []
+        found = await take(reading, 900, limit=70)
+        assert await reading.read(0.3, 70) == []
     assert sorted(int(body) for *_, body in found) == list(range(900))
     for partition in range(3):
         offsets = [offset for number, offset, _ in found if number == partition]
@@ -59,18 +62,18 @@ async def test_everything_comes_once_and_in_order(bench: Bench, driver: KafkaDri
 async def test_nothing_of_it_is_left_to_aiokafka(
     bench: Bench, driver: KafkaDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a release has changed what `fetched` stands on, and everything is merely slow."""
+    """Else a release has changed what `fetcher` relies on, and everything is merely slow."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("aiokafka has read this")
 
-    monkeypatch.setattr(module, "received", refuse)
+    monkeypatch.setattr(fetcher, "from_aiokafka", refuse)
     await driver.publish(bench.records(50))
     async with bench.consumer() as consumer:
-        fetched = Fetched(consumer)
+        reading = RecordFetcher(consumer)
         assign(consumer, bench.name, 0, 1, 2)
-        assert len(await take(fetched, 50)) == 50
-        assert fetched._tap.answers == {}
+        assert len(await take(reading, 50)) == 50
+        assert reading._recorder.answers == {}
 
 
 async def test_transactions_are_left_to_aiokafka(bench: Bench, driver: KafkaDriver) -> None:
@@ -84,19 +87,19 @@ async def test_transactions_are_left_to_aiokafka(bench: Bench, driver: KafkaDriv
             else:
                 await producer.commit_transaction()
     async with bench.consumer(isolation_level="read_committed") as consumer:
-        fetched = Fetched(consumer)
+        reading = RecordFetcher(consumer)
         assign(consumer, bench.name, 0)
-        assert [body for *_, body in await take(fetched, 3, limit=1)] == [b"0", b"2", b"4"]
-        assert await fetched.read(0.3, 9) == []
+        assert [body for *_, body in await take(reading, 3, limit=1)] == [b"0", b"2", b"4"]
+        assert await reading.read(0.3, 9) == []
 
 
 async def test_compressed(bench: Bench) -> None:
     driver = await bench.open(compression="gzip")
     await driver.publish([bench.record(b"%03d" % n * 50, key="a") for n in range(100)])
     async with bench.consumer() as consumer:
-        fetched = Fetched(consumer)
+        reading = RecordFetcher(consumer)
         assign(consumer, bench.name, 0, 1, 2)
-        found = await take(fetched, 100, limit=33)
+        found = await take(reading, 100, limit=33)
     assert [body[:3] for *_, body in found] == [b"%03d" % n for n in range(100)]
 
 
@@ -122,41 +125,41 @@ async def test_a_compression_without_its_package_is_named_and_nothing_is_lost(
 
 async def test_the_next_is_fetched_meanwhile(bench: Bench, driver: KafkaDriver) -> None:
     async with bench.consumer(max_partition_fetch_bytes=20_000) as consumer:
-        fetched = Fetched(consumer)
+        reading = RecordFetcher(consumer)
         await driver.publish([bench.record(b"x" * 500, key="a") for _ in range(10)])
         await driver.publish([bench.record(b"x" * 500, key="a") for _ in range(90)])
         assign(consumer, bench.name, 0, 1, 2)
-        found = await take(fetched, 1, limit=1)
-        parts: Any = fetched
+        found = await take(reading, 1, limit=1)
+        parts: Any = reading
 
         async def is_there() -> bool:
             return bool(parts._fetcher._records)
 
         await eventually(is_there)
-        assert len(await take(fetched, 99, limit=1)) == 99
+        assert len(await take(reading, 99, limit=1)) == 99
         assert found[0][1] == 0
 
 
 async def test_what_is_paused_waits(bench: Bench, driver: KafkaDriver) -> None:
     await driver.publish([bench.record(n, key="a") for n in range(10)])
     async with bench.consumer() as consumer:
-        fetched = Fetched(consumer)
+        reading = RecordFetcher(consumer)
         tps = assign(consumer, bench.name, 0, 1, 2)
-        await take(fetched, 1, limit=1)
+        await take(reading, 1, limit=1)
         consumer.pause(*tps)
-        assert await fetched.read(0.3, 100) == []
+        assert await reading.read(0.3, 100) == []
         consumer.resume(*tps)
-        assert [int(body) for *_, body in await take(fetched, 9)] == list(range(1, 10))
+        assert [int(body) for *_, body in await take(reading, 9)] == list(range(1, 10))
 
 
 async def test_a_new_assignment_begins_where_it_says(bench: Bench, driver: KafkaDriver) -> None:
     await driver.publish([bench.record(n, key="a") for n in range(10)])
     async with bench.consumer() as consumer:
-        fetched = Fetched(consumer)
+        reading = RecordFetcher(consumer)
         assign(consumer, bench.name, 0, 1, 2)
-        assert len(await take(fetched, 4, limit=4)) == 4
+        assert len(await take(reading, 4, limit=4)) == 4
         assign(consumer, bench.name, 0, 1, 2)
-        assert [int(body) for *_, body in await take(fetched, 10)] == list(range(10))
+        assert [int(body) for *_, body in await take(reading, 10)] == list(range(10))
 
 
 async def test_a_record_that_is_not_well_formed(
@@ -165,18 +168,18 @@ async def test_a_record_that_is_not_well_formed(
     """It is an error, and nothing after it is skipped."""
     await driver.publish([bench.record(n, key="a") for n in range(5)])
     async with bench.consumer() as consumer:
-        fetched = Fetched(consumer)
+        reading = RecordFetcher(consumer)
         assign(consumer, bench.name, 0, 1, 2)
-        whole = Chunk.take
+        whole = BatchReader.take
 
         def damaged(*_: object) -> None:
             raise kafka.CorruptRecordException("damaged")
 
-        monkeypatch.setattr(Chunk, "take", damaged)
+        monkeypatch.setattr(BatchReader, "take", damaged)
         with pytest.raises(kafka.CorruptRecordException):
-            await take(fetched, 1)
-        monkeypatch.setattr(Chunk, "take", whole)
-        assert [int(body) for *_, body in await take(fetched, 5)] == list(range(5))
+            await take(reading, 1)
+        monkeypatch.setattr(BatchReader, "take", whole)
+        assert [int(body) for *_, body in await take(reading, 5)] == list(range(5))
 
 
 async def test_an_error_of_one_partition_loses_nothing_of_another(
@@ -185,27 +188,27 @@ async def test_an_error_of_one_partition_loses_nothing_of_another(
     """What is in hand is handed out; the error comes then, as often as it is asked for."""
     await driver.publish([bench.record(n, key=f"k{n}") for n in range(30)])
     async with bench.consumer() as consumer:
-        fetched = Fetched(consumer)
+        reading = RecordFetcher(consumer)
         assign(consumer, bench.name, 0, 1, 2)
-        whole = Chunk.take
+        whole = BatchReader.take
 
-        def damaged(chunk: Chunk, limit: int) -> list[KafkaReceived]:
-            if chunk._tp.partition == 1:
+        def damaged(reader: BatchReader, limit: int) -> list[KafkaReceived]:
+            if reader._tp.partition == 1:
                 raise kafka.CorruptRecordException("damaged")
-            return whole(chunk, limit)
+            return whole(reader, limit)
 
-        monkeypatch.setattr(Chunk, "take", damaged)
+        monkeypatch.setattr(BatchReader, "take", damaged)
         found: list[tuple[int, int, bytes]] = []
         errors = 0
         async with asyncio.timeout(60):
             while errors < 3:
                 try:
-                    found += flat(await fetched.read(0.5, 5))
+                    found += flat(await reading.read(0.5, 5))
                 except kafka.CorruptRecordException:
                     errors += 1
         assert {partition for partition, *_ in found} == {0, 2}
-        monkeypatch.setattr(Chunk, "take", whole)
-        found += await take(fetched, 30 - len(found))
+        monkeypatch.setattr(BatchReader, "take", whole)
+        found += await take(reading, 30 - len(found))
     assert sorted(int(body) for *_, body in found) == list(range(30))
 
 
@@ -216,25 +219,25 @@ async def test_what_is_damaged_is_an_error_in_aiokafkas_words(
     """Its checksum does not fit. What is stored before it is not passed over."""
     await driver.publish([bench.record(0, key="a")])
     await driver.publish([bench.record(1, key="a")])
-    note = module.Tap._note
+    record = fetcher.FetchRecorder._record
 
-    def damage(tap: module.Tap, request: Any, answer: Any) -> None:
+    def damage(recorder: fetcher.FetchRecorder, request: Any, answer: Any) -> None:
         for _, partitions in answer.topics:
             for number, (partition, *rest, data) in enumerate(partitions):
                 if data:
                     place = len(data) - 1 if before else 70
                     spoilt = data[:place] + bytes((data[place] ^ 1,)) + data[place + 1 :]
                     partitions[number] = (partition, *rest, spoilt)
-        note(tap, request, answer)
+        record(recorder, request, answer)
 
     async with bench.consumer() as consumer:
-        fetched = Fetched(consumer)
+        reading = RecordFetcher(consumer)
         with monkeypatch.context() as patch:
-            patch.setattr(module.Tap, "_note", damage)
+            patch.setattr(fetcher.FetchRecorder, "_record", damage)
             assign(consumer, bench.name, 0, 1, 2)
             with pytest.raises(kafka.CorruptRecordException, match="CRC"):
-                await take(fetched, 3)
-        assert [int(body) for *_, body in await take(fetched, 2)] == [0, 1]
+                await take(reading, 3)
+        assert [int(body) for *_, body in await take(reading, 2)] == [0, 1]
 
 
 async def test_answers_that_come_to_nothing_are_forgotten(
@@ -242,25 +245,25 @@ async def test_answers_that_come_to_nothing_are_forgotten(
 ) -> None:
     await driver.publish([bench.record(n, key=f"k{n}") for n in range(30)])
     async with bench.consumer() as consumer:
-        fetched = Fetched(consumer)
+        reading = RecordFetcher(consumer)
         assign(consumer, bench.name, 0, 1, 2)
-        await take(fetched, 1, limit=1)
+        await take(reading, 1, limit=1)
         assign(consumer, bench.name, 0)
-        assert len(await take(fetched, 1, limit=1)) == 1
-        await fetched.read(0, 1)
-        assert all(tp.partition == 0 for tp in fetched._tap.answers)
+        assert len(await take(reading, 1, limit=1)) == 1
+        await reading.read(0, 1)
+        assert all(tp.partition == 0 for tp in reading._recorder.answers)
 
 
 async def test_errors_of_the_fetcher_are_raised(bench: Bench, driver: KafkaDriver) -> None:
     await driver.publish([bench.record(1, key="a")])
     async with bench.consumer() as consumer:
-        fetched = Fetched(consumer)
+        reading = RecordFetcher(consumer)
         tp, *_ = assign(consumer, bench.name, 0, 1, 2)
         error = kafka.TopicAuthorizationFailedError(bench.name)
-        assert len(await take(fetched, 1)) == 1
-        parts: Any = fetched
+        assert len(await take(reading, 1)) == 1
+        parts: Any = reading
         parts._fetcher._set_error(tp, error)
         with pytest.raises(kafka.TopicAuthorizationFailedError):
-            await fetched.read(1.0, 1)
+            await reading.read(1.0, 1)
     with pytest.raises(kafka.ConsumerStoppedError):
-        await fetched.read(0, 1)
+        await reading.read(0, 1)

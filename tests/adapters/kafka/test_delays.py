@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anymq.driver import Received, Record
+from anymq.driver import Reader, Received, Record, SourceLost
 from anymq.errors import ConfigurationError
-from anymq_kafka import KafkaDriver, delay
-from anymq_kafka.aio import TopicPartition
-from anymq_kafka.delay import AT, MARGIN, TARGET, TIERS, TOPICS, delayed
-from anymq_kafka.records import DUE
-from anymq_kafka.retry import retry_topics
+from anymq_kafka import KafkaDriver, delays
+from anymq_kafka.client.compat import TopicPartition
+from anymq_kafka.delays import AT, MARGIN_SECONDS, TARGET, TIERS, TOPICS, delayed_copy, retry_topics
+from anymq_kafka.messages import DUE
 from brokers import Server
 from tests.adapters.kafka.support import Bench, nothing, numbers
 from tests.adapters.support import bodies, take, take_through
@@ -26,14 +26,14 @@ pytestmark = pytest.mark.kafka
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Movers join at once: a test does not run for long."""
-    monkeypatch.setattr(delay, "LOOK", 0.5)
+    monkeypatch.setattr(delays, "MOVER_CHECK_SECONDS", 0.5)
 
 
 @given(st.floats(0.001, 5e7))
 def test_a_record_waits_in_the_tier_that_leaves_it_time(seconds: float) -> None:
     now = time.time()
     record = Record(topic="orders", id="i", unique="u", body=b"", deliver_at=now + seconds)
-    tier, copy = delayed("orders", record)
+    tier, copy = delayed_copy("orders", record)
     wait = dict(zip(TOPICS, (wait for _, wait in TIERS), strict=True))[tier]
     due, at = int(copy.headers[DUE]) / 1000, int(copy.headers[AT]) / 1000
     assert copy.headers[TARGET] == "orders"
@@ -41,11 +41,11 @@ def test_a_record_waits_in_the_tier_that_leaves_it_time(seconds: float) -> None:
     assert at >= now + seconds, "never early"
     if wait:
         assert due - time.time() <= wait, "a tier is a queue: all of it waits equally long"
-        assert due <= at - MARGIN + 0.1
+        assert due <= at - MARGIN_SECONDS + 0.1
     else:
         assert due == at
     longer = [other for _, other in TIERS if other > wait]
-    assert not longer or seconds < longer[0] + MARGIN + 0.1
+    assert not longer or seconds < longer[0] + MARGIN_SECONDS + 0.1
 
 
 async def test_each_arrives_in_its_time_and_order(bench: Bench, driver: KafkaDriver) -> None:
@@ -88,9 +88,9 @@ async def test_longer_waits_go_from_tier_to_tier(
 ) -> None:
     """As a month does, only faster."""
     tiers = (("soon", 0.0), ("2s", 0.2), ("10s", 0.7), ("1m", 2.0))
-    monkeypatch.setattr(delay, "TIERS", tiers)
-    monkeypatch.setattr(delay, "TOPICS", TOPICS[: len(tiers)])
-    monkeypatch.setattr(delay, "MARGIN", 0.1)
+    monkeypatch.setattr(delays, "TIERS", tiers)
+    monkeypatch.setattr(delays, "TOPICS", TOPICS[: len(tiers)])
+    monkeypatch.setattr(delays, "MARGIN_SECONDS", 0.1)
     source = await bench.join(driver)
     now = time.time()
     await driver.publish([bench.record(n, deliver_at=now + 3.5 + n / 100) for n in range(30)])
@@ -111,7 +111,7 @@ async def test_a_subscriber_moves_what_a_dead_publisher_delayed(bench: Bench) ->
 async def test_what_cannot_be_delivered_yet_waits_on(
     bench: Bench, driver: KafkaDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delay, "REFUSED", 0.5)
+    monkeypatch.setattr(delays, "REFUSED_SECONDS", 0.5)
     later = bench.topic(f"{bench.name}.later")
     record = bench.record(b"early bird", name=later.name, deliver_at=time.time() + 0.1)
     assert await driver.publish([record]) == [None]
@@ -120,6 +120,36 @@ async def test_what_cannot_be_delivered_yet_waits_on(
     assert bodies(await take(source, 1)) == [b"other"]
     await driver.declare(later)
     assert bodies(await take(await bench.join(driver, topic=later), 1)) == [b"early bird"]
+
+
+async def test_a_mover_whose_consumer_stalls_joins_again(
+    driver: KafkaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[bool] = []
+
+    class Stalled(Reader):
+        stall = 0.0
+
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        async def join(self) -> None:
+            pass
+
+        async def receive(self, limit: int, wait: float) -> Sequence[Received]:
+            await asyncio.sleep(0)
+            return ()
+
+        async def undelivered(self) -> object:
+            return "record 7"
+
+        async def aclose(self, *_: object) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr(delays, "GroupMember", Stalled)
+    with pytest.raises(SourceLost, match="record 7"):
+        await driver._mover._move_all()
+    assert closed
 
 
 @pytest.mark.xdist_group("kafka-faults")

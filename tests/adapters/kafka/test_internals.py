@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from anymq_kafka import aio
-from anymq_kafka.aio import TopicPartition, committed, kafka
+from anymq_kafka.client import internals
+from anymq_kafka.client.compat import AIOKafkaConsumer, TopicPartition, kafka
+from anymq_kafka.client.internals import committed
 from tests.adapters.kafka.support import Bench
 from tests.adapters.support import Proxy
 
@@ -48,7 +49,7 @@ def answer(error: int = 0, *places: tuple[int, int, str, int]) -> SimpleNamespac
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aio, "RETRY_PAUSE", 0)
+    monkeypatch.setattr(internals, "COORDINATOR_RETRY_SECONDS", 0)
 
 
 async def test_a_refusal_is_not_taken_for_no_offsets() -> None:
@@ -76,16 +77,16 @@ async def test_the_private_parts_are_where_they_were(bench: Bench) -> None:
     tp = TopicPartition(bench.name, 0)
     async with bench.consumer(group_id=f"{bench.name}.g") as consumer:
         assert await committed(consumer, [tp]) == {}
-        await aio.commit(consumer, {tp: (3, "text")})
+        await internals.commit_offsets(consumer, {tp: (3, "text")})
         place = (await committed(consumer, [tp]))[tp]
         assert (place.offset, place.metadata) == (3, "text")
-        assert aio.generation(consumer)[0] == -1
-        assert not aio.has_ended(consumer)
-        aio.abandon_consumer(consumer)
+        assert internals.generation(consumer)[0] == -1
+        assert not internals.has_ended(consumer)
+        internals.abandon_consumer(consumer)
         await asyncio.sleep(0)
-        assert aio.has_ended(consumer)
+        assert internals.has_ended(consumer)
     assert driver.native is not None
-    aio.forget_topic(driver.native, bench.name)
+    internals.forget_topic(driver.native, bench.name)
 
 
 class Silent(Proxy):
@@ -116,10 +117,10 @@ class Silent(Proxy):
 @pytest.mark.kafka
 async def test_a_start_that_is_given_up_leaves_no_connection_open(server_url: str) -> None:
     async with Silent(int(server_url.rpartition(":")[2].strip("/"))) as proxy:
-        consumer = aio.AIOKafkaConsumer(bootstrap_servers=proxy.address)
+        consumer = AIOKafkaConsumer(bootstrap_servers=proxy.address)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
-                await aio.start_client(consumer)
+                await internals.start_client(consumer)
         async with asyncio.timeout(5):
             await proxy.left.wait()
-        aio.abandon_consumer(consumer)
+        internals.abandon_consumer(consumer)
