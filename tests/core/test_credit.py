@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anymq.consuming.credit import LARGEST, Credit
+from anymq.consuming.credit import MAX_WINDOW, Credit
 
 
 def fetch(credit: Credit, count: int, now: float) -> None:
@@ -35,7 +35,7 @@ def test_a_fast_handler_has_the_largest_window_within_some_fetches() -> None:
         fetch(credit, count, now)
         credit.give(count, count)
         now += count * 0.0002
-    assert credit.window == LARGEST
+    assert credit.window == MAX_WINDOW
 
 
 def test_an_idle_handler_is_measured_from_when_it_has_work() -> None:

@@ -24,7 +24,7 @@ from .settler import BaseSettler
 log = logger("anymq.consumer")
 
 RELEASE_TIMEOUT = 0.5
-"""Seconds that middleware has to finish before deliveries are released; a store may not answer."""
+"""Seconds that middleware has to finish before deliveries are released, as a store may hang."""
 
 
 class DeliveryBuffer:
@@ -53,7 +53,7 @@ class DeliveryBuffer:
         self.stopped: dict[Delivery, str] = {}
         """The deliveries that hold up their keys, with the reasons."""
         self.handling: dict[asyncio.Task[None], Delivery | None] = {}
-        """By worker the delivery that its handler works on."""
+        """The delivery in the handler of each worker."""
         self.room = asyncio.Event()
         """Set when more may be fetched, or something was settled."""
         self.key_freed = asyncio.Event()
@@ -76,7 +76,7 @@ class DeliveryBuffer:
     # Whether deliveries flow.
 
     def set_open(self, is_open: bool) -> None:
-        """Let deliveries flow, or end that."""
+        """Start to dispatch deliveries, or stop."""
         self.is_open = is_open
         self._update_flow()
 
@@ -89,7 +89,7 @@ class DeliveryBuffer:
             self.wake(len(self.queue))
 
     def set_surplus(self, has_surplus: bool) -> None:
-        """Let workers that find no delivery end, or have all of them stay."""
+        """Let idle workers end, or keep all of them."""
         self.has_surplus = has_surplus
         self._update_flow()
 
@@ -167,7 +167,7 @@ class DeliveryBuffer:
                 await waiter
             except asyncio.CancelledError:
                 if waiter.done() and not waiter.cancelled():
-                    self.wake(1)  # This taker was woken, and will not take.
+                    self.wake(1)  # This taker was woken, and takes nothing.
                 elif waiter in self._waiters:
                     self._waiters.remove(waiter)
                 raise
@@ -240,7 +240,7 @@ class DeliveryBuffer:
         self.room.set()
 
     def redeliver(self, delivery: Delivery) -> None:
-        """Dispatch a delivery that comes back from this process's memory."""
+        """Dispatch a delivery that is redelivered from this process's memory."""
         self.credit.take(1, len(delivery.received.body))
         self.queue.extend((delivery,))
         self.wake(1)

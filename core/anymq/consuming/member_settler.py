@@ -24,7 +24,7 @@ from .settler import CALL_TIMEOUT, CLOSE_GRACE, BaseSettler, ConsumerContext, In
 log = logger("anymq.consumer")
 
 START_NOTED_AFTER = 0.25
-"""Seconds that a handler has been running, at least, when its start is made durable."""
+"""Seconds that a handler has been running at least when its start is made durable."""
 
 S = TypeVar("S", bound=GroupReader)
 
@@ -52,7 +52,7 @@ class MemberSettler(BaseSettler, Generic[S]):
         self._sending: Sequence[Received] = ()
         """The acknowledgements on their way to the broker."""
         self._doubtful: set[Received] = set()
-        """Unsettled records that may have belonged to another member at the last look."""
+        """Unsettled records that may have belonged to another member at the last check."""
         self._barriers: list[asyncio.Future[None]] = []
         """Awaited by callers that need the earlier settlements to have been sent."""
         self._noted: dict[Delivery, int] = {}
@@ -88,7 +88,7 @@ class MemberSettler(BaseSettler, Generic[S]):
         received = delivery.received
         # If this handler ends the process, earlier messages must not be repeated and counted.
         await self._sent()
-        # If nothing was noted, it is taken to have begun once when this attempt ends like that.
+        # Without a note, a crash in this attempt counts as one earlier start.
         unknown = known == attempt_of(received) - received.redeliveries
         begun = Begun(received, known + 1 + unknown)
         error = await self._attempt("begin", partial(self.source.begin, [begun]))
@@ -191,7 +191,7 @@ class MemberSettler(BaseSettler, Generic[S]):
     @property
     @abstractmethod
     def _certain(self) -> float:
-        """The seconds after a look for which everything held is certainly this member's."""
+        """The seconds after a check for which every held record surely belongs to this member."""
 
     @property
     def _in_doubt(self) -> bool:

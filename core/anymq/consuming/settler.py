@@ -27,8 +27,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 CLOSE_GRACE = 2.5
 """Seconds that closing leaves to the settlements, and to the source."""
 CANCEL_GRACE = 1.0
-"""Seconds that cancelled tasks have to end: one that is left would use a closed source."""
-SHORTEST_CLOSE = 0.2
+"""Seconds that cancelled tasks have to end; a remaining one would use a closed source."""
+MIN_CLOSE_SECONDS = 0.2
 """Seconds that closing a source has in any case."""
 CALL_TIMEOUT = 30.0
 """Seconds after which a settlement call is given up, together with its source."""
@@ -43,9 +43,9 @@ class ConsumerContext:
     stores: StorePool
     replies: Replies
     translate: Callable[[BaseException, str], BaseException]
-    """Maps an error of the client library, with the words for what was being done."""
+    """Maps an error of the client library; its arguments name the operation and the object."""
     declare: Callable[[str], Awaitable[None]]
-    """Makes a topic ready."""
+    """Declares a topic."""
 
 
 class Inbox(Protocol):
@@ -55,7 +55,7 @@ class Inbox(Protocol):
         """`count` deliveries, with bodies of `size` bytes in all, are no longer held."""
 
     def redeliver(self, delivery: Delivery) -> None:
-        """Dispatch a delivery that comes back from this process's memory."""
+        """Dispatch a delivery that is redelivered from this process's memory."""
 
     def freed(self, delivery: Delivery) -> None:
         """Open the key of a settled delivery (ordered only)."""
@@ -157,7 +157,7 @@ class BaseSettler(ABC):
         return delivery.cached_attempt
 
     async def begin(self, delivery: Delivery) -> bool:
-        """Count the start of a handler where that matters; False if the message is lost."""
+        """Count the start of a handler if needed; False if the message is lost."""
         delivery.set_attempt(attempt_of(delivery.received))
         return True
 
@@ -220,7 +220,7 @@ class BaseSettler(ABC):
         raise StateError("only an ordered subscription delivers messages before they are due")
 
     def abandon(self, delivery: Delivery) -> None:
-        """Drop a delivery that cannot be settled; its lease or another source brings it back."""
+        """Drop a delivery that cannot be settled; its lease or another source redelivers it."""
         log.exception(
             "message at %s of %s (group %s) cannot be redelivered; opening another source",
             delivery.received.position,
@@ -257,7 +257,7 @@ class BaseSettler(ABC):
         return []
 
     def is_expired(self, delivery: Delivery) -> bool:
-        """Whether the lease of `delivery`, or what stands for one, may have ended by now."""
+        """Whether the lease, session or connection of `delivery` may have ended by now."""
         return False
 
     def give_up(self, deliveries: Sequence[Delivery]) -> None:  # noqa: B027
@@ -273,10 +273,10 @@ class BaseSettler(ABC):
         """Whether `received` may have been delivered to this group before."""
         return True
 
-    # The end.
+    # Closing.
 
     async def flushed(self) -> None:
-        """Return when the settlements so far have been sent, or could not be in time."""
+        """Return when the settlements so far have been sent, or the time for it has passed."""
         await self._bounded(self._quiet.wait(), "settling")
 
     async def aclose(self, within: float = 2 * CLOSE_GRACE) -> None:
@@ -288,7 +288,7 @@ class BaseSettler(ABC):
         for task in (*self._tasks, *self._timers):
             task.cancel()
         await asyncio.wait((*self._tasks, *self._timers), timeout=CANCEL_GRACE)
-        left = max(SHORTEST_CLOSE, until - asyncio.get_running_loop().time())
+        left = max(MIN_CLOSE_SECONDS, until - asyncio.get_running_loop().time())
         await self.close_source(min(CLOSE_GRACE, left))
 
     @abstractmethod

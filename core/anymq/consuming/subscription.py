@@ -36,7 +36,7 @@ class Subscription(AsyncIterator[Delivery]):
     be delivered. Leaving drains: fetching stops, handlers finish within `drain_timeout` seconds or
     are cancelled, unsettled messages are released, and settlements are sent. It ends within
     `drain_timeout` + 5 s, also when the broker is dead. A lost connection is not an error: anymq
-    reopens the source, retrying without end with a backoff of at most 2 s, and logs it.
+    reopens the source, retrying indefinitely with a backoff of at most 2 s, and logs it.
 
     An `ordered` subscription dispatches one delivery per key at a time, in publish order. The next
     one follows when the previous one is acknowledged or rejected, and keys do not block each other.

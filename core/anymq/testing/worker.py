@@ -126,13 +126,13 @@ async def blocking(url: str, topic: str, group: str, ordered: bool, deadline: fl
 
 
 async def wrong_clock(url: str, topic: str, group: str, step: float, deadline: float) -> None:
-    """Handle messages with a wall clock wrong by `step` seconds; the one "theirs" never ends."""
+    """Handle messages with a wall clock wrong by `step` seconds, and never finish "held there"."""
     time.time = lambda: time.time_ns() / 1e9 + step
     async with connect(url) as broker:
 
         async def handle(body: str) -> None:
             report("handling", body=body)
-            if body == "theirs":
+            if body == "held there":
                 await asyncio.Event().wait()
 
         async with broker.subscribe(

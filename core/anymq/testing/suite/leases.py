@@ -93,15 +93,15 @@ class Leases(Base):
 
         async def handle(body: str) -> None:
             begun.append(body)
-            if body == "ours":
+            if body == "held here":
                 await free.wait()
 
-        async def both_look(theirs: list[dict[str, Any]]) -> None:
+        async def both_receive(handled_there: list[dict[str, Any]]) -> None:
             """Publish until each member has handled a message later than the held ones."""
-            known = len(begun), len(theirs)
+            known = len(begun), len(handled_there)
             for number in range(1000):
                 await broker.publish(topic, f"probe {number}")
-                if len(begun) > known[0] and len(theirs) > known[1]:
+                if len(begun) > known[0] and len(handled_there) > known[1]:
                     return
                 await asyncio.sleep(0.05)
             raise AssertionError("one of the two members gets no message")
@@ -109,17 +109,17 @@ class Leases(Base):
         here: dict[str, Any] = {"handler": handle, "ack_deadline": 30, "prefetch": 1}
         there = {"url": url, "topic": topic, "group": "g", "step": step, "deadline": 30}
         async with broker.subscribe(topic, group="g", **here):
-            await broker.publish(topic, "ours")
-            await until(lambda: begun == ["ours"])
+            await broker.publish(topic, "held here")
+            await until(lambda: begun == ["held here"])
             async with worker("wrong_clock", **there) as process:
-                theirs = process.listen("handling")
-                await broker.publish(topic, "theirs")
-                await until(lambda: [e["body"] for e in theirs] == ["theirs"])
+                handled_there = process.listen("handling")
+                await broker.publish(topic, "held there")
+                await until(lambda: [e["body"] for e in handled_there] == ["held there"])
                 async with broker.subscribe(topic, group="g", **here):
-                    await both_look(theirs)
-                    await both_look(theirs)
-                assert "theirs" not in begun
-                assert "ours" not in [e["body"] for e in theirs]
+                    await both_receive(handled_there)
+                    await both_receive(handled_there)
+                assert "held there" not in begun
+                assert "held here" not in [e["body"] for e in handled_there]
             free.set()
 
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
