@@ -1,4 +1,4 @@
-"""Callbacks of the application that raise: said in the log, and never an error of the engine."""
+"""Callbacks of the application that raise: logged, without an effect on the core."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def broken(*_: object) -> None:
 
 
 class Application:
-    """An app that fails while `down`, and notes what it handles."""
+    """An app that fails while `down`, and records handled messages."""
 
     def __init__(self, batch: Batch | None, kill_switch: KillSwitch | None, store: str) -> None:
         self.app = App()

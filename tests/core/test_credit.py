@@ -1,4 +1,4 @@
-"""How the window follows the handlers, step by step."""
+"""The credit window, adapted to the handlers step by step."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from anymq.consuming.credit import MAX_WINDOW, Credit
 
 
 def fetch(credit: Credit, count: int, now: float) -> None:
-    """A fetch that came back full, while the handlers had nothing to do."""
+    """Report a fetch that was full while the handlers were idle."""
     credit.take(count, count)
     credit.fetched(full=True, starved=True, oldest_wait=0.0, now=now)
 
 
 def look(credit: Credit, now: float) -> None:
-    """A fetch for which there was no room."""
+    """Report a fetch without room."""
     credit.fetched(full=False, starved=True, oldest_wait=0.0, now=now)
 
 
-def test_a_slow_handler_is_not_taken_for_a_fast_one() -> None:
-    """It ends a moment after a look: what it took began long before."""
+def test_a_slow_handler_is_not_measured_as_a_fast_one() -> None:
+    """A message that ends just after a measurement started long before it."""
     credit = Credit(concurrency=1, fixed=None)
     fetch(credit, 1, 100.0)
     for now in (101.0, 102.0, 103.0):

@@ -1,4 +1,4 @@
-"""`DeadLetter`: what its log says is what happens."""
+"""`DeadLetter`: its log lines match its effect."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from anymq import Acknowledge, App, Delivery, Reject, Retry
 from anymq.testing import TestBroker
 
 
-async def test_a_rejection_of_what_is_settled_is_no_dead_letter(
+async def test_a_rejected_delivery_that_is_settled_is_not_dead_lettered(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = App()
