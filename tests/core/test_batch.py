@@ -134,7 +134,7 @@ async def test_a_message_over_its_deadline_ends_the_batch() -> None:
         await app.broker.publish_many("t", ["a", "b"])
         await until(lambda: len(outcomes) == 2)
     assert sorted(outcomes) == [
-        "the batch was cut short: the time of one of its messages was up",
+        "the batch was ended: one of its messages exceeded its deadline",
         "the handler took over 0.2 s",
     ]
 

@@ -81,5 +81,5 @@ async def test_on_duplicate_that_raises_dead_letters_nothing(
         assert broker.dead_letters("t", group="g") == []
         info = await broker.broker.admin.describe("t", "g")
         assert (info.lag, info.in_flight) == (0, 0)
-    said = [line for line in caplog.messages if line.startswith("on_duplicate failed")]
-    assert len(said) == 2
+    lines = [line for line in caplog.messages if line.startswith("on_duplicate failed")]
+    assert len(lines) == 2

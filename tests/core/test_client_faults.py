@@ -38,7 +38,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settler, "CLOSE_GRACE", 0.5)
 
 
-class Engine:
+class FaultyClient:
     """A subscription on a failing client, and the errors that its handler raises."""
 
     broker: Broker
@@ -92,27 +92,27 @@ class Engine:
 @pytest.mark.parametrize("verb", CALLS)
 @pytest.mark.parametrize("kind", FAULT_KINDS)
 async def test_a_fault_of_the_client_stalls_nothing(verb: str, kind: str) -> None:
-    engine = Engine()
-    await engine.start()
+    client = FaultyClient()
+    await client.start()
     if verb == "nack":
-        engine.handler_faults.append("unknown")
+        client.handler_faults.append("unknown")
     if verb == "reject":
-        engine.handler_faults.append("reject")
+        client.handler_faults.append("reject")
     if verb in ("subscribe", "aclose"):
-        engine.driver.plan["receive"].append("source lost")
-    engine.driver.plan[verb] += [kind, kind]
-    engine.publish(4)
-    await engine.check()
+        client.driver.plan["receive"].append("source lost")
+    client.driver.plan[verb] += [kind, kind]
+    client.publish(4)
+    await client.check()
 
 
 @pytest.mark.parametrize("kind", FAULTS)
 async def test_every_exception_of_a_handler_is_a_failed_attempt(kind: str) -> None:
-    engine = Engine()
-    await engine.start(concurrency=1)
-    engine.handler_faults += [kind] * 3
-    engine.publish(3)
-    await engine.check()
-    assert sum(engine.driver.counts.values()) <= 3
+    client = FaultyClient()
+    await client.start(concurrency=1)
+    client.handler_faults += [kind] * 3
+    client.publish(3)
+    await client.check()
+    assert sum(client.driver.counts.values()) <= 3
 
 
 class Faults(RuleBasedStateMachine):
@@ -121,31 +121,31 @@ class Faults(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.engine = Engine()
+        self.client = FaultyClient()
 
     @initialize()
     def start(self) -> None:
-        self.runner.run(self.engine.start())
+        self.runner.run(self.client.start())
 
     @rule(count=st.integers(1, 6))
     def publish(self, count: int) -> None:
-        self.engine.publish(count)
+        self.client.publish(count)
 
     @rule(verb=st.sampled_from(CALLS), kind=st.sampled_from(FAULT_KINDS), times=st.integers(1, 3))
     def break_a_call(self, verb: str, kind: str, times: int) -> None:
-        self.engine.driver.plan[verb] += [kind] * times
+        self.client.driver.plan[verb] += [kind] * times
 
     @rule(kind=st.sampled_from([*FAULTS, "reject"]))
     def break_a_handler(self, kind: str) -> None:
-        self.engine.handler_faults.append(kind)
+        self.client.handler_faults.append(kind)
 
     @rule()
     def pause(self) -> None:
-        self.engine.subscription.pause()
+        self.client.subscription.pause()
 
     @rule()
     def resume(self) -> None:
-        self.engine.subscription.resume()
+        self.client.subscription.resume()
 
     @rule(seconds=st.sampled_from([0.0, 0.005, 0.03]))
     def let_run(self, seconds: float) -> None:
@@ -153,8 +153,8 @@ class Faults(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            if hasattr(self.engine, "subscription"):
-                self.runner.run(self.engine.check())
+            if hasattr(self.client, "subscription"):
+                self.runner.run(self.client.check())
         finally:
             self.runner.close()
 

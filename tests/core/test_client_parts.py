@@ -70,9 +70,9 @@ def test_every_store_and_driver_fits_the_installed_clients() -> None:
 
 def test_a_client_is_required_below_its_next_release() -> None:
     clients = ("aiokafka", "aio-pika", "aiormq", "pamqp", "yarl", "nats-py", "redis", "hiredis")
-    ours = [line for line in requires("anymq") or () if line.startswith(clients)]
-    assert len({line.partition(";")[0] for line in ours}) >= len(clients)
-    assert all("<" in line.partition(";")[0] for line in ours)
+    requirements = [line for line in requires("anymq") or () if line.startswith(clients)]
+    assert len({line.partition(";")[0] for line in requirements}) >= len(clients)
+    assert all("<" in line.partition(";")[0] for line in requirements)
 
 
 def test_a_moved_module_is_not_reported_as_a_missing_client(

@@ -136,9 +136,9 @@ def test_kafka_headers_are_those_of_the_sdk() -> None:
     assert (event.get_id(), event.get_type(), event.get_source()) == ("1", "T", "/s")
     assert event.get_time() == message.time
     assert event.get_data() == {"a": 1}
-    theirs = to_binary_event(event, JSONFormat())
-    headers = {name: value.decode() for name, value in theirs.headers.items()}
-    received = Received(bytes(theirs.value or b""), headers, position="1", token=None)
+    of_sdk = to_binary_event(event, JSONFormat())
+    headers = {name: value.decode() for name, value in of_sdk.headers.items()}
+    received = Received(bytes(of_sdk.value or b""), headers, position="1", token=None)
     again = decode(received, BINDINGS[0], "t")
     assert (again.id, again.type, again.source, again.time) == ("1", "T", "/s", message.time)
     assert again.content_type == "application/json"

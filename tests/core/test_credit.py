@@ -22,7 +22,7 @@ def test_a_slow_handler_is_not_measured_as_a_fast_one() -> None:
     fetch(credit, 1, 100.0)
     for now in (101.0, 102.0, 103.0):
         look(credit, now)
-    credit.give(1, 1)
+    credit.free(1, 1)
     fetch(credit, 1, 103.001)
     assert credit.window == 1
 
@@ -33,7 +33,7 @@ def test_a_fast_handler_has_the_largest_window_within_some_fetches() -> None:
     for _ in range(6):
         count = credit.room
         fetch(credit, count, now)
-        credit.give(count, count)
+        credit.free(count, count)
         now += count * 0.0002
     assert credit.window == MAX_WINDOW
 
@@ -43,6 +43,6 @@ def test_an_idle_handler_is_measured_from_when_it_has_work() -> None:
     for now in range(100, 160):
         look(credit, float(now))
     fetch(credit, 1, 160.0)
-    credit.give(1, 1)
+    credit.free(1, 1)
     fetch(credit, 1, 160.001)
     assert credit.window == 8

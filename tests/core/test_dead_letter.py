@@ -29,7 +29,7 @@ async def test_a_rejected_delivery_that_is_settled_is_not_dead_lettered(
         await broker.drain()
         assert not broker.dead_letters("too-late", group="g")
         assert not broker.dead_letters("too-late", group="h")
-    said = [record.getMessage() for record in caplog.records if "too late" in record.getMessage()]
-    assert len(said) == 2
-    assert not [text for text in said if text.startswith("dead letter")]
-    assert all("goes nowhere" in text for text in said)
+    lines = [record.getMessage() for record in caplog.records if "too late" in record.getMessage()]
+    assert len(lines) == 2
+    assert not [text for text in lines if text.startswith("dead letter")]
+    assert all("goes nowhere" in text for text in lines)

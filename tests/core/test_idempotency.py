@@ -238,7 +238,7 @@ async def test_an_expired_preclaim_is_claimed_again_by_each_caller() -> None:
         await published(app, 3000)
         await until(lambda: sum(store.completed) == 3000)
     assert any(count > 1 for count in store.abandoned), "nothing was ahead for so long"
-    assert max(abs(place - number) for place, number in enumerate(handled)) < 500, "was put back"
+    assert max(abs(index - number) for index, number in enumerate(handled)) < 500, "was postponed"
 
 
 async def test_completions_are_stored_once_the_store_recovers() -> None:
@@ -328,7 +328,9 @@ async def test_completions_under_old_keys_are_recognised() -> None:
     ]
     assert states == [ClaimState.NEW, ClaimState.DONE, ClaimState.DONE]
     for id in ("held", "new"):
-        assert (await store.begin(f"g|anymq|{id}", "other", 1)).state is ClaimState.NEW, "let go"
+        assert (await store.begin(f"g|anymq|{id}", "other", 1)).state is ClaimState.NEW, (
+            "still claimed"
+        )
 
 
 async def test_a_store_without_old_keys_is_not_queried_for_them() -> None:

@@ -75,5 +75,5 @@ def test_a_forked_process_generates_its_own_ids() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORK], capture_output=True, text=True, check=True, timeout=60
     )
-    mine, its = done.stdout.split()
-    assert mine != its
+    parent_id, child_id = done.stdout.split()
+    assert parent_id != child_id

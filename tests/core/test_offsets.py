@@ -260,7 +260,7 @@ class Log(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         self.tracker.close()
-        self.done = set(self.remembered)  # what was acked but not committed will be read again
+        self.done = set(self.remembered)  # uncommitted acks are read again
         self.restart()
 
     @invariant()

@@ -21,7 +21,7 @@ from tests.core.scripted import Lost, Refused, ScriptedDriver
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "text"),
     [
         ({"retry": 3}, r"write retry=Retry\("),
         ({"idempotency": "redis://x"}, r"write idempotency=Idempotency\("),
@@ -29,8 +29,8 @@ from tests.core.scripted import Lost, Refused, ScriptedDriver
         ({"rate_limit": 5}, r"write rate_limit=RateLimit\("),
     ],
 )
-def test_a_setting_instead_of_a_middleware_is_refused(setting: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigurationError, match=said):
+def test_a_setting_instead_of_a_middleware_is_refused(setting: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
         App("memory://").subscriber("t", group="g", **setting)
 
 
@@ -90,13 +90,13 @@ async def test_stated_attributes_override_inherited_ones() -> None:
     @app.subscriber("first", group="g")
     async def pass_on(x: int) -> None:
         await app.publish(later, {"n": 1})
-        await app.publish(later, {"n": 2}, correlation_id="mine", causation_id="other")
+        await app.publish(later, {"n": 2}, correlation_id="stated", causation_id="other")
 
     async with TestBroker(app) as broker:
         await broker.publish("first", 1, id="one", correlation_id="c")
         await broker.drain()
         seen = [(m.correlation_id, m.causation_id) for m in broker.published(later)]
-    assert seen == [("c", "one"), ("mine", "other")]
+    assert seen == [("c", "one"), ("stated", "other")]
 
 
 def test_every_publish_method_takes_the_same_options() -> None:
@@ -219,9 +219,9 @@ STORES = [
 
 
 @pytest.mark.parametrize("marker", [False, True])
-@pytest.mark.parametrize(("store", "said"), STORES)
+@pytest.mark.parametrize(("store", "text"), STORES)
 async def test_an_app_whose_store_cannot_be_used_does_not_start(
-    store: str, said: str, marker: bool
+    store: str, text: str, marker: bool
 ) -> None:
     app = App("memory://?connect_timeout=1")
     chain: dict[str, Any] = (
@@ -233,11 +233,11 @@ async def test_an_app_whose_store_cannot_be_used_does_not_start(
 
     with pytest.raises(anymq.AnymqError, match=r"the store .* cannot be used") as caught:
         await app.start()
-    assert said in str(caught.value)
+    assert text in str(caught.value)
 
 
 async def test_a_read_only_store_is_detected_at_start() -> None:
-    register("refusing", "tests.core.test_first_day:RefusingStore", group=STORE_GROUP)
+    register("refusing", "tests.core.test_settings_and_startup:RefusingStore", group=STORE_GROUP)
     app = App("memory://")
 
     @app.subscriber("t", group="g", idempotency=Idempotency("refusing://x"))

@@ -35,7 +35,7 @@ AWAITED = {
     "adapters/anymq_rabbitmq/link.py": {"bounded", "_connect_to"},
     "adapters/anymq_redis/connection.py": {"pipe"},
 }
-"""By file the functions that start a task themselves: each awaits it, or has a callback that takes
+"""The functions that start a task themselves, by file. Each awaits its task, or has a callback for
 its outcome."""
 
 

@@ -207,4 +207,4 @@ def _cut_short(by: Delivery | None) -> BaseException:
         return RuntimeError("the batch was cancelled by itself")
     if by.settled or by.subscription.closing:
         return RetryAfter(0.0, "the batch was interrupted", counted=False)
-    return TimeoutError("the batch was cut short: the time of one of its messages was up")
+    return TimeoutError("the batch was ended: one of its messages exceeded its deadline")

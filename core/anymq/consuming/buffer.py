@@ -119,7 +119,7 @@ class DeliveryBuffer:
         if deliveries:
             size = sum(map(len, [item.received.body for item in deliveries]))
             self.credit.take(len(deliveries), size)
-            kept = self.late.sift(deliveries) if self.late.notes else deliveries
+            kept = self.late.drop_settled(deliveries) if self.late.notes else deliveries
             self.queue.extend(kept)
             self.wake(len(deliveries))
         now = self.clock.monotonic()
@@ -205,7 +205,7 @@ class DeliveryBuffer:
             return
         gone = set(over)
         self.drop(lambda item: item in gone)
-        settler.give_up(over)
+        settler.drop_expired(over)
         log.warning(
             "%d buffered messages of %s (group %s) dropped: this process, its event loop or its "
             "connection stalled for so long that other members may have them by now",
@@ -222,7 +222,7 @@ class DeliveryBuffer:
         self.queue = deque(item for item in self.queue if not unwanted(item))
         return dropped
 
-    def in_hand(self) -> Iterable[Delivery]:
+    def dispatched(self) -> Iterable[Delivery]:
         """Return the deliveries in handlers, or with the task that iterates."""
         if self._has_handler:
             return [item for item in self.handling.values() if item is not None]
@@ -235,7 +235,7 @@ class DeliveryBuffer:
 
     def settled(self, count: int, size: int) -> None:
         """`count` deliveries, with bodies of `size` bytes in all, are no longer held."""
-        self.credit.give(count, size)
+        self.credit.free(count, size)
         self.settled_count += count
         self.room.set()
 

@@ -35,8 +35,8 @@ class Credit:
         "_fixed",
         "_floor",
         "_known",
-        "_measured_at",
         "_max_bytes",
+        "_measured_at",
         "_settled",
         "_shared",
         "bytes",
@@ -82,7 +82,7 @@ class Credit:
         else:
             self._average += (average - self._average) * min(1.0, count / 64)
 
-    def give(self, count: int, size: int) -> None:
+    def free(self, count: int, size: int) -> None:
         """Subtract `count` settled messages, of `size` bytes in all."""
         self.held -= count
         self.bytes -= size

@@ -17,10 +17,10 @@ from ..store_pool import StorePool
 from ..wire.cloudevents import decode
 from ..wire.forged_headers import without_forged
 
-Verb = Literal["ack", "nack", "reject", "release", "stop", "lapsed"]
+Verb = Literal["ack", "nack", "reject", "release", "stop", "expired"]
 
 current: ContextVar[Delivery | None] = ContextVar("anymq-delivery", default=None)
-"""The delivery that is handled in this context: it is the cause of what is published now."""
+"""The delivery that this context handles: the cause of messages published in it."""
 
 
 class Consumer(Protocol):
@@ -371,9 +371,9 @@ class Delivery:
                 self.verb = None
                 raise
             return
-        if self.verb == "lapsed" and verb in ("ack", "nack"):
+        if self.verb == "expired" and verb in ("ack", "nack"):
             settle()  # The settler notes it, in case this subscription gets the message again.
-        if self.verb in (verb, "lapsed"):
+        if self.verb in (verb, "expired"):
             return
         raise AlreadySettled(f"cannot {verb} {self.message.id}: already settled by {self.verb}")
 

@@ -25,7 +25,7 @@ RENEWED_PART = 1 / 4
 MIN_BACKOFF = 0.05
 """The shortest backoff, in seconds, of a message that is redelivered from memory."""
 
-PutBack = Callable[[Sequence[Nack]], Awaitable[None]]
+RedeliverCall = Callable[[Sequence[Nack]], Awaitable[None]]
 
 
 class GroupSettler(MemberSettler[Source]):
@@ -81,27 +81,27 @@ class GroupSettler(MemberSettler[Source]):
         nacks, self._nacks = self._nacks, []
         releases, self._releases = self._releases, []
         if nacks:
-            await self._put_back("nack", nacks, self.source.nack)
+            await self._redeliver_nacks("nack", nacks, self.source.nack)
         if releases:
-            await self._put_back("release", releases, self.source.release)
+            await self._redeliver_nacks("release", releases, self.source.release)
         return nacks
 
-    async def _put_back(self, verb: str, nacks: Sequence[Nack], call: PutBack) -> None:
+    async def _redeliver_nacks(self, verb: str, nacks: Sequence[Nack], call: RedeliverCall) -> None:
         """Redeliver `nacks`. A message whose copy the broker refuses waits in memory instead."""
         error = await self._attempt(verb, partial(call, nacks))
         if error is not None and not isinstance(error, TransientError):
             if len(nacks) > 1:
                 for nack in nacks:
-                    await self._put_back(verb, [nack], call)
+                    await self._redeliver_nacks(verb, [nack], call)
                 return
             if not (self.lost or self.consumer.closing):
-                self._hold_over(nacks[0], error)
+                self._keep_in_memory(nacks[0], error)
                 return
         if error is not None:
             self._failed(verb, error)
         self._forget([item.received for item in nacks])
 
-    def _hold_over(self, nack: Nack, error: BaseException) -> None:
+    def _keep_in_memory(self, nack: Nack, error: BaseException) -> None:
         """Keep a message that the broker cannot redeliver, unsettled in memory until it is due."""
         (again,) = self.hold([nack.received])
         again.set_attempt(nack.attempt)
@@ -126,7 +126,7 @@ class GroupSettler(MemberSettler[Source]):
 
         self._later(redeliver(), again)
 
-    def _lose_what_failed(self) -> None:
+    def _settlement_failed(self) -> None:
         # Without leases, the broker redelivers the messages only to another source.
         self.broken = self.broken or not self._broker_leases
 
@@ -199,7 +199,7 @@ class GroupSettler(MemberSettler[Source]):
             return delivery.renewed + self._ack_deadline <= now
         return now > self.good_until
 
-    def give_up(self, deliveries: Sequence[Delivery]) -> None:
+    def drop_expired(self, deliveries: Sequence[Delivery]) -> None:
         # A source ignores the release of an expired lease. A source without leases is closed.
         if self._has_leases:
             for delivery in deliveries:
@@ -254,11 +254,11 @@ class GroupSettler(MemberSettler[Source]):
             elif not self._broker_leases:
                 for delivery in due:
                     if now - delivery.renewed >= self._ack_deadline and delivery in self._held:
-                        self._lapse(delivery)
+                        self._redeliver_expired(delivery)
 
-    def _lapse(self, delivery: Delivery) -> None:
+    def _redeliver_expired(self, delivery: Delivery) -> None:
         """Redeliver a message whose lease has expired, because the broker has no leases."""
-        delivery.verb = "lapsed"
+        delivery.verb = "expired"
         self._nacks.append(self._nack(delivery, 0.0, delivery.attempt + 1))
         del self._held[delivery]
         self._start_flush()

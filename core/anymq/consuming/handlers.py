@@ -219,7 +219,7 @@ def _one(annotation: Any, what: str, topic: Topic[Any], batch: Batch | None) -> 
         if is_list and annotation != topic.payload:
             raise ConfigurationError(
                 f"{what} is a list: pass batch=Batch(…); or, if the body of one message is a "
-                f"list, say so with Topic({topic.name!r}, {annotation})"
+                f"list, declare it with Topic({topic.name!r}, {annotation})"
             )
         return annotation
     if annotation in (list, inspect.Parameter.empty):

@@ -48,7 +48,7 @@ class LateSettlements:
         while notes and (len(notes) > MAX_NOTES or notes[next(iter(notes))][2] < now):
             del notes[next(iter(notes))]
 
-    def sift(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
+    def drop_settled(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
         """Return the deliveries to handle, and ack the others."""
         return [delivery for delivery in deliveries if not self.settles(delivery)]
 

@@ -75,7 +75,7 @@ class Inbox(Protocol):
     def note_late(self, deliveries: Sequence[Delivery], attempt: int) -> None:
         """Note settlements of which the broker may not have heard."""
 
-    def in_hand(self) -> Iterable[Delivery]:
+    def dispatched(self) -> Iterable[Delivery]:
         """Return the deliveries in handlers, or with the task that iterates."""
         ...
 
@@ -111,7 +111,7 @@ class BaseSettler(ABC):
         self.why_broken = "a settlement could not be sent"
         self.good_until = math.inf
         """The monotonic time until which everything held here certainly belongs to this member.
-        After it `expired` tells what is left."""
+        After it, `expired` returns the deliveries that are left."""
         self._context = context
         self._inbox = inbox
         self._ack_deadline = ack_deadline
@@ -229,7 +229,7 @@ class BaseSettler(ABC):
         )
         if delivery in self._held:
             del self._held[delivery]
-            delivery.verb = "lapsed"
+            delivery.verb = "expired"
             self._inbox.settled(1, len(delivery.received.body))
             self._free(delivery)
             self.broken = True
@@ -238,7 +238,7 @@ class BaseSettler(ABC):
         """Drop matching deliveries unsettled; the partition's next owner delivers them again."""
         for delivery in [item for item in self._held if unwanted(item)]:
             if delivery.verb in (None, "stop"):
-                delivery.verb = "lapsed"
+                delivery.verb = "expired"
             del self._held[delivery]
             self._inbox.settled(1, len(delivery.received.body))
         self._letters.drop(unwanted)
@@ -260,7 +260,7 @@ class BaseSettler(ABC):
         """Whether the lease, session or connection of `delivery` may have ended by now."""
         return False
 
-    def give_up(self, deliveries: Sequence[Delivery]) -> None:  # noqa: B027
+    def drop_expired(self, deliveries: Sequence[Delivery]) -> None:  # noqa: B027
         """Leave expired deliveries, see `expired`, to the other members."""
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:  # noqa: B027
@@ -352,9 +352,9 @@ class BaseSettler(ABC):
         if self.lost:
             return
         log.error("%s; the messages will be redelivered", error, exc_info=error)
-        self._lose_what_failed()
+        self._settlement_failed()
 
-    def _lose_what_failed(self) -> None:
+    def _settlement_failed(self) -> None:
         self.broken = True
 
     async def _attempt(

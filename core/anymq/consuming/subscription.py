@@ -343,7 +343,7 @@ class Subscription(AsyncIterator[Delivery]):
                     late = settler.unsettled
                     await _release(late)
                     for delivery in late:
-                        delivery.verb = "lapsed"  # A later settlement is ignored.
+                        delivery.verb = "expired"  # A later settlement is ignored.
                 await settler.aclose(max(0.0, CLOSE_WITHIN - (loop.time() - began)))
         finally:
             self._finish()
@@ -356,7 +356,7 @@ class Subscription(AsyncIterator[Delivery]):
         until = self._clock.monotonic() + seconds
         while (left := until - self._clock.monotonic()) > 0:
             waiting = settler.waiting()
-            if all(item.settled or item in waiting for item in buffer.in_hand()):
+            if all(item.settled or item in waiting for item in buffer.dispatched()):
                 return
             buffer.room.clear()
             await self._clock.wait(buffer.room, min(left, 0.5))

@@ -211,7 +211,7 @@ class Workers:
         while any(item in deliveries for item in self._tasks.values()):
             if self._clock.monotonic() > until:
                 log.warning(
-                    "a handler of %s (group %s) ignores its cancellation",
+                    "a handler of %s (group %s) did not end after its cancellation",
                     self._buffer.topic,
                     self._buffer.group,
                 )
@@ -235,7 +235,9 @@ class Workers:
         if running:
             _, stuck = await asyncio.wait(running, timeout=CANCEL_GRACE)
             for task in stuck:
-                log.warning("%s ignores its cancellation and is left behind", task.get_name())
+                log.warning(
+                    "%s did not end after its cancellation; closing without it", task.get_name()
+                )
 
     def end(self) -> None:
         """Stop overseeing: the subscription is closed."""

@@ -419,7 +419,7 @@ class Publisher:
                 await self._declare(topic)
             except BaseException as raw:
                 error = fault(raw, f"declaring {topic}")
-                log.debug("declaring %s again failed: %s", topic, error)
+                log.debug("redeclaring %s failed: %s", topic, error)
                 for item in missing:
                     if item.topic == topic:
                         item.error = error

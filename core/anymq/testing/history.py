@@ -61,10 +61,10 @@ class History:
 
         return handle
 
-    def hear(self, member: str, said: Sequence[Mapping[str, Any]]) -> None:
+    def hear(self, member: str, events: Sequence[Mapping[str, Any]]) -> None:
         """Add the events of the worker `lanes`: `handling` at a start, `handled` at an end."""
-        ended = {event["began"]: event["at"] for event in said if event["event"] == "handled"}
-        for event in said:
+        ended = {event["began"]: event["at"] for event in events if event["event"] == "handled"}
+        for event in events:
             if event["event"] == "handling":
                 began = event["at"]
                 self._note(
