@@ -107,7 +107,7 @@ class FaultySource(Source, OrderedSource):
         self.held: dict[str, float] = {}
         """The delivered messages, and the times when their leases end."""
 
-    def _lapse(self) -> None:
+    def _expire(self) -> None:
         now = self.clock.monotonic()
         over = [body for body, end in self.held.items() if end < now]
         for body in over:
@@ -118,7 +118,7 @@ class FaultySource(Source, OrderedSource):
         driver = self.driver
         if await driver.before("receive"):
             raise SourceLost("the answer")
-        self._lapse()
+        self._expire()
         if not driver.waiting:
             driver.arrived.clear()
             try:

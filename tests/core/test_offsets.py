@@ -253,7 +253,7 @@ class Log(RuleBasedStateMachine):
             for offset in self.log
             if offset < watermark or any(start <= offset < stop for start, stop in ranges)
         }
-        assert self.remembered <= self.done, "committed what was never acked"
+        assert self.remembered <= self.done, "committed an offset that was never acked"
         if self.limit == MAX_METADATA:
             assert self.remembered == self.done, "forgot an ack although there was room"
 

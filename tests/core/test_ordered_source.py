@@ -411,7 +411,7 @@ async def test_a_handover_waits_for_the_handlers() -> None:
     await broker.clock.advance(2)
     broker.publish(0)
     broker.publish(1)
-    assert len(await owner.receive()) == 1, "nothing more of what is given up"
+    assert len(await owner.receive()) == 1, "a partition handed over delivers nothing more"
     await broker.clock.advance(3 * LEASE)
     assert following.source.held == frozenset()
     busy.set()

@@ -108,7 +108,7 @@ async def test_a_lost_source_is_replaced_and_its_deliveries_become_stale(both: B
         await held.ack()
         driver.sources[1].put("held", "buffered")
         (again,) = await take(deliveries, 1)
-        assert again.message.body == b"buffered", "what was done meanwhile is not handled again"
+        assert again.message.body == b"buffered", "a message settled meanwhile is not handled again"
         await again.ack()
         await until(lambda: deliveries.in_flight == 0)
     assert first.settled("ack") == []

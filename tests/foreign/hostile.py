@@ -21,7 +21,7 @@ from tests.foreign.raw import Foreign
 
 NUMBER = "fuzz"
 """The header with the number of the message."""
-LARGEST = 900_000
+MAX_BODY_BYTES = 900_000
 """Bytes of the largest bodies, except for a few that fit no letter."""
 TOO_LARGE = {"kafka": 1_048_300, "rabbitmq": 3_000_000, "nats": 8_388_000, "redis": 3_000_000}
 """Bytes of a body that the broker accepts, although its copy with more headers is refused."""
@@ -217,7 +217,7 @@ class Hostile:
         return self._large(order), [], {}
 
     def _large(self, order: dict[str, Any]) -> bytes:
-        limit = TOO_LARGE[self.backend] if self.random.random() < 0.3 else LARGEST
+        limit = TOO_LARGE[self.backend] if self.random.random() < 0.3 else MAX_BODY_BYTES
         return json.dumps(order | {"more": "x" * (limit - 200)}).encode()
 
     def _structured(

@@ -361,7 +361,7 @@ class BaseSettler(ABC):
         self, verb: str, call: Callable[[], Awaitable[None]]
     ) -> BaseException | None:
         """Make one settlement call, retrying transient errors; return the last error."""
-        give_up = self.clock.monotonic() + self._ack_deadline
+        deadline = self.clock.monotonic() + self._ack_deadline
         pause = FIRST_PAUSE
         while not self.lost:
             watchdog = asyncio.timeout(CALL_TIMEOUT)
@@ -374,7 +374,7 @@ class BaseSettler(ABC):
                     self.broken = True
                 error = self._context.translate(known, f"{verb} on {self.topic}")
                 transient = isinstance(error, TransientError)
-                if not transient or self.clock.monotonic() > give_up:
+                if not transient or self.clock.monotonic() > deadline:
                     return error
                 log.debug("%s; retrying", error)
                 await self.clock.sleep(pause)

@@ -13,7 +13,7 @@ from ...topic import Topic
 from ..tools import bodies, take, take_acked
 from .base import Base
 
-LARGEST = 1_000_000
+MAX_BODY_BYTES = 1_000_000
 """The default maximum size of a body in bytes."""
 HOSTILE_NAMES = [
     "",
@@ -89,15 +89,15 @@ class Limits(Base):
 
     async def test_an_oversize_body_is_refused(self, broker: Broker, topic: str) -> None:
         with pytest.raises(MessageTooLarge, match="1000001"):
-            await broker.publish(topic, b"x" * (LARGEST + 1))
+            await broker.publish(topic, b"x" * (MAX_BODY_BYTES + 1))
         with pytest.raises(MessageTooLarge):
-            await broker.publish_many(topic, [b"small", b"x" * (LARGEST + 1)])
+            await broker.publish_many(topic, [b"small", b"x" * (MAX_BODY_BYTES + 1)])
         await self._usable(broker, topic)
 
     async def test_the_largest_body_survives_every_settlement(
         self, broker: Broker, topic: str
     ) -> None:
-        body = os.urandom(LARGEST)
+        body = os.urandom(MAX_BODY_BYTES)
         headers = {f"header-{number}": "v" * 500 for number in range(15)}
         async with broker.subscribe(topic, group="g") as deliveries:
             await broker.publish(topic, body, headers=headers)
