@@ -4,12 +4,10 @@
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PY := .venv/bin/python
-CLIENTS = aiokafka aio-pika aiormq pamqp yarl nats-py redis hiredis
-SPACE := $(subst ,, )
 SOURCES = $(wildcard core adapters brokers tests examples benchmarks docs) .ci
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long conformance fuzz newest bench check up down build lock clean
+.PHONY: help setup demo test test-long conformance fuzz matrix lowest newest coverage bench check up down build reference lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,22 +31,32 @@ conformance: setup ## the conformance suite alone, on every backend
 fuzz: setup ## 20,000 hostile messages on each backend; ANYMQ_FUZZ_SEED=… repeats a run
 	@ANYMQ_FUZZ_COUNT=$${ANYMQ_FUZZ_COUNT:-20000} $(PY) -m tests.run tests/foreign/test_fuzz.py $(ARGS)
 
-newest: setup ## the adapters' tests with the newest client libraries, beyond the tested ranges
-	@$(PYTHON) -m venv .venv-newest
-	@.venv-newest/bin/pip --quiet install --require-hashes -r requirements.lock
-	@.venv-newest/bin/pip --quiet install --no-deps --no-build-isolation -e .
-	@.venv-newest/bin/pip --quiet install --upgrade $(CLIENTS)
-	@.venv-newest/bin/pip list | grep -E '^($(subst $(SPACE),|,$(CLIENTS))) '
-	@.venv-newest/bin/python -m tests.run tests/adapters tests/conformance $(ARGS)
+matrix: setup ## the quick tests on every supported Python that is found
+	@$(PY) .ci/variants.py matrix $(ARGS)
+
+lowest: setup ## the tests with the lowest releases that pyproject.toml allows
+	@$(PY) .ci/variants.py lowest $(ARGS)
+
+newest: setup ## the tests with the newest releases, beyond the tested ranges
+	@$(PY) .ci/variants.py newest $(ARGS)
+
+# One test interrupts its process while coverage writes its data, and would take that for a fault.
+coverage: setup ## which branches the tests take, into build/coverage; ARGS='tests/core'
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@$(PY) -m coverage run -m pytest -n 4 --dist loadgroup -q \
+		--deselect tests/core/test_app.py::test_a_second_signal_does_not_wait \
+		$(or $(ARGS),tests/core tests/conformance/test_memory.py tests/conformance/test_sqlite.py); \
+		status=$$?; $(PY) .ci/coverage_report.py; exit $$status
 
 bench: setup ## compare brokers and clients, into build/benchmarks; ARGS='--quick --goals'
 	@$(PY) -m benchmarks $(ARGS)
 
-check: setup ## lint, formatting and types
+check: setup ## lint, formatting, types, import cycles and the layout of adapters
 	$(PY) -m ruff check $(SOURCES)
 	$(PY) -m ruff format --check $(SOURCES)
 	$(PY) -m mypy $(SOURCES)
 	$(PY) -m pyright --warnings
+	$(PY) -m pytest -q tests/packaging/test_cycles.py tests/packaging/test_house.py
 
 up: setup ## start the real servers and leave them running
 	@$(PY) -m brokers up $(ARGS)
@@ -59,6 +67,9 @@ down: setup ## stop them
 build: setup ## the sdist and the wheel, into dist/
 	@$(PY) -m build --no-isolation --outdir dist .
 
+reference: setup ## the API reference as HTML, into build/reference; a warning is an error
+	@$(PY) docs/reference/build.py
+
 lock: ## pin the dependencies anew in requirements.lock; ARGS=--upgrade for their newest versions
 	@$(PYTHON) -m venv .lock-tools && .lock-tools/bin/pip --quiet install uv
 	@.lock-tools/bin/uv pip compile pyproject.toml --all-extras --group dev --universal \
@@ -66,5 +77,5 @@ lock: ## pin the dependencies anew in requirements.lock; ARGS=--upgrade for thei
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock $(ARGS)
 
 clean: ## remove the environment, the caches and what was built
-	@rm -rf .venv .venv-newest .lock-tools dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .lock-tools dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find core adapters brokers tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -27,19 +27,20 @@ from anymq.driver import (
     logger,
 )
 
-from . import describe, operate
-from .aio import CLIENT_PARTS, AIOKafkaProducer, kafka
-from .broadcast import BroadcastSource
+from . import admin, positions
+from .broadcast import BroadcastReader
 from .capabilities import CAPABILITIES
-from .clients import Clients
-from .delay import Delays, delayed, is_topic
+from .client.compat import CLIENT_PARTS, AIOKafkaProducer, kafka
+from .client.internals import hide_logins
+from .connection import Clients
+from .delays import DelayMover, delayed_copy, is_target
 from .errors import ERRORS
-from .held import now_ms
+from .messages import now_ms
 from .options import KafkaOptions
-from .publisher import Item, Publisher
-from .secrets import hide_logins
-from .source import GroupSource, OrderedGroup
-from .topology import Plan, Topology, settings, size_bound
+from .ordered import OrderedGroup
+from .publisher import Publisher
+from .source import GroupSource
+from .topology import TopicPlan, Topology, settings, size_bound
 
 MIB = 1024 * 1024
 
@@ -47,7 +48,7 @@ log = logger("anymq.kafka")
 
 
 class KafkaDriver(Driver):
-    """A producer and an admin client; every source has a consumer of its own."""
+    """A producer and an admin client for the whole process. Every source has its own consumer."""
 
     capabilities: ClassVar[Capabilities] = CAPABILITIES
     errors: ClassVar[ErrorTable] = ERRORS
@@ -59,7 +60,7 @@ class KafkaDriver(Driver):
     max_batch: ClassVar[int] = 1000
     overlap: ClassVar[int] = 2
     max_batch_bytes: ClassVar[int] = 4 * MIB
-    # A request over the broker's socket.request.max.bytes (100 MiB) costs the connection.
+    # The broker closes the connection of a request over socket.request.max.bytes (100 MiB).
     max_body: ClassVar[float] = 64 * MIB
 
     def __init__(self, clients: Clients, clock: Clock) -> None:
@@ -67,12 +68,11 @@ class KafkaDriver(Driver):
         self._clients = clients
         self._publisher = Publisher(clients)
         self._topology = Topology(clients)
-        self._delays = Delays(clients, self._topology, self._publisher)
+        self._mover = DelayMover(clients, self._topology, self._publisher)
         self._topics: dict[str, TopicSpec] = {}
         self._natives: dict[str, str] = {}
-        self._said: dict[str, int] = {}
-        """By topic the number of partitions of which it was said that they are more than asked for.
-        """
+        self._surplus: dict[str, int] = {}
+        """By topic with more partitions than it was declared with: the number that was logged."""
 
     @classmethod
     async def open(cls, url: URL, options: KafkaOptions, *, timeout: float, clock: Clock) -> Self:
@@ -85,7 +85,7 @@ class KafkaDriver(Driver):
             async with asyncio.timeout_at(deadline):
                 await driver._publisher.open()
         except kafka.ClusterAuthorizationFailedError:
-            # A user who may only consume: the first publish will say so.
+            # A user who may only consume. The first publish will raise the error.
             return driver
         except BaseException:
             await driver.aclose()
@@ -103,7 +103,7 @@ class KafkaDriver(Driver):
     async def declare(self, topic: TopicSpec) -> None:
         self._topics[topic.name] = topic
         self._natives[topic.name] = topic.native
-        self._delays.wake()
+        self._mover.start()
         if topic.create:
             await self._create(topic)
         if topic.partitions is None:
@@ -115,9 +115,9 @@ class KafkaDriver(Driver):
             raise ConfigurationError(
                 f"the topic {topic.native} has {count} partitions, not {topic.partitions}"
             )
-        # They cannot be taken away again, so what runs goes on with all of them.
-        if self._said.get(topic.native) != count:
-            self._said[topic.native] = count
+        # Kafka cannot remove partitions, so anymq continues with all of them.
+        if self._surplus.get(topic.native) != count:
+            self._surplus[topic.native] = count
             log.warning(
                 "the topic %s has %d partitions, more than the %d that are asked for: all of them "
                 "are used, and keys are spread over all",
@@ -133,60 +133,60 @@ class KafkaDriver(Driver):
         config = settings(body=options.max_body, retention=retention)
         if topic.retention_bytes is not None:
             config |= size_bound(topic.retention_bytes, partitions)
-        plan = Plan(topic.native, partitions, options.replication, config)
+        plan = TopicPlan(topic.native, partitions, options.replication, config)
         await self._topology.create([plan])
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
         now = now_ms()
-        waiting = [
+        delayed = [
             number
             for number, record in enumerate(records)
             if record.deliver_at is not None and record.deliver_at * 1000 > now
         ]
-        if not waiting:
-            native = self._natives.get
-            topics = [native(record.topic, record.topic) for record in records]
-            return await self._publisher.store(topics, records)
-        refusal = await self._make_delays(records[number].topic for number in waiting)
+        native = self._natives.get
+        topics = [native(record.topic, record.topic) for record in records]
+        if not delayed:
+            return await self._publisher.publish(topics, records)
+        return await self._publish_some_delayed(topics, records, frozenset(delayed))
+
+    async def _publish_some_delayed(
+        self, topics: Sequence[str], records: Sequence[Record], delayed: frozenset[int]
+    ) -> Sequence[Outcome]:
+        """Publish `records`, those at the indexes `delayed` into the delay tiers."""
+        failure = await self._prepare_tiers(records[number].topic for number in delayed)
         outcomes: list[Outcome] = [None] * len(records)
-        for number in waiting:
-            outcomes[number] = refusal or self._undelayable(records[number])
+        for number in delayed:
+            outcomes[number] = failure or _refusal(topics[number])
         chosen = [number for number, outcome in enumerate(outcomes) if outcome is None]
-        delays = frozenset(waiting)
-        items = [self._item(records[n], waits=n in delays) for n in chosen]
-        for number, outcome in zip(chosen, await self._publisher.publish(items), strict=True):
+        items = [
+            delayed_copy(topics[n], records[n]) if n in delayed else (topics[n], records[n])
+            for n in chosen
+        ]
+        stored = await self._publisher.publish(
+            [topic for topic, _ in items], [record for _, record in items]
+        )
+        for number, outcome in zip(chosen, stored, strict=True):
             outcomes[number] = outcome
-            if number in delays:
+            if number in delayed:
                 if isinstance(outcome, kafka.UnknownTopicOrPartitionError):
-                    self._delays.forget()
+                    self._mover.forget()
                 elif not isinstance(outcome, BaseException):
                     outcomes[number] = None
         return outcomes
 
-    def _undelayable(self, record: Record) -> BaseException | None:
-        """Return why this record in particular cannot be delayed."""
-        native = self._natives.get(record.topic, record.topic)
-        if is_topic(native):
-            return None
-        return ConfigurationError(f"nothing can be delayed for {native!r}: the name is reserved")
-
-    def _item(self, record: Record, *, waits: bool) -> Item:
-        native = self._natives.get(record.topic, record.topic)
-        return delayed(native, record) if waits else (native, record)
-
-    async def _make_delays(self, topics: Iterable[str]) -> BaseException | None:
-        """Return why nothing can be delayed: that must not cost the other records."""
+    async def _prepare_tiers(self, topics: Iterable[str]) -> BaseException | None:
+        """Create the delay tiers; return the error, because it must not fail the other records."""
         specs = [self._topics.get(topic) for topic in topics]
         try:
-            await self._delays.make(create=all(spec is None or spec.create for spec in specs))
+            await self._mover.prepare(create=all(spec is None or spec.create for spec in specs))
         except (kafka.KafkaError, OSError) as error:
             return error
         return None
 
     async def subscribe(self, spec: SubscribeSpec, listener: Listener) -> Reader:
-        self._delays.wake()
+        self._mover.start()
         if spec.group is None:
-            return await BroadcastSource.open(spec, listener, self._clients, self._topology)
+            return await BroadcastReader.open(spec, listener, self._clients, self._topology)
         if spec.ordered:
             return await OrderedGroup.open(spec, listener, self._clients, self._topology)
         return await GroupSource.open(
@@ -196,38 +196,45 @@ class KafkaDriver(Driver):
     def browse(
         self, topic: TopicSpec, start: Start = "earliest"
     ) -> AsyncIterator[Sequence[Received]]:
-        return operate.browse(self._clients, self._topology, topic.native, start)
+        return positions.browse(self._clients, self._topology, topic.native, start)
 
     async def topics(self) -> Sequence[str]:
-        return await describe.topics(self._topology)
+        return await admin.topics(self._topology)
 
     async def groups(self, topic: TopicSpec) -> Sequence[str]:
-        return await describe.groups(self._topology, topic.native)
+        return await admin.groups(self._topology, topic.native)
 
     async def describe_topic(self, topic: TopicSpec) -> TopicInfo:
-        return await describe.describe_topic(self._clients, self._topology, topic)
+        return await admin.describe_topic(self._clients, self._topology, topic.native)
 
     async def describe_group(self, topic: TopicSpec, native_group: str) -> GroupInfo:
-        return await describe.describe_group(self._clients, self._topology, topic, native_group)
+        return await admin.describe_group(self._clients, self._topology, topic.native, native_group)
 
     async def seek(self, topic: TopicSpec, native_group: str, to: Start) -> None:
-        await operate.seek(self._clients, self._topology, topic.native, native_group, to)
+        await admin.seek(self._clients, self._topology, topic.native, native_group, to)
 
     async def delete_topic(self, topic: TopicSpec) -> None:
-        await operate.delete_topic(self._topology, self._delays, topic.native)
+        await admin.delete_topic(self._topology, self._mover, topic.native)
 
     async def delete_group(self, topic: TopicSpec, native_group: str) -> None:
-        await operate.delete_group(self._topology, native_group)
+        await admin.delete_group(self._topology, native_group)
 
     async def purge(self, topic: TopicSpec) -> None:
-        await operate.purge(self._topology, self._delays, topic.native)
+        await admin.purge(self._topology, self._mover, topic.native)
 
     async def aclose(self) -> None:
-        # Not side by side: a task that is cancelled before it has begun closes nothing.
+        # One after the other: a task that is cancelled before it has begun would close nothing.
         try:
-            await self._delays.aclose()
+            await self._mover.aclose()
         finally:
             try:
                 await self._publisher.aclose()
             finally:
                 await self._topology.aclose()
+
+
+def _refusal(native: str) -> BaseException | None:
+    """Return the error of a delayed publish to a topic that cannot have one."""
+    if is_target(native):
+        return None
+    return ConfigurationError(f"nothing can be delayed for {native!r}: the name is reserved")

@@ -1,4 +1,4 @@
-"""What aiokafka's errors mean."""
+"""aiokafka's errors, mapped to anymq's."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from anymq.driver import (
     TransientError,
 )
 
-from .aio import kafka
+from .client.compat import kafka
 
 
 def _other(error: BaseException) -> type[AnymqError]:
-    """What has no line of its own: aiokafka knows which of the broker's answers are temporary."""
+    """Map an error that the table does not name, by aiokafka's `retriable`."""
     return TransientError if getattr(error, "retriable", False) else PermanentError
 
 
 ERRORS: ErrorTable = {
-    # The broker cannot be reached, or not just now.
+    # The broker cannot be reached.
     kafka.KafkaConnectionError: ConnectionLost,
     kafka.KafkaUnavailableError: ConnectionLost,
     kafka.NoBrokersAvailable: ConnectionLost,
@@ -46,9 +46,9 @@ ERRORS: ErrorTable = {
     kafka.ListenerNotFound: TransientError,
     kafka.LogDirNotFound: TransientError,
     kafka.ReassignmentInProgress: TransientError,
-    # Also every code that a newer broker knows and aiokafka does not.
+    # Also every error code of a newer broker that aiokafka does not know.
     kafka.UnknownError: TransientError,
-    # The group has moved on; the member joins again.
+    # The group is in another generation; the member joins again.
     kafka.CommitFailedError: TransientError,
     kafka.IllegalGenerationError: TransientError,
     kafka.IllegalStateError: TransientError,
@@ -66,13 +66,13 @@ ERRORS: ErrorTable = {
     kafka.OutOfOrderSequenceNumber: TransientError,
     kafka.UnknownProducerId: TransientError,
     kafka.ConcurrentTransactions: TransientError,
-    # Refused for now: quotas, disks, replicas.
+    # The broker lacks quota, disk space or replicas.
     kafka.QuotaViolationError: Throttled,
     kafka.KafkaStorageError: Throttled,
     kafka.NotEnoughReplicasError: Throttled,
     kafka.NotEnoughReplicasAfterAppendError: Throttled,
     kafka.TooManyInFlightRequests: Throttled,
-    # Who one is, and what one may.
+    # Authentication and authorization.
     kafka.AuthenticationFailedError: AccessDenied,
     kafka.AuthenticationMethodNotSupported: AccessDenied,
     kafka.SaslAuthenticationFailed: AccessDenied,
@@ -90,13 +90,13 @@ ERRORS: ErrorTable = {
     kafka.DelegationTokenRequestNotAllowed: AccessDenied,
     kafka.InvalidPrincipalType: AccessDenied,
     kafka.SecurityDisabled: AccessDenied,
-    # What is missing, or too much.
+    # Topics and groups that do not exist, and messages that are too large.
     kafka.UnknownTopicOrPartitionError: NotFound,
     kafka.GroupIdNotFound: NotFound,
     kafka.MessageSizeTooLargeError: MessageTooLarge,
     kafka.RecordListTooLargeError: MessageTooLarge,
     kafka.RecordTooLargeError: MessageTooLarge,
-    # What the program or its settings must change.
+    # Errors of the program, or of its settings.
     kafka.IllegalArgumentError: ConfigurationError,
     kafka.KafkaConfigurationError: ConfigurationError,
     kafka.IllegalOperation: ConfigurationError,
@@ -111,7 +111,7 @@ ERRORS: ErrorTable = {
     kafka.PolicyViolationError: ConfigurationError,
     kafka.UnsupportedCodecError: ConfigurationError,
     kafka.ConsumerStoppedError: Closed,
-    # All others, told apart by `retriable`.
+    # All others.
     kafka.KafkaError: _other,
     # The transport.
     ssl.SSLCertVerificationError: AccessDenied,
@@ -120,4 +120,4 @@ ERRORS: ErrorTable = {
     EOFError: ConnectionLost,
     TimeoutError: TransientError,
 }
-"""What each exception means; the most specific class wins."""
+"""By exception class the class of `anymq.errors`; the most specific class wins."""

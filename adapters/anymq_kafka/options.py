@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from anymq.driver import ConfigurationError
 
-from .unpack import MOST
+from .client.codec import MAX_DECOMPRESSED
 
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _COMPRESSIONS = (None, "gzip", "snappy", "lz4", "zstd")
@@ -16,22 +16,22 @@ _COMPRESSIONS = (None, "gzip", "snappy", "lz4", "zstd")
 class KafkaOptions:
     """Times are in seconds, sizes in bytes.
 
-    Topics: `partitions` (where the `Topic` does not say), `replication` (-1: the broker's default),
-    `retention` (where the `Topic` does not say; None: the broker's default), `max_body` (bodies of
-    this size pass, headers included).
+    Topics: `partitions` and `retention` apply where the `Topic` sets none (`retention` None: the
+    broker's default). `replication` -1 is the broker's default. Bodies of `max_body` fit into a
+    message, headers included.
 
-    A compressed batch that unpacks to more than `max_decompressed` is not read: one letter says so,
-    with its offsets.
+    A compressed batch that decompresses to more than `max_decompressed` is not read. One dead
+    letter replaces it, and names its offsets.
 
-    Groups: a member that does not answer for `session_timeout` loses its partitions; it hears of
-    others that come or go with its next `heartbeat`. A partition that another member should have
-    moves when nothing of it is in flight, or after `handover`. Commits are at least
-    `commit_interval` apart. A partition whose reading is `max_uncommitted` offsets ahead of its
-    oldest unsettled message is paused. A consumer that reads nothing for `stall_timeout` is looked
-    at, and replaced if there was something to read.
+    Groups: a member that does not answer for `session_timeout` loses its partitions. It learns of
+    joining and leaving members with its next `heartbeat`. A partition that is assigned to another
+    member moves when none of its messages is in flight, or after `handover`. Commits are at least
+    `commit_interval` apart. A partition pauses when reading is `max_uncommitted` offsets ahead of
+    its oldest unsettled message. A consumer that delivers nothing for `stall_timeout` is checked,
+    and replaced if messages wait for it.
 
-    Retries: `retry_window` messages (and `retry_window_bytes`) of a retry topic are held in memory
-    until they are due; beyond that, later ones wait for these.
+    Retries: `retry_window` messages and `retry_window_bytes` of a retry topic are held in memory
+    until they are due. Messages beyond that wait until there is room.
     """
 
     client_id: str = "anymq"
@@ -39,7 +39,7 @@ class KafkaOptions:
     request_timeout: float = 10.0
     max_body: int = 1024 * 1024
     compression: str | None = None
-    max_decompressed: int = MOST
+    max_decompressed: int = MAX_DECOMPRESSED
 
     partitions: int = 6
     replication: int = -1

@@ -1,46 +1,61 @@
-"""`Topology`: topics, made and looked at through one admin client."""
+"""`Topology` and `Groups`: topics and consumer groups, through one admin client."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from anymq.driver import logger
-
-from .aio import (
+from .client.compat import (
     AIOKafkaAdminClient,
     ConfigResource,
     ConfigResourceType,
-    DescribeLogDirsRequest,
+    DeleteGroupsRequest,
+    DescribeGroupsRequest,
+    ListGroupsRequest,
+    MemberAssignment,
     NewTopic,
+    OffsetAndMetadata,
+    OffsetCommitRequest,
+    OffsetFetchRequest,
     RecordsToDelete,
     TopicPartition,
-    abandon_admin,
-    check,
     kafka,
-    send,
 )
-from .clients import Clients, stop_admin
+from .client.internals import (
+    DescribeLogDirsRequest,
+    abandon_admin,
+    by_topic,
+    check,
+    committed_offsets,
+    send_request,
+)
+from .connection import CLOSE_SECONDS, Clients, stop_admin
 
-log = logger("anymq.kafka")
+SEGMENTS_PER_RETENTION = 4
+"""The broker deletes whole segments, so a topic keeps this share of its retention in excess."""
+SEGMENT_MS_RANGE = (10_000, 7 * 86_400_000)
+SEGMENT_BYTES_RANGE = (1024 * 1024, 1024 * 1024 * 1024)
+LEADER_PAUSE_SECONDS = 0.05
+COORDINATOR_PAUSE_SECONDS = 0.05
+CONCURRENT_REQUESTS = 50
+DELAY_SEGMENT_BYTES = 64 * 1024 * 1024
 
-CLOSE_GRACE = 1.0
-# Of what a topic keeps, this share at most is kept longer: segments are deleted as a whole.
-SEGMENTS = 4
-SEGMENT_MS = (10_000, 7 * 86_400_000)
-SEGMENT_BYTES = (1024 * 1024, 1024 * 1024 * 1024)
-LEADER_PAUSE = 0.05
-
+_NO_MEMBER = -1
 _NOT_ALLOWED = (kafka.TopicAuthorizationFailedError, kafka.ClusterAuthorizationFailedError)
+_COORDINATOR_MOVES = (
+    kafka.GroupCoordinatorNotAvailableError,
+    kafka.NotCoordinatorForGroupError,
+    kafka.GroupLoadInProgressError,
+)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A topic to make."""
+class TopicPlan:
+    """A topic to create."""
 
     name: str
     partitions: int
@@ -49,7 +64,7 @@ class Plan:
 
 
 class Topology:
-    """Every call ends within about the request timeout."""
+    """Topics, through an admin client. Each request ends within about `request_timeout`."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
@@ -62,8 +77,8 @@ class Topology:
         """Return after one answered request."""
         await self.call(lambda admin: admin.describe_topics([]))
 
-    async def create(self, plans: Iterable[Plan]) -> None:
-        """Make the topics that do not exist, and return when every one of them has its leaders."""
+    async def create(self, plans: Iterable[TopicPlan]) -> None:
+        """Create the topics that do not exist. Return when all their partitions have leaders."""
         wanted = {plan.name: plan for plan in plans}
         if not wanted:
             return
@@ -72,7 +87,7 @@ class Topology:
                 plan.name,
                 plan.partitions,
                 plan.replication,
-                # aiokafka takes -1 (the broker's default) only beside an assignment.
+                # aiokafka accepts -1, the broker's default, only together with an assignment.
                 replica_assignments={} if plan.replication == -1 else None,
                 topic_configs=dict(plan.config),
             )
@@ -84,7 +99,7 @@ class Topology:
             if error in (kafka.NoError, kafka.TopicAlreadyExistsError):
                 continue
             if error in _NOT_ALLOWED:
-                # Fine where an operator has made it: without the right to create, too.
+                # An operator may have created the topic; then the right to create is not needed.
                 if await self.partitions(topic) is not None:
                     continue
                 raise error(topic)
@@ -92,11 +107,11 @@ class Topology:
         await self._wait_for_leaders(set(wanted))
 
     async def partitions(self, topic: str) -> int | None:
-        """Return how many partitions `topic` has; None if there is no such topic."""
+        """Return the number of partitions of `topic`; None if it does not exist."""
         return (await self.counts([topic])).get(topic)
 
     async def counts(self, topics: Iterable[str]) -> dict[str, int]:
-        """Return how many partitions those of `topics` have that exist."""
+        """Return the number of partitions of each of `topics` that exists."""
         found = await self._describe(topics)
         return {topic: len(leaders) for topic, leaders in found.items()}
 
@@ -107,7 +122,7 @@ class Topology:
         return [topic for topic in wanted if topic not in found]
 
     async def names(self) -> list[str]:
-        """Return the names of all topics that are not the broker's own."""
+        """Return the names of all topics that are not internal to the broker."""
         answer = await self.call(lambda admin: admin.describe_topics(None))
         return [item["topic"] for item in answer if not item["is_internal"]]
 
@@ -120,7 +135,7 @@ class Topology:
                 check(code)
 
     async def settings(self, topic: str) -> dict[str, str]:
-        """Return the settings of `topic` that are in force."""
+        """Return the effective settings of `topic`."""
         resource = ConfigResource(ConfigResourceType.TOPIC, topic)
         answers: Any = await self.call(lambda admin: admin.describe_configs([resource]))
         (answer,) = answers
@@ -129,12 +144,12 @@ class Topology:
         return {name: value for name, value, *_ in entries if value is not None}
 
     async def sizes(self, topic: str, partitions: int) -> list[int] | None:
-        """Return the bytes each partition takes on its largest replica; None if that is secret."""
+        """Return the bytes of each partition on its largest replica; None if access is denied."""
 
         async def ask(admin: AIOKafkaAdminClient) -> list[Any]:
             brokers = (await admin.describe_cluster())["brokers"]
             request = DescribeLogDirsRequest(topic, range(partitions))
-            return [await send(admin, broker["node_id"], request) for broker in brokers]
+            return [await send_request(admin, broker["node_id"], request) for broker in brokers]
 
         sizes = [0] * partitions
         for answer in await self.call(ask):
@@ -153,31 +168,31 @@ class Topology:
         wanted = {tp: RecordsToDelete(offset) for tp, offset in before.items()}
         await self.call(lambda admin: admin.delete_records(wanted))
 
-    async def call(self, call: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
-        """Return what `call` returns; tried once more over a new connection."""
+    async def call(self, request: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+        """Return the result of `request`. Repeat it once if its connection is lost."""
         try:
             async with asyncio.timeout(self._timeout):
                 try:
-                    return await call(await self._open())
+                    return await request(await self._open())
                 except (kafka.NodeNotReadyError, kafka.KafkaConnectionError):
-                    # A connection that had died unnoticed, or one broker of several.
-                    return await call(await self._open())
+                    # The connection had died unnoticed, or one of several brokers is down.
+                    return await request(await self._open())
                 except AttributeError as error:
-                    # aiokafka does not know the controller (yet).
+                    # aiokafka does not know the controller yet, or no longer.
                     raise kafka.NodeNotReadyError("no controller is known") from error
         except TimeoutError:
             await self._disconnect()
             raise kafka.KafkaConnectionError(f"no answer within {self._timeout:g} s") from None
 
     async def aclose(self) -> None:
-        """Close the connection, by force if it does not end by itself; open none from now on."""
+        """Close the admin client, by force if it does not stop in time. Later calls fail."""
         self._closed = True
         await self._disconnect()
 
     async def _disconnect(self) -> None:
         admin, self._admin = self._admin, None
         if admin is not None:
-            await stop_admin(admin, CLOSE_GRACE)
+            await stop_admin(admin, CLOSE_SECONDS)
 
     async def _wait_for_leaders(self, topics: set[str]) -> None:
         try:
@@ -186,12 +201,12 @@ class Topology:
                     found = await self._describe(topics)
                     if topics == {topic for topic, leaders in found.items() if -1 not in leaders}:
                         return
-                    await asyncio.sleep(LEADER_PAUSE)
+                    await asyncio.sleep(LEADER_PAUSE_SECONDS)
         except TimeoutError:
             raise kafka.LeaderNotAvailableError(", ".join(sorted(topics))) from None
 
     async def _describe(self, topics: Iterable[str]) -> dict[str, list[int]]:
-        """Return the leader of every partition of those topics that exist."""
+        """Return the leaders of the partitions, for each of `topics` that exists."""
         wanted = list(topics)
         found: dict[str, list[int]] = {}
         for item in await self.call(lambda admin: admin.describe_topics(wanted)):
@@ -217,26 +232,166 @@ class Topology:
             return self._admin
 
 
+async def partitions_of(topology: Topology, topic: str) -> list[TopicPartition]:
+    """Return the partitions of `topic`; raises if it does not exist."""
+    count = await topology.partitions(topic)
+    if count is None:
+        raise kafka.UnknownTopicOrPartitionError(topic)
+    return [TopicPartition(topic, number) for number in range(count)]
+
+
+def partitions_in(counts: Mapping[str, int]) -> list[TopicPartition]:
+    """Return all partitions of topics with these `counts` of partitions."""
+    return [TopicPartition(topic, number) for topic, n in counts.items() for number in range(n)]
+
+
 def settings(*, body: int, retention: float | None) -> dict[str, str]:
-    """Return a topic's settings, so that bodies of `body` bytes pass with their headers."""
-    # 64 headers of 4 KiB at most are 16 KiB in all; a key is 1 KiB; the rest is framing.
+    """Return the settings of a topic whose messages may have bodies of `body` bytes.
+
+    `retention` is in seconds: negative to keep messages forever, None for the broker's default.
+    """
+    # 64 KiB more: headers take 16 KiB at most and the key 1 KiB; framing takes the rest.
     config = {"max.message.bytes": str(max(body + 64 * 1024, 1_048_588))}
     if retention is not None:
         config["retention.ms"] = str(-1 if retention < 0 else round(retention * 1000))
         if retention >= 0:
-            # Only whole segments are deleted.
-            config["segment.ms"] = str(_within(retention * 1000 / SEGMENTS, *SEGMENT_MS))
+            config["segment.ms"] = str(
+                _within(retention * 1000 / SEGMENTS_PER_RETENTION, *SEGMENT_MS_RANGE)
+            )
     return config
 
 
 def size_bound(total: int, partitions: int) -> dict[str, str]:
-    """Return the settings by which a topic of `partitions` keeps about `total` bytes in all."""
+    """Return the settings with which a topic of `partitions` keeps about `total` bytes."""
     each = -(-total // partitions)
     return {
         "retention.bytes": str(each),
-        "segment.bytes": str(_within(each / SEGMENTS, *SEGMENT_BYTES)),
+        "segment.bytes": str(_within(each / SEGMENTS_PER_RETENTION, *SEGMENT_BYTES_RANGE)),
     }
+
+
+def delay_settings(*, body: int) -> dict[str, str]:
+    """Return the settings of a topic in which records wait. Nothing in it expires."""
+    return settings(body=body, retention=-1) | {"segment.bytes": str(DELAY_SEGMENT_BYTES)}
 
 
 def _within(value: float, least: int, most: int) -> int:
     return round(min(max(value, least), most))
+
+
+@dataclass(frozen=True)
+class Member:
+    """A live member of a group."""
+
+    name: str
+    host: str
+    partitions: tuple[TopicPartition, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group. `protocol` is the name of its members' assignor, empty without members."""
+
+    protocol: str
+    members: tuple[Member, ...]
+
+
+class Groups:
+    """Consumer groups as their coordinators report them, within the time limits of `Topology`."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+
+    async def describe(self, group: str) -> Group | None:
+        """Return the group; None if it does not exist."""
+        request = DescribeGroupsRequest([group])
+        answer = await self._ask(group, request, lambda answer: answer.groups[0][0])
+        code, _, state, _, protocol, members, *_ = answer.groups[0]
+        if kafka.for_code(code) is kafka.GroupIdNotFound or state == "Dead":
+            return None
+        check(code)
+        return Group(protocol, tuple(_member(member) for member in members))
+
+    async def committed(
+        self, group: str, tps: Collection[TopicPartition]
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        """Return the group's committed offsets, without partitions that have none."""
+        request = OffsetFetchRequest(group, list(by_topic(tps).items()))
+        return committed_offsets(await self._ask(group, request, lambda answer: answer.error_code))
+
+    async def topics(self, group: str) -> set[str]:
+        """Return the topics in which the group has committed offsets."""
+        request = OffsetFetchRequest(group, None)
+        answer = await self._ask(group, request, lambda answer: answer.error_code)
+        return {tp.topic for tp in committed_offsets(answer)}
+
+    async def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit for a group without live members; raises `UnknownMemberIdError` if it has some."""
+        topics = {
+            topic: [(number, offsets[TopicPartition(topic, number)], "") for number in numbers]
+            for topic, numbers in by_topic(offsets).items()
+        }
+        request = OffsetCommitRequest(group, _NO_MEMBER, "", -1, list(topics.items()))
+        answer = await self._ask(group, request, lambda answer: answer.topics[0][1][0][1])
+        for _, partitions in answer.topics:
+            for _, code in partitions:
+                check(code)
+
+    async def delete(self, group: str) -> None:
+        """Delete the group; no error if absent. Raises `NonEmptyGroup` while it has members."""
+        request = DeleteGroupsRequest([group])
+        answer = await self._ask(group, request, lambda answer: answer.results[0][1])
+        code = answer.results[0][1]
+        if kafka.for_code(code) is not kafka.GroupIdNotFound:
+            check(code)
+
+    async def reading(self, tps: Collection[TopicPartition]) -> list[str]:
+        """Return the groups that have committed offsets of `tps`."""
+        topics = list(by_topic(tps).items())
+        found: list[str] = []
+        for node, names in (await self._topology.call(_list_groups)).items():
+            for first in range(0, len(names), CONCURRENT_REQUESTS):
+                some = names[first : first + CONCURRENT_REQUESTS]
+                requests = [OffsetFetchRequest(name, topics) for name in some]
+                answers = await self._topology.call(
+                    lambda admin, node=node, requests=requests: asyncio.gather(  # type: ignore[misc]
+                        *(send_request(admin, node, request) for request in requests)
+                    )
+                )
+                found += [
+                    name for name, one in zip(some, answers, strict=True) if committed_offsets(one)
+                ]
+        return sorted(found)
+
+    async def _ask(self, group: str, request: Any, code_of: Callable[[Any], int]) -> Any:
+        """Send `request` to the coordinator of `group`, and wait while it starts or moves."""
+
+        async def ask(admin: AIOKafkaAdminClient) -> Any:
+            while True:
+                try:
+                    answer = await send_request(admin, await admin.find_coordinator(group), request)
+                except _COORDINATOR_MOVES:
+                    pass
+                else:
+                    if not issubclass(kafka.for_code(code_of(answer)), _COORDINATOR_MOVES):
+                        return answer
+                await asyncio.sleep(COORDINATOR_PAUSE_SECONDS)
+
+        return await self._topology.call(ask)
+
+
+async def _list_groups(admin: AIOKafkaAdminClient) -> dict[int, list[str]]:
+    """Return the names of all groups, by the node that coordinates them."""
+    found: dict[int, list[str]] = {}
+    for broker in (await admin.describe_cluster())["brokers"]:
+        node = broker["node_id"]
+        answer = await send_request(admin, node, ListGroupsRequest())
+        check(answer.error_code)
+        found[node] = [name for name, *_ in answer.groups]
+    return found
+
+
+def _member(answer: Any) -> Member:
+    name, _, host, _, assignment = answer
+    partitions = MemberAssignment.decode(assignment).partitions() if assignment else ()
+    return Member(name, host.removeprefix("/"), tuple(sorted(partitions)))

@@ -1,23 +1,24 @@
-"""The memory backend: everything in one process, gone with it. What tests run on.
+"""The memory backend: a broker inside one process, for tests and for trying anymq out.
 
 URLs and options
     ``memory://`` is private to the broker that connects; ``memory://name`` is shared by every
-    broker of the process that connects with the same name. No options.
+    broker of the process that connects with the same name. There are no options.
 
 Native names
-    None: there is no server.
+    None, because there is no server.
 
 Delivery semantics
-    A topic is a log, a group a cursor on it with the deliveries it has out. All five verbs are
-    native: leases and the waits of `nack(delay)` end by the monotonic clock, `release` puts the
-    delivery back, `reject` writes the letter and settles in one step. A delayed record waits beside
-    the log and is in it, for whoever looks, from the moment it is due by the wall clock. Ordered
-    groups read partition by partition, see `MemoryLog`.
+    A topic is a log. A group is a cursor in it and the deliveries that are pending: in flight, or
+    waiting for a retry. All five settlement methods are native. Leases expire and the delays of
+    `nack(delay)` end by the monotonic clock. `release` returns the delivery to its group,
+    uncounted. `reject` stores the dead letter and settles the delivery in one step. A delayed
+    record waits beside the log, and is part of it for every reader from its due time by the wall
+    clock. An ordered group reads partition by partition, see `MemoryPartitions`.
 
 Limits
     One process and one event loop. Nothing survives the process. Messages are kept until the last
-    broker of a name has closed, or as the topic's retention says; what a group has not been given
-    yet, or an ordered one has not settled, is kept in any case.
+    broker of a name has closed, or for the topic's retention. Messages that a group has not
+    received yet, or an ordered group has not settled, are kept in any case.
 """
 
 from .driver import MemoryDriver

@@ -1,4 +1,4 @@
-"""What is known of topics and groups."""
+"""Statistics of topics and groups."""
 
 from __future__ import annotations
 
@@ -18,19 +18,16 @@ from anymq.driver import (
     ordered,
 )
 
-from .group import Group
-from .topic import Log
-
-_WORST = 100
+from .space.group import Group
+from .space.log import TopicLog
 
 
-def topic_info(topic: TopicSpec, log: Log) -> TopicInfo:
+def topic_info(topic: TopicSpec, log: TopicLog) -> TopicInfo:
     """Describe a topic."""
     records = log.records
     return TopicInfo(
-        name=topic.name,
         native=topic.native,
-        partitions=tuple(_partition(log, number) for number in range(log.partitions)),
+        partitions=tuple(_partition_info(log, number) for number in range(log.partitions)),
         messages=len(records),
         bytes=log.bytes,
         oldest=moment(records[0].time) if records else None,
@@ -40,56 +37,57 @@ def topic_info(topic: TopicSpec, log: Log) -> TopicInfo:
     )
 
 
-def _partition(log: Log, number: int) -> PartitionInfo:
-    lane = log.lane(number)
+def _partition_info(log: TopicLog, number: int) -> PartitionInfo:
+    records = log.partition(number)
     return PartitionInfo(
         number=number,
-        messages=len(lane),
-        first=str(lane[0].sequence) if lane else None,
-        last=str(lane[-1].sequence) if lane else None,
+        messages=len(records),
+        first=str(records[0].sequence) if records else None,
+        last=str(records[-1].sequence) if records else None,
     )
 
 
-def group_info(topic: TopicSpec, log: Log, group: Group, clock: Clock) -> GroupInfo:
-    """Describe a group that is not ordered."""
+def group_info(log: TopicLog, group: Group, clock: Clock) -> GroupInfo:
+    """Describe an unordered group."""
     now = clock.monotonic()
     undelivered = log.records[group.cursor :]
+    pending = group.pending.values()
     times = [stored.time for stored in undelivered[:1]]
-    times += [out.stored.time for out in group.out.values()]
-    held = [out for out in group.out.values() if out.owner is not None and out.due > now]
-    holding = Counter(out.owner for out in held)
-    tried = sorted((out for out in group.out.values() if out.tries > 1), key=lambda out: -out.tries)
+    times += [delivery.time for delivery in pending]
+    in_flight = [item for item in pending if item.owner is not None and item.due > now]
+    by_member = Counter(delivery.owner for delivery in in_flight)
     return GroupInfo(
-        topic=topic.name,
-        group=group.name.removeprefix(f"{topic.name}."),
         native=group.name,
-        ordered=group.ordered,
+        ordered=False,
         members=tuple(
-            MemberInfo(name=name, in_flight=holding[name]) for name in sorted(group.members)
+            MemberInfo(name=name, in_flight=by_member[name]) for name in sorted(group.members)
         ),
-        lag=len(undelivered) + len(group.out),
+        lag=len(undelivered) + len(pending),
         lag_seconds=max((clock.now() - time for time in times), default=0.0),
-        in_flight=len(held),
-        waiting=len(group.out) - len(held),
-        oldest_pending=max((now - out.taken for out in held), default=0.0),
+        in_flight=len(in_flight),
+        waiting=len(pending) - len(in_flight),
+        oldest_pending=max((now - delivery.taken for delivery in in_flight), default=0.0),
         poison=tuple(
-            PoisonInfo(position=str(out.stored.sequence), attempts=out.tries, member=out.owner)
-            for out in tried[:_WORST]
+            PoisonInfo(
+                position=delivery.position, attempts=delivery.attempts, member=delivery.owner
+            )
+            for delivery in pending
+            if delivery.attempts > 1
         ),
     )
 
 
 def ordered_info(
-    topic: TopicSpec, log: Log, group: Group, states: Mapping[int, PartitionState], now: float
+    topic: TopicSpec, log: TopicLog, group: Group, states: Mapping[int, PartitionState], now: float
 ) -> GroupInfo:
     """Describe an ordered group."""
     lags: dict[int, int | None] = {}
     oldest: list[float] = []
     for number, state in states.items():
-        behind = log.lane_after(number, int(state.cursor), len(log.records))
-        left = [stored for stored in behind if str(stored.sequence) not in state.done]
-        oldest += [stored.time for stored in left[:1]]
-        lags[number] = len(left)
+        following = log.partition_after(number, int(state.cursor), len(log.records))
+        unsettled = [stored for stored in following if str(stored.sequence) not in state.done]
+        oldest += [stored.time for stored in unsettled[:1]]
+        lags[number] = len(unsettled)
     return ordered.describe(
         topic,
         group.name,

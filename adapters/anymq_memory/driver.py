@@ -1,4 +1,4 @@
-"""The memory driver."""
+"""`MemoryDriver`: one broker's use of a `Space`."""
 
 from __future__ import annotations
 
@@ -28,20 +28,22 @@ from anymq.driver import (
 )
 
 from . import admin
+from .broadcast import MemoryBroadcast
 from .capabilities import CAPABILITIES
 from .errors import ERRORS
-from .group import Group
-from .log import MemoryLog
+from .messages import received
 from .options import MemoryOptions
-from .source import BroadcastSource, GroupSource, received
+from .ordered import MemoryPartitions
+from .source import MemorySource
 from .space import Space
-from .topic import Log
+from .space.group import Group
+from .space.log import TopicLog
 
-_PAGE = 500
+_PAGE_RECORDS = 500
 
 
 class MemoryDriver(Driver):
-    """One broker's use of a `Space`."""
+    """The memory backend; see the package for its guarantees."""
 
     capabilities = CAPABILITIES
     errors = ERRORS
@@ -51,7 +53,7 @@ class MemoryDriver(Driver):
     def __init__(self, space: Space, clock: Clock) -> None:
         self.clock = clock
         self._space = space
-        self._names: dict[str, str] = {}
+        self._natives: dict[str, str] = {}
         self._closed = False
 
     @classmethod
@@ -61,7 +63,7 @@ class MemoryDriver(Driver):
 
     @property
     def native(self) -> Space:
-        """The shared state; for looking at it in tests."""
+        """The shared state, for tests to inspect."""
         return self._space
 
     async def ping(self) -> None:
@@ -69,46 +71,46 @@ class MemoryDriver(Driver):
 
     async def declare(self, topic: TopicSpec) -> None:
         self._check_open()
-        self._names[topic.name] = topic.native
+        self._natives[topic.name] = topic.native
         if topic.create:
             log = self._space.logs.get(topic.native)
             if log is None:
-                log = self._space.logs[topic.native] = Log(self.clock, topic.partitions or 1)
-            log.settings(topic)
+                log = TopicLog(self.clock, topic.partitions or 1)
+                self._space.logs[topic.native] = log
+            log.configure(topic)
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
         self._check_open()
         if len({record.topic for record in records}) != 1:
-            return [outcome for record in records for outcome in self.append([record])]
-        return self.append(records)
+            return [outcome for record in records for outcome in self._append([record])]
+        return self._append(records)
 
-    def append(self, records: Sequence[Record]) -> Sequence[Outcome]:
-        """Store records of one topic, at least one."""
+    def _append(self, records: Sequence[Record]) -> Sequence[Outcome]:
+        """Store one or more records, all of one topic."""
         topic = records[0].topic
-        log = self._space.logs.get(self._names.get(topic, topic))
+        log = self._space.logs.get(self._natives.get(topic, topic))
         if log is None:
             return [NotFound(f"the topic {topic} does not exist")] * len(records)
-        return log.extend(records)
+        return log.append(records)
 
     async def subscribe(self, spec: SubscribeSpec, listener: Listener) -> Reader:
         self._check_open()
         log = self._log(spec.topic)
         if spec.group is None:
-            return BroadcastSource(self, log, spec, listener)
+            return MemoryBroadcast(log, spec, listener, self.clock)
         group = log.groups.get(spec.native_group)
         if group is None:
             if not spec.create:
                 raise NotFound(f"the group {spec.native_group} does not exist")
-            group = _begin(log, spec)
+            group = _make_group(log, spec)
         if group.ordered is not spec.ordered:
             raise ConfigurationError(
                 f"the group {spec.native_group} is {'' if group.ordered else 'not '}ordered"
             )
         if not group.ordered:
-            return GroupSource(self, log, group, spec)
-        source = LeasedSource(
-            MemoryLog(log, group, self.clock, member=spec.member), spec, listener, self.clock
-        )
+            return MemorySource(log, group, spec, clock=self.clock, append=self._append)
+        partitions = MemoryPartitions(log, group, self.clock, member=spec.member)
+        source = LeasedSource(partitions, spec, listener, self.clock)
         await source.start()
         return source
 
@@ -116,9 +118,9 @@ class MemoryDriver(Driver):
         self, topic: TopicSpec, start: Start = "earliest"
     ) -> AsyncIterator[Sequence[Received]]:
         log = self._log(topic)
-        found = log.after(log.behind(start), len(log.records))
-        for place in range(0, len(found), _PAGE):
-            yield [received(stored) for stored in found[place : place + _PAGE]]
+        found = log.after(log.sequence_before(start), len(log.records))
+        for index in range(0, len(found), _PAGE_RECORDS):
+            yield [received(stored) for stored in found[index : index + _PAGE_RECORDS]]
 
     async def topics(self) -> Sequence[str]:
         self._check_open()
@@ -134,8 +136,8 @@ class MemoryDriver(Driver):
         log = self._log(topic)
         group = self._group(log, native_group)
         if not group.ordered:
-            return admin.group_info(topic, log, group, self.clock)
-        states = await ordered.state(MemoryLog(log, group, self.clock), clock=self.clock)
+            return admin.group_info(log, group, self.clock)
+        states = await ordered.state(MemoryPartitions(log, group, self.clock), clock=self.clock)
         return admin.ordered_info(topic, log, group, states, self.clock.now())
 
     async def seek(self, topic: TopicSpec, native_group: str, to: Start) -> None:
@@ -143,9 +145,9 @@ class MemoryDriver(Driver):
         group = self._group(log, native_group)
         group.check_idle()
         if group.ordered:
-            await ordered.seek(MemoryLog(log, group, self.clock), to, clock=self.clock)
+            await ordered.seek(MemoryPartitions(log, group, self.clock), to, clock=self.clock)
         else:
-            group.begin(log.behind(to), log.first)
+            group.reset(log.cursor_at(to))
 
     async def delete_topic(self, topic: TopicSpec) -> None:
         self._check_open()
@@ -174,22 +176,22 @@ class MemoryDriver(Driver):
         if self._closed:
             raise Closed("the memory broker is closed")
 
-    def _log(self, topic: TopicSpec) -> Log:
+    def _log(self, topic: TopicSpec) -> TopicLog:
         self._check_open()
         log = self._space.logs.get(topic.native)
         if log is None:
             raise NotFound(f"the topic {topic.name} does not exist")
         return log
 
-    def _group(self, log: Log, native_group: str) -> Group:
+    def _group(self, log: TopicLog, native_group: str) -> Group:
         group = log.groups.get(native_group)
         if group is None:
             raise NotFound(f"the group {native_group} does not exist")
         return group
 
 
-def _begin(log: Log, spec: SubscribeSpec) -> Group:
+def _make_group(log: TopicLog, spec: SubscribeSpec) -> Group:
     group = Group(spec.native_group, spec.ordered)
-    group.begin(log.behind(spec.start), log.first)
+    group.reset(log.cursor_at(spec.start))
     log.groups[spec.native_group] = group
     return group

@@ -1,4 +1,4 @@
-"""What exceptions mean: there is no client library, so there is nothing to map."""
+"""The table of errors: empty, because there is no client library."""
 
 from anymq.driver import ErrorTable
 

@@ -1,4 +1,4 @@
-"""The URL options of the memory backend: none."""
+"""URL options of the memory backend: none."""
 
 from dataclasses import dataclass
 

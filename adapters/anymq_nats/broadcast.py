@@ -1,16 +1,40 @@
-"""A reader of its own: every message of the topic, in order, to this subscription alone."""
+"""`BroadcastReader`: a broadcast subscription, read with ephemeral consumers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from anymq.driver import Reader, Received
+from anymq.driver import Listener, Reader, Received, SubscribeSpec
 
-from .reader import StreamReader
+from .connection import Connection
+from .jetstream.log import StreamReader
+from .positions import first_sequence
+from .topology import Stream
 
 
-class BroadcastSource(Reader):
-    """A broadcast subscription over a `StreamReader`."""
+async def open_broadcast(
+    connection: Connection, stream: Stream, spec: SubscribeSpec, listener: Listener
+) -> BroadcastReader:
+    """Open a broadcast subscription at the start position or at the place of an earlier reader."""
+    first = await first_sequence(connection, stream.name, spec.start)
+    reader = StreamReader(
+        connection,
+        stream.name,
+        stream.patterns,
+        last=first - 1,
+        place=spec.place,
+        skipped=listener.skipped,
+    )
+    try:
+        await reader.open()
+    except BaseException:
+        reader.close()
+        raise
+    return BroadcastReader(reader)
+
+
+class BroadcastReader(Reader):
+    """Every message of the topic, in publish order, over a `StreamReader`."""
 
     def __init__(self, reader: StreamReader) -> None:
         self._reader = reader

@@ -1,4 +1,4 @@
-"""What nats-py's exceptions mean, and the few that this adapter adds to them."""
+"""The error table for exceptions of nats-py, and the exceptions that this adapter adds."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from anymq.driver import (
 
 
 class NoPubAck(nats.errors.TimeoutError):
-    """The server did not confirm a publish in time. It may have stored the message."""
+    """The server did not confirm a publish in time; it may have stored the message."""
 
     def __str__(self) -> str:
         return "nats: no confirmation from the stream in time"
 
 
 class TooLarge(nats.errors.MaxPayloadError):
-    """A message with its headers is over the server's `max_payload`."""
+    """A message and its headers exceed the server's `max_payload`."""
 
     def __init__(self, size: int, limit: int, reserve: int = 0) -> None:
         self.size, self.limit, self.reserve = size, limit, reserve
@@ -47,7 +47,7 @@ class TooLarge(nats.errors.MaxPayloadError):
 
 
 class NotPermitted(nats.errors.AuthorizationError):
-    """The server refused a publish or subscription to this user."""
+    """The server refused this user a publish or a subscription."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -57,7 +57,7 @@ class NotPermitted(nats.errors.AuthorizationError):
 
 
 def api_error(error: dict[str, Any]) -> nats.js.errors.APIError:
-    """Return the exception for what JetStream's API answered."""
+    """Return the exception for an error in an answer of JetStream's API."""
     try:
         nats.js.errors.APIError.from_error(error)
     except nats.js.errors.APIError as raised:
@@ -66,7 +66,7 @@ def api_error(error: dict[str, Any]) -> nats.js.errors.APIError:
 
 
 class NotServed(nats.errors.NoRespondersError):
-    """A stream exists and nobody serves it now, as while a cluster elects its leader."""
+    """A stream exists but has no leader, for example while a cluster elects one."""
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
@@ -93,7 +93,7 @@ _BY_CODE: dict[int, type[AnymqError]] = {
 
 
 def _by_text(error: BaseException) -> type[AnymqError]:
-    # nats-py raises its base class for whatever the server says in -ERR.
+    # nats-py raises its base class for every -ERR of the server.
     text = str(error).lower()
     if "authorization" in text or "authentication" in text or "permissions violation" in text:
         return AccessDenied
@@ -167,7 +167,7 @@ _JETSTREAM: ErrorTable = {
     nats.js.errors.ConsumerSequenceMismatchError: TransientError,
 }
 
-# Of the key-value and object stores, which this adapter does not use; `Broker.native` may.
+# Of the key-value and object stores, which users of `Broker.native` may use.
 _STORES: ErrorTable = {
     nats.js.errors.BucketNotFoundError: NotFound,
     nats.js.errors.BadBucketError: ConfigurationError,

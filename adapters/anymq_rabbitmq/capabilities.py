@@ -1,4 +1,4 @@
-"""Capabilities of the RabbitMQ backend."""
+"""The capabilities of the backend."""
 
 from __future__ import annotations
 

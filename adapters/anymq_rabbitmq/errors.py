@@ -1,4 +1,4 @@
-"""What the client library's exceptions mean."""
+"""The error table: classes of anymq for the exceptions of the client library."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from anymq.driver import (
     UnsupportedOperation,
 )
 
-from .consumer import Cancelled
+from .client.fetcher import ConsumerCancelled
 
 
 def _closed(error: BaseException) -> type[AnymqError]:
-    """The server has closed the connection, with a code."""
+    """Return the class of a connection that the server has closed, by the server's code."""
     match error.args[:1]:
         case (530,):
             return AccessDenied
@@ -39,7 +39,7 @@ def _closed(error: BaseException) -> type[AnymqError]:
 
 
 def _not_found(error: BaseException) -> type[AnymqError]:
-    # What a queue is called whose node is down, or just coming up.
+    # The server's report of a queue whose node is down or starting.
     return TransientError if "down or inaccessible" in str(error) else NotFound
 
 
@@ -48,7 +48,7 @@ def _precondition(error: BaseException) -> type[AnymqError]:
     if "larger than" in text and "size" in text:
         return MessageTooLarge
     if "delivery acknowledgement" in text and "timed out" in text:
-        return ConnectionLost  # The consumer timeout: the messages come back.
+        return ConnectionLost  # The consumer timeout: the messages are redelivered.
     if "unknown delivery tag" in text:
         return TransientError
     return PermanentError
@@ -93,5 +93,5 @@ ERRORS: ErrorTable = {
     ssl.SSLCertVerificationError: AccessDenied,
     asyncio.TimeoutError: ConnectionLost,
     OSError: ConnectionLost,
-    Cancelled: ConnectionLost,
+    ConsumerCancelled: ConnectionLost,
 }

@@ -1,4 +1,4 @@
-"""What the query of an `amqp://` URL may set, and the virtual host that its path names."""
+"""`RabbitMQOptions`: the options of an `amqp://` URL; the virtual host of its path, and TLS."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ class RabbitMQOptions:
     """The options of the URL of a `RabbitMQDriver`. Times are in seconds."""
 
     heartbeat: int = 10
-    """The pace of heartbeats. A connection on which nothing comes for twice this is dead."""
+    """The interval of heartbeats. A connection without data for twice as long counts as dead."""
 
     confirm_timeout: float = 10.0
-    """How long a publish waits for the server's confirmation."""
+    """The longest wait of a publish for the server's confirmation."""
 
     request_timeout: float = 10.0
-    """How long any other request waits for its answer."""
+    """The longest wait of any other request for its answer."""
 
     retention: float = 7 * 24 * 3600.0
-    """How long the log of a topic keeps messages, if the topic does not say. The log drops whole
-    segments, so a quiet topic keeps them for longer."""
+    """The default retention of a topic's log. The log drops whole segments, so a topic with few
+    messages keeps them for longer."""
 
     settle_time: float = 1.5
-    """How long a new queue is left alone before anything relies on it. A RabbitMQ node that is
-    killed within a second of a quorum queue's creation forgets what the queue had confirmed (seen
-    on 4.0.5: its register of queues is written to disk at intervals)."""
+    """The wait after the creation of a queue before anything relies on it. A RabbitMQ node that is
+    killed within a second of a quorum queue's creation loses the messages that the queue had
+    confirmed (seen on 4.0.5: its register of queues is written to disk at intervals)."""
 
     connection_name: str = "anymq"
-    """What the server's tools show the connections as."""
+    """The name of the connections in the server's tools."""
 
     ca: str | None = None
-    """The file with the certificate authorities to trust, instead of the system's."""
+    """The file with the certificate authorities to trust instead of the system's."""
 
     cert: str | None = None
     """The file with the client's certificate."""
@@ -55,12 +55,12 @@ class RabbitMQOptions:
 
 
 def virtual_host(url: URL) -> str:
-    """The virtual host: the path without its slash; none, or a lone slash, is the host `/`."""
+    """Return the virtual host: the path without its slash, or `/` without a path."""
     return url.path[1:] or "/"
 
 
 def tls_context(url: URL, options: RabbitMQOptions) -> ssl.SSLContext | None:
-    """The TLS settings for `amqps`: certificates and host names are always verified."""
+    """Return the TLS context for `amqps`, which always verifies certificates and host names."""
     if url.scheme != "amqps":
         if options.ca or options.cert:
             raise ConfigurationError(f"{url.scheme}: ca and cert need the scheme amqps")

@@ -1,4 +1,4 @@
-"""`OrderedQueueSource`: one member of an ordered group, a consumer on each partition's queue."""
+"""`OrderedQueueSource`: one member of an ordered group, with a consumer for each partition."""
 
 from __future__ import annotations
 
@@ -21,67 +21,69 @@ from anymq.driver import (
     attempt_of,
 )
 
-from . import convert
-from .attempts import Attempts, Note
-from .consumer import Consumer, Delivery
-from .fill import Filling
-from .lane import Lane
-from .link import bounded
+from . import messages
+from .client.fetcher import Delivery, Fetcher
+from .client.internals import bounded
+from .groups.attempts import Attempts, Note
+from .groups.backfill import BackfillTask
+from .groups.partition_consumer import PartitionConsumer
 
 CLOSE_TIMEOUT = 1.5
-ROUNDS = 2
+"""Seconds to note unsettled messages when the source is closed."""
+NOTE_ROUNDS = 2
+"""Rounds of noting: messages that come during the first are noted in the second."""
 
 
 @dataclass(slots=True)
 class _Token:
-    lane: Lane
-    consumer: Consumer
+    partition: PartitionConsumer
+    fetcher: Fetcher
     tag: int
     attempt: int
     counted: int
     due: Due | None = None
     orphan: bool = False
-    """Whether another consumer had it and has not settled it."""
+    """Whether another member received the message and did not settle it."""
 
     @property
     def is_live(self) -> bool:
-        return self.lane.consumer is self.consumer and self.consumer.holds(self.tag)
+        return self.partition.fetcher is self.fetcher and self.fetcher.holds(self.tag)
 
 
 class OrderedQueueSource(OrderedSource):
-    """Reads the partitions that the server lets it have.
+    """Reads the partitions that the server assigns to this member.
 
-    The server hands a partition over when its owner has settled all that it holds, or is gone; what
-    the owner held is delivered again, in order. So nothing is ever taken away from a member whose
-    connection lives, and `revoke` is asked for only when it is lost.
+    The server hands a partition over when its owner has settled all its deliveries, or is gone;
+    then the unsettled ones are delivered again, in order. So a member whose connection lives never
+    loses a partition, and `revoke` is called only when the connection is lost.
     """
 
     counts_starts = True
 
     def __init__(
         self,
-        lanes: Sequence[Lane],
+        partitions: Sequence[PartitionConsumer],
         *,
         attempts: Attempts,
-        filling: Filling | None,
+        backfill: BackfillTask | None,
         listener: Listener,
     ) -> None:
-        self._lanes = list(lanes)
+        self._partitions = list(partitions)
         self._attempts = attempts
-        self._filling = filling
+        self._backfill = backfill
         self._listener = listener
-        self._held: dict[tuple[Lane, int], Received] = {}
+        self._in_flight: dict[tuple[PartitionConsumer, int], Received] = {}
         self._changed = asyncio.Event()
         self._lost = False
         self._closed = False
-        for lane in lanes:
-            lane.on_change = self._changed.set
+        for partition in partitions:
+            partition.on_change = self._changed.set
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
-        """See `Source`. Whatever ends one partition's channel ends them all: `SourceLost`."""
+        """See `OrderedSource`. The end of one partition's channel ends all: `SourceLost`."""
         over = False
 
-        def end() -> None:  # Not by the clock: a timer may ring a little before its time.
+        def end() -> None:  # Not by the clock: a timer may fire a little before its time.
             nonlocal over
             over = True
             self._changed.set()
@@ -99,39 +101,39 @@ class OrderedQueueSource(OrderedSource):
             timer.cancel()
 
     async def undelivered(self) -> object:
-        """See `Source`. Only one member's consumer on a queue is given anything, so all that can be
-        told is that a queue has none at all."""
-        found = [await lane.unread() for lane in self._lanes]
+        """See `Reader`. The server delivers a queue to one member only, so all that shows a stall
+        is a queue without any consumer."""
+        found = [await partition.undelivered() for partition in self._partitions]
         return [each for each in found if each is not None] or None
 
     async def ack(self, records: Sequence[Received]) -> None:
-        """See `Source`."""
-        tags: dict[Lane, list[int]] = {}
+        """See `GroupReader`."""
+        tags: dict[PartitionConsumer, list[int]] = {}
         settled: list[Note] = []
         late: list[Received] = []
         for record in records:
             token: _Token = record.token
-            self._held.pop((token.lane, token.tag), None)
+            self._in_flight.pop((token.partition, token.tag), None)
             if token.is_live:
-                tags.setdefault(token.lane, []).append(token.tag)
+                tags.setdefault(token.partition, []).append(token.tag)
                 if self._attempts.knows(record.position):
                     settled.append(Note(record.position, 0, 0))
             else:
                 late.append(record)
         if late:
             self._listener.dropped(late)
-        for lane, some in tags.items():
-            await lane.consumer.ack(some)
+        for partition, some in tags.items():
+            await partition.fetcher.ack(some)
         self._changed.set()
         if settled:
             await self._attempts.write(settled)
 
     def may_be_again(self, record: Received) -> bool:
-        """See `Source`. A position is the id that the publisher wrote."""
-        return convert.came_before(record)
+        """See `GroupReader`. A position is the id that the publisher wrote."""
+        return messages.was_redelivered(record)
 
     async def keep(self, nacks: Sequence[Nack]) -> None:
-        """See `Source`."""
+        """See `OrderedSource`."""
         live = [nack for nack in nacks if nack.received.token.is_live]
         await self._attempts.write(
             [
@@ -144,12 +146,12 @@ class OrderedQueueSource(OrderedSource):
             nack.received.token.due = nack.due
 
     def known_attempt(self, record: Received) -> int | None:
-        """See `Source`."""
+        """See `GroupReader`."""
         token: _Token = record.token
         return token.attempt if token.orphan else None
 
     async def begin(self, begun: Sequence[Begun]) -> None:
-        """See `Source`."""
+        """See `GroupReader`."""
         live = [item for item in begun if item.received.token.is_live]
         if live:
             await self._attempts.write(
@@ -157,97 +159,104 @@ class OrderedQueueSource(OrderedSource):
             )
 
     async def aclose(self) -> None:
-        """See `Source`. What is given back is noted first: a server before 4.3 counts it.
+        """See `Reader`. Unsettled messages are noted first, because servers before 4.3 count them.
 
-        The channels are closed with the consumers on them. A consumer that were cancelled first
-        would make way for the next owner while messages before its own were still here.
+        The channels are closed with the consumers on them. If a consumer were cancelled first, the
+        next owner would start while earlier messages were still here.
         """
         if self._closed:
             return
         self._closed = True
-        if self._filling is not None:
-            self._filling.cancel()
+        if self._backfill is not None:
+            self._backfill.cancel()
         try:
             if not self._lost:
                 with suppress(TimeoutError, OSError, AMQPError, BrokerError):
                     await bounded(self._note_unsettled(), CLOSE_TIMEOUT)
         finally:
-            await asyncio.gather(*(lane.aclose() for lane in self._lanes))
-            if self._filling is not None:
-                await self._filling.aclose()
+            await asyncio.gather(*(partition.aclose() for partition in self._partitions))
+            if self._backfill is not None:
+                await self._backfill.aclose()
 
     async def _advance(self) -> None:
         try:
-            if self._filling is not None:
-                self._filling.check()
-            for lane in self._lanes:
-                await lane.advance()
+            if self._backfill is not None:
+                self._backfill.check()
+            for partition in self._partitions:
+                await partition.advance()
         except Exception as error:
             if not self._lost:
                 self._lost = True
-                await self._listener.revoke(frozenset(lane.number for lane in self._lanes), True)
+                numbers = frozenset(partition.number for partition in self._partitions)
+                await self._listener.revoke(numbers, True)
             raise SourceLost(str(error)) from error
 
     async def _collect(self, limit: int) -> list[Received]:
-        """What is there, up to `limit`, from each partition in turn."""
+        """Return up to `limit` buffered records, from each partition in turn."""
         records: list[Received] = []
-        for lane in list(self._lanes):
-            if lane.consumer.untaken and len(records) < limit:
-                taken = await lane.take(limit - len(records))
+        for partition in list(self._partitions):
+            if partition.fetcher.buffered and len(records) < limit:
+                taken = await partition.take(limit - len(records))
                 try:
-                    records += await self._records(lane, taken)
+                    records += await self._records(partition, taken)
                 except BaseException:
-                    lane.consumer.put_back(taken)
+                    partition.fetcher.put_back(taken)
                     raise
-        if records:  # Others first, the next time.
-            self._lanes.append(self._lanes.pop(0))
+        if records:  # The next call starts with another partition.
+            self._partitions.append(self._partitions.pop(0))
         return records
 
-    async def _records(self, lane: Lane, deliveries: Sequence[Delivery]) -> list[Received]:
+    async def _records(
+        self, partition: PartitionConsumer, deliveries: Sequence[Delivery]
+    ) -> list[Received]:
         if any(one.redelivered for one in deliveries):
             await self._attempts.read()
-        records = [self._record(lane, one) for one in deliveries]
-        self._held.update({(lane, record.token.tag): record for record in records})
+        records = [self._record(partition, one) for one in deliveries]
+        self._in_flight.update({(partition, record.token.tag): record for record in records})
         return records
 
-    def _record(self, lane: Lane, delivery: Delivery) -> Received:
-        record = convert.received(
-            delivery, token=None, partition=lane.number, nameless=convert.fingerprint
+    def _record(self, partition: PartitionConsumer, delivery: Delivery) -> Received:
+        record = messages.received(
+            delivery, token=None, partition=partition.number, name_for=messages.fingerprint
         )
         assert record is not None
         if record.fresh and not delivery.redelivered:
-            record.token = _Token(lane, lane.consumer, delivery.tag, 1, 0)
+            record.token = _Token(partition, partition.fetcher, delivery.tag, 1, 0)
             return record
         counted, orphan = record.redeliveries, delivery.redelivered
         attempt = attempt_of(record)
         if orphan:
-            first = attempt - counted
-            attempt = self._attempts.shown(record.position) or 0
-            if attempt:
-                record.redeliveries = attempt - first
+            if noted := self._attempts.shown(record.position):
+                attempt = noted
+                record.redeliveries = Begun(record, noted).redeliveries
                 record.not_before = self._attempts.due(record.position)
             else:
-                attempt = first + convert.earlier(delivery, record.headers)
-        due = record.not_before
-        record.token = _Token(lane, lane.consumer, delivery.tag, attempt, counted, due, orphan)
+                # The server's count includes deliveries that no handler has started.
+                attempt += messages.earlier_deliveries(delivery, record.headers) - counted
+        record.token = _Token(
+            partition,
+            partition.fetcher,
+            delivery.tag,
+            attempt,
+            counted,
+            record.not_before,
+            orphan,
+        )
         return record
 
     async def _note_unsettled(self) -> None:
-        noted: set[tuple[Lane, int]] = set()
-        for _ in range(ROUNDS):  # A round takes its time, in which more may come.
-            for lane in self._lanes:
-                await self._records(lane, await lane.take(len(lane.consumer.untaken)))
-            new = {key: record for key, record in self._held.items() if key not in noted}
+        noted: set[tuple[PartitionConsumer, int]] = set()
+        for _ in range(NOTE_ROUNDS):
+            for partition in self._partitions:
+                await self._records(
+                    partition, await partition.take(len(partition.fetcher.buffered))
+                )
+            new = {key: record for key, record in self._in_flight.items() if key not in noted}
             await self._attempts.write(
                 [
-                    Note(
-                        record.position,
-                        record.token.attempt,
-                        record.token.counted,
-                        record.token.due,
-                    )
+                    Note(record.position, token.attempt, token.counted, token.due)
                     for record in new.values()
-                    if record.token.is_live
+                    if (token := record.token).is_live
                 ]
             )
             noted.update(new)

@@ -1,4 +1,4 @@
-"""`Publisher`: confirmed publishes, many at a time, each with its own outcome."""
+"""`Publisher`: confirmed publishes, many in one call, with one outcome for each message."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from aiormq.exceptions import (
 
 from anymq.driver import ConnectionLost, MessageTooLarge, NotFound, PublishTimeout, Throttled
 
-from . import wire
-from .link import Channel, Link
+from .client import codec
+from .client.internals import Channel
+from .connection import Connection
 
 _EXCHANGE = re.compile(r"exchange '(.*?)' in vhost")
 _TOO_LARGE = re.compile(r"message size \d+ is larger than .*? size (\d+)")
 
 
 class Outgoing(NamedTuple):
-    """A message to publish; `properties` as `wire.encode` or `wire.join` return them."""
+    """A message to publish; `properties` as `codec.encode` or `codec.join` return them."""
 
     exchange: str
     routing_key: str
@@ -32,10 +33,10 @@ class Outgoing(NamedTuple):
 
 
 class _Batch:
-    """What one call publishes, whose tags begin with `first`: the outcomes as they come, and a
-    future for when all are there.
+    """The messages of one call, and their outcomes; their confirmations have tags from `first` on.
 
-    Confirmed is all before `low`, and of the rest `ahead`: by indexes.
+    Confirmed are all messages before the index `low`, and those at the indexes `ahead`. `done` is
+    set when all have an outcome.
     """
 
     __slots__ = ("ahead", "done", "first", "low", "messages", "outcomes", "returned")
@@ -50,11 +51,11 @@ class _Batch:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def open(self) -> list[int]:
-        """The indexes of those without an answer."""
+        """Return the indexes of messages without an outcome."""
         return [index for index in range(self.low, len(self.messages)) if index not in self.ahead]
 
     def confirm(self, index: int, *, multiple: bool) -> None:
-        """The server has taken the message at `index`, or all up to there."""
+        """Record that the server has stored the message at `index`, or all up to there."""
         if multiple:
             self.low = max(self.low, min(index + 1, len(self.messages)))
         elif index > self.low:
@@ -64,7 +65,7 @@ class _Batch:
         self._advance()
 
     def fail(self, indexes: Sequence[int], error: Callable[[Outgoing], BaseException]) -> None:
-        """These were not taken, or nobody knows."""
+        """Record that these messages were refused, or that their outcome is unknown."""
         for index in indexes:
             self.outcomes[index] = error(self.messages[index])
         self.ahead.update(indexes)
@@ -82,13 +83,14 @@ class _Batch:
             self.done.set_result(None)
 
 
-class _Lane:
-    """A channel in confirm mode, and the batches on it that have not all of their answers yet."""
+class _ConfirmChannel:
+    """A channel in confirm mode, and the batches on it that are not done."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.checked: set[str] = set()
-        self._next = 1
+        """The exchanges that were ready for publishes."""
+        self._next_tag = 1
         self._batches: list[_Batch] = []
         self._return: tuple[str, str, str] | None = None
         channel.tap(self._on_frame)
@@ -96,42 +98,42 @@ class _Lane:
 
     def send(self, messages: Sequence[Outgoing]) -> _Batch:
         """Write `messages`; the returned batch is done when each has its outcome."""
-        batch = _Batch(messages, self._next)
+        batch = _Batch(messages, self._next_tag)
         channel = self.channel
         number, frame_max = channel.number, channel.frame_max
         frames = [
-            wire.publish(number, exchange, key, properties, body, frame_max=frame_max)
+            codec.publish(number, exchange, key, properties, body, frame_max=frame_max)
             for exchange, key, properties, body in messages
         ]
         channel.transport.write(b"".join(frames))
-        self._next += len(messages)
+        self._next_tag += len(messages)
         self._batches.append(batch)
         return batch
 
     def give_up(self, batch: _Batch, error: Callable[[], BaseException]) -> None:
-        """Settle what is left of `batch`."""
+        """End `batch`, with `error` for each message without an outcome."""
         if batch in self._batches:
             self._batches.remove(batch)
             batch.fail(batch.open(), lambda _: error())
 
     def _on_frame(self, kind: int, payload: bytes) -> bool:
-        if kind == wire.METHOD:
+        if kind == codec.METHOD:
             method = payload[:4]
-            if method in (wire.ACK, wire.NACK):
+            if method in (codec.ACK, codec.NACK):
                 tag, flags = int.from_bytes(payload[4:12], "big"), payload[12]
-                self._answered(tag, multiple=bool(flags & 1), refused=method == wire.NACK)
+                self._on_confirmation(tag, multiple=bool(flags & 1), refused=method == codec.NACK)
                 return True
-            if method == wire.RETURN:
+            if method == codec.RETURN:
                 self._return = _returned(payload)
                 return True
             return False
         if self._return is None:
             return False
-        if kind == wire.HEADER:  # Of the returned message. Its body, if any, follows.
-            self._mark(*self._return, properties=payload[12:])
+        if kind == codec.HEADER:  # Of the returned message. Its body, if any, follows.
+            self._on_return(*self._return, properties=payload[12:])
         return True
 
-    def _answered(self, tag: int, *, multiple: bool, refused: bool) -> None:
+    def _on_confirmation(self, tag: int, *, multiple: bool, refused: bool) -> None:
         ended = False
         for batch in self._batches:
             index = tag - batch.first
@@ -149,11 +151,13 @@ class _Lane:
         if ended:
             self._batches = [batch for batch in self._batches if not batch.done.done()]
 
-    def _mark(self, reason: str, exchange: str, routing_key: str, *, properties: bytes) -> None:
-        """Remember that a message came back; that it did is followed by its confirmation.
+    def _on_return(
+        self, reason: str, exchange: str, routing_key: str, *, properties: bytes
+    ) -> None:
+        """Record that a message was returned; the server confirms it afterwards.
 
-        A return does not say which publish it belongs to. Of several that are equal in all it
-        does say, the first without an answer is taken: they went the same way.
+        A return does not name its publish. Of several messages that are equal in all that it names,
+        this takes the first without an outcome, because they were routed alike.
         """
         for batch, index in [(one, index) for one in self._batches for index in one.open()]:
             message = batch.messages[index]
@@ -172,12 +176,15 @@ class _Lane:
                 return
 
     def _fail(self) -> None:
-        """The channel is gone: lay the blame on the message that closed it, if one did."""
+        """End all batches, because the channel is gone.
+
+        If a message has made the server close the channel, that message has the server's error.
+        """
         reason = self.channel.error
-        blame = _blame(reason)
+        is_cause = _cause(reason)
 
         def error(message: Outgoing) -> BaseException:
-            if blame is not None and blame(message):
+            if is_cause is not None and is_cause(message):
                 return reason
             lost = ConnectionLost("the channel closed before RabbitMQ confirmed the message")
             lost.__cause__ = reason
@@ -189,24 +196,27 @@ class _Lane:
 
 
 class Publisher:
-    """Publishes over a connection of its own: the server stops reading from one that publishes
-    when memory or disk run out, and then acknowledgements on the same would wait as well."""
+    """Publishes over a connection that consumes nothing.
+
+    In an alarm (memory, disk) the server stops reading from a connection that publishes, so
+    acknowledgements on the same one would wait as well.
+    """
 
     def __init__(
-        self, link: Link, *, timeout: float, check: Callable[[str], Awaitable[None]]
+        self, connection: Connection, *, timeout: float, check: Callable[[str], Awaitable[None]]
     ) -> None:
-        """`check` raises while an exchange is not ready for publishes. It is asked once for each
+        """`check` raises while an exchange is not ready for publishes. It is called once for each
         exchange after each connecting."""
-        self._link = link
+        self._connection = connection
         self._check = check
         self._timeout = timeout
         self._opening = asyncio.Lock()
-        self._lane: _Lane | None = None
+        self._channel: _ConfirmChannel | None = None
 
     @property
     def obstacle(self) -> Throttled | None:
-        """The alarm for which the server takes no publishes now."""
-        blocked = self._link.blocked
+        """The alarm for which the server accepts no publishes now."""
+        blocked = self._connection.blocked
         return Throttled(f"RabbitMQ blocks publishers: {blocked}") if blocked else None
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[BaseException | None]:
@@ -216,10 +226,10 @@ class Publisher:
         """
         if not messages:
             return []
-        lane = await self._ready()
-        if unready := await self._unready(lane, messages):
-            return await self._publish_ready(lane, messages, unready)
-        return await self._send(lane, messages)
+        channel = await self._ready()
+        if unready := await self._unready(channel, messages):
+            return await self._publish_ready(channel, messages, unready)
+        return await self._send(channel, messages)
 
     async def publish_all(self, messages: Sequence[Outgoing]) -> None:
         """Publish `messages`; raises the first error."""
@@ -227,33 +237,35 @@ class Publisher:
             if outcome is not None:
                 raise outcome
 
-    async def _send(self, lane: _Lane, messages: Sequence[Outgoing]) -> list[BaseException | None]:
+    async def _send(
+        self, channel: _ConfirmChannel, messages: Sequence[Outgoing]
+    ) -> list[BaseException | None]:
         try:
-            batch = lane.send(messages)
-        except wire.HeadersTooLarge:
-            return await self._send_fitting(lane, messages)
-        # Not wait_for: the call may be given up, the batch goes on.
+            batch = channel.send(messages)
+        except codec.HeadersTooLarge:
+            return await self._send_fitting(channel, messages)
+        # Not `wait_for`: a cancelled call must not cancel the batch's future.
         await asyncio.wait((batch.done,), timeout=self._timeout)
         if not batch.done.done():
-            blocked = self._link.blocked
+            blocked = self._connection.blocked
             why = f"publishing is blocked ({blocked})" if blocked else "no confirmation"
-            lane.give_up(
+            channel.give_up(
                 batch,
                 lambda: PublishTimeout(
                     f"{why} for {self._timeout:g} s; the message may have been stored"
                 ),
             )
             if blocked is None:
-                self._link.abort()
+                self._connection.abort()
         return batch.outcomes
 
     async def _send_fitting(
-        self, lane: _Lane, messages: Sequence[Outgoing]
+        self, channel: _ConfirmChannel, messages: Sequence[Outgoing]
     ) -> list[BaseException | None]:
-        """Send those whose headers have room in a frame."""
-        room = lane.channel.frame_max - 20
+        """Send the messages whose headers fit into a frame; the others are `MessageTooLarge`."""
+        room = channel.channel.frame_max - 20
         fits = [message for message in messages if len(message.properties) <= room]
-        outcomes = iter(await self._send(lane, fits) if fits else ())
+        outcomes = iter(await self._send(channel, fits) if fits else ())
         return [
             next(outcomes)
             if len(message.properties) <= room
@@ -264,37 +276,43 @@ class Publisher:
             for message in messages
         ]
 
-    async def _unready(self, lane: _Lane, messages: Sequence[Outgoing]) -> dict[str, BaseException]:
+    async def _unready(
+        self, channel: _ConfirmChannel, messages: Sequence[Outgoing]
+    ) -> dict[str, BaseException]:
+        """Return the exchanges that are not ready for publishes, with the reason of each."""
         errors: dict[str, BaseException] = {}
-        for exchange in {message.exchange for message in messages} - lane.checked:
+        for exchange in {message.exchange for message in messages} - channel.checked:
             try:
                 await self._check(exchange)
             except Exception as error:
                 errors[exchange] = error
             else:
-                lane.checked.add(exchange)
+                channel.checked.add(exchange)
         return errors
 
     async def _publish_ready(
-        self, lane: _Lane, messages: Sequence[Outgoing], unready: dict[str, BaseException]
+        self,
+        channel: _ConfirmChannel,
+        messages: Sequence[Outgoing],
+        unready: dict[str, BaseException],
     ) -> list[BaseException | None]:
         sent = [message for message in messages if message.exchange not in unready]
-        outcomes = iter(await self._send(lane, sent)) if sent else iter(())
+        outcomes = iter(await self._send(channel, sent)) if sent else iter(())
         return [
             unready[message.exchange] if message.exchange in unready else next(outcomes)
             for message in messages
         ]
 
-    async def _ready(self) -> _Lane:
+    async def _ready(self) -> _ConfirmChannel:
         if obstacle := self.obstacle:
             raise obstacle
-        lane = self._lane
-        if lane is not None and lane.channel.is_open:
-            return lane
+        channel = self._channel
+        if channel is not None and channel.channel.is_open:
+            return channel
         async with self._opening:
-            if self._lane is None or not self._lane.channel.is_open:
-                self._lane = _Lane(await self._link.channel(confirms=True))
-            return self._lane
+            if self._channel is None or not self._channel.channel.is_open:
+                self._channel = _ConfirmChannel(await self._connection.channel(confirms=True))
+            return self._channel
 
 
 def _refusal(message: Outgoing) -> BaseException:
@@ -305,21 +323,22 @@ def _refusal(message: Outgoing) -> BaseException:
 
 
 def _returned(payload: bytes) -> tuple[str, str, str]:
+    """Return the reason, exchange and routing key of a basic.return."""
     at = 6
     texts = []
     for _ in range(3):
         end = at + 1 + payload[at]
-        texts.append(wire.text(payload[at:end]) or "")
+        texts.append(codec.text(payload[at:end]) or "")
         at = end
     return texts[0], texts[1], texts[2]
 
 
 def _same_id(one: bytes, other: bytes) -> bool:
-    return wire.split(one).get(wire.MESSAGE_ID) == wire.split(other).get(wire.MESSAGE_ID)
+    return codec.split(one).get(codec.MESSAGE_ID) == codec.split(other).get(codec.MESSAGE_ID)
 
 
-def _blame(reason: BaseException) -> Callable[[Outgoing], bool] | None:
-    """Which messages are the cause of `reason`, that closed the channel; None if none is."""
+def _cause(reason: BaseException) -> Callable[[Outgoing], bool] | None:
+    """Return a test for the messages that made the server close the channel; None if none did."""
     if isinstance(reason, ChannelNotFoundEntity | ChannelAccessRefused):
         exchange = _EXCHANGE.search(str(reason))
         return lambda message: exchange is None or message.exchange == exchange[1]

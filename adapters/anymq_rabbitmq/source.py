@@ -1,4 +1,4 @@
-"""`QueueSource`: one member of a group, a consumer on the group's queue."""
+"""`QueueSource`: one member of an unordered group, a consumer of the group's queue."""
 
 from __future__ import annotations
 
@@ -13,121 +13,115 @@ from anymq.driver import (
     Listener,
     Nack,
     NotFound,
+    Outcome,
     Received,
     Source,
     SourceLost,
     TransientError,
     attempt_of,
     new_id,
+    settle_stored,
 )
 
-from . import convert
-from .attempts import Attempts, Note
-from .consumer import Consumer, Delivery
-from .delays import Delays
-from .fill import Filling
-from .link import Link, bounded
+from . import messages
+from .client.fetcher import Delivery, Fetcher
+from .client.internals import bounded
+from .client.protocol import queue_counts
+from .connection import Connection
+from .delays import DelayLadder
+from .groups.attempts import Attempts, Note
+from .groups.backfill import BackfillTask
 from .publisher import Outgoing, Publisher
-from .topology import counts
 
-GIVE_BACK_TIMEOUT = 1.5
-LARGE, DOUBLED_BYTES = 8, 4 * 1024 * 1024
-"""A window of so many messages, of fewer bytes, is doubled, not to follow each step of the core's.
-"""
-SHRINK = 16
-"""It becomes smaller when the core's is smaller by this."""
-# Since then basic.nack gives a message back without counting that as a failure.
-_UNCOUNTED_NACK = (4, 3)
+RELEASE_TIMEOUT = 1.5
+"""Seconds of each step to return buffered messages when the source is closed."""
+LEAST_DOUBLED, MOST_DOUBLED_BYTES = 8, 4 * 1024 * 1024
+"""A window of at least so many messages and fewer bytes is doubled, so that the server's window
+does not follow each step of the core's."""
+SHRINK_RATIO = 16
+"""The server's window becomes smaller when it is more than this many times the core's."""
+UNCOUNTED_NACK_VERSION = (4, 3)
+"""Since this version basic.nack returns a message without counting it as a failure."""
 
 
 class QueueSource(Source):
-    """A consumer on the group's queue.
+    """A consumer of the group's queue.
 
-    Nack and release publish a copy to the group's queue alone, wait for its confirmation, and
+    `nack` and `release` publish a copy to the group's queue alone, wait for its confirmation, and
     acknowledge the original. Tokens belong to the channel: once it is gone they settle nothing.
     """
 
     def __init__(
         self,
-        consumer: Consumer,
+        fetcher: Fetcher,
         *,
         queue: str,
-        life: int,
-        link: Link,
+        generation: int,
+        connection: Connection,
         publisher: Publisher,
-        delays: Delays,
-        filling: Filling | None,
+        ladder: DelayLadder,
+        backfill: BackfillTask | None,
         most: int,
         listener: Listener,
         attempts: Attempts | None = None,
     ) -> None:
+        """`most` bounds the server's window; `attempts` is None for an operator's queue."""
         self.counts_starts = attempts is not None
         self._attempts = attempts
-        self._consumer = consumer
+        self._fetcher = fetcher
         self._queue = queue
-        self._life = life
-        self._link = link
+        self._generation = generation
+        self._connection = connection
         self._publisher = publisher
-        self._delays = delays
-        self._filling = filling
+        self._ladder = ladder
+        self._backfill = backfill
         self._most = most
         self._listener = listener
         self._size = 0.0
+        """The average size of the last deliveries, in bytes."""
         self._closed = False
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
-        """See `Source`. Whatever ends the channel raises `SourceLost` at once."""
-        if self._filling is not None:
-            self._filling.check()
-        if error := self._consumer.error:
+        """See `Source`. Raises `SourceLost` at once when the channel ends."""
+        if self._backfill is not None:
+            self._backfill.check()
+        if error := self._fetcher.error:
             raise SourceLost(str(error)) from error
         if limit < 1:
             return ()
         try:
-            await self._follow(limit)
-            deliveries = await self._consumer.take(limit, wait)
+            await self._follow_credit(limit)
+            deliveries = await self._fetcher.take(limit, wait)
         except Exception as error:
             raise SourceLost(str(error)) from error
         if deliveries:
             self._size = sum([len(one.body) for one in deliveries]) / len(deliveries)
         if self._attempts is not None and any(one.redelivered for one in deliveries):
-            await self._read_notes(self._attempts, deliveries)
+            await self._read_attempts(self._attempts, deliveries)
         records: list[Received] = []
         named: list[Delivery] = []
         nameless: list[Delivery] = []
         for delivery in deliveries:
-            record = convert.received(delivery, token=delivery)
+            record = messages.received(delivery, token=delivery)
             if record is None:
                 nameless.append(delivery)
             else:
                 records.append(record)
                 named.append(delivery)
         if nameless:
-            await self._name(nameless, named)
+            await self._give_ids(nameless, named)
         return records
 
     async def undelivered(self) -> object:
-        """See `Source`. A server that has forgotten a consumer does not always say so."""
-        if self._consumer.full:
+        """See `Source`. A server that has forgotten a consumer does not always report it."""
+        if self._fetcher.full:
             return None
-        ready, consumers = await counts(self._link, self._queue)
+        ready, consumers = await queue_counts(self._connection, self._queue)
         return (self._queue, ready, consumers) if ready else None
-
-    async def _follow(self, limit: int) -> None:
-        """Let the server's window follow the core's: what it pushes here no other member gets."""
-        consumer = self._consumer
-        held = len(consumer.unsettled) - len(consumer.untaken)
-        wanted = min(max(1, limit + held), self._most)
-        if wanted > consumer.window:
-            small = 0 < self._size * wanted < DOUBLED_BYTES
-            window = 2 * wanted if wanted >= LARGE and small else wanted
-            await consumer.widen(min(window, self._most))
-        elif wanted * SHRINK < consumer.window and consumer.full:
-            await consumer.narrow(wanted)
 
     async def ack(self, records: Sequence[Received]) -> None:
         """See `Source`."""
-        if not await self._consumer.ack(self._tags(records)):
+        if not await self._fetcher.ack(self._tags(records)):
             self._listener.dropped(records)
             return
         attempts = self._attempts
@@ -140,9 +134,8 @@ class QueueSource(Source):
         """See `Source`."""
         if self._attempts is None or not record.token.redelivered:
             return None
-        first = (
-            attempt_of(record) - record.redeliveries + convert.earlier(record.token, record.headers)
-        )
+        earlier = messages.earlier_deliveries(record.token, record.headers)
+        first = attempt_of(record) - record.redeliveries + earlier
         return max(first, self._attempts.shown(record.position) or 0)
 
     async def begin(self, begun: Sequence[Begun]) -> None:
@@ -155,115 +148,125 @@ class QueueSource(Source):
 
     def may_be_again(self, record: Received) -> bool:
         """See `Source`. A position is the id that the publisher wrote."""
-        return convert.came_before(record)
+        return messages.was_redelivered(record)
 
     async def nack(self, nacks: Sequence[Nack]) -> None:
         """See `Source`."""
         live = [nack for nack in nacks if self._is_live(nack.received)]
-        messages = [await self._copy(nack) for nack in live]
-        await self._move([nack.received for nack in live], messages)
+        copies = [await self._delayed_copy(nack) for nack in live]
+        await self._move([nack.received for nack in live], copies)
 
     async def release(self, nacks: Sequence[Nack]) -> None:
         """See `Source`."""
         if not any(self._is_live(nack.received) for nack in nacks):
             return
-        await self._consumer.pause()
-        if self._link.version >= _UNCOUNTED_NACK:
-            # The queue knows nothing of attempts that were made in place: a copy says them.
-            same = [nack for nack in nacks if nack.attempt == nack.native_attempt - 1]
-            await self._consumer.requeue(self._tags(nack.received for nack in same))
-            nacks = [nack for nack in nacks if nack.attempt != nack.native_attempt - 1]
+        await self._fetcher.pause()
+        if self._connection.version >= UNCOUNTED_NACK_VERSION:
+            # The queue does not know attempts that were made in process; a copy carries them.
+            same = [nack for nack in nacks if nack.redeliveries == nack.received.redeliveries]
+            await self._fetcher.requeue(self._tags(nack.received for nack in same))
+            nacks = [nack for nack in nacks if nack.redeliveries != nack.received.redeliveries]
         live = [nack for nack in nacks if self._is_live(nack.received)]
-        messages = [self._straight(nack) for nack in live]
-        await self._move([nack.received for nack in live], messages)
+        copies = [self._copy(nack) for nack in live]
+        await self._move([nack.received for nack in live], copies)
 
     async def aclose(self) -> None:
-        """See `Source`. What the core never saw goes back uncounted too, if there is time."""
+        """See `Source`. Buffered messages are returned uncounted too, if there is time."""
         if self._closed:
             return
         self._closed = True
-        if self._filling is not None:
-            self._filling.cancel()
+        if self._backfill is not None:
+            self._backfill.cancel()
         try:
-            await self._give_back(await self._consumer.stop())
+            await self._return_buffered(await self._fetcher.stop())
         finally:
-            await self._consumer.aclose()
-            if self._filling is not None:
-                await self._filling.aclose()
+            await self._fetcher.aclose()
+            if self._backfill is not None:
+                await self._backfill.aclose()
+
+    async def _follow_credit(self, limit: int) -> None:
+        """Let the server's window follow the core's: what it sends here, no other member gets."""
+        fetcher = self._fetcher
+        taken = len(fetcher.unsettled) - len(fetcher.buffered)
+        wanted = min(max(1, limit + taken), self._most)
+        if wanted > fetcher.window:
+            small = 0 < self._size * wanted < MOST_DOUBLED_BYTES
+            window = 2 * wanted if wanted >= LEAST_DOUBLED and small else wanted
+            await fetcher.widen(min(window, self._most))
+        elif wanted * SHRINK_RATIO < fetcher.window and fetcher.full:
+            await fetcher.narrow(wanted)
 
     def _is_live(self, record: Received) -> bool:
         delivery: Delivery = record.token
-        return delivery.consumer is self._consumer and self._consumer.holds(delivery.tag)
+        return delivery.fetcher is self._fetcher and self._fetcher.holds(delivery.tag)
 
     def _tags(self, records: Iterable[Received]) -> list[int]:
-        consumer = self._consumer
+        fetcher = self._fetcher
         deliveries: Iterable[Delivery] = (record.token for record in records)
-        return [one.tag for one in deliveries if one.consumer is consumer]
+        return [one.tag for one in deliveries if one.fetcher is fetcher]
 
-    def _straight(self, nack: Nack) -> Outgoing:
-        return convert.outgoing(nack.copy, exchange="", routing_key=self._queue)
+    def _copy(self, nack: Nack) -> Outgoing:
+        return messages.outgoing(nack.copy, exchange="", routing_key=self._queue)
 
-    async def _copy(self, nack: Nack) -> Outgoing:
+    async def _delayed_copy(self, nack: Nack) -> Outgoing:
         if nack.delay <= 0:
-            return self._straight(nack)
-        exchange, key = await self._delays.route(self._queue, nack.delay, life=self._life)
-        return convert.outgoing(nack.copy, exchange=exchange, routing_key=key)
+            return self._copy(nack)
+        exchange, key = await self._ladder.route(
+            self._queue, nack.delay, generation=self._generation
+        )
+        return messages.outgoing(nack.copy, exchange=exchange, routing_key=key)
 
     async def _move(self, originals: Sequence[Received], copies: Sequence[Outgoing]) -> None:
         outcomes = await self._publisher.publish(copies)
-        stored = [
-            original
-            for original, outcome in zip(originals, outcomes, strict=True)
-            if outcome is None
-        ]
-        await self.ack(stored)
-        for outcome in outcomes:
-            if isinstance(outcome, NotFound | ChannelNotFoundEntity):
-                # Somebody has deleted the delay queues: they are made again at the next try.
-                self._delays.forget()
-                raise TransientError(str(outcome)) from outcome
-            if outcome is not None:
-                raise outcome
+        await settle_stored(originals, [self._checked(one) for one in outcomes], self.ack)
 
-    async def _read_notes(self, attempts: Attempts, deliveries: Sequence[Delivery]) -> None:
+    def _checked(self, outcome: Outcome) -> Outcome:
+        """Return the outcome of a copy; a missing delay queue is transient: it is made again."""
+        if not isinstance(outcome, NotFound | ChannelNotFoundEntity):
+            return outcome
+        self._ladder.forget()
+        transient = TransientError(str(outcome))
+        transient.__cause__ = outcome
+        return transient
+
+    async def _read_attempts(self, attempts: Attempts, deliveries: Sequence[Delivery]) -> None:
         try:
             await attempts.read()
         except BaseException:
-            self._consumer.put_back(deliveries)
+            self._fetcher.put_back(deliveries)
             raise
 
-    async def _name(self, nameless: Sequence[Delivery], others: Sequence[Delivery]) -> None:
-        """Give each of these messages an id: they come back with it.
+    async def _give_ids(self, nameless: Sequence[Delivery], others: Sequence[Delivery]) -> None:
+        """Replace each of these messages by a copy with an id.
 
-        A message of another publisher that bears none cannot be told from the next one like it,
-        nor be known again when it is redelivered. So it is put back with an id first.
+        A message of another publisher without an id cannot be told from the next equal one, nor be
+        recognised when it is redelivered.
         """
-        copies = [convert.copy(d, self._queue, message_id=new_id()) for d in nameless]
+        copies = [messages.copy(d, self._queue, message_id=new_id()) for d in nameless]
         try:
             await self._publisher.publish_all(copies)
         except BaseException:
-            self._consumer.put_back(sorted([*nameless, *others], key=lambda d: d.tag))
+            self._fetcher.put_back(sorted([*nameless, *others], key=lambda d: d.tag))
             raise
-        await self._consumer.ack([delivery.tag for delivery in nameless])
+        await self._fetcher.ack([delivery.tag for delivery in nameless])
 
-    async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+    async def _return_buffered(self, deliveries: Sequence[Delivery]) -> None:
         if not deliveries:
             return
-        if self._link.version >= _UNCOUNTED_NACK:
-            await self._consumer.requeue([delivery.tag for delivery in deliveries])
+        if self._connection.version >= UNCOUNTED_NACK_VERSION:
+            await self._fetcher.requeue([delivery.tag for delivery in deliveries])
             return
         with suppress(TimeoutError, OSError, AMQPError, BrokerError):
             if self._attempts is not None and any(one.redelivered for one in deliveries):
-                await bounded(self._attempts.read(), GIVE_BACK_TIMEOUT)
-            copies = [self._uncounted(delivery) for delivery in deliveries]
-            await bounded(self._publisher.publish_all(copies), GIVE_BACK_TIMEOUT)
-            await self._consumer.ack([delivery.tag for delivery in deliveries])
+                await bounded(self._attempts.read(), RELEASE_TIMEOUT)
+            copies = [self._uncounted_copy(delivery) for delivery in deliveries]
+            await bounded(self._publisher.publish_all(copies), RELEASE_TIMEOUT)
+            await self._fetcher.ack([delivery.tag for delivery in deliveries])
 
-    def _uncounted(self, delivery: Delivery) -> Outgoing:
-        """A copy that shows the starts that are known, and not the server's deliveries."""
-        record = convert.received(delivery, token=delivery)
+    def _uncounted_copy(self, delivery: Delivery) -> Outgoing:
+        """Return a copy that shows the known starts of handlers, not the server's deliveries."""
+        record = messages.received(delivery, token=delivery)
         known = None if record is None else self.known_attempt(record)
         if record is None or known is None:
-            return convert.copy(delivery, self._queue)
-        count = known - attempt_of(record) + record.redeliveries
-        return convert.copy(delivery, self._queue, count=count)
+            return messages.copy(delivery, self._queue)
+        return messages.copy(delivery, self._queue, count=Begun(record, known).redeliveries)

@@ -1,133 +1,301 @@
-"""The exchanges and queues that topics and groups are, and how they come to be."""
+"""`Topics`: finds and makes the exchanges, logs and groups of topics."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+import itertools
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
-from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
+from aiormq.exceptions import AMQPError, ChannelAccessRefused, ChannelPreconditionFailed
 
-from anymq.driver import ConfigurationError, TopicSpec, new_id
+from anymq.driver import (
+    BrokerError,
+    ConfigurationError,
+    NotFound,
+    Record,
+    StateError,
+    TopicSpec,
+    UnsupportedOperation,
+    logger,
+    partition_of,
+)
 
-from . import requests
-from .link import Link, QueueDown
+from . import messages
+from .client import protocol
+from .connection import Connection
+from .groups.catalog import Catalog
+from .groups.group import Group
+from .groups.schema import (
+    EVERYTHING,
+    SINGLE_ACTIVE,
+    escaped,
+    exchange_of,
+    log_arguments,
+    log_of,
+)
+from .options import RabbitMQOptions
 
-# Before 4.0 there was no limit; since then a message is dropped after 20 deliveries unless one is
-# set. How often is for the retry middleware to say.
-DELIVERY_LIMIT = 2**31 - 1
-GROUP_ARGUMENTS: dict[str, Any] = {
-    "x-queue-type": "quorum",
-    "x-delivery-limit": DELIVERY_LIMIT,
-}
-EVERYTHING = "#"
-SINGLE = "x-single-active-consumer"
+log = logger("anymq.rabbitmq")
+
 ALTERNATE = "alternate-exchange"
 PARTITIONS = "anymq._partitions."
-_DIFFERENT = re.compile(
-    r"inequivalent arg '(.*?)' for .*: received .* but current is (?:none|(?:the value )?'(.*?)')",
-    re.DOTALL,
-)
-T = TypeVar("T")
-START_TIMEOUT, START_POLL = 5.0, 0.2
-STAYS_DOWN = "if it stays so, see 'A queue that stays down' in docs/guarantees.md"
-LONGEST_STREAM = 205
-STREAMS = "anymq._streams"
-SEAL = "anymq._seal."
-SEGMENT = "x-stream-max-segment-size-bytes"
-SEGMENTS, SMALLEST_SEGMENT, LARGEST_SEGMENT = 4, 65_536, 50_000_000
+"""The prefix of the alternate exchange whose name says how many partitions a topic has."""
+FIRST_STREAM = "anymq._streams"
+"""An empty stream, made before all others."""
 
 
-def escaped(name: str) -> str:
-    """The name on the server of what anymq creates as `name`.
+class Topics:
+    """The topics that one driver has declared, by name, with what it knows of their exchanges."""
 
-    The same, except that RabbitMQ keeps names that begin with `amq.` to itself. The escape cannot
-    meet another name: those begin with a letter or digit.
-    """
-    return f"_{name}" if name.startswith("amq.") else name
+    def __init__(self, connection: Connection, catalog: Catalog, options: RabbitMQOptions) -> None:
+        self._connection = connection
+        self._catalog = catalog
+        self._options = options
+        self._specs: dict[str, TopicSpec] = {}
+        self._logs: dict[str, str] = {}
+        """By exchange, of the topics that anymq makes."""
+        self._partitions: dict[str, int] = {}
+        """By exchange."""
+        self._queues: set[str] = set()
+        """Native names of topics that are an operator's queue, and no exchange."""
+        self._next_partition = itertools.count()
+        self._has_streams = False
+        self._half_made: set[str] = set()
+        """Exchanges of topics whose log, and bindings of groups, are not all made."""
+
+    async def declare(self, topic: TopicSpec) -> None:
+        """Make or find the topic, and remember it."""
+        exchange = exchange_of(topic)
+        if topic.create:
+            await self.create(topic)
+            self._logs[exchange] = log_of(exchange)
+        else:
+            self._partitions[exchange] = topic.partitions or 1
+            await self._find_queue(topic.native)
+        self._specs[topic.name] = topic
+
+    async def create(self, topic: TopicSpec) -> None:
+        """Make the exchange and the log, and bind groups that an earlier exchange has left."""
+        connection = self._connection
+        if not self._has_streams:
+            await _ensure_streams(connection, self._options.settle_time)
+            self._has_streams = True
+        exchange = exchange_of(topic)
+        is_new = not await protocol.exchange_exists(connection, exchange)
+        groups: list[Group] = []
+        if is_new or exchange in self._half_made:
+            self._half_made.add(exchange)
+            await self._catalog.add_topic(topic.native)
+            if await protocol.queue_exists(connection, log_of(exchange)):
+                groups = await self._unbound_groups(topic)
+                count = max([group.partitions or 1 for group in groups], default=None)
+                topic = replace(topic, partitions=topic.partitions or count)
+        self._partitions[exchange] = await _ensure_exchange(connection, exchange, topic)
+        # Before the log: an unroutable message is returned, one that reaches the log alone is not.
+        for group in groups:
+            await group.bind(connection)
+        await make_log(connection, exchange, log_arguments(topic, self._options.retention))
+        if exchange in self._half_made:
+            await protocol.fsync_metadata(connection)
+            self._half_made.discard(exchange)
+
+    def spec(self, name: str) -> TopicSpec:
+        """Return the declared topic `name`."""
+        try:
+            return self._specs[name]
+        except KeyError:
+            raise StateError(f"the topic {name!r} has not been declared") from None
+
+    @property
+    def has_queues(self) -> bool:
+        """Whether any topic is an operator's queue."""
+        return bool(self._queues)
+
+    def is_queue(self, topic: TopicSpec) -> bool:
+        """Whether the topic is an operator's queue, and no exchange."""
+        return topic.native in self._queues
+
+    def route(self, record: Record) -> tuple[str, str]:
+        """Return the exchange and routing key of a record."""
+        topic = self._specs.get(record.topic) or self.spec(record.topic)
+        if not topic.create and topic.native in self._queues:
+            return "", topic.native
+        exchange = exchange_of(topic)
+        count = self._partitions[exchange]
+        partition = None
+        if count > 1:
+            key = record.key
+            partition = (
+                next(self._next_partition) % count if key is None else partition_of(key, count)
+            )
+        return exchange, messages.routing_key(record, partition)
+
+    def log_of(self, exchange: str) -> str | None:
+        """Return the log of a topic that anymq makes; None for an operator's exchange."""
+        return self._logs.get(exchange)
+
+    async def check_ready(self, exchange: str) -> None:
+        """Raise while the log of a topic is not up, or while an operator's exchange is absent.
+
+        A server that has just started confirms a message that is in the groups' queues alone,
+        without its log. A publish to an absent exchange closes the channel, with all unconfirmed
+        messages on it.
+        """
+        if stream := self._logs.get(exchange):
+            await protocol.inspect_queue(self._connection, stream)
+        elif exchange in self._partitions:
+            await protocol.require_exchange(self._connection, exchange)
+
+    async def find(self, topic: TopicSpec) -> int:
+        """Return the number of partitions. Raises the server's error if the topic is absent."""
+        exchange = exchange_of(topic)
+        await protocol.require_exchange(self._connection, exchange)
+        if exchange not in self._partitions:
+            count = topic.partitions or 1
+            if topic.create:
+                count = await _ensure_exchange(self._connection, exchange, topic)
+            self._partitions[exchange] = count
+        return self._partitions[exchange]
+
+    def forget(self, topic: TopicSpec) -> None:
+        """Forget the partitions of a deleted topic."""
+        self._partitions.pop(exchange_of(topic), None)
+
+    def group(self, topic: TopicSpec, native: str, *, ordered: bool, create: bool = True) -> Group:
+        """Return the group `native` of the topic; `create` is False for an operator's queue."""
+        exchange = exchange_of(topic)
+        queue = escaped(native) if create else native
+        return Group(exchange, queue, self._partitions[exchange] if ordered else None)
+
+    async def find_group(self, topic: TopicSpec, native: str) -> Group:
+        """Return the group as it is on the server. Raises `NotFound` if it is absent."""
+        await self.find(topic)
+        group = self.group(topic, native, ordered=False, create=topic.create)
+        if not await protocol.queue_exists(self._connection, group.queue):
+            raise NotFound(f"the topic {topic.name!r} has no group {native!r}")
+        if not topic.create:
+            return group
+        found = await protocol.adopt_queue(self._connection, group.queue, group.arguments())
+        return self.group(topic, native, ordered=bool(found.get(SINGLE_ACTIVE)))
+
+    async def find_groups(self, topic: TopicSpec) -> list[Group]:
+        """Return the groups of the topic that anymq made."""
+        return [await self.find_group(topic, native) for native in await self.group_names(topic)]
+
+    async def group_names(self, topic: TopicSpec) -> list[str]:
+        """Return the native names of the groups of the topic that anymq made."""
+        entries = await self._catalog.read()
+        return await protocol.existing(entries.groups.get(topic.native, ()), self._require_group)
+
+    async def rebind_groups(self, topic: TopicSpec) -> None:
+        """Bind the groups of a topic whose messages reach no queue.
+
+        Another program has deleted and made its exchange, without any binding.
+        """
+        if not topic.create:
+            return
+        exchange = exchange_of(topic)
+        try:
+            if not await protocol.exchange_exists(self._connection, exchange):
+                return  # `create` makes it, and binds the groups.
+            for group in await self._unbound_groups(topic):
+                await group.bind(self._connection)
+        except (AMQPError, BrokerError) as error:
+            log.debug("binding the groups of %s failed: %s", topic.name, error)
+
+    async def _require_group(self, native: str) -> None:
+        await protocol.require_queue(self._connection, escaped(native))
+
+    async def _find_queue(self, native: str) -> None:
+        """Find out whether an operator's topic is a queue."""
+        self._queues.discard(native)
+        if not await protocol.exchange_exists(self._connection, native):
+            with suppress(ChannelAccessRefused):
+                if await protocol.queue_exists(self._connection, native):
+                    self._queues.add(native)
+
+    async def _unbound_groups(self, topic: TopicSpec) -> list[Group]:
+        """Return the groups of a topic whose exchange was deleted, and their bindings with it."""
+        exchange = exchange_of(topic)
+        found: list[Group] = []
+        for native in await self.group_names(topic):
+            group = Group(exchange, escaped(native))
+            arguments = await protocol.adopt_queue(self._connection, group.queue, group.arguments())
+            if arguments.get(SINGLE_ACTIVE):
+                group = await self._with_partitions(group)
+            found.append(group)
+        log.warning(
+            "exchange %s was deleted: its %d groups are bound to a new one", exchange, len(found)
+        )
+        return found
+
+    async def _with_partitions(self, group: Group) -> Group:
+        count = 1
+        while await protocol.queue_exists(self._connection, group.partition(count)):
+            count += 1
+        return replace(group, partitions=count)
 
 
-def exchange_of(topic: TopicSpec) -> str:
-    """The exchange of `topic`."""
-    return escaped(topic.native) if topic.create else topic.native
-
-
-def stream(name: str) -> str:
-    # The name of a stream becomes that of a folder, together with its virtual host and a number.
-    if len(name) <= LONGEST_STREAM:
-        return name
-    return f"{name[:150]}._{hashlib.sha256(name.encode()).hexdigest()[:32]}"
-
-
-def log_of(exchange: str) -> str:
-    """The stream that keeps what was published to `exchange`."""
-    return stream(escaped(f"{exchange}._log"))
-
-
-def fill_of(queue: str) -> str:
-    """The queue of the one job that fills the new group's `queue` from the log."""
-    return f"{queue}._fill"
-
-
-def seam_of(queue: str) -> str:
-    """The exchange, and the stream behind it, that join the group's `queue` to the log."""
-    return stream(f"{queue}._seam")
-
-
-def retained(topic: TopicSpec, retention: float) -> dict[str, Any]:
-    """The arguments of the log of a topic.
-
-    The log drops whole segments, when the next one begins: the less it may keep, the smaller they
-    are.
-    """
-    seconds = max(1, int(topic.retention if topic.retention is not None else retention))
-    arguments: dict[str, Any] = {"x-max-age": f"{seconds}s"}
-    if topic.retention is not None:
-        arguments[SEGMENT] = LARGEST_SEGMENT
-    if topic.retention_bytes is not None:
-        arguments["x-max-length-bytes"] = topic.retention_bytes
-        part = topic.retention_bytes // SEGMENTS
-        arguments[SEGMENT] = min(LARGEST_SEGMENT, max(SMALLEST_SEGMENT, part))
-    return arguments
-
-
-async def make_log(link: Link, exchange: str, arguments: dict[str, Any]) -> None:
+async def make_log(connection: Connection, exchange: str, arguments: dict[str, Any]) -> None:
     """Make the log of a topic, and bind it."""
-    log = log_of(exchange)
-    await ensure_queue(link, log, {"x-queue-type": "stream", **arguments})
-    await bind(link, log, exchange)
+    stream = log_of(exchange)
+    await protocol.ensure_queue(connection, stream, {"x-queue-type": "stream", **arguments})
+    await protocol.bind(connection, stream, exchange, EVERYTHING)
 
 
-async def log_arguments(link: Link, exchange: str) -> dict[str, Any]:
-    """What the log of a topic was made with; nothing if it is not there."""
-    log = log_of(exchange)
-    return await adopt(link, log, {"x-queue-type": "stream"}) if await exists(link, log) else {}
+async def find_log_arguments(connection: Connection, exchange: str) -> dict[str, Any]:
+    """Return the arguments that the log of a topic was made with; none if it is absent."""
+    stream = log_of(exchange)
+    if not await protocol.queue_exists(connection, stream):
+        return {}
+    return await protocol.adopt_queue(connection, stream, {"x-queue-type": "stream"})
 
 
-async def delete_topic(link: Link, exchange: str) -> None:
-    """Delete the exchange and its log."""
-    async with link.scratch() as channel:
-        await link.call(requests.delete_exchange(channel, exchange))
-    await delete_queue(link, log_of(exchange))
+async def delete_exchange(connection: Connection, exchange: str) -> None:
+    """Delete the exchange of a topic, and its log."""
+    async with connection.request_channel() as channel:
+        await connection.call(protocol.delete_exchange(channel, exchange))
+    await protocol.delete_queue(connection, log_of(exchange))
 
 
-async def partitions(link: Link, exchange: str, topic: TopicSpec) -> int:
-    """Make the exchange, or find it; return its number of partitions.
+def no_log(topic: TopicSpec, log: str, purpose: str) -> UnsupportedOperation:
+    """Return the error for an absent log, without which `purpose` is not possible."""
+    return UnsupportedOperation(
+        f"{purpose} needs the log of {topic.name!r}, the stream {log!r}: anymq makes and binds "
+        "it with the topics it creates; for others, create it and bind it with '#'"
+    )
 
-    The number is in the name of its alternate exchange, which never is there nor needed, as the log
-    takes everything. So the number belongs to the topic from the first moment on, the server itself
-    sees to it that there is only one, and its refusal of another one tells whoever asks: no second
-    thing has to be kept, read, or raced for. A topic of one partition has none.
+
+async def _ensure_streams(connection: Connection, settle_time: float) -> None:
+    """Return when streams on the server can be relied on.
+
+    The server's coordinator of streams is a Raft group like a quorum queue, and is made together
+    with the first stream.
+    """
+    if not await protocol.queue_exists(connection, FIRST_STREAM):
+        await protocol.ensure_queue(
+            connection, FIRST_STREAM, {"x-queue-type": "stream", "x-max-age": "1h"}
+        )
+        await protocol.wait_until_durable(connection, settle_time)
+
+
+async def _ensure_exchange(connection: Connection, exchange: str, topic: TopicSpec) -> int:
+    """Make the exchange of `topic`, or find it; return its number of partitions.
+
+    The number is in the name of the alternate exchange, which is neither made nor needed, because
+    the log takes every message. So the number belongs to the topic from the first moment on. The
+    server guarantees that there is only one: it refuses a declaration with another, and names the
+    present one. No second thing has to be stored, read, or raced for. A topic of one partition has
+    no alternate exchange.
     """
     wanted = topic.partitions or 1
     arguments = {ALTERNATE: f"{PARTITIONS}{wanted}"} if wanted > 1 else None
     try:
-        async with link.scratch() as channel:
-            await link.call(requests.declare_exchange(channel, exchange, "topic", arguments))
+        async with connection.request_channel() as channel:
+            await connection.call(protocol.declare_exchange(channel, exchange, "topic", arguments))
     except ChannelPreconditionFailed as error:
-        found = _DIFFERENT.search(str(error))
+        found = protocol.DIFFERENT_ARGUMENT.search(str(error))
         if found is None or found[1] != ALTERNATE:
             raise
         current = found[2] or ""
@@ -139,171 +307,3 @@ async def partitions(link: Link, exchange: str, topic: TopicSpec) -> int:
             ) from error
         return count
     return wanted
-
-
-async def seal(link: Link) -> None:
-    """Return when a crash of the server cannot undo what it has confirmed about exchanges, queues
-    and bindings.
-
-    Mnesia, where RabbitMQ keeps those, has a change on disk when that is confirmed, but sometimes
-    not yet the word that it is valid: that comes with the next change, or seconds later, and a
-    node that is killed before forgets the change. So there is a next change.
-    """
-    name = SEAL + new_id()
-    async with link.scratch() as channel:
-        await link.call(requests.declare_exchange(channel, name, "fanout"))
-        await link.call(requests.delete_exchange(channel, name))
-
-
-async def settled(link: Link, seconds: float) -> None:
-    """Return when the queues that have just been made can be relied on."""
-    await seal(link)
-    await asyncio.sleep(seconds)
-
-
-async def ensure_streams(link: Link, settle: float) -> None:
-    """Return when the server can be trusted with streams: what coordinates them is a queue of its
-    kind, made with the first stream there ever is."""
-    if not await exists(link, STREAMS):
-        await ensure_queue(link, STREAMS, {"x-queue-type": "stream", "x-max-age": "1h"})
-        await settled(link, settle)
-
-
-async def ensure_queue(link: Link, name: str, arguments: dict[str, Any]) -> None:
-    """Make a durable queue; one that is there with other arguments is taken as it is."""
-    try:
-        await _declare_queue(link, name, arguments)
-    except ChannelPreconditionFailed as error:
-        if "inequivalent arg" not in str(error):
-            raise
-
-
-async def _declare_queue(link: Link, name: str, arguments: dict[str, Any]) -> None:
-    async def declare() -> None:
-        async with link.scratch() as channel:
-            await link.call(channel.queue_declare(name, durable=True, arguments=arguments))
-
-    await when_up(declare)
-
-
-async def adopt(link: Link, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Make a durable queue, or find it; return the arguments that it has.
-
-    Of those that differ the server names one at a time, and what it is.
-    """
-    wanted = dict(arguments)
-    for _ in range(len(arguments) + 3):
-        try:
-            await _declare_queue(link, name, wanted)
-        except ChannelPreconditionFailed as error:
-            found = _DIFFERENT.search(str(error))
-            if found is None:
-                raise
-            wanted.pop(found[1], None)
-            if found[1] in ("durable", "auto_delete", "exclusive"):
-                return {**wanted, "durable": False}
-            if found[2] is not None:
-                wanted[found[1]] = _typed(found[2])
-        else:
-            return wanted
-    return wanted
-
-
-def _typed(text: str) -> str | int | bool:
-    if text in ("true", "false"):
-        return text == "true"
-    return int(text) if text.lstrip("-").isdecimal() else text
-
-
-async def bind(link: Link, queue: str, exchange: str, pattern: str = EVERYTHING) -> None:
-    """Let `queue` have what is published to `exchange` with a routing key like `pattern`."""
-    async with link.scratch() as channel:
-        await link.call(requests.bind_queue(channel, queue, exchange, pattern))
-
-
-async def declare_seam(
-    link: Link, seam: str, live: Mapping[str, str], arguments: dict[str, Any]
-) -> None:
-    """Make the exchange that leads both to the queues and to a stream of its own name."""
-    await ensure_queue(link, seam, arguments)
-    async with link.scratch() as channel:
-        await link.call(requests.declare_exchange(channel, seam, "topic"))
-        await link.call(requests.bind_queue(channel, seam, seam, EVERYTHING))
-        for queue, pattern in live.items():
-            await link.call(requests.bind_queue(channel, queue, seam, pattern))
-
-
-async def bind_seam(link: Link, seam: str, exchange: str) -> None:
-    """Let both have what is published to `exchange`."""
-    async with link.scratch() as channel:
-        await link.call(requests.bind_exchange(channel, seam, exchange, EVERYTHING))
-
-
-async def delete_seam(link: Link, seam: str) -> None:
-    """Delete the exchange and the stream; fine if they are not there."""
-    async with link.scratch() as channel:
-        await link.call(requests.delete_exchange(channel, seam))
-        await link.call(channel.queue_delete(seam))
-
-
-async def exists(link: Link, queue: str) -> bool:
-    """Whether there is a queue of this name."""
-    try:
-        await require(link, queue)
-    except ChannelNotFoundEntity:
-        return False
-    return True
-
-
-async def counts(link: Link, queue: str) -> tuple[int, int]:
-    """How many messages are ready in the queue, and how many consumers it has."""
-    async with link.scratch() as channel:
-        answer = await link.call(channel.queue_declare(queue, passive=True))
-    return answer.message_count or 0, answer.consumer_count or 0
-
-
-async def require(link: Link, queue: str) -> None:
-    """Raise the server's error unless there is a queue of this name."""
-    await when_up(lambda: look(link, queue))
-
-
-async def look(link: Link, queue: str) -> None:
-    """As `require`, and raise `QueueDown` if the queue is not up."""
-    async with link.scratch() as channel:
-        await link.call(channel.queue_declare(queue, passive=True))
-
-
-async def require_exchange(link: Link, exchange: str) -> None:
-    """Raise the server's error unless there is an exchange of this name."""
-    async with link.scratch() as channel:
-        await link.call(requests.find_exchange(channel, exchange))
-
-
-async def exchange_exists(link: Link, exchange: str) -> bool:
-    """Whether there is an exchange of this name."""
-    try:
-        await require_exchange(link, exchange)
-    except ChannelNotFoundEntity:
-        return False
-    return True
-
-
-async def delete_queue(link: Link, queue: str) -> None:
-    """Delete the queue; fine if it is not there."""
-    async with link.scratch() as channel:
-        await link.call(channel.queue_delete(queue))
-
-
-async def when_up(request: Callable[[], Awaitable[T]]) -> T:
-    """Return what `request` does, repeated while the queue that it is about is not up."""
-    # A server that has just started answers before its streams are up. Whoever only comes then
-    # shall not be told that there is an error.
-    loop = asyncio.get_running_loop()
-    until = loop.time() + START_TIMEOUT
-    while True:
-        try:
-            return await request()
-        except QueueDown as error:
-            if loop.time() > until:
-                raise QueueDown(f"{error} ({STAYS_DOWN})") from error
-            await asyncio.sleep(START_POLL)

@@ -1,4 +1,4 @@
-"""`BroadcastSource`: a reader that gets everything and remembers its places."""
+"""`BroadcastReader`: a reader that receives every message and keeps its own cursors."""
 
 from __future__ import annotations
 
@@ -10,33 +10,32 @@ from typing import Any
 from anymq.driver import Listener, Reader, Received, SubscribeSpec
 
 from .connection import Commands, ReadConnection
-from .counting import inform
-from .log import StreamReader
-from .places import END, FIRST, beginning, id_at
-from .topology import RedisTopic
+from .ordered import StreamReader
+from .positions import AFTER_ALL, BEFORE_ALL, entry_id, start_ids
+from .topology import RedisTopic, stream_infos
 
-QUIET = 10.0
-"""Seconds without an answered read after which a reader looks whether it has missed something."""
+GAP_CHECK_SECONDS = 10.0
+"""Seconds without a completed read after which a reader looks for entries trimmed before it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """Where a reader is in one stream: behind the entry `id`.
+class Cursor:
+    """The position of a reader in one stream: after the entry `id`.
 
-    `number` is how many entries the stream had been given up to there, None where nobody has
-    counted: what was trimmed behind this number has never been read.
+    `number` counts the entries that the stream had been given up to there, None if unknown. If more
+    than that have been deleted, the reader has missed some.
     """
 
     id: bytes
     number: int | None
 
-    def onward(self, records: Sequence[Received]) -> Mark:
-        """Return the mark behind `records`, which follow this one."""
+    def advanced(self, records: Sequence[Received]) -> Cursor:
+        """Return the cursor after `records`, which follow this one."""
         number = None if self.number is None else self.number + len(records)
-        return Mark(id_at(records[-1].position), number)
+        return Cursor(entry_id(records[-1].position), number)
 
-    def missed(self, info: Mapping[bytes, Any]) -> tuple[bytes, Mark] | None:
-        """Return the oldest entry's id, and the mark before it, if entries in between are gone."""
+    def gap(self, info: Mapping[bytes, Any]) -> tuple[bytes, Cursor] | None:
+        """Return the oldest entry's id and the cursor before it, if entries were missed."""
         added = info.get(b"entries-added")
         if self.number is None or added is None:
             return None
@@ -45,24 +44,24 @@ class Mark:
         oldest = entry[0] if entry else b""
         if gone <= self.number or (oldest and _parts(oldest) <= _parts(self.id)):
             return None
-        return oldest, Mark(self.id if oldest else info[b"last-generated-id"], gone)
+        return oldest, Cursor(self.id if oldest else info[b"last-generated-id"], gone)
 
 
-def begin(spec: SubscribeSpec, infos: Sequence[Mapping[bytes, Any]]) -> list[Mark]:
-    """Return where to begin in the streams that `infos` are about."""
+def start_cursors(spec: SubscribeSpec, infos: Sequence[Mapping[bytes, Any]]) -> list[Cursor]:
+    """Return the cursors to start with in the streams that `infos` describe."""
     if isinstance(spec.place, tuple):
         return list(spec.place)
-    starts = beginning(spec.start, len(infos))
-    return [_mark(start, info) for start, info in zip(starts, infos, strict=True)]
+    starts = start_ids(spec.start, len(infos))
+    return [_cursor(start, info) for start, info in zip(starts, infos, strict=True)]
 
 
-def _mark(start: bytes, info: Mapping[bytes, Any]) -> Mark:
+def _cursor(start: bytes, info: Mapping[bytes, Any]) -> Cursor:
     added = info.get(b"entries-added", None if info else 0)
-    if start == END:
-        return Mark(info.get(b"last-generated-id", FIRST), added)
-    if start == FIRST and added is not None:
-        return Mark(FIRST, added - info.get(b"length", 0))
-    return Mark(start, None)
+    if start == AFTER_ALL:
+        return Cursor(info.get(b"last-generated-id", BEFORE_ALL), added)
+    if start == BEFORE_ALL and added is not None:
+        return Cursor(BEFORE_ALL, added - info.get(b"length", 0))
+    return Cursor(start, None)
 
 
 def _parts(id: bytes) -> tuple[int, int]:
@@ -70,8 +69,8 @@ def _parts(id: bytes) -> tuple[int, int]:
     return int(ms), int(seq)
 
 
-class BroadcastSource(Reader):
-    """Reads all partitions, each behind the last id that came from it."""
+class BroadcastReader(Reader):
+    """Reads all partitions, each after its cursor."""
 
     def __init__(
         self,
@@ -79,47 +78,47 @@ class BroadcastSource(Reader):
         reader: ReadConnection,
         topic: RedisTopic,
         spec: SubscribeSpec,
-        marks: Sequence[Mark],
+        cursors: Sequence[Cursor],
         listener: Listener,
     ) -> None:
         self._commands = commands
         self._reader = StreamReader(reader, topic)
         self._topic = topic
         self._listener = listener
-        self._marks = list(marks)
+        self._cursors = list(cursors)
         self._loop = asyncio.get_running_loop()
-        self._looked = -QUIET if spec.place is not None else self._loop.time()
+        self._last_read = -GAP_CHECK_SECONDS if spec.place is not None else self._loop.time()
 
     @property
     def place(self) -> object:
-        return tuple(self._marks)
+        return tuple(self._cursors)
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         if limit <= 0:
             return []
-        if self._loop.time() - self._looked >= QUIET:
-            await self._look()
-        behind = {number: mark.id for number, mark in enumerate(self._marks)}
+        if self._loop.time() - self._last_read >= GAP_CHECK_SECONDS:
+            await self._report_gaps()
+        after = {number: cursor.id for number, cursor in enumerate(self._cursors)}
         records: list[Received] = []
-        for number, found in await self._reader.read(behind, limit, wait):
-            self._marks[number] = self._marks[number].onward(found)
+        for number, found in await self._reader.read(after, limit, wait):
+            self._cursors[number] = self._cursors[number].advanced(found)
             records += found
-        self._looked = self._loop.time()
+        self._last_read = self._loop.time()
         return records
 
     async def aclose(self) -> None:
         await self._reader.aclose()
 
-    async def _look(self) -> None:
-        """Say what has been trimmed before it was read."""
+    async def _report_gaps(self) -> None:
+        """Report entries that were trimmed before this reader read them, and skip them."""
         keys = self._topic.keys
-        for number, info in enumerate(await inform(self._commands, keys.streams)):
-            mark = self._marks[number]
-            missed = mark.missed(info) if info else None
-            if missed is None:
+        for number, info in enumerate(await stream_infos(self._commands, keys.streams)):
+            cursor = self._cursors[number]
+            gap = cursor.gap(info) if info else None
+            if gap is None:
                 continue
-            oldest, self._marks[number] = missed
+            oldest, self._cursors[number] = gap
             prefix = keys.prefix(number)
             self._listener.skipped(
-                (prefix + mark.id).decode(), (prefix + oldest).decode() if oldest else ""
+                (prefix + cursor.id).decode(), (prefix + oldest).decode() if oldest else ""
             )

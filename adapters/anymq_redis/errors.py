@@ -1,4 +1,4 @@
-"""What the errors of redis-py, and of the server behind it, mean."""
+"""The error table: errors of redis-py and of the server, by class and by code."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ _BY_WORDS: tuple[tuple[str, type[AnymqError]], ...] = (
 
 
 def code_of(error: BaseException) -> str:
-    """Return the word a server's error begins with, for example `NOGROUP`."""
+    """Return the first word of a server's error, for example `NOGROUP`."""
     code = getattr(error, "status_code", None)
     return str(code) if code else str(error).partition(" ")[0]
 
 
 def _response(error: BaseException) -> type[AnymqError]:
-    """redis-py has a class for some codes only; for the others the text decides."""
+    """Return the class by the error's code or text: redis-py has classes for some codes only."""
     known = _BY_CODE.get(code_of(error))
     if known is not None:
         return known
@@ -107,4 +107,4 @@ ERRORS: ErrorTable = {
     OSError: ConnectionLost,
     TimeoutError: ConnectionLost,
 }
-"""What each exception means; a class that only newer versions of redis-py have goes by its base."""
+"""The class of `anymq.errors` for each exception. An unlisted class has that of its base class."""

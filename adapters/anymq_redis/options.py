@@ -1,11 +1,11 @@
-"""What a `redis://` URL may say, and where it leads."""
+"""The options of a `redis://` URL, and redis-py's settings for its server."""
 
 from __future__ import annotations
 
 import re
 import ssl
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from anymq.driver import URL, ConfigurationError, InvalidURL, client_context
 
@@ -16,12 +16,17 @@ PORT = 6379
 class RedisOptions:
     """The options of a `redis://` or `rediss://` URL. Times are in seconds.
 
-    `timeout` bounds every command, from the wait for a connection to its answer. `connections` is
-    the most that commands may open (each subscription has one more). `retention` deletes entries
-    that are older, once every group of the topic has settled them; without it a stream grows for
-    ever. `dedupe` is how long a publish whose answer was lost can be told from a new one.
-    `client_name` is what CLIENT LIST shows; the user must be allowed CLIENT SETNAME then.
-    `ca`, `cert` and `key_file` are PEM files for `rediss://`; without `ca` the system's are used.
+    `timeout` bounds every command, from the wait for a connection to the reply. `connections` is
+    the most connections that commands open; each subscription has one more. `retention` deletes
+    entries that are older, once every group of the topic has settled them; without it a stream
+    grows without bound. A publish whose reply was lost is recognised when it is repeated within
+    `dedupe` seconds. `client_name` is shown by CLIENT LIST; the user then needs the right to
+    CLIENT SETNAME. `ca`, `cert` and `key_file` are PEM files for `rediss://`; without `ca` the
+    system's certificates count.
+
+    `client` is `fast` to take over redis-py's sockets, which needs private parts of redis-py, or
+    `plain` for its public interface alone, which is slower. Where the installed release lacks a
+    private part, `fast` warns once and does as `plain`.
     """
 
     timeout: float = 5.0
@@ -32,6 +37,7 @@ class RedisOptions:
     ca: str | None = None
     cert: str | None = None
     key_file: str | None = None
+    client: Literal["fast", "plain"] = "fast"
 
     def __post_init__(self) -> None:
         for name in ("timeout", "retention", "dedupe", "connections"):
@@ -60,7 +66,7 @@ def address(url: URL) -> dict[str, Any]:
 
 
 def encryption(url: URL, options: RedisOptions) -> dict[str, Any]:
-    """Return redis-py's TLS settings; empty for `redis://`. Raises if a file is of no use."""
+    """Return redis-py's TLS settings, none for `redis://`; raises if a file cannot be used."""
     if url.scheme != "rediss":
         if options.ca or options.cert or options.key_file:
             raise InvalidURL(f"{url}: ca, cert and key_file need rediss://")

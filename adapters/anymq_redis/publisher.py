@@ -1,20 +1,19 @@
-"""Publishing: one script call a topic, stored once also when its answer was lost.
+"""Publishing: one script call for each topic, stored once even if its reply is lost.
 
-A publish that timed out may have been stored, and may even be stored later, when the server gets
-to read what is still on its way. So the calls of one driver to one topic are numbered, and the
-topic's fence remembers the highest number that was carried out. Before a topic is
-published to again, the fence says whether the call in doubt was carried out; if not, it is raised,
-and the call is refused should it still come. This costs one SET a batch, where a mark for each
-record (SET NX) took 35 % off the rate and kept every id for minutes in the server's memory.
+A publish that timed out may have been stored, and may even be stored later, when the server reads
+what is still in its socket. So each driver numbers its calls to a topic, and a fence on the server
+keeps the highest number that was executed. Before the driver publishes to the topic again, it asks
+the fence about an unconfirmed call. If that call was not executed, the fence is raised, and the
+server refuses the call should it still arrive. This costs one SET a batch. A mark for each record
+(SET NX) lowered the rate by 35 % and kept every id in the server's memory for minutes.
 
-One script call for a batch is also fast: the client writes one command and reads one reply, which
-gives 1.7 times the rate of redis-py's pipeline of XADDs for a quarter of the client's time.
+One script call for a batch is also fast: the client writes one command and reads one reply. That
+gives 1.7 times the rate of redis-py's pipeline of XADDs, for a quarter of the client's time.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,43 +24,45 @@ from redis.exceptions import ResponseError
 
 from anymq.driver import Duplicate, NotFound, Outcome, Record
 
+from .client.codec import bulk
 from .connection import Commands
-from .encoding import packed
-from .keys import fence_key
-from .resp import bulk
+from .delays import delay_argument
+from .messages import packed
 from .scripts import PUBLISH, RESOLVE, Call
+from .scripts.keys import fence_key
 from .topology import RedisTopic
 
 
 @dataclass(slots=True)
-class Lane:
-    """What one driver knows of its publishes to one topic.
+class Fence:
+    """The publishes of one driver to one topic.
 
-    `doubt` holds what the last call carried while its fate is unknown; `stored` what turned out to
-    have been stored, with the time until which it is worth remembering.
+    `number` is that of the last call. `unconfirmed` are the ids of its records until its outcome is
+    known. `stored` are ids that were found stored afterwards, each with the monotonic time until
+    which a repetition is expected.
     """
 
-    fence: bytes
+    key: bytes
     number: int = 0
-    doubt: list[str] | None = None
+    unconfirmed: list[str] | None = None
     stored: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Batch:
-    """What one call will carry to one topic: indexes into the records given, their partitions."""
+    """The records of one call to one topic: indexes into those given, and their partitions."""
 
-    lane: Lane
+    fence: Fence
     topic: RedisTopic
     indexes: list[int]
     partitions: list[int] = field(default_factory=list)
 
 
 class Publisher:
-    """Stores records, one call at a time.
+    """Stores records, one call of `publish` at a time.
 
-    `now` is the client's clock: how long a record waits goes by it, when that is over by the
-    server's. `expect` is told of every topic with the shortest wait that has begun in it.
+    `now` is the client's clock. It gives the length of a delay; the server's clock ends it.
+    `on_delay` is called with a topic and the shortest delay that begins there, in seconds.
     """
 
     def __init__(
@@ -70,84 +71,84 @@ class Publisher:
         *,
         window: float,
         now: Callable[[], float],
-        expect: Callable[[RedisTopic, float], None],
+        on_delay: Callable[[RedisTopic, float], None],
     ) -> None:
         self._commands = commands
         self._window = window
         self._now = now
-        self._expect = expect
+        self._on_delay = on_delay
         self._producer = secrets.token_hex(6)
-        self._lanes: dict[str, Lane] = {}
+        self._fences: dict[str, Fence] = {}
         self._lock = asyncio.Lock()
 
     async def publish(
-        self, records: Sequence[Record], find: Callable[[str], RedisTopic]
+        self, records: Sequence[Record], find_topic: Callable[[str], RedisTopic]
     ) -> list[Outcome]:
-        """Store `records`, each to its topic, which `find` knows by its name; return one outcome
-        for each, in order."""
+        """Store each of `records` in its topic; return one outcome for each, in order."""
         async with self._lock:
-            batches = self._plan(records, find)
-            await self._resolve([batch.lane for batch in batches if batch.lane.doubt])
+            batches = self._batches(records, find_topic)
+            await self._resolve([batch.fence for batch in batches if batch.fence.unconfirmed])
             outcomes: list[Outcome] = [None] * len(records)
             for batch in batches:
-                self._leave_out_stored(batch, records, outcomes)
+                self._omit_stored(batch, records, outcomes)
             batches = [batch for batch in batches if batch.indexes]
             if batches:
                 await self._send(batches, records, outcomes)
             return outcomes
 
-    def _plan(
-        self, records: Sequence[Record], find: Callable[[str], RedisTopic]
+    def _batches(
+        self, records: Sequence[Record], find_topic: Callable[[str], RedisTopic]
     ) -> Iterable[Batch]:
         batches: dict[str, Batch] = {}
         by_name: dict[str, list[int]] = {}
         for index, record in enumerate(records):
             indexes = by_name.get(record.topic)
             if indexes is None:
-                topic = find(record.topic)
-                # Two names may lead to the same stream.
+                topic = find_topic(record.topic)
+                # Two topic names may be mapped to the same stream.
                 batch = batches.get(topic.spec.native)
                 if batch is None:
-                    batch = batches[topic.spec.native] = Batch(self._lane(topic), topic, [])
+                    batch = batches[topic.spec.native] = Batch(self._fence(topic), topic, [])
                 indexes = by_name[record.topic] = batch.indexes
             indexes.append(index)
         return batches.values()
 
-    def _lane(self, topic: RedisTopic) -> Lane:
+    def _fence(self, topic: RedisTopic) -> Fence:
         native = topic.spec.native
-        lane = self._lanes.get(native)
-        if lane is None:
-            lane = self._lanes[native] = Lane(fence_key(native, self._producer))
-        return lane
+        fence = self._fences.get(native)
+        if fence is None:
+            fence = self._fences[native] = Fence(fence_key(native, self._producer))
+        return fence
 
-    async def _resolve(self, lanes: Sequence[Lane]) -> None:
-        if not lanes:
+    async def _resolve(self, fences: Sequence[Fence]) -> None:
+        """Find out whether the last call of each fence was executed; refuse it from now on."""
+        if not fences:
             return
         window = self._window_argument()
         replies = await self._commands.evals(
-            [RESOLVE.call([lane.fence], [b"%d" % lane.number, window]) for lane in lanes]
+            [RESOLVE.call([fence.key], [b"%d" % fence.number, window]) for fence in fences]
         )
-        for lane, reply in zip(lanes, replies, strict=True):
+        for fence, reply in zip(fences, replies, strict=True):
             if isinstance(reply, ResponseError):
                 raise reply
             if reply is not None:
-                self._remember(lane, reply)
-            lane.doubt = None
+                self._remember_stored(fence, reply)
+            fence.unconfirmed = None
 
-    def _remember(self, lane: Lane, memory: bytes) -> None:
-        """Note what was stored; `memory` is the call's number, then the indexes that failed."""
-        failed = memory.split()[1:]
+    def _remember_stored(self, fence: Fence, value: bytes) -> None:
+        """Keep the ids that were stored; `value` has the call's number and the failed indexes."""
+        failed = value.split()[1:]
         if failed == [b"void"]:
             return
         until = time.monotonic() + self._window
-        for index, unique in enumerate(lane.doubt or ()):
+        for index, unique in enumerate(fence.unconfirmed or ()):
             if b"%d" % index not in failed:
-                lane.stored[unique] = until
+                fence.stored[unique] = until
 
-    def _leave_out_stored(
+    def _omit_stored(
         self, batch: Batch, records: Sequence[Record], outcomes: list[Outcome]
     ) -> None:
-        stored = batch.lane.stored
+        stored = batch.fence.stored
         if not stored:
             return
         indexes, batch.indexes = batch.indexes, []
@@ -166,64 +167,62 @@ class Publisher:
         calls = [self._call(batch, records) for batch in batches]
         replies = await self._commands.evals(calls)
         for batch, reply in zip(batches, replies, strict=True):
-            batch.lane.doubt = None
+            batch.fence.unconfirmed = None
             ids = [reply] * len(batch.indexes) if isinstance(reply, ResponseError) else reply
-            alone = batch.topic.partitions == 1
+            single = batch.topic.partitions == 1
             for index, partition, id in zip(batch.indexes, batch.partitions, ids, strict=True):
-                if alone and type(id) is bytes and id:
+                if single and type(id) is bytes and id:
                     outcomes[index] = id.decode()
                 else:
                     outcomes[index] = outcome(id, batch.topic, partition)
-            self._announce(batch, records)
+            self._report_delays(batch, records)
 
     def _call(self, batch: Batch, records: Sequence[Record]) -> Call:
-        lane, topic = batch.lane, batch.topic
-        lane.number += 1
+        fence, topic = batch.fence, batch.topic
+        fence.number += 1
         chosen = [records[index] for index in batch.indexes]
-        lane.doubt = [record.unique for record in chosen]
+        fence.unconfirmed = [record.unique for record in chosen]
         if topic.partitions == 1:
             batch.partitions = [0] * len(chosen)
         else:
             batch.partitions = [topic.partition(record) for record in chosen]
         keys = topic.keys
         head = [
-            *(b"%d" % (4 + len(keys.streams)), lane.fence, keys.about, keys.delayed, keys.payloads),
+            *(b"%d" % (4 + len(keys.streams)), fence.key, keys.about, keys.delayed, keys.payloads),
             *keys.streams,
-            *(b"%d" % lane.number, self._window_argument()),
+            *(b"%d" % fence.number, self._window_argument()),
             *(b"1" if topic.spec.create else b"0", b"%d" % topic.partitions),
         ]
         parts, count = [bulk(head)], len(head)
-        now = self._now()  # One for all: what is due at the same time keeps its order.
+        now = self._now()  # One time for all, so records that are due at once keep their order.
         for record, partition in zip(chosen, batch.partitions, strict=True):
             size, common, own = packed(record)
-            delay = 0 if record.deliver_at is None else _wait(record.deliver_at - now)
-            parts += (_heads(partition, delay, size), common, own, record.body, b"\r\n")
+            delay = 0 if record.deliver_at is None else delay_argument(record.deliver_at - now)
+            parts += (_record_head(partition, delay, size), common, own, record.body, b"\r\n")
             count += 3 + size
         return Call(PUBLISH, count, parts)
 
-    def _announce(self, batch: Batch, records: Sequence[Record]) -> None:
+    def _report_delays(self, batch: Batch, records: Sequence[Record]) -> None:
         due = [at for index in batch.indexes if (at := records[index].deliver_at) is not None]
         if due:
-            self._expect(batch.topic, max(0.0, min(due) - self._now()))
+            self._on_delay(batch.topic, max(0.0, min(due) - self._now()))
 
     def _window_argument(self) -> bytes:
         return b"%d" % max(1, round(self._window * 1000))
 
 
 @lru_cache(maxsize=512)
-def _heads(partition: int, delay: int, size: int) -> bytes:
+def _record_head(partition: int, delay: int, size: int) -> bytes:
     return bulk([b"%d" % (partition + 1), b"%d" % delay, b"%d" % size])
 
 
-def _wait(seconds: float) -> int:
-    """Return whole milliseconds that are not shorter, 0 if the time has come."""
-    return max(0, math.ceil(seconds * 1000))
-
-
 def outcome(reply: object, topic: RedisTopic, partition: int) -> Outcome:
-    """Return what the reply for one record means: an id, '' if it waits, an error, nil."""
+    """Return the outcome for one record's reply: an id, '' if it is delayed, an error or nil."""
     if isinstance(reply, bytes):
         return (topic.keys.prefix(partition) + reply).decode() if reply else None
     if isinstance(reply, BaseException):
         return reply
-    return NotFound(f"topic {topic.spec.name!r} is not there, or has other partitions than it had")
+    return NotFound(
+        f"topic {topic.spec.name!r} does not exist, "
+        "or was recreated with a different number of partitions"
+    )

@@ -1,4 +1,4 @@
-"""`RedisStore`: the idempotency store on Redis."""
+"""`RedisStore`: the idempotency store on Redis, and the batching of its scripts."""
 
 from __future__ import annotations
 
@@ -10,50 +10,51 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
 
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError, ResponseError
 
-from anymq.driver import URL, Claim, ClaimState, Store, split_options
+from anymq.driver import URL, Claim, ClaimState, Store, fault, split_options, supervise
 
-from .connection import Address, Commands
+from .client.codec import pack, words
+from .client.compat import PUBLIC_PARTS
+from .connection import Commands, Connector
 from .options import RedisOptions
-from .pipe import CLIENT_PARTS
-from .resp import pack, words
 from .scripts import ABANDON, BEGIN, COMPLETE, RENEW, SET, Call, Script
-from .together import Together
 from .topology import check_server
 
-# Of a thousand keys each: a server that has more is not searched to the end.
-_PAGES = 100
+_MAX_SCAN_CALLS = 100
+"""The most calls, of a thousand keys each, that look for an older key."""
+_MAX_BATCH = 500
+"""The most scripts in one exchange, because the next one waits for all of their replies."""
 _NEW, _DONE = Claim(ClaimState.NEW), Claim(ClaimState.DONE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreOptions(RedisOptions):
-    """Those of the broker, and `prefix`, what the keys begin with."""
+    """The options of the broker, and `prefix`, the beginning of the store's keys."""
 
     prefix: str = "anymq:seen:"
 
 
 class RedisStore(Store):
-    """A three-state memory shared by all processes: one key each, which expires by itself.
+    """Claims and completions shared by all processes, each in one key that expires by itself.
 
-    Every method is one script or transaction, and time is the server's. Messages that are handled
-    side by side share their round trips. What is remembered is as durable as the server's
-    append-only file. The server must not evict keys.
+    Every method is one script or transaction, by the server's clock. Messages that are handled
+    concurrently share round trips. Keys are as durable as the server's append-only file. The
+    server must not evict keys.
     """
 
     tls_schemes = frozenset({"rediss"})
-    client_parts = CLIENT_PARTS
+    client_parts = PUBLIC_PARTS
 
     def __init__(self, commands: Commands, prefix: str) -> None:
         self._commands = commands
-        self._together = Together(commands)
+        self._scripts = ScriptBatcher(commands)
         self._prefix = prefix
 
     @classmethod
     async def open(cls, url: URL) -> Self:
         common, options = split_options(url, StoreOptions)
-        commands = Commands(Address(url, options))
+        commands = Commands(Connector(url, options))
         try:
             async with asyncio.timeout(common.connect_timeout):
                 await check_server(commands, where=str(url))
@@ -63,9 +64,9 @@ class RedisStore(Store):
         return cls(commands, options.prefix)
 
     async def begin(self, key: str, owner: str, lease: float) -> Claim:
-        # Of most keys nothing is known: for these the server need not run a script.
+        # Most keys are new: for these one SET is enough, without a script.
         call = words(self._prefix + key, f"+{owner}", "NX", "GET", "PX", _milliseconds(lease))
-        held = await self._together.eval(Call(SET, 6, [call]))
+        held = await self._scripts.eval(Call(SET, 6, [call]))
         if held is None:
             return _NEW
         return await self._held(held, key, owner, lease)
@@ -98,7 +99,7 @@ class RedisStore(Store):
     async def may_know(self, prefix: str) -> bool:
         pattern = re.sub(r"([\\*?\[\]])", r"\\\1", self._prefix + prefix) + "*"
         cursor = b"0"
-        for _ in range(_PAGES):
+        for _ in range(_MAX_SCAN_CALLS):
             cursor, found = await self._commands.call(
                 b"SCAN", cursor, b"MATCH", pattern.encode(), b"COUNT", b"1000"
             )
@@ -139,7 +140,7 @@ class RedisStore(Store):
         return f"{self._prefix}\x01{key}".encode()
 
     async def aclose(self) -> None:
-        await self._together.aclose()
+        await self._scripts.aclose()
         await self._commands.aclose()
 
     async def _set(self, count: int, keys: Sequence[str], end: bytes) -> list[Any]:
@@ -158,9 +159,68 @@ class RedisStore(Store):
     async def _run(self, script: Script, key: str, owner: str, *seconds: float) -> Any:
         args = [owner, *map(_milliseconds, seconds)]
         call = words("1", self._prefix + key, *args)
-        return await self._together.eval(Call(script, 2 + len(args), [call]))
+        return await self._scripts.eval(Call(script, 2 + len(args), [call]))
 
 
 @lru_cache(maxsize=64)
 def _milliseconds(seconds: float) -> str:
     return str(max(1, math.ceil(seconds * 1000)))
+
+
+class ScriptBatcher:
+    """Runs scripts. Those requested during an exchange are sent together in the next one.
+
+    So a lone caller does not wait, and a thousand concurrent callers take a few round trips.
+    """
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[tuple[Call, asyncio.Future[Any]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def eval(self, call: Call) -> Any:
+        """Run one script and return its reply; raises as `Commands.eval` does.
+
+        If the caller is cancelled, the script runs all the same.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.append((call, future))
+        if self._task is None:
+            self._task = supervise(self._run(), name="anymq-redis-scripts")
+        return await future
+
+    async def aclose(self) -> None:
+        """Fail all calls that have no reply yet."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        left, self._waiting = self._waiting, []
+        _answer(left, [_closed()] * len(left))
+
+    async def _run(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
+            replies: Sequence[Any] = [_closed()] * len(batch)
+            try:
+                replies = await self._commands.evals([call for call, _ in batch])
+            except BaseException as raw:
+                replies = [fault(raw, "the client library")] * len(batch)
+            finally:
+                _answer(batch, replies)
+        self._task = None
+
+
+def _closed() -> ConnectionError:
+    return ConnectionError("the store was closed")
+
+
+def _answer(batch: Sequence[tuple[Call, asyncio.Future[Any]]], replies: Sequence[Any]) -> None:
+    for (_, future), reply in zip(batch, replies, strict=True):
+        if future.done():
+            continue
+        if isinstance(reply, Exception):
+            future.set_exception(reply)
+        else:
+            future.set_result(reply)

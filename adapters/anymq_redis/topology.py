@@ -1,10 +1,11 @@
-"""Topics and groups on the server."""
+"""Topics and groups on the server: found, created and checked."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from redis.exceptions import ResponseError
 
@@ -18,10 +19,10 @@ from anymq.driver import (
     partition_of,
 )
 
+from .client.codec import pack
 from .connection import Commands
-from .keys import GroupKeys, TopicKeys, topic_keys
-from .resp import pack
 from .scripts import DECLARE, JOIN, JOIN_ORDERED
+from .scripts.keys import GroupKeys, TopicKeys, topic_keys
 
 log = logger("anymq.redis")
 
@@ -36,20 +37,22 @@ class RedisTopic:
         self.partitions = partitions
         self.exists = exists
         self.keys: TopicKeys = topic_keys(spec.native, partitions)
-        self._turn = itertools.cycle(range(partitions))
+        self._round_robin = itertools.cycle(range(partitions))
 
     def partition(self, record: Record) -> int:
-        """Return where `record` goes; those without a key are spread evenly."""
+        """Return the partition for `record`; records without a key are spread evenly."""
         if self.partitions == 1:
             return 0
-        return next(self._turn) if record.key is None else partition_of(record.key, self.partitions)
+        if record.key is None:
+            return next(self._round_robin)
+        return partition_of(record.key, self.partitions)
 
 
-async def look(commands: Commands, spec: TopicSpec, *, create: bool) -> RedisTopic:
-    """Return the topic as it is; with `create` it is made and configured as `spec` says.
+async def find_topic(commands: Commands, spec: TopicSpec, *, create: bool) -> RedisTopic:
+    """Return the topic as it is; with `create`, create and configure it first, as `spec` says.
 
-    Raises `ConfigurationError` if it has another number of partitions, or is no stream at all. A
-    stream that was never declared has one partition.
+    Raises `ConfigurationError` if it has another number of partitions, or if its key holds no
+    stream. A stream that was never declared has one partition.
     """
     retention, size = retention_arguments(spec.retention, spec.retention_bytes)
     wanted = b"%d" % spec.partitions if spec.partitions else b""
@@ -66,13 +69,21 @@ async def look(commands: Commands, spec: TopicSpec, *, create: bool) -> RedisTop
     if exists and spec.partitions not in (None, count):
         raise ConfigurationError(
             f"topic {spec.name!r} has {count} partitions, not {spec.partitions}; "
-            "that can only be changed by deleting it"
+            "to change the number, delete the topic"
         )
     return RedisTopic(spec, count, exists=bool(exists))
 
 
+async def find_existing(commands: Commands, spec: TopicSpec) -> RedisTopic:
+    """Return the topic; raises `NotFound` if it does not exist."""
+    topic = await find_topic(commands, spec, create=False)
+    if not topic.exists:
+        raise NotFound(f"topic {spec.name!r} does not exist")
+    return topic
+
+
 def retention_arguments(seconds: float | None, size: int | None) -> tuple[bytes, bytes]:
-    """Return an age and a size as scripts take them."""
+    """Return an age and a size as arguments of scripts."""
     age = b"" if seconds is None else b"%d" % max(1, math.ceil(seconds * 1000))
     return age, b"" if size is None else b"%d" % size
 
@@ -84,9 +95,10 @@ async def create_groups(
     keys: GroupKeys,
     starts: Sequence[bytes],
 ) -> set[int]:
-    """Make the group exist on the topic's streams and on its own; return where it was missing.
+    """Create the group on the topic's streams and its retry stream, wherever it is missing.
 
-    `starts` are the ids behind which it begins. The retry stream is `RETRY` in the answer.
+    `starts` are the ids after which it reads each partition. Return the indexes of the streams on
+    which it was missing, `RETRY` for the retry stream.
     """
     streams = topic.keys.streams
     created: list[int] | bytes = await commands.eval(
@@ -100,7 +112,7 @@ async def create_groups(
 async def create_ordered(
     commands: Commands, spec: SubscribeSpec, topic: RedisTopic, keys: GroupKeys
 ) -> None:
-    """Make the group exist, as an ordered one; where it begins, its cells say."""
+    """Create the group as an ordered one, unless it exists; its cells say where it reads from."""
     reply: list[int] | bytes = await commands.eval(
         JOIN_ORDERED,
         [topic.keys.about, topic.keys.cells, topic.keys.streams[0]],
@@ -115,25 +127,60 @@ def _conditions(spec: SubscribeSpec, topic: RedisTopic) -> list[bytes]:
 
 
 def _checked(reply: list[int] | bytes, spec: SubscribeSpec) -> list[int]:
+    """Return the list that a script replied; raises if it replied with an obstacle instead."""
     if isinstance(reply, list):
         return reply
+    topic = spec.topic
     if reply in (b"unordered", b"ordered"):
         raise ConfigurationError(
-            f"group {spec.group!r} on {spec.topic.name!r} is {reply.decode()}, "
-            "and stays so until it is deleted"
+            f"group {spec.group!r} on {topic.name!r} is {reply.decode()}; "
+            "to change that, delete the group"
         )
     if reply == b"no group":
         raise NotFound(
-            f"group {spec.native_group!r} does not exist on {spec.topic.native!r}, "
-            "and is not to be created"
+            f"group {spec.native_group!r} does not exist on {topic.native!r}; "
+            "its operator must create it"
         )
     if reply == b"no topic":
-        raise NotFound(f"topic {spec.topic.name!r} has no stream, and it is not to be created")
-    raise NotFound(f"topic {spec.topic.name!r} has been made anew, with other partitions")
+        raise NotFound(f"topic {topic.name!r} does not exist; its operator must create it")
+    raise NotFound(f"topic {topic.name!r} was recreated with a different number of partitions")
+
+
+async def stream_infos(commands: Commands, streams: Sequence[bytes]) -> list[dict[bytes, Any]]:
+    """Return the reply of XINFO STREAM for each stream, empty for one that does not exist."""
+    replies = await commands.run(*(pack(b"XINFO", b"STREAM", stream) for stream in streams))
+    return [pairs(reply) for reply in answers(replies, absent=[])]
+
+
+async def last_ids(commands: Commands, streams: Sequence[bytes]) -> list[bytes]:
+    """Return the id of the last entry that each stream was given, even if it has been deleted."""
+    infos = await stream_infos(commands, streams)
+    return [info.get(b"last-generated-id", b"0-0") for info in infos]
+
+
+def answers(replies: Sequence[Any], absent: Any = None) -> list[Any]:
+    """Return the replies; raises errors of the server.
+
+    If `absent` is given, it stands for the error that a key or group does not exist.
+    """
+    found: list[Any] = []
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            if absent is None or not ("no such key" in str(reply) or "NOGROUP" in str(reply)):
+                raise reply
+            reply = absent
+        found.append(reply)
+    return found
+
+
+def pairs(flat: Sequence[Any]) -> dict[bytes, Any]:
+    """Return names and values in turn as a dictionary."""
+    names = iter(flat)
+    return dict(zip(names, names, strict=True))
 
 
 async def check_server(commands: Commands, *, where: str) -> None:
-    """Prove that the server answers and can do what is needed; warn once of what it loses."""
+    """Check that the server answers and has the needed commands; warn once of risky settings."""
     replies = await commands.run(
         pack(b"PING"),
         pack(b"COMMAND", b"INFO", b"XAUTOCLAIM"),
@@ -146,12 +193,12 @@ async def check_server(commands: Commands, *, where: str) -> None:
         raise ConfigurationError(
             f"{where} does not know XAUTOCLAIM: anymq needs Redis 7.0 or newer"
         )
-    # CONFIG is often forbidden; then nothing is known.
+    # Many users may not run CONFIG; then the settings are unknown.
     appendonly, policy = (
         reply[1] if isinstance(reply, list) and len(reply) == 2 else b"" for reply in settings
     )
     if appendonly == b"no":
-        _warn(where, "has no append-only file (appendonly no): messages are lost when it crashes")
+        _warn(where, "has no append-only file (appendonly no): a crash of it loses messages")
     if policy.startswith(b"allkeys"):
         _warn(where, f"evicts keys when memory is short ({policy.decode()}): whole topics are lost")
 

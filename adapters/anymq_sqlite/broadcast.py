@@ -1,11 +1,10 @@
-"""`SqliteBroadcast`: a reader that gets every message and settles nothing."""
+"""`SqliteBroadcast`: a broadcast reader of one topic."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from anymq.driver import (
     NotFound,
@@ -15,31 +14,39 @@ from anymq.driver import (
     SubscribeSpec,
 )
 
-from . import delays, log
-from .records import stored
-from .source import RECEIVE_BYTES
-
-if TYPE_CHECKING:
-    from .driver import SqliteDriver
+from . import delays
+from .connection import Database
+from .file import log
+from .file.notifications import TopicEvents
+from .messages import received
+from .topology import find_topic
 
 
 class SqliteBroadcast(Reader):
-    """A broadcast reader. Its place in the log is fixed by `subscribe` and kept in memory.
+    """A broadcast reader. `cursor`, the `seq` of the last message it returned, is kept in memory.
 
-    `number` is the topic's: one of the same name that is made later has another.
+    `topic` is the id of the topic, because a later topic of the same name has another one.
     """
 
-    def __init__(self, driver: SqliteDriver, spec: SubscribeSpec, number: int, cursor: int) -> None:
-        self._driver = driver
-        self._database = driver.native
-        self._topic = spec.topic.native
-        self._number = number
+    def __init__(
+        self,
+        database: Database,
+        events: TopicEvents,
+        spec: SubscribeSpec,
+        *,
+        topic: int,
+        cursor: int,
+    ) -> None:
+        self._database = database
+        self._events = events
+        self._name = spec.topic.native
+        self._topic = topic
         self._cursor = cursor
-        self._changed = driver.watch.add(self._topic)
+        self._changed = events.add(self._name)
 
     @property
     def place(self) -> object:
-        return self._number, self._cursor
+        return self._topic, self._cursor
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         deadline = time.monotonic() + wait
@@ -48,12 +55,12 @@ class SqliteBroadcast(Reader):
             messages, due = await self._database.read(lambda db: self._read(db, limit))
             if messages:
                 self._cursor = messages[-1].seq
-                return [stored(message) for message in messages]
+                return [received(message) for message in messages]
             if due is not None and due <= time.time():
-                await self._driver.ripen(self._topic)
+                await delays.move_all_due(self._database, self._events, self._name)
                 continue
             left = None if due is None else due - time.time()
-            if not await self._driver.watch.wait(self._changed, deadline, left):
+            if not await self._events.wait(self._changed, deadline, left):
                 break
         return []
 
@@ -61,15 +68,15 @@ class SqliteBroadcast(Reader):
         self, db: sqlite3.Connection, limit: int
     ) -> tuple[Sequence[log.Message], float | None]:
         try:
-            topic = log.find(db, self._topic).id
+            topic = find_topic(db, self._name).id
         except NotFound as error:
             raise SourceLost(str(error)) from error
-        if topic != self._number:
-            raise SourceLost(f"the topic {self._topic!r} was deleted and made anew")
-        messages = log.after(db, topic, self._cursor, limit=limit, max_bytes=RECEIVE_BYTES)
+        if topic != self._topic:
+            raise SourceLost(f"the topic {self._name!r} was deleted and created again")
+        messages = log.after(db, topic, self._cursor, limit=limit, max_bytes=log.READ_BYTES)
         if not messages and log.last_seq(db) < self._cursor:
             raise SourceLost("the file was replaced by an older one")
-        return messages, delays.next_ripe(db, topic)
+        return messages, delays.next_due(db, topic)
 
     async def aclose(self) -> None:
-        self._driver.watch.remove(self._topic, self._changed)
+        self._events.remove(self._name, self._changed)

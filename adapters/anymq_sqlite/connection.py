@@ -1,147 +1,160 @@
-"""`Connection`: the open file, made anew when it broke."""
+"""`Database`: one SQLite file, used from the event loop."""
 
 from __future__ import annotations
 
-import os
+import asyncio
 import sqlite3
-import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self, TypeVar
 
-from anymq.driver import ConfigurationError
+from anymq.driver import Closed
 
-from . import clock, schema
-from .errors import primary_code
-from .lock import WriteLock
+from .file.connection import Connection, check_version
+from .file.notifications import CommitPoller
+from .file.worker import Task, Worker
 
-OLDEST_SQLITE = (3, 35, 0)
-_CACHE_KIB = 16 * 1024
-_JOURNAL_BYTES = 64 * 1024 * 1024
-# Errors after which the connection is made anew.
-_BROKEN = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-
-_UNFORCED = {"FULL": "NORMAL", "EXTRA": "NORMAL"}
-
-# Closing any descriptor of a file drops all locks that this process holds on it (POSIX), so no
-# thread may be making the file while another one opens it.
-_creating = threading.Lock()
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], T]
 
 
-class Connection:
-    """The file at `path`, for one thread. `generation` counts how often it was opened.
+class Database:
+    """One SQLite file, one connection to it, and the thread that owns the connection.
 
-    Nothing here waits for a lock: a busy file is an error at once.
+    Jobs are functions of the connection. `write` jobs that are queued at the same time share one
+    transaction, so they wait for the disk once. A job must be safe to repeat, and use nothing but
+    the connection. When a shared transaction fails, each of its jobs runs again in a transaction of
+    its own, so that a failing job affects no other. A transaction that finds the file busy is
+    repeated for up to `busy_timeout` seconds.
+
+    `path` is the file's absolute path. `connection` belongs to the thread. After a failure that
+    makes the connection unusable, the next job opens another one.
     """
 
-    def __init__(self, path: Path, synchronous: str) -> None:
+    def __init__(self, path: Path, synchronous: str, busy_timeout: float, poll: float) -> None:
         self.path = path
-        self.generation = 0
-        self._synchronous = synchronous
-        self._forced = True
-        self._open: sqlite3.Connection | None = None
-        self._lock: WriteLock | None = None
-        self._identity: tuple[int, int] | None = None
-
-    def get(self) -> sqlite3.Connection:
-        """Return the open connection.
-
-        A file that was deleted or replaced is opened anew, as a broker that lost its disk: SQLite
-        would go on with one that has no name any more, and nothing would be kept.
-        """
-        if self._open is not None and _identity(self.path) != self._identity:
-            self.drop()
-        if self._open is None:
-            self._open = _connect(self.path, self._synchronous)
-            self._identity = _identity(self.path)
-            self._forced = True
-            self.generation += 1
-        return self._open
-
-    def force(self, forced: bool) -> None:
-        """Let the next commits be forced to disk, as far as the file's user wants that, or not.
-
-        What is not forced survives the end of this process all the same, and is on the disk with
-        the next commit that is: the log is in the order of commits.
-        """
-        if forced is not self._forced and self._open is not None:
-            mode = self._synchronous if forced else _UNFORCED.get(self._synchronous)
-            if mode is not None:
-                self._open.execute(f"PRAGMA synchronous = {mode}")
-            self._forced = forced
-
-    def peek(self) -> sqlite3.Connection | None:
-        """Return the connection if it is open; it may be to a file that was deleted."""
-        return self._open
-
-    def lock(self) -> WriteLock:
-        """Return the lock that goes with the file."""
-        if self._lock is None:
-            self._lock = WriteLock(self.path)
-        return self._lock
-
-    def give_up(self) -> None:
-        """Wait for the lock no more."""
-        if self._lock is not None:
-            self._lock.give_up()
-
-    def check(self, error: BaseException) -> None:
-        """Drop the connection if `error` says that it is of no more use."""
-        if isinstance(error, sqlite3.Error) and primary_code(error) in _BROKEN:
-            self.drop()
-
-    def drop(self) -> None:
-        """Close the file; the next `get` opens it again."""
-        connection, self._open = self._open, None
-        lock, self._lock = self._lock, None
-        if connection is not None:
-            connection.close()
-        if lock is not None:
-            lock.close()
-
-
-def check_version() -> None:
-    """Raise `ConfigurationError` if this Python's SQLite is too old."""
-    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-        raise ConfigurationError(
-            f"this Python has SQLite {sqlite3.sqlite_version}; anymq needs "
-            f"{'.'.join(map(str, OLDEST_SQLITE))} or newer"
+        self._loop = asyncio.get_running_loop()
+        self._finished: asyncio.Future[None] = self._loop.create_future()
+        self._closed = False
+        self._poller = CommitPoller(poll)
+        self._on_change: Callable[[], None] | None = None
+        self.connection = Connection(path, synchronous)
+        self._worker = Worker(
+            self.connection,
+            self._poller,
+            busy_timeout,
+            done=lambda tasks: self._call(lambda: _resolve(tasks)),
+            changed=lambda: self._call(self._changed),
+            opened=lambda: self._call(self._start_polling),
+            finished=lambda: self._call(self._finish),
         )
 
+    @classmethod
+    async def open(
+        cls, path: Path, *, synchronous: str = "FULL", busy_timeout: float = 5.0, poll: float = 0.01
+    ) -> Self:
+        """Open `path`, creating it if it does not exist, and return once it has been read."""
+        check_version()
+        self = cls(path, synchronous, busy_timeout, poll)
+        self._worker.start()
+        try:
+            await self.ping()
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
 
-def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
-    """Open `path`; if it does not exist, make it, for its owner only."""
-    with _creating:
-        if not path.exists():
-            # SQLite gives the files it makes beside it the same mode.
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-        db = sqlite3.connect(path, timeout=0, isolation_level=None)
-    try:
-        db.text_factory = _text
-        found = schema.version(db)  # before anything is changed
-        (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
-            raise ConfigurationError(
-                f"{path}: no write-ahead log here (journal mode {mode}); use a local file system"
-            )
-        db.execute(f"PRAGMA synchronous = {synchronous}")
-        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        db.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}")
-        if found < schema.VERSION:
-            schema.upgrade(db)
-        clock.wind(db)
-    except BaseException:
-        db.close()
-        raise
-    return db
+    async def ping(self) -> None:
+        """Return after one successful read."""
+        await self.read(lambda db: db.execute("SELECT count(*) FROM topics").fetchone())
+
+    async def read(self, job: Job[T]) -> T:
+        """Return `job(connection)`, run without a transaction."""
+        return await self.submit(job, writes=False)
+
+    async def write(self, job: Job[T], *, durable: bool = True) -> T:
+        """Return `job(connection)` once its transaction is committed, or raise what it raised.
+
+        If not `durable`, the commit does not wait for the disk, and a power cut may undo it.
+        """
+        return await self.submit(job, writes=True, durable=durable)
+
+    def submit(
+        self,
+        job: Job[T],
+        *,
+        writes: bool,
+        durable: bool = True,
+        unless: Job[T | None] | None = None,
+    ) -> asyncio.Future[T]:
+        """Queue `job` and return its future. Cancelling the future does not stop the job.
+
+        `unless` runs first, and only reads. If it returns a value other than None, that is the
+        result.
+        """
+        if self._closed:
+            raise Closed(f"{self.path} has been closed")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._worker.put(Task(job, future, writes=writes, durable=durable, unless=unless))
+        return future
+
+    def post(self, job: Job[object], *, writes: bool) -> None:
+        """Queue `job` without waiting for it. Do nothing if the file is closed."""
+        if not self._closed:
+            self._worker.put(Task(job, None, writes=writes, durable=False))
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` after each commit of another connection from now on."""
+        first = self._on_change is None
+        self._on_change = on_change
+        if first:
+            self._start_polling()
+
+    async def aclose(self) -> None:
+        """Run the queued jobs, then close the file. A second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._poller.close()
+            self._worker.stop()
+        await asyncio.shield(self._finished)
+
+    def _start_polling(self) -> None:
+        # Called for every new connection, because the write-ahead log may be another file then.
+        if self._on_change is not None and not self._closed:
+            self._poller.start(self.path, self._poll_soon)
+            self._poll_soon()
+
+    def _poll_soon(self) -> None:
+        """Make the thread check again when its next poll is due."""
+        self.post(_do_nothing, writes=False)
+
+    def _changed(self) -> None:
+        if self._on_change is not None:
+            self._on_change()
+
+    def _finish(self) -> None:
+        if not self._finished.done():
+            self._finished.set_result(None)
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        """Call `callback` on the event loop."""
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:  # the loop is closed, and no caller waits
+            self._worker.stop()
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells the file at `path` from another at the same path, None if there is none."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
+def _do_nothing(_: sqlite3.Connection) -> None:
+    """Do nothing."""
 
 
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "backslashreplace")
+def _resolve(tasks: Sequence[Task]) -> None:
+    for task in tasks:
+        if task.future is None or task.future.done():
+            continue
+        if isinstance(task.error, StopIteration):
+            task.future.set_exception(RuntimeError("a job raised StopIteration"))
+        elif task.error is not None:
+            task.future.set_exception(task.error)
+        else:
+            task.future.set_result(task.result)

@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from functools import partial
-from itertools import count
 from typing import ClassVar, Self
 
 from anymq.driver import (
@@ -34,23 +30,24 @@ from anymq.driver import (
     ordered,
 )
 
-from . import admin, delays, log, members, pending
+from . import admin, delays, publisher, topology
 from .broadcast import SqliteBroadcast
 from .capabilities import CAPABILITIES
-from .database import Database
+from .connection import Database
 from .errors import ERRORS
+from .file import log, presence
+from .file.maintenance import RetentionSweeper
+from .file.notifications import TopicEvents
+from .messages import EntryEncoder
 from .options import SqliteOptions, database_path
-from .partitioned import SqliteLog
-from .records import entry, stored
-from .retention import Janitor
-from .source import RECEIVE_BYTES, SqliteSource
-from .watch import Watch
-
-_PAGE = 500
+from .ordered import SqlitePartitions
+from .positions import browse, seq_before
+from .source import SqliteSource
+from .topology import Group, Topic, find_topic
 
 
 class SqliteDriver(Driver):
-    """The SQLite backend; see the package for what it guarantees."""
+    """The SQLite backend; see the package for its guarantees."""
 
     capabilities: ClassVar[Capabilities] = CAPABILITIES
     errors: ClassVar[ErrorTable] = ERRORS
@@ -58,13 +55,12 @@ class SqliteDriver(Driver):
     options: ClassVar[type[SqliteOptions]] = SqliteOptions
     max_body: ClassVar[float] = 256 * 1024 * 1024
 
-    def __init__(self, database: Database, janitor: Janitor, clock: Clock) -> None:
+    def __init__(self, database: Database, sweeper: RetentionSweeper, clock: Clock) -> None:
         self.clock = clock
-        self.watch = Watch()
+        self.sweeper = sweeper
         self._database = database
-        self.janitor = janitor
-        self._natives: dict[str, str] = {}
-        self._turns: defaultdict[str, count[int]] = defaultdict(count)
+        self._events = TopicEvents()
+        self._encoder = EntryEncoder()
 
     @classmethod
     async def open(cls, url: URL, options: SqliteOptions, *, timeout: float, clock: Clock) -> Self:
@@ -75,68 +71,52 @@ class SqliteDriver(Driver):
                 busy_timeout=min(options.busy_timeout, timeout),
                 poll=options.poll,
             )
-        return cls(database, Janitor(database, options.retention, options.sweep), clock)
+        return cls(database, RetentionSweeper(database, options.retention, options.sweep), clock)
 
     @property
     def native(self) -> Database:
         """The file: `path`, and `read` and `write` for jobs on its `sqlite3.Connection`."""
         return self._database
 
-    def entry(self, record: Record) -> log.Entry:
-        """Return the row for `record`."""
-        topic = self._natives.get(record.topic, record.topic)
-        return entry(record, topic, next(self._turns[topic]) if record.key is None else 0)
-
-    async def ripen(self, topic: str) -> None:
-        """Let in the delayed messages of `topic`, a native name, that are due.
-
-        Raises `NotFound`.
-        """
-        while await self._database.read(lambda db: _is_ripe(db, topic)):
-            await self._database.write(
-                lambda db: delays.ripen(db, log.find(db, topic).id, time.time())
-            )
-            self.watch.wake((topic,))
-
     async def ping(self) -> None:
         await self._database.ping()
 
     async def declare(self, topic: TopicSpec) -> None:
-        self._natives[topic.name] = topic.native
+        self._encoder.natives[topic.name] = topic.native
         if topic.create:
-            await self._database.write(lambda db: log.declare(db, topic))
+            await self._database.write(lambda db: topology.declare_topic(db, topic))
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:
-        entries = [self.entry(record) for record in records]
-        outcomes = await self._database.write(lambda db: log.append(db, entries))
-        self.watch.wake({entry.topic for entry in entries})
+        encode = self._encoder.encode
+        entries = [encode(record) for record in records]
+        outcomes = await self._database.write(lambda db: publisher.append(db, entries))
+        self._events.wake({entry.topic for entry in entries})
         return outcomes
 
     async def subscribe(self, spec: SubscribeSpec, listener: Listener) -> Reader:
-        self._database.watch(self.watch.wake_all)
-        await self.ripen(spec.topic.native)
+        self._database.watch(self._events.wake_all)
+        await self._move_due(spec.topic)
         if spec.group is None:
-            number, cursor = await self._database.read(lambda db: _place(db, spec))
-            return SqliteBroadcast(self, spec, number, cursor)
+            topic_id, cursor = await self._database.read(lambda db: _broadcast_cursor(db, spec))
+            return SqliteBroadcast(
+                self._database, self._events, spec, topic=topic_id, cursor=cursor
+            )
         topic, group = await self._database.write(lambda db: _join(db, spec))
         if not spec.ordered:
-            return SqliteSource(self, spec, group)
-        reading = SqliteLog(self, topic, spec.topic.native, group, member=spec.member)
-        source = LeasedSource(reading, spec, listener, self.clock)
+            return SqliteSource(
+                self._database, self._events, spec, group=group, encoder=self._encoder
+            )
+        partitions = self._partitions(topic, spec.topic, group, member=spec.member)
+        source = LeasedSource(partitions, spec, listener, self.clock)
         await source.start()
         return source
 
     async def browse(
         self, topic: TopicSpec, start: Start = "earliest"
     ) -> AsyncIterator[Sequence[Received]]:
-        await self.ripen(topic.native)
-        place, end = await self._database.read(lambda db: _span(db, topic, start))
-        while place < end:
-            page = await self._database.read(partial(_page, topic=topic, place=place, end=end))
-            if not page:
-                return
-            yield [stored(message) for message in page]
-            place = page[-1].seq
+        await self._move_due(topic)
+        async for page in browse(self._database, topic, start):
+            yield page
 
     async def topics(self) -> Sequence[str]:
         return await self._database.read(admin.topics)
@@ -145,15 +125,16 @@ class SqliteDriver(Driver):
         return await self._database.read(lambda db: admin.groups(db, topic.native))
 
     async def describe_topic(self, topic: TopicSpec) -> TopicInfo:
-        await self.ripen(topic.native)
+        await self._move_due(topic)
         return await self._database.read(lambda db: admin.topic_info(db, topic))
 
     async def describe_group(self, topic: TopicSpec, native_group: str) -> GroupInfo:
-        await self.ripen(topic.native)
+        await self._move_due(topic)
         found, group, is_ordered = await self._group(topic, native_group)
         if not is_ordered:
-            return await self._database.read(lambda db: admin.group_info(db, topic, found, group))
-        states = await ordered.state(SqliteLog(self, found, topic.native, group), clock=self.clock)
+            return await self._database.read(lambda db: admin.group_info(db, found, group))
+        partitions = self._partitions(found, topic, group)
+        states = await ordered.state(partitions, clock=self.clock)
         return await self._database.read(
             lambda db: admin.ordered_info(db, topic, found, group, states)
         )
@@ -161,9 +142,9 @@ class SqliteDriver(Driver):
     async def seek(self, topic: TopicSpec, native_group: str, to: Start) -> None:
         found, group, is_ordered = await self._group(topic, native_group)
         if is_ordered:
-            await self._database.read(lambda db: members.check_idle(db, group))
-            reading = SqliteLog(self, found, topic.native, group)
-            await ordered.seek(reading, to, clock=self.clock)
+            await self._database.read(lambda db: presence.check_idle(db, group))
+            partitions = self._partitions(found, topic, group)
+            await ordered.seek(partitions, to, clock=self.clock)
         else:
             await self._database.write(lambda db: admin.seek(db, found, group, to))
 
@@ -171,58 +152,60 @@ class SqliteDriver(Driver):
         with contextlib.suppress(NotFound):
             await self.purge(topic)
             await self._database.write(
-                lambda db: admin.delete_topic(db, log.find(db, topic.native))
+                lambda db: admin.delete_topic(db, find_topic(db, topic.native))
             )
-            self.watch.wake((topic.native,))
+            self._events.wake((topic.native,))
 
     async def delete_group(self, topic: TopicSpec, native_group: str) -> None:
         await self._database.write(lambda db: admin.delete_group(db, topic.native, native_group))
 
     async def purge(self, topic: TopicSpec) -> None:
         found, last = await self._database.read(
-            lambda db: (log.find(db, topic.native), log.last_seq(db))
+            lambda db: (find_topic(db, topic.native), log.last_seq(db))
         )
         while await self._database.write(lambda db: admin.purge(db, found, last)):
             pass
 
-    async def _group(self, topic: TopicSpec, name: str) -> tuple[log.Topic, pending.Group, bool]:
+    async def _group(self, topic: TopicSpec, name: str) -> tuple[Topic, Group, bool]:
         return await self._database.read(lambda db: admin.group(db, topic.native, name))
+
+    async def _move_due(self, topic: TopicSpec) -> None:
+        await delays.move_all_due(self._database, self._events, topic.native)
+
+    def _partitions(
+        self, topic: Topic, spec: TopicSpec, group: Group, *, member: str | None = None
+    ) -> SqlitePartitions:
+        return SqlitePartitions(
+            self._database,
+            self._events,
+            topic=topic,
+            name=spec.native,
+            group=group,
+            member=member,
+        )
 
     async def aclose(self) -> None:
         try:
-            await self.janitor.aclose()
+            await self.sweeper.aclose()
         finally:
             await self._database.aclose()
 
 
-def _is_ripe(db: sqlite3.Connection, topic: str) -> bool:
-    due = delays.next_ripe(db, log.find(db, topic).id)
-    return due is not None and due <= time.time()
-
-
-def _place(db: sqlite3.Connection, spec: SubscribeSpec) -> tuple[int, int]:
-    """Return the topic's number, and the `seq` behind which a broadcast reader begins."""
-    topic = log.find(db, spec.topic.native).id
+def _broadcast_cursor(db: sqlite3.Connection, spec: SubscribeSpec) -> tuple[int, int]:
+    """Return the topic's id, and the `seq` after which a broadcast reader starts."""
+    topic = find_topic(db, spec.topic.native).id
     if not isinstance(spec.place, tuple):
-        return topic, log.behind(db, topic, spec.start)
-    before, cursor = spec.place
-    # A file that was replaced by an older one ends before the place.
-    return topic, min(cursor, log.last_seq(db)) if before == topic else 0
+        return topic, seq_before(db, topic, spec.start)
+    place_topic, cursor = spec.place
+    # The file may have been replaced by an older one, which ends before the cursor.
+    return topic, min(cursor, log.last_seq(db)) if place_topic == topic else 0
 
 
-def _join(db: sqlite3.Connection, spec: SubscribeSpec) -> tuple[log.Topic, pending.Group]:
-    topic = log.find(db, spec.topic.native)
-    group = pending.join(db, topic.id, spec)
-    members.enter(db, group, spec.member)
+def _join(db: sqlite3.Connection, spec: SubscribeSpec) -> tuple[Topic, Group]:
+    topic = find_topic(db, spec.topic.native)
+    group = topology.subscribed_group(db, topic.id, spec)
+    if group is None:
+        cursor = seq_before(db, topic.id, spec.start)
+        group = topology.create_group(db, topic.id, spec, cursor)
+    presence.enter(db, group, spec.member)
     return topic, group
-
-
-def _span(db: sqlite3.Connection, topic: TopicSpec, start: Start) -> tuple[int, int]:
-    """Return what is behind `start`, and the end of the log now."""
-    return log.behind(db, log.find(db, topic.native).id, start), log.last_seq(db)
-
-
-def _page(db: sqlite3.Connection, *, topic: TopicSpec, place: int, end: int) -> list[log.Message]:
-    found = log.find(db, topic.native).id
-    page = log.after(db, found, place, limit=_PAGE, max_bytes=RECEIVE_BYTES)
-    return [message for message in page if message.seq <= end]

@@ -1,4 +1,4 @@
-"""What SQLite's errors mean."""
+"""The table of errors: SQLite's by result code, the operating system's by `errno`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from anymq.driver import (
 )
 
 RECORD_ERRORS = (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, UnicodeError)
-"""Errors of one record's contents; any other error is the database's."""
+"""Errors caused by the contents of one record. All others concern the database."""
 
 _BY_CODE: dict[int, type[AnymqError]] = {
     sqlite3.SQLITE_BUSY: Throttled,
@@ -50,13 +50,13 @@ _BY_ERRNO: dict[int, type[AnymqError]] = {
 
 
 def primary_code(error: BaseException) -> int:
-    """Return SQLite's primary result code of `error`, or SQLITE_ERROR where it carries none."""
+    """Return SQLite's primary result code of `error`; SQLITE_ERROR if it has none."""
     code: int = getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR
     return code & 0xFF
 
 
 def is_busy(error: BaseException) -> bool:
-    """Whether `error` says that another connection has the file for now."""
+    """Whether `error` says that another connection has locked the file."""
     return isinstance(error, BlockingIOError) or primary_code(error) == sqlite3.SQLITE_BUSY
 
 
@@ -79,4 +79,4 @@ ERRORS: ErrorTable = {
     TimeoutError: TransientError,
     UnicodeError: PermanentError,
 }
-"""What each exception means; `sqlite3.Error` stands for all its subclasses, told apart by code."""
+"""Error classes by exception; the subclasses of `sqlite3.Error` are distinguished by code."""

@@ -1,4 +1,4 @@
-"""What the query of a `sqlite://` URL may set, and the file that its path names."""
+"""Options in the query of a `sqlite://` URL, and the path of its file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreOptions:
-    """The options of the URL of a `SqliteStore`."""
+    """URL options of a `SqliteStore`."""
 
     synchronous: str = "FULL"
-    """How hard a commit is forced to disk: FULL survives a power cut, NORMAL and OFF survive only
+    """Level of forcing commits to disk: FULL survives a power cut, NORMAL and OFF survive only
     the death of the process (`PRAGMA synchronous`)."""
 
     busy_timeout: float = 5.0
@@ -34,24 +34,24 @@ class StoreOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqliteOptions(StoreOptions):
-    """The options of the URL of a `SqliteDriver`."""
+    """URL options of a `SqliteDriver`."""
 
     poll: float = 0.01
-    """The most seconds between two looks for what other processes have committed; where the kernel
-    reports writes (Linux), only while there are any."""
+    """Seconds between two polls for commits of other processes, at most. Where the kernel reports
+    writes (Linux), only while there are any."""
 
     retention: float = 7 * 24 * 3600.0
-    """Seconds that a message is kept at least, in topics declared without a retention of their own.
-    It goes only once every group of its topic has settled it; if there is no group, it stays."""
+    """Seconds for which a message is kept, in topics declared without a retention of their own. It
+    is deleted only once every group of its topic has settled it; without a group, never."""
 
     sweep: float = 60.0
-    """Seconds between two looks for messages to delete."""
+    """Seconds between two sweeps, which delete messages by their retention."""
 
 
 def database_path(url: URL) -> Path:
     """Return the absolute path of the file that `url` names; raises `InvalidURL`.
 
-    Links are followed: all processes must find the same files beside the database.
+    Links are resolved, because all processes must find the same files beside the database.
     """
     if url.hosts or url.username is not None:
         raise InvalidURL(

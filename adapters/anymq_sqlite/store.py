@@ -1,4 +1,4 @@
-"""`SqliteStore`: the idempotency store in a file, which may be the broker's own."""
+"""`SqliteStore`: the idempotency store in a file, which may be the broker's."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Self
 
 from anymq.driver import URL, Claim, ClaimState, Store, split_options
 
-from . import clock
-from .database import Database
+from .connection import Database
+from .file.schema import file_time
 from .options import StoreOptions, database_path
 
-# Every `begin` or `mark` adds at most one row and deletes up to this many that no longer count.
-_EXPIRED = 2
-# Counters are rows of the same table, under keys that no claim has; the owner is the count.
-_COUNTER = "\x01"
+_DELETED_PER_CALL = 2
+"""Expired rows that each `begin` or `mark` deletes. It adds one row at most."""
+_COUNTER_PREFIX = "\x01"
+"""The keys of counters begin with it, and no claim's key does. The owner field is the count."""
 
 
 class SqliteStore(Store):
-    """A three-state memory shared by the processes of one host. See `Database` for its batching."""
+    """Claims shared by the processes of one host. Concurrent calls share a transaction."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -35,11 +35,11 @@ class SqliteStore(Store):
         return cls(database)
 
     async def begin(self, key: str, owner: str, lease: float) -> Claim:
-        return await self.database.write(lambda db: _begin(db, key, owner, clock.now(db), lease))
+        return await self.database.write(lambda db: _begin(db, key, owner, file_time(db), lease))
 
     async def begin_many(self, keys: Sequence[str], owner: str, lease: float) -> dict[str, Claim]:
         def begin(db: sqlite3.Connection) -> dict[str, Claim]:
-            now = clock.now(db)
+            now = file_time(db)
             claims = {key: _begin(db, key, owner, now, lease) for key in keys}
             return {
                 key: claim for key, claim in claims.items() if claim.state is not ClaimState.NEW
@@ -57,7 +57,7 @@ class SqliteStore(Store):
     async def renew(self, key: str, owner: str, lease: float) -> None:
         update = "UPDATE claims SET until = ? WHERE key = ? AND owner = ?"
         await self.database.write(
-            lambda db: db.execute(update, (clock.now(db) + lease, key, owner))
+            lambda db: db.execute(update, (file_time(db) + lease, key, owner))
         )
 
     async def complete(self, key: str, owner: str, keep: float) -> bool:
@@ -70,7 +70,7 @@ class SqliteStore(Store):
         update = "UPDATE claims SET owner = NULL, until = ? WHERE key = ? AND owner = ?"
 
         def complete(db: sqlite3.Connection) -> int:
-            until = clock.now(db) + keep
+            until = file_time(db) + keep
             return db.executemany(update, [(until, key, owner) for key in keys]).rowcount
 
         return await self.database.write(complete)
@@ -84,11 +84,11 @@ class SqliteStore(Store):
         await self.database.write(lambda db: db.executemany(delete, rows))
 
     async def mark(self, key: str, keep: float) -> int:
-        return await self.database.write(lambda db: _mark(db, _COUNTER + key, keep))
+        return await self.database.write(lambda db: _mark(db, _COUNTER_PREFIX + key, keep))
 
     async def unmark(self, key: str) -> None:
         delete = "DELETE FROM claims WHERE key = ?"
-        await self.database.write(lambda db: db.execute(delete, (_COUNTER + key,)))
+        await self.database.write(lambda db: db.execute(delete, (_COUNTER_PREFIX + key,)))
 
     async def aclose(self) -> None:
         await self.database.aclose()
@@ -97,17 +97,17 @@ class SqliteStore(Store):
 def _begin(db: sqlite3.Connection, key: str, owner: str, now: float, lease: float) -> Claim:
     row = db.execute("SELECT owner, until FROM claims WHERE key = ?", (key,)).fetchone()
     if row is not None and row[1] > now:
-        holder, until = row
-        if holder is None:
+        claimed_by, until = row
+        if claimed_by is None:
             return Claim(ClaimState.DONE)
-        if holder != owner:
+        if claimed_by != owner:
             return Claim(ClaimState.IN_PROGRESS, until - now)
     _set(db, key, owner, now, lease)
     return Claim(ClaimState.NEW)
 
 
 def _mark(db: sqlite3.Connection, key: str, keep: float) -> int:
-    now = clock.now(db)
+    now = file_time(db)
     row = db.execute("SELECT owner FROM claims WHERE key = ? AND until > ?", (key, now)).fetchone()
     count = 1 if row is None else int(row[0]) + 1
     _set(db, key, str(count), now, keep)
@@ -123,4 +123,4 @@ def _set(db: sqlite3.Connection, key: str, owner: str, now: float, lease: float)
     delete = """
     DELETE FROM claims WHERE key IN (SELECT key FROM claims WHERE until < ? ORDER BY until LIMIT ?)
     """
-    db.execute(delete, (now, _EXPIRED))
+    db.execute(delete, (now, _DELETED_PER_CALL))

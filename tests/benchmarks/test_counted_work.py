@@ -16,7 +16,7 @@ import pytest
 
 import anymq
 from anymq import App
-from anymq.consuming import subscription
+from anymq.consuming import workers
 from anymq.driver import Binding
 from anymq.publishing import publisher
 from anymq_kafka import KafkaDriver
@@ -75,8 +75,8 @@ class Calls:
 def counting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Suppress work that depends on time: sweeps, yields, and random bits of new ids."""
     serve()
-    monkeypatch.setattr(publisher, "SWEEP", 60.0)
-    monkeypatch.setattr(subscription, "SLICE", 60.0)
+    monkeypatch.setattr(publisher, "EXPIRY_SECONDS", 60.0)
+    monkeypatch.setattr(workers, "YIELD_SECONDS", 60.0)
     now = time.time_ns()
     monkeypatch.setattr(time, "time_ns", lambda: now)
 

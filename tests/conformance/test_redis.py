@@ -6,12 +6,31 @@ from anymq.testing.conformance import Conformance, Faults, StoreConformance
 
 from .servers import ServerHarness
 
+
+class PlainHarness(ServerHarness):
+    """Redis by the public interface of redis-py alone."""
+
+    def __init__(self) -> None:
+        super().__init__("redis", "redis")
+        self.name = "redis plain"
+
+    def url(self, folder: Path) -> str:
+        return f"{HARNESS.url(folder)}?client=plain"
+
+
 HARNESS = ServerHarness("redis", "redis")
+PLAIN_HARNESS = PlainHarness()
 
 
 @pytest.mark.redis
 class TestRedis(Conformance):
     harness = HARNESS
+
+
+@pytest.mark.long
+@pytest.mark.redis
+class TestRedisPlain(Conformance):
+    harness = PLAIN_HARNESS
 
 
 @pytest.mark.redis
@@ -24,3 +43,10 @@ class TestRedisFaults(Faults):
 class TestRedisStore(StoreConformance):
     def url(self, folder: Path) -> str:
         return HARNESS.url(folder)
+
+
+@pytest.mark.long
+@pytest.mark.redis
+class TestRedisPlainStore(StoreConformance):
+    def url(self, folder: Path) -> str:
+        return PLAIN_HARNESS.url(folder)

@@ -214,6 +214,21 @@ async def test_a_message_whose_copy_is_refused_is_retried_from_memory(both: Both
     assert len(driver.sources) == 1
 
 
+async def test_a_refused_copy_does_not_block_others(both: Both) -> None:
+    broker, driver = both
+    async with broker.subscribe("t", group="g") as deliveries:
+        source = driver.sources[0]
+        source.refuses = lambda record: Refused("x") if record.body == b"bad" else None
+        source.put("a", "bad", "c")
+        for delivery in await take(deliveries, 3):
+            await delivery.nack()
+        (again,) = await take(deliveries, 1)
+        assert (again.message.body, again.attempt) == (b"bad", 2)
+        assert source.settled("nack") == ["a", "c"]
+        await again.ack()
+        await until(lambda: source.settled("ack") == ["bad"])
+
+
 async def test_the_traceback_is_omitted_before_any_other_part(both: Both) -> None:
     broker, driver = both
 

@@ -208,6 +208,23 @@ async def test_an_unmapped_error_is_raised_unchanged(both: Both) -> None:
         await broker.publish("t", "x")
 
 
+async def test_a_driver_that_answers_for_too_few_records_has_confirmed_none(both: Both) -> None:
+    broker, driver = both
+
+    async def script(records: Sequence[Record]) -> Sequence[Outcome]:
+        return ["0"] * (len(records) - 1)
+
+    driver.script = script
+    outcomes = await broker.publish_many("t", ["a", "b", "c"])
+    assert [str(outcome) for outcome in outcomes] == ["2 outcomes for 3 records"] * 3
+
+
+async def test_nothing_to_publish_is_published(both: Both) -> None:
+    broker, driver = both
+    assert await broker.publish_many("t", []) == []
+    assert driver.batches == []
+
+
 async def test_a_cancelled_publish_that_was_not_sent_is_not_sent(both: Both) -> None:
     broker, driver = both
     go = asyncio.Event()

@@ -253,6 +253,22 @@ async def test_without_a_retry_the_first_failure_is_the_last() -> None:
     assert letter.headers["anymq-dlq-error-type"] == "builtins.RuntimeError"
 
 
+async def test_asking_for_another_attempt_at_the_last_one_gives_up() -> None:
+    app, seen = App(), list[int]()
+
+    @app.subscriber("t", group="g", retry=Retry(attempts=2))
+    async def later(delivery: Delivery) -> None:
+        seen.append(delivery.attempt)
+        raise RetryAfter(5, "the bank is closed")
+
+    async with TestBroker(app) as broker:
+        await broker.publish("t", {})
+        await broker.advance(300)
+        (letter,) = broker.dead_letters("t", group="g")
+    assert seen == [1, 2]
+    assert letter.headers["anymq-dlq-reason"] == "gave up after 2 attempts: the bank is closed"
+
+
 async def test_a_handler_of_a_broker_is_retried_like_one_of_an_app() -> None:
     attempts = itertools.count(1)
 

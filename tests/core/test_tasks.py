@@ -27,13 +27,12 @@ AWAITED = {
     "core/anymq/publishing/declarations.py": {"declare"},
     "core/anymq/middleware/claims.py": {"_ask"},
     "core/anymq/driver/ordered/leases.py": {"flush"},
-    "adapters/anymq_kafka/clients.py": {"_bounded"},
-    "adapters/anymq_nats/client.py": {"written"},
-    "adapters/anymq_nats/connect.py": {"connect", "close"},
-    "adapters/anymq_nats/link.py": {"_unless_denied"},
-    "adapters/anymq_rabbitmq/fill.py": {"__init__", "begun"},
-    "adapters/anymq_rabbitmq/link.py": {"bounded", "_connect_to"},
-    "adapters/anymq_redis/connection.py": {"pipe"},
+    "adapters/anymq_kafka/connection.py": {"_bounded"},
+    "adapters/anymq_nats/client/internals.py": {"_written"},
+    "adapters/anymq_nats/connection.py": {"open_client", "close_client", "_unless_denied"},
+    "adapters/anymq_rabbitmq/client/internals.py": {"bounded", "open"},
+    "adapters/anymq_rabbitmq/groups/backfill.py": {"started"},
+    "adapters/anymq_redis/connection.py": {"connect"},
 }
 """The functions that start a task themselves, by file. Each awaits its task, or has a callback for
 its outcome."""

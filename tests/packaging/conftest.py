@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,16 @@ built_once = pytest.mark.xdist_group("built")
 
 def run(*command: str, timeout: float = 300) -> str:
     """What the command prints; the test fails with what it said if it fails."""
+    # Without it, a folder that is called like a client library, beside the checkout, is imported.
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=timeout, cwd=ROOT.parent
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+        cwd=ROOT.parent,
+        env=environment,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -36,7 +36,7 @@ from ..tasks import fault, supervise
 from ..url import URL
 from .base import Driver
 from .capabilities import Capabilities, Level, Support, emulated, native, unsupported
-from .client_parts import Parts
+from .client_parts import Parts, check_parts, unfit
 from .clock import REAL, Clock, moment, utc
 from .info import MOST_POISON, GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
 from .listener import Listener
@@ -159,6 +159,7 @@ __all__ = [
     "TransientError",
     "UnsupportedOperation",
     "attempt_of",
+    "check_parts",
     "client_context",
     "emulated",
     "fault",
@@ -178,6 +179,7 @@ __all__ = [
     "split_options",
     "supervise",
     "translate",
+    "unfit",
     "unsupported",
     "utc",
 ]

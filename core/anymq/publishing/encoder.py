@@ -72,7 +72,11 @@ class RecordEncoder:
 
         Raises `ConfigurationError` or `MessageTooLarge` for a message that cannot be published.
         """
-        kind, body = self._encoded(payload)
+        # As `_encoded`, on the path of every message.
+        kind = self._kinds.get(payload.__class__) or self._kind(payload)
+        body = payload if kind.encode is None else kind.encode(payload)
+        if len(body) > self._max_body:
+            raise self._too_large(body)
         envelope = kind.envelope if not type else self._typed(kind, type)
         if key is not None:
             check_key(key)

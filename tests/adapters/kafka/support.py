@@ -14,8 +14,9 @@ from anymq.driver import REAL, Reader, Received, Record
 from anymq.ids import new_id
 from anymq.url import URL
 from anymq_kafka import KafkaDriver, KafkaOptions
-from anymq_kafka.aio import OffsetAndMetadata, TopicPartition, abandon_consumer, committed
-from anymq_kafka.source import GroupSource
+from anymq_kafka.client.compat import OffsetAndMetadata, TopicPartition
+from anymq_kafka.client.internals import abandon_consumer, committed
+from anymq_kafka.group.member import MemberSource
 from tests.adapters import support
 from tests.adapters.support import eventually
 
@@ -88,17 +89,17 @@ class Bench(support.Bench[KafkaDriver]):
 
 async def crash(source: Reader) -> None:
     """Let `source` die as with its process: nothing is committed any more, the group not left."""
-    assert isinstance(source, GroupSource)
-    source._reader.committer.stop()
-    source._reader.assignment.close()
-    abandon_consumer(source._reader.consumer)
+    assert isinstance(source, MemberSource)
+    source._member.committer.stop()
+    source._member.assignment.close()
+    abandon_consumer(source._member.consumer)
     await asyncio.sleep(0)
 
 
 async def until_committed(source: Reader) -> None:
     """Return when everything that was acked has been committed."""
-    assert isinstance(source, GroupSource)
-    partitions = source._reader.assignment.partitions
+    assert isinstance(source, MemberSource)
+    partitions = source._member.assignment.partitions
 
     async def clean() -> bool:
         return all(p.tracker.commit() == p.committed for p in partitions.values())

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anymq.driver import CONTROL, Record, SharedHeaders
-from anymq_kafka import batches, varint
-from anymq_kafka.aio import CODECS, TopicPartition
-from anymq_kafka.batches import RecordBatch
-from anymq_kafka.records import DUE, Headers
-from anymq_kafka.unpack import Chunk, chunk
-from anymq_kafka.varint import length
+from anymq_kafka.client import batch_writer
+from anymq_kafka.client.batch_reader import BatchReader, read_batches
+from anymq_kafka.client.batch_writer import BatchWriter
+from anymq_kafka.client.codec import CODECS, decode_varint, encode_length, encode_varint
+from anymq_kafka.client.compat import TopicPartition
+from anymq_kafka.messages import DUE, Headers
 
 TP = TopicPartition("orders", 3)
 NOW = 1_700_000_000_123
@@ -28,7 +28,13 @@ texts = st.text(max_size=8) | st.sampled_from(["é" * 40, "x" * 3000, DUE, "a" *
 headers = st.dictionaries(texts, texts, max_size=3)
 records = st.builds(
     lambda body, key, common, own: Record(
-        topic="orders", id="", unique="", body=body, key=key, headers=own, common=common
+        topic="orders",
+        id="",
+        unique="",
+        body=body,
+        key=key,
+        headers=own,
+        common=SharedHeaders(common),
     ),
     st.sampled_from([b"", b"x" * 63, b"y" * 64, b"z" * 9000]) | st.binary(max_size=8),
     st.none() | texts,
@@ -38,7 +44,7 @@ records = st.builds(
 
 
 def built(*made: Record, compression: str | None = None) -> bytes:
-    batch = RecordBatch(10_000_000, NOW, compression)
+    batch = BatchWriter(10_000_000, NOW, compression)
     for record in made:
         assert batch.add(record)
     batch._set_producer_state(7, 1, 12)
@@ -68,8 +74,8 @@ def by_aiokafka_read(data: bytes) -> list[Any]:
     return list(batch)
 
 
-def opened(data: bytes, begin: int = 0) -> Chunk:
-    found = chunk(TP, data, begin)
+def opened(data: bytes, begin: int = 0) -> BatchReader:
+    found = read_batches(TP, data, begin)
     assert found is not None
     return found
 
@@ -139,15 +145,15 @@ def test_an_answer_that_ends_in_the_middle_of_a_batch() -> None:
     whole = built(made)
     assert len(opened(whole + whole[:40]).take(9)) == 1
     assert len(opened(whole + whole[:-1]).take(9)) == 1
-    assert chunk(TP, whole[:-1], 0) is None
+    assert read_batches(TP, whole[:-1], 0) is None
 
 
 @pytest.mark.parametrize("place", [16, 22, 70])
-def test_what_is_not_for_here(place: int) -> None:
+def test_unsupported_or_damaged_batches_are_left_to_aiokafka(place: int) -> None:
     """Another format, a transaction, damage: aiokafka reads it, or says what is wrong."""
     data = bytearray(built(Record(topic="", id="", unique="", body=b"a" * 20)))
     data[place] ^= 0x10
-    assert chunk(TP, bytes(data), 0) is None
+    assert read_batches(TP, bytes(data), 0) is None
 
 
 NAMES = st.sampled_from(["ce_id", "ce_source", "x"])
@@ -157,7 +163,9 @@ NAMES = st.sampled_from(["ce_id", "ce_source", "x"])
 def test_a_header_is_found_where_it_would_be_read(messages: list[list[tuple[str, str]]]) -> None:
     def of(pairs: list[tuple[str, str]]) -> Headers:
         parts = [part.encode() for pair in pairs for part in pair]
-        return Headers(length(len(pairs)) + b"".join(length(len(part)) + part for part in parts))
+        return Headers(
+            encode_length(len(pairs)) + b"".join(encode_length(len(part)) + part for part in parts)
+        )
 
     for pairs in messages:
         for name in ("ce_id", "ce_source"):
@@ -187,32 +195,32 @@ def test_control_headers_are_looked_for_in_the_bytes() -> None:
 
 def test_a_batch_is_full() -> None:
     record = Record(topic="", id="", unique="", body=b"x" * 100)
-    batch = RecordBatch(300, NOW)
+    batch = BatchWriter(300, NOW)
     assert batch.add(record)
     assert batch.add(record)
     size = batch.size()
     assert not batch.add(record)
     assert batch.record_count() == 2
     assert len(batch._build()) == size == batch.size() <= 300
-    large = RecordBatch(300, NOW)
+    large = BatchWriter(300, NOW)
     assert large.add(Record(topic="", id="", unique="", body=b"x" * 1000))
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    for number in range(3 * batches.KEPT):
+    for number in range(3 * batch_writer.MAX_CACHED_NAMES):
         common, own = SharedHeaders(common=str(number)), {f"own{number}": ""}
         record = Record(topic="", id="", unique="", body=b"", headers=own, common=common)
         (found,) = opened(built(record)).take(1)
         assert dict(found.headers) == common | own
-    assert len(batches._names) <= batches.KEPT
+    assert len(batch_writer._names) <= batch_writer.MAX_CACHED_NAMES
 
 
 @given(st.integers(-(1 << 62), 1 << 62))
 def test_numbers(value: int) -> None:
-    data = b"x" + varint.written(value)
-    assert varint.read(data, 1) == (value, len(data))
+    data = b"x" + encode_varint(value)
+    assert decode_varint(data, 1) == (value, len(data))
     if value >= 0:
-        assert varint.length(value) == data[1:]
+        assert encode_length(value) == data[1:]
 
 
 def test_a_batch_has_all_that_aiokafka_calls() -> None:
@@ -223,6 +231,6 @@ def test_a_batch_has_all_that_aiokafka_calls() -> None:
         for name in getattr(getattr(part, "__code__", None), "co_names", ())
     }
     known = set(dir(BatchBuilder)) & taken - set(dir(object))
-    ours = set(dir(RecordBatch))
+    ours = set(dir(BatchWriter))
     assert known - ours == set()
     assert {"_build", "_set_producer_state", "append", "closed"} <= known

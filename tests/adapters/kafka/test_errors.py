@@ -16,7 +16,7 @@ from anymq.errors import (
     TransientError,
     translate,
 )
-from anymq_kafka.aio import kafka
+from anymq_kafka.client.compat import kafka
 from anymq_kafka.errors import ERRORS
 
 EXPORTED = [

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from anymq.driver import Received
 from anymq.errors import AccessDenied, PublishTimeout, TransientError, translate
-from anymq_kafka.aio import kafka
+from anymq_kafka.client.compat import kafka
 from anymq_kafka.errors import ERRORS
 from brokers import Server
 from tests.adapters.kafka.support import Bench, nothing, numbers, own_tasks, until_committed

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from anymq import Topic, connect
-from anymq.driver import Received, SourceLost
+from anymq import Subscription, Topic, connect
+from anymq.driver import Reader, Received, SourceLost
 from anymq.driver.offsets import decode
 from anymq_kafka import KafkaDriver
-from anymq_kafka.aio import TopicPartition, kafka
+from anymq_kafka.broadcast import BroadcastReader
+from anymq_kafka.client.compat import TopicPartition, kafka
 from anymq_kafka.source import GroupSource
 from tests.adapters.kafka.support import (
     Bench,
@@ -253,7 +254,7 @@ async def test_a_source_whose_consumer_has_died_says_so(bench: Bench, driver: Ka
     """aiokafka #983: its reading task may end, silently."""
     source = await bench.join(driver)
     assert isinstance(source, GroupSource)
-    fetcher = source._reader.consumer._fetcher
+    fetcher = source._member.consumer._fetcher
     assert fetcher is not None
     fetcher._fetch_task.cancel()
     await asyncio.wait((fetcher._fetch_task,))
@@ -261,25 +262,40 @@ async def test_a_source_whose_consumer_has_died_says_so(bench: Bench, driver: Ka
         await source.receive(1, 0.1)
 
 
-async def test_a_source_that_reads_nothing_although_there_is_something_says_so(
-    bench: Bench,
-) -> None:
+def source_of(deliveries: Subscription) -> Reader:
+    """Return the source that the subscription reads from now."""
+    settler = deliveries._fetcher.settler
+    assert settler is not None
+    return settler.source
+
+
+async def test_a_consumer_that_stalls_although_messages_wait_is_replaced(bench: Bench) -> None:
     """aiokafka #625, #847: it may just stop."""
-    driver = await bench.open(partitions=1, stall_timeout=0.3)
-    source = await bench.join(driver)
-    assert isinstance(source, GroupSource)
-    assert await nothing(source, 1.0), "idle is not stuck"
-    source._reader.consumer.pause(TopicPartition(bench.name, 0))
-    await driver.publish(bench.records(1))
+    url, topic = f"{bench.url}?stall_timeout=0.3", Topic(bench.name, partitions=1)
+    async with connect(url) as broker, broker.subscribe(topic, group="g") as deliveries:
+        source = source_of(deliveries)
+        assert isinstance(source, GroupSource)
+        await asyncio.sleep(1.0)
+        assert source_of(deliveries) is source, "idle is not stalled"
+        source._member.consumer.pause(TopicPartition(bench.name, 0))
+        await broker.publish(topic, "after")
+        async with asyncio.timeout(30):
+            delivery = await anext(deliveries)
+        assert delivery.message.body == b"after"
+        await delivery.ack()
+        assert source_of(deliveries) is not source
 
-    async def lost() -> bool:
-        try:
-            await source.receive(1, 0.1)
-        except SourceLost:
-            return True
-        return False
 
-    await eventually(lost)
+async def test_a_broadcast_consumer_that_stalls_is_replaced(bench: Bench) -> None:
+    url, topic = f"{bench.url}?stall_timeout=0.3", Topic(bench.name, partitions=1)
+    async with connect(url) as broker, broker.subscribe(topic, group=None) as deliveries:
+        reader = source_of(deliveries)
+        assert isinstance(reader, BroadcastReader)
+        reader._consumer.pause(TopicPartition(bench.name, 0))
+        await broker.publish(topic, "after")
+        async with asyncio.timeout(30):
+            assert (await anext(deliveries)).message.body == b"after"
+        assert source_of(deliveries) is not reader
 
 
 async def test_without_the_right_to_create_the_retry_topics_must_be_there(
@@ -340,10 +356,9 @@ async def test_a_source_is_replaced_after_partitions_were_added(bench: Bench) ->
             await (await anext(deliveries)).ack()
         assert isinstance(broker.driver, KafkaDriver)
         await _add_partitions(broker.driver, bench.name, 4)
-        settler = deliveries._fetcher.settler
-        assert settler is not None
-        assert isinstance(settler.source, GroupSource)
-        fetcher = settler.source._reader.consumer._fetcher
+        source = source_of(deliveries)
+        assert isinstance(source, GroupSource)
+        fetcher = source._member.consumer._fetcher
         assert fetcher is not None
         fetcher._fetch_task.cancel()
         await broker.publish_many(topic, [str(n) for n in range(20)], key=lambda body: body)
@@ -353,7 +368,7 @@ async def test_a_source_is_replaced_after_partitions_were_added(bench: Bench) ->
                 delivery = await anext(deliveries)
                 got.add(delivery.message.body)
                 await delivery.ack()
-        assert deliveries._fetcher.settler is not settler
+        assert source_of(deliveries) is not source
 
 
 async def test_markers_of_transactions_are_no_lag(bench: Bench, driver: KafkaDriver) -> None:

@@ -12,7 +12,7 @@ from anymq.driver import Listener, Nack, OrderedSource, Reader, Received
 from anymq.errors import ConfigurationError
 from anymq.testing.samples import join_ordered
 from anymq_kafka import KafkaDriver
-from anymq_kafka.source import GroupSource
+from anymq_kafka.group.member import MemberSource
 from tests.adapters.kafka.support import Bench, crash, nothing, numbers, until_committed
 from tests.adapters.support import attempt, bodies, eventually, take
 
@@ -135,7 +135,7 @@ async def test_one_way_at_a_time(bench: Bench, driver: KafkaDriver) -> None:
     await source.ack(await take(source, 1))
     await source.aclose()
     ordered = await Member().join(bench, driver)
-    assert isinstance(ordered, GroupSource)
+    assert isinstance(ordered, MemberSource)
     with pytest.raises(ConfigurationError, match="order"):
         await bench.join(driver)
 
@@ -146,8 +146,8 @@ async def test_who_has_been_lost_is_told(bench: Bench, driver: KafkaDriver) -> N
     member = Member()
     source = await member.join(bench, driver)
     held = await take(source, 3)
-    assert isinstance(source, GroupSource)
-    parts: Any = source._reader.consumer
+    assert isinstance(source, MemberSource)
+    parts: Any = source._member.consumer
     parts._coordinator.reset_generation()
     await _until(source, lambda: member.revoked)
     assert member.revoked == [(frozenset({0, 1, 2}), True)]

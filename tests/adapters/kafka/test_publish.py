@@ -10,7 +10,7 @@ import pytest
 from anymq.driver import TopicSpec
 from anymq.errors import ConfigurationError, MessageTooLarge, NotFound, translate
 from anymq_kafka import KafkaDriver
-from anymq_kafka.aio import kafka
+from anymq_kafka.client.compat import kafka
 from anymq_kafka.errors import ERRORS
 from tests.adapters.kafka.support import Bench, until_gone
 from tests.adapters.support import bodies, take

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from anymq.driver import Rejected
 from anymq_kafka import KafkaDriver
-from anymq_kafka.aio import TopicPartition, committed
-from anymq_kafka.retry import BINS, bin_of, retry_topics
+from anymq_kafka.client.compat import TopicPartition
+from anymq_kafka.client.internals import committed
+from anymq_kafka.delays import RANGES, retry_topic_for, retry_topics
 from anymq_kafka.source import GroupSource
 from tests.adapters.kafka.support import Bench, crash, nothing, numbers, until_committed, until_gone
 from tests.adapters.support import attempt, bodies, eventually, take
@@ -25,7 +26,7 @@ names = st.from_regex(
 @given(names | st.text(min_size=1, max_size=300), names)
 def test_retry_topics_are_legal_and_the_groups_own(one: str, other: str) -> None:
     topics = retry_topics(one)
-    assert len(set(topics)) == len(BINS)
+    assert len(set(topics)) == len(RANGES)
     for topic in topics:
         assert len(topic) <= 249
         assert set(topic) <= set(
@@ -44,11 +45,11 @@ def test_retry_topics_that_would_collide_do_not() -> None:
     assert len(set(flat)) == 3
 
 
-def test_each_delay_has_its_bin() -> None:
+def test_each_delay_has_its_topic() -> None:
     topics = retry_topics("o.b")
-    assert [bin_of(topics, delay).rpartition(".")[2] for delay in (0, 5, 5.1, 61, 1e4, 1e9)] == [
-        "5s", "5s", "1m", "15m", "long", "long",
-    ]  # fmt: skip
+    found = [retry_topic_for(topics, delay) for delay in (0, 5, 5.1, 61, 1e4, 1e9)]
+    names = [topic.rpartition(".")[2] for topic in found]
+    assert names == ["5s", "5s", "1m", "15m", "long", "long"]
 
 
 @pytest.mark.kafka
@@ -174,7 +175,7 @@ async def test_reject_stores_the_letter_before_it_settles(
 async def test_what_is_done_is_deleted_from_the_retry_topics(
     bench: Bench, driver: KafkaDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anymq_kafka.reader.TRIM_INTERVAL", 0.0)
+    monkeypatch.setattr("anymq_kafka.group.maintenance.TRIM_SECONDS", 0.0)
     await driver.publish(bench.records(8))
     source = await bench.join(driver)
     assert isinstance(source, GroupSource)
@@ -183,8 +184,8 @@ async def test_what_is_done_is_deleted_from_the_retry_topics(
     tp = TopicPartition(retry_topics(f"{bench.name}.billing")[0], 0)
 
     async def trimmed() -> bool:
-        begins = await source._reader.consumer.beginning_offsets([tp])
+        begins = await source._member.consumer.beginning_offsets([tp])
         return bool(begins[tp] == 8)
 
     await eventually(trimmed)
-    assert (await committed(source._reader.consumer, [tp]))[tp].offset == 8
+    assert (await committed(source._member.consumer, [tp]))[tp].offset == 8

@@ -15,8 +15,8 @@ from anymq.driver import REAL
 from anymq.errors import AccessDenied, ConfigurationError, InvalidURL, TransientError, translate
 from anymq.url import URL
 from anymq_kafka import KafkaDriver, KafkaOptions
-from anymq_kafka.aio import CODECS
-from anymq_kafka.clients import Clients
+from anymq_kafka.client.codec import CODECS
+from anymq_kafka.connection import Clients
 from anymq_kafka.errors import ERRORS
 from brokers.errors import NotInstallable
 from tests.adapters.kafka.secure import HOST, PASSWORD, USER, Secure, secure_server

@@ -1,4 +1,4 @@
-"""What the two embedded backends do alike, at their drivers: delays, partitions, replay, admin."""
+"""Rules of both embedded drivers: delays, clocks, partitions, replay, admin, ordered groups."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def browsed(driver: Driver, topic: TopicSpec, start: Start = "earliest") -
 
 
 class Delays:
-    """`Record.deliver_at`."""
+    """Delayed records."""
 
     async def test_it_comes_when_it_is_due_and_never_earlier(
         self, bench: Bench[Any], driver: Driver
@@ -52,7 +52,7 @@ class Delays:
             assert got.time is not None
             assert got.time >= due
 
-    async def test_what_is_due_already_is_delivered_at_once(
+    async def test_a_message_that_is_already_due_is_delivered_at_once(
         self, bench: Bench[Any], driver: Driver
     ) -> None:
         source = await bench.join(driver)
@@ -99,7 +99,7 @@ class Delays:
 
 
 class Clocks:
-    """The wall clock may be set at any time."""
+    """Steps of the wall clock."""
 
     @pytest.mark.parametrize("step", [60.0, -60.0, 3600.0])
     async def test_setting_the_wall_clock_ends_no_lease(
@@ -140,7 +140,7 @@ class Clocks:
 
 
 class Partitions:
-    """`TopicSpec.partitions`."""
+    """Topics of several partitions."""
 
     async def test_a_key_has_its_partition_and_the_rest_goes_round(
         self, bench: Bench[Any], driver: Driver
@@ -184,7 +184,7 @@ class Partitions:
 
 
 class Replay:
-    """`start`, `seek`, `browse`."""
+    """Start positions, `seek` and `browse`."""
 
     async def test_a_group_and_a_reader_begin_at_a_position(
         self, bench: Bench[Any], driver: Driver
@@ -209,9 +209,7 @@ class Replay:
         source = await bench.join(driver, "later", start=moment + timedelta(hours=1))
         assert await nothing(source)
 
-    @pytest.mark.parametrize(
-        "start", ["x", "", "-1", "1.5", "9" * 5000, datetime(2026, 1, 1)], ids=range(6)
-    )
+    @pytest.mark.parametrize("start", ["x", "", "-1", "1.5", "9" * 5000], ids=range(5))
     async def test_a_malformed_start(self, bench: Bench[Any], driver: Driver, start: Start) -> None:
         for group in ("g", None):
             with pytest.raises(ConfigurationError):
@@ -261,7 +259,7 @@ class Replay:
 
 
 class Admin:
-    """Listing, describing, deleting."""
+    """Listing, describing and deleting topics and groups."""
 
     async def test_topics_and_groups_are_listed(self, bench: Bench[Any], driver: Driver) -> None:
         await driver.declare(bench.topic("another"))
@@ -282,7 +280,7 @@ class Admin:
         outcomes = await driver.publish(records)
         await driver.publish([bench.record(name="four", deliver_at=time.time() + HOUR)])
         info = await driver.describe_topic(spec)
-        assert (info.name, info.native, info.messages, info.bytes) == ("four", "four", 3, 15)
+        assert (info.native, info.messages, info.bytes) == ("four", 3, 15)
         assert (info.retention, info.retention_bytes, info.delayed) == (HOUR, 10**6, 1)
         assert info.oldest is not None
         assert before - 1 <= info.oldest.timestamp() <= time.time()
@@ -302,7 +300,7 @@ class Admin:
         (again,) = await take(source, 1)
         assert again.redeliveries == 1
         info = await driver.describe_group(bench.topic(), spec.native_group)
-        assert (info.topic, info.group, info.native) == (bench.name, "g", spec.native_group)
+        assert info.native == spec.native_group
         assert (info.lag, info.in_flight, info.waiting, info.ordered) == (5, 2, 1, False)
         assert info.lag_seconds is not None
         assert 0 <= info.lag_seconds < 30
@@ -371,7 +369,7 @@ class Admin:
 
 
 class Ordered:
-    """`SubscribeSpec.ordered`."""
+    """Ordered groups."""
 
     async def join(self, bench: Bench[Any], driver: Driver, **values: Any) -> OrderedSource:
         spec = replace(bench.spec("g", **values), ordered=True)
@@ -408,7 +406,7 @@ class Ordered:
                 of_key = [int(item.body) for item in share if item.key == key]
                 assert of_key == sorted(of_key)
 
-    async def test_what_a_member_left_unsettled_goes_on_with_the_next(
+    async def test_unsettled_messages_of_a_member_go_to_the_next_one(
         self, bench: Bench[Any], driver: Driver
     ) -> None:
         await driver.publish(bench.records(6, key="k"))
@@ -470,4 +468,4 @@ class Ordered:
 
 
 class Embedded(Delays, Clocks, Partitions, Replay, Admin, Ordered):
-    """All of it; the fixtures `bench` and `driver` are the backend's."""
+    """All rules; each backend has its own fixtures `bench` and `driver`."""

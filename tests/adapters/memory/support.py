@@ -1,4 +1,4 @@
-"""What the tests of the memory adapter share: a space of their own."""
+"""Test bench of the memory adapter: one space for each test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory backend at its driver, and by a clock that is moved by hand."""
+"""The memory driver, and its timers with a virtual clock."""
 
 from __future__ import annotations
 

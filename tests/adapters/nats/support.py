@@ -19,7 +19,7 @@ from anymq.ids import new_id
 from anymq.testing.samples import join_ordered
 from anymq.url import URL
 from anymq_nats import NatsDriver, NatsOptions
-from anymq_nats.names import cells_stream, encode, later_stream
+from anymq_nats.jetstream.schema import cells_stream, encode, later_stream
 from anymq_nats.source import GroupSource
 from tests.adapters import support
 

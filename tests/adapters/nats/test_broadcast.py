@@ -10,7 +10,7 @@ from nats.js import api
 
 from anymq.driver import SourceLost
 from anymq_nats import NatsDriver
-from anymq_nats.broadcast import BroadcastSource
+from anymq_nats.broadcast import BroadcastReader
 from brokers import Server
 from tests.adapters.nats.support import Bench, Proxy, stored, take_through
 from tests.adapters.support import bodies, eventually, nothing, take
@@ -32,7 +32,7 @@ async def test_every_reader_gets_everything_from_its_start(
 
 async def test_a_reader_that_hears_nothing_is_noticed(bench: Bench, driver: NatsDriver) -> None:
     reader = await bench.join(driver, None)
-    assert isinstance(reader, BroadcastSource)
+    assert isinstance(reader, BroadcastReader)
     assert await reader.undelivered() is None
     pull = reader._reader._pull
     assert pull is not None
@@ -68,7 +68,7 @@ async def test_a_reader_takes_no_more_than_its_credit(bench: Bench, driver: Nats
 
 async def test_nothing_is_skipped_when_the_consumer_goes(bench: Bench, driver: NatsDriver) -> None:
     reader = await bench.join(driver, None, start="latest")
-    assert isinstance(reader, BroadcastSource)
+    assert isinstance(reader, BroadcastReader)
     stored(await driver.publish(bench.records(2)))
     seen = await take(reader, 2)
     js = driver.native.jetstream()
@@ -131,7 +131,7 @@ async def test_nothing_is_skipped_when_the_connection_breaks(bench: Bench, serve
 
 
 async def _some(reader: object) -> list[bytes]:
-    assert isinstance(reader, BroadcastSource)
+    assert isinstance(reader, BroadcastReader)
     try:
         return bodies(await reader.receive(20, 1.0))
     except (nats.errors.Error, OSError):

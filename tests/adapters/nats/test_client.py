@@ -18,10 +18,11 @@ from nats.protocol.parser import Parser
 from anymq.driver import REAL, Record, TopicSpec
 from anymq.errors import AccessDenied, translate
 from anymq.url import URL
-from anymq_nats import NatsDriver, NatsOptions, link
-from anymq_nats.client import GuardedClient
+from anymq_nats import NatsDriver, NatsOptions, connection
+from anymq_nats.client import internals
+from anymq_nats.client.internals import FastClient
+from anymq_nats.client.parser import SinkParser
 from anymq_nats.errors import NotPermitted
-from anymq_nats.parser import SinkParser
 from tests.adapters.nats.support import FakeServer
 from tests.adapters.support import eventually
 
@@ -54,7 +55,7 @@ async def client(fake: FakeServer) -> AsyncIterator[NatsDriver]:
 
 
 def test_nats_py_still_has_what_the_guards_override() -> None:
-    pairs = [(GuardedClient, Client), (SinkParser, Parser)]
+    pairs = [(FastClient, Client), (SinkParser, Parser)]
     for mine, theirs in pairs:
         for name, method in vars(mine).items():
             if inspect.isfunction(method) and name in vars(theirs) and name != "__init__":
@@ -62,7 +63,7 @@ def test_nats_py_still_has_what_the_guards_override() -> None:
                 assert list(inspect.signature(method).parameters) == list(original.parameters)
     assert isinstance(vars(Client)["ssl_context"], property)
     overridden = {"_connect_to_server", "_connect_command", "_process_pong", "_process_op_err"}
-    assert overridden <= vars(GuardedClient).keys() & vars(Client).keys()
+    assert overridden <= vars(FastClient).keys() & vars(Client).keys()
     assert {"parse", "reset"} <= vars(SinkParser).keys() & vars(Parser).keys()
 
 
@@ -152,7 +153,7 @@ async def test_what_is_sent_without_a_connection_is_refused_not_kept(
     fake: FakeServer, client: NatsDriver
 ) -> None:
     native = client.native
-    assert isinstance(native, GuardedClient)
+    assert isinstance(native, FastClient)
     fake.cut()
 
     async def broken() -> bool:
@@ -199,7 +200,7 @@ async def test_a_failing_listener_does_not_end_the_reader(
     fake: FakeServer, client: NatsDriver
 ) -> None:
     native = client.native
-    assert isinstance(native, GuardedClient)
+    assert isinstance(native, FastClient)
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError
@@ -214,8 +215,8 @@ async def test_a_silent_connection_is_given_up(
     fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # nats-py #671: its own pings may not notice.
-    monkeypatch.setattr(link, "_SILENCE", 0.2)
-    monkeypatch.setattr(link, "_CHECK_EVERY", 0.1)
+    monkeypatch.setattr(internals, "MAX_SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "_WATCHDOG_SECONDS", 0.1)
     client = await opened(f"nats://127.0.0.1:{fake.port}")
 
     async def again() -> bool:
@@ -257,7 +258,7 @@ async def test_closing_ends_while_the_server_takes_nothing(
 ) -> None:
     fake.answering = False
     native = client.native
-    assert isinstance(native, GuardedClient)
+    assert isinstance(native, FastClient)
     native.write(b"PUB big 4000000\r\n" + b"x" * 4_000_000 + b"\r\n")
     begun = time.monotonic()
     await client.aclose()

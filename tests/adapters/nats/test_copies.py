@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from anymq import DeadLetters, Delivery
-from anymq_nats import wire
-from anymq_nats.received import Delivered
+from anymq_nats.client import protocol as wire
+from anymq_nats.messages import Delivered
 from tests.adapters.nats.support import Bench
 from tests.adapters.support import over_every_hop
 
@@ -33,7 +33,7 @@ async def test_a_foreign_message_keeps_all_over_every_hop(bench: Bench) -> None:
     async def send() -> None:
         block = b"".join([b"NATS/1.0\r\n", *(line + b"\r\n" for line in LINES), b"\r\n"])
         head = f"HPUB {bench.name} {len(block)} {len(block) + 4}\r\n".encode()
-        driver._link.write(head + block + b"body\r\n")
+        driver._connection.write(head + block + b"body\r\n")
 
     def look(delivery: Delivery) -> None:
         assert isinstance(delivery.received, Delivered)

@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 
 from anymq.driver import SourceLost
 from anymq_nats import NatsDriver
-from anymq_nats.names import encode
+from anymq_nats.jetstream.schema import encode
 from tests.adapters.nats.support import Bench, stored
 from tests.adapters.support import bodies, eventually, nothing, take
 
@@ -166,12 +166,12 @@ async def test_a_paused_consumer_is_not_lost_and_a_stuck_one_is(
     stored(await driver.publish(bench.records(1)))
     assert await nothing(member, 0.1)
     assert await member.undelivered() is None
-    asked = member._pull.check
+    asked = member._pull.info
 
     async def as_if_it_ran() -> dict[str, object]:
         return {**await asked(), "paused": False}
 
-    monkeypatch.setattr(member._pull, "check", as_if_it_ran)
+    monkeypatch.setattr(member._pull, "info", as_if_it_ran)
     seen = await member.undelivered()
     assert seen is not None
     assert seen == await member.undelivered()

@@ -13,9 +13,8 @@ import pytest
 from anymq.driver import Received, partition_of
 from anymq.driver.ordered.log import Cell
 from anymq_nats import NatsDriver
-from anymq_nats.groups import make_marker
-from anymq_nats.log import StreamLog
-from anymq_nats.topology import find_stream, make_cells
+from anymq_nats.ordered import StreamLog
+from anymq_nats.topology import find_stream, make_cells, make_marker
 from tests.adapters.nats.support import Bench, Proxy, stored
 from tests.adapters.support import bodies, eventually
 
@@ -25,10 +24,10 @@ pytestmark = pytest.mark.nats
 async def opened(bench: Bench, driver: NatsDriver, partitions: int = 1) -> StreamLog:
     topic = bench.topic(partitions=partitions)
     await driver.declare(topic)
-    stream = await find_stream(driver._link, topic)
-    marker = await make_marker(driver._link, stream, replace(bench.spec(), ordered=True))
-    await make_cells(driver._link, stream, driver._options)
-    return StreamLog(driver._link, driver._publisher, marker)
+    stream = await find_stream(driver._connection, topic)
+    marker = await make_marker(driver._connection, stream, replace(bench.spec(), ordered=True))
+    await make_cells(driver._connection, stream, driver._options)
+    return StreamLog(driver._connection, driver._publisher, marker)
 
 
 async def read(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from anymq.errors import ConfigurationError
 from anymq.names import check_topic
-from anymq_nats import names
+from anymq_nats.jetstream import schema as names
 
 _FIRST = string.ascii_letters + string.digits
 _SEGMENTS = st.builds(

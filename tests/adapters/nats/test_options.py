@@ -8,7 +8,7 @@ import pytest
 from anymq.errors import ConfigurationError
 from anymq.url import URL
 from anymq_nats import NatsOptions
-from anymq_nats.connect import Target
+from anymq_nats.connection import Target
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from anymq.driver import Received, SourceLost
 from anymq.driver.ordered import LeasedSource
 from anymq.errors import ConfigurationError
 from anymq_nats import NatsDriver
-from anymq_nats.log import StreamLog
+from anymq_nats.ordered import StreamLog
 from brokers import Server
 from tests.adapters.nats.support import Bench, stored
 from tests.adapters.support import attempt, bodies, eventually, nothing, take

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.protocol.parser import Parser
 
-from anymq_nats.parser import SinkParser
+from anymq_nats.client.parser import SinkParser
 
 Heard = list[tuple[Any, ...]]
 

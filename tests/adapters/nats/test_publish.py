@@ -110,7 +110,7 @@ async def test_a_stream_without_a_leader_is_not_missing(
     async def elected_later(verb: str, body: object) -> dict[str, object]:
         return {"streams": [bench.stream]}
 
-    monkeypatch.setattr(driver._link, "api", elected_later)
+    monkeypatch.setattr(driver._connection, "api", elected_later)
     (outcome,) = await driver.publish([bench.record()])
     assert isinstance(outcome, NotServed)
 

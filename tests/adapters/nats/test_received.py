@@ -6,19 +6,20 @@ from typing import Any, cast
 
 import pytest
 
-from anymq_nats.link import Link
-from anymq_nats.outgoing import Outgoing, block_of
-from anymq_nats.received import Delivered, Headers
+from anymq_nats.connection import Connection
+from anymq_nats.messages import Delivered, Headers, Publication, encode_headers
 
 _REPLY = b"$JS.ACK.orders.billing.3.42.57.1763720000500000000.9"
 
 
 def block(**headers: str) -> bytes:
-    return block_of(Outgoing("a", "1", b"", {k.replace("_", "-"): v for k, v in headers.items()}))
+    return encode_headers(
+        Publication("a", "1", b"", {k.replace("_", "-"): v for k, v in headers.items()})
+    )
 
 
 def delivered(**headers: str) -> Delivered:
-    nowhere = cast(Link, type("Nowhere", (), {"client": None})())
+    nowhere = cast(Connection, type("Nowhere", (), {"client": None})())
     return Delivered(nowhere, b"orders", _REPLY, b"body", block(**headers), 0.0)
 
 
@@ -82,7 +83,7 @@ def test_no_headers_at_all() -> None:
     ],
 )
 def test_one_header_is_the_one_that_reading_all_finds(lines: str) -> None:
-    nowhere = cast(Link, None)
+    nowhere = cast(Connection, None)
     raw = f"NATS/1.0\r\n{lines}\r\n\r\n".encode()
     item = Delivered(nowhere, b"orders", _REPLY, b"", raw, 0.0)
     assert item.header("ce-id") == item.headers.get("ce-id")

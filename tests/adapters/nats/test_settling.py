@@ -12,8 +12,8 @@ from nats.js import api
 
 from anymq.driver import Reader, Received
 from anymq_nats import NatsDriver
-from anymq_nats.names import encode
-from anymq_nats.received import Delivered
+from anymq_nats.jetstream.schema import encode
+from anymq_nats.messages import Delivered
 from anymq_nats.source import GroupSource
 from brokers import Server
 from tests.adapters.nats.support import Bench, Proxy, stored

@@ -12,7 +12,7 @@ from nats.js import api
 
 from anymq.errors import ConfigurationError
 from anymq_nats import NatsDriver
-from anymq_nats.names import encode
+from anymq_nats.jetstream.schema import encode
 from tests.adapters.nats.support import Bench, stored
 from tests.adapters.support import take
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anymq.driver import SharedHeaders
-from anymq_nats import wire
-from anymq_nats.outgoing import Outgoing, block_of
+from anymq_nats.client import protocol as wire
+from anymq_nats.messages import Publication, encode_headers
 
 _TOKEN = string.ascii_letters + string.digits + "!#$&'*+.^_`|~-"
 _NAMES = st.text(_TOKEN, min_size=1, max_size=12)
@@ -18,22 +18,22 @@ _VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_s
 
 @given(st.dictionaries(_NAMES, _VALUES, max_size=8))
 def test_headers_arrive_as_they_were_sent(headers: dict[str, str]) -> None:
-    message = Outgoing("subject", "1", b"", headers)
-    assert wire.parse_headers(block_of(message)) == {wire.MESSAGE_ID: "1", **headers}
+    message = Publication("subject", "1", b"", headers)
+    assert wire.parse_headers(encode_headers(message)) == {wire.MESSAGE_ID: "1", **headers}
 
 
 @pytest.mark.parametrize("value", ["a\r\nNats-Rollup: all", "a\nb", "a\rb", "\ud800"])
 def test_what_would_break_the_header_block_is_refused(value: str) -> None:
     bad = {"x": value}
     for message in (
-        Outgoing("subject", "1", b"", bad),
-        Outgoing("subject", "1", b"", common=SharedHeaders(bad)),
-        Outgoing("subject", "1", b"", extra=bad),
+        Publication("subject", "1", b"", bad),
+        Publication("subject", "1", b"", common=SharedHeaders(bad)),
+        Publication("subject", "1", b"", extra=bad),
     ):
         with pytest.raises(nats.errors.BadHeaderError):
-            block_of(message)
+            encode_headers(message)
     with pytest.raises(nats.errors.BadHeaderError):
-        block_of(Outgoing("subject", value, b""))
+        encode_headers(Publication("subject", value, b""))
 
 
 @pytest.mark.parametrize(
@@ -72,4 +72,4 @@ def test_a_status_is_told_from_headers() -> None:
     ],
 )
 def test_the_place_of_a_delivery(reply: bytes) -> None:
-    assert wire.place(reply) == wire.Place(3, 42, 57, 1763720000.5, 9)
+    assert wire.delivery_info(reply) == wire.DeliveryInfo(3, 42, 57, 1763720000.5, 9)

@@ -179,7 +179,7 @@ async def eventually(condition: Callable[[], Awaitable[object]], *, seconds: flo
 
 def cut(driver: RabbitMQDriver) -> None:
     """Break both connections of a driver, as a network would."""
-    driver._link.abort()
+    driver._consuming.abort()
     driver._publishing.abort()
 
 

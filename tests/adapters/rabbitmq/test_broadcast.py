@@ -8,7 +8,8 @@ import pytest
 
 from anymq.driver import Reader, Received, SourceLost
 from anymq.errors import ConnectionLost
-from anymq_rabbitmq import RabbitMQDriver, topology
+from anymq_rabbitmq import RabbitMQDriver
+from anymq_rabbitmq.client import protocol
 from brokers import Server
 from tests.adapters.rabbitmq.support import (
     Bench,
@@ -126,7 +127,7 @@ async def test_an_outage_is_reported_once(bench: Bench) -> None:
 
 async def test_a_deleted_log_ends_the_reader(bench: Bench, driver: RabbitMQDriver) -> None:
     source = await bench.join(driver, None)
-    await topology.delete_queue(driver._link, f"{bench.name}._log")
+    await protocol.delete_queue(driver._consuming, f"{bench.name}._log")
 
     async def lost() -> bool:
         try:

@@ -127,7 +127,7 @@ async def test_a_busy_consumer_is_not_taken_for_dead(bench: Bench) -> None:
         await store(other, bench.records(range(number, number + 50)))
         number += 50
         await take(source, 50)
-    assert driver._link.is_open()
+    assert driver._consuming.is_open()
 
 
 @pytest.mark.rabbitmq
@@ -142,9 +142,9 @@ async def test_two_processes_declare_the_same(bench: Bench) -> None:
 async def test_a_channel_that_is_closed_twice_costs_no_connection(bench: Bench) -> None:
     driver = await bench.open()
     for _ in range(20):
-        channel = await driver._link.channel()
+        channel = await driver._consuming.channel()
         await asyncio.gather(*(channel.close(10) for _ in range(3)))
-        other = await driver._link.channel()
+        other = await driver._consuming.channel()
         assert other.is_open
         await other.close(10)
-    assert driver._link.is_open()
+    assert driver._consuming.is_open()

@@ -9,8 +9,10 @@ from __future__ import annotations
 import pytest
 
 from anymq import DeadLetters, Delivery
-from anymq_rabbitmq import RabbitMQDriver, topology, wire
-from anymq_rabbitmq.log import Log
+from anymq_rabbitmq import RabbitMQDriver
+from anymq_rabbitmq.client import codec
+from anymq_rabbitmq.groups import schema
+from anymq_rabbitmq.positions import Log
 from anymq_rabbitmq.publisher import Outgoing
 from tests.adapters.rabbitmq.support import Bench
 from tests.adapters.support import over_every_hop
@@ -18,26 +20,26 @@ from tests.adapters.support import over_every_hop
 pytestmark = pytest.mark.rabbitmq
 
 HEADERS = [
-    (b"tag", *wire.long("1")),
+    (b"tag", *codec.long_text("1")),
     (b"blob", ord("x"), b"\x00\x00\x00\x02\xff\x00"),
     (b"number", ord("l"), (7).to_bytes(8, "big")),
     (b"\xffname", ord("t"), b"\x01"),
     (b"list", ord("A"), b"\x00\x00\x00\x05I\x00\x00\x00\x07"),
     (b"void", ord("V"), b""),
-    (b"cloudEvents:id", *wire.long("e1")),
-    (b"cloudEvents:source", *wire.long("/foreign")),
-    (b"cloudEvents:subject", *wire.long("s")),
+    (b"cloudEvents:id", *codec.long_text("e1")),
+    (b"cloudEvents:source", *codec.long_text("/foreign")),
+    (b"cloudEvents:subject", *codec.long_text("s")),
 ]
 SENT = {name for name, _, _ in HEADERS}
 FIELDS = {
-    wire.CONTENT_TYPE: wire.short("application/x-own"),
-    wire.CONTENT_ENCODING: wire.short("br"),
-    wire.PRIORITY: b"\x05",
-    wire.CORRELATION_ID: b"\x02\xff\x01",
-    wire.REPLY_TO: wire.short("there"),
-    wire.MESSAGE_ID: wire.short("own id"),
-    wire.TYPE: wire.short("own type"),
-    wire.APP_ID: wire.short("own app"),
+    codec.CONTENT_TYPE: codec.short_text("application/x-own"),
+    codec.CONTENT_ENCODING: codec.short_text("br"),
+    codec.PRIORITY: b"\x05",
+    codec.CORRELATION_ID: b"\x02\xff\x01",
+    codec.REPLY_TO: codec.short_text("there"),
+    codec.MESSAGE_ID: codec.short_text("own id"),
+    codec.TYPE: codec.short_text("own type"),
+    codec.APP_ID: codec.short_text("own app"),
 }
 BODY = b"\x00\xff"
 
@@ -53,7 +55,7 @@ async def test_a_foreign_message_keeps_all_over_every_hop(bench: Bench) -> None:
         bodies.append(delivery.native.body)
 
     async def buried(letters: DeadLetters) -> None:
-        log = Log(topology.log_of(letters.topic), driver._link, driver._publisher)
+        log = Log(schema.log_of(letters.topic), driver._consuming, driver._publisher)
         async for found, _ in log.read("first"):
             seen.extend(_split(one.properties) for one in found)
 
@@ -72,16 +74,17 @@ async def test_a_foreign_message_keeps_all_over_every_hop(bench: Bench) -> None:
             kept = [(name, value) for name, _, value in HEADERS if name != b"list"]
             assert sorted((name, value) for name, _, value in own) == sorted(kept)
     # The copies do not expire.
-    assert [wire.EXPIRATION in fields for fields, _ in seen[1:]] == [False] * 4
+    assert [codec.EXPIRATION in fields for fields, _ in seen[1:]] == [False] * 4
 
 
 def _split(properties: bytes) -> tuple[dict[int, bytes], list[tuple[bytes, int, bytes]]]:
-    fields = wire.split(properties)
-    return fields, list(wire.entries(fields[wire.HEADERS]))
+    fields = codec.split(properties)
+    return fields, list(codec.entries(fields[codec.HEADERS]))
 
 
 async def _send(driver: RabbitMQDriver, topic: str) -> None:
     """Publish as another program does; no client that is installed can send all of this."""
-    fields = {**FIELDS, wire.HEADERS: wire.table(HEADERS), wire.EXPIRATION: wire.short("3600000")}
-    properties = wire.join(fields)
+    expiration = codec.short_text("3600000")
+    fields = {**FIELDS, codec.HEADERS: codec.table(HEADERS), codec.EXPIRATION: expiration}
+    properties = codec.join(fields)
     await driver._publisher.publish_all([Outgoing(topic, "k", properties, BODY)])

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anymq_rabbitmq import RabbitMQDriver, delays, topology
+from anymq_rabbitmq import RabbitMQDriver, delays
+from anymq_rabbitmq.client import protocol
 from tests.adapters.rabbitmq.support import Bench, nothing, numbers, store, take
 
 
@@ -67,7 +68,7 @@ async def test_what_waits_for_a_deleted_group_stops_nobody(
     doomed = await take(gone, 100)
     (received, *_) = await take(source, 100)
     await gone.nack([bench.nack(one, 0.5) for one in doomed])
-    await topology.delete_queue(driver._link, f"{bench.name}.gone")
+    await protocol.delete_queue(driver._consuming, f"{bench.name}.gone")
     await source.nack([bench.nack(received, 1.0)])
     assert numbers(await take(source, 1)) == numbers([received])
 
@@ -76,7 +77,7 @@ async def test_what_waits_for_a_deleted_group_stops_nobody(
 async def test_a_ladder_that_was_deleted_is_made_again(
     bench: Bench, driver: RabbitMQDriver
 ) -> None:
-    driver._delays._complete = True  # As if it had been there, and then was not.
+    driver._ladder._complete = True  # As if it had been there, and then was not.
     source = await bench.join(driver)
     await store(driver, [bench.record(1)])
     (received,) = await take(source, 1)
@@ -87,6 +88,6 @@ async def test_a_ladder_that_was_deleted_is_made_again(
             await source.nack([bench.nack(received, 0.1)])
     finally:
         delays.PREFIX = prefix
-    driver._delays.forget()
+    driver._ladder.forget()
     await source.nack([bench.nack(received, 0.1)])
     assert numbers(await take(source, 1)) == [1]

@@ -15,8 +15,9 @@ import pytest
 import pytest_asyncio
 
 from anymq.driver import Reader, Record, Source
-from anymq_rabbitmq import RabbitMQDriver, due, topology
-from anymq_rabbitmq.delays import PREFIX, pattern
+from anymq_rabbitmq import RabbitMQDriver
+from anymq_rabbitmq.delays import HEADER, LONGEST_HOLD, PREFIX, QUEUE, Destination, pattern
+from anymq_rabbitmq.groups import schema
 from anymq_rabbitmq.publisher import Outgoing
 from brokers import Server
 from tests.adapters.rabbitmq.support import (
@@ -41,7 +42,7 @@ async def test_on_time_for_every_group_and_reader(
     bench: Bench, driver: RabbitMQDriver, source: Reader
 ) -> None:
     reader = await bench.join(driver, None)
-    await driver._due.prepare()
+    await driver._delayed.prepare()
     started = time.time()
     delays = [2.3, 0.1, 0.0, 0.75, 0.4, 1.2, -5.0]
     await store(
@@ -56,7 +57,7 @@ async def test_on_time_for_every_group_and_reader(
         assert 0 <= time.time() - started - delays[number] < 10
         assert received.time is not None
         assert received.time >= started + delays[number] - 0.001
-        assert due.HEADER not in received.headers
+        assert HEADER not in received.headers
     assert numbers(await take(reader, 5)) == [1, 4, 3, 5, 0]
     assert set(numbers(await take(late, 5))) == {1, 4, 3, 5, 0}
     await nothing(source, 0.2)
@@ -64,15 +65,16 @@ async def test_on_time_for_every_group_and_reader(
 
 async def arrive_early(driver: RabbitMQDriver, records: Sequence[Record]) -> None:
     """Put records where the ladder leads."""
-    await driver._due.prepare()
+    await driver._delayed.prepare()
     carried = [
-        driver._due.outgoing(
-            one, due.Destination(one.deliver_at or 0, number, one.topic, "k", f"{one.topic}._log")
+        driver._delayed.outgoing(
+            one,
+            Destination(one.deliver_at or 0, number, one.topic, "k", f"{one.topic}._log"),
         )
         for number, one in enumerate(records)
     ]
     await driver._publisher.publish_all(
-        [Outgoing("", due.QUEUE, one.properties, one.body) for one in carried]
+        [Outgoing("", QUEUE, one.properties, one.body) for one in carried]
     )
 
 
@@ -99,9 +101,9 @@ async def test_live_messages_pass_thousands_of_delayed_ones(
 async def test_a_member_that_holds_due_messages_dies(bench: Bench, driver: RabbitMQDriver) -> None:
     other = await bench.open()
     source = await bench.join(other)
-    await driver._due.prepare()
+    await driver._delayed.prepare()
     await store(driver, bench.records(50, deliver_at=time.time() + 0.3))
-    driver._link.abort()
+    driver._consuming.abort()
     driver._publishing.abort()
     assert set(numbers(await take(source, 50))) == set(range(50))
 
@@ -138,7 +140,7 @@ async def test_a_publisher_killed_after_the_confirmation(
 async def test_what_is_too_early_waits_once_more(
     bench: Bench, driver: RabbitMQDriver, source: Reader
 ) -> None:
-    at = time.time() + due.HOLD + 0.5
+    at = time.time() + LONGEST_HOLD + 0.5
     await arrive_early(driver, [bench.record(1, deliver_at=at)])
     assert numbers(await take(source, 1)) == [1]
     assert 0 <= time.time() - at < 10
@@ -155,7 +157,7 @@ async def test_what_nobody_wants_holds_nothing_up(
     channel = await driver.native.channel()
     await channel.exchange_delete(gone.name)
     await channel.queue_delete(f"{gone.name}._log")
-    await channel.default_exchange.publish(aio_pika.Message(b"junk"), routing_key=due.QUEUE)
+    await channel.default_exchange.publish(aio_pika.Message(b"junk"), routing_key=QUEUE)
     assert sorted(numbers(await take(source, 5))) == list(range(5))
     assert time.time() - at < 10
 
@@ -163,23 +165,23 @@ async def test_what_nobody_wants_holds_nothing_up(
 async def test_a_topic_that_is_there_is_not_gone(bench: Bench, driver: RabbitMQDriver) -> None:
     reader = await bench.join(driver, None)
     await store(driver, [bench.record(1, deliver_at=time.time() + 1.0)])
-    log = topology.log_of(bench.name)
-    await unbind(driver, log, bench.name, topology.EVERYTHING)
+    log = schema.log_of(bench.name)
+    await unbind(driver, log, bench.name, schema.EVERYTHING)
     assert numbers(await take(reader, 1)) == [1]
 
 
 async def unbind(driver: RabbitMQDriver, queue: str, exchange: str, key: str) -> None:
-    async with driver._link.scratch() as channel:
-        await driver._link.call(channel.queue_unbind(queue, exchange, key))
+    async with driver._consuming.request_channel() as channel:
+        await driver._consuming.call(channel.queue_unbind(queue, exchange, key))
 
 
 async def test_who_is_closed_while_joining_takes_no_part(bench: Bench) -> None:
     driver = await bench.open()
-    taking_part = asyncio.create_task(driver._due.take_part())
+    taking_part = asyncio.create_task(driver._delayed.take_part())
     await asyncio.sleep(0)
-    await driver._due.aclose()
+    await driver._delayed.aclose()
     await taking_part
-    assert driver._due._task is None
+    assert driver._delayed._task is None
 
 
 @pytest.mark.xdist_group("rabbitmq-faults")
@@ -188,8 +190,8 @@ async def test_nothing_is_lost_or_early_when_the_server_is_killed(faulty: Server
         driver = await bench.open(settle_time=1.5)
         source = await bench.join(driver)
         reader = await bench.join(driver, None)
-        await unbind(driver, due.QUEUE, PREFIX, pattern(due.QUEUE))
-        await driver._due.prepare()
+        await unbind(driver, QUEUE, PREFIX, pattern(QUEUE))
+        await driver._delayed.prepare()
         started = time.time()
         delays = [0.2 * i for i in range(60)]
         await store(driver, [bench.record(i, deliver_at=started + d) for i, d in enumerate(delays)])
@@ -228,19 +230,19 @@ async def test_nobody_reaches_what_is_no_topic_through_the_queue_of_what_is_due(
     plain = await channel.declare_queue(f"{bench.name}._plain", exclusive=True)
     other = f"{bench.name}.other"
     await driver.declare(bench.topic(other))
-    log = topology.log_of(bench.name)
+    log = schema.log_of(bench.name)
     forged = [
         [0.0, 1, secret, "k", None],
         [0.0, 1, "", plain.name, None],
         [float("inf"), 1, bench.name, "k", log],
-        [0.0, 1, f"{other}.gone", "k", topology.log_of(other)],
+        [0.0, 1, f"{other}.gone", "k", schema.log_of(other)],
         [0.0, 1, "", "", None],
         "nested",
     ]
     for to in [*forged, [0.0, 1, bench.name, "k", log]]:
-        message = aio_pika.Message(b"1", message_id="i", headers={due.HEADER: json.dumps(to)})
+        message = aio_pika.Message(b"1", message_id="i", headers={HEADER: json.dumps(to)})
         message.headers |= {"cloudEvents:id": "i", "cloudEvents:source": "/forger"}
-        await channel.default_exchange.publish(message, routing_key=due.QUEUE)
+        await channel.default_exchange.publish(message, routing_key=QUEUE)
     assert numbers(await take(source, 1)) == [1]
     await nothing(source)
     for queue in (hidden, plain):

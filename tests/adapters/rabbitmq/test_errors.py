@@ -25,8 +25,9 @@ from anymq.errors import (
     TransientError,
     translate,
 )
-from anymq_rabbitmq import RabbitMQDriver, topology
-from anymq_rabbitmq.link import Link, QueueDown
+from anymq_rabbitmq import RabbitMQDriver
+from anymq_rabbitmq.client import protocol
+from anymq_rabbitmq.connection import Connection, QueueDown
 
 EXPORTED = sorted(
     {
@@ -77,10 +78,10 @@ def test_what_it_means(error: Exception, expected: type[AnymqError]) -> None:
 
 
 async def test_a_queue_that_stays_down_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def down(link: Link, queue: str) -> None:
+    async def down(connection: Connection, queue: str) -> None:
         raise QueueDown(f"home node of {queue!r} is down or inaccessible")
 
-    monkeypatch.setattr(topology, "look", down)
-    monkeypatch.setattr(topology, "START_TIMEOUT", 0.0)
+    monkeypatch.setattr(protocol, "inspect_queue", down)
+    monkeypatch.setattr(protocol, "QUEUE_START_TIMEOUT", 0.0)
     with pytest.raises(QueueDown, match=r"'orders\._log' is down .*guarantees"):
-        await topology.require(cast("Link", None), "orders._log")
+        await protocol.require_queue(cast("Connection", None), "orders._log")

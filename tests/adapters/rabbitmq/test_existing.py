@@ -89,6 +89,10 @@ async def test_an_exchange_that_was_deleted_reaches_its_groups_again(
         channel = await client.channel()
         await broker.publish(topic, b"before", key="k")
         assert bodies(await take_acked(deliveries, 1)) == ["before"]
+        if remade:
+            # A process that first uses a remade exchange cannot see that its bindings are gone.
+            await other.publish(topic, b"other", key="k")
+            assert bodies(await take_acked(deliveries, 1)) == ["other"]
         for publisher in (broker, other):
             await _delete(channel, topic.name, remade=remade)
             await publisher.publish(topic.name, b"after", key="k", timeout=30)

@@ -15,7 +15,9 @@ import pytest
 from anymq.driver import Reader, Received, Source
 from anymq.errors import NotFound, UnsupportedOperation, translate
 from anymq.testing.tools import until
-from anymq_rabbitmq import RabbitMQDriver, fill, topology
+from anymq_rabbitmq import RabbitMQDriver
+from anymq_rabbitmq.client import protocol
+from anymq_rabbitmq.groups import backfill
 from anymq_rabbitmq.source import QueueSource
 from tests.adapters.rabbitmq.support import (
     Bench,
@@ -32,7 +34,7 @@ pytestmark = pytest.mark.rabbitmq
 
 
 async def queue_exists(driver: RabbitMQDriver, name: str) -> bool:
-    return await topology.exists(driver._link, name)
+    return await protocol.queue_exists(driver._consuming, name)
 
 
 async def filled(driver: RabbitMQDriver, queue: str) -> None:
@@ -153,7 +155,7 @@ async def test_a_consumer_that_the_server_has_forgotten_is_noticed(
     source = await bench.join(driver)
     assert isinstance(source, QueueSource)
     assert await source.undelivered() is None
-    await source._consumer.pause()
+    await source._fetcher.pause()
     await store(driver, bench.records(2))
     await eventually(source.undelivered)
     seen = await source.undelivered()
@@ -202,16 +204,16 @@ async def test_a_connection_lost_while_filling(bench: Bench, driver: RabbitMQDri
 
 CHILD = """
 import asyncio, sys
-from anymq_rabbitmq import fill
+from anymq_rabbitmq.groups import backfill
 from tests.adapters.rabbitmq.support import Bench
 
-async def slow(self, deliveries, copy=fill.Fill.copy):
+async def slow(self, deliveries, copy=backfill.Backfill.copy):
     for one in deliveries:
         await copy(self, [one])
         print(one.tag, flush=True)
 
 async def main(url, name):
-    fill.Fill.copy = slow
+    backfill.Backfill.copy = slow
     bench = Bench(url)
     bench.name = name
     await bench.join(await bench.open())
@@ -237,7 +239,7 @@ async def test_a_member_killed_while_filling(bench: Bench, driver: RabbitMQDrive
     got = await drain([source], 2501)
     assert set(got) == set(range(2501))
     # Only what was copied since the last checkpoint comes again.
-    assert sum(got.values()) - len(got) <= fill.CHECKPOINT + fill.WINDOW
+    assert sum(got.values()) - len(got) <= backfill.CHECKPOINT_INTERVAL + backfill.MOST_CHECKPOINTS
     await filled(driver, f"{bench.name}.billing")
 
 

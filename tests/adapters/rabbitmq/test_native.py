@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 from anymq.driver import SourceLost
 from anymq.names import check_topic
-from anymq_rabbitmq import RabbitMQDriver, topology, wire
+from anymq_rabbitmq import RabbitMQDriver
+from anymq_rabbitmq.client import codec, protocol
+from anymq_rabbitmq.groups import schema
+from anymq_rabbitmq.groups.group import Group
 from tests.adapters.rabbitmq.support import Bench, attempt, bodies, cut, eventually, store, take
 
 
@@ -86,18 +89,19 @@ async def test_what_the_client_library_cannot_decode_is_received(
     group = await bench.join(driver)
     reader = await bench.join(driver, None, start="latest")
     channel = await driver.native.channel()
-    connection = driver._link._connection
+    assert driver.native.transport is not None
+    connection = driver.native.transport.connection
     number = channel._channel.channel.number  # type: ignore[attr-defined]
     # A name that is not UTF-8, and a time in microseconds: the client breaks the connection.
-    table = wire.table([(b"\xff\xfe", ord("S"), b"\x00\x00\x00\x01\xfd")])
-    properties = wire.join(
+    table = codec.table([(b"\xff\xfe", ord("S"), b"\x00\x00\x00\x01\xfd")])
+    properties = codec.join(
         {
-            wire.HEADERS: table,
-            wire.MESSAGE_ID: b"\x02\xfa1",
-            wire.TIMESTAMP: struct.pack(">Q", 1_790_000_000_000_000),
+            codec.HEADERS: table,
+            codec.MESSAGE_ID: b"\x02\xfa1",
+            codec.TIMESTAMP: struct.pack(">Q", 1_790_000_000_000_000),
         }
     )
-    data = wire.publish(number, bench.name, "k", properties, b"odd", frame_max=131072)
+    data = codec.publish(number, bench.name, "k", properties, b"odd", frame_max=131072)
     await connection.write_queue.put(ChannelFrame(payload=data, should_close=False))
     for source in (group, reader):
         (received,) = await take(source, 1)
@@ -129,7 +133,7 @@ async def test_others_receive_cloudevents(bench: Bench, driver: RabbitMQDriver) 
 @pytest.mark.rabbitmq
 async def test_a_deleted_queue_loses_the_source(bench: Bench, driver: RabbitMQDriver) -> None:
     source = await bench.join(driver)
-    await topology.delete_queue(driver._link, f"{bench.name}.billing")
+    await protocol.delete_queue(driver._consuming, f"{bench.name}.billing")
 
     async def lost() -> bool:
         try:
@@ -151,13 +155,13 @@ def test_different_things_have_different_names(
 ) -> None:
     def names(topic: str, member: str) -> dict[str, str]:
         check_topic(topic)
-        exchange, queue = topology.escaped(topic), topology.escaped(f"{topic}.{member}")
+        exchange, queue = schema.escaped(topic), schema.escaped(f"{topic}.{member}")
         return {
             "exchange": exchange,
-            "log": topology.log_of(exchange),
+            "log": schema.log_of(exchange),
             "queue": queue,
-            "fill": topology.fill_of(queue),
-            "seam": topology.seam_of(queue),
+            "fill": Group(exchange, queue).checkpoints,
+            "seam": Group(exchange, queue).live_tap,
         }
 
     first, second = names(one, group), names(other, another)

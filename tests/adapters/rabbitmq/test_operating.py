@@ -10,7 +10,8 @@ import pytest
 
 from anymq.driver import Start
 from anymq.errors import ConfigurationError, StateError
-from anymq_rabbitmq import RabbitMQDriver, topology
+from anymq_rabbitmq import RabbitMQDriver
+from anymq_rabbitmq.client import protocol
 from tests.adapters.rabbitmq.support import (
     Bench,
     eventually,
@@ -41,7 +42,7 @@ async def test_places(bench: Bench, driver: RabbitMQDriver) -> None:
     for batch in [b async for b in driver.browse(bench.topic(), datetime.now(UTC))]:
         assert not batch
     for wrong in ("99999", "-1", "9:x", "", "1" * 30):
-        with pytest.raises(ConfigurationError, match="no place"):
+        with pytest.raises(ConfigurationError, match="no position"):
             await browsed(driver, bench, wrong)
 
 
@@ -105,13 +106,13 @@ async def test_a_deleted_topic_leaves_nothing(bench: Bench) -> None:
     await driver.delete_topic(bench.topic())
     assert bench.name not in await driver.topics()
     for queue in (*natives, f"{natives[0]}._p1", f"{natives[0]}._attempts", f"{bench.name}._log"):
-        assert not await topology.exists(driver._link, queue)
+        assert not await protocol.queue_exists(driver._consuming, queue)
 
 
 async def test_names_are_followed_from_where_they_were_read(
     bench: Bench, driver: RabbitMQDriver
 ) -> None:
-    names = driver._names
+    names = driver._catalog
     await names.add_topic(f"{bench.name}.before")
     known = await names.read()
     following = await names.follow(known)

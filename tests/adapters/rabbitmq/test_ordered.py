@@ -14,7 +14,8 @@ import pytest
 from anymq.driver import Listener, Nack, OrderedSource, Received, SourceLost
 from anymq.errors import ConfigurationError, TransientError, UnsupportedOperation
 from anymq.testing.samples import join_ordered
-from anymq_rabbitmq import RabbitMQDriver, topology
+from anymq_rabbitmq import RabbitMQDriver
+from anymq_rabbitmq.client import protocol
 from brokers import Server
 from tests.adapters.rabbitmq.support import (
     Bench,
@@ -120,8 +121,8 @@ async def test_a_new_group_gets_old_and_new_in_order(bench: Bench, partitions: i
     assert len(reader.read_by) == count
     for source in reader.sources:
         await nothing(source, 0.3)
-    assert not await topology.exists(driver._link, f"{bench.name}.billing._h0")
-    assert not await topology.exists(driver._link, f"{bench.name}.billing._fill")
+    assert not await protocol.queue_exists(driver._consuming, f"{bench.name}.billing._h0")
+    assert not await protocol.queue_exists(driver._consuming, f"{bench.name}.billing._fill")
 
 
 async def test_partitions_spread_and_are_handed_over(bench: Bench) -> None:
@@ -153,13 +154,13 @@ async def test_a_partition_whose_consumer_the_server_has_forgotten_is_noticed(be
     driver = await opened(bench, 2)
     reader = Group(bench, 2)
     members = [await reader.join(driver, start="latest"), await reader.join(driver)]
-    lanes = [lane for one in members for lane in one._lanes]  # type: ignore[attr-defined]
-    await lanes[0].consumer.pause()
+    consumers = [each for one in members for each in one._partitions]  # type: ignore[attr-defined]
+    await consumers[0].fetcher.pause()
     await store(driver, keyed(bench, range(20)))
     assert await members[0].undelivered() is None, "it is the other one's"
     await reader.read(20)
-    for lane in lanes:
-        await lane.consumer.pause()
+    for consumer in consumers:
+        await consumer.fetcher.pause()
     await store(driver, keyed(bench, range(20, 40)))
 
     async def both_say_so() -> bool:
@@ -175,19 +176,19 @@ async def test_a_history_that_has_been_read_is_not_waited_for(bench: Bench) -> N
     driver = await opened(bench, 2)
     await store(driver, keyed(bench, range(40)))
     reader = Group(bench, 2)
-    group = driver._group(reader.topic, f"{bench.name}.billing", ordered=True, create=True)
+    group = driver._topics.group(reader.topic, f"{bench.name}.billing", ordered=True, create=True)
     await reader.join(driver)
     await reader.read(40)
 
     async def is_read() -> bool:
         await reader.sources[0].receive(10, 0.1)
-        left = [await topology.exists(driver._link, queue) for queue in group.histories]
+        left = [await protocol.queue_exists(driver._consuming, queue) for queue in group.histories]
         return not any(left)
 
     await eventually(is_read)
     await reader.sources.pop().aclose()
     for queue in group.histories:  # Nothing will ever come of these.
-        await topology.ensure_queue(driver._link, queue, group.arguments())
+        await protocol.ensure_queue(driver._consuming, queue, group.arguments())
     await reader.join(driver)
     await store(driver, keyed(bench, range(40, 60)))
     await reader.read(60)
@@ -195,7 +196,7 @@ async def test_a_history_that_has_been_read_is_not_waited_for(bench: Bench) -> N
     await reader.sources.pop().aclose()
     await driver.delete_group(reader.topic, f"{bench.name}.billing")
     for queue in group.histories:  # As if that had been cut short.
-        await driver._attempts_of(group).end(queue)
+        await driver._members.attempts_of(group).end_history(queue)
     again = Group(bench, 2)
     await again.join(driver)
     await again.read(60)
@@ -303,7 +304,7 @@ async def test_a_group_stays_in_its_mode(bench: Bench) -> None:
     await bench.join(driver, "two", topic=topic)
     with pytest.raises(ConfigurationError, match="is not ordered"):
         await bench.join(driver, "two", topic=topic, ordered=True)
-    assert not await topology.exists(driver._link, f"{bench.name}.two._p1")
+    assert not await protocol.queue_exists(driver._consuming, f"{bench.name}.two._p1")
     with pytest.raises(UnsupportedOperation):
         await bench.join(driver, "three", topic=topic, create=False, ordered=True)
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from aiormq import Channel
 
-from anymq_rabbitmq import RabbitMQDriver, requests, topology
+from anymq_rabbitmq import RabbitMQDriver
+from anymq_rabbitmq.client import protocol
+from anymq_rabbitmq.groups.group import Group
 from tests.adapters.rabbitmq.support import Bench, eventually, store, take
 
 pytestmark = pytest.mark.rabbitmq
@@ -29,17 +31,17 @@ def changes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return ask
 
     for name in NAMED:
-        monkeypatch.setattr(requests, name, noting(getattr(requests, name)))
+        monkeypatch.setattr(protocol, name, noting(getattr(protocol, name)))
     monkeypatch.setattr(Channel, "queue_delete", noting(Channel.queue_delete))
     return made
 
 
 def sealed(changes: list[str]) -> bool:
     """Whether there were others, and this is behind them; forgets them."""
-    others = [name for name in changes if not name.startswith(topology.SEAL)]
+    others = [name for name in changes if not name.startswith(protocol.FSYNC_EXCHANGE)]
     last = changes[-1]
     changes.clear()
-    return bool(others) and last.startswith(topology.SEAL)
+    return bool(others) and last.startswith(protocol.FSYNC_EXCHANGE)
 
 
 async def test_what_is_made_is_sealed(bench: Bench, changes: list[str]) -> None:
@@ -52,7 +54,7 @@ async def test_what_is_made_is_sealed(bench: Bench, changes: list[str]) -> None:
     await source.nack([bench.nack(received, 0.1)])
     assert sealed(changes)
     await take(source, 1)
-    await driver._due.prepare()
+    await driver._delayed.prepare()
     assert sealed(changes)
     await driver.purge(bench.topic())
     assert sealed(changes)
@@ -63,10 +65,10 @@ async def test_what_is_filled_is_sealed(
 ) -> None:
     await store(driver, [bench.record(1)])
     await take(await bench.join(driver), 1)
-    jobs = topology.fill_of(f"{bench.name}.billing")
+    jobs = Group(bench.name, f"{bench.name}.billing").checkpoints
 
     async def is_filled() -> bool:
-        return jobs in changes and changes[-1].startswith(topology.SEAL)
+        return jobs in changes and changes[-1].startswith(protocol.FSYNC_EXCHANGE)
 
     await eventually(is_filled)
 
@@ -84,5 +86,5 @@ async def test_what_is_deleted_is_sealed(
 
 
 async def test_a_seal_leaves_nothing_behind(driver: RabbitMQDriver, changes: list[str]) -> None:
-    await topology.seal(driver._link)
-    assert not await topology.exchange_exists(driver._link, changes[-1])
+    await protocol.fsync_metadata(driver._consuming)
+    assert not await protocol.exchange_exists(driver._consuming, changes[-1])

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from anymq.driver import Begun, SourceLost
-from anymq_rabbitmq import RabbitMQDriver, convert
+from anymq_rabbitmq import RabbitMQDriver, messages
 from brokers import Server
 from tests.adapters.rabbitmq.support import (
     Bench,
@@ -119,7 +119,7 @@ async def test_release_by_servers_that_do_not_count_it(
     source = await bench.join(driver)
     await store(driver, bench.records(5))
     received = await take(source, 3)
-    driver._link.version = (4, 3, 0)
+    driver._consuming.version = (4, 3, 0)
     await source.release([bench.nack(one, counted=False) for one in received])
     assert sorted(numbers(await take(source, 5))) == [0, 1, 2, 3, 4]
 
@@ -139,12 +139,12 @@ async def test_release_by_servers_that_do_not_count_it(
 def test_how_often_it_was_delivered_before(
     headers: dict[str, str], redelivered: bool, expected: int
 ) -> None:
-    found = convert._redeliveries(headers, redelivered=redelivered, copied=True)
+    found = messages.redeliveries_of(headers, redelivered=redelivered, copied=True)
     assert found == expected
     # What was published to the topic says nothing of earlier deliveries.
     headers.pop("anymq-redeliveries", None)
-    assert convert._redeliveries(headers, redelivered=redelivered, copied=True) == (
-        convert._redeliveries(
+    assert messages.redeliveries_of(headers, redelivered=redelivered, copied=True) == (
+        messages.redeliveries_of(
             {**headers, "anymq-redeliveries": "3"}, redelivered=redelivered, copied=False
         )
     )
@@ -174,7 +174,7 @@ async def test_what_the_core_never_saw_is_not_counted(bench: Bench) -> None:
 
 
 async def _prefetched(source: object, count: int) -> bool:
-    return len(source._consumer._buffer) == count  # type: ignore[attr-defined]
+    return len(source._fetcher._buffer) == count  # type: ignore[attr-defined]
 
 
 async def test_reject_stores_the_letter_first(bench: Bench, driver: RabbitMQDriver) -> None:

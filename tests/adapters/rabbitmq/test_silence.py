@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from yarl import URL
 
 from anymq.testing.tools import until
-from anymq_rabbitmq import wire
-from anymq_rabbitmq.transport import Transport
+from anymq_rabbitmq.client import codec
+from anymq_rabbitmq.client.transport import Transport
 
 SILENCE = 0.4
 
@@ -23,10 +23,10 @@ async def connected(pause: float | None) -> AsyncIterator[Transport]:
     over, ended = asyncio.Event(), asyncio.Event()
 
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(wire.HEARTBEAT)
+        writer.write(codec.HEARTBEAT)
         while not over.is_set():
             if pause is not None and not writer.is_closing():
-                writer.write(wire.HEARTBEAT)
+                writer.write(codec.HEARTBEAT)
             await asyncio.sleep(pause or SILENCE)
         writer.transport.abort()
         ended.set()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands
 
-from anymq_rabbitmq import wire
+from anymq_rabbitmq.client import codec
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=60)
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=300)
@@ -45,13 +45,13 @@ def test_a_publish_is_what_the_client_library_reads(
     body: bytes,
     key: str,
 ) -> None:
-    properties = wire.encode(
+    properties = codec.encode(
         headers, content_type=content_type, message_id=message_id, timestamp=timestamp
     )
     room = 12 + len(properties)
-    data = wire.publish(7, "orders", key, properties, body, frame_max=room + 8)
-    with pytest.raises(wire.HeadersTooLarge):
-        wire.publish(7, "orders", key, properties, body, frame_max=room + 7)
+    data = codec.publish(7, "orders", key, properties, body, frame_max=room + 8)
+    with pytest.raises(codec.HeadersTooLarge):
+        codec.publish(7, "orders", key, properties, body, frame_max=room + 7)
     method, header, *parts = frames(data)
     assert isinstance(method, commands.Basic.Publish)
     assert (method.exchange, method.routing_key, method.mandatory) == ("orders", key, True)
@@ -105,24 +105,24 @@ def test_what_the_client_library_writes_is_taken_apart_and_joined(
     properties: commands.Basic.Properties,
 ) -> None:
     data = properties.marshal()
-    fields = wire.split(data)
-    assert wire.join(fields) == data
-    assert wire.text(fields.get(wire.MESSAGE_ID)) == properties.message_id
-    table = fields.get(wire.HEADERS)
-    headers = wire.headers(table)
+    fields = codec.split(data)
+    assert codec.join(fields) == data
+    assert codec.text(fields.get(codec.MESSAGE_ID)) == properties.message_id
+    table = fields.get(codec.HEADERS)
+    headers = codec.headers(table)
     assert headers.keys() == (properties.headers or {}).keys()
     for name, value in (properties.headers or {}).items():
         if isinstance(value, str):
             assert headers[name] == value
     if table is not None:
-        assert wire.table(wire.entries(table)) == table
+        assert codec.table(codec.entries(table)) == table
 
 
 def test_values_become_text() -> None:
     table = commands.Basic.Properties(
         headers={"i": 5, "t": True, "n": None, "l": [1, "x"], "f": {"a": 1}}
     ).marshal()
-    assert wire.headers(wire.split(table)[wire.HEADERS]) == {
+    assert codec.headers(codec.split(table)[codec.HEADERS]) == {
         "i": "5",
         "t": "true",
         "n": "",
@@ -132,12 +132,12 @@ def test_values_become_text() -> None:
 
 
 def test_bytes_that_are_no_text_are_shown() -> None:
-    table = wire.table([(b"\xff", ord("S"), b"\x00\x00\x00\x02\xfe!")])
-    assert wire.headers(table) == {"\\xff": "\\xfe!"}
+    table = codec.table([(b"\xff", ord("S"), b"\x00\x00\x00\x02\xfe!")])
+    assert codec.headers(table) == {"\\xff": "\\xfe!"}
 
 
 def test_a_table_nested_to_absurdity_is_cut_off() -> None:
     inner = b"\x00\x00\x00\x00"
     for _ in range(5000):
-        inner = wire.table([(b"a", ord("F"), inner)])
-    assert "..." in wire.headers(inner)["a"]
+        inner = codec.table([(b"a", ord("F"), inner)])
+    assert "..." in codec.headers(inner)["a"]

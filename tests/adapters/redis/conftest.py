@@ -1,4 +1,4 @@
-"""A topic of its own for each test, on the server that all share or on one that may be broken."""
+"""Fixtures: a separate topic for each test, on the shared server or on a breakable one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the Redis adapter share: what a stream holds, a proxy that breaks."""
+"""Helpers for the tests of the Redis adapter: entries of a stream, and a breakable proxy."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ async def blocked(driver: RedisDriver, name: str) -> None:
 
 
 class Proxy(support.Proxy):
-    """While `requests` or `answers` is not set, that direction is held back.
+    """A proxy that holds back a direction while `requests` or `answers` is not set.
 
     A connection keeps the two events it was made with. While `endings` is not set, the server is
-    not told that a client has gone. `heard` is all that it has answered, `said` what clients
-    have sent.
+    not told that a client has gone. `heard` has all bytes from the server, `said` those from
+    clients.
     """
 
     def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
@@ -85,7 +85,7 @@ class Proxy(support.Proxy):
                 self.said += data
                 await gate.wait()
                 server.write(data)
-            # What a client sent before it went away arrives all the same.
+            # Bytes sent before the client closed still arrive.
             await gate.wait()
             await self.endings.wait()
             server.write_eof()

@@ -1,4 +1,4 @@
-"""Broadcast: everybody gets everything, in order, without a gap."""
+"""Broadcast: each reader gets every message, in order, without a gap."""
 
 from __future__ import annotations
 

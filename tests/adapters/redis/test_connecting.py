@@ -35,8 +35,8 @@ from anymq.errors import (
 )
 from anymq.url import URL
 from anymq_redis import RedisDriver, RedisOptions
-from anymq_redis.connection import Address
-from anymq_redis.resp import pack
+from anymq_redis.client.codec import pack
+from anymq_redis.connection import Connector
 from tests.adapters.redis.support import Bench, Proxy
 from tests.adapters.support import eventually, take
 
@@ -55,7 +55,7 @@ async def refused(text: str, timeout: float = 5.0) -> BaseException:
     return translate(caught.value, RedisDriver.errors, doing="open", where="here")
 
 
-async def test_nobody_there() -> None:
+async def test_connecting_to_a_dead_address_fails() -> None:
     assert isinstance(await refused("redis://user:hunter2@127.0.0.1:1/0"), ConnectionLost)
 
 
@@ -86,7 +86,7 @@ async def test_wrong_credentials_and_too_few_rights(
         assert isinstance(wrong, AccessDenied)
         assert "hunter" not in str(wrong)
         url = URL.parse(f"redis://{login}/0")
-        # CONFIG is forbidden: that is no reason not to connect.
+        # A user without the right to CONFIG may connect.
         limited = await RedisDriver.open(url, RedisOptions(), timeout=5, clock=REAL)
         (outcome,) = await limited.publish([bench.record()])
         assert isinstance(outcome, NoPermissionError)
@@ -154,7 +154,7 @@ def test_bad_urls(url: str, words: str) -> None:
     parsed = URL.parse(url)
 
     def connect() -> None:
-        Address(parsed, split_options(parsed, RedisOptions)[1])
+        Connector(parsed, split_options(parsed, RedisOptions)[1])
 
     with pytest.raises(ConfigurationError, match=words):
         connect()
@@ -253,7 +253,7 @@ def test_commands_are_packed_as_the_protocol_says() -> None:
     assert pack(b"XADD", b"", b"\r\n") == b"*3\r\n$4\r\nXADD\r\n$0\r\n\r\n$2\r\n\r\n\r\n"
 
 
-async def test_a_connection_that_the_server_closed_is_made_anew(
+async def test_a_connection_that_the_server_closed_is_replaced(
     bench: Bench, driver: RedisDriver
 ) -> None:
     lone = await bench.open(connections=1)

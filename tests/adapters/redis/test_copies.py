@@ -1,4 +1,4 @@
-"""Copies keep what they carry: names and values that are not text, fields that came twice."""
+"""Copies keep all fields: names and values that are not text, and repeated names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OURS = (b"ce-", b"anymq-", b"content-type", b"data")
 
 @pytest.mark.parametrize("body", [[], [b"data", b"\x00\xff"]], ids=["no body", "binary"])
 async def test_a_foreign_entry_keeps_all_over_every_hop(bench: Bench, body: list[bytes]) -> None:
-    """Retry at once and later, dead letter, redrive: what comes back is what was published."""
+    """Check the entry after an immediate and a delayed retry, a dead letter and a redrive."""
     handled: list[bytes] = []
     driver: Any = await bench.open()
 
@@ -42,6 +42,6 @@ async def test_a_foreign_entry_keeps_all_over_every_hop(bench: Bench, body: list
 
 
 async def _raw(driver: Any, key: str) -> list[list[bytes]]:
-    """Return the entries of a stream as they are: redis-py makes dicts of them."""
+    """Return the raw entries of a stream, which redis-py would convert to dicts."""
     script = "return redis.call('XRANGE', KEYS[1], '-', '+')"
     return [fields for _, fields in await driver.native.eval(script, 1, key)]

@@ -1,4 +1,4 @@
-"""Records that are delayed: never early, durable, for everybody, in order."""
+"""Delayed records: never early, durable, for every group, in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from anymq.driver import Duplicate, Record
 from anymq_redis import RedisDriver
-from anymq_redis.keys import topic_keys
+from anymq_redis.scripts.keys import topic_keys
 from tests.adapters.redis.support import Bench, Proxy, bodies_stored
 from tests.adapters.support import bodies, eventually, nothing, take
 
@@ -45,7 +45,7 @@ async def test_a_delayed_record_reaches_everybody_when_it_is_due(
     assert await delayed(driver, bench.name) == 0
 
 
-async def test_what_is_due_already_is_published(bench: Bench, driver: RedisDriver) -> None:
+async def test_a_record_that_is_due_already_is_published(bench: Bench, driver: RedisDriver) -> None:
     (position,) = await driver.publish([later(bench, -5)])
     assert isinstance(position, str)
     assert await bodies_stored(driver, bench.name) == [b"later"]
@@ -76,7 +76,7 @@ async def test_due_times_and_publishes_of_one_time_keep_their_order(
     assert bodies(await take(source, 121)) == [b"early", *(b"%d" % n for n in range(120))]
 
 
-async def test_a_subscriber_moves_what_a_dead_publisher_left(bench: Bench) -> None:
+async def test_a_subscriber_moves_the_records_of_a_dead_publisher(bench: Bench) -> None:
     publisher, other = await bench.open(), await bench.open(declare=False)
     await publisher.publish([later(bench, 0.3)])
     await publisher.aclose()
@@ -84,7 +84,7 @@ async def test_a_subscriber_moves_what_a_dead_publisher_left(bench: Bench) -> No
     assert bodies(await take(reader, 1)) == [b"later"]
 
 
-async def test_a_publisher_moves_where_nobody_subscribes(bench: Bench) -> None:
+async def test_a_publisher_moves_records_of_a_topic_without_subscribers(bench: Bench) -> None:
     dead, alive = await bench.open(), await bench.open()
     await dead.publish([later(bench, 0.3)])
     await dead.aclose()
@@ -163,7 +163,7 @@ async def test_delays_are_moved_to_their_partitions(bench: Bench) -> None:
 async def test_a_waiting_record_is_refused_with_its_topic(
     bench: Bench, driver: RedisDriver
 ) -> None:
-    """Whether it can be stored is known when it is published, not when it is due."""
+    """A record that cannot be stored fails when it is published, not when it is due."""
     await driver.native.set(topic_keys(bench.name, 1).delayed.decode(), "a string")
     outcomes = await asyncio.gather(driver.publish([later(bench, 1), bench.record(b"live")]))
     refused, live = outcomes[0]

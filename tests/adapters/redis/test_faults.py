@@ -167,7 +167,7 @@ async def test_a_demoted_primary_refuses_and_is_left(faulty: Server) -> None:
         assert await bodies_stored(driver, bench.name) == [b"before", b"after"]
 
 
-async def test_what_the_server_would_lose_is_told_once(
+async def test_risky_settings_of_the_server_are_logged_once(
     faulty: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Bench(faulty.url) as bench, Proxy(faulty.port) as proxy:
@@ -175,7 +175,7 @@ async def test_what_the_server_would_lose_is_told_once(
         await driver.native.config_set("appendonly", "no")
         await driver.native.config_set("maxmemory-policy", "allkeys-lru")
         try:
-            for _ in range(2):  # through the proxy it is a server that was not warned of yet
+            for _ in range(2):  # through the proxy it has an address without a warning yet
                 await bench.open(proxy.url)
         finally:
             await driver.native.config_set("appendonly", "yes")

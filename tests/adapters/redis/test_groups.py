@@ -1,4 +1,4 @@
-"""Groups: native names, sharing, where they begin, foreign entries, and groups that vanish."""
+"""Groups: native names, sharing, start positions, foreign entries, and deleted groups."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_start_is_where_a_new_group_begins(bench: Bench, driver: RedisDriv
     await driver.publish(bench.records(2))
     late = await bench.join(driver, "late", start="latest")
     early = await bench.join(driver, "early")
-    again = await bench.join(driver, "late")  # it exists: nothing of before
+    again = await bench.join(driver, "late")  # it exists, so its start position is ignored
     await driver.publish([bench.record(b"new")])
     assert bodies(await take(early, 3)) == [b"0", b"1", b"new"]
     assert bodies(await take(late, 1)) == [b"new"]
@@ -95,7 +95,7 @@ async def test_entries_of_other_programs_are_received(bench: Bench, driver: Redi
 
 
 async def test_no_more_is_returned_than_asked_for(bench: Bench, driver: RedisDriver) -> None:
-    """XREADGROUP counts by stream, and there are two."""
+    """XREADGROUP counts by stream, and a group reads two."""
     source = await bench.join(driver)
     await driver.publish(bench.records(6))
     first = await take(source, 3)
@@ -109,14 +109,14 @@ async def test_no_more_is_returned_than_asked_for(bench: Bench, driver: RedisDri
     assert await nothing(source)
 
 
-async def test_what_was_read_but_not_handed_out_is_kept_and_given_back(
+async def test_buffered_records_are_kept_and_returned_on_close(
     bench: Bench, driver: RedisDriver
 ) -> None:
     source, other = await bench.join(driver, lease=0.6), await bench.join(driver, lease=0.6)
     await driver.publish(bench.records(2))
     first = await take(source, 1)
     await source.release([bench.nack(first[0], counted=False)])
-    held = await source.receive(1, 0.5)  # the other of the two is spare now
+    held = await source.receive(1, 0.5)  # the other one is buffered now
     for _ in range(4):
         await source.extend(held)
         assert await nothing(other, 0.3)
@@ -139,7 +139,7 @@ async def test_a_group_that_was_lost_is_made_again(
     await driver.publish(bench.records(2))
     held = await take(source, 1)
     await driver.native.delete(bench.name, f"{{{bench.name}}}.billing._retry")
-    await source.ack(held)  # nobody's any more: dropped
+    await source.ack(held)  # stale: the group is gone
     await driver.publish([bench.record(b"after")])
     with caplog.at_level(logging.WARNING, "anymq.redis"):
         assert bodies(await take(source, 1)) == [b"after"]

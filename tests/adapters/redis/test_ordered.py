@@ -1,4 +1,4 @@
-"""Ordered groups: their mode, order over joins, leaves and crashes, what trimming spares."""
+"""Ordered groups: their mode, order over joins, leaves and crashes, and trimming."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from anymq.driver import OrderedSource, Received, Start
 from anymq.errors import ConfigurationError, NotFound
 from anymq.testing.samples import join_ordered
 from anymq_redis import RedisDriver
-from anymq_redis.keys import topic_keys
+from anymq_redis.scripts.keys import topic_keys
 from brokers import Server
 from tests.adapters.redis.support import Bench, Proxy
 from tests.adapters.support import attempt, bodies, eventually, nothing, take, take_through
@@ -127,7 +127,7 @@ async def _more(got: Sequence[Received], count: int) -> bool:
     return len(got) >= min(count, 580)
 
 
-async def test_what_a_dead_member_had_comes_again_counted(bench: Bench) -> None:
+async def test_deliveries_of_a_dead_member_are_redelivered_and_counted(bench: Bench) -> None:
     driver = await partitioned(bench, 2)
     async with Proxy(urlsplit(bench.url).port or 6379) as proxy:
         dying = await bench.open(proxy.url, timeout=1.0)
@@ -136,7 +136,7 @@ async def test_what_a_dead_member_had_comes_again_counted(bench: Bench) -> None:
         got = await take(source, 6)
         await source.ack(got[:2])
         await source.keep([bench.nack(got[2])])
-        proxy.requests.clear()  # dies: nothing of it reaches the server any more
+        proxy.requests.clear()  # a crash: nothing it sends reaches the server
         proxy.cut()
         heir = await join(bench, driver, lease=1.0)
         back = await take(heir, 4)
@@ -159,7 +159,7 @@ async def test_partitions_spread_over_the_members(bench: Bench) -> None:
     await eventually(shared)
 
 
-async def test_trimming_spares_what_an_ordered_group_has_not_done(bench: Bench) -> None:
+async def test_trimming_spares_entries_that_an_ordered_group_has_not_settled(bench: Bench) -> None:
     driver = await bench.open(declare=False)
     topic = bench.topic(partitions=2, retention=0.2)
     await driver.declare(topic)

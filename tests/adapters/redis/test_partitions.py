@@ -1,4 +1,4 @@
-"""Topics of several partitions: how many, which record goes where, and groups on them."""
+"""Topics of several partitions: their number, the partition of a record, and groups."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_a_stream_that_was_there_before_has_one_partition(bench: Bench) ->
     assert bodies(await take(source, 2)) == [b"old", b"new"]
 
 
-async def test_members_share_all_partitions_and_everything_comes_back(bench: Bench) -> None:
+async def test_members_share_all_partitions_and_unsettled_entries_return(bench: Bench) -> None:
     driver = await partitioned(bench)
     first, second = await bench.join(driver), await bench.join(driver, lease=0.3)
     await driver.publish(bench.records(40))
@@ -140,7 +140,7 @@ async def test_letters_go_where_their_topic_has_them(bench: Bench) -> None:
     assert letter.partition == partition_of("another", 3)
 
 
-async def test_a_publisher_notices_that_the_topic_was_made_anew(bench: Bench) -> None:
+async def test_a_publisher_notices_that_the_topic_was_recreated(bench: Bench) -> None:
     driver, other = await partitioned(bench, 4), await bench.open()
     await other.publish([bench.record(key="k")])
     await driver.delete_topic(bench.topic())

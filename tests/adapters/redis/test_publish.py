@@ -1,4 +1,4 @@
-"""Publishing: what is stored, native form, outcomes, and answers that were lost."""
+"""Publishing: native form, outcomes, and lost replies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def port_of(url: str) -> int:
 @pytest.mark.parametrize(
     "body", [b"", b"\x00\xff\r\n*3\r\n", b"x" * 1024 * 1024], ids=["empty", "binary", "1 MiB"]
 )
-async def test_what_is_published_is_received(
+async def test_published_records_are_received(
     bench: Bench, driver: RedisDriver, body: bytes
 ) -> None:
     record = bench.record(body, headers=HEADERS)
@@ -109,7 +109,7 @@ async def test_the_scripts_survive_a_flush(bench: Bench, driver: RedisDriver) ->
 
 
 async def test_a_publish_whose_answer_was_lost_is_stored_once(bench: Bench) -> None:
-    """redis-py would repeat it by itself and store it twice."""
+    """redis-py alone would repeat the command and store the record twice."""
     async with Proxy(port_of(bench.url)) as proxy:
         driver = await bench.open(proxy.url, timeout=1.0)
         await driver.publish([bench.record(b"first")])
@@ -122,7 +122,7 @@ async def test_a_publish_whose_answer_was_lost_is_stored_once(bench: Bench) -> N
         outcomes = await driver.publish([*lost[:2], more])
         assert [(type(item), item) for item in outcomes[:2]] == [(Duplicate, "")] * 2
         assert isinstance(outcomes[2], str)
-        # The third may be repeated later, and what was found out about it still holds.
+        # The third may be repeated later, and is still known to be stored.
         (third,) = await driver.publish(lost[2:])
         assert isinstance(third, Duplicate)
         expected = [b"first", b"0", b"1", b"2", b"more"]
@@ -130,7 +130,7 @@ async def test_a_publish_whose_answer_was_lost_is_stored_once(bench: Bench) -> N
 
 
 async def test_a_publish_that_comes_late_is_refused(bench: Bench) -> None:
-    """What a dead connection had sent may reach the server after the retry has."""
+    """Commands sent over a dead connection may reach the server after their retry."""
     direct = await bench.open()
     async with Proxy(port_of(bench.url)) as proxy:
         driver = await bench.open(proxy.url, timeout=1.0)

@@ -1,4 +1,4 @@
-"""Reads that die: what the server had handed out to them is not lost, and not delivered twice."""
+"""Broken reads: entries delivered to them are neither lost nor delivered twice."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_a_reply_that_was_lost_is_read_again_uncounted(bench: Bench) -> No
 
 
 async def test_a_dead_read_that_the_server_still_serves_is_found_later(bench: Bench) -> None:
-    """The link is gone without the server's knowing: its side of the read blocks on."""
+    """The server does not notice the broken link, so its side of the read stays blocked."""
     direct = await bench.open()
     async with proxy_to(bench) as proxy:
         driver = await bench.open(proxy.url, client_name=bench.name)
@@ -63,7 +63,7 @@ async def test_a_dead_read_that_the_server_still_serves_is_found_later(bench: Be
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
-        assert await nothing(source)  # recovered once: there was nothing yet
+        assert await nothing(source)  # recovered once, when there was no entry yet
         await direct.publish([bench.record(b"x")])
         await eventually(lambda: all_pending(direct, bench.name, 1))
         begun = time.monotonic()
@@ -124,7 +124,7 @@ async def test_cancelled_commands_leave_no_reply_for_others(
     assert await driver.native.xlen(bench.name) <= 51
 
 
-async def test_what_was_trimmed_while_pending_is_reported(
+async def test_entries_trimmed_while_pending_are_reported(
     bench: Bench, driver: RedisDriver, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = await join(driver, bench.spec(lease=0.3))

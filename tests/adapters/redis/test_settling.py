@@ -1,4 +1,4 @@
-"""The verbs, leases, and what becomes of a member that dies."""
+"""Settlement, leases, and crashed members."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def pending(bench: Bench, driver: RedisDriver) -> int:
     return sum(int(count["pending"]) for count in counts)
 
 
-async def test_what_is_acked_does_not_come_back(bench: Bench, driver: RedisDriver) -> None:
+async def test_acked_records_are_not_redelivered(bench: Bench, driver: RedisDriver) -> None:
     source = await bench.join(driver, lease=0.5)
     await driver.publish(bench.records(3))
     got = await take(source, 3)
@@ -37,18 +37,18 @@ async def test_what_is_acked_does_not_come_back(bench: Bench, driver: RedisDrive
     assert await nothing(again, 1.0)
 
 
-async def test_a_crash_brings_back_exactly_what_was_not_acked(bench: Bench) -> None:
+async def test_a_crash_redelivers_exactly_the_unacked_records(bench: Bench) -> None:
     one, two = await bench.open(), await bench.open()
     dying = await join(one, bench.spec(lease=0.5))
     await one.publish(bench.records(5))
     got = await take(dying, 5)
     await dying.ack([got[4], got[1]])
-    # Dies: it neither extends nor closes.
+    # A crash: it neither extends nor closes.
     source = await bench.join(two, lease=0.5)
     back = await take(source, 3)
     assert bodies(back) == [b"0", b"2", b"3"]
     assert [item.redeliveries for item in back] == [1, 1, 1]
-    await dying.ack([got[0]])  # too late: it is somebody else's
+    await dying.ack([got[0]])  # stale: another member owns it
     await source.ack(back[1:])
     assert await pending(bench, two) == 1
     await dying.aclose()
@@ -84,7 +84,7 @@ async def test_extending_beats_the_lease_and_takes_nothing_back(bench: Bench) ->
         await source.extend(held)
         assert await nothing(rival, 0.3)
     (taken,) = await take(rival, 1)
-    assert taken.redeliveries == 1  # extending counted nothing
+    assert taken.redeliveries == 1  # extending does not count
     await source.extend(held)
     await source.ack(held)
     assert await pending(bench, one) == 1
@@ -92,7 +92,7 @@ async def test_extending_beats_the_lease_and_takes_nothing_back(bench: Bench) ->
     assert await pending(bench, one) == 0
 
 
-async def test_a_nack_comes_back_at_once_with_its_attempt(
+async def test_a_nack_is_redelivered_at_once_with_its_attempt(
     bench: Bench, driver: RedisDriver
 ) -> None:
     source, other = await bench.join(driver), await bench.join(driver, "audit")
@@ -150,7 +150,7 @@ async def test_settling_again_after_a_lost_answer_does_nothing(
         await source.nack([nack])
         await source.reject([letter], driver.publish)
         await source.release([bench.nack(third, counted=False)])
-        # As if the answer had been lost: the source still believes that it holds them.
+        # As after a lost reply: the source still holds the tokens.
         for item in (first, second, third):
             source._member.held[0][item.token.id] = item.token
     assert sorted(bodies(await take(source, 2))) == [b"0", b"2"]
@@ -188,7 +188,7 @@ async def test_a_release_keeps_the_count_of_crashes(bench: Bench, driver: RedisD
     assert attempt(item) == 2
 
 
-async def test_a_rejected_message_becomes_a_letter_in_one_step(
+async def test_a_rejected_message_becomes_a_dead_letter_in_one_step(
     bench: Bench, driver: RedisDriver
 ) -> None:
     source = await bench.join(driver, lease=0.3)
@@ -235,7 +235,7 @@ async def test_a_stale_reject_writes_no_letter(bench: Bench) -> None:
     assert await nothing(rival, 0.2)
 
 
-async def test_leaving_hands_over_what_is_unsettled_and_forgets_the_consumer(
+async def test_leaving_returns_unsettled_entries_and_deletes_the_consumer(
     bench: Bench,
 ) -> None:
     one, two = await bench.open(), await bench.open()
@@ -271,7 +271,7 @@ async def test_many_are_settled_in_one_call(bench: Bench, driver: RedisDriver) -
     assert await pending(bench, driver) == 0
 
 
-async def test_what_the_server_refuses_is_raised(bench: Bench, driver: RedisDriver) -> None:
+async def test_errors_of_the_server_are_raised(bench: Bench, driver: RedisDriver) -> None:
     source = await bench.join(driver)
     await driver.publish([bench.record()])
     got = await take(source, 1)

@@ -70,7 +70,7 @@ async def test_a_lease_ends_unless_it_is_renewed(store: RedisStore, key: str) ->
     assert not await store.complete(key, "a", 30)
 
 
-async def test_what_is_done_is_forgotten_after_its_time(
+async def test_completed_keys_are_forgotten_after_their_time(
     store: RedisStore, bench: Bench, driver: RedisDriver, key: str
 ) -> None:
     await store.begin(key, "a", 30)
@@ -110,7 +110,7 @@ async def test_unknown_options_are_refused() -> None:
         await RedisStore.open(URL.parse("redis://127.0.0.1:1/0?prefixx=x"))
 
 
-async def test_what_comes_at_once_goes_in_few_exchanges(
+async def test_concurrent_calls_share_exchanges(
     store: RedisStore, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exchanges = 0

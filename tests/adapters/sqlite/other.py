@@ -26,7 +26,7 @@ def say(*lines: object) -> None:
 async def publish(
     bench: Bench, size: int, times: int, callers: int = 1, body_size: int = 10
 ) -> None:
-    """Publish calls of `size` records `times` times from `callers` tasks; print the positions."""
+    """Publish `times` calls of `size` records in each of `callers` tasks; print the positions."""
     driver = await bench.open()
 
     async def call() -> None:
@@ -38,7 +38,7 @@ async def publish(
 
 
 async def consume(bench: Bench, total: int) -> None:
-    """Print the positions of what arrives, until the group has settled `total`."""
+    """Ack messages and print their positions until the group has settled `total` of them."""
     driver = await bench.open()
     source = await join(driver, spec())
     query = "SELECT cursor - (SELECT count(*) FROM pending) FROM groups"
@@ -54,7 +54,7 @@ async def consume(bench: Bench, total: int) -> None:
 
 
 async def take(bench: Bench, lease: float) -> None:
-    """Take what there is, print how much, and do nothing more."""
+    """Receive the available messages, print their number, and hang."""
     driver = await bench.open()
     source = await join(driver, spec(lease=lease))
     say(len(await source.receive(100, 1.0)))
@@ -62,7 +62,7 @@ async def take(bench: Bench, lease: float) -> None:
 
 
 async def echo(bench: Bench) -> None:
-    """Print the bodies of what arrives."""
+    """Print the bodies of received messages."""
     driver = await bench.open()
     source = await join(driver, spec())
     say("ready")
@@ -72,7 +72,7 @@ async def echo(bench: Bench) -> None:
 
 
 async def delay(bench: Bench, seconds: float) -> None:
-    """Publish one record with a delay, print when it is due, and do nothing more."""
+    """Publish one delayed record, print its due time, and hang."""
     driver = await bench.open()
     due = time.time() + seconds
     assert await driver.publish([record(b"late", deliver_at=due)]) == [None]
@@ -81,7 +81,7 @@ async def delay(bench: Bench, seconds: float) -> None:
 
 
 async def order(bench: Bench, lease: float, total: int) -> None:
-    """Note key and body of what an ordered group gets in a file, until `total` are settled."""
+    """Append key and body of each ordered message to a file, until `total` are settled."""
     driver = await bench.open(declare=False)
     topic = bench.topic("lanes", partitions=4)
     await driver.declare(topic)
@@ -97,7 +97,7 @@ async def order(bench: Bench, lease: float, total: int) -> None:
 
 
 async def seen(driver: SqliteDriver) -> int:
-    """How many records there ever were."""
+    """Return the number of records that were ever stored."""
     query = "SELECT count(*) FROM messages"
     count: int = await driver.native.read(lambda db: db.execute(query).fetchone()[0])
     return count

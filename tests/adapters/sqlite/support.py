@@ -1,4 +1,4 @@
-"""What the tests of the SQLite adapter share: a file of their own, and samples of one topic."""
+"""Test bench of the SQLite adapter: one file for each test, and samples of one topic."""
 
 from __future__ import annotations
 

@@ -12,17 +12,20 @@ from anymq.driver import ClaimState
 from anymq.testing.samples import join
 from anymq.testing.tools import set_wall_clock
 from anymq.url import URL
-from anymq_sqlite import SqliteStore, clock
+from anymq_sqlite import SqliteStore
+from anymq_sqlite.file import schema
 from tests.adapters.sqlite.support import Bench, records, spec
 from tests.adapters.support import attempt, bodies, nothing, take
 
 
 def boot(monkeypatch: pytest.MonkeyPatch, name: str, since: float) -> None:
-    """Let this be the boot called `name`, `since` seconds before it really was."""
-    real = clock.since_boot()
+    """Simulate a boot with the id `name`, which is `since` seconds younger than the real one."""
+    real = schema.seconds_since_boot()
     began = time.monotonic()
-    monkeypatch.setattr(clock, "boot", lambda: name)
-    monkeypatch.setattr(clock, "since_boot", lambda: time.monotonic() - began + real - since)
+    monkeypatch.setattr(schema, "boot_id", lambda: name)
+    monkeypatch.setattr(
+        schema, "seconds_since_boot", lambda: time.monotonic() - began + real - since
+    )
 
 
 async def test_leases_are_over_after_a_boot_and_waits_are_not(
@@ -39,10 +42,10 @@ async def test_leases_are_over_after_a_boot_and_waits_are_not(
     before.close()
     await bench.aclose()
     put_back = "INSERT OR REPLACE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?)"
-    with sqlite3.connect(bench.path) as killed:  # as if nothing had been closed
+    with sqlite3.connect(bench.path) as killed:  # as if the process had been killed
         killed.executemany(put_back, rows)
     killed.close()
-    boot(monkeypatch, "another", since=clock.since_boot())
+    boot(monkeypatch, "another", since=schema.seconds_since_boot())
     driver = await bench.open()
     source = await join(driver, spec())
     again = await take(source, 2)
@@ -60,7 +63,7 @@ async def test_claims_are_over_after_a_boot_and_what_is_done_stays_done(
     await store.complete("done", "me", 3600)
     await store.mark("count", 3600)
     await store.aclose()
-    boot(monkeypatch, "another", since=clock.since_boot())
+    boot(monkeypatch, "another", since=schema.seconds_since_boot())
     store = await SqliteStore.open(url)
     claims = [await store.begin(key, "you", 30) for key in ("held", "done")]
     assert [claim.state for claim in claims] == [ClaimState.NEW, ClaimState.DONE]
@@ -71,7 +74,7 @@ async def test_claims_are_over_after_a_boot_and_what_is_done_stays_done(
 async def test_where_boots_have_no_name_a_step_of_the_wall_clock_is_none(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clock, "_BOOT", bench.path / "none")
+    monkeypatch.setattr(schema, "_BOOT_ID_FILE", bench.path / "none")
     driver, other = await bench.open(), await bench.open()
     source = await join(driver, spec())
     await driver.publish(records(1))
@@ -87,7 +90,7 @@ async def test_where_boots_have_no_name_a_step_of_the_wall_clock_is_none(
 async def test_a_wait_is_over_when_the_wall_clock_says_so(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may have been days behind when the file was opened: a host without a battery."""
+    """The wall clock of a host without a battery may be days behind when the file is opened."""
     set_wall_clock(monkeypatch, -3 * 86400)
     driver = await bench.open()
     source = await join(driver, spec())

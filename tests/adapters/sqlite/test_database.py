@@ -1,4 +1,4 @@
-"""The file: how it is opened, shared, lost and closed; and how jobs share transactions."""
+"""Opening, sharing, losing and closing the file; transactions shared by jobs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import pytest
 from anymq.driver import SourceLost
 from anymq.errors import Closed, ConfigurationError, NotFound
 from anymq.testing.samples import join
-from anymq_sqlite import Database, SqliteDriver, lock
-from anymq_sqlite import connection as connection_module
-from anymq_sqlite.lock import WriteLock
-from anymq_sqlite.notify import Notifier
+from anymq_sqlite import Database, SqliteDriver
+from anymq_sqlite.file import connection as connection_module
+from anymq_sqlite.file.connection import WriteLock
+from anymq_sqlite.file.notifications import WriteNotifier
 from tests.adapters.sqlite.support import Bench, nack, record, records, spec, topic
 from tests.adapters.support import bodies, drain
 
@@ -79,7 +79,7 @@ async def test_takes_and_acks_alone_do_not_wait_for_the_disk(
     await source.aclose()
 
 
-async def test_what_must_be_on_the_disk_begins_its_own_transaction(driver: SqliteDriver) -> None:
+async def test_a_durable_job_starts_its_own_transaction(driver: SqliteDriver) -> None:
     database = driver.native
     said: list[str] = []
     held = threading.Event()
@@ -98,7 +98,7 @@ async def test_what_must_be_on_the_disk_begins_its_own_transaction(driver: Sqlit
     assert sum("INSERT" in statement for statement in said[forced:]) == 2
 
 
-async def test_what_has_nothing_to_write_asks_for_no_turn(driver: SqliteDriver) -> None:
+async def test_a_job_with_nothing_to_write_takes_no_turn(driver: SqliteDriver) -> None:
     database = driver.native
     other = WriteLock(database.path)
     other.acquire()
@@ -187,7 +187,7 @@ async def test_one_writer_at_a_time_with_its_checkpoint(bench: Bench) -> None:
     other.close()
 
 
-def test_who_finds_it_taken_is_the_next(tmp_path: Path) -> None:
+def test_a_lock_that_was_taken_reserves_the_next_turn(tmp_path: Path) -> None:
     first, second, third = (WriteLock(tmp_path / "broker.db") for _ in range(3))
     first.acquire()
     with pytest.raises(BlockingIOError):
@@ -201,7 +201,7 @@ def test_who_finds_it_taken_is_the_next(tmp_path: Path) -> None:
     first.acquire()
     with pytest.raises(BlockingIOError):
         second.acquire()
-    second.give_up()
+    second.cancel()
     first.release()
     third.acquire()
     for one in (first, second, third):
@@ -216,7 +216,7 @@ def test_the_next_is_not_waited_for_if_it_hangs(
     with pytest.raises(BlockingIOError):
         second.acquire()
     first.release()
-    monkeypatch.setattr(lock, "_PATIENCE", 0.0)
+    monkeypatch.setattr(connection_module, "TURN_SECONDS", 0.0)
     first.acquire()
     first.release()
     first.close()
@@ -302,10 +302,10 @@ async def test_wake_ups_survive_a_new_connection(bench: Bench) -> None:
 async def test_commits_of_others_are_noticed_without_the_kernels_help(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unavailable(self: Notifier, path: Path) -> None:
+    def unavailable(self: WriteNotifier, path: Path) -> None:
         raise OSError("too many watches")
 
-    monkeypatch.setattr(Notifier, "__init__", unavailable)
+    monkeypatch.setattr(WriteNotifier, "__init__", unavailable)
     driver, other = await bench.open(), await bench.open()
     source = await join(driver, spec())
     for number in range(20):

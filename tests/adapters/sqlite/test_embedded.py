@@ -1,4 +1,4 @@
-"""What SQLite does as memory does: delays, partitions, order, replay, admin."""
+"""Rules that SQLite shares with memory: delays, partitions, order, replay, admin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The meaning of every error that can come out."""
+"""The error classes of all exceptions that the driver can raise."""
 
 from __future__ import annotations
 

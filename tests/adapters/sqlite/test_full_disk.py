@@ -1,4 +1,4 @@
-"""A disk without room: a clear error, nothing lost, and on it goes when there is room again."""
+"""A full disk: a clear error, no lost message, and recovery once there is space again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.adapters.support import drain, eventually, nothing, take
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[tuple[Path, bool]]:
-    """A file system of 4 MiB, where we may mount one (True), elsewhere just a directory (False)."""
+    """A file system of 4 MiB (True); where none may be mounted, a directory (False)."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
@@ -35,7 +35,7 @@ def small_disk(tmp_path: Path) -> Iterator[tuple[Path, bool]]:
 
 
 async def fill(driver: SqliteDriver, **values: Any) -> tuple[list[str], BaseException]:
-    """Publish until that fails; return the positions that were confirmed, and the error."""
+    """Publish until a call fails; return the confirmed positions, and the error."""
     confirmed: list[str] = []
     while True:
         try:
@@ -71,7 +71,7 @@ async def recovers(driver: SqliteDriver, make_room: Callable[[], None]) -> None:
 
 
 async def limit(driver: SqliteDriver, pages: int) -> Callable[[], None]:
-    """Let the file have no more than `pages` for now; return what lets it have more."""
+    """Limit the file to `pages`; return a function that removes the limit."""
 
     def set_to(db: sqlite3.Connection, pages: int) -> None:
         db.execute(f"PRAGMA max_page_count = {pages}").fetchone()

@@ -1,4 +1,4 @@
-"""Groups: sharing, leases, settling, and what becomes of a member that died."""
+"""Groups: sharing, leases, settlement, and the deliveries of members that died."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_a_silent_member_loses_its_lease(driver: SqliteDriver) -> None:
     (got,) = await heir.receive(1, 2.0)
     assert time.time() - begin >= 0.2
     assert attempt(got) == 2
-    # Whatever the late member says now, the delivery is the heir's.
+    # Settlements of the late member are stale.
     await dead.ack([stale])
     await dead.nack([nack(stale)])
     await dead.release([nack(stale, counted=False)])
@@ -265,7 +265,7 @@ async def test_leaving_gives_back_at_once(bench: Bench) -> None:
     await stayer.aclose()
 
 
-async def test_what_a_cancelled_receive_took_is_given_back_uncounted(driver: SqliteDriver) -> None:
+async def test_messages_of_a_cancelled_receive_return_uncounted(driver: SqliteDriver) -> None:
     source = await join(driver, spec())
     await driver.publish(records(3))
     await take(source, 1)

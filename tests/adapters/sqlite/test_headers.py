@@ -1,4 +1,4 @@
-"""Headers as rows hold them."""
+"""Headers as JSON text in rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anymq.driver import NO_SHARED_HEADERS, SharedHeaders
-from anymq_sqlite.headers import Headers, dump
+from anymq_sqlite.messages import JsonHeaders, encode_headers
 
 _HEADERS = st.dictionaries(st.text(), st.text())
 
@@ -18,14 +18,14 @@ _HEADERS = st.dictionaries(st.text(), st.text())
 @given(_HEADERS, _HEADERS)
 def test_they_are_stored_as_one_object(common: dict[str, str], own: dict[str, str]) -> None:
     for _ in range(2):
-        assert json.loads(dump(SharedHeaders(common), own)) == {**common, **own}
-    assert dump(NO_SHARED_HEADERS, own) == json.dumps(own)
-    assert dump(SharedHeaders(common), {}) == json.dumps(common)
+        assert json.loads(encode_headers(SharedHeaders(common), own)) == {**common, **own}
+    assert encode_headers(NO_SHARED_HEADERS, own) == json.dumps(own)
+    assert encode_headers(SharedHeaders(common), {}) == json.dumps(common)
 
 
 @given(_HEADERS)
 def test_they_come_back(headers: dict[str, str]) -> None:
-    found = Headers(dump(NO_SHARED_HEADERS, headers))
+    found = JsonHeaders(encode_headers(NO_SHARED_HEADERS, headers))
     assert found == headers
     assert dict(found) == headers
     assert {**found} == headers
@@ -49,14 +49,14 @@ def test_they_come_back(headers: dict[str, str]) -> None:
     ],
 )
 def test_a_control_header_is_found_unread_or_read(text: str, attempt: str | None) -> None:
-    headers = Headers(text)
+    headers = JsonHeaders(text)
     assert headers.get("anymq-attempt") == attempt
-    assert Headers(text).get("anymq-attempt", "none") == (attempt or "none")
+    assert JsonHeaders(text).get("anymq-attempt", "none") == (attempt or "none")
     list(headers)
     assert headers.get("anymq-attempt") == attempt
 
 
 def test_control_headers_that_are_not_there_cost_no_reading() -> None:
-    headers: Any = Headers('{"x": "y"}')
+    headers: Any = JsonHeaders('{"x": "y"}')
     assert headers.get("anymq-attempt") is None
     assert headers._found is None

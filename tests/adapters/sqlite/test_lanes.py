@@ -34,7 +34,7 @@ async def test_a_delay_outlives_who_published_it(bench: Bench) -> None:
 
 
 def first_deliveries(notes: Path) -> dict[str, list[int]]:
-    """What was handled, by key, in the order in which that began; repetitions left out."""
+    """Return the handled bodies by key, in the order of their first attempts."""
     found: defaultdict[str, dict[int, None]] = defaultdict(dict)
     for line in notes.read_text().splitlines():
         key, number = line.split()

@@ -1,4 +1,4 @@
-"""Publishing: what is stored, what is not, and what other programs may do with the file."""
+"""Publishing: stored and refused records, and rows written by other programs."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ OTHER = Path(__file__).with_name("other.py")
 
 
 class Other:
-    """Another process on the same file, doing one of the jobs of `other.py`."""
+    """Another process on the same file that runs one of the jobs of `other.py`."""
 
     def __init__(self, bench: Bench, job: str, *arguments: object) -> None:
         command = [sys.executable, str(OTHER), job, str(bench.path), *map(str, arguments)]
@@ -41,13 +41,13 @@ class Other:
         self.process.communicate()
 
     async def line(self) -> str:
-        """Return the next line it prints, empty when it has ended."""
+        """Return the next line that it prints; empty if it has ended."""
         assert self.process.stdout is not None
         line: str = await asyncio.to_thread(self.process.stdout.readline)
         return line.strip()
 
     async def lines(self) -> list[str]:
-        """Return what it has yet to print; it has ended then, and in good order."""
+        """Wait until it has ended without an error; return the rest of its output."""
         output: str = (await asyncio.to_thread(self.process.communicate))[0]
         assert self.process.returncode == 0
         return output.split()
@@ -94,7 +94,7 @@ async def test_members_in_several_processes_share(bench: Bench) -> None:
     check(bench.path)
 
 
-async def test_what_was_confirmed_survives_the_publishers_death(bench: Bench) -> None:
+async def test_confirmed_messages_survive_the_death_of_the_publisher(bench: Bench) -> None:
     driver = await bench.open()
     confirmed: list[str] = []
     for _ in range(5):
@@ -106,7 +106,7 @@ async def test_what_was_confirmed_survives_the_publishers_death(bench: Bench) ->
     source = await join(driver, spec())
     found = {got.position for got in await drain(source, 1_000_000, seconds=1.0)}
     assert found.issuperset(confirmed)
-    # Each call is stored whole or not at all.
+    # Each call stores all of its records or none.
     assert len(found) % 7 == 0
     await source.aclose()
     await bench.aclose()
@@ -136,7 +136,9 @@ async def test_a_process_that_hangs_in_a_transaction(bench: Bench) -> None:
     assert await driver.publish([record(b"x")]) == ["1"]
 
 
-async def test_what_a_killed_consumer_had_comes_back(bench: Bench, driver: SqliteDriver) -> None:
+async def test_messages_of_a_killed_consumer_are_redelivered(
+    bench: Bench, driver: SqliteDriver
+) -> None:
     source = await join(driver, spec())
     await driver.publish(records(10))
     begin = time.time()
@@ -174,7 +176,7 @@ async def test_a_busy_process_leaves_room_for_others(bench: Bench, driver: Sqlit
 
 
 async def test_a_publish_that_is_killed_in_a_checkpoint(bench: Bench) -> None:
-    """Large bodies, so that the log is copied into the file all the time."""
+    """Bodies are large, so that checkpoints run all the time."""
     driver = await bench.open()
     confirmed: list[str] = []
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Deleting what is old and done with."""
+"""Retention by age and by bytes."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ async def test_only_what_is_old_and_settled_by_every_group_goes(driver: SqliteDr
     got = await drain(slow, 4)
     await slow.ack([got[0], got[2], got[3]])
     await slow.nack([nack(got[1], HOUR)])
-    assert await driver.janitor.sweep() == 0
+    assert await driver.sweeper.sweep() == 0
     await age(driver, 8 * 24 * HOUR)
-    assert await driver.janitor.sweep() == 3
+    assert await driver.sweeper.sweep() == 3
     assert await kept(driver) == [2, 5, 6]
     await fast.aclose()
     await slow.aclose()
@@ -48,7 +48,7 @@ async def test_a_topic_without_groups_goes_by_its_own_retention_only(driver: Sql
     await driver.declare(brief)
     await driver.publish([record(b"stays"), record(b"goes", name="brief")])
     await age(driver, 30 * 24 * HOUR)
-    assert await driver.janitor.sweep() == 1
+    assert await driver.sweeper.sweep() == 1
     assert await kept(driver) == [1]
 
 
@@ -66,7 +66,7 @@ async def test_many_messages_go_a_few_at_a_time(driver: SqliteDriver) -> None:
     await source.ack(await drain(source, 1200))
     await age(driver, 8 * 24 * HOUR)
     await driver.publish([record(b"young")])
-    assert await driver.janitor.sweep() == 1200
+    assert await driver.sweeper.sweep() == 1200
     assert await kept(driver) == [1201]
     await driver.publish([record(b"next")])
     assert await kept(driver) == [1201, 1202]
@@ -78,7 +78,7 @@ async def test_positions_are_never_used_again(driver: SqliteDriver) -> None:
     await driver.publish(records(3))
     await source.ack(await drain(source, 3))
     await age(driver, 8 * 24 * HOUR)
-    await driver.janitor.sweep()
+    await driver.sweeper.sweep()
     assert await kept(driver) == []
     assert await driver.publish([record(b"x")]) == ["4"]
     assert [got.position for got in await drain(source, 1)] == ["4"]
@@ -102,13 +102,13 @@ async def test_by_size_the_oldest_go_that_are_settled(driver: SqliteDriver) -> N
     await driver.declare(bounded)
     await driver.publish([record(b"x" * 100) for _ in range(1500)])
     reader = await join(driver, spec("g"))
-    assert await driver.janitor.sweep() == 0
+    assert await driver.sweeper.sweep() == 0
     got = await drain(reader, 1500)
     await reader.ack(got[:3])
-    assert await driver.janitor.sweep() == 3
+    assert await driver.sweeper.sweep() == 3
     await reader.ack(got[3:])
     await driver.publish([record(deliver_at=time.time() + HOUR)])
-    assert await driver.janitor.sweep() == 1487
+    assert await driver.sweeper.sweep() == 1487
     info = await driver.describe_topic(bounded)
     assert (info.messages, info.bytes, info.delayed) == (10, 1000, 1)
     await reader.aclose()
@@ -117,7 +117,7 @@ async def test_by_size_the_oldest_go_that_are_settled(driver: SqliteDriver) -> N
 async def test_by_size_without_a_group(driver: SqliteDriver) -> None:
     await driver.declare(topic(retention_bytes=250))
     await driver.publish([record(b"x" * 100) for _ in range(5)])
-    assert await driver.janitor.sweep() == 3
+    assert await driver.sweeper.sweep() == 3
     assert await kept(driver) == [4, 5]
 
 
@@ -130,13 +130,13 @@ async def test_an_ordered_group_keeps_what_it_has_not_settled(driver: SqliteDriv
     (held,) = got[7:8]
     await source.ack([*got[:7], *got[8:]])
     await age(driver, 8 * 24 * HOUR)
-    await driver.janitor.sweep()
+    await driver.sweeper.sweep()
     info = await driver.describe_group(lanes, "lanes.g")
     assert info.lag == 1
     left = await kept(driver)
     assert left[0] == int(held.position)
     await source.ack([held])
-    await driver.janitor.sweep()
+    await driver.sweeper.sweep()
     assert await kept(driver) == []
     await source.aclose()
 
@@ -146,6 +146,6 @@ async def test_a_delay_longer_than_the_retention_survives_the_sweep(driver: Sqli
     source = await join(driver, spec())
     await driver.publish([record(b"x", deliver_at=time.time() + 0.4)])
     while (await driver.describe_topic(topic())).delayed:
-        assert await driver.janitor.sweep() == 0
+        assert await driver.sweeper.sweep() == 0
     assert [got.body for got in await drain(source, 1)] == [b"x"]
     await source.aclose()

@@ -1,4 +1,4 @@
-"""Versions of the tables, and files that are not ours."""
+"""Versions of the tables, and files of other applications."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from anymq.errors import ConfigurationError
 from anymq.testing.samples import join_ordered
 from anymq_sqlite import Database
-from anymq_sqlite.schema import APPLICATION_ID, FIRST, VERSION
+from anymq_sqlite.file.schema import APPLICATION_ID, FIRST, VERSION
 from tests.adapters.sqlite.support import TOPIC, Bench, record, records, spec, topic
 from tests.adapters.support import bodies, take
 
@@ -59,7 +59,7 @@ async def test_tables_of_the_user_may_be_added(bench: Bench) -> None:
 
 @pytest.fixture
 def old(bench: Bench) -> sqlite3.Connection:
-    """A program of the first version at work on the file."""
+    """A program of the first version that uses the file."""
     db = sqlite3.connect(bench.path, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
     db.executescript(FIRST)
@@ -84,7 +84,7 @@ async def test_a_file_of_the_first_version_goes_on(bench: Bench, old: sqlite3.Co
     got = await take(source, 2)
     assert [(item.body, item.redeliveries) for item in got] == [(b"0", 4), (b"2", 0)]
     await source.ack(got)
-    # The old program does not know of the new columns and tables, and need not.
+    # The old program does not use the new columns and tables.
     old_publish(old, 3)
     await driver.publish(records(1))
     assert bodies(await take(source, 2)) == [b"3", b"0"]

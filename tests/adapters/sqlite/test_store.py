@@ -98,7 +98,7 @@ async def test_only_one_of_many_wins(store: SqliteStore, url: URL) -> None:
     await other.aclose()
 
 
-async def test_what_no_longer_counts_is_deleted(store: SqliteStore) -> None:
+async def test_expired_keys_are_deleted(store: SqliteStore) -> None:
     for number in range(20):
         await store.begin(f"old{number}", "me", 0.0)
     await store.begin("alive", "me", 60)

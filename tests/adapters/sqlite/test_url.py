@@ -1,4 +1,4 @@
-"""What a URL may say."""
+"""Paths and options of URLs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_links_are_followed(tmp_path: Path) -> None:
         ("sqlite:///a%00b.db", "NUL"),
     ],
 )
-def test_what_is_no_file_is_refused(text: str, hint: str) -> None:
+def test_urls_that_name_no_file_are_refused(text: str, hint: str) -> None:
     with pytest.raises(InvalidURL, match=hint) as caught:
         database_path(URL.parse(text))
     assert "secret" not in str(caught.value)

@@ -76,7 +76,7 @@ class LeaseManager:
         ]
 
     async def flush(self) -> None:
-        """Return when everything said to the owned_partitions before has been written, or has been lost.
+        """Return when earlier changes of the partitions have been written, or have been lost.
 
         Callers that come while a write is under way share the next one, and its error.
         """

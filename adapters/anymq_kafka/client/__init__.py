@@ -1,0 +1,1 @@
+"""aiokafka: the only package that imports it or touches its private parts."""

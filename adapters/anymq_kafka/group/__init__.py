@@ -1,0 +1,1 @@
+"""One member of a Kafka consumer group: its assignment, offsets, commits and watchdog."""

@@ -1,0 +1,1 @@
+"""The clients over nats-py. Only this package uses its private parts."""

@@ -1,0 +1,1 @@
+"""The parts that only JetStream has: its names, pull requests, logs, presence and lease store."""

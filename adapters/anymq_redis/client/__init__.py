@@ -1,0 +1,1 @@
+"""Connections over redis-py: the only code that touches its private parts."""
