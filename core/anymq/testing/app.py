@@ -167,7 +167,7 @@ class TestBroker:
                 if fetching and group.cursor < len(log.records):
                     return True
                 running += sum(
-                    out.owner is not None or (fetching and out.due <= now)
-                    for out in group.out.values()
+                    delivery.owner is not None or (fetching and delivery.due <= now)
+                    for delivery in group.pending.values()
                 )
         return running > 0
