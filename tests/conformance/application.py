@@ -1,4 +1,4 @@
-"""An application like any other. The broker is whatever ANYMQ_URL says; so is nothing else."""
+"""An ordinary application. ANYMQ_URL chooses the broker, and changes nothing else."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ def done() -> None:
 )
 async def pay(order: OrderPlaced, delivery: Delivery) -> None:
     if order.number % 7 == 0:
-        raise Reject(f"order {order.number} is not ours")
+        raise Reject(f"order {order.number} is refused")
     if order.number % 3 == 0 and delivery.attempt == 1:
         raise ConnectionError("the bank does not answer")
     if order.number % 10 == 5:

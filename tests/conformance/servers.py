@@ -1,4 +1,4 @@
-"""The backends with a server: one that tests share, and one for the tests that kill it."""
+"""Harnesses of backends with a server: a shared one, and one for the tests that kill it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,8 +9,8 @@ from anymq.testing import Harness, Server
 from benchmarks.chaos.proxy import Proxy
 from brokers import server
 
-# Options that save time: on Kafka fewer partitions, and on RabbitMQ no wait for a new queue, which
-# only a killed server would lose.
+# Options that save time: fewer partitions on Kafka; on RabbitMQ no wait until a new queue survives
+# a kill of the server.
 _OPTIONS = {"kafka": "?partitions=3", "rabbitmq": "?settle_time=0"}
 _QUICK_LOSS = {"kafka": "session_timeout=6", "rabbitmq": "heartbeat=1"}
 _QUICK_DEATH = {"kafka": "session_timeout=6"}

@@ -5,7 +5,7 @@ from anymq.testing.conformance import Conformance, Faults
 from .servers import ServerHarness
 
 HARNESS = ServerHarness("rabbitmq", "amqp")
-HARNESS.says_what_was_skipped = False  # a log that was purged is another one
+HARNESS.says_what_was_skipped = False  # after a purge the log has a new identity
 
 
 @pytest.mark.rabbitmq

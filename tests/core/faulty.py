@@ -1,4 +1,4 @@
-"""A broker in memory whose client raises, hangs, cancels or loses the answer, as told."""
+"""A scripted in-memory broker whose client raises, hangs, cancels or loses the answer."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from .scripted import Lost, Refused, ScriptedDriver
 
 
 class Panic(BaseException):
-    """What an extension module may raise."""
+    """An exception such as an extension module may raise."""
 
 
 class Mute(Exception):
-    """An error that cannot say what it is."""
+    """An error without a text."""
 
     def __str__(self) -> str:
         raise TypeError("no text")
@@ -48,12 +48,12 @@ FAULTS: dict[str, Callable[[], BaseException]] = {
     "mute": Mute,
     "stop": lambda: StopAsyncIteration("x"),
 }
-KINDS = [*FAULTS, "hang", "answer lost"]
-VERBS = ["subscribe", "receive", "ack", "nack", "release", "reject", "extend", "aclose"]
+FAULT_KINDS = [*FAULTS, "hang", "answer lost"]
+CALLS = ["subscribe", "receive", "ack", "nack", "release", "reject", "extend", "aclose"]
 
 
 class FastClock(Clock):
-    """Fifty seconds a second."""
+    """A clock that runs fifty times as fast."""
 
     poll = 0.02
     speed = 50.0
@@ -66,7 +66,7 @@ class FastClock(Clock):
 
 
 class FaultyDriver(ScriptedDriver):
-    """Keeps messages until they are acked or rejected; `plan` says which calls go wrong next."""
+    """A driver that keeps unsettled messages; `plan` lists the next faults by call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class FaultyDriver(ScriptedDriver):
         self.arrived.set()
 
     async def before(self, verb: str) -> bool:
-        """Go wrong, if that is the plan; return whether only the answer is to be lost."""
+        """Fail as planned; return whether only the answer is lost."""
         if not self.plan[verb]:
             return False
         kind = self.plan[verb].popleft()
@@ -104,21 +104,21 @@ class FaultySource(Source, OrderedSource):
         self.driver = driver
         self.lease = lease
         self.clock = FastClock()
-        self.mine: dict[str, float] = {}
-        """What has been handed out, and when its lease ends."""
+        self.held: dict[str, float] = {}
+        """The delivered messages, and the times when their leases end."""
 
-    def _lapse(self) -> None:
+    def _expire(self) -> None:
         now = self.clock.monotonic()
-        over = [body for body, end in self.mine.items() if end < now]
+        over = [body for body, end in self.held.items() if end < now]
         for body in over:
-            del self.mine[body]
+            del self.held[body]
         self.driver.add(over)
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         driver = self.driver
         if await driver.before("receive"):
             raise SourceLost("the answer")
-        self._lapse()
+        self._expire()
         if not driver.waiting:
             driver.arrived.clear()
             try:
@@ -127,7 +127,7 @@ class FaultySource(Source, OrderedSource):
             except TimeoutError:
                 return []
         bodies = [driver.waiting.popleft() for _ in range(min(limit, len(driver.waiting)))]
-        self.mine.update(dict.fromkeys(bodies, self.clock.monotonic() + self.lease))
+        self.held.update(dict.fromkeys(bodies, self.clock.monotonic() + self.lease))
         return [
             Received(body.encode(), {}, position=body, token=body, redeliveries=driver.counts[body])
             for body in bodies
@@ -137,9 +137,9 @@ class FaultySource(Source, OrderedSource):
         lose = await self.driver.before(verb)
         for record in records:
             body = record.body.decode()
-            if body not in self.mine:
+            if body not in self.held:
                 continue
-            del self.mine[body]
+            del self.held[body]
             if back:
                 self.driver.counts[body] += verb == "nack"
                 self.driver.add([body])
@@ -167,16 +167,16 @@ class FaultySource(Source, OrderedSource):
         if await self.driver.before("extend"):
             raise Lost("the answer")
         end = self.clock.monotonic() + self.lease
-        self.mine.update(
-            (body, end) for record in records if (body := record.body.decode()) in self.mine
+        self.held.update(
+            (body, end) for record in records if (body := record.body.decode()) in self.held
         )
 
     async def aclose(self) -> None:
-        # A source that is gone has its messages given back by the broker, whatever the client says.
-        mine, self.mine = self.mine, {}
-        self.driver.add(sorted(mine))
+        # The broker redelivers the messages of a closed source, also if the client fails.
+        held, self.held = self.held, {}
+        self.driver.add(sorted(held))
         await self.driver.before("aclose")
 
 
-def tasks_of_the_engine() -> set[asyncio.Task[Any]]:
+def core_tasks() -> set[asyncio.Task[Any]]:
     return {task for task in asyncio.all_tasks() if task.get_name().startswith("anymq-")}

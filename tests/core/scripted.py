@@ -1,4 +1,4 @@
-"""A driver that does what a test tells it to: the faults no server shows on demand."""
+"""A scripted driver, for faults that no server shows on demand."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ SOME = emulated("by a script")
 
 
 class Lost(Exception):
-    """The client's word for a lost connection."""
+    """The client's error for a lost connection."""
 
 
 class Missing(Exception):
-    """The client's word for a missing topic."""
+    """The client's error for a missing topic."""
 
 
 class Refused(Exception):
-    """The client's word for a refusal."""
+    """The client's error for a refusal."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ Script = Callable[[Sequence[Record]], Awaitable[Sequence[Outcome]]]
 
 
 class ScriptedSource(Source, OrderedSource):
-    """Hands out what the test puts into `inbox` (records or errors), and notes what is settled."""
+    """A source that delivers the records or errors in `inbox`, and records settlement calls."""
 
     def __init__(self, spec: SubscribeSpec, listener: Listener) -> None:
         self.spec = spec
@@ -68,7 +68,7 @@ class ScriptedSource(Source, OrderedSource):
         self.letters: list[Record] = []
         self.kept: list[Nack] = []
         self.refuses: Callable[[Record], Exception | None] = lambda record: None
-        """What the broker says to a copy or a letter; each that it takes is settled."""
+        """The broker's error for a copy or a letter; None if it stores it."""
         self.asked: list[Record] = []
         self.closed = False
         self.read: object = spec.place or spec.start
@@ -82,7 +82,7 @@ class ScriptedSource(Source, OrderedSource):
             self.inbox.put_nowait(Received(body.encode(), {}, position=body, token=body))
 
     def put_keyed(self, *pairs: tuple[str, str], partition: int = 0) -> None:
-        """Put (key, body) pairs, as an ordered source reads them from one partition."""
+        """Add (key, body) pairs, as an ordered source reads them from one partition."""
         for key, body in pairs:
             self.inbox.put_nowait(
                 Received(
@@ -95,7 +95,7 @@ class ScriptedSource(Source, OrderedSource):
             )
 
     def settled(self, verb: str) -> list[str]:
-        """The bodies that were settled with `verb`, in order."""
+        """Return the bodies that were settled with `verb`, in order."""
         return [body for name, bodies in self.calls if name == verb for body in bodies]
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
@@ -152,7 +152,7 @@ class ScriptedSource(Source, OrderedSource):
 
 
 class ScriptedDriver(Driver):
-    """Publishing runs `script`; sources are kept in `sources`."""
+    """A driver whose publish runs `script`, and whose sources are in `sources`."""
 
     capabilities = Capabilities(
         durability="none",
@@ -203,13 +203,13 @@ class ScriptedDriver(Driver):
         return self
 
     async def ping(self) -> None:
-        """Always there."""
+        """Succeed."""
 
     async def declare(self, topic: TopicSpec) -> None:
         self.declared.append(topic.name)
 
     async def confirm(self, records: Sequence[Record]) -> Sequence[Outcome]:
-        """Store everything."""
+        """Confirm every record."""
         return [str(index) for index, _ in enumerate(records)]
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Outcome]:

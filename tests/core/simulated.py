@@ -1,4 +1,4 @@
-"""A simulated log with cells, and members of an ordered group on it, in virtual time."""
+"""A simulated log with lease records, and members of an ordered group, on a virtual clock."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KEYS = 3
 
 
 class Broker:
-    """Partitions of numbered records, cells, and how likely a call fails or loses its answer."""
+    """Partitions of numbered records, lease records, and the probability of a failed call."""
 
     def __init__(self, partitions: int, *, seed: int = 0, faults: float = 0.0) -> None:
         self.clock = VirtualClock()
@@ -53,24 +53,24 @@ class Broker:
 
 
 class Process:
-    """What all of one member shares: it can stand still, or be gone."""
+    """The process of one member, which can stall or be cut off."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
         self.running = asyncio.Event()
         self.running.set()
         self.cut_off = False
-        """Calls end after a while, and nobody knows whether they got there."""
+        """Whether calls time out after 1 s, with an unknown result."""
 
     def stop(self) -> None:
         self.running.clear()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self.running.set()
 
 
 class ProcessClock(Clock):
-    """The virtual clock, as a process that may stand still sees it."""
+    """The virtual clock, as a process that may stall sees it."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -95,9 +95,9 @@ class SimulatedLog(PartitionedLog):
         self.partitions = len(self.broker.records)
         self.closed = False
         self.failing: list[str] = []
-        """Calls that are to fail next."""
+        """The next calls that fail."""
         self.slow: list[str] = []
-        """Calls that are to take a second next."""
+        """The next calls that take 1 s."""
 
     async def place(self, partition: int, start: Start) -> str:
         await self._travel("place")
@@ -188,12 +188,12 @@ def nack(record: Received, attempt: int, due: Due | None = None) -> Nack:
 
 
 class Group:
-    """What has happened to the records of one group, and what must never happen."""
+    """The deliveries of one group, and the checks of its invariants."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
         self.members: list[Member] = []
-        self.handed = [0] * len(broker.records)
+        self.delivered = [0] * len(broker.records)
         self.acked: set[str] = set()
         self.in_doubt: set[str] = set()
         self.redelivered: dict[str, int] = defaultdict(int)
@@ -214,21 +214,21 @@ class Group:
         return sorted(len(member.held) for member in self.live)
 
     def unacked(self) -> set[str]:
-        """What was not acked, nor may have been by somebody who died before the answer came."""
+        """Return the records without an ack, also without one whose answer was lost."""
         settled = self.acked | self.in_doubt
         return {name for log in self.broker.records for name in log} - settled
 
     def done(self) -> bool:
-        """Whether the cells say that everything is done."""
+        """Whether every cursor is at the end of its partition."""
         cursors = {number: cursor_of(cell.value) for number, cell in self.broker.cells.items()}
         return all(cursors[n] == log[-1] for n, log in enumerate(self.broker.records) if log)
 
-    def hand_out(self, member: Member, record: Received) -> None:
+    def deliver(self, member: Member, record: Received) -> None:
         partition, name = record.partition, record.position
         number = int(name.partition("-")[2])
-        assert number <= self.handed[partition], f"{name} overtakes {self.handed[partition]}"
+        assert number <= self.delivered[partition], f"{name} overtakes {self.delivered[partition]}"
         assert name not in self.acked, f"{name} again, after its ack"
-        self.handed[partition] = max(self.handed[partition], number + 1)
+        self.delivered[partition] = max(self.delivered[partition], number + 1)
         expected = self.redelivered[name]
         assert record.redeliveries >= expected, (
             f"{name} shows {record.redeliveries}, not {expected}"
@@ -243,14 +243,14 @@ class Group:
 
 
 class Member(Listener):
-    """One member: an `LeasedSource`, and the least engine that keeps its contract."""
+    """One member: a `LeasedSource`, and a minimal consumer that keeps its contract."""
 
     def __init__(self, group: Group, name: str, changes: dict[str, object]) -> None:
         self.group = group
         self.name = name
         self.state = "new"
         self.excused = False
-        """It stood still for longer than its lease, and may not know yet what it has lost."""
+        """Whether it stalled for longer than its lease, and may not have noticed its losses yet."""
         self.process = Process(group.broker)
         self.clock = ProcessClock(self.process)
         self.log = SimulatedLog(self.process)
@@ -259,9 +259,9 @@ class Member(Listener):
         self.lanes: dict[tuple[int, int], deque[Received]] = defaultdict(deque)
         self.workers: dict[tuple[int, int], asyncio.Task[None]] = {}
         self.last: dict[object, int] = {}
-        self.in_hand: dict[str, Received] = {}
+        self.in_flight: dict[str, Received] = {}
         self.begun: dict[str, int] = {}
-        """By place how many earlier deliveries the next one has to show, once a start is noted."""
+        """The earlier deliveries that the next one must show, by position of a noted start."""
         self.reader: asyncio.Task[None] | None = None
         self.failures: list[BaseException] = []
 
@@ -289,30 +289,30 @@ class Member(Listener):
         self.state = "left"
         assert self.reader is not None
         self.reader.cancel()
-        await self.revoke(frozenset(range(len(self.group.handed))), gone=False)
+        await self.revoke(frozenset(range(len(self.group.delivered))), gone=False)
         if self.group.broker.faults:
             self.group.unclean = True
         await self.source.aclose()
         await self.source.aclose()
 
     def crash(self) -> None:
-        """SIGKILL: nothing of it ever runs again."""
+        """End it as SIGKILL does."""
         self.state = "dead"
         self.process.stop()
         self.group.unclean = True
         for task in (self.reader, *self.workers.values()):
             assert task is not None
             task.cancel()
-        for name, record in self.in_hand.items():
+        for name, record in self.in_flight.items():
             if name not in self.group.acked and not record.token[0].gone:
                 self.group.redelivered[name] = self._shown_after(record)
         for members in self.group.handling.values():
             members.discard(self)
 
     def _shown_after(self, record: Received) -> int:
-        """How many earlier deliveries `record` has to show when this member has crashed.
+        """Return the earlier deliveries that `record` must show after a crash of this member.
 
-        Where starts are noted a delivery without one changes nothing; else it may have been one.
+        If starts are noted, a delivery without one is not counted. Otherwise it may have started.
         """
         noted = self.source.known_attempt(record) is not None
         return self.begun.get(record.position, record.redeliveries + (not noted))
@@ -321,7 +321,7 @@ class Member(Listener):
         for lane, queued in self.lanes.items():
             if lane[0] in partitions:
                 for record in queued:
-                    self.in_hand.pop(record.position, None)
+                    self.in_flight.pop(record.position, None)
                 queued.clear()
         running = [task for lane, task in self.workers.items() if lane[0] in partitions]
         if gone:
@@ -341,7 +341,7 @@ class Member(Listener):
     async def _read(self) -> None:
         chance = self.group.broker.random
         while True:
-            limit = max(0, chance.randint(1, 10) - len(self.in_hand) // 4)
+            limit = max(0, chance.randint(1, 10) - len(self.in_flight) // 4)
             try:
                 records = await self.source.receive(limit, 1.0)
             except OSError:
@@ -353,12 +353,12 @@ class Member(Listener):
                 self._accept(record)
 
     def _accept(self, record: Received) -> None:
-        self.group.hand_out(self, record)
+        self.group.deliver(self, record)
         number = int(record.position.partition("-")[2])
         tenure = record.token[0]
         assert self.last.get(tenure, -1) < number, "out of order within one tenure"
         self.last[tenure] = number
-        self.in_hand[record.position] = record
+        self.in_flight[record.position] = record
         lane = record.partition, number % KEYS
         self.lanes[lane].append(record)
         if lane not in self.workers:
@@ -373,7 +373,7 @@ class Member(Listener):
                     await self._handle(record)
                 finally:
                     if self.state != "dead":
-                        self.in_hand.pop(record.position, None)
+                        self.in_flight.pop(record.position, None)
                         self.begun.pop(record.position, None)
         finally:
             if self.state != "dead":
@@ -386,7 +386,7 @@ class Member(Listener):
         attempt = record.redeliveries + 1
         known = self.source.known_attempt(record)
         if known is not None:
-            # As the engine does it: if nothing is known, the one before is taken for a start.
+            # As the core does: an unknown earlier delivery counts as a start.
             attempt = known + 1 + (known == 1)
             await self._settle(partial(self.source.begin, [Begun(record, attempt)]))
             self.begun[name] = attempt - 1

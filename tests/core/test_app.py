@@ -1,4 +1,4 @@
-"""`App` and `TestBroker`."""
+"""`App` and `TestBroker`: virtual time, lifespan, middleware, signals."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Order(BaseModel):
     number: int
 
 
-async def test_time_is_in_the_tests_hand() -> None:
+async def test_advance_moves_the_time_of_the_app() -> None:
     app = App()
     attempts: list[int] = []
 
@@ -69,7 +69,7 @@ async def test_time_is_in_the_tests_hand() -> None:
     assert time.monotonic() - started < 10
 
 
-async def test_draining_leaves_a_handler_that_waits_in_place() -> None:
+async def test_draining_leaves_a_handler_in_its_backoff() -> None:
     app = App()
     attempts: list[int] = []
 
@@ -87,7 +87,7 @@ async def test_draining_leaves_a_handler_that_waits_in_place() -> None:
         assert attempts == [1, 2]
 
 
-async def test_the_lifespan_is_around_the_deliveries() -> None:
+async def test_the_lifespan_encloses_all_deliveries() -> None:
     events: list[str] = []
 
     @asynccontextmanager
@@ -142,7 +142,7 @@ async def test_middleware_runs_in_the_order_it_is_written() -> None:
     assert order == ["publish t", "app in", "own in", "handler", "own out", "app out"]
 
 
-async def test_idempotency_skips_what_was_done_and_retries_what_failed() -> None:
+async def test_idempotency_skips_completed_messages_and_retries_failed_ones() -> None:
     app = App()
     calls: list[str] = []
     duplicates: list[str] = []

@@ -1,4 +1,4 @@
-"""`Batch`, in virtual time, and where messages of one batch part ways."""
+"""`Batch` on a virtual clock, and messages that leave their batch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_draining_leaves_a_batch_that_waits_for_time_to_pass() -> None:
         assert len(batches) == 2, "full: at once"
 
 
-async def test_what_waits_for_its_turn_joins_one_batch() -> None:
+async def test_messages_that_wait_for_a_slot_join_one_batch() -> None:
     app = App("memory://")
     batches: list[list[str]] = []
     go = asyncio.Event()
@@ -70,7 +70,7 @@ async def test_what_waits_for_its_turn_joins_one_batch() -> None:
 
 
 @pytest.mark.parametrize("key", [-1, 3, "stranger"])
-async def test_an_error_of_a_stranger_fails_them_all(key: object) -> None:
+async def test_an_error_that_names_another_delivery_fails_the_whole_batch(key: object) -> None:
     app = App()
     attempts: list[int] = []
 
@@ -89,7 +89,7 @@ async def test_an_error_of_a_stranger_fails_them_all(key: object) -> None:
         assert "not in the batch" in letter.headers["anymq-dlq-reason"]
 
 
-async def test_a_batch_has_no_cause_but_its_messages_have() -> None:
+async def test_a_batch_has_no_causation_id_but_its_messages_have() -> None:
     app = App("memory://")
     published: list[Message] = []
 
@@ -109,13 +109,13 @@ async def test_a_batch_has_no_cause_but_its_messages_have() -> None:
     assert published[0].correlation_id is None
 
 
-async def test_a_message_whose_time_is_up_cuts_the_batch_short() -> None:
+async def test_a_message_over_its_deadline_ends_the_batch() -> None:
     app = App("memory://")
     outcomes: list[str] = []
     short: Iterator[bool] = iter([True, False])
 
     def impatient(handler: Handler) -> Handler:
-        """The first message to come has little time."""
+        """The first message has a short deadline."""
         quick = Deadline(0.2)(handler)
 
         async def choose(delivery: Delivery) -> None:
@@ -134,12 +134,12 @@ async def test_a_message_whose_time_is_up_cuts_the_batch_short() -> None:
         await app.broker.publish_many("t", ["a", "b"])
         await until(lambda: len(outcomes) == 2)
     assert sorted(outcomes) == [
-        "the batch was cut short: the time of one of its messages was up",
+        "the batch was ended: one of its messages exceeded its deadline",
         "the handler took over 0.2 s",
     ]
 
 
-async def test_a_message_that_leaves_before_its_batch_runs_is_not_in_it() -> None:
+async def test_a_message_that_timed_out_before_its_batch_runs_is_not_in_it() -> None:
     app = App("memory://")
     batches: list[list[str]] = []
     left: list[str] = []

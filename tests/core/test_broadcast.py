@@ -1,4 +1,4 @@
-"""Broadcast on sources that are lost: the place, the buffer, retries and handlers stay."""
+"""Broadcast over lost sources: position, buffer, retries and handlers are kept."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOSSES: list[list[Exception]] = [[SourceLost("gone")], [Lost("no link")] * 5]
 
 
 @pytest.mark.parametrize("errors", LOSSES, ids=["lost", "failing"])
-async def test_what_is_buffered_stays_and_the_next_source_begins_behind_it(
+async def test_buffered_messages_stay_and_the_next_source_starts_after_them(
     both: Both, errors: list[Exception]
 ) -> None:
     broker, driver = both
@@ -50,7 +50,7 @@ async def test_what_is_buffered_stays_and_the_next_source_begins_behind_it(
         await until(lambda: deliveries.in_flight == 0)
 
 
-async def test_before_anything_was_read_the_place_is_where_the_first_source_began(
+async def test_an_unread_source_is_followed_by_one_at_the_same_start_position(
     both: Both,
 ) -> None:
     broker, driver = both
@@ -64,7 +64,7 @@ async def test_before_anything_was_read_the_place_is_where_the_first_source_bega
         assert driver.sources[2].spec.place == "the end as of then"
 
 
-async def test_what_waits_for_a_retry_comes_back_after_the_source_was_lost(both: Both) -> None:
+async def test_a_message_in_backoff_is_redelivered_after_its_source_was_lost(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group=None) as deliveries:
         driver.sources[0].put("a")
@@ -77,7 +77,7 @@ async def test_what_waits_for_a_retry_comes_back_after_the_source_was_lost(both:
         await until(lambda: deliveries.in_flight == 0)
 
 
-async def test_handlers_go_on_over_a_lost_source_and_run_once(both: Both) -> None:
+async def test_handlers_continue_over_a_lost_source_and_run_once(both: Both) -> None:
     broker, driver = both
     go, runs = asyncio.Event(), list[str]()
 
@@ -97,7 +97,7 @@ async def test_handlers_go_on_over_a_lost_source_and_run_once(both: Both) -> Non
         await until(lambda: runs == ["a", "b", "c"])
 
 
-async def test_a_letter_that_cannot_be_written_waits_until_it_can(
+async def test_a_letter_that_cannot_be_stored_waits_until_it_can(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("anymq.consuming.dead_letter_writer.FIRST_PAUSE", 0.05)
@@ -130,7 +130,7 @@ async def test_a_letter_that_cannot_be_written_waits_until_it_can(
     assert runs == ["a", "b"], "nothing is handled again"
 
 
-async def test_a_gap_is_said_with_its_range(both: Both, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_gap_is_logged_with_its_range(both: Both, caplog: pytest.LogCaptureFixture) -> None:
     broker, driver = both
     with caplog.at_level(logging.WARNING, "anymq.consumer"):
         async with broker.subscribe("orders", group=None):

@@ -1,4 +1,4 @@
-"""Callbacks of the application that raise: said in the log, and never an error of the engine."""
+"""Callbacks of the application that raise: logged, without an effect on the core."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def broken(*_: object) -> None:
 
 
 class Application:
-    """An app that fails while `down`, and notes what it handles."""
+    """An app that fails while `down`, and records handled messages."""
 
     def __init__(self, batch: Batch | None, kill_switch: KillSwitch | None, store: str) -> None:
         self.app = App()
@@ -87,5 +87,5 @@ async def test_on_duplicate_that_raises_dead_letters_nothing(
         assert broker.dead_letters("t", group="g") == []
         info = await broker.broker.admin.describe("t", "g")
         assert (info.lag, info.in_flight) == (0, 0)
-    said = [line for line in caplog.messages if line.startswith("on_duplicate failed")]
-    assert len(said) == 2
+    lines = [line for line in caplog.messages if line.startswith("on_duplicate failed")]
+    assert len(lines) == 2

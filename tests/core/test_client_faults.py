@@ -1,7 +1,7 @@
-"""Every class of error, at every call of the client and in handlers, in every order.
+"""Faults: every class of error, at every client call and in handlers, in any order.
 
-In the end each message has been handled, the credit is whole, no task has died unseen, and closing
-ends.
+At the end each message has been handled, no credit is lost, no task has failed unnoticed, and
+closing returns.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from anymq.driver.registry import register
 from anymq.middleware import Acknowledge, DeadLetter, Retry
 from anymq.testing.tools import until
 
-from .faulty import FAULTS, KINDS, VERBS, FastClock, FaultyDriver, tasks_of_the_engine
+from .faulty import CALLS, FAULT_KINDS, FAULTS, FastClock, FaultyDriver, core_tasks
 
 register("faulty", f"{FaultyDriver.__module__}:FaultyDriver")
 
-FAR = 60.0
-"""Seconds that nothing takes, also on a slow machine."""
+LIMIT_SECONDS = 60.0
+"""Seconds after which a step has failed, also on a slow machine."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +38,8 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settler, "CLOSE_GRACE", 0.5)
 
 
-class Engine:
-    """A subscription on a client that goes wrong, and what its handler is to raise."""
+class FaultyClient:
+    """A subscription on a failing client, and the errors that its handler raises."""
 
     broker: Broker
     driver: FaultyDriver
@@ -78,74 +78,74 @@ class Engine:
         self.driver.add(bodies)
 
     async def check(self) -> None:
-        """With nothing more in the way, everything is handled, and closing ends."""
+        """Check that without further faults every message is handled, and closing returns."""
         self.driver.over.set()
         self.subscription.resume()
-        self.publish(7)  # more than the window: what leaked credit would stand still
-        await until(lambda: self.driver.done.issuperset(self.published), within=FAR)
-        await until(lambda: self.subscription.in_flight == 0, within=FAR)
-        async with asyncio.timeout(FAR):
+        self.publish(7)  # more than the window, so leaked credit would stall
+        await until(lambda: self.driver.done.issuperset(self.published), within=LIMIT_SECONDS)
+        await until(lambda: self.subscription.in_flight == 0, within=LIMIT_SECONDS)
+        async with asyncio.timeout(LIMIT_SECONDS):
             await self.broker.aclose()
-        await until(lambda: not tasks_of_the_engine(), within=FAR)
+        await until(lambda: not core_tasks(), within=LIMIT_SECONDS)
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("kind", KINDS)
-async def test_nothing_stands_still_after_a_fault_of_the_client(verb: str, kind: str) -> None:
-    engine = Engine()
-    await engine.start()
+@pytest.mark.parametrize("verb", CALLS)
+@pytest.mark.parametrize("kind", FAULT_KINDS)
+async def test_a_fault_of_the_client_stalls_nothing(verb: str, kind: str) -> None:
+    client = FaultyClient()
+    await client.start()
     if verb == "nack":
-        engine.handler_faults.append("unknown")
+        client.handler_faults.append("unknown")
     if verb == "reject":
-        engine.handler_faults.append("reject")
+        client.handler_faults.append("reject")
     if verb in ("subscribe", "aclose"):
-        engine.driver.plan["receive"].append("source lost")
-    engine.driver.plan[verb] += [kind, kind]
-    engine.publish(4)
-    await engine.check()
+        client.driver.plan["receive"].append("source lost")
+    client.driver.plan[verb] += [kind, kind]
+    client.publish(4)
+    await client.check()
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-async def test_whatever_a_handler_raises_is_a_failed_attempt(kind: str) -> None:
-    engine = Engine()
-    await engine.start(concurrency=1)
-    engine.handler_faults += [kind] * 3
-    engine.publish(3)
-    await engine.check()
-    assert sum(engine.driver.counts.values()) <= 3
+async def test_every_exception_of_a_handler_is_a_failed_attempt(kind: str) -> None:
+    client = FaultyClient()
+    await client.start(concurrency=1)
+    client.handler_faults += [kind] * 3
+    client.publish(3)
+    await client.check()
+    assert sum(client.driver.counts.values()) <= 3
 
 
 class Faults(RuleBasedStateMachine):
-    """Publishes, breaks calls and handlers, pauses and resumes, in any order."""
+    """A state machine that publishes, fails calls and handlers, pauses and resumes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.engine = Engine()
+        self.client = FaultyClient()
 
     @initialize()
     def start(self) -> None:
-        self.runner.run(self.engine.start())
+        self.runner.run(self.client.start())
 
     @rule(count=st.integers(1, 6))
     def publish(self, count: int) -> None:
-        self.engine.publish(count)
+        self.client.publish(count)
 
-    @rule(verb=st.sampled_from(VERBS), kind=st.sampled_from(KINDS), times=st.integers(1, 3))
+    @rule(verb=st.sampled_from(CALLS), kind=st.sampled_from(FAULT_KINDS), times=st.integers(1, 3))
     def break_a_call(self, verb: str, kind: str, times: int) -> None:
-        self.engine.driver.plan[verb] += [kind] * times
+        self.client.driver.plan[verb] += [kind] * times
 
     @rule(kind=st.sampled_from([*FAULTS, "reject"]))
     def break_a_handler(self, kind: str) -> None:
-        self.engine.handler_faults.append(kind)
+        self.client.handler_faults.append(kind)
 
     @rule()
     def pause(self) -> None:
-        self.engine.subscription.pause()
+        self.client.subscription.pause()
 
     @rule()
     def resume(self) -> None:
-        self.engine.subscription.resume()
+        self.client.subscription.resume()
 
     @rule(seconds=st.sampled_from([0.0, 0.005, 0.03]))
     def let_run(self, seconds: float) -> None:
@@ -153,8 +153,8 @@ class Faults(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            if hasattr(self.engine, "subscription"):
-                self.runner.run(self.engine.check())
+            if hasattr(self.client, "subscription"):
+                self.runner.run(self.client.check())
         finally:
             self.runner.close()
 

@@ -1,4 +1,4 @@
-"""A client library in an outage: few lines, no tracebacks, everything at DEBUG."""
+"""Log lines of a client library in an outage: few, without tracebacks, except at DEBUG."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def library(request: pytest.FixtureRequest) -> logging.Logger:
     return child
 
 
-def test_a_place_in_the_code_says_it_once(
+def test_a_repeated_line_is_logged_once_per_interval(
     library: logging.Logger, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(100):
@@ -42,7 +42,7 @@ def test_a_place_in_the_code_says_it_once(
     assert caplog.records[-1].getMessage() == "no connection: 100 (99 more)"
 
 
-def test_at_debug_everything_is_said(
+def test_at_debug_level_every_line_is_logged(
     library: logging.Logger, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, library.name)
@@ -52,12 +52,12 @@ def test_at_debug_everything_is_said(
     assert caplog.records[0].exc_info
 
 
-def test_calmed_once(library: logging.Logger) -> None:
+def test_the_limit_of_repeats_installs_its_filter_once(library: logging.Logger) -> None:
     limit_repeats(library.name.partition(".")[0])
     assert len(library.filters) == 1
 
 
-def test_what_an_outage_repeats(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_repeated_outage_is_logged_rarely(caplog: pytest.LogCaptureFixture) -> None:
     log = logger("anymq.test_outage")
     caplog.set_level(logging.INFO, "anymq.test_outage")
     for number in range(50):

@@ -1,4 +1,4 @@
-"""A client library whose private parts have moved is refused at `connect`, with the range."""
+"""Private parts of client libraries: `connect` refuses a version without them."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Client(Base):
     _behind = 3
 
 
-def test_parts_are_found_wherever_a_class_defines_them() -> None:
+def test_private_parts_are_found_wherever_a_class_defines_them() -> None:
     names = ("inherited", "_set_here", "shown", "start", "_set_later", "_behind")
     check_parts({Client: names}, distribution="anymq")
 
 
-def test_missing_parts_are_named() -> None:
+def test_missing_private_parts_are_named() -> None:
     with pytest.raises(ConfigurationError, match=r"Client has no _gone, _moved") as caught:
         check_parts({Client: ("_moved", "start", "_gone")}, distribution="anymq")
     assert not isinstance(caught.value, MissingDependency)
@@ -62,7 +62,7 @@ def test_the_error_has_the_tested_range(scheme: str, monkeypatch: pytest.MonkeyP
         load_driver(scheme)
 
 
-def test_every_store_and_driver_of_the_wheel_fits_what_is_installed() -> None:
+def test_every_store_and_driver_fits_the_installed_clients() -> None:
     for scheme in ADAPTERS:
         assert load_driver(scheme).client_parts
     assert load_store("redis").client_parts
@@ -70,12 +70,14 @@ def test_every_store_and_driver_of_the_wheel_fits_what_is_installed() -> None:
 
 def test_a_client_is_required_below_its_next_release() -> None:
     clients = ("aiokafka", "aio-pika", "aiormq", "pamqp", "yarl", "nats-py", "redis", "hiredis")
-    ours = [line for line in requires("anymq") or () if line.startswith(clients)]
-    assert len({line.partition(";")[0] for line in ours}) >= len(clients)
-    assert all("<" in line.partition(";")[0] for line in ours)
+    requirements = [line for line in requires("anymq") or () if line.startswith(clients)]
+    assert len({line.partition(";")[0] for line in requirements}) >= len(clients)
+    assert all("<" in line.partition(";")[0] for line in requirements)
 
 
-def test_a_module_that_has_moved_is_no_missing_client(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_moved_module_is_not_reported_as_a_missing_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def load() -> None:
         raise ImportError("cannot import name 'Parser'", name="pydantic.gone")
 

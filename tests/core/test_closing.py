@@ -13,7 +13,7 @@ from anymq.testing.tools import take, until
 
 from .scripted import ScriptedDriver, scripted
 
-FAR = 60.0
+LIMIT_SECONDS = 60.0
 
 
 async def test_handlers_that_drain_may_publish() -> None:
@@ -51,7 +51,7 @@ async def test_a_handler_that_closes_does_not_wait_for_itself(what: str) -> None
         ended.set()
 
     subscription = broker.subscribe("t", group="g", handler=handle, drain_timeout=3600)
-    async with asyncio.timeout(FAR):
+    async with asyncio.timeout(LIMIT_SECONDS):
         await subscription.__aenter__()
         driver.sources[0].put("a")
         await ended.wait()
@@ -74,19 +74,19 @@ async def test_a_broker_can_be_closed_while_a_subscription_is_entered(
     monkeypatch.setattr(ScriptedDriver, "subscribe", subscribe)
     entering = asyncio.create_task(broker.subscribe("t", group="g").__aenter__())
     await entered.wait()
-    async with asyncio.timeout(FAR):
+    async with asyncio.timeout(LIMIT_SECONDS):
         await broker.aclose()
         with pytest.raises(Closed):
             await entering
     assert driver.closed
 
 
-async def test_what_is_iterated_has_time_to_settle() -> None:
+async def test_an_iterating_task_has_time_to_settle() -> None:
     broker, driver = await scripted()
     taken, go = asyncio.Event(), asyncio.Event()
 
     async def read() -> None:
-        async with broker.subscribe("t", group="g", drain_timeout=FAR) as deliveries:
+        async with broker.subscribe("t", group="g", drain_timeout=LIMIT_SECONDS) as deliveries:
             driver.sources[0].put("a")
             async for delivery in deliveries:
                 taken.set()
@@ -98,7 +98,7 @@ async def test_what_is_iterated_has_time_to_settle() -> None:
     closing = asyncio.create_task(broker.aclose())
     await asyncio.sleep(0)
     go.set()
-    async with asyncio.timeout(FAR):
+    async with asyncio.timeout(LIMIT_SECONDS):
         await asyncio.gather(reading, closing)
     assert driver.sources[0].settled("ack") == ["a"]
 
@@ -106,27 +106,29 @@ async def test_what_is_iterated_has_time_to_settle() -> None:
 @pytest.mark.parametrize(
     ("group", "ordered"), [("g", False), ("g", True), (None, False)], ids=["g", "ordered", "all"]
 )
-async def test_closing_waits_for_what_a_reader_has_and_not_for_what_waits_here(
+async def test_closing_waits_for_dispatched_deliveries_and_not_for_buffered_ones(
     group: str | None, ordered: bool
 ) -> None:
     broker, driver = await scripted()
-    subscription = broker.subscribe("t", group=group, ordered=ordered, drain_timeout=2 * FAR)
+    subscription = broker.subscribe(
+        "t", group=group, ordered=ordered, drain_timeout=2 * LIMIT_SECONDS
+    )
     await subscription.__aenter__()
     source = driver.sources[0]
     source.put_keyed(("a", "a1"), ("b", "b1"), ("b", "b2"), ("c", "c1"), ("c", "c2"))
     failed, held = await take(subscription, 2)
-    await failed.nack(10 * FAR)
+    await failed.nack(10 * LIMIT_SECONDS)
     closing = asyncio.create_task(broker.aclose())
     await until(lambda: subscription.closing)
     await asyncio.wait((closing,), timeout=0.8)
     assert not closing.done()
     await held.ack()
-    async with asyncio.timeout(FAR):
+    async with asyncio.timeout(LIMIT_SECONDS):
         await closing
     assert source.settled("ack") == (["b1"] if group else [])
 
 
-async def test_an_ack_that_comes_after_the_drain_is_dropped() -> None:
+async def test_an_ack_after_the_drain_is_ignored() -> None:
     broker, driver = await scripted()
     async with broker.subscribe("t", group="g", drain_timeout=0) as deliveries:
         driver.sources[0].put("a")
@@ -136,8 +138,8 @@ async def test_an_ack_that_comes_after_the_drain_is_dropped() -> None:
     await broker.aclose()
 
 
-async def test_serve_passes_its_parents_cancellation_on() -> None:
-    app = App("memory://", drain_timeout=FAR)
+async def test_serve_propagates_the_cancellation_of_its_parent() -> None:
+    app = App("memory://", drain_timeout=LIMIT_SECONDS)
     handling = asyncio.Event()
 
     @app.subscriber("t", group="g")
@@ -153,6 +155,6 @@ async def test_serve_passes_its_parents_cancellation_on() -> None:
     app.stop()
     await until(lambda: subscription.closing)
     serving.cancel()
-    async with asyncio.timeout(FAR):
+    async with asyncio.timeout(LIMIT_SECONDS):
         with pytest.raises(asyncio.CancelledError):
             await serving

@@ -79,7 +79,7 @@ def test_any_foreign_message_is_accepted(headers: dict[str, str], body: bytes) -
         assert attempt_of(received) >= 1
 
 
-def test_a_foreign_message_is_known_by_its_position() -> None:
+def test_a_foreign_message_is_identified_by_its_position() -> None:
     message = decode(Received(b"x", {}, position="3:14", token=None), BINDINGS[0], "orders")
     assert (message.id, message.type, message.source, message.time) == (
         "orders@3:14",
@@ -89,7 +89,7 @@ def test_a_foreign_message_is_known_by_its_position() -> None:
     )
 
 
-def test_unknown_attributes_are_kept_and_sent_on() -> None:
+def test_unknown_attributes_are_kept_and_forwarded() -> None:
     headers = {"ce_id": "1", "ce_traceparent": "00-abc", "ce_subject": "s", "x": "y"}
     message = decode(Received(b"", headers, position="1", token=None), BINDINGS[0], "t")
     assert dict(message.headers) == {"ce-traceparent": "00-abc", "ce-subject": "s", "x": "y"}
@@ -108,7 +108,7 @@ def test_equal_times_of_two_zones_are_written_each_in_its_own() -> None:
     ]
 
 
-def test_control_headers_are_kept_from_the_application() -> None:
+def test_control_headers_are_hidden_from_the_application() -> None:
     headers = {"Nats-Msg-Id": "1", "x-death": "…", "anymq-attempt": "3", "anymq-dlq-reason": "r"}
     received = Received(b"", headers, position="1", token=None, redeliveries=2)
     message = decode(received, BINDINGS[1], "t")
@@ -136,9 +136,9 @@ def test_kafka_headers_are_those_of_the_sdk() -> None:
     assert (event.get_id(), event.get_type(), event.get_source()) == ("1", "T", "/s")
     assert event.get_time() == message.time
     assert event.get_data() == {"a": 1}
-    theirs = to_binary_event(event, JSONFormat())
-    headers = {name: value.decode() for name, value in theirs.headers.items()}
-    received = Received(bytes(theirs.value or b""), headers, position="1", token=None)
+    of_sdk = to_binary_event(event, JSONFormat())
+    headers = {name: value.decode() for name, value in of_sdk.headers.items()}
+    received = Received(bytes(of_sdk.value or b""), headers, position="1", token=None)
     again = decode(received, BINDINGS[0], "t")
     assert (again.id, again.type, again.source, again.time) == ("1", "T", "/s", message.time)
     assert again.content_type == "application/json"
@@ -176,7 +176,7 @@ def test_structured_mode_of_the_sdk_is_read(binding: Binding) -> None:
         (b'"subject":"s"', b""),
     ],
 )
-def test_the_data_of_structured_mode(data: bytes, body: bytes) -> None:
+def test_the_data_of_structured_mode_is_the_body(data: bytes, body: bytes) -> None:
     whole = b'{"specversion":"1.0","id":"1","source":"s","type":"t",%b}' % data
     received = _structured(whole, {"content-type": "application/cloudevents+json"})
     assert decode(received, BINDINGS[0], "orders").body == body
@@ -193,7 +193,7 @@ def test_the_data_of_structured_mode(data: bytes, body: bytes) -> None:
         b'{"specversion":"1.0","data_base64":7}',
     ],
 )
-def test_broken_structured_mode_is_a_message_as_it_is(body: bytes) -> None:
+def test_an_invalid_structured_event_is_delivered_unparsed(body: bytes) -> None:
     received = _structured(body, {"content-type": "application/cloudevents+json"})
     found = decode(received, BINDINGS[0], "orders")
     assert (found.id, found.body) == ("orders@7", body)

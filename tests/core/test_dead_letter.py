@@ -1,4 +1,4 @@
-"""`DeadLetter`: what its log says is what happens."""
+"""`DeadLetter`: its log lines match its effect."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from anymq import Acknowledge, App, Delivery, Reject, Retry
 from anymq.testing import TestBroker
 
 
-async def test_a_rejection_of_what_is_settled_is_no_dead_letter(
+async def test_a_rejected_delivery_that_is_settled_is_not_dead_lettered(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = App()
@@ -29,7 +29,7 @@ async def test_a_rejection_of_what_is_settled_is_no_dead_letter(
         await broker.drain()
         assert not broker.dead_letters("too-late", group="g")
         assert not broker.dead_letters("too-late", group="h")
-    said = [record.getMessage() for record in caplog.records if "too late" in record.getMessage()]
-    assert len(said) == 2
-    assert not [text for text in said if "moving to the dead-letter topic" in text]
-    assert all("it is not dead-lettered" in text for text in said)
+    lines = [record.getMessage() for record in caplog.records if "too late" in record.getMessage()]
+    assert len(lines) == 2
+    assert not [text for text in lines if "moving to the dead-letter topic" in text]
+    assert all("it is not dead-lettered" in text for text in lines)

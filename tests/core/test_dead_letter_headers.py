@@ -1,4 +1,4 @@
-"""Letters and copies that the broker refuses: nothing is lost, nothing spins, the reason stays."""
+"""Letters and copies that the broker refuses: no loss, no busy loop, and the reason is kept."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def unwritable(record: Record) -> Exception | None:
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_a_letter_that_is_too_large_is_written_without_its_body(
+async def test_a_letter_that_is_too_large_is_stored_without_its_body(
     both: Both, *, ordered: bool
 ) -> None:
     broker, driver = both
@@ -94,7 +94,7 @@ async def test_a_letter_whose_headers_are_refused_keeps_those_that_can_be_publis
         assert len(letter.headers["anymq-dlq-headers-sha256"]) == 64
 
 
-async def test_a_letter_of_which_nothing_fits_is_still_written(both: Both) -> None:
+async def test_a_letter_without_any_acceptable_part_is_still_stored(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g") as deliveries:
         source = driver.sources[0]
@@ -110,7 +110,7 @@ async def test_a_letter_of_which_nothing_fits_is_still_written(both: Both) -> No
         assert letter.id.startswith("iii")
 
 
-async def test_a_defect_of_an_adapter_costs_no_letter_its_body(both: Both) -> None:
+async def test_a_letter_keeps_its_body_despite_a_defect_of_the_adapter(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g") as deliveries:
         source = driver.sources[0]
@@ -125,7 +125,7 @@ async def test_a_defect_of_an_adapter_costs_no_letter_its_body(both: Both) -> No
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_a_letter_that_cannot_be_written_waits_and_its_message_is_not_handled_again(
+async def test_a_letter_that_cannot_be_stored_waits_and_its_message_is_not_handled_again(
     both: Both, *, ordered: bool
 ) -> None:
     broker, driver = both
@@ -152,7 +152,7 @@ async def test_a_letter_that_cannot_be_written_waits_and_its_message_is_not_hand
     assert len(driver.sources) == 1
 
 
-async def test_one_refused_letter_does_not_keep_others_back(both: Both) -> None:
+async def test_a_refused_letter_does_not_block_others(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g") as deliveries:
         source = driver.sources[0]
@@ -166,7 +166,7 @@ async def test_one_refused_letter_does_not_keep_others_back(both: Both) -> None:
         assert reduced == {"t@3"}
 
 
-async def test_broadcast_letters_wait_too(both: Both) -> None:
+async def test_broadcast_letters_wait_as_well(both: Both) -> None:
     broker, driver = both
     asked: list[Record] = []
 
@@ -191,7 +191,7 @@ async def test_broadcast_letters_wait_too(both: Both) -> None:
         assert stored[0].topic == "t.broadcast.dlq"
 
 
-async def test_a_message_of_which_no_copy_can_be_stored_is_retried_from_memory(both: Both) -> None:
+async def test_a_message_whose_copy_is_refused_is_retried_from_memory(both: Both) -> None:
     broker, driver = both
     attempts: list[int] = []
 
@@ -214,7 +214,7 @@ async def test_a_message_of_which_no_copy_can_be_stored_is_retried_from_memory(b
     assert len(driver.sources) == 1
 
 
-async def test_one_refused_copy_does_not_keep_others_from_being_retried(both: Both) -> None:
+async def test_a_refused_copy_does_not_block_others(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g") as deliveries:
         source = driver.sources[0]
@@ -229,7 +229,7 @@ async def test_one_refused_copy_does_not_keep_others_from_being_retried(both: Bo
         await until(lambda: source.settled("ack") == ["bad"])
 
 
-async def test_the_traceback_is_the_first_thing_to_do_without(both: Both) -> None:
+async def test_the_traceback_is_omitted_before_any_other_part(both: Both) -> None:
     broker, driver = both
 
     async def handle(body: str) -> None:
@@ -253,7 +253,7 @@ async def test_the_traceback_is_the_first_thing_to_do_without(both: Both) -> Non
 
 
 @pytest.mark.parametrize("traceback", [True, False])
-async def test_the_traceback_can_be_left_out(both: Both, traceback: bool) -> None:
+async def test_the_traceback_can_be_disabled(both: Both, traceback: bool) -> None:
     broker, driver = both
 
     async def handle(number: int) -> None:
@@ -263,26 +263,26 @@ async def test_the_traceback_can_be_left_out(both: Both, traceback: bool) -> Non
     async with broker.subscribe("t", group="g", handler=handle, middleware=chain):
         source = driver.sources[0]
         put(source, b"5", {}, "1")
-        put(source, b'"hunter2"', {}, "2")  # It does not validate: no traceback in any case.
+        put(source, b'"hunter2"', {}, "2")  # An invalid body has no traceback in any case.
         await until(lambda: len(source.letters) == 2)
     assert [TRACEBACK in letter.headers for letter in source.letters] == [traceback, False]
 
 
-def test_damaged_tracebacks_are_left_out() -> None:
+def test_damaged_tracebacks_are_omitted() -> None:
     for damaged in ("x", "[1]", "[" * 20_000, "9" * 5_000):
         assert traceback_in({TRACEBACK: damaged}) is None
 
 
-def test_damaged_histories_are_left_out() -> None:
+def test_damaged_histories_are_omitted() -> None:
     for damaged in ("[1]", "[" * 20_000, "{}", "null", "x", '[{"reason": 1}]', "9" * 5_000):
         assert history_of({"anymq-dlq-history": damaged}) == []
     found = history_of({"anymq-dlq-history": '[1, {"reason": "no\\n", "x": []}]'})
     assert found == [{"reason": "no "}]
 
 
-def test_counts_that_were_forged_and_grew_are_still_read() -> None:
+def test_large_forged_counts_are_still_read() -> None:
     assert number_of(str(2 * 999_999_999)) == 1_999_999_998
 
 
-def test_absurd_numbers_are_left_out() -> None:
+def test_numbers_beyond_their_bounds_are_omitted() -> None:
     assert [number_of(text) for text in ("3", "9" * 5_000, "-1", "", "٣", None)] == [3] + [None] * 5

@@ -1,4 +1,4 @@
-"""Publishing remembers topics: never one for another."""
+"""The cached encoders of topics: never one for another."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from anymq import Topic
 
 
 class Name(str):
-    """A text that is not quite a `str`."""
+    """A subclass of `str`."""
 
 
-async def test_topics_that_come_and_go_are_not_mistaken() -> None:
+async def test_reused_topic_identities_are_not_confused() -> None:
     async with anymq.connect("memory://outlets") as broker:
         for number in range(3000):
             name = f"t{number % 7}"
@@ -19,7 +19,7 @@ async def test_topics_that_come_and_go_are_not_mistaken() -> None:
             assert receipt.topic == name
 
 
-async def test_a_payload_is_checked_whatever_came_before() -> None:
+async def test_every_payload_is_checked_also_after_a_valid_one() -> None:
     numbers = Topic[int]("numbers", int)
     async with anymq.connect("memory://checked") as broker:
         await broker.publish(numbers, 1)

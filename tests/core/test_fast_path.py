@@ -1,4 +1,4 @@
-"""The fast path settles as the whole chain does, for every outcome of a handler."""
+"""The fast path: it settles as the whole chain does, for every outcome of a handler."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def noting(calls: list[str], name: str) -> Callable[[Handler], Handler]:
     return Noting(calls, name, passthrough=False)
 
 
-async def test_a_first_attempt_skips_the_outer_links_that_pass_through() -> None:
+async def test_a_first_attempt_skips_quiet_middleware() -> None:
     calls: list[str] = []
     inner: list[str] = []
     chain = (Noting(calls, "outer", True), noting(calls, "own"), Noting(calls, "inner", True))
@@ -156,7 +156,7 @@ async def test_a_first_attempt_skips_the_outer_links_that_pass_through() -> None
     await broker.aclose()
 
 
-async def test_a_failed_first_attempt_calls_the_handler_once_in_all() -> None:
+async def test_a_failed_first_attempt_calls_the_handler_once() -> None:
     calls: list[str] = []
 
     async def handler(delivery: Delivery) -> None:
@@ -173,7 +173,7 @@ async def test_a_failed_first_attempt_calls_the_handler_once_in_all() -> None:
     await broker.aclose()
 
 
-def test_plain_functions_never_pass_through() -> None:
+def test_plain_functions_are_never_skipped() -> None:
     def middleware(handler: Handler) -> Handler:
         return handler
 

@@ -1,4 +1,4 @@
-"""What a client raises never reaches the application as it is, whatever call it came from."""
+"""Errors of client libraries: every call translates them to errors of anymq."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
 
 
 class ForeignDriver(ScriptedDriver):
-    """Raises `error` from every call, once that is set."""
+    """A driver that raises `error` from every call once it is set."""
 
     error: Callable[[], BaseException] | None = None
 

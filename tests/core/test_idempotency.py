@@ -1,4 +1,4 @@
-"""Idempotency on the memory broker: whose claim is renewed, and what that costs."""
+"""Idempotency on the memory broker: claims, renewals, and the number of store calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from anymq_memory import MemoryStore
 
 
 class Watched(MemoryStore):
-    """Counts renewals by message, and fails the first `failures` of them."""
+    """A store that counts renewals by message, and fails the first `failures` of them."""
 
     def __init__(self, failures: int = 0) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Watched(MemoryStore):
         await super().renew(key, owner, lease)
 
     async def renewals(self, id: str, count: int) -> None:
-        """Return when the claim of message `id` has been renewed so often."""
+        """Return when the claim of message `id` has been renewed `count` times."""
         async with asyncio.timeout(20), self._renewal:
             await self._renewal.wait_for(lambda: self.renewed[id] >= count)
 
@@ -56,7 +56,7 @@ async def test_a_claim_is_renewed_while_its_handler_runs_and_no_longer() -> None
     assert store.renewed["quick"] == 0
 
 
-async def test_a_renewal_that_fails_is_repeated() -> None:
+async def test_a_failed_renewal_is_retried() -> None:
     store, app, ended = Watched(failures=1), App("memory://"), asyncio.Event()
 
     @app.subscriber("t", group="g", idempotency=Idempotency(store, lease=0.3))
@@ -69,7 +69,7 @@ async def test_a_renewal_that_fails_is_repeated() -> None:
         await ended.wait()
 
 
-async def test_one_timer_looks_after_a_thousand_claims() -> None:
+async def test_one_timer_renews_a_thousand_claims() -> None:
     loop = asyncio.get_running_loop()
     app, everyone = App("memory://"), asyncio.Barrier(1001)
 
@@ -87,7 +87,7 @@ async def test_one_timer_looks_after_a_thousand_claims() -> None:
 
 
 class Counted(MemoryStore):
-    """Counts the calls; `failing` completions fail."""
+    """A store that counts its calls; the first `failing` completions fail."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class Counted(MemoryStore):
         await super().abandon_many(keys, owner)
 
     async def states(self, prefix: str, count: int) -> Counter[ClaimState]:
-        """Return what another owner is told of messages `0` to `count`."""
+        """Return the claim states of messages `0` to `count` for another owner."""
         keys = [f"{prefix}{number}" for number in range(count)]
         refused = await super().begin_many(keys, "another", 0.0)
         found = [refused[key].state if key in refused else ClaimState.NEW for key in keys]
@@ -122,7 +122,7 @@ class Counted(MemoryStore):
 
 
 def collecting(store: Store, **options: Any) -> tuple[App, list[str]]:
-    """Return an app that handles the messages of `t`, and the list of what it handled."""
+    """Return an app that handles the messages of `t`, and the list of handled bodies."""
     app, handled = App("memory://"), list[str]()
 
     @app.subscriber("t", group="g", idempotency=Idempotency(store, **options))
@@ -133,7 +133,7 @@ def collecting(store: Store, **options: Any) -> tuple[App, list[str]]:
 
 
 async def published(app: App, count: int) -> str:
-    """Publish as many messages, with their numbers as ids; return how their keys begin."""
+    """Publish `count` messages with their numbers as ids; return the prefix of their keys."""
     await app.broker.publish_many(
         "t", [str(number) for number in range(count)], id=lambda body: body
     )
@@ -141,7 +141,7 @@ async def published(app: App, count: int) -> str:
 
 
 async def becomes(store: Counted, prefix: str, wanted: dict[ClaimState, int]) -> None:
-    """Return when another owner is told this of as many messages."""
+    """Return when another owner sees `state` for `count` messages."""
     count = sum(wanted.values())
     async with asyncio.timeout(20):
         found = await store.states(prefix, count)
@@ -150,7 +150,7 @@ async def becomes(store: Counted, prefix: str, wanted: dict[ClaimState, int]) ->
             found = await store.states(prefix, count)
 
 
-async def test_a_fast_handler_costs_few_calls_of_the_store() -> None:
+async def test_a_fast_handler_makes_few_store_calls() -> None:
     store = Counted()
     app, handled = collecting(store)
 
@@ -163,7 +163,7 @@ async def test_a_fast_handler_costs_few_calls_of_the_store() -> None:
     assert len(store.completed) < 250
 
 
-async def test_a_slow_handler_holds_nothing_but_what_it_works_on() -> None:
+async def test_a_slow_handler_claims_only_its_current_message() -> None:
     store, app = Counted(), App("memory://")
     running, go_on = asyncio.Semaphore(0), asyncio.Event()
 
@@ -181,7 +181,7 @@ async def test_a_slow_handler_holds_nothing_but_what_it_works_on() -> None:
         await until(lambda: sum(store.completed) == 100)
 
 
-async def test_what_is_claimed_ahead_is_abandoned_at_the_end() -> None:
+async def test_unused_preclaims_are_abandoned_on_close() -> None:
     store, app = Counted(), App("memory://", drain_timeout=0.0)
     stuck = asyncio.Event()
     handled = 0
@@ -201,7 +201,7 @@ async def test_what_is_claimed_ahead_is_abandoned_at_the_end() -> None:
     assert await store.states(prefix, 5000) == {ClaimState.DONE: 700, ClaimState.NEW: 4300}
 
 
-async def test_what_is_claimed_ahead_is_abandoned_when_handlers_stand_still() -> None:
+async def test_unused_preclaims_are_abandoned_when_handlers_stall() -> None:
     store, app = Counted(), App("memory://")
     stuck, go_on = asyncio.Event(), asyncio.Event()
     handled = 0
@@ -225,7 +225,7 @@ async def test_what_is_claimed_ahead_is_abandoned_when_handlers_stand_still() ->
     assert handled == 5000
 
 
-async def test_what_was_claimed_ahead_too_long_ago_is_claimed_anew_by_all_who_come_for_it() -> None:
+async def test_an_expired_preclaim_is_claimed_again_by_each_caller() -> None:
     store, app = Counted(), App("memory://")
     handled: list[int] = []
 
@@ -238,10 +238,10 @@ async def test_what_was_claimed_ahead_too_long_ago_is_claimed_anew_by_all_who_co
         await published(app, 3000)
         await until(lambda: sum(store.completed) == 3000)
     assert any(count > 1 for count in store.abandoned), "nothing was ahead for so long"
-    assert max(abs(place - number) for place, number in enumerate(handled)) < 500, "was put back"
+    assert max(abs(index - number) for index, number in enumerate(handled)) < 500, "was postponed"
 
 
-async def test_what_is_done_is_noted_however_long_the_store_fails() -> None:
+async def test_completions_are_stored_once_the_store_recovers() -> None:
     store = Counted()
     store.failing = 3
     app, handled = collecting(store, lease=0.6)
@@ -253,7 +253,7 @@ async def test_what_is_done_is_noted_however_long_the_store_fails() -> None:
     assert sorted(handled) == ["0", "1", "2"]
 
 
-async def test_a_store_that_applies_the_effect_itself_is_asked_in_the_handlers_context() -> None:
+async def test_complete_of_a_store_runs_in_the_context_of_the_handler() -> None:
     wanted: ContextVar[str] = ContextVar("wanted")
     applied: list[str] = []
 
@@ -300,7 +300,7 @@ async def test_an_effect_that_the_store_cannot_apply_is_a_failure() -> None:
 
 
 class Old(Counted):
-    """A store that a release with the old keys may have written to."""
+    """A store with completions under the keys of an earlier release."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -311,7 +311,7 @@ class Old(Counted):
         return await super().begin_many(keys, owner, lease)
 
 
-async def test_notes_under_old_keys_are_honoured() -> None:
+async def test_completions_under_old_keys_are_recognised() -> None:
     store = Old()
     await store.begin("g|anymq|done", "before", 60)
     await store.complete("g|anymq|done", "before", 60)
@@ -328,10 +328,12 @@ async def test_notes_under_old_keys_are_honoured() -> None:
     ]
     assert states == [ClaimState.NEW, ClaimState.DONE, ClaimState.DONE]
     for id in ("held", "new"):
-        assert (await store.begin(f"g|anymq|{id}", "other", 1)).state is ClaimState.NEW, "let go"
+        assert (await store.begin(f"g|anymq|{id}", "other", 1)).state is ClaimState.NEW, (
+            "still claimed"
+        )
 
 
-async def test_a_store_without_old_notes_is_asked_for_no_old_key() -> None:
+async def test_a_store_without_old_keys_is_not_queried_for_them() -> None:
     store = Old()
     await store.begin("other|anymq|1", "before", 60)
     app, handled = collecting(store)

@@ -1,4 +1,4 @@
-"""Ids and times of what is published."""
+"""Ids and times of published messages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_ids_are_unique_and_sorted_within_a_millisecond_too() -> None:
     assert found == sorted(found)
 
 
-def test_a_clock_that_is_set_back_repeats_no_id(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_set_back_repeats_no_id(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time_ns()
     found: list[str] = []
     for moment in (now, now - 5_000_000, now, now - 5_000_000):
@@ -45,7 +45,7 @@ def test_a_clock_that_is_set_back_repeats_no_id(monkeypatch: pytest.MonkeyPatch)
     assert len(set(found)) == 4000
 
 
-def test_threads_draw_no_id_twice() -> None:
+def test_threads_generate_no_id_twice() -> None:
     found: list[str] = []
     threads = [
         threading.Thread(target=lambda: found.extend([new_id() for _ in range(20_000)]))
@@ -71,9 +71,9 @@ print(new_id(), flush=True)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_process_draws_ids_of_its_own() -> None:
+def test_a_forked_process_generates_its_own_ids() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORK], capture_output=True, text=True, check=True, timeout=60
     )
-    mine, its = done.stdout.split()
-    assert mine != its
+    parent_id, child_id = done.stdout.split()
+    assert parent_id != child_id

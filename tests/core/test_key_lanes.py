@@ -1,4 +1,4 @@
-"""The engine of ordered subscriptions: lanes, retries in place, revocation."""
+"""Ordered subscriptions in the core: key lanes, retries, revocation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def both() -> AsyncIterator[Both]:
     assert all(source.closed for source in driver.sources)
 
 
-async def test_one_delivery_of_a_key_is_out_at_a_time(both: Both) -> None:
+async def test_one_delivery_per_key_is_dispatched_at_a_time(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g", ordered=True) as deliveries:
         source = driver.sources[0]
@@ -71,7 +71,7 @@ async def test_a_failed_delivery_holds_up_its_key_and_no_other(both: Both) -> No
     assert source.settled("nack") == source.settled("release") == []
 
 
-async def test_messages_without_a_key_wait_for_nobody(both: Both) -> None:
+async def test_messages_without_a_key_wait_for_no_other(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g", ordered=True) as deliveries:
         driver.sources[0].put("1", "2", "3")
@@ -105,7 +105,7 @@ async def test_handlers_keep_the_order_of_every_key(both: Both) -> None:
     assert len(source.settled("ack")) == 400
 
 
-async def test_a_stopped_lane_waits_for_its_restart(both: Both) -> None:
+async def test_a_stopped_key_lane_waits_for_its_restart(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g", ordered=True) as deliveries:
         source = driver.sources[0]
@@ -129,7 +129,7 @@ async def test_a_stopped_lane_waits_for_its_restart(both: Both) -> None:
             await delivery.stop("there are no lanes")
 
 
-async def test_what_is_revoked_is_dropped_once_its_handlers_have_ended(both: Both) -> None:
+async def test_revoked_deliveries_are_discarded_after_their_handlers_ended(both: Both) -> None:
     broker, driver = both
     ends = asyncio.Event()
     ended: list[str] = []
@@ -156,7 +156,7 @@ async def test_what_is_revoked_is_dropped_once_its_handlers_have_ended(both: Bot
     assert sorted(ended) == ["a1", "a2", "b1"]
 
 
-async def test_what_is_gone_is_interrupted_and_settles_nothing(both: Both) -> None:
+async def test_handlers_of_a_lost_partition_are_cancelled_and_settle_nothing(both: Both) -> None:
     broker, driver = both
     cancelled: list[str] = []
 
@@ -184,7 +184,7 @@ async def test_what_is_gone_is_interrupted_and_settles_nothing(both: Both) -> No
     assert [verb for verb, _ in source.calls] == ["ack"]
 
 
-async def test_a_lost_source_lets_no_handler_run_into_its_successor(both: Both) -> None:
+async def test_handlers_of_a_lost_source_end_before_the_next_source(both: Both) -> None:
     broker, driver = both
     running: list[str] = []
     overlaps: list[str] = []
@@ -209,7 +209,7 @@ async def test_a_lost_source_lets_no_handler_run_into_its_successor(both: Both) 
     assert driver.sources[0].settled("ack") == []
 
 
-async def test_a_settlement_that_fails_for_good_starts_over(both: Both) -> None:
+async def test_a_permanently_failed_settlement_reopens_the_source(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g", ordered=True) as deliveries:
         source = driver.sources[0]
@@ -224,13 +224,13 @@ async def test_a_settlement_that_fails_for_good_starts_over(both: Both) -> None:
         await until(lambda: driver.sources[1].settled("ack") == ["a1"])
 
 
-async def test_what_cannot_be_ordered_is_refused(both: Both) -> None:
+async def test_ordered_without_auto_extend_is_refused(both: Both) -> None:
     broker, _ = both
     with pytest.raises(ConfigurationError):
         broker.subscribe("t", group="g", ordered=True, auto_extend=False)
 
 
-async def test_pause_and_resume(both: Both) -> None:
+async def test_a_paused_subscription_dispatches_nothing_until_resumed(both: Both) -> None:
     broker, driver = both
     handled: list[str] = []
 
@@ -290,7 +290,7 @@ async def test_bytes_in_flight_are_bounded(both: Both) -> None:
 
 
 def wait_of(item: Received, seconds: float) -> Received:
-    """Let `item` come as a source gives it that another member had to wait with."""
+    """Deliver `item` with the due time that an earlier owner stored."""
     item.not_before = Due(time.time() + seconds, 3600.0)
     return item
 
@@ -320,7 +320,7 @@ async def test_a_failed_delivery_is_kept_with_the_time_when_it_is_due(both: Both
     assert shown == {"a1": 2, "b1": 1, "c1": 2}
 
 
-async def test_what_comes_before_its_time_closes_its_lane_alone(both: Both) -> None:
+async def test_a_delivery_before_its_due_time_closes_its_key_lane_alone(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g", ordered=True) as deliveries:
         source = driver.sources[0]
@@ -350,7 +350,7 @@ async def test_a_wall_clock_that_was_set_back_adds_at_most_the_delay(both: Both)
         assert bodies(await take_acked(deliveries, 1)) == ["a1"]
 
 
-async def test_a_wait_that_goes_on_is_forgotten_with_its_partition(both: Both) -> None:
+async def test_an_inherited_backoff_is_discarded_with_its_partition(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g", ordered=True) as deliveries:
         source = driver.sources[0]
@@ -362,7 +362,7 @@ async def test_a_wait_that_goes_on_is_forgotten_with_its_partition(both: Both) -
         await silent(deliveries, 0.8)
 
 
-async def test_what_is_not_this_members_any_more_counts_as_settled(both: Both) -> None:
+async def test_deliveries_of_a_lost_partition_count_as_settled(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g", ordered=True) as deliveries:
         source = driver.sources[0]

@@ -1,4 +1,4 @@
-"""`KillSwitch`, in virtual time."""
+"""`KillSwitch` on a virtual clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FAST = Retry(attempts=2, initial=0.01, jitter=False, in_place=1)
 
 
 class Outage:
-    """An app whose handler fails while `down`, with a switch that notes its changes."""
+    """An app whose handler fails while `down`, and whose switch records its states."""
 
     def __init__(self, *, batch: Batch | None = None, retry: Retry = FAST) -> None:
         self.app = App()
@@ -71,7 +71,7 @@ async def test_an_outage_does_not_fill_the_dead_letters(caplog: pytest.LogCaptur
     assert len(changes) == len(outage.states)
 
 
-async def test_the_probe_comes_from_the_topic_if_nothing_is_in_hand() -> None:
+async def test_the_probe_is_fetched_if_no_delivery_is_buffered() -> None:
     outage = Outage(retry=Retry(attempts=5, initial=1000, cap=1000, jitter=False, in_place=0))
     async with TestBroker(outage.app) as broker:
         for n in range(4):
@@ -86,7 +86,7 @@ async def test_the_probe_comes_from_the_topic_if_nothing_is_in_hand() -> None:
 
 
 @pytest.mark.parametrize("error", [Reject("bad"), RetryAfter(0.1, counted=False)])
-async def test_bad_messages_are_no_outage(error: Exception) -> None:
+async def test_invalid_messages_do_not_open_the_switch(error: Exception) -> None:
     outage = Outage()
     outage.error = lambda: error
     async with TestBroker(outage.app) as broker:
@@ -97,7 +97,7 @@ async def test_bad_messages_are_no_outage(error: Exception) -> None:
         assert outage.states == []
 
 
-async def test_some_failures_are_borne() -> None:
+async def test_failures_below_the_ratio_do_not_open_the_switch() -> None:
     outage = Outage()
     async with TestBroker(outage.app) as broker:
         for n in range(30):
@@ -114,7 +114,7 @@ async def test_some_failures_are_borne() -> None:
         assert outage.states == [], "too few within the window"
 
 
-async def test_a_bad_message_as_probe_decides_nothing() -> None:
+async def test_an_invalid_message_as_probe_decides_nothing() -> None:
     outage = Outage()
     async with TestBroker(outage.app) as broker:
         await broker.broker.publish_many("t", [str(n) for n in range(10)])
@@ -140,7 +140,7 @@ async def test_draining_does_not_wait_for_the_pause() -> None:
     assert outage.states == ["open"]
 
 
-async def test_batches_open_it_and_probe_it() -> None:
+async def test_batches_open_and_probe_the_switch() -> None:
     outage = Outage(batch=Batch(size=5, wait=1))
     async with TestBroker(outage.app) as broker:
         await broker.broker.publish_many("t", [str(n) for n in range(20)])
@@ -152,7 +152,7 @@ async def test_batches_open_it_and_probe_it() -> None:
         assert len(outage.done) == 20 - len(broker.dead_letters("t", group="g"))
 
 
-async def test_a_hand_settled_nack_is_a_failure() -> None:
+async def test_a_nack_by_hand_counts_as_a_failure() -> None:
     app = App()
     states: list[str] = []
 
@@ -171,7 +171,7 @@ async def test_a_hand_settled_nack_is_a_failure() -> None:
         assert states == ["open"]
 
 
-def test_bad_settings() -> None:
+def test_invalid_settings_are_refused() -> None:
     settings: list[dict[str, Any]] = [
         {"threshold": 0},
         {"threshold": 1.1},

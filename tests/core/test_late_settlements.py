@@ -1,4 +1,4 @@
-"""What was finished while its lease or its source had gone, and comes back."""
+"""Stale settlements: messages settled after their lease or source had ended."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def put(source: ScriptedSource, body: str, position: str, id: str, time: float =
 
 
 async def lose(driver: ScriptedDriver) -> ScriptedSource:
-    """Let the newest source be lost, and return the one that replaces it."""
+    """Lose the newest source, and return its replacement."""
     count = len(driver.sources)
     driver.sources[-1].inbox.put_nowait(SourceLost("the channel closed"))
     await until(lambda: len(driver.sources) > count)
@@ -43,7 +43,7 @@ async def lose(driver: ScriptedDriver) -> ScriptedSource:
 @pytest.mark.parametrize(
     ("position", "id", "time"), [("6", "i", 1.0), ("5", "j", 1.0), ("5", "i", 2.0)]
 )
-async def test_only_the_very_same_message_is_acked(
+async def test_only_the_identical_message_is_acked(
     both: Both, position: str, id: str, time: float
 ) -> None:
     broker, driver = both
@@ -70,7 +70,7 @@ async def test_a_note_is_used_once(both: Both) -> None:
         assert bodies(await take(deliveries, 1)) == ["a"]
 
 
-async def test_an_ack_that_was_on_its_way_counts(both: Both) -> None:
+async def test_an_ack_in_transit_is_noted(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g", prefetch=10) as deliveries:
         driver.sources[0].failures = {"ack": [Lost("x")] * 1000}
@@ -83,7 +83,7 @@ async def test_an_ack_that_was_on_its_way_counts(both: Both) -> None:
         await until(lambda: "a" in source.settled("ack"))
 
 
-async def test_what_has_come_back_already_and_waits_is_not_handled(both: Both) -> None:
+async def test_a_buffered_redelivery_of_a_settled_message_is_not_handled(both: Both) -> None:
     broker, driver = both
     running, go_on = asyncio.Event(), asyncio.Event()
     runs: list[str] = []
@@ -104,7 +104,7 @@ async def test_what_has_come_back_already_and_waits_is_not_handled(both: Both) -
     assert runs == ["a", "b"]
 
 
-async def test_a_failure_that_came_too_late_keeps_its_attempt(both: Both) -> None:
+async def test_a_stale_failure_keeps_its_attempt(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g", prefetch=10) as deliveries:
         driver.sources[0].put("a")
@@ -117,7 +117,7 @@ async def test_a_failure_that_came_too_late_keeps_its_attempt(both: Both) -> Non
         await again.ack()
 
 
-async def test_what_a_source_says_it_has_dropped_is_acked(both: Both) -> None:
+async def test_a_settlement_reported_as_dropped_is_repeated(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g", prefetch=10) as deliveries:
         first = driver.sources[0]
@@ -132,7 +132,7 @@ async def test_what_a_source_says_it_has_dropped_is_acked(both: Both) -> None:
         await until(lambda: source.settled("ack") == ["a"])
 
 
-async def test_a_lease_that_the_user_lets_end_is_no_loss(both: Both) -> None:
+async def test_an_expired_lease_without_auto_extend_is_no_loss(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g", prefetch=10, auto_extend=False) as deliveries:
         driver.sources[0].put("a")

@@ -1,4 +1,4 @@
-"""What is logged: what publishers have sent neither forges a line nor fills the log."""
+"""Log lines: text from publishers can neither forge a line nor fill the log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[Log]:
         yield logger("anymq.test")
 
 
-def test_what_others_sent_stays_in_its_line(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+def test_text_of_publishers_stays_in_its_line(log: Log, caplog: pytest.LogCaptureFixture) -> None:
     log.warning("%s and %r and %s, %d", HOSTILE, HOSTILE, ValueError(HOSTILE), 3)
     line = caplog.records[-1].getMessage()
     assert line.isprintable()
@@ -30,19 +30,19 @@ def test_what_others_sent_stays_in_its_line(log: Log, caplog: pytest.LogCaptureF
     assert line.endswith(", 3")
 
 
-def test_a_line_has_an_end(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_is_limited_in_length(log: Log, caplog: pytest.LogCaptureFixture) -> None:
     log.warning("%s", "x" * 1_000_000)
     assert len(caplog.records[-1].getMessage()) < 2000
 
 
-def test_a_line_names_where_it_was_written(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_names_its_source_location(log: Log, caplog: pytest.LogCaptureFixture) -> None:
     log.warning("here")
     log.seldom("kind", logging.WARNING, "here")
     assert {record.filename for record in caplog.records} == {Path(__file__).name}
 
 
 @pytest.mark.asyncio
-async def test_what_happens_often_is_counted(
+async def test_repeated_lines_are_counted(
     log: Log, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
@@ -61,7 +61,7 @@ async def test_what_happens_often_is_counted(
 
 
 @pytest.mark.asyncio
-async def test_the_last_ones_are_counted_too(
+async def test_the_last_repetitions_are_counted_as_well(
     log: Log, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logs, "SUMMARY_SECONDS", 1.0)
@@ -71,13 +71,13 @@ async def test_the_last_ones_are_counted_too(
     assert caplog.records[-1].getMessage() == "7 more in 1 s, the latest: bad"
 
 
-def test_kinds_are_forgotten(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_number_of_counted_kinds_is_bounded(log: Log, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(3 * logs.MAX_KINDS):
         log.seldom(number, logging.WARNING, "bad")
     assert len(log._kinds) <= logs.MAX_KINDS
 
 
-def test_all_of_anymq_logs_so() -> None:
+def test_all_of_anymq_logs_through_its_own_logger() -> None:
     root = Path(logs.__file__).parent
     adapters = Path(__file__).parents[2] / "adapters"
     for path in [*root.rglob("*.py"), *adapters.rglob("*.py")]:

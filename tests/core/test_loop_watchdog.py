@@ -1,4 +1,4 @@
-"""An event loop that stands still: who is named, and what is said of the lease."""
+"""A blocked event loop: the log names the handler and the state of its lease."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def block() -> None:
     time.sleep(BLOCK)
 
 
-async def test_a_lease_that_nothing_could_extend_is_said_to_be_lost(
+async def test_a_lease_that_was_not_renewed_is_logged_as_lost(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     broker, driver = await scripted()
@@ -46,7 +46,7 @@ async def test_a_lease_that_nothing_could_extend_is_said_to_be_lost(
     assert "test_loop_watchdog.py:" in line
 
 
-async def test_a_lease_is_extended_while_the_loop_stands_still(
+async def test_a_lease_is_renewed_while_the_loop_is_blocked(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[str] = []
@@ -71,7 +71,7 @@ async def test_a_lease_is_extended_while_the_loop_stands_still(
     assert "its lease was kept" in line
 
 
-async def test_extensions_that_fail_or_hang_do_no_harm(
+async def test_failed_or_hanging_renewals_do_no_harm(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[float] = []
@@ -111,7 +111,7 @@ async def test_the_handler_of_a_batch_is_named(caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 does not tell a task's context")
-async def test_a_task_that_a_handler_began_is_named(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_task_started_by_a_handler_is_named(caplog: pytest.LogCaptureFixture) -> None:
     broker, driver = await scripted()
 
     async def child() -> None:
@@ -126,7 +126,7 @@ async def test_a_task_that_a_handler_began_is_named(caplog: pytest.LogCaptureFix
     assert "from t (group g)" in lines(caplog)[0]
 
 
-async def test_handlers_that_never_wait_let_the_loop_go_on_in_between(
+async def test_handlers_without_await_yield_to_the_loop_between_messages(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     broker, driver = await scripted()

@@ -1,4 +1,4 @@
-"""`names=` of `connect`."""
+"""Mapped names: `connect(names=…)`."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_headers_are_copied_or_refused(headers: dict[str, str]) -> None:
     assert not any(char in text for item in copy.items() for text in item for char in "\r\n\x00")
 
 
-def test_sizes() -> None:
+def test_header_and_key_sizes_are_bounded() -> None:
     check_headers({"a": "ü" * 2048})
     with pytest.raises(MessageTooLarge):
         check_headers({"a": "ü" * 2049})

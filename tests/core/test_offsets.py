@@ -1,4 +1,4 @@
-"""The offset tracker against a model: acks in any order, crashes at any moment, gaps anywhere."""
+"""`OffsetTracker` against a model: acks in any order, crashes and gaps at any position."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def _done_ranges(draw: st.DrawFn) -> tuple[int, list[Range]]:
 
 
 @given(_done_ranges())
-def test_ranges_survive_the_text(item: tuple[int, list[Range]]) -> None:
+def test_ranges_survive_their_text_form(item: tuple[int, list[Range]]) -> None:
     begin, ranges = item
     assert list(decode(begin, encode(begin, ranges))) == ranges
 
 
 @given(_done_ranges(), st.integers(0, 120))
-def test_what_does_not_fit_is_left_out_from_the_end(
+def test_ranges_that_do_not_fit_are_omitted_from_the_end(
     item: tuple[int, list[Range]], limit: int
 ) -> None:
     begin, ranges = item
@@ -59,7 +59,7 @@ def test_foreign_metadata_is_no_error(begin: int, text: str) -> None:
             place = stop
 
 
-def test_every_second_one_of_thousands_fits() -> None:
+def test_every_second_offset_of_thousands_fits() -> None:
     tracker = OffsetTracker(1_000_000)
     for offset in range(1_000_000, 1_003_900):
         assert tracker.deliver(offset)
@@ -91,7 +91,7 @@ def test_an_offset_below_the_position_is_refused() -> None:
         tracker.deliver(7)
 
 
-def test_a_closed_tracker_takes_nothing() -> None:
+def test_a_closed_tracker_settles_nothing() -> None:
     tracker = OffsetTracker(0)
     tracker.deliver(0)
     tracker.close()
@@ -100,7 +100,7 @@ def test_a_closed_tracker_takes_nothing() -> None:
     assert tracker.watermark == 0
 
 
-def test_what_was_restored_is_committed_again_before_it_is_reached() -> None:
+def test_restored_offsets_are_committed_again_before_they_are_read() -> None:
     tracker = OffsetTracker(10, encode(10, [(12, 20), (25, 30)]))
     tracker.deliver(10)
     assert tracker.commit() == (10, encode(10, [(12, 20), (25, 30)]))
@@ -112,7 +112,7 @@ def test_what_was_restored_is_committed_again_before_it_is_reached() -> None:
 
 
 @given(_done_ranges(), st.dictionaries(st.integers(0, 5000), st.integers(1, 99), max_size=200))
-def test_counts_travel_beside_the_ranges(
+def test_counts_are_stored_with_the_ranges(
     item: tuple[int, list[Range]], distances: dict[int, int]
 ) -> None:
     begin, ranges = item
@@ -127,7 +127,7 @@ def test_counts_travel_beside_the_ranges(
         assert list(decode(begin, short)) == ranges[: len(decode(begin, short))]
 
 
-def test_a_count_lasts_until_its_message_is_done() -> None:
+def test_a_count_lasts_until_its_message_is_settled() -> None:
     first = OffsetTracker(5)
     for offset in (5, 6, 7):
         first.deliver(offset)
@@ -154,7 +154,7 @@ DUES = st.builds(
     st.dictionaries(st.integers(0, 5000), st.integers(1, 99), max_size=50),
     st.dictionaries(st.integers(0, 5000), DUES, max_size=50),
 )
-def test_due_times_travel_beside_the_counts(
+def test_due_times_are_stored_with_the_counts(
     item: tuple[int, list[Range]], counted: dict[int, int], waiting: dict[int, Due]
 ) -> None:
     begin, ranges = item
@@ -189,7 +189,7 @@ def test_a_due_time_is_rounded_up_and_lasts_until_the_next_attempt() -> None:
     assert (third.due(5), third.due(6)) == (None, None)
 
 
-def test_hundreds_of_waits_fit() -> None:
+def test_hundreds_of_due_times_fit() -> None:
     tracker = OffsetTracker(0)
     for offset in range(3000):
         tracker.deliver(offset)
@@ -200,7 +200,7 @@ def test_hundreds_of_waits_fit() -> None:
 
 
 class Log(RuleBasedStateMachine):
-    """A partition with gaps, its readers one after the other, and the last thing committed."""
+    """A partition with gaps, its successive readers, and the last commit."""
 
     @initialize(
         seed=st.integers(0, 2**32),
@@ -253,14 +253,14 @@ class Log(RuleBasedStateMachine):
             for offset in self.log
             if offset < watermark or any(start <= offset < stop for start, stop in ranges)
         }
-        assert self.remembered <= self.done, "committed what was never acked"
+        assert self.remembered <= self.done, "committed an offset that was never acked"
         if self.limit == MAX_METADATA:
             assert self.remembered == self.done, "forgot an ack although there was room"
 
     @rule()
     def crash(self) -> None:
         self.tracker.close()
-        self.done = set(self.remembered)  # what was acked but not committed will be read again
+        self.done = set(self.remembered)  # uncommitted acks are read again
         self.restart()
 
     @invariant()

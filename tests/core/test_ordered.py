@@ -1,4 +1,4 @@
-"""Ordered groups over logs and compare-and-set, in simulated time."""
+"""Ordered groups over logs and compare-and-set, on a virtual clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .simulated import LEASE, Broker, Group
 
 
 async def until(group: Group, condition: Callable[[], Any], *, within: float) -> float:
-    """Let virtual time pass until `condition()`; return the seconds it took."""
+    """Advance the clock until `condition()`; return the seconds it took."""
     clock = group.broker.clock
     started = clock.monotonic()
     while not condition():
@@ -62,7 +62,7 @@ async def play(group: Group, actions: list[tuple[str, int]]) -> None:
                 background.append(asyncio.create_task(group.join()))
             case "publish":
                 for _ in range(number):
-                    group.broker.publish(chance.randrange(len(group.handed)))
+                    group.broker.publish(chance.randrange(len(group.delivered)))
             case "pass":
                 await clock.advance(number / 2)
             case "leave" if live:
@@ -86,18 +86,18 @@ async def stall(group: Group, member: Any) -> None:
     clock = group.broker.clock
     group.unclean = True
     member.process.stop()
-    # Half of its lease is left at least, unless it was cut off: then nothing may be left.
+    # At least half of its lease is left, unless it was cut off.
     await clock.sleep(0 if member.process.cut_off else LEASE * 0.5)
     member.excused = True
     await clock.sleep(LEASE)
     if member.state != "dead":
-        member.process.go_on()
+        member.process.resume()
         await clock.sleep(2.0)
         member.excused = False
 
 
 async def cut(group: Group, member: Any) -> None:
-    """Its handlers go on: they must have ended before anybody else begins."""
+    """Cut the member off. Its handlers must end before another member starts."""
     group.unclean = True
     member.process.cut_off = True
     await group.broker.clock.sleep(LEASE * 1.5)
@@ -111,7 +111,7 @@ async def cut(group: Group, member: Any) -> None:
     st.integers(0, 1000),
     st.sampled_from((0.0, 0.02, 0.2)),
 )
-def test_order_and_delivery(
+def test_order_and_delivery_hold_over_any_faults(
     partitions: int, actions: list[tuple[str, int]], seed: int, faults: float
 ) -> None:
     async def scenario() -> None:
@@ -122,7 +122,7 @@ def test_order_and_delivery(
         group.broker.faults = 0.0
         await until(group, group.done, within=20 * LEASE)
         assert not group.unacked()
-        await group.broker.clock.advance(2 * LEASE)  # and what the dead asked for is forgotten
+        await group.broker.clock.advance(2 * LEASE)  # until requests of dead members have expired
         for _ in range(10):
             assert balanced(group)
             await group.broker.clock.advance(0.5)
@@ -132,7 +132,7 @@ def test_order_and_delivery(
 
 def balanced(group: Group) -> bool:
     shares = group.shares()
-    return sum(shares) == len(group.handed) and shares[-1] - shares[0] <= 1
+    return sum(shares) == len(group.delivered) and shares[-1] - shares[0] <= 1
 
 
 @pytest.mark.parametrize(("partitions", "members"), [(8, 3), (8, 8), (3, 5), (16, 6)])
@@ -144,6 +144,6 @@ def test_members_that_join_at_once_share_within_seconds(partitions: int, members
         assert await until(group, lambda: balanced(group), within=30) < 6
         held = [member.held for member in group.live]
         await group.broker.clock.advance(30)
-        assert [member.held for member in group.live] == held, "nothing moves any more"
+        assert [member.held for member in group.live] == held, "partitions still move"
 
     run(scenario)

@@ -1,4 +1,4 @@
-"""`LeasedSource`, call by call: what it counts, remembers, waits for and gives up."""
+"""`LeasedSource`, call by call: counts, cursors, waits and handovers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Joined(Listener):
-    """A source on a process of its own, and what was revoked from it."""
+    """A source on a process of its own, and the partitions that were revoked from it."""
 
     def __init__(self, broker: Broker, name: str, **changes: object) -> None:
         self.broker = broker
@@ -48,7 +48,7 @@ async def joined(broker: Broker, name: str = "m", **changes: object) -> Joined:
 
 
 async def passing(broker: Broker, work: Awaitable[T]) -> T:
-    """Let time pass until `work` is done."""
+    """Advance the clock until `work` is done."""
     task = asyncio.ensure_future(work)
     await broker.clock.settle()
     while not task.done():
@@ -93,7 +93,7 @@ async def test_a_start_is_not_counted_if_the_member_leaves() -> None:
     assert (counts(records), known(second, records)) == ({"0-0": 0}, [None])
 
 
-async def test_a_delivery_that_was_given_back_is_not_counted() -> None:
+async def test_a_released_delivery_is_not_counted() -> None:
     broker = Broker(1)
     broker.publish(0, 3)
     for name in "abc":
@@ -102,7 +102,7 @@ async def test_a_delivery_that_was_given_back_is_not_counted() -> None:
         await member.source.aclose()
 
 
-async def test_the_next_source_of_a_subscription_goes_on_at_once_and_counts_nothing() -> None:
+async def test_the_next_source_of_a_subscription_continues_at_once_and_counts_nothing() -> None:
     broker = Broker(1)
     broker.publish(0, 2)
     first = await joined(broker, "process-1")
@@ -114,7 +114,7 @@ async def test_the_next_source_of_a_subscription_goes_on_at_once_and_counts_noth
     assert counts(await second.receive()) == {"0-0": 0, "0-1": 0}
 
 
-async def test_only_what_was_handed_out_is_in_doubt() -> None:
+async def test_only_delivered_records_are_in_doubt() -> None:
     broker = Broker(1)
     broker.publish(0, 6)
     first = await joined(broker, "first")
@@ -133,7 +133,7 @@ async def test_only_what_was_handed_out_is_in_doubt() -> None:
     await third.source.aclose()
     fourth = await joined(broker, "fourth")
     records = await fourth.receive()
-    # The one that left has begun none of them: it is still not known whether the first had.
+    # The member that left started none of them, so it is unknown whether the first one did.
     assert list(counts(records).values()) == [1, 2, 1, 1, 0, 0]
     assert known(fourth, records) == [1, 3, 1, 1, None, None]
 
@@ -155,7 +155,7 @@ async def test_a_failure_after_a_noted_start_outlives_a_crash() -> None:
     assert counts(await third.receive()) == {"0-0": 3}
 
 
-async def test_what_was_given_back_is_not_counted_when_the_next_owner_crashes() -> None:
+async def test_a_released_delivery_is_not_counted_when_the_next_owner_crashes() -> None:
     broker = Broker(1)
     broker.publish(0, 6)
     first = await joined(broker, "first")
@@ -229,7 +229,7 @@ async def test_acks_in_any_order_are_remembered_in_one_write() -> None:
     assert set(counts(await following.receive())) == left
 
 
-async def test_a_stuck_record_is_overtaken_by_a_window_only() -> None:
+async def test_a_stuck_record_is_overtaken_by_at_most_a_window() -> None:
     broker = Broker(1)
     broker.publish(0, 3 * MAX_READ_AHEAD)
     member = await joined(broker)
@@ -250,7 +250,7 @@ async def test_a_stuck_record_is_overtaken_by_a_window_only() -> None:
 async def test_nothing_is_undelivered_while_the_window_is_full(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What waits behind a stuck record is not for the log to deliver."""
+    """Records behind a stuck one do not count as undelivered."""
     broker = Broker(1)
     broker.publish(0, 2 * MAX_READ_AHEAD)
     member = await joined(broker)
@@ -269,7 +269,7 @@ async def test_nothing_is_undelivered_while_the_window_is_full(
     await passing(broker, member.source.aclose())
 
 
-async def test_records_whose_delivery_could_not_be_noted_come_the_next_time() -> None:
+async def test_records_whose_delivery_could_not_be_noted_are_delivered_next_time() -> None:
     broker = Broker(1)
     broker.publish(0, 3)
     member = await joined(broker)
@@ -293,7 +293,7 @@ async def test_an_ack_whose_answer_was_lost_can_be_repeated() -> None:
     assert cursor_of(broker.cells[0].value) == "0-1"
 
 
-async def test_trimmed_records_end_neither_reading_nor_counting() -> None:
+async def test_trimmed_records_stop_neither_reading_nor_counting() -> None:
     broker = Broker(1)
     broker.publish(0, 4)
     member = await joined(broker)
@@ -303,7 +303,7 @@ async def test_trimmed_records_end_neither_reading_nor_counting() -> None:
     broker.trim(0, 5)
     following = await joined(broker, "b")
     await broker.clock.advance(LEASE + 2)
-    # It cannot know which they were: no more are counted than were handed out.
+    # The records are unknown, so no more are counted than were delivered.
     records = await following.receive()
     assert list(counts(records)) == ["0-5", "0-6", "0-7"]
     await following.source.ack(records)
@@ -324,7 +324,7 @@ async def test_a_member_without_partitions_waits() -> None:
     assert broker.clock.monotonic() - began == pytest.approx(2.0, abs=0.1)
 
 
-async def test_a_member_wakes_when_it_is_given_a_partition() -> None:
+async def test_a_member_wakes_when_it_is_granted_a_partition() -> None:
     broker = Broker(1)
     broker.publish(0)
     owner, idle = await joined(broker, "owner"), await joined(broker, "idle")
@@ -335,7 +335,7 @@ async def test_a_member_wakes_when_it_is_given_a_partition() -> None:
     assert [record.position for record in waiting.result()] == ["0-0"]
 
 
-async def test_latest_is_where_every_partition_was_when_the_group_was_made() -> None:
+async def test_latest_is_the_end_of_every_partition_at_the_creation_of_the_group() -> None:
     broker = Broker(2)
     broker.publish(0, 5)
     broker.publish(1, 2)
@@ -347,7 +347,7 @@ async def test_latest_is_where_every_partition_was_when_the_group_was_made() -> 
     assert sorted(counts(await second.receive())) == ["0-5", "1-2"]
 
 
-async def test_without_create_a_group_must_be_there() -> None:
+async def test_without_create_a_group_must_exist() -> None:
     broker = Broker(1)
     with pytest.raises(NotFound):
         await joined(broker, create=False)
@@ -355,7 +355,7 @@ async def test_without_create_a_group_must_be_there() -> None:
     await joined(broker, "b", create=False)
 
 
-async def test_who_cannot_renew_gives_up_before_another_takes_over() -> None:
+async def test_a_member_that_cannot_renew_stops_before_another_takes_over() -> None:
     broker = Broker(2)
     lonely = await joined(broker, "lonely")
     following = await joined(broker, "following", start="latest")
@@ -369,7 +369,7 @@ async def test_who_cannot_renew_gives_up_before_another_takes_over() -> None:
     assert lonely.revoked[-1][1], "they were lost, not handed over"
 
 
-async def test_a_stalled_owner_neither_hands_out_nor_settles() -> None:
+async def test_a_stalled_owner_neither_delivers_nor_settles() -> None:
     broker = Broker(1)
     broker.publish(0, 2)
     stalled, following = await joined(broker, "stalled"), await joined(broker, "following")
@@ -377,7 +377,7 @@ async def test_a_stalled_owner_neither_hands_out_nor_settles() -> None:
     stalled.process.stop()
     await broker.clock.advance(2 * LEASE)
     (again, _) = await following.receive()
-    stalled.process.go_on()
+    stalled.process.resume()
     await stalled.source.ack([record])
     assert await stalled.receive() == []
     assert stalled.revoked == [({0}, True)]
@@ -386,7 +386,7 @@ async def test_a_stalled_owner_neither_hands_out_nor_settles() -> None:
     assert cursor_of(broker.cells[0].value) == "0-0"
 
 
-async def test_who_asks_and_dies_blocks_nobody() -> None:
+async def test_a_dead_requester_blocks_no_other_member() -> None:
     broker = Broker(2)
     owner = await joined(broker, "owner")
     dying = await joined(broker, "dying")
@@ -411,7 +411,7 @@ async def test_a_handover_waits_for_the_handlers() -> None:
     await broker.clock.advance(2)
     broker.publish(0)
     broker.publish(1)
-    assert len(await owner.receive()) == 1, "nothing more of what is given up"
+    assert len(await owner.receive()) == 1, "a partition handed over delivers nothing more"
     await broker.clock.advance(3 * LEASE)
     assert following.source.held == frozenset()
     busy.set()
@@ -419,7 +419,7 @@ async def test_a_handover_waits_for_the_handlers() -> None:
     assert len(following.source.held) == len(owner.source.held) == 1
 
 
-async def test_a_handover_during_a_write_is_written_too() -> None:
+async def test_a_handover_during_a_write_is_written_as_well() -> None:
     broker = Broker(2)
     asked, ended = asyncio.Event(), asyncio.Event()
     owner = Joined(broker, "owner")
@@ -456,7 +456,7 @@ async def test_a_deleted_group_is_a_lost_source() -> None:
     assert member.revoked == [({0}, True)]
 
 
-async def test_closing_ends_while_nobody_answers() -> None:
+async def test_closing_ends_although_the_broker_does_not_answer() -> None:
     broker = Broker(1)
     member = await joined(broker)
     member.process.stop()
@@ -466,7 +466,7 @@ async def test_closing_ends_while_nobody_answers() -> None:
     assert time.monotonic() - began < 15
 
 
-async def test_seek_begins_anew_but_not_under_a_live_member() -> None:
+async def test_seek_resets_a_group_without_live_members() -> None:
     broker = Broker(2)
     log = SimulatedLog(Process(broker))
     with pytest.raises(NotFound):
@@ -486,7 +486,7 @@ async def test_seek_begins_anew_but_not_under_a_live_member() -> None:
     assert await (await joined(broker, "c")).receive() == []
 
 
-async def test_the_state_of_a_group() -> None:
+async def test_the_state_of_a_group_is_described() -> None:
     broker = Broker(2)
     log = SimulatedLog(Process(broker))
     assert await state(log) == {}
@@ -508,5 +508,5 @@ async def test_the_state_of_a_group() -> None:
     assert (left.owner, left.in_flight, left.cursor) == (None, 0, "0-0")
 
 
-async def test_cells_of_later_versions_are_read() -> None:
+async def test_lease_records_of_later_versions_are_read() -> None:
     assert cursor_of(Cell('{"cursor":"7-0","something":"new"}', 3).value) == "7-0"

@@ -1,4 +1,4 @@
-"""The one partitioner agrees with Kafka's, and spreads."""
+"""The partitioner: equal to that of Kafka, with an even spread."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from anymq.driver.partitions import murmur2, partition_of
         (b"abc", 479470107),
     ],
 )
-def test_the_vectors_of_kafkas_own_tests(key: bytes, hashed: int) -> None:
+def test_the_test_vectors_of_kafka_match(key: bytes, hashed: int) -> None:
     assert murmur2(key) == hashed % 2**32
 
 
 @given(st.binary(max_size=100))
-def test_it_hashes_as_the_client_does(key: bytes) -> None:
+def test_the_hash_is_that_of_the_client(key: bytes) -> None:
     assert murmur2(key) == reference(key) % 2**32
 
 

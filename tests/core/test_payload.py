@@ -55,19 +55,19 @@ def message(body: bytes, type: str | None = None) -> Message:
         (None, type(None)),
     ],
 )
-def test_there_and_back(payload: Any, annotation: Any) -> None:
+def test_payloads_survive_encoding_and_decoding(payload: Any, annotation: Any) -> None:
     body, _ = encode_payload(payload)
     assert decode_payload(message(body), annotation) == payload
 
 
-def test_content_types() -> None:
+def test_the_content_type_follows_the_payload() -> None:
     assert encode_payload({"a": 1}) == (b'{"a":1}', "application/json")
     assert encode_payload("a")[1].startswith("text/plain")
     assert encode_payload(b"a")[1] == "application/octet-stream"
     assert encode_payload(bytearray(b"a"))[0] == b"a"
 
 
-def test_what_cannot_be_encoded_is_refused() -> None:
+def test_payloads_that_cannot_be_encoded_are_refused() -> None:
     for payload in (object(), {"a": object()}, lambda: None):
         with pytest.raises(ConfigurationError, match="cannot be published"):
             encode_payload(payload)
@@ -128,7 +128,7 @@ def test_handlers_are_checked_when_registered() -> None:
 
 
 def test_the_typed_dict_of_typing_is_taken_or_refused_with_the_reason() -> None:
-    """Before Python 3.12 it does not say enough about itself: pydantic wants the other one."""
+    """Before Python 3.12 pydantic needs the `TypedDict` of `typing_extensions`."""
     topic = Topic("t", OfTyping)
     if sys.version_info >= (3, 12):
         check_payload({"n": 1}, topic)
@@ -159,7 +159,7 @@ class OpenData:
         OpenData({"a": [1]}),
     ],
 )
-def test_a_field_that_may_hold_anything_comes_back_as_it_went(payload: Any) -> None:
+def test_a_field_of_any_type_survives_unchanged(payload: Any) -> None:
     body, _ = encode_payload(payload)
     again = decode_body(body, type(payload))
     if isinstance(payload, Open):
@@ -178,6 +178,6 @@ def test_a_field_that_may_hold_anything_comes_back_as_it_went(payload: Any) -> N
         (OpenData(Decimal("1.5")), "'held'"),
     ],
 )
-def test_what_would_come_back_as_something_else_is_refused(payload: Any, field: str) -> None:
+def test_values_that_json_would_change_are_refused(payload: Any, field: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{field} would be decoded as another type"):
         encode_payload(payload)

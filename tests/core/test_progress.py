@@ -1,4 +1,4 @@
-"""The watchdog: a source that should be moving and is not is replaced, and no other."""
+"""The progress watchdog: it replaces a stalled source, and no other."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.core.scripted import ScriptedSource, scripted
 HANG = object()
 
 
-def source_that_says(*answers: object) -> Source:
-    """A source whose `undelivered` gives these one after the other; it raises exceptions."""
+def source_with_answers(*answers: object) -> Source:
+    """Return a source whose `undelivered` returns, or raises, these answers in turn."""
     left = list(answers)
 
-    class Told(ScriptedSource):
+    class Answering(ScriptedSource):
         def __init__(self) -> None:
             self.looked_at = 0
 
@@ -32,7 +32,7 @@ def source_that_says(*answers: object) -> Source:
                 await asyncio.Event().wait()
             return answer
 
-    return Told()
+    return Answering()
 
 
 async def looks(source: Source, *moments: float, moved: float | None = None) -> None:
@@ -44,9 +44,9 @@ async def looks(source: Source, *moments: float, moved: float | None = None) -> 
         await progress.look(moment)
 
 
-async def test_the_same_answer_twice_means_that_it_stands_still() -> None:
+async def test_the_same_answer_twice_means_a_stalled_source() -> None:
     with pytest.raises(SourceLost, match="delivers none"):
-        await looks(source_that_says(("q", 7)), 31, 62)
+        await looks(source_with_answers(("q", 7)), 31, 62)
 
 
 @pytest.mark.parametrize(
@@ -59,32 +59,32 @@ async def test_the_same_answer_twice_means_that_it_stands_still() -> None:
         (("q", 7), ConnectionError("down"), ("q", 7), ConnectionError("down")),
     ],
 )
-async def test_others_are_left_alone(answers: tuple[object, ...]) -> None:
-    await looks(source_that_says(*answers), 31, 62, 400, 800)
+async def test_other_sources_are_left_running(answers: tuple[object, ...]) -> None:
+    await looks(source_with_answers(*answers), 31, 62, 400, 800)
 
 
-async def test_a_delivery_in_between_begins_it_anew() -> None:
-    await looks(source_that_says(("q", 7)), 31, 62, moved=40)
+async def test_a_delivery_in_between_restarts_the_measurement() -> None:
+    await looks(source_with_answers(("q", 7)), 31, 62, moved=40)
 
 
-async def test_it_does_not_look_too_soon_or_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_interval_between_checks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "ANSWER_TIMEOUT", 0.5)
-    source = source_that_says(HANG)
+    source = source_with_answers(HANG)
     await looks(source, 1, 29)
     assert source.looked_at == 0  # type: ignore[attr-defined]
     async with asyncio.timeout(30):
         await looks(source, 31)
 
 
-async def test_an_idle_source_is_asked_ever_more_seldom() -> None:
-    source = source_that_says(None)
+async def test_an_idle_source_is_checked_at_growing_intervals() -> None:
+    source = source_with_answers(None)
     hour = 3600
     await looks(source, *range(hour))
     assert hour / MAX_INTERVAL <= source.looked_at < hour / MAX_INTERVAL + 6  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("group", ["g", None])
-async def test_a_silent_source_is_replaced(
+async def test_a_stalled_source_is_replaced(
     group: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     silent: list[ScriptedSource] = []

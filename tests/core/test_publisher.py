@@ -1,4 +1,4 @@
-"""The coalescing publisher, on a driver that fails as told."""
+"""The coalescing publisher, on a scripted driver."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def both() -> AsyncIterator[tuple[Broker, ScriptedDriver]]:
 Both = tuple[Broker, ScriptedDriver]
 
 
-async def test_what_comes_while_the_driver_is_busy_goes_in_one_call(both: Both) -> None:
+async def test_publishes_during_a_call_share_the_next_one(both: Both) -> None:
     broker, driver = both
     go = asyncio.Event()
 
@@ -57,7 +57,7 @@ async def test_what_comes_while_the_driver_is_busy_goes_in_one_call(both: Both) 
     assert len(driver.batches) <= 4, "at most ten a call"
 
 
-async def test_a_transient_failure_is_repeated_with_the_same_ids(both: Both) -> None:
+async def test_a_transient_failure_is_retried_with_the_same_ids(both: Both) -> None:
     broker, driver = both
     seen: list[tuple[str, str]] = []
 
@@ -72,7 +72,7 @@ async def test_a_transient_failure_is_repeated_with_the_same_ids(both: Both) -> 
     assert seen[0] == (receipt.id, unique_id(scope_of(None), receipt.id))
 
 
-async def test_each_record_has_its_own_fate(both: Both) -> None:
+async def test_each_record_has_its_own_outcome(both: Both) -> None:
     broker, driver = both
 
     async def script(records: Sequence[Record]) -> Sequence[Outcome]:
@@ -124,7 +124,7 @@ async def test_the_timeout_names_the_last_error(both: Both) -> None:
     assert caught.value.__cause__ is not None
 
 
-async def test_the_timeout_names_what_the_broker_says_is_in_the_way(
+async def test_the_timeout_names_the_cause_that_the_broker_reports(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker, driver = both
@@ -197,7 +197,7 @@ async def test_calls_that_overlap_have_no_key_in_common(
     assert len(stored) == 200
 
 
-async def test_an_unmapped_error_is_seen_as_it_is(both: Both) -> None:
+async def test_an_unmapped_error_is_raised_unchanged(both: Both) -> None:
     broker, driver = both
 
     async def script(records: Sequence[Record]) -> Sequence[Outcome]:
@@ -247,7 +247,7 @@ async def test_a_cancelled_publish_that_was_not_sent_is_not_sent(both: Both) -> 
     assert driver.batches == [["first"], ["third"]]
 
 
-async def test_closing_answers_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_resolves_every_publish(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anymq.broker.PUBLISH_CLOSE_SECONDS", 0.5)
     broker, driver = await scripted()
     hang = asyncio.Event()
@@ -267,7 +267,7 @@ async def test_closing_answers_everybody(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class Panic(BaseException):
-    """What an extension module may raise."""
+    """An exception such as an extension module may raise."""
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ class Panic(BaseException):
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_a_publish_is_answered_whatever_declaring_again_raises(
+async def test_a_publish_ends_whatever_redeclaring_raises(
     both: Both, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker, driver = both
@@ -304,7 +304,7 @@ async def test_a_publish_is_answered_whatever_declaring_again_raises(
     await broker.publish("t", "the publisher goes on")
 
 
-async def test_some_of_many_are_answered_while_declaring_again_takes_too_long(
+async def test_some_of_many_publishes_end_while_redeclaring_hangs(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker, driver = both
@@ -336,9 +336,7 @@ class Mute(Exception):
     [Panic("x"), asyncio.CancelledError(), TimeoutError("x"), Mute(), StopIteration("x")],
     ids=lambda error: type(error).__name__,
 )
-async def test_a_publish_is_answered_whatever_the_client_raises(
-    both: Both, error: BaseException
-) -> None:
+async def test_a_publish_ends_whatever_the_client_raises(both: Both, error: BaseException) -> None:
     broker, driver = both
 
     async def failing(records: Sequence[Record]) -> Sequence[Outcome]:

@@ -1,4 +1,4 @@
-"""`RateLimit`, in real time."""
+"""`RateLimit` in real time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_handlers_may_share_a_limit() -> None:
     assert times[3] - times[0] >= 0.28
 
 
-async def test_draining_does_not_wait_for_the_turn() -> None:
+async def test_draining_does_not_wait_for_the_rate() -> None:
     done: list[str] = []
 
     async def handle(body: str) -> None:
@@ -65,7 +65,7 @@ async def test_draining_does_not_wait_for_the_turn() -> None:
             await again.ack()
 
 
-def test_bad_settings() -> None:
+def test_invalid_settings_are_refused() -> None:
     for bad in ((0, 1, None), (1, 0, None), (1, 1, 0.5)):
         with pytest.raises(ConfigurationError, match="RateLimit"):
             RateLimit(bad[0], bad[1], bad[2])

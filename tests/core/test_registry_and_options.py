@@ -1,4 +1,4 @@
-"""Connecting: schemes, options, credentials; what goes wrong says what to do."""
+"""Connecting: schemes, options, credentials, and errors that name the next step."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_missing_client_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> No
         load_driver("kafka")
 
 
-def test_what_is_registered_must_be_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registered_class_must_be_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("not_an_adapter")
     module.Thing = int  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "not_an_adapter", module)
@@ -65,7 +65,7 @@ async def test_options_are_checked() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-async def test_credentials_do_not_travel_in_the_clear() -> None:
+async def test_credentials_over_an_unencrypted_connection_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="allow_insecure_auth") as caught:
         await connect("scripted://user:hunter2@broker.example")
     assert "hunter2" not in str(caught.value)
@@ -77,14 +77,14 @@ async def test_credentials_do_not_travel_in_the_clear() -> None:
             assert "hunter2" not in f"{broker!r} {broker.url}"
 
 
-async def test_stores_do_not_send_credentials_in_the_clear_either() -> None:
+async def test_credentials_of_stores_over_an_unencrypted_connection_are_refused() -> None:
     stores = StorePool()
     with pytest.raises(ConfigurationError, match="clear text") as caught:
         await stores.get("redis://user:hunter2@store.example")
     assert "hunter2" not in str(caught.value)
 
 
-async def test_a_failure_to_connect_says_where_and_what_to_do() -> None:
+async def test_a_failure_to_connect_names_the_url_and_the_next_step() -> None:
     ScriptedDriver.opening.append(Lost("refused"))
     with pytest.raises(
         ConnectionLost,

@@ -1,4 +1,4 @@
-"""`Retry` with a marker and with lanes to stop; `Idempotency` with a handler that settles."""
+"""`Retry` with a marker or stopped keys; `Idempotency` with a handler that settles."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from anymq_memory import MemoryStore
 
 
 class Marks(MemoryStore):
-    """Starts as another process would have left them: `died` of them without an end."""
+    """A marker store in which another process left `died` starts without an end."""
 
     def __init__(self, died: int = 0) -> None:
         super().__init__()
@@ -73,7 +73,9 @@ async def attempts_seen(store: Store, *errors: Exception | None) -> tuple[list[i
         ((RetryAfter(1, counted=False), RetryAfter(1)), [1, 1, 2]),
     ],
 )
-async def test_whatever_ends_removes_its_mark(errors: tuple[Exception], seen: list[int]) -> None:
+async def test_every_ended_attempt_removes_its_mark(
+    errors: tuple[Exception], seen: list[int]
+) -> None:
     store = Marks()
     assert await attempts_seen(store, *errors) == (seen, [])
     assert store.starts == {}
@@ -86,7 +88,7 @@ async def test_starts_without_an_end_are_attempts() -> None:
     assert letters == ["retries exhausted after 3 attempts: ValueError: the third"]
 
 
-async def test_too_many_starts_without_an_end_are_not_tried_again() -> None:
+async def test_too_many_starts_without_an_end_are_not_retried() -> None:
     store = Marks(died=3)
     seen, letters = await attempts_seen(store)
     assert seen == []
@@ -94,7 +96,7 @@ async def test_too_many_starts_without_an_end_are_not_tried_again() -> None:
     assert store.starts == {}
 
 
-async def test_a_marker_that_cannot_be_reached_postpones() -> None:
+async def test_an_unavailable_marker_postpones_the_delivery() -> None:
     class Broken(Marks):
         async def mark(self, key: str, keep: float) -> int:
             self.died += 1
@@ -105,7 +107,7 @@ async def test_a_marker_that_cannot_be_reached_postpones() -> None:
     assert await attempts_seen(Broken()) == ([1], [])
 
 
-async def test_a_stopped_lane_is_no_dead_letter() -> None:
+async def test_a_stopped_key_lane_writes_no_dead_letter() -> None:
     app = App()
     seen: list[str] = []
 
@@ -139,7 +141,7 @@ async def test_a_stopped_lane_is_no_dead_letter() -> None:
         assert broker.dead_letters("t", group="g") == []
 
 
-def test_only_ordered_subscriptions_have_lanes_to_stop() -> None:
+def test_only_ordered_subscriptions_can_stop_key_lanes() -> None:
     with pytest.raises(ConfigurationError, match="ordered"):
         App().subscriber("t", group="g", retry=Retry(exhausted="stop"))
     with pytest.raises(ConfigurationError, match="exhausted"):
@@ -155,9 +157,7 @@ def test_only_ordered_subscriptions_have_lanes_to_stop() -> None:
         ("release", ClaimState.NEW),
     ],
 )
-async def test_only_what_was_done_by_hand_is_remembered_as_done(
-    verb: str, state: ClaimState
-) -> None:
+async def test_the_claim_follows_a_settlement_by_hand(verb: str, state: ClaimState) -> None:
     store = MemoryStore()
     seen: list[str] = []
     states: list[ClaimState] = []
@@ -248,7 +248,7 @@ async def test_without_a_retry_the_first_failure_is_the_last() -> None:
         await broker.publish("t", {})
         await broker.advance(300)
         (letter,) = broker.dead_letters("t", group="g")
-    assert seen == [1, 2]  # a handler that asks for another attempt gets it
+    assert seen == [1, 2]  # `RetryAfter` still gets another attempt
     assert letter.headers["anymq-dlq-reason"] == "failed without a retry: RuntimeError: no"
     assert letter.headers["anymq-dlq-error-type"] == "builtins.RuntimeError"
 

@@ -1,4 +1,4 @@
-"""A handler that hangs is said, once and then rarely."""
+"""Slow handlers: the log of hanging ones, and their deadline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [line for line in caplog.messages if "has been running for" in line]
 
 
-async def test_one_that_hangs_is_named_once_and_then_rarely(
+async def test_a_hanging_handler_is_logged_once_and_then_rarely(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = VirtualClock()
@@ -46,7 +46,7 @@ async def test_one_that_hangs_is_named_once_and_then_rarely(
                 await clock.advance(5)
 
 
-async def test_what_is_far_beyond_the_usual_is_said_sooner(
+async def test_a_handler_far_beyond_its_usual_time_is_logged_earlier(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = VirtualClock()
@@ -74,7 +74,7 @@ async def hours(clock: VirtualClock, count: float) -> None:
 
 
 @pytest.mark.parametrize("batch", [None, Batch(size=2, wait=0.1)], ids=["plain", "batch"])
-async def test_a_handler_has_a_deadline_and_fails_by_it(
+async def test_a_handler_over_its_deadline_fails(
     batch: Batch | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = VirtualClock()
@@ -111,7 +111,7 @@ async def test_a_handler_has_a_deadline_and_fails_by_it(
                 await clock.advance(600)
 
 
-async def test_without_a_deadline_it_takes_its_time() -> None:
+async def test_without_a_deadline_a_handler_is_not_cancelled() -> None:
     clock = VirtualClock()
     done: list[str] = []
 
@@ -133,7 +133,7 @@ async def test_without_a_deadline_it_takes_its_time() -> None:
                 await clock.advance(600)
 
 
-def test_the_default_chains_have_one() -> None:
+def test_the_default_chains_have_a_deadline() -> None:
     assert any(isinstance(link, Deadline) for link in DEFAULT_CHAIN)
     app = App()
     app.subscriber("t", group="g")(_nothing)

@@ -1,4 +1,4 @@
-"""The consumer engine, on sources that fail as told."""
+"""Subscriptions on scripted sources."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def both() -> AsyncIterator[Both]:
     assert all(source.closed for source in driver.sources)
 
 
-async def test_acks_are_sent_in_bulk(both: Both) -> None:
+async def test_acks_are_sent_in_batches(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g") as deliveries:
         source = driver.sources[0]
@@ -38,7 +38,7 @@ async def test_acks_are_sent_in_bulk(both: Both) -> None:
     assert sum(verb == "ack" for verb, _ in source.calls) < 10
 
 
-async def test_a_settlement_that_fails_is_repeated(both: Both) -> None:
+async def test_a_failed_settlement_is_retried(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g") as deliveries:
         source = driver.sources[0]
@@ -58,7 +58,7 @@ async def test_a_settlement_that_fails_is_repeated(both: Both) -> None:
         assert source.settled("reject") == ["c"]
 
 
-async def test_what_cannot_be_settled_is_fetched_anew_where_no_lease_brings_it_back(
+async def test_an_unsettleable_message_without_a_lease_reopens_the_source(
     both: Both,
 ) -> None:
     broker, driver = both
@@ -94,7 +94,7 @@ async def test_cancelling_a_close_cuts_the_drain_short(both: Both) -> None:
     assert driver.sources[0].settled("release") == ["a"]
 
 
-async def test_a_lost_source_is_replaced_and_its_deliveries_go_stale(both: Both) -> None:
+async def test_a_lost_source_is_replaced_and_its_deliveries_become_stale(both: Both) -> None:
     broker, driver = both
     driver.subscribing = []
     async with broker.subscribe("t", group="g", prefetch=10) as deliveries:
@@ -108,7 +108,7 @@ async def test_a_lost_source_is_replaced_and_its_deliveries_go_stale(both: Both)
         await held.ack()
         driver.sources[1].put("held", "buffered")
         (again,) = await take(deliveries, 1)
-        assert again.message.body == b"buffered", "what was done meanwhile is not handled again"
+        assert again.message.body == b"buffered", "a message settled meanwhile is not handled again"
         await again.ack()
         await until(lambda: deliveries.in_flight == 0)
     assert first.settled("ack") == []
@@ -116,7 +116,7 @@ async def test_a_lost_source_is_replaced_and_its_deliveries_go_stale(both: Both)
     assert driver.sources[0].spec.member != driver.sources[1].spec.member
 
 
-async def test_a_topic_that_was_made_anew_otherwise_is_consumed_all_the_same(
+async def test_a_recreated_topic_is_still_consumed(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker, driver = both
@@ -133,7 +133,7 @@ async def test_a_topic_that_was_made_anew_otherwise_is_consumed_all_the_same(
         await delivery.ack()
 
 
-async def test_a_failed_read_is_repeated_on_the_same_source(both: Both) -> None:
+async def test_a_failed_read_is_retried_on_the_same_source(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g") as deliveries:
         source = driver.sources[0]
@@ -154,10 +154,10 @@ async def test_a_source_that_keeps_failing_is_replaced(both: Both) -> None:
         await take(deliveries, 1)
 
 
-async def test_subscribing_fails_as_the_broker_says() -> None:
+async def test_subscribing_raises_the_error_of_the_broker() -> None:
     broker, driver = await scripted("h?connect_timeout=0.5")
-    driver.subscribing = [Lost("nobody there")] * 100
-    with pytest.raises(ConnectionLost, match=r"subscribe to t failed on scripted.*: nobody there"):
+    driver.subscribing = [Lost("no server")] * 100
+    with pytest.raises(ConnectionLost, match=r"subscribe to t failed on scripted.*: no server"):
         await broker.subscribe("t", group="g").__aenter__()
     assert len(driver.subscribing) < 99, "what may pass is tried again"
     driver.subscribing = [Refused("no right to read")] * 2
@@ -167,14 +167,14 @@ async def test_subscribing_fails_as_the_broker_says() -> None:
     await broker.aclose()
 
 
-async def test_subscribing_waits_for_what_passes(both: Both) -> None:
+async def test_subscribing_retries_transient_errors(both: Both) -> None:
     broker, driver = both
     driver.subscribing = [Lost("just starting")]
     async with broker.subscribe("t", group="g"):
         pass
 
 
-async def test_leases_are_extended_for_what_is_unsettled(both: Both) -> None:
+async def test_leases_of_unsettled_deliveries_are_renewed(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g", ack_deadline=0.3) as deliveries:
         source = driver.sources[0]
@@ -186,7 +186,7 @@ async def test_leases_are_extended_for_what_is_unsettled(both: Both) -> None:
         await slow.ack()
 
 
-async def test_without_leases_of_its_own_the_core_ends_them(both: Both) -> None:
+async def test_without_broker_leases_the_core_redelivers_expired_ones(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g", ack_deadline=0.3, auto_extend=False) as deliveries:
         source = driver.sources[0]
@@ -252,7 +252,7 @@ async def test_a_subscription_is_entered_once_and_iterated_only_without_a_handle
             await subscription.__aenter__()
 
 
-async def test_a_crash_in_a_middleware_costs_an_attempt_not_the_worker(both: Both) -> None:
+async def test_an_error_in_a_middleware_costs_an_attempt_and_no_worker(both: Both) -> None:
     broker, driver = both
     done = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""No task of the engine ends unseen."""
+"""Tasks of the core: none ends unnoticed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ AWAITED = {
     "adapters/anymq_rabbitmq/groups/backfill.py": {"started"},
     "adapters/anymq_redis/connection.py": {"connect"},
 }
-"""By file the functions that start a task themselves: each awaits it, or has a callback that takes
+"""The functions that start a task themselves, by file. Each awaits its task, or has a callback for
 its outcome."""
 
 
@@ -60,13 +60,13 @@ def test_every_task_is_supervised_or_awaited() -> None:
     assert unknown == []
 
 
-def test_the_list_of_awaited_tasks_is_true() -> None:
+def test_the_list_of_awaited_tasks_is_current() -> None:
     listed = {(name, where) for name, functions in AWAITED.items() for where in functions}
     assert listed <= set(starts())
 
 
 @pytest.mark.parametrize("how", ["error", "stray cancellation", "cancelled", "done"])
-async def test_an_end_that_was_not_asked_for_is_said_once(
+async def test_an_unexpected_end_of_a_task_is_logged_once(
     how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     ended: list[str] = []
@@ -91,7 +91,7 @@ async def test_an_end_that_was_not_asked_for_is_said_once(
 
 
 class Stray(MemoryStore):
-    """Its client cancels the call it was asked for, once each."""
+    """A store whose client cancels each call once."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Which handler gets which type, and what JSON cannot say."""
+"""Dispatch by message type, and values that JSON cannot represent."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def test_a_union_takes_the_types_it_knows_and_no_other() -> None:
 @pytest.mark.parametrize(
     ("type", "topic"), [(None, "orders"), ("orders", "orders"), ("orders", "orders.g.dlq")]
 )
-def test_what_has_no_type_is_what_it_validates_as(type: str | None, topic: str) -> None:
+def test_a_message_without_a_type_gets_the_type_it_validates_as(
+    type: str | None, topic: str
+) -> None:
     assert isinstance(decode_payload(message(type, topic), Placed | Cancelled), Placed)
 
 
@@ -67,7 +69,7 @@ def test_a_class_may_name_its_types() -> None:
 
 
 @pytest.mark.parametrize("unknown", ["reject", "ignore"])
-async def test_an_unknown_type_is_rejected_or_passed_over(
+async def test_an_unknown_type_is_rejected_or_ignored(
     unknown: Literal["reject", "ignore"],
 ) -> None:
     app = App()
@@ -123,7 +125,7 @@ def test_handlers_of_one_group_with_one_type_are_refused_at_once() -> None:
         app.subscriber("orders", group=None)(second)
 
 
-def test_handlers_of_one_group_have_equal_options() -> None:
+def test_handlers_of_one_group_must_have_equal_options() -> None:
     async def placed(event: Placed) -> None: ...
 
     async def cancelled(event: Cancelled) -> None: ...
@@ -134,7 +136,7 @@ def test_handlers_of_one_group_have_equal_options() -> None:
         app.subscriber("orders", group="view", concurrency=2)(cancelled)
 
 
-def test_unknown_is_one_of_two() -> None:
+def test_unknown_accepts_reject_and_ignore_only() -> None:
     async def handle(event: Placed) -> None: ...
 
     with pytest.raises(ConfigurationError, match="unknown"):
@@ -159,7 +161,7 @@ class Login(BaseModel):
     password: SecretStr
 
 
-def test_aliases_go_there_and_back() -> None:
+def test_aliases_survive_encoding_and_decoding() -> None:
     sent = Aliased.model_validate({"orderNumber": "1", "readOnly": "x"})
     body, _ = encode_payload(sent)
     assert b'"orderNumber":"1"' in body
@@ -181,11 +183,11 @@ def test_aliases_go_there_and_back() -> None:
         Holds(SecretStr("s")),
     ],
 )
-def test_what_json_would_change_is_refused(payload: Any) -> None:
+def test_keys_that_json_would_change_are_refused(payload: Any) -> None:
     with pytest.raises(ConfigurationError, match="cannot be published"):
         encode_payload(payload)
 
 
-def test_null_and_asterisks_are_no_harm() -> None:
+def test_null_and_asterisks_are_accepted() -> None:
     for payload in (Limits(), {"a": None, "b": "*******"}, [None], Holds("NaN")):
         encode_payload(payload)

@@ -20,13 +20,13 @@ from anymq import URL, InvalidURL
         ("amqp://h/%2F", (("h", None),), "//"),
     ],
 )
-def test_hosts_and_path(text: str, hosts: object, path: str) -> None:
+def test_hosts_and_path_are_parsed(text: str, hosts: object, path: str) -> None:
     url = URL.parse(text)
     assert (url.hosts, url.path) == (hosts, path)
     assert url.scheme == url.scheme.lower()
 
 
-def test_credentials_and_options() -> None:
+def test_credentials_and_options_are_parsed() -> None:
     url = URL.parse("amqp://us%40er:p%3Aw%2F%C3%BC@h:5672/v?heartbeat=5&name=a%20b")
     assert (url.username, url.password) == ("us@er", "p:w/ü")
     assert dict(url.query) == {"heartbeat": "5", "name": "a b"}
@@ -50,7 +50,7 @@ def test_credentials_and_options() -> None:
         "redis://user:hunter2 x@h y",
     ],
 )
-def test_what_is_not_a_url_is_refused_without_its_secrets(text: str) -> None:
+def test_an_invalid_url_is_refused_without_its_secrets(text: str) -> None:
     if text == "redis://h\r\n":  # surrounding blanks are forgiven, inner ones are not
         text = "redis://h\r\nSET x"
     with pytest.raises(InvalidURL) as caught:
@@ -73,6 +73,6 @@ def test_the_password_is_never_shown(secret: str) -> None:
         assert secret not in text.replace("amqp://u:***@h/v?sasl_password=***&ssl_key=***", "")
 
 
-def test_loopback() -> None:
+def test_loopback_hosts_are_recognised() -> None:
     assert URL.parse("redis://127.0.0.1,localhost,[::1]").is_loopback
     assert not URL.parse("redis://127.0.0.1,example.org").is_loopback

@@ -1,7 +1,7 @@
-"""What a hostile, or only a careless, publisher may send: messages made from a seed.
+"""Messages of hostile or careless publishers, generated from a seed.
 
-Every message has a header `fuzz` with its number, by which its fate is told. Most bodies are orders
-that the handler takes (see `Order`); the rest are broken in one of many ways.
+Every message has a header `fuzz` with its number, which identifies it in the outcomes. Most bodies
+are orders that the handler accepts, see `Order`. The rest are invalid in one of many ways.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pydantic import BaseModel
 from tests.foreign.raw import Foreign
 
 NUMBER = "fuzz"
-"""The header that says which message it is."""
-LARGEST = 900_000
-"""Bytes of the largest bodies, but for a few that no letter holds."""
+"""The header with the number of the message."""
+MAX_BODY_BYTES = 900_000
+"""Bytes of the largest bodies, except for a few that fit no letter."""
 TOO_LARGE = {"kafka": 1_048_300, "rabbitmq": 3_000_000, "nats": 8_388_000, "redis": 3_000_000}
-"""Bytes of a body that the broker takes, and of which it, or anymq, takes no copy with more."""
+"""Bytes of a body that the broker accepts, although its copy with more headers is refused."""
 FRAME = 120_000
-"""Bytes of headers that RabbitMQ can be sent."""
+"""The most bytes of headers that RabbitMQ accepts."""
 
 DIGITS = ("0", "-1", "1", "99", "999999999", "9" * 13, "9" * 15, "9" * 5000, "²", "1e309", "0x1")
 TIMES = (
@@ -81,7 +81,7 @@ CONTENT_TYPES = (
     "",
     "a" * 3000,
 )
-ENGINE = (
+CONTROL = (
     "anymq-attempt",
     "anymq-redriven",
     "anymq-redelivered",
@@ -151,14 +151,14 @@ BLOCKS = (
 
 
 class Order(BaseModel):
-    """What the handler takes."""
+    """The payload of the handler."""
 
     number: int
     fails: Literal["never", "once", "always"] = "never"
 
 
 class Hostile:
-    """Makes messages for one backend; the same ones from the same seed."""
+    """A generator of messages for one backend: equal ones for an equal seed."""
 
     def __init__(self, backend: str, seed: int) -> None:
         self.backend = backend
@@ -168,7 +168,7 @@ class Hostile:
 
     def messages(self, count: int) -> list[Foreign]:
         """Return the next messages, numbered from 0."""
-        # From some place on a Redis stream has ids beyond all dates: they can only grow.
+        # Ids of a Redis stream only grow, so those beyond all dates come last.
         turn = self.random.randrange(count // 2, count) if self.backend == "redis" else count
         made: list[Foreign] = []
         for number in range(count):
@@ -185,7 +185,7 @@ class Hostile:
             # A publisher that forges all of a redrive hides its message from the other groups.
             headers = [pair for pair in headers if pair[0] != "anymq-only-group"]
         random.shuffle(headers)
-        # A letter without the headers that a broker would not take keeps the first ones that fit.
+        # A letter without its refused headers keeps the first ones that fit.
         headers.insert(0, (NUMBER, str(number).encode()))
         more: dict[str, Any] = {}
         if self.backend == "kafka":
@@ -217,7 +217,7 @@ class Hostile:
         return self._large(order), [], {}
 
     def _large(self, order: dict[str, Any]) -> bytes:
-        limit = TOO_LARGE[self.backend] if self.random.random() < 0.3 else LARGEST
+        limit = TOO_LARGE[self.backend] if self.random.random() < 0.3 else MAX_BODY_BYTES
         return json.dumps(order | {"more": "x" * (limit - 200)}).encode()
 
     def _structured(
@@ -273,13 +273,13 @@ class Hostile:
             prefix = random.choice(PREFIXES) if random.random() < 0.4 else _PREFIX[self.backend]
             return prefix + random.choice(ATTRIBUTES)
         if kind < 0.7:
-            return random.choice(ENGINE)
+            return random.choice(CONTROL)
         if kind < 0.8:
             return random.choice(SERVER)
         if kind < 0.88:
             return random.choice(("content-type", "Content-Type", "CONTENT-TYPE", "contentType"))
         name = random.choice(("tenant", "a b", "ünï", "x" * 250, "", "a\nb", "a:b", "data", "\x00"))
-        # Where a line is a header, these would be others, or none.
+        # In NATS a header is a line, so these characters would split the name.
         return name.replace("\n", "").replace(":", "") if self.backend == "nats" else name
 
     def _value(self) -> bytes:
@@ -296,7 +296,7 @@ class Hostile:
         return random.choice(TEXTS).encode()
 
     def _table(self, headers: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-        """RabbitMQ's headers have types, and no name twice; together they fit into a frame."""
+        """Return headers for RabbitMQ: typed, with unique names, and small enough for a frame."""
         random = self.random
         found: dict[str, Any] = {}
         size = 0
@@ -318,7 +318,7 @@ class Hostile:
                 made[name] = random.choice(values)
         return made
 
-    # What is native to a broker.
+    # Native properties of a broker.
 
     def _key(self) -> bytes | None:
         random = self.random

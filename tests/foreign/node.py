@@ -1,4 +1,4 @@
-"""Programs of others, in Node: their clients are installed once, from the lockfile beside them."""
+"""Programs in Node, whose clients are installed once from the lockfile in `node/`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ NOT_TESTED = "Node clients (kafkajs, amqplib, nats, ioredis, the CloudEvents SDK
 
 
 def folder() -> Path:
-    """Return where the clients are installed; where they cannot be, the test is skipped.
+    """Return the folder of the installed clients.
 
-    With CI=true it fails then.
+    If they cannot be installed the test is skipped; with CI=true it fails.
     """
     if shutil.which("node") is None or shutil.which("npm") is None:
-        _not_tested("there is no node and npm here")
+        _not_tested("node or npm is not installed")
     files = [HERE / name for name in ("client.mjs", "package.json", "package-lock.json")]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     where = state.home().parent / "node" / digest[:16]
@@ -56,7 +56,7 @@ def _not_tested(why: str) -> NoReturn:
 
 
 class Node:
-    """A run of `client.mjs`, which speaks in JSON lines."""
+    """A run of `client.mjs`, which prints JSON lines."""
 
     def __init__(self, backend: str, action: str, url: str, name: str, count: int = 1) -> None:
         self._arguments = [backend, action, url, name, str(count)]
@@ -78,7 +78,7 @@ class Node:
         await self._process.communicate()
 
     async def line(self) -> Any:
-        """Return the next thing it says."""
+        """Return its next line."""
         assert self._process.stdout is not None
         async with asyncio.timeout(300):
             line = await self._process.stdout.readline()
@@ -87,7 +87,7 @@ class Node:
         return json.loads(line)
 
     async def end(self) -> None:
-        """Return when it has ended; raises if that was by a fault."""
+        """Return when it has ended; raises if its exit code is not 0."""
         async with asyncio.timeout(300):
-            _, said = await self._process.communicate()
-        assert self._process.returncode == 0, said.decode()
+            _, errors = await self._process.communicate()
+        assert self._process.returncode == 0, errors.decode()

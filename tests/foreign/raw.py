@@ -1,6 +1,6 @@
-"""Publishers that know nothing of anymq: bytes go to the broker as they are given.
+"""Publishers without anymq: bytes go to the broker unchanged.
 
-`raw_kafka`, `raw_rabbitmq`, `raw_nats` and `raw_redis` have one each, over the client library.
+`raw_kafka`, `raw_rabbitmq`, `raw_nats` and `raw_redis` implement one each over the client library.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 STORED, DUPLICATE = "stored", "duplicate"
-"""What became of a message; anything else is why the client or the server refused it."""
+"""Outcomes of a message; any other text is the reason of the client or server for a refusal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foreign:
-    """A message, in the terms of its broker."""
+    """A message in the terms of its broker."""
 
     body: bytes | None = b""
     """None is Kafka's tombstone; on Redis, an entry without the field `data`."""
     key: bytes | None = None
     """The record key, or the routing key."""
     headers: Sequence[tuple[str, Any]] = ()
-    """In their order, with repetitions where the broker has them. Values are bytes; on RabbitMQ
-    also what else a table may hold."""
+    """In order, with repeated names where the broker allows them. Values are bytes, or on RabbitMQ
+    any type of a table."""
     time: int | None = None
-    """Kafka: milliseconds, by which the broker goes."""
+    """Kafka: the timestamp in milliseconds."""
     id: str = "*"
     """Redis: the id of the entry."""
     block: bytes | None = None
-    """NATS: all of the headers, as they go over the wire."""
+    """NATS: all headers as bytes of the protocol."""
     properties: Mapping[str, Any] = field(default_factory=dict)
     """RabbitMQ: the properties besides the headers."""
 
@@ -40,18 +40,18 @@ class Raw(ABC):
 
     backend: str
     prefix: str
-    """What the names of CloudEvents attributes begin with."""
+    """The prefix of CloudEvents attributes."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     async def make(self, topic: str) -> None:
-        """Make the topic before anymq comes, where it would not be made as the tests need it."""
+        """Create the topic before anymq does, if the tests need other settings."""
         del topic
 
     @abstractmethod
     async def publish(self, topic: str, messages: Sequence[Foreign]) -> list[str]:
-        """Publish all, in order; return what became of each."""
+        """Publish all in order; return the outcome of each."""
 
     @abstractmethod
     async def open(self) -> None:

@@ -1,4 +1,4 @@
-"""Kafka through aiokafka."""
+"""A Kafka publisher over aiokafka."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RawKafka(Raw):
         await self._producer.stop()
 
     async def make(self, topic: str) -> None:
-        """Make a topic of three partitions that takes records of any time and keeps them."""
+        """Create a topic of three partitions that accepts and keeps records of any time."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self._address)
         await admin.start()
         limits = {

@@ -1,4 +1,4 @@
-"""NATS JetStream through nats-py; header blocks are written here, as nats-py cleans them."""
+"""A NATS JetStream publisher over nats-py, with its own header blocks, as nats-py cleans them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from tests.foreign.raw import DUPLICATE, STORED, Foreign, Raw
 
 WINDOW = 200
-"""Messages that wait for their confirmations at a time."""
+"""The most messages that await their confirmations."""
 
 
 class RawNats(Raw):
@@ -55,12 +55,12 @@ class RawNats(Raw):
         return answer
 
     async def _answered(self, message: Msg) -> None:
-        said: dict[str, Any] = json.loads(message.data) if message.data else {"error": "none"}
+        reply: dict[str, Any] = json.loads(message.data) if message.data else {"error": "none"}
         answer = self._answers.pop(message.subject.rpartition(".")[2])
-        if error := said.get("error"):
+        if error := reply.get("error"):
             answer.set_result(str(error))
         else:
-            answer.set_result(DUPLICATE if said.get("duplicate") else STORED)
+            answer.set_result(DUPLICATE if reply.get("duplicate") else STORED)
 
 
 def _block(headers: Sequence[tuple[str, bytes]]) -> bytes:

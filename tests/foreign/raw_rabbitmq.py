@@ -1,4 +1,4 @@
-"""RabbitMQ through aiormq, the client below aio-pika."""
+"""A RabbitMQ publisher over aiormq, the client below aio-pika."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pamqp.commands import Basic
 from tests.foreign.raw import STORED, Foreign, Raw
 
 WINDOW = 200
-"""Messages that wait for their confirmations at a time."""
+"""The most messages that await their confirmations."""
 
 
 class RawRabbitMQ(Raw):
@@ -28,7 +28,7 @@ class RawRabbitMQ(Raw):
         await self._connection.close()
 
     async def publish(self, topic: str, messages: Sequence[Foreign]) -> list[str]:
-        """Publish to the exchange `topic`, or with an empty one to the queue that is the key."""
+        """Publish to the exchange `topic`; if it is empty, to the queue named by the key."""
         outcomes: list[str] = []
         for start in range(0, len(messages), WINDOW):
             chunk = messages[start : start + WINDOW]
@@ -50,7 +50,7 @@ class RawRabbitMQ(Raw):
 
 
 def _table(headers: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return what pamqp writes: text as strings, other bytes as byte arrays."""
+    """Return the value for pamqp: text as strings, other bytes as byte arrays."""
     return {name: _typed(v) if isinstance(v, bytes) else v for name, v in headers}
 
 

@@ -1,4 +1,4 @@
-"""Redis Streams through redis-py."""
+"""A Redis Streams publisher over redis-py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from tests.foreign.raw import STORED, Foreign, Raw
 
 WINDOW = 200
-"""Commands in one pipeline."""
+"""The number of commands in one pipeline."""
 
 
 class RawRedis(Raw):

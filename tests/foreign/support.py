@@ -1,4 +1,4 @@
-"""Which backends there are to publish to from outside."""
+"""The backends with a foreign publisher."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RAW: dict[str, type[Raw]] = {
 }
 
 EVERY = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in RAW]
-"""Parameters of a test that runs on each."""
+"""Parameters of a test that runs on each of them."""
 
 
 def raw(backend: str) -> Raw:

@@ -1,7 +1,7 @@
-"""A flood of hostile messages, on a topic that ordinary groups consume.
+"""Fuzzing: hostile messages on a topic that ordinary groups consume.
 
-Each one is handled, or a dead letter with its reason, or a duplicate that was said to be one; the
-groups go on, the dead letters can be operated, and closing is clean.
+Each message is handled, becomes a dead letter with its reason, or is reported as a duplicate. The
+groups continue, the dead letters can be redriven and discarded, and closing is clean.
 
 `ANYMQ_FUZZ_SEED` and `ANYMQ_FUZZ_COUNT` choose the messages; `make fuzz` sends 20,000. A failure
 names its seed.
@@ -24,22 +24,22 @@ from anymq.consuming.subscription import Subscription
 from anymq.operating.dead_letters import DeadLetters, Letter
 from anymq.testing.harness import random_name
 from anymq.testing.tools import eventually, until
-from tests.core.faulty import tasks_of_the_engine
+from tests.core.faulty import core_tasks
 from tests.foreign.hostile import NUMBER, Hostile, Order
 from tests.foreign.raw import DUPLICATE, STORED, Foreign
 from tests.foreign.support import EVERY, raw
 
 COUNT = int(os.environ.get("ANYMQ_FUZZ_COUNT", "1000"))
 SEED = int(os.environ.get("ANYMQ_FUZZ_SEED", "0")) or randrange(1, 2**32)
-PATIENCE = 120 + COUNT / 10
-"""Seconds within which everything has happened, also on a slow machine."""
+WAIT_SECONDS = 120 + COUNT / 10
+"""Seconds after which a step has failed, also on a slow machine."""
 GOOD = "good"
-"""The number of a message that comes after all the others."""
+"""The number of the last message."""
 UNNUMBERED = "none"
 
 
 class Reader:
-    """One way to consume the topic, and what became of each message."""
+    """A subscription of one kind, and the outcome of each message."""
 
     def __init__(self, broker: Broker, topic: str, group: str | None, *, ordered: bool) -> None:
         self.handled: Counter[str] = Counter()
@@ -70,18 +70,20 @@ class Reader:
         self.duplicates[number_of(delivery.message)] += 1
 
     async def settled(self) -> None:
-        """Return when there is nothing left to do."""
-        await until(lambda: self.handled[GOOD] and not self.subscription.in_flight, within=PATIENCE)
+        """Return when every message is settled."""
+        await until(
+            lambda: self.handled[GOOD] and not self.subscription.in_flight, within=WAIT_SECONDS
+        )
         if self.group is not None:
             await eventually(
                 lambda: self._broker.admin.describe(self._topic, self.group or ""),
                 lambda info: info.lag in (0, None),
-                within=PATIENCE,
+                within=WAIT_SECONDS,
             )
 
     async def check(self, expected: Counter[str]) -> list[Letter]:
         """Return the letters, once every message is accounted for."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + WAIT_SECONDS
         while missing := self.missing(expected, letters := await self.letters.list()):
             assert time.monotonic() < deadline, f"group {self.group}: no trace of {missing}"
             await asyncio.sleep(0.5)
@@ -92,7 +94,7 @@ class Reader:
         return letters
 
     def missing(self, expected: Counter[str], letters: list[Letter]) -> Counter[str]:
-        """Return the messages of which nothing is known."""
+        """Return the messages without an outcome."""
         dead = Counter(number_of(letter.message) for letter in letters)
         return expected - self.handled - self.duplicates - dead
 
@@ -103,25 +105,25 @@ def number_of(message: Message) -> str:
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """What is logged as an error, and what the event loop complains of."""
+    """The log lines of the test, with the warnings of the event loop."""
     caplog.set_level(logging.WARNING)
     return caplog.records
 
 
 def alarming(records: list[logging.LogRecord]) -> list[str]:
-    """Return what is worse than a message that failed."""
+    """Return the errors that are not about a failed message."""
     known = ("retries exhausted", "dead-letter topic", "failed for the last time")
-    said = [
+    found = [
         record.getMessage()
         for record in records
         if record.levelno >= logging.ERROR or record.name == "asyncio"
     ]
-    return [line for line in said if not any(word in line for word in known)]
+    return [line for line in found if not any(word in line for word in known)]
 
 
 @pytest.mark.timeout(600 + COUNT)
 @pytest.mark.parametrize("backend", EVERY)
-async def test_every_message_has_an_end(backend: str, lines: list[logging.LogRecord]) -> None:
+async def test_every_message_has_an_outcome(backend: str, lines: list[logging.LogRecord]) -> None:
     print(f"ANYMQ_FUZZ_SEED={SEED} ANYMQ_FUZZ_COUNT={COUNT}")
     topic = random_name()
     messages = Hostile(backend, SEED).messages(COUNT)
@@ -146,11 +148,11 @@ async def test_every_message_has_an_end(backend: str, lines: list[logging.LogRec
         found = [item async for item in broker.admin.browse(topic)]
         assert len(found) >= stored
         for reader in readers:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(WAIT_SECONDS):
                 await reader.subscription.__aexit__(None, None, None)
             assert reader.subscription.in_flight == 0
             assert reader.subscription.failed is None
-    await until(lambda: not tasks_of_the_engine(), within=PATIENCE)
+    await until(lambda: not core_tasks(), within=WAIT_SECONDS)
     assert alarming(lines) == []
 
 
@@ -182,5 +184,5 @@ async def operate(reader: Reader, letters: list[Letter]) -> None:
         await box.drop_all()
         return await box.count()
 
-    # What was put back may fail once more.
-    await eventually(dropped, lambda left: left == 0, within=PATIENCE)
+    # A redriven message may fail once more.
+    await eventually(dropped, lambda left: left == 0, within=WAIT_SECONDS)

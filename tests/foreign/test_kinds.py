@@ -1,4 +1,4 @@
-"""Each kind of odd message by itself: what becomes of it, on every server, for every reader."""
+"""Kinds of unusual messages: the outcome of each, on every server, in every kind of group."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ FAILS = b'{"number":1,"fails":"always"}'
 UNREADABLE = "invalid payload"
 GAVE_UP = "RuntimeError: no good"
 NAME = "kind"
-"""The header that says which kind a message is of."""
+"""The header with the kind of the message."""
 ALL = ("kafka", "rabbitmq", "nats", "redis")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A message and its fate: handled where there is no `reason`, else a letter with it."""
+    """A message and its outcome: handled without a `reason`, else a letter with that reason."""
 
     body: bytes | None = GOOD
     headers: Sequence[tuple[str, bytes]] = ()
@@ -41,7 +41,7 @@ class Kind:
     native: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
     holds: Callable[[Message], object] = bool
-    """What is true of the message that the handler gets, or of the one in the letter."""
+    """The check of the handled message, or of the one in the letter."""
     on: Sequence[str] = ALL
 
     def message(self, name: str, backend: str, prefix: str) -> Foreign:
@@ -172,12 +172,12 @@ KINDS: dict[str, Kind] = {
 }
 
 GROUPS: dict[str | None, bool] = {"g": False, "o": True, None: False}
-"""Each group, and whether it is ordered."""
+"""The groups, and whether each is ordered."""
 LAST = "last"
 
 
 class Reader:
-    """A subscription of each sort, and what its handler got."""
+    """A subscription of one group, and the messages of its handler."""
 
     def __init__(self, broker: Broker, topic: str, group: str | None) -> None:
         self.handled: dict[str, Message] = {}
@@ -202,7 +202,7 @@ class Reader:
         self.handled[name] = delivery.message
 
     async def wrong(self, kinds: dict[str, Kind]) -> list[str]:
-        """Return what is not as `kinds` says, once all has come to an end."""
+        """Return the differences from `kinds`, once every message has an outcome."""
         await until(lambda: LAST in self.handled, within=240)
         dead = sum(bool(kind.reason) for kind in kinds.values())
         letters: list[Letter] = await eventually(
@@ -217,11 +217,11 @@ class Reader:
         for name, number in self.attempts.items():
             if number != (2 if name in kinds and kinds[name].reason else 1):
                 found[name] = f"the last attempt was {number}"
-        return [f"{self.group}: {name}: {said}" for name, said in found.items() if said]
+        return [f"{self.group}: {name}: {text}" for name, text in found.items() if text]
 
 
 @pytest.mark.parametrize("backend", EVERY)
-async def test_each_kind_has_its_fate(backend: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_kind_has_its_outcome(backend: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     topic = random_name()
     kinds = {name: kind for name, kind in KINDS.items() if backend in kind.on}
@@ -244,10 +244,10 @@ async def test_each_kind_has_its_fate(backend: str, caplog: pytest.LogCaptureFix
 
 
 def _wrong(kind: Kind, handled: Message | None, letter: Letter | None) -> str:
-    """Return how the fate of a message differs from its `kind`; empty if it does not."""
+    """Return how the outcome of a message differs from its `kind`; empty if it does not."""
     if not kind.reason:
         if handled is None:
-            return f"not handled; its letter says {letter and letter.reason}"
+            return f"not handled; the reason in its letter is {letter and letter.reason}"
         return "" if kind.holds(handled) else f"handled as {handled} {handled.body!r}"
     if letter is None:
         return "no letter" if handled is None else "handled"

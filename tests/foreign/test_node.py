@@ -1,4 +1,4 @@
-"""Programs in Node on the same brokers, and the official CloudEvents SDK of theirs."""
+"""Programs in Node on the same brokers, with the official CloudEvents SDK."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def run(backend: str, action: str, url: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("backend", EVERY)
-async def test_what_node_publishes_is_read(backend: str) -> None:
+async def test_messages_of_node_are_read(backend: str) -> None:
     url, topic = server(backend).url, random_name()
     async with connect(url) as broker:
         await broker.admin.declare(topic)
@@ -42,7 +42,7 @@ async def test_what_node_publishes_is_read(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", EVERY)
-async def test_what_anymq_publishes_is_an_event_to_the_sdk(backend: str) -> None:
+async def test_messages_of_anymq_are_events_for_the_sdk_of_node(backend: str) -> None:
     url, topic = server(backend).url, random_name()
     async with connect(url, source="/shop") as broker:
         await broker.admin.declare(topic)
@@ -63,8 +63,8 @@ async def test_what_anymq_publishes_is_an_event_to_the_sdk(backend: str) -> None
 
 
 @pytest.mark.rabbitmq
-async def test_the_queue_of_rabbitmq_s_tutorial() -> None:
-    """`sendToQueue("hello")`: consumed from, and published to."""
+async def test_the_tutorial_of_rabbitmq_works_with_anymq() -> None:
+    """The queue of `sendToQueue("hello")` is consumed from, and published to."""
     url, queue = server("rabbitmq").url, random_name()
     await run("rabbitmq", "send", url, queue)
     async with connect(url, names={"hello": queue, "hello.workers": queue}) as broker:

@@ -1,4 +1,4 @@
-"""What others publish arrives as they sent it."""
+"""Messages of foreign publishers arrive unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.foreign.support import EVERY, raw
 
 
 @pytest.mark.parametrize("backend", EVERY)
-async def test_a_plain_message(backend: str) -> None:
+async def test_a_plain_message_arrives_unchanged(backend: str) -> None:
     topic = random_name()
     async with raw(backend) as publisher, connect(publisher.url) as broker:
         await broker.admin.declare(topic)
@@ -29,7 +29,7 @@ async def test_a_plain_message(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", EVERY)
-async def test_an_event_in_binary_mode(backend: str) -> None:
+async def test_an_event_in_binary_mode_arrives_unchanged(backend: str) -> None:
     topic = random_name()
     async with raw(backend) as publisher, connect(publisher.url) as broker:
         await broker.admin.declare(topic)

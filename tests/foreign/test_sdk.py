@@ -1,4 +1,4 @@
-"""Python's official CloudEvents SDK on the same brokers, both ways."""
+"""The official CloudEvents SDK for Python on the same brokers, reading and writing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def event() -> CloudEvent:
 
 
 def check(message: Message) -> None:
-    """`message` is `event`."""
+    """Assert that `message` equals `event`."""
     assert (message.id, message.source, message.type) == ("sdk ü%", "/sdk", "Order")
     assert (message.key, message.content_type) == ("pk", "application/json")
     assert message.body in (b'{"number":7}', b'{"number": 7}')
@@ -60,7 +60,7 @@ async def received(backend: str, message: Foreign) -> Message:
 
 @pytest.mark.kafka
 @pytest.mark.parametrize("mode", [kafka.to_binary_event, kafka.to_structured_event])
-async def test_kafka_reads_what_the_sdk_writes(mode: Callable[..., kafka.KafkaMessage]) -> None:
+async def test_kafka_reads_events_of_the_sdk(mode: Callable[..., kafka.KafkaMessage]) -> None:
     made = mode(event(), JSONFormat())
     key = made.key.encode() if isinstance(made.key, str) else made.key
     headers = list(made.headers.items())
@@ -68,7 +68,7 @@ async def test_kafka_reads_what_the_sdk_writes(mode: Callable[..., kafka.KafkaMe
 
 
 @pytest.mark.kafka
-async def test_kafka_writes_what_the_sdk_reads() -> None:
+async def test_kafka_writes_events_for_the_sdk() -> None:
     topic = random_name()
     url = raw("kafka").url
     async with connect(url, source="/shop") as broker:
@@ -90,7 +90,7 @@ async def test_kafka_writes_what_the_sdk_reads() -> None:
 
 @pytest.mark.rabbitmq
 @pytest.mark.parametrize("mode", [amqp.to_binary_event, amqp.to_structured_event])
-async def test_rabbitmq_reads_what_the_sdk_writes(mode: Callable[..., amqp.AMQPMessage]) -> None:
+async def test_rabbitmq_reads_events_of_the_sdk(mode: Callable[..., amqp.AMQPMessage]) -> None:
     made = mode(event(), JSONFormat())
     properties = {"content_type": made.properties["content-type"]}
     headers = list(made.application_properties.items())
@@ -99,7 +99,7 @@ async def test_rabbitmq_reads_what_the_sdk_writes(mode: Callable[..., amqp.AMQPM
 
 
 @pytest.mark.rabbitmq
-async def test_rabbitmq_writes_what_the_sdk_reads() -> None:
+async def test_rabbitmq_writes_events_for_the_sdk() -> None:
     topic = random_name()
     async with raw("rabbitmq") as reader, connect(reader.url, source="/shop") as broker:
         assert isinstance(reader, RawRabbitMQ)
@@ -122,7 +122,7 @@ async def test_rabbitmq_writes_what_the_sdk_reads() -> None:
 
 
 @pytest.mark.rabbitmq
-async def test_rabbitmq_reads_its_own_former_spelling() -> None:
+async def test_rabbitmq_reads_attributes_in_their_former_spelling() -> None:
     headers = {"ce-id": "1", "ce-source": "/old", "ce-type": "Order", "ce-subject": "s", "x": "y"}
     message = await received("rabbitmq", Foreign(body=b"{}", headers=list(headers.items())))
     assert (message.id, message.source, message.type) == ("1", "/old", "Order")

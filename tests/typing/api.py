@@ -1,4 +1,4 @@
-"""What type checkers say of programs on anymq: each `ignore` is an error they must find."""
+"""Typing of programs on anymq. Each `ignore` marks an error that type checkers must report."""
 
 from typing import assert_type
 

@@ -1,4 +1,4 @@
-"""`Batch`: a handler that takes lists. Each delivery of a list has its own outcome."""
+"""`Batch`: a handler that takes lists, in which each delivery has its own outcome."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Run = Callable[[Sequence[Delivery], Sequence[Any]], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Up to `size` messages at a time, or those that arrive within `wait` seconds of the first.
+    """A batch: up to `size` messages, or those that arrive within `wait` seconds of the first.
 
     The handler's parameters are lists, `list[Order]`, `list[Delivery]` or `list[Message]`, of the
     same length, in the same order. It runs at most `concurrency` times side by side.
@@ -47,8 +47,8 @@ class Batch:
 class BatchError(Exception):
     """Raise it in a batch handler: these messages failed, each with its error; others succeeded.
 
-    The keys are deliveries, or their indexes in the list. The errors mean what they mean elsewhere:
-    `Reject`, `RetryAfter`, any other is a failed attempt.
+    The keys are deliveries, or their indexes in the list. `Reject` and `RetryAfter` work as
+    elsewhere; any other error is a failed attempt.
     """
 
     def __init__(self, errors: Mapping[Delivery | int, Exception]) -> None:
@@ -93,7 +93,7 @@ class Collector:
             self._open = None
             self._start(delivery.subscription)
         elif len(pending.members) == 1 or delivery.clock is not REAL:
-            # A clock that tests move must know every task that waits for time to pass.
+            # A virtual clock must know every task that waits for time to pass.
             timer = supervise(self._expire(pending, delivery), name="anymq-batch-wait")
             pending.timers.append(timer)
         try:
@@ -207,4 +207,4 @@ def _cut_short(by: Delivery | None) -> BaseException:
         return RuntimeError("the batch was cancelled by itself")
     if by.settled or by.subscription.closing:
         return RetryAfter(0.0, "the batch was interrupted", counted=False)
-    return TimeoutError("the batch was cut short: the time of one of its messages was up")
+    return TimeoutError("the batch was ended: one of its messages exceeded its deadline")

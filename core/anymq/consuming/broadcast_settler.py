@@ -11,10 +11,10 @@ from .settler import BaseSettler, ConsumerContext, Inbox
 
 
 class BroadcastSettler(BaseSettler):
-    """The settler of all readers of a broadcast subscription, one after the other.
+    """The settler of a broadcast subscription, for each of its successive readers.
 
-    The broker is told nothing, and delivers nothing again. So the deliveries stay when a reader is
-    lost, and failed ones are redelivered from memory.
+    Nothing is settled at the broker, which redelivers nothing. So the deliveries stay when a reader
+    is lost, and failed ones are redelivered from memory.
     """
 
     def __init__(
@@ -31,9 +31,9 @@ class BroadcastSettler(BaseSettler):
             context, inbox, consumer, ack_deadline=ack_deadline, auto_extend=auto_extend
         )
         self.source = source
-        """The reader; another one after it was lost."""
+        """The current reader; a lost one is replaced."""
         self._stored: set[int] = set()
-        """The letters that have been stored, while others of the same call have not."""
+        """Stored letters of a call in which other letters failed."""
 
     def nack(self, delivery: Delivery, delay: float, attempt: int) -> None:
         self._redeliver(delivery, delay, attempt)

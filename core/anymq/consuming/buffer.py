@@ -24,7 +24,7 @@ from .settler import BaseSettler
 log = logger("anymq.consumer")
 
 RELEASE_TIMEOUT = 0.5
-"""Seconds that middleware has to finish before deliveries are released; a store may not answer."""
+"""Seconds that middleware has to finish before deliveries are released, as a store may hang."""
 
 
 class DeliveryBuffer:
@@ -53,7 +53,7 @@ class DeliveryBuffer:
         self.stopped: dict[Delivery, str] = {}
         """The deliveries that hold up their keys, with the reasons."""
         self.handling: dict[asyncio.Task[None], Delivery | None] = {}
-        """By worker the delivery that its handler works on."""
+        """The delivery in the handler of each worker."""
         self.room = asyncio.Event()
         """Set when more may be fetched, or something was settled."""
         self.key_freed = asyncio.Event()
@@ -76,7 +76,7 @@ class DeliveryBuffer:
     # Whether deliveries flow.
 
     def set_open(self, is_open: bool) -> None:
-        """Let deliveries flow, or end that."""
+        """Start to dispatch deliveries, or stop."""
         self.is_open = is_open
         self._update_flow()
 
@@ -89,7 +89,7 @@ class DeliveryBuffer:
             self.wake(len(self.queue))
 
     def set_surplus(self, has_surplus: bool) -> None:
-        """Let workers that find no delivery end, or have all of them stay."""
+        """Let idle workers end, or keep all of them."""
         self.has_surplus = has_surplus
         self._update_flow()
 
@@ -119,7 +119,7 @@ class DeliveryBuffer:
         if deliveries:
             size = sum(map(len, [item.received.body for item in deliveries]))
             self.credit.take(len(deliveries), size)
-            kept = self.late.sift(deliveries) if self.late.notes else deliveries
+            kept = self.late.drop_settled(deliveries) if self.late.notes else deliveries
             self.queue.extend(kept)
             self.wake(len(deliveries))
         now = self.clock.monotonic()
@@ -167,7 +167,7 @@ class DeliveryBuffer:
                 await waiter
             except asyncio.CancelledError:
                 if waiter.done() and not waiter.cancelled():
-                    self.wake(1)  # This taker was woken, and will not take.
+                    self.wake(1)  # This taker was woken, and takes nothing.
                 elif waiter in self._waiters:
                     self._waiters.remove(waiter)
                 raise
@@ -205,7 +205,7 @@ class DeliveryBuffer:
             return
         gone = set(over)
         self.drop(lambda item: item in gone)
-        settler.give_up(over)
+        settler.drop_expired(over)
         log.warning(
             "%d buffered messages of %s (group %s) dropped: this process, its event loop or its "
             "connection stalled for so long that other members may have them by now",
@@ -222,7 +222,7 @@ class DeliveryBuffer:
         self.queue = deque(item for item in self.queue if not unwanted(item))
         return dropped
 
-    def in_hand(self) -> Iterable[Delivery]:
+    def dispatched(self) -> Iterable[Delivery]:
         """Return the deliveries in handlers, or with the task that iterates."""
         if self._has_handler:
             return [item for item in self.handling.values() if item is not None]
@@ -235,12 +235,12 @@ class DeliveryBuffer:
 
     def settled(self, count: int, size: int) -> None:
         """`count` deliveries, with bodies of `size` bytes in all, are no longer held."""
-        self.credit.give(count, size)
+        self.credit.free(count, size)
         self.settled_count += count
         self.room.set()
 
     def redeliver(self, delivery: Delivery) -> None:
-        """Dispatch a delivery that comes back from this process's memory."""
+        """Dispatch a delivery that is redelivered from this process's memory."""
         self.credit.take(1, len(delivery.received.body))
         self.queue.extend((delivery,))
         self.wake(1)

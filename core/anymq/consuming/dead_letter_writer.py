@@ -1,4 +1,4 @@
-"""`DeadLetterWriter`: stores dead letters, also those that the broker refuses at first."""
+"""`DeadLetterWriter`: stores dead letters, and retries those that the broker refuses."""
 
 from __future__ import annotations
 
@@ -72,20 +72,20 @@ class DeadLetterWriter:
     async def write(self, letters: Sequence[PendingLetter]) -> None:
         """Store `letters`. On return each has been stored, or waits here."""
         for topic in {item.topic for item in letters}:
-            mine = [item for item in letters if item.topic == topic]
-            for item, error in await self._refused(mine):
+            of_topic = [item for item in letters if item.topic == topic]
+            for item, error in await self._refused(of_topic):
                 left = error if _refuses_all(error) else await self._reduce(item, error)
                 if left is not None:
                     self._wait(item, left)
-                    mine.remove(item)
-            self._done(mine)
+                    of_topic.remove(item)
+            self._done(of_topic)
 
     def drop(self, unwanted: Callable[[Delivery], bool]) -> None:
         """Drop the waiting letters of `unwanted` deliveries: the broker redelivers these."""
         self._done([item for item in self.waiting if unwanted(item.delivery)])
 
     async def run(self) -> None:
-        """Retry the waiting letters, without end."""
+        """Retry the waiting letters indefinitely."""
         while True:
             now = self._clock.monotonic()
             due = [item for item in self.waiting if item.due <= now]
@@ -99,7 +99,7 @@ class DeadLetterWriter:
     async def _again(self, due: Sequence[PendingLetter]) -> None:
         for topic in {item.topic for item in due}:
             first, *others = [item for item in due if item.topic == topic]
-            # One letter shows whether the topic takes any by now.
+            # One letter shows whether the topic accepts letters by now.
             await self.write([first])
             if first in self.waiting:
                 for item in others:

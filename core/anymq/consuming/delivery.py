@@ -17,10 +17,10 @@ from ..store_pool import StorePool
 from ..wire.cloudevents import decode
 from ..wire.forged_headers import without_forged
 
-Verb = Literal["ack", "nack", "reject", "release", "stop", "lapsed"]
+Verb = Literal["ack", "nack", "reject", "release", "stop", "expired"]
 
 current: ContextVar[Delivery | None] = ContextVar("anymq-delivery", default=None)
-"""The delivery that is handled in this context: it is the cause of what is published now."""
+"""The delivery that this context handles: the cause of messages published in it."""
 
 
 class Consumer(Protocol):
@@ -138,7 +138,7 @@ class Delivery:
     subscription has closed. A crash before that redelivers the message.
 
     A settlement after the lease or assignment has ended is ignored, because another member may own
-    the message by then. If the message comes back to this subscription, it is acked at once, or
+    the message by then. If the message is redelivered to this subscription, it is acked at once, or
     shows the attempt that a `nack` counted.
     """
 
@@ -152,7 +152,7 @@ class Delivery:
         self._settler = settler
         self._message: Message | None = None
         self.cached_attempt = 1 if received.fresh else 0
-        """Internal. The number of this attempt; 0 until it has started or was asked for."""
+        """Internal. The number of this attempt; 0 until it starts or `attempt` is read."""
 
     def __repr__(self) -> str:
         state = f" {self.verb}" if self.verb else ""
@@ -237,12 +237,12 @@ class Delivery:
 
     @property
     def is_expired(self) -> bool:
-        """Internal. Whether its lease, or what stands for one, may have ended by now."""
+        """Internal. Whether its lease, session or connection may have ended by now."""
         return self._settler.is_expired(self)
 
     @property
     def may_be_again(self) -> bool:
-        """Internal. Whether an earlier delivery of the message may have been here."""
+        """Internal. Whether this subscription may have had an earlier delivery of the message."""
         return self._settler.may_be_again(self.received)
 
     def belongs_to(self, settler: Settler) -> bool:
@@ -254,7 +254,7 @@ class Delivery:
         self.cached_attempt = attempt
 
     async def begin(self) -> bool:
-        """Internal. Count the start of its handler where that matters; False if it is lost."""
+        """Internal. Count the start of its handler if needed; False if the delivery is lost."""
         return await self._settler.begin(self)
 
     async def ack(self) -> None:
@@ -303,7 +303,7 @@ class Delivery:
         """Return the message to its group at once, without counting an attempt.
 
         Any member may receive it, with the same `attempt`. In an ordered subscription it stays with
-        this member, and in a broadcast one it comes back from memory.
+        this member, and in a broadcast one it is redelivered from memory.
         """
         self._settle("release", lambda: self._settler.release(self))
 
@@ -333,7 +333,7 @@ class Delivery:
         return await self._settler.replies.reply(self, payload, headers=headers, timeout=timeout)
 
     async def refuse(self, reason: str) -> None:
-        """Internal, for middleware. If this is a request, tell the requester it was rejected."""
+        """Internal, for middleware. If this is a request, reply that it was rejected."""
         await self._settler.replies.refuse(self, reason)
 
     def restart(self) -> None:
@@ -371,12 +371,12 @@ class Delivery:
                 self.verb = None
                 raise
             return
-        if self.verb == "lapsed" and verb in ("ack", "nack"):
-            settle()  # The settler notes it, in case the message comes back to this subscription.
-        if self.verb in (verb, "lapsed"):
+        if self.verb == "expired" and verb in ("ack", "nack"):
+            settle()  # The settler notes it, in case this subscription gets the message again.
+        if self.verb in (verb, "expired"):
             return
         raise AlreadySettled(f"cannot {verb} {self.message.id}: already settled by {self.verb}")
 
 
 Handler = Callable[[Delivery], Awaitable[None]]
-"""Takes a delivery. Returning is success, raising is failure."""
+"""A function that takes a delivery. Returning is success, raising is failure."""

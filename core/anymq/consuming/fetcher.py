@@ -28,7 +28,7 @@ log = logger("anymq.consumer")
 
 RECEIVE_TIMEOUT = 30.0
 """Seconds beside its wait after which a read is cancelled, together with its source."""
-FAILURES = 5
+MAX_FAILED_READS = 5
 """Failed reads in a row after which the source is reopened."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds between two attempts to read, or to reopen."""
@@ -44,7 +44,7 @@ class Fetcher:
     """The reading side of a subscription.
 
     It fetches as many messages as the buffer has credit for. A lost connection is not an error: it
-    reopens the source, retrying without end with a backoff of at most 2 s, and logs it.
+    reopens the source, retrying indefinitely with a backoff of at most 2 s, and logs it.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Fetcher:
             await asyncio.wait((task,), timeout=CANCEL_GRACE)
 
     async def _run(self) -> None:
-        """Fetch until the end; from another source, if a defect of anymq ended it."""
+        """Fetch until the subscription closes; after a defect of anymq, from another source."""
         failures = 0
         while self._buffer.is_open:
             try:
@@ -191,7 +191,7 @@ class Fetcher:
             except BaseException as raw:
                 failures += 1
                 error = fault(raw, "the client library")
-                # A client's own timeout is an error like others; the watchdog's is not.
+                # A timeout of the client is an ordinary error; that of the watchdog is not.
                 hung = isinstance(raw, TimeoutError) and watchdog.expired()
                 await self._recover(settler, error, failures, hung=hung)
                 continue
@@ -229,7 +229,7 @@ class Fetcher:
         )
         log.debug("the cause", exc_info=raw)
         pause = _backoff(failures)
-        if not (isinstance(raw, SourceLost) or hung or failures >= FAILURES):
+        if not (isinstance(raw, SourceLost) or hung or failures >= MAX_FAILED_READS):
             await self._pause(pause)
             return
         if self._group is None:
@@ -239,7 +239,7 @@ class Fetcher:
         else:
             await self._listener.discard_all(settler)
             await settler.aclose()
-            self._buffer.credit.clear()  # All of it was held by that settler.
+            self._buffer.credit.clear()  # That settler held all of it.
         await self._reopen(pause)
 
     def _read_error(self, raw: Exception, *, hung: bool) -> BaseException:
@@ -251,7 +251,7 @@ class Fetcher:
         return self._translated(raw)
 
     async def _reopen(self, pause: float) -> None:
-        """Open another source, as often as it takes while the subscription is open."""
+        """Open another source, retrying while the subscription is open."""
         while self._buffer.is_open:
             try:
                 await self._open()

@@ -20,12 +20,12 @@ from .settler import CALL_TIMEOUT, ConsumerContext, Inbox
 
 log = logger("anymq.consumer")
 
-RECENT = 1 / 4
-"""The part of its lease during which a delivery need not be extended."""
-SHORTEST_BACKOFF = 0.05
-"""The shortest wait, in seconds, of a message that is redelivered from memory."""
+RENEWED_PART = 1 / 4
+"""The part of a lease, from its start, during which it is not renewed."""
+MIN_BACKOFF = 0.05
+"""The shortest backoff, in seconds, of a message that is redelivered from memory."""
 
-PutBack = Callable[[Sequence[Nack]], Awaitable[None]]
+RedeliverCall = Callable[[Sequence[Nack]], Awaitable[None]]
 
 
 class GroupSettler(MemberSettler[Source]):
@@ -81,28 +81,28 @@ class GroupSettler(MemberSettler[Source]):
         nacks, self._nacks = self._nacks, []
         releases, self._releases = self._releases, []
         if nacks:
-            await self._put_back("nack", nacks, self.source.nack)
+            await self._redeliver_nacks("nack", nacks, self.source.nack)
         if releases:
-            await self._put_back("release", releases, self.source.release)
+            await self._redeliver_nacks("release", releases, self.source.release)
         return nacks
 
-    async def _put_back(self, verb: str, nacks: Sequence[Nack], call: PutBack) -> None:
-        """Redeliver `nacks`. A message whose copy the broker refuses waits here instead."""
+    async def _redeliver_nacks(self, verb: str, nacks: Sequence[Nack], call: RedeliverCall) -> None:
+        """Redeliver `nacks`. A message whose copy the broker refuses waits in memory instead."""
         error = await self._attempt(verb, partial(call, nacks))
         if error is not None and not isinstance(error, TransientError):
             if len(nacks) > 1:
                 for nack in nacks:
-                    await self._put_back(verb, [nack], call)
+                    await self._redeliver_nacks(verb, [nack], call)
                 return
             if not (self.lost or self.consumer.closing):
-                self._hold_over(nacks[0], error)
+                self._keep_in_memory(nacks[0], error)
                 return
         if error is not None:
             self._failed(verb, error)
         self._forget([item.received for item in nacks])
 
-    def _hold_over(self, nack: Nack, error: BaseException) -> None:
-        """Keep a message that cannot be put back: unsettled, in memory, until it is due."""
+    def _keep_in_memory(self, nack: Nack, error: BaseException) -> None:
+        """Keep a message that the broker cannot redeliver, unsettled in memory until it is due."""
         (again,) = self.hold([nack.received])
         again.set_attempt(nack.attempt)
         again.renewed = 0.0
@@ -119,15 +119,15 @@ class GroupSettler(MemberSettler[Source]):
         )
 
         async def redeliver() -> None:
-            await self.clock.sleep(max(nack.delay, SHORTEST_BACKOFF))
+            await self.clock.sleep(max(nack.delay, MIN_BACKOFF))
             if again in self._held:
                 self._forget([nack.received])
                 self._inbox.redeliver(again)
 
         self._later(redeliver(), again)
 
-    def _lose_what_failed(self) -> None:
-        # Where the broker has no leases, only another source brings the messages back.
+    def _settlement_failed(self) -> None:
+        # Without leases, the broker redelivers the messages only to another source.
         self.broken = self.broken or not self._broker_leases
 
     def _unsent(self) -> Iterator[Received]:
@@ -153,7 +153,7 @@ class GroupSettler(MemberSettler[Source]):
     @property
     def _certain(self) -> float:
         silence = self.source.silence
-        return self._ack_deadline * (1 - RECENT) if silence is None else silence
+        return self._ack_deadline * (1 - RENEWED_PART) if silence is None else silence
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:
         """Renew the leases of `deliveries`. Raises `TransientError` after `CALL_TIMEOUT`."""
@@ -199,7 +199,7 @@ class GroupSettler(MemberSettler[Source]):
             return delivery.renewed + self._ack_deadline <= now
         return now > self.good_until
 
-    def give_up(self, deliveries: Sequence[Delivery]) -> None:
+    def drop_expired(self, deliveries: Sequence[Delivery]) -> None:
         # A source ignores the release of an expired lease. A source without leases is closed.
         if self._has_leases:
             for delivery in deliveries:
@@ -235,9 +235,13 @@ class GroupSettler(MemberSettler[Source]):
             await self.clock.sleep(self._ack_deadline / 3)
             now = self.clock.monotonic()
             if now > self.good_until:
-                self._inbox.expire()  # An expired lease must not look as if it were renewed.
+                self._inbox.expire()  # An expired lease must not appear as renewed.
             late = [item.delivery for item in self._letters.waiting]
-            due = [d for d in (*self._held, *late) if now - d.renewed > self._ack_deadline * RECENT]
+            due = [
+                d
+                for d in (*self._held, *late)
+                if now - d.renewed > self._ack_deadline * RENEWED_PART
+            ]
             if self._auto_extend:
                 try:
                     if due:
@@ -250,11 +254,11 @@ class GroupSettler(MemberSettler[Source]):
             elif not self._broker_leases:
                 for delivery in due:
                     if now - delivery.renewed >= self._ack_deadline and delivery in self._held:
-                        self._lapse(delivery)
+                        self._redeliver_expired(delivery)
 
-    def _lapse(self, delivery: Delivery) -> None:
+    def _redeliver_expired(self, delivery: Delivery) -> None:
         """Redeliver a message whose lease has expired, because the broker has no leases."""
-        delivery.verb = "lapsed"
+        delivery.verb = "expired"
         self._nacks.append(self._nack(delivery, 0.0, delivery.attempt + 1))
         del self._held[delivery]
         self._start_flush()

@@ -1,4 +1,4 @@
-"""Handlers made of an application's functions, by their annotations."""
+"""Handlers built from an application's functions by their annotations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Function = Callable[..., Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """What a function asks for: the names of its parameters, and the type of the payload."""
+    """The parameters of a handler function, by argument, and the type of its payload."""
 
     deliveries: Sequence[str]
     messages: Sequence[str]
@@ -63,14 +63,14 @@ class Wants:
 def adapt(
     function: Function, topic: Topic[Any], batch: Batch | None = None, unknown: Unknown = "reject"
 ) -> Handler:
-    """Return a handler that calls `function` with what its annotations ask for.
+    """Return a handler that calls `function` with the arguments of its annotations.
 
-    A parameter annotated `Delivery` or `Message` gets that; one other parameter gets the
-    payload, decoded as its annotation says (by the topic's type where it has none). A parameter
-    with a default keeps it beside one without. A body that does not validate is rejected before
-    the function is called. With a `batch`, each of these is a list. With `unknown="ignore"` a
-    message whose type the payload's union does not know is passed over. Raises
-    `ConfigurationError` for anything else.
+    A parameter annotated `Delivery` or `Message` gets that. One other parameter gets the payload,
+    decoded to its annotation, or to the topic's type where it has none. A parameter with a default
+    keeps it if another one takes the payload. A body that does not validate is rejected before the
+    function is called. With a `batch`, each argument is a list. With `unknown="ignore"`, a message
+    whose type the payload's union does not contain is acked without the function. Raises
+    `ConfigurationError` for any other signature.
     """
     if unknown not in ("reject", "ignore"):
         raise ConfigurationError("unknown is 'reject' or 'ignore'")
@@ -102,8 +102,8 @@ def adapt(
 def by_type(functions: Sequence[Function], topic: Topic[Any]) -> Function:
     """Return one function for several, each of which gets the messages of its own types.
 
-    What has no type, or none of theirs, raises `UnknownType`. Raises `ConfigurationError` where two
-    would take the same type, or one takes messages of any.
+    A message without a type, or of a type that no function takes, raises `UnknownType`. Raises
+    `ConfigurationError` if two functions take the same type, or one takes any type.
     """
     table: dict[str, Handler] = {}
     for function in functions:
@@ -136,7 +136,7 @@ def _ignoring(handler: Handler) -> Handler:
 
 
 def _of_payload(function: Function, wants: Wants) -> Handler:
-    """Return a handler for the commonest of all: a function of the payload alone."""
+    """Return a handler for the most common case: a function of the payload alone."""
     plain = wants.type is bytes
 
     async def handler(delivery: Delivery) -> None:
@@ -213,13 +213,13 @@ def _wants(function: Function, name: str, topic: Topic[Any], batch: Batch | None
 
 
 def _one(annotation: Any, what: str, topic: Topic[Any], batch: Batch | None) -> Any:
-    """Return what one message gives to the parameter: the item of the list, if it is a batch."""
+    """Return the type of the argument for one message: the item of the list in a batch."""
     is_list = get_origin(annotation) is list
     if batch is None:
         if is_list and annotation != topic.payload:
             raise ConfigurationError(
                 f"{what} is a list: pass batch=Batch(…); or, if the body of one message is a "
-                f"list, say so with Topic({topic.name!r}, {annotation})"
+                f"list, declare it with Topic({topic.name!r}, {annotation})"
             )
         return annotation
     if annotation in (list, inspect.Parameter.empty):
@@ -235,7 +235,7 @@ def _has_default(function: Function, parameter: str) -> bool:
 
 
 def _check_returns(function: Function, name: str) -> None:
-    """Raise `ConfigurationError` if a handler says that it returns a value: no caller gets it."""
+    """Raise `ConfigurationError` if a handler is annotated to return a value: no caller gets it."""
     returned = inspect.signature(function).return_annotation
     if returned not in (inspect.Parameter.empty, None, "None", Any, "Any", object, NoReturn):
         raise ConfigurationError(

@@ -11,15 +11,17 @@ from .delivery import Delivery
 log = logger("anymq.consumer")
 
 MAX_NOTES = 10_000
+"""The most notes that a subscription keeps."""
 NOTE_SECONDS = 600.0
+"""Seconds for which a note is kept."""
 DONE = 0
-"""In the place of an attempt: the message was acknowledged or dead-lettered."""
+"""The value instead of an attempt: the message was acknowledged or dead-lettered."""
 
 Key = tuple[str, str | None, str, float | None]
 
 
 class LateSettlements:
-    """Settlements that came too late, or may have: of one subscription.
+    """The settlements of one subscription that were, or may have been, stale.
 
     The lease, assignment or channel of these deliveries had ended, so the broker delivers the
     messages again, perhaps to this subscription. Then a message that is done is acked at once,
@@ -46,7 +48,7 @@ class LateSettlements:
         while notes and (len(notes) > MAX_NOTES or notes[next(iter(notes))][2] < now):
             del notes[next(iter(notes))]
 
-    def sift(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
+    def drop_settled(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
         """Return the deliveries to handle, and ack the others."""
         return [delivery for delivery in deliveries if not self.settles(delivery)]
 

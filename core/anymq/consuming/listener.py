@@ -67,8 +67,8 @@ class SourceListener(Listener):
             return of_them and delivery.belongs_to(settler)
 
         def unsettled() -> set[Delivery]:
-            in_hand = self._buffer.in_hand()
-            return {item for item in in_hand if revoked(item) and not item.settled}
+            dispatched = self._buffer.dispatched()
+            return {item for item in dispatched if revoked(item) and not item.settled}
 
         gone = {*lanes.drop(revoked), *filter(revoked, settler.waiting())}
         settler.discard(lambda item: item in gone)

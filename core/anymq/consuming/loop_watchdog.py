@@ -24,7 +24,7 @@ from .delivery import Delivery, current
 log = logger("anymq.consumer")
 
 PROBE_SECONDS = 0.25
-"""Seconds between two probes of the loop, and between two looks while it is blocked."""
+"""Seconds between two probes of the loop, also while it is blocked."""
 NOTICED_AFTER = 0.5
 """Seconds without an answer after which the thread looks for the running handler."""
 HANDLER_LOGGED_AFTER = 1.0
@@ -34,7 +34,7 @@ OTHER_LOGGED_AFTER = 5.0
 STILL_LOGGED_AFTER = 30.0
 """Seconds after which a loop that is still blocked is logged."""
 LEASES_RENEWED_FOR = 600.0
-"""Seconds for which leases are renewed while the loop is blocked: it may never continue."""
+"""Seconds for which leases are renewed while the loop is blocked, as it may never continue."""
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class Stall:
     """The delivery whose handler runs; None for other code."""
     place: str = ""
     lost: bool = False
-    """Whether the lease of `delivery`, or what stands for one, has ended meanwhile."""
+    """Whether the lease, session or connection of `delivery` has ended meanwhile."""
     logged: bool = False
 
     @property
@@ -138,7 +138,7 @@ class LoopWatchdog:
         for subscription in list(self._subscriptions):
             if (found := subscription.handled_by(task)) is not None:
                 return found
-        # A task that a handler has begun; Python 3.11 does not tell.
+        # A task that a handler has started, which Python 3.11 does not report.
         context = getattr(task, "get_context", None)
         delivery: Delivery | None = None if context is None else context().get(current)
         return None if delivery is None or delivery.settled else delivery

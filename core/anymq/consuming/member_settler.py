@@ -24,7 +24,7 @@ from .settler import CALL_TIMEOUT, CLOSE_GRACE, BaseSettler, ConsumerContext, In
 log = logger("anymq.consumer")
 
 START_NOTED_AFTER = 0.25
-"""Seconds that a handler has been running, at least, when its start is made durable."""
+"""Seconds that a handler has been running at least when its start is made durable."""
 
 S = TypeVar("S", bound=GroupReader)
 
@@ -52,14 +52,14 @@ class MemberSettler(BaseSettler, Generic[S]):
         self._sending: Sequence[Received] = ()
         """The acknowledgements on their way to the broker."""
         self._doubtful: set[Received] = set()
-        """Unsettled records that may have belonged to another member at the last look."""
+        """Unsettled records that may have belonged to another member at the last check."""
         self._barriers: list[asyncio.Future[None]] = []
         """Awaited by callers that need the earlier settlements to have been sent."""
         self._noted: dict[Delivery, int] = {}
         """The attempts in progress whose starts are durable."""
         self.good_until = self.clock.monotonic() + self._certain
         if source.silence is not None:
-            self._tasks.append(supervise(self._prove_alive(), name="anymq-alive", ended=self.end))
+            self._tasks.append(supervise(self._record_alive(), name="anymq-alive", ended=self.end))
         if source.counts_starts:
             self._tasks.append(supervise(self._note_starts(), name="anymq-starts", ended=self.end))
 
@@ -88,7 +88,7 @@ class MemberSettler(BaseSettler, Generic[S]):
         received = delivery.received
         # If this handler ends the process, earlier messages must not be repeated and counted.
         await self._sent()
-        # If nothing was noted, it is taken to have begun once when this attempt ends like that.
+        # Without a note, a crash in this attempt counts as one earlier start.
         unknown = known == attempt_of(received) - received.redeliveries
         begun = Begun(received, known + 1 + unknown)
         error = await self._attempt("begin", partial(self.source.begin, [begun]))
@@ -119,7 +119,7 @@ class MemberSettler(BaseSettler, Generic[S]):
         before: set[Delivery] = set()
         while True:
             await self.clock.sleep(START_NOTED_AFTER)
-            now = {d for d in self._inbox.in_hand() if d in self._held and d.verb is None}
+            now = {d for d in self._inbox.dispatched() if d in self._held and d.verb is None}
             now -= self.waiting()
             noted = self._noted = {d: n for d, n in self._noted.items() if d in now}
             due = [d for d in now & before if noted.get(d, 0) < d.attempt]
@@ -131,7 +131,7 @@ class MemberSettler(BaseSettler, Generic[S]):
                     await self.source.begin([Begun(d.received, d.attempt + 1) for d in due])
             except BaseException as raw:
                 error = fault(raw, "the client library")
-                log.debug("noting starts on %s failed, retrying: %s", self.topic, error)
+                log.debug("noting starts on %s failed: %s; retrying", self.topic, error)
             else:
                 noted.update((d, d.attempt) for d in due)
 
@@ -167,7 +167,7 @@ class MemberSettler(BaseSettler, Generic[S]):
         if acks:
             self._sending = acks
             if not await self._apply("ack", partial(self.source.ack, acks)):
-                self._note_unheard(acks)
+                self._note_stale(acks)
             self._sending = ()
         nacks = await self._flush_failed()
         if rejects:
@@ -191,7 +191,7 @@ class MemberSettler(BaseSettler, Generic[S]):
     @property
     @abstractmethod
     def _certain(self) -> float:
-        """The seconds after a look for which everything held is certainly this member's."""
+        """The seconds after a check for which every held record surely belongs to this member."""
 
     @property
     def _in_doubt(self) -> bool:
@@ -211,7 +211,7 @@ class MemberSettler(BaseSettler, Generic[S]):
         late = self._dropped(acks, nacks, rejects)
         waiting = {item.delivery.received for item in self._letters.waiting}
         stored = [item.rejected.received for item in rejects]
-        self._note_unheard([r for r in (*acks, *stored) if r in late and r not in waiting])
+        self._note_stale([r for r in (*acks, *stored) if r in late and r not in waiting])
         for nack in nacks:
             if nack.received in late:
                 self._settled_late([Delivery(nack.received, self, 0.0)], nack.attempt)
@@ -224,7 +224,7 @@ class MemberSettler(BaseSettler, Generic[S]):
         yield from self._acks
         yield from (item.rejected.received for item in self._rejects)
 
-    def _note_unheard(self, records: Sequence[Received]) -> None:
+    def _note_stale(self, records: Sequence[Received]) -> None:
         self._settled_late([Delivery(record, self, 0.0) for record in records])
 
     def _settled_late(self, deliveries: Sequence[Delivery], attempt: int = DONE) -> None:
@@ -232,10 +232,10 @@ class MemberSettler(BaseSettler, Generic[S]):
             self._inbox.note_late(deliveries, attempt)
 
     def _discard_queued(self) -> None:
-        self._note_unheard([*self._sending, *self._acks])
+        self._note_stale([*self._sending, *self._acks])
         super()._discard_queued()
 
-    async def _prove_alive(self) -> None:
+    async def _record_alive(self) -> None:
         """Record that this process runs, so that a stall is noticed when it continues."""
         silence = self.source.silence or 0.0
         while not self.broken:

@@ -16,11 +16,11 @@ from ..topic import Topic, dead_letter_topic
 if TYPE_CHECKING:
     from .batch import Batch
 
-LONGEST_NATIVE = 240
+MAX_NATIVE_NAME = 240
 """The most characters of a dead-letter topic's name: brokers allow 249."""
 
 Unknown = Literal["reject", "ignore"]
-"""The treatment of a message whose type is none of those that a handler takes."""
+"""The treatment of a message whose type no handler takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class SubscribeOptions:
     def __post_init__(self) -> None:
         if self.group is not None:
             check_group(self.group)
-        if len(dead_letter_topic(self.topic.name, self.group)) > LONGEST_NATIVE:
+        if len(dead_letter_topic(self.topic.name, self.group)) > MAX_NATIVE_NAME:
             raise ConfigurationError(
                 f"topic {self.topic.name!r} and group {self.group!r} are too long together"
             )

@@ -145,6 +145,6 @@ class OrderedSettler(MemberSettler[OrderedSource]):
             return self.clock.monotonic() > self.good_until
         return not self.source.owns(delivery.received)
 
-    def give_up(self, deliveries: Sequence[Delivery]) -> None:
+    def drop_expired(self, deliveries: Sequence[Delivery]) -> None:
         gone = set(deliveries)
         self.discard(lambda item: item in gone)

@@ -27,8 +27,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 CLOSE_GRACE = 2.5
 """Seconds that closing leaves to the settlements, and to the source."""
 CANCEL_GRACE = 1.0
-"""Seconds that cancelled tasks have to end: one that is left would use a closed source."""
-SHORTEST_CLOSE = 0.2
+"""Seconds that cancelled tasks have to end; a remaining one would use a closed source."""
+MIN_CLOSE_SECONDS = 0.2
 """Seconds that closing a source has in any case."""
 CALL_TIMEOUT = 30.0
 """Seconds after which a settlement call is given up, together with its source."""
@@ -43,9 +43,9 @@ class ConsumerContext:
     stores: StorePool
     replies: Replies
     translate: Callable[[BaseException, str], BaseException]
-    """Maps an error of the client library, with the words for what was being done."""
+    """Maps an error of the client library; its arguments name the operation and the object."""
     declare: Callable[[str], Awaitable[None]]
-    """Makes a topic ready."""
+    """Declares a topic."""
 
 
 class Inbox(Protocol):
@@ -55,7 +55,7 @@ class Inbox(Protocol):
         """`count` deliveries, with bodies of `size` bytes in all, are no longer held."""
 
     def redeliver(self, delivery: Delivery) -> None:
-        """Dispatch a delivery that comes back from this process's memory."""
+        """Dispatch a delivery that is redelivered from this process's memory."""
 
     def freed(self, delivery: Delivery) -> None:
         """Open the key of a settled delivery (ordered only)."""
@@ -75,7 +75,7 @@ class Inbox(Protocol):
     def note_late(self, deliveries: Sequence[Delivery], attempt: int) -> None:
         """Note settlements of which the broker may not have heard."""
 
-    def in_hand(self) -> Iterable[Delivery]:
+    def dispatched(self) -> Iterable[Delivery]:
         """Return the deliveries in handlers, or with the task that iterates."""
         ...
 
@@ -111,7 +111,7 @@ class BaseSettler(ABC):
         self.why_broken = "a settlement could not be sent"
         self.good_until = math.inf
         """The monotonic time until which everything held here certainly belongs to this member.
-        After it `expired` tells what is left."""
+        After it, `expired` returns the deliveries that are left."""
         self._context = context
         self._inbox = inbox
         self._ack_deadline = ack_deadline
@@ -157,7 +157,7 @@ class BaseSettler(ABC):
         return delivery.cached_attempt
 
     async def begin(self, delivery: Delivery) -> bool:
-        """Count the start of a handler where that matters; False if the message is lost."""
+        """Count the start of a handler if needed; False if the message is lost."""
         delivery.set_attempt(attempt_of(delivery.received))
         return True
 
@@ -220,7 +220,7 @@ class BaseSettler(ABC):
         raise StateError("only an ordered subscription delivers messages before they are due")
 
     def abandon(self, delivery: Delivery) -> None:
-        """Drop a delivery that cannot be settled; its lease or another source brings it back."""
+        """Drop a delivery that cannot be settled; its lease or another source redelivers it."""
         log.exception(
             "message at %s of %s (group %s) cannot be redelivered; opening another source",
             delivery.received.position,
@@ -229,7 +229,7 @@ class BaseSettler(ABC):
         )
         if delivery in self._held:
             del self._held[delivery]
-            delivery.verb = "lapsed"
+            delivery.verb = "expired"
             self._inbox.settled(1, len(delivery.received.body))
             self._free(delivery)
             self.broken = True
@@ -238,7 +238,7 @@ class BaseSettler(ABC):
         """Drop matching deliveries unsettled; the partition's next owner delivers them again."""
         for delivery in [item for item in self._held if unwanted(item)]:
             if delivery.verb in (None, "stop"):
-                delivery.verb = "lapsed"
+                delivery.verb = "expired"
             del self._held[delivery]
             self._inbox.settled(1, len(delivery.received.body))
         self._letters.drop(unwanted)
@@ -257,10 +257,10 @@ class BaseSettler(ABC):
         return []
 
     def is_expired(self, delivery: Delivery) -> bool:
-        """Whether the lease of `delivery`, or what stands for one, may have ended by now."""
+        """Whether the lease, session or connection of `delivery` may have ended by now."""
         return False
 
-    def give_up(self, deliveries: Sequence[Delivery]) -> None:  # noqa: B027
+    def drop_expired(self, deliveries: Sequence[Delivery]) -> None:  # noqa: B027
         """Leave expired deliveries, see `expired`, to the other members."""
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:  # noqa: B027
@@ -273,10 +273,10 @@ class BaseSettler(ABC):
         """Whether `received` may have been delivered to this group before."""
         return True
 
-    # The end.
+    # Closing.
 
     async def flushed(self) -> None:
-        """Return when the settlements so far have been sent, or could not be in time."""
+        """Return when the settlements so far have been sent, or the time for it has passed."""
         await self._bounded(self._quiet.wait(), "settling")
 
     async def aclose(self, within: float = 2 * CLOSE_GRACE) -> None:
@@ -288,7 +288,7 @@ class BaseSettler(ABC):
         for task in (*self._tasks, *self._timers):
             task.cancel()
         await asyncio.wait((*self._tasks, *self._timers), timeout=CANCEL_GRACE)
-        left = max(SHORTEST_CLOSE, until - asyncio.get_running_loop().time())
+        left = max(MIN_CLOSE_SECONDS, until - asyncio.get_running_loop().time())
         await self.close_source(min(CLOSE_GRACE, left))
 
     @abstractmethod
@@ -352,16 +352,16 @@ class BaseSettler(ABC):
         if self.lost:
             return
         log.error("%s; the messages will be redelivered", error, exc_info=error)
-        self._lose_what_failed()
+        self._settlement_failed()
 
-    def _lose_what_failed(self) -> None:
+    def _settlement_failed(self) -> None:
         self.broken = True
 
     async def _attempt(
         self, verb: str, call: Callable[[], Awaitable[None]]
     ) -> BaseException | None:
         """Make one settlement call, retrying transient errors; return the last error."""
-        give_up = self.clock.monotonic() + self._ack_deadline
+        deadline = self.clock.monotonic() + self._ack_deadline
         pause = FIRST_PAUSE
         while not self.lost:
             watchdog = asyncio.timeout(CALL_TIMEOUT)
@@ -374,7 +374,7 @@ class BaseSettler(ABC):
                     self.broken = True
                 error = self._context.translate(known, f"{verb} on {self.topic}")
                 transient = isinstance(error, TransientError)
-                if not transient or self.clock.monotonic() > give_up:
+                if not transient or self.clock.monotonic() > deadline:
                     return error
                 log.debug("%s; retrying", error)
                 await self.clock.sleep(pause)

@@ -10,22 +10,22 @@ from .delivery import Delivery
 
 log = logger("anymq.consumer")
 
-LOOK_SECONDS = 5.0
-"""Seconds between two looks."""
+SAMPLE_SECONDS = 5.0
+"""Seconds between two samples."""
 TIMES_USUAL = 20
 """The multiple of its usual time that a handler may take before it is reported."""
-SHORTEST = 30.0
-"""Seconds that it may take in any case."""
-UNKNOWN = 300.0
-"""Seconds that it may take as long as no usual time is known."""
-ENOUGH = 10
-"""Messages that make a usual time."""
-FADE = 0.98
-"""The weight that earlier messages keep at each look."""
+MIN_LIMIT = 30.0
+"""Seconds that a handler may take in any case."""
+UNKNOWN_LIMIT = 300.0
+"""Seconds that a handler may take while its usual time is unknown."""
+MIN_MESSAGES = 10
+"""Finished messages from which the usual time is known."""
+DECAY = 0.98
+"""The weight that earlier messages keep at each sample."""
 
 
 class SlowHandlers:
-    """Samples of the deliveries in handlers. Nothing is noted for each message.
+    """Samples of the deliveries in handlers, without any work for each message.
 
     The usual time is the time for which handlers were busy, divided by the messages they finished.
     """
@@ -40,15 +40,15 @@ class SlowHandlers:
         self._looked: float | None = None
 
     def look(self, running: Iterable[Delivery], finished: int, now: float) -> None:
-        """Sample the `running` deliveries; `finished` messages ended since the last look."""
+        """Sample the `running` deliveries; `finished` messages ended since the last sample."""
         self._since = {delivery: self._since.get(delivery, now) for delivery in running}
         self._next = {d: at for d, at in self._next.items() if d in self._since}
         passed = 0.0 if self._looked is None else now - self._looked
         self._looked = now
-        # A reported handler says nothing about the usual time.
+        # A reported handler does not count towards the usual time.
         busy = len(self._since) - len(self._next)
-        self._busy = self._busy * FADE + busy * passed
-        self._done = self._done * FADE + finished
+        self._busy = self._busy * DECAY + busy * passed
+        self._done = self._done * DECAY + finished
         for delivery, since in self._since.items():
             if now - since >= self._next.get(delivery, self._limit):
                 self._next[delivery] = 2 * (now - since)
@@ -60,18 +60,18 @@ class SlowHandlers:
         self._next.pop(delivery, None)
 
     def running_for(self, limit: float) -> list[Delivery]:
-        """Return the deliveries that had been running for `limit` seconds at the last look."""
+        """Return the deliveries that had been running for `limit` seconds at the last sample."""
         now = self._looked or 0.0
         return [delivery for delivery, since in self._since.items() if now - since >= limit]
 
     @property
     def usual(self) -> float | None:
         """The usual seconds for a message; None if not known yet."""
-        return self._busy / self._done if self._done >= ENOUGH else None
+        return self._busy / self._done if self._done >= MIN_MESSAGES else None
 
     @property
     def _limit(self) -> float:
-        return UNKNOWN if self.usual is None else max(SHORTEST, TIMES_USUAL * self.usual)
+        return UNKNOWN_LIMIT if self.usual is None else max(MIN_LIMIT, TIMES_USUAL * self.usual)
 
     def _report(self, delivery: Delivery, seconds: float) -> None:
         usual = self.usual

@@ -36,7 +36,7 @@ class Subscription(AsyncIterator[Delivery]):
     be delivered. Leaving drains: fetching stops, handlers finish within `drain_timeout` seconds or
     are cancelled, unsettled messages are released, and settlements are sent. It ends within
     `drain_timeout` + 5 s, also when the broker is dead. A lost connection is not an error: anymq
-    reopens the source, retrying without end with a backoff of at most 2 s, and logs it.
+    reopens the source, retrying indefinitely with a backoff of at most 2 s, and logs it.
 
     An `ordered` subscription dispatches one delivery per key at a time, in publish order. The next
     one follows when the previous one is acknowledged or rejected, and keys do not block each other.
@@ -343,7 +343,7 @@ class Subscription(AsyncIterator[Delivery]):
                     late = settler.unsettled
                     await _release(late)
                     for delivery in late:
-                        delivery.verb = "lapsed"  # A later settlement is ignored.
+                        delivery.verb = "expired"  # A later settlement is ignored.
                 await settler.aclose(max(0.0, CLOSE_WITHIN - (loop.time() - began)))
         finally:
             self._finish()
@@ -356,7 +356,7 @@ class Subscription(AsyncIterator[Delivery]):
         until = self._clock.monotonic() + seconds
         while (left := until - self._clock.monotonic()) > 0:
             waiting = settler.waiting()
-            if all(item.settled or item in waiting for item in buffer.in_hand()):
+            if all(item.settled or item in waiting for item in buffer.dispatched()):
                 return
             buffer.room.clear()
             await self._clock.wait(buffer.room, min(left, 0.5))

@@ -11,7 +11,7 @@ from ..logs import logger
 from ..tasks import fault, supervise
 from .buffer import DeliveryBuffer
 from .delivery import Delivery, Handler, current
-from .slow_handlers import LOOK_SECONDS, SlowHandlers
+from .slow_handlers import SAMPLE_SECONDS, SlowHandlers
 
 log = logger("anymq.consumer")
 
@@ -167,7 +167,7 @@ class Workers:
         """Report handlers that take far too long, and cancel those over their `Deadline`."""
         before = 0
         while True:
-            await self._clock.sleep(max(LOOK_SECONDS, self._clock.poll))
+            await self._clock.sleep(max(SAMPLE_SECONDS, self._clock.poll))
             settled = self._buffer.settled_count
             running = [item for item in self._tasks.values() if item is not None]
             if self._batch_size > 1:  # The others wait for their batch to fill up.
@@ -211,7 +211,7 @@ class Workers:
         while any(item in deliveries for item in self._tasks.values()):
             if self._clock.monotonic() > until:
                 log.warning(
-                    "a handler of %s (group %s) ignores its cancellation",
+                    "a handler of %s (group %s) did not end after its cancellation",
                     self._buffer.topic,
                     self._buffer.group,
                 )
@@ -235,7 +235,9 @@ class Workers:
         if running:
             _, stuck = await asyncio.wait(running, timeout=CANCEL_GRACE)
             for task in stuck:
-                log.warning("%s ignores its cancellation and is left behind", task.get_name())
+                log.warning(
+                    "%s did not end after its cancellation; closing without it", task.get_name()
+                )
 
     def end(self) -> None:
         """Stop overseeing: the subscription is closed."""
@@ -247,8 +249,8 @@ class Workers:
     def handles_caller(self) -> bool:
         """Whether a handler of these workers makes this call."""
         delivery = current.get()
-        mine = delivery is not None and delivery in self._tasks.values()
-        return mine or asyncio.current_task() in self._tasks
+        handled_here = delivery is not None and delivery in self._tasks.values()
+        return handled_here or asyncio.current_task() in self._tasks
 
     def handled_by(self, task: asyncio.Task[Any]) -> Delivery | None:
         """Return a delivery that `task` handles, if it does. Safe from other threads."""

@@ -23,10 +23,10 @@ T = TypeVar("T")
 class Admin:
     """The administration of topics and groups: `Broker.admin`.
 
-    Its methods work beside running subscriptions, unless one says otherwise. Each raises `NotFound`
-    for a topic or group that does not exist, `UnsupportedOperation` with the reason where the
-    backend cannot do it, and the broker's other errors. None hangs: after 60 s without an answer
-    they raise `ConnectionLost`.
+    Its methods work beside running subscriptions, except where documented otherwise. Each raises
+    `NotFound` for a topic or group that does not exist, `UnsupportedOperation` with the reason
+    where the backend cannot do it, and the broker's other errors. After 60 s without an answer a
+    method raises `ConnectionLost`.
     """
 
     def __init__(

@@ -48,7 +48,8 @@ from ..wire.dead_letter_headers import (
 from ..wire.forged_headers import REDRIVEN
 from .topic_access import TopicAccess
 
-CHUNK = 200
+LETTERS_PER_CALL = 200
+"""The most letters that are redriven or noted together."""
 
 T = TypeVar("T")
 
@@ -166,13 +167,13 @@ class DeadLetters:
                 if (letter.topic, letter.group) == (self._topic, self._group):
                     yield letter
         except NotFound:
-            return  # nothing has ever been rejected
+            return  # no message was ever rejected
 
     async def count(self) -> int:
         """Return how many letters there are.
 
-        While none has been redriven or dropped the broker is asked, where it can say; else the log
-        is read from its beginning.
+        If none was redriven or discarded, the broker reports the count, where it can. Otherwise the
+        log is read from its beginning.
         """
         settled = await self._settled()
         if not settled and self._stored_in == dead_letter_topic(self._topic, self._group):
@@ -200,8 +201,8 @@ class DeadLetters:
         and headers, a new deduplication id, and the failures so far in `anymq-dlq-history`.
         Letters of broadcast go to every broadcast subscriber of that time, and to no group.
         Raises `StateError`, and redrives nothing, if one is of another topic or group, or is
-        `reduced`: give the missing part with `redrive_edited`. Raises what the broker says for
-        some letters after the others were redriven; those are no longer listed.
+        `reduced`: give the missing part with `redrive_edited`. If the broker refuses some letters,
+        it raises that error after redriving the others, which are no longer listed.
         """
         return await self._redrive(
             [(item, item.message) for item in _whole(await self._these(letters))]
@@ -414,4 +415,4 @@ def _time(text: str | None) -> datetime | None:
 
 def _chunks(items: Sequence[T]) -> list[list[T]]:
     iterator = iter(items)
-    return list(iter(lambda: list(islice(iterator, CHUNK)), []))
+    return list(iter(lambda: list(islice(iterator, LETTERS_PER_CALL)), []))

@@ -25,7 +25,7 @@ CALL_TIMEOUT = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """A message as its topic holds it."""
+    """A message as it is stored in its topic."""
 
     position: str
     partition: int

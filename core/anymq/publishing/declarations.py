@@ -12,7 +12,7 @@ from ..errors import PublishTimeout, TransientError
 from ..tasks import fault
 from ..topic import Topic
 
-PAUSE = 0.1
+RETRY_SECONDS = 0.1
 """Seconds between two attempts to declare a topic for a publish."""
 
 
@@ -116,7 +116,7 @@ class Declarations:
                         last = self._translate(known, f"declare {name}")
                         if not isinstance(last, TransientError):
                             raise last from last.__cause__
-                    await asyncio.sleep(PAUSE)
+                    await asyncio.sleep(RETRY_SECONDS)
         except TimeoutError:
             detail = f"; last error: {last}" if last else ""
             raise PublishTimeout(

@@ -18,11 +18,11 @@ from ..tasks import fault, supervise
 log = logger("anymq.publisher")
 
 EXPIRY_SECONDS = 0.05
-"""Seconds between two looks for publishes whose deadline has passed."""
-SMALLEST_CALL = 32
+"""Seconds between two checks for publishes whose deadline has passed."""
+MIN_CALL_RECORDS = 32
 """Records that share one call in any case."""
-OVERHEAD = 256
-"""Bytes of a record beside its body, roughly."""
+RECORD_OVERHEAD = 256
+"""Approximate bytes of a record beside its body."""
 NO_ERROR = frozenset({str, type(None)})
 """The types of outcomes without an error."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
@@ -64,7 +64,7 @@ class Single:
         return self.record.topic
 
     def fail(self, error: BaseException) -> None:
-        """Give the caller `error`."""
+        """Raise `error` in the caller."""
         if not self.future.done():
             self.future.set_exception(error)
 
@@ -122,7 +122,7 @@ class Slice:
         return [records[index] for index in indexes]
 
     def fail(self, error: BaseException) -> None:
-        """Give all of them `error`."""
+        """Set `error` as the outcome of all of them."""
         for index in self.indexes:
             self.batch.outcomes[index] = error
         self.batch.settled(len(self.indexes))
@@ -140,10 +140,10 @@ class Slice:
     def within(self, count: int, size: int) -> int:
         """Return how many of the first `count` have room in `size` bytes."""
         count = min(count, len(self.indexes))
-        if count * (self.batch.largest + OVERHEAD) <= size:
+        if count * (self.batch.largest + RECORD_OVERHEAD) <= size:
             return count
         for number, record in enumerate(self.records[:count]):
-            size -= len(record.body) + OVERHEAD
+            size -= len(record.body) + RECORD_OVERHEAD
             if size < 0:
                 return number
         return count
@@ -320,7 +320,7 @@ class Publisher:
         # If more calls may run, give each an equal share, so one is sent while another awaits
         # confirmation. Do not split a `publish_many` by share: its caller waits for all of it.
         shares = driver.overlap - len(self._calls)
-        room = min(driver.max_batch, max(SMALLEST_CALL, -(-self._waiting // shares)))
+        room = min(driver.max_batch, max(MIN_CALL_RECORDS, -(-self._waiting // shares)))
         while queue and room > 0:
             item = queue[0]
             if item.future.done():
@@ -328,7 +328,7 @@ class Publisher:
                 self._waiting -= len(item)
             elif isinstance(item, Single):
                 record = item.record
-                size -= len(record.body) + OVERHEAD
+                size -= len(record.body) + RECORD_OVERHEAD
                 if (size < 0 and records) or record.key in busy:
                     break
                 if record.key is not None:
@@ -351,7 +351,7 @@ class Publisher:
                 records += more
                 call.items.append(part)
                 room -= taken
-                size -= taken * (part.batch.largest + OVERHEAD)
+                size -= taken * (part.batch.largest + RECORD_OVERHEAD)
         self._waiting -= len(records)
         return call
 
@@ -361,9 +361,9 @@ class Publisher:
         at = 0
         for item in call.items:
             if isinstance(item, Slice):
-                mine = outcomes[at : at + len(item.indexes)]
+                own = outcomes[at : at + len(item.indexes)]
                 at += len(item.indexes)
-                if not item.future.done() and (rest := self._resolve_part(item, mine)):
+                if not item.future.done() and (rest := self._resolve_part(item, own)):
                     again.append(rest)
                 continue
             outcome = outcomes[at]
@@ -419,7 +419,7 @@ class Publisher:
                 await self._declare(topic)
             except BaseException as raw:
                 error = fault(raw, f"declaring {topic}")
-                log.debug("declaring %s again failed: %s", topic, error)
+                log.debug("redeclaring %s failed: %s", topic, error)
                 for item in missing:
                     if item.topic == topic:
                         item.error = error

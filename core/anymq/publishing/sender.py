@@ -27,7 +27,8 @@ from .publisher import NO_ERROR, Publisher, check_loop, receipt_of
 
 MAX_ENCODERS = 1024
 """Topics whose encoders are remembered."""
-LONGEST_DELAY = timedelta(days=366)
+MAX_DELAY = timedelta(days=366)
+"""The longest delay of a message."""
 
 Stated = tuple[str | None, str | None, str | None]
 """The correlation id, causation id and content type that the publisher states."""
@@ -35,7 +36,7 @@ Stated = tuple[str | None, str | None, str | None]
 _sending: ContextVar[tuple[float, float | None]] = ContextVar("anymq-publish")
 """The timeout and the due time of the publish whose middleware is running."""
 
-# What `Receipt(…)` and `id(…)` do, on the path of every message, and where `id` is a parameter.
+# Builds a `Receipt` on the path of every message; and `id`, which parameters shadow.
 _new, _identity = tuple.__new__, builtins.id
 
 
@@ -81,7 +82,7 @@ class Sender:
     def encoder(self, topic: str | Topic[Any]) -> RecordEncoder:
         """Return the encoder of `topic`; raises as `check` does."""
         self.check()
-        # By identity, since an encoder keeps its topic: hashing one costs as much as all the rest.
+        # By identity, because an encoder keeps its topic, and hashing a topic is expensive.
         key = topic if isinstance(topic, str) else _identity(topic)
         encoder = self.encoders.get(key)
         if encoder is None:
@@ -113,8 +114,8 @@ class Sender:
             wait = delay.total_seconds() if isinstance(delay, timedelta) else float(delay or 0)
             if not wait >= 0:
                 raise ConfigurationError(f"delay must not be negative: {delay!r}")
-        if wait > LONGEST_DELAY.total_seconds():
-            raise ConfigurationError(f"a message can be delayed by {LONGEST_DELAY} at most")
+        if wait > MAX_DELAY.total_seconds():
+            raise ConfigurationError(f"a message can be delayed by {MAX_DELAY} at most")
         support = self._driver.capabilities.delayed_publish
         if not support:
             raise UnsupportedOperation(f"{self._url} cannot delay: {support.note}")

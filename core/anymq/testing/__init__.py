@@ -1,4 +1,4 @@
-"""For tests: `TestBroker` for applications, the conformance suite for adapters.
+"""Test tools: `TestBroker` for applications, the conformance suite for adapters.
 
 The suite needs `pytest` and `pytest-asyncio` (`pip install 'anymq[testing]'`); the rest does not.
 """

@@ -1,4 +1,4 @@
-"""`TestBroker`: run an app on the memory backend, with time in the test's hand."""
+"""`TestBroker`: runs an app on the memory backend, on a virtual clock."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .real import is_busy, read
 
 T = TypeVar("T")
 
-LOOK = 0.2
-"""Seconds between two looks at a real broker."""
+POLL_SECONDS = 0.2
+"""Seconds between two polls of a real broker."""
 
 
 class TestBroker:
-    """Run `app` for a test: its real handlers and middleware, on a private memory broker.
+    """An app under test: its real handlers and middleware, on a private memory broker.
 
     ::
 
@@ -33,10 +33,10 @@ class TestBroker:
             await broker.publish("orders", OrderPlaced(...))
             await broker.drain()
             assert broker.published("invoices")[0].key == "o-17"
-            await broker.advance(60)              # backoff and delays, in no time
+            await broker.advance(60)              # 60 s of virtual time: backoff, delays
 
-    Nothing is patched: the app is started with another URL. With `url`, the same test runs on a
-    real broker, where time is real: `advance(60)` takes a minute.
+    Nothing is patched; the app is started with another URL. With `url`, the same test runs on a
+    real broker, where time is real and `advance(60)` takes a minute.
     """
 
     __test__ = False
@@ -64,15 +64,15 @@ class TestBroker:
     async def publish(
         self, topic: str | Topic[T], payload: T, **options: Unpack[PublishOptions]
     ) -> Receipt:
-        """Publish as another service would; as `Broker.publish`."""
+        """Publish as another service would. The arguments are those of `Broker.publish`."""
         return await self.broker.publish(topic, payload, **options)
 
     async def drain(self, timeout: float = 10.0) -> None:
-        """Return when every handler has handled what it can handle now.
+        """Return when the handlers have handled every message that is due.
 
-        What waits for a retry stays: `advance` the time for it. Raises `TimeoutError` after
-        `timeout` real seconds. On a real broker it goes by what the broker says of the app's
-        groups; of what has been published to broadcast handlers, only by what has arrived.
+        A message that waits for a retry stays; `advance` the time for it. Raises `TimeoutError`
+        after `timeout` real seconds. On a real broker it polls the statistics of the app's groups.
+        For broadcast handlers it only knows of messages that have arrived.
         """
         async with asyncio.timeout(timeout):
             if self._clock is None:
@@ -95,8 +95,8 @@ class TestBroker:
     def published(self, topic: str | Topic[Any]) -> Sequence[Message]:
         """Return the messages on `topic`, oldest first.
 
-        Raises `NotFound` for a name that no handler of the app reads and nothing has been published
-        to, which may be a slip: pass the `Topic` of one that may be empty.
+        Raises `NotFound` for a name that no handler of the app reads and to which nothing was
+        published, because it may be misspelt. Pass the `Topic` of one that may be empty.
         """
         name = as_topic(topic).name
         found = self._on(name)
@@ -127,7 +127,7 @@ class TestBroker:
         }
 
     def _on(self, topic: str) -> list[Message] | None:
-        """Return what is on `topic`; None if there is no such topic."""
+        """Return the messages on `topic`; None if it does not exist."""
         if self._url is not None and self.broker.url.scheme != "memory":
             try:
                 return read(self._url, topic, self._app._names)  # pyright: ignore[reportPrivateUsage]
@@ -144,12 +144,12 @@ class TestBroker:
         return decode(received, self.broker.driver.binding, topic)
 
     async def _quiet(self) -> None:
-        """Return when twice in a row there was nothing to do."""
+        """Return when two polls in a row found no work."""
         quiet = 0
         while quiet < 2:
             busy = [await is_busy(self.broker, item) for item in self._app.subscriptions]
             quiet = 0 if any(busy) else quiet + 1
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_SECONDS)
 
     def _busy(self, clock: VirtualClock) -> bool:
         paused = {
@@ -167,7 +167,7 @@ class TestBroker:
                 if fetching and group.cursor < len(log.records):
                     return True
                 running += sum(
-                    out.owner is not None or (fetching and out.due <= now)
-                    for out in group.out.values()
+                    delivery.owner is not None or (fetching and delivery.due <= now)
+                    for delivery in group.pending.values()
                 )
         return running > 0

@@ -1,4 +1,4 @@
-"""A clock that a test moves by hand."""
+"""`VirtualClock`: time that passes only when a test advances it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from itertools import count
 from ..consuming.delivery import current
 from ..driver.clock import Clock
 
-TURNS = 40
+SETTLE_TURNS = 40
+"""Turns of the event loop after which every ready task is considered to have run."""
 
 
 class VirtualClock(Clock):
-    """Time that passes only in `advance`. Sleepers wake in order, each at its own moment.
+    """A clock on which time passes only in `advance`. Sleepers wake in the order of their times.
 
-    For the memory backend: backoff, delays and leases then take no real time.
+    It serves the memory backend, where backoff, delays and leases then take no real time.
     """
 
     poll = 600.0
-    """Idle readers look up rarely: an hour then costs six turns, not thousands."""
+    """Seconds between two polls of an idle reader, so that a virtual hour costs six of them."""
 
     def __init__(self, start: float = 1_700_000_000.0) -> None:
         self._now = start
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._serial = count()
         self.sleeping = 0
-        """How many deliveries' handlers sleep, waiting for `advance`."""
+        """The number of handlers that sleep until `advance` wakes them."""
 
     def now(self) -> float:
         return self._now
@@ -48,7 +49,7 @@ class VirtualClock(Clock):
             self.sleeping -= in_handler
 
     async def advance(self, seconds: float) -> None:
-        """Let `seconds` pass, and everything that wakes meanwhile run until it waits again."""
+        """Let `seconds` pass. Tasks that wake meanwhile run until they wait again."""
         until = self._now + seconds
         await self.settle()
         while self._sleepers and self._sleepers[0][0] <= until:
@@ -62,6 +63,6 @@ class VirtualClock(Clock):
         await self.settle()
 
     async def settle(self) -> None:
-        """Let every task that is ready run, and those it makes ready."""
-        for _ in range(TURNS):
+        """Run every ready task, and those that become ready meanwhile."""
+        for _ in range(SETTLE_TURNS):
             await asyncio.sleep(0)

@@ -1,7 +1,7 @@
-"""Import these in an adapter's tests: `Conformance`, `Faults`, `StoreConformance`.
+"""The suites for an adapter's tests: `Conformance`, `Faults`, `StoreConformance`.
 
-pytest rewrites the suite's assertions if `pytest_plugins = ["anymq.testing.plugin"]` stands in the
-root `conftest.py`; the plugin also prints the table of backends and tests at the end of a run.
+Put `pytest_plugins = ["anymq.testing.plugin"]` in the root `conftest.py`. Then pytest rewrites the
+suite's assertions, and prints the table of backends and tests at the end of a run.
 """
 
 from .store_suite import StoreConformance

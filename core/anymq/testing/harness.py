@@ -1,4 +1,4 @@
-"""`Harness`: what the conformance suite must know about a backend."""
+"""`Harness`: the description of a backend for the conformance suite."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..ids import new_id
 
 
 class Server(Protocol):
-    """A server that tests may break. Every method is synchronous and returns when it is done."""
+    """A server that tests may break. Every method is synchronous and returns on completion."""
 
     @property
     def url(self) -> str:
-        """Where it answers; the same after a restart."""
+        """The URL, which a restart does not change."""
         ...
 
     def up(self) -> bool:
@@ -35,11 +35,11 @@ class Server(Protocol):
 
 
 class Link(Protocol):
-    """A way to the server that tests may break, while others go on."""
+    """A network path to the server that tests may cut, while other paths stay open."""
 
     @property
     def url(self) -> str:
-        """Where the server can be reached by it."""
+        """The URL of the server over this path."""
         ...
 
     def cut(self) -> None:
@@ -62,38 +62,38 @@ class Harness:
     """
 
     name: str
-    """What the table at the end of a run calls this backend."""
+    """The name of the backend in the table at the end of a run."""
     ack_window: float = 0.5
     """Seconds after which an acked message is not redelivered even if the process is killed."""
     recovery: float = 30.0
     """Seconds within which a subscription delivers again after the server has come back."""
     quick_loss: str = ""
-    """Query options with which a silent member loses what it has within seconds."""
+    """URL query options with which a silent member loses its messages within `loss` seconds."""
 
     quick_death: str = ""
-    """Query options with which a killed process is missed within seconds."""
+    """URL query options with which the broker notices a killed process within seconds."""
 
     loss: float = 4.0
-    """Seconds of standing still after which a member with `quick_loss`, and a lease of 3 s, has
-    lost what it has."""
+    """Seconds after which a stalled member with `quick_loss` and a lease of 3 s has lost its
+    messages."""
 
     says_what_was_skipped: bool = True
-    """Whether a broadcast reader can tell that a purge took messages that it had not read."""
+    """Whether a broadcast reader notices that a purge deleted messages it had not read."""
 
     def url(self, folder: Path) -> str:
-        """Return the URL of one test; `folder` is a folder of its own."""
+        """Return the URL of one test. `folder` is a temporary folder of that test."""
         raise NotImplementedError
 
     def dead_url(self) -> str:
-        """Return a URL, with a user and the password `hunter2`, where nobody answers."""
+        """Return a URL without a server, with a user and the password `hunter2`."""
         raise NotImplementedError
 
     def server(self) -> Server:
-        """Return a server for the tests that break it; nobody else uses it."""
+        """Return a server that only the tests which break it use."""
         raise NotImplementedError
 
     def link(self) -> AbstractAsyncContextManager[Link]:
-        """Return a link to `server`, for instance a proxy; open while it is entered."""
+        """Return a link to `server`, for instance a proxy. It is open while it is entered."""
         raise NotImplementedError
 
     async def publish_foreign(self, broker: Broker, topic: str, body: bytes) -> None:

@@ -1,4 +1,4 @@
-"""`History`: which messages were handled when and where, and whether that was in order."""
+"""`History`: the runs of handlers by message, time and member, and a check of their order."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ class Handling:
 
 
 class History:
-    """Handles messages whose bodies are `key/number`, and judges what it saw.
+    """A record of handled messages, whose bodies are `key/number`.
 
-    Times are the machine's monotonic clock, the same for all processes. `failing` says how often
-    the handling of a body fails.
+    Times are those of the machine's monotonic clock, which all processes share. `failing` maps a
+    body to the number of its attempts that fail.
     """
 
     def __init__(self, failing: Mapping[str, int] | None = None) -> None:
         self.finished: set[str] = set()
         self.members: set[str] = set()
         self.started: list[tuple[str, int]] = []
-        """Bodies and attempts, in the order in which handlers here began."""
+        """Bodies and attempts, in the order in which the handlers of this process started."""
         self._handlings: list[Handling] = []
         self._failing = dict(failing or {})
 
     def handler(
         self, member: str, pause: Callable[[], float] = lambda: 0.0
     ) -> Callable[[Delivery], Awaitable[None]]:
-        """Return a handler that takes `pause()` seconds and notes what it does as `member`."""
+        """Return a handler that takes `pause()` seconds and records its runs as `member`."""
 
         async def handle(delivery: Delivery) -> None:
             body = delivery.message.body.decode()
@@ -53,7 +53,7 @@ class History:
             try:
                 await asyncio.sleep(pause())
                 if delivery.attempt <= self._failing.get(body, 0):
-                    raise ValueError(f"{body} is to fail")
+                    raise ValueError(f"{body} fails as planned")
                 failed = False
             finally:
                 ended = time.monotonic()
@@ -61,10 +61,10 @@ class History:
 
         return handle
 
-    def hear(self, member: str, said: Sequence[Mapping[str, Any]]) -> None:
-        """Add what the worker `lanes` said: `handling` when it began, `handled` when it ended."""
-        ended = {event["began"]: event["at"] for event in said if event["event"] == "handled"}
-        for event in said:
+    def hear(self, member: str, events: Sequence[Mapping[str, Any]]) -> None:
+        """Add the events of the worker `lanes`: `handling` at a start, `handled` at an end."""
+        ended = {event["began"]: event["at"] for event in events if event["event"] == "handled"}
+        for event in events:
             if event["event"] == "handling":
                 began = event["at"]
                 self._note(
@@ -83,7 +83,7 @@ class History:
     def check(self, sent: Sequence[str]) -> None:
         """Assert that all of `sent` was handled, each key in order and one at a time.
 
-        What a crash repeats does not count against the order; what overtakes does.
+        A message may be repeated after a crash, but must not overtake an earlier one.
         """
         assert self.finished >= set(sent), f"lost: {sorted(set(sent) - self.finished)[:10]}"
         lanes: dict[str, list[Handling]] = defaultdict(list)

@@ -12,8 +12,10 @@ pytest.register_assert_rewrite(
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the suite's marker."""
-    config.addinivalue_line("markers", "anymq_needs(capability): a test of what may be refused")
+    """Register the suite's marker."""
+    config.addinivalue_line(
+        "markers", "anymq_needs(capability): a test of a capability that a backend may refuse"
+    )
 
 
 SIGNS = {"passed": "✓", "failed": "✗", "skipped": "s", "error": "E"}
@@ -21,7 +23,7 @@ SIGNS = {"passed": "✓", "failed": "✗", "skipped": "s", "error": "E"}
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """Note the backend of a conformance test on its report; reports travel between processes."""
+    """Store the backend of a conformance test in its report, which pytest-xdist transmits."""
     result = yield
     harness = getattr(getattr(item, "cls", None), "harness", None)
     if harness is not None:
@@ -29,7 +31,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print the table, if conformance tests ran."""
+    """Print the table if conformance tests ran."""
     table: dict[str, dict[str, str]] = {}
     for outcome in ("passed", "failed", "skipped", "error"):
         for report in terminalreporter.stats.get(outcome, []):

@@ -1,4 +1,4 @@
-"""What `TestBroker` asks a real broker: what is on a topic, and whether there is still work."""
+"""Queries of `TestBroker` on a real broker: the messages of a topic, and pending work."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def read(url: str, topic: str, names: Mapping[str, str] | None) -> list[Message]:
-    """Return what `topic` holds; raises `NotFound`.
+    """Return the messages of `topic`; raises `NotFound`.
 
-    In a thread, over a connection of its own: so it can be called without an `await`, as on the
-    memory broker. The test waits for it.
+    It reads in a thread, over a connection of its own, and blocks until it has the result. So it
+    needs no `await`, as on the memory broker.
     """
 
     async def browse() -> list[Message]:
@@ -30,12 +30,14 @@ def read(url: str, topic: str, names: Mapping[str, str] | None) -> list[Message]
     with ThreadPoolExecutor(1) as thread:
         messages = thread.submit(asyncio.run, browse()).result()
     if all(message.time for message in messages):
-        messages.sort(key=lambda message: message.time or 0)  # Partitions are read in turn.
+        messages.sort(
+            key=lambda message: message.time or 0
+        )  # Partitions are read one after another.
     return messages
 
 
 async def is_busy(broker: Broker, subscription: Subscription) -> bool:
-    """Whether there is something that `subscription` can handle now, as far as can be known."""
+    """Whether `subscription` has messages that are due, as far as the broker can tell."""
     if subscription.paused:
         return False
     if subscription.in_flight:
@@ -47,7 +49,7 @@ async def is_busy(broker: Broker, subscription: Subscription) -> bool:
 
 
 def _left(info: GroupInfo) -> int:
-    """Return how many messages do not wait for a retry; without a lag, how many wait in queues."""
+    """Return the lag without the messages that wait for a retry; else the queued messages."""
     if info.lag is not None:
         return info.lag - (info.waiting or 0)
     return sum(partition.lag or 0 for partition in info.partitions or ())

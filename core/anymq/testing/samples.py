@@ -1,4 +1,4 @@
-"""Specs, records and settlements, as the core hands them to a driver: for tests of a driver."""
+"""Specs, records and settlements as the core passes them to a driver, for tests of drivers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Samples:
         self.name = name
 
     def topic(self, name: str | None = None, **values: Any) -> TopicSpec:
-        """The topic, or another one."""
+        """The spec of the topic, or of the one called `name`."""
         values.setdefault("native", name or self.name)
         return TopicSpec(name=name or self.name, **values)
 
@@ -74,27 +74,27 @@ class Samples:
         return [self.record(number, **values) for number in range(count)]
 
     def nack(self, received: Received, delay: float = 0.0, *, counted: bool = True) -> Nack:
-        """What the core makes of a nack, or of a release if it is not `counted`."""
+        """The argument that the core passes for a nack, or for a release if it is not `counted`."""
         current = attempt(received)
         shown = current + 1 if counted else current
         copy = self.copy(received, shown)
         return Nack(received, delay, shown, native_attempt=current + 1, copy=copy)
 
     def copy(self, received: Received, shown: int) -> Record:
-        """What a backend that cannot redeliver publishes instead."""
+        """The copy that a backend publishes if it cannot redeliver."""
         headers = {**received.headers, ATTEMPT: str(shown)}
         return Record(
             topic=self.name, id=new_id(), unique=new_id(), body=received.body, headers=headers
         )
 
     def rejected(self, received: Received, name: str | None = None) -> Rejected:
-        """The record, and a letter for its dead-letter topic."""
+        """A rejection: the record, and a letter for its dead-letter topic."""
         letter = self.record(received.body, name=name or f"{self.name}.billing.dlq")
         return Rejected(received, letter)
 
 
 class RecordingListener(Listener):
-    """A listener that keeps what its source reports."""
+    """A listener that records the reports of its source."""
 
     def __init__(self) -> None:
         self.revoked: list[tuple[frozenset[int], bool]] = []
@@ -129,17 +129,17 @@ async def read(driver: Driver, spec: SubscribeSpec, listener: Listener | None = 
 
 
 def attempt(received: Received) -> int:
-    """The attempt that the core would show."""
+    """Return the attempt that the core would show."""
     return attempt_of(received)
 
 
 def contents(received: Sequence[Received]) -> list[bytes]:
-    """The bodies, in order."""
+    """Return the bodies, in order."""
     return [item.body for item in received]
 
 
 async def drain(source: Reader, count: int, *, seconds: float = 10.0) -> list[Received]:
-    """Receive until there are `count` records or `seconds` are over."""
+    """Receive until there are `count` records or `seconds` have passed."""
     got: list[Received] = []
     deadline = time.monotonic() + seconds
     while len(got) < count and time.monotonic() < deadline:
@@ -155,5 +155,5 @@ async def receive(source: Reader, count: int, *, seconds: float = 30.0) -> list[
 
 
 async def nothing(source: Reader, wait: float = 0.0) -> bool:
-    """Whether there is nothing to receive."""
+    """Whether no record arrives within `wait` seconds."""
     return not await source.receive(100, wait)

@@ -1,4 +1,4 @@
-"""The contract of `Store`, as tests."""
+"""`StoreConformance`: the contract of `Store` as tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .tools import eventually, set_wall_clock
 
 
 class StoreConformance:
-    """Inherit it and say where the store is; two stores are opened on the same URL."""
+    """The test suite of a store. Inherit it and define `url`; it opens two stores on one URL."""
 
     pytestmark = pytest.mark.asyncio
 
@@ -38,7 +38,7 @@ class StoreConformance:
     def key(self) -> str:
         return random_name("key")
 
-    async def test_new_then_in_progress_then_done(
+    async def test_a_claim_is_new_then_in_progress_then_done(
         self, stores: tuple[Store, Store], key: str
     ) -> None:
         first, second = stores
@@ -50,7 +50,7 @@ class StoreConformance:
         assert (await second.begin(key, "b", 30)).state is ClaimState.DONE
         assert (await first.begin(key, "a", 30)).state is ClaimState.DONE
 
-    async def test_it_never_denies_what_it_knows(
+    async def test_may_know_is_true_for_every_known_prefix(
         self, stores: tuple[Store, Store], key: str
     ) -> None:
         first, second = stores
@@ -60,7 +60,7 @@ class StoreConformance:
         assert await second.may_know(f"{key}*|")
         assert await second.may_know(f"{key}[|")
 
-    async def test_an_owner_may_begin_again(self, stores: tuple[Store, Store], key: str) -> None:
+    async def test_an_owner_may_claim_again(self, stores: tuple[Store, Store], key: str) -> None:
         first, second = stores
         await first.begin(key, "a", 30)
         assert (await second.begin(key, "a", 30)).state is ClaimState.NEW
@@ -82,7 +82,7 @@ class StoreConformance:
         await first.abandon(key, "a")
         assert (await first.begin(key, "b", 30)).state is ClaimState.DONE
 
-    async def test_a_lease_ends(self, stores: tuple[Store, Store], key: str) -> None:
+    async def test_a_claim_ends_with_its_lease(self, stores: tuple[Store, Store], key: str) -> None:
         first, second = stores
         await first.begin(key, "a", 0.3)
         claims = [await second.begin(key, "b", 30)]
@@ -91,11 +91,11 @@ class StoreConformance:
             claims.append(await second.begin(key, "b", 30))
         assert claims[0].state is ClaimState.IN_PROGRESS
         assert claims[-1].state is ClaimState.NEW
-        assert not await first.complete(key, "a", 60), "the lease went to somebody else"
+        assert not await first.complete(key, "a", 60), "the lease belongs to another owner"
         assert await second.complete(key, "b", 60)
 
     @pytest.mark.parametrize("step", [60.0, -60.0])
-    async def test_setting_the_wall_clock_ends_no_claim_and_keeps_none(
+    async def test_setting_the_wall_clock_neither_ends_nor_extends_a_claim(
         self, stores: tuple[Store, Store], key: str, monkeypatch: pytest.MonkeyPatch, step: float
     ) -> None:
         first, second = stores
@@ -111,7 +111,7 @@ class StoreConformance:
             lambda claim: claim.state is ClaimState.NEW,
         )
 
-    async def test_renewing_keeps_the_lease(self, stores: tuple[Store, Store], key: str) -> None:
+    async def test_renewing_extends_the_lease(self, stores: tuple[Store, Store], key: str) -> None:
         first, second = stores
         await first.begin(key, "a", 0.5)
         await first.renew(key, "a", 30)
@@ -120,9 +120,7 @@ class StoreConformance:
         assert claim.state is ClaimState.IN_PROGRESS
         assert claim.remaining > 20
 
-    async def test_done_is_forgotten_after_its_time(
-        self, stores: tuple[Store, Store], key: str
-    ) -> None:
+    async def test_a_completed_key_expires(self, stores: tuple[Store, Store], key: str) -> None:
         first, _ = stores
         await first.begin(key, "a", 30)
         await first.complete(key, "a", 0.3)
@@ -138,7 +136,9 @@ class StoreConformance:
             await look()
         assert states[-1] is ClaimState.NEW
 
-    async def test_only_one_of_many_is_first(self, stores: tuple[Store, Store], key: str) -> None:
+    async def test_only_one_of_many_concurrent_claims_is_new(
+        self, stores: tuple[Store, Store], key: str
+    ) -> None:
         claims = await asyncio.gather(
             *(stores[n % 2].begin(key, f"owner {n}", 30) for n in range(20))
         )
@@ -146,7 +146,9 @@ class StoreConformance:
         assert states.count(ClaimState.NEW) == 1
         assert states.count(ClaimState.IN_PROGRESS) == 19
 
-    async def test_keys_are_independent_and_may_be_odd(self, stores: tuple[Store, Store]) -> None:
+    async def test_keys_are_independent_and_may_contain_any_text(
+        self, stores: tuple[Store, Store]
+    ) -> None:
         first, second = stores
         odd = [random_name() + text for text in ("|a b", "|ü", "|'; --", "|" + "x" * 1000)]
         for key in odd:
@@ -154,7 +156,9 @@ class StoreConformance:
         for key in odd:
             assert (await second.begin(key, "b", 30)).state is ClaimState.IN_PROGRESS
 
-    async def test_many_at_once(self, stores: tuple[Store, Store], key: str) -> None:
+    async def test_claims_are_made_and_settled_in_batches(
+        self, stores: tuple[Store, Store], key: str
+    ) -> None:
         first, second = stores
         keys = [f"{key}{number}" for number in range(600)]
         await second.begin(keys[0], "b", 30)
@@ -188,16 +192,14 @@ class StoreConformance:
         counts = await asyncio.gather(*(stores[n % 2].mark(key, 30) for n in range(20)))
         assert sorted(counts) == list(range(2, 22))
 
-    async def test_marks_are_forgotten_after_their_time(
-        self, stores: tuple[Store, Store], key: str
-    ) -> None:
+    async def test_marks_expire(self, stores: tuple[Store, Store], key: str) -> None:
         first, _ = stores
         await first.mark(key, 30)
         assert await first.mark(key, 0.2) == 2
         await asyncio.sleep(0.25)
         assert await first.mark(key, 30) == 1
 
-    async def test_marks_and_claims_do_not_meet(
+    async def test_marks_and_claims_on_one_key_are_independent(
         self, stores: tuple[Store, Store], key: str
     ) -> None:
         first, second = stores

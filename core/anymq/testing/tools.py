@@ -1,4 +1,4 @@
-"""What the tests share: waiting for deliveries, for conditions, for other processes."""
+"""Helpers of the tests: waiting for deliveries, for conditions, for other processes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..consuming.subscription import Subscription
 if TYPE_CHECKING:
     import pytest
 
-PATIENCE = 60.0
-"""Seconds after which a test that waits has failed: many times what a quiet machine needs."""
+WAIT_SECONDS = 60.0
+"""Seconds after which a waiting test fails: many times the need of an idle machine."""
 
 
 async def take(
-    subscription: Subscription, count: int, *, within: float = PATIENCE
+    subscription: Subscription, count: int, *, within: float = WAIT_SECONDS
 ) -> list[Delivery]:
     """Return the next `count` deliveries, unsettled."""
     taken: list[Delivery] = []
@@ -38,9 +38,9 @@ async def take(
 
 
 async def take_acked(
-    subscription: Subscription, count: int, *, within: float = PATIENCE
+    subscription: Subscription, count: int, *, within: float = WAIT_SECONDS
 ) -> list[Delivery]:
-    """Return the next `count` deliveries, acked as they come."""
+    """Return the next `count` deliveries, each acked on arrival."""
     taken: list[Delivery] = []
     for _ in range(count):
         (delivery,) = await take(subscription, 1, within=within)
@@ -50,9 +50,9 @@ async def take_acked(
 
 
 async def take_one_of(
-    *subscriptions: Subscription, within: float = PATIENCE
+    *subscriptions: Subscription, within: float = WAIT_SECONDS
 ) -> tuple[Delivery, Subscription]:
-    """Return the next delivery of whichever subscription gets it, and that subscription."""
+    """Return the first delivery of any of the subscriptions, and that subscription."""
     racing = {asyncio.create_task(_next(item)): item for item in subscriptions}
     done, pending = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED, timeout=within)
     for task in pending:
@@ -77,7 +77,9 @@ async def silent(subscription: Subscription, seconds: float) -> None:
     raise AssertionError(f"unexpected {delivery}")
 
 
-async def until(condition: Callable[[], Any], *, within: float = PATIENCE, what: str = "") -> float:
+async def until(
+    condition: Callable[[], Any], *, within: float = WAIT_SECONDS, what: str = ""
+) -> float:
     """Wait until `condition()` holds; return the seconds it took."""
     started = time.monotonic()
     while not condition():
@@ -88,9 +90,12 @@ async def until(condition: Callable[[], Any], *, within: float = PATIENCE, what:
 
 
 async def eventually(
-    look: Callable[[], Awaitable[Any]], holds: Callable[[Any], bool], *, within: float = PATIENCE
+    look: Callable[[], Awaitable[Any]],
+    holds: Callable[[Any], bool],
+    *,
+    within: float = WAIT_SECONDS,
 ) -> Any:
-    """Return what `look` sees once it `holds`: brokers' figures may be some seconds late."""
+    """Return the result of `look` once it `holds`, because brokers report figures with a delay."""
     seen: Any = None
     try:
         async with asyncio.timeout(within):
@@ -104,7 +109,7 @@ async def eventually(
 
 
 def set_wall_clock(monkeypatch: pytest.MonkeyPatch, step: float) -> None:
-    """Let the wall clock of this process be wrong by `step` seconds from now on."""
+    """Shift the wall clock of this process by `step` seconds."""
     monkeypatch.setattr(time, "time", lambda: time.time_ns() / 1e9 + step)
 
 
@@ -114,15 +119,15 @@ def bodies(deliveries: list[Delivery]) -> list[str]:
 
 
 class Worker:
-    """Another process, running `anymq.testing.worker`; it speaks in JSON lines."""
+    """Another process, which runs `anymq.testing.worker` and prints events as JSON lines."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.said: list[dict[str, Any]] = []
         self._listener: asyncio.Task[None] | None = None
 
-    async def hear(self, what: str, *, within: float = PATIENCE) -> dict[str, Any]:
-        """Return the next line whose `event` is `what`; keep all lines in `said`."""
+    async def hear(self, what: str, *, within: float = WAIT_SECONDS) -> dict[str, Any]:
+        """Return the next event named `what`, and collect all events in `said`."""
         assert self.process.stdout is not None
         try:
             async with asyncio.timeout(within):
@@ -132,13 +137,13 @@ class Worker:
                     if event["event"] == what:
                         return event
         except TimeoutError:
-            raise AssertionError(f"the worker did not say {what!r}: {self.said[-5:]}") from None
-        raise AssertionError(f"the worker ended before {what!r}: {self.said[-5:]}")
+            raise AssertionError(f"no event {what!r} from the worker: {self.said[-5:]}") from None
+        raise AssertionError(f"the worker ended before event {what!r}: {self.said[-5:]}")
 
     def listen(self, what: str) -> list[dict[str, Any]]:
-        """Return a list that every line whose `event` is `what` is added to, from now on.
+        """Return a list to which every later event named `what` is added.
 
-        All lines are kept in `said` as before.
+        All events are still collected in `said`.
         """
         heard: list[dict[str, Any]] = []
 
@@ -162,7 +167,7 @@ class Worker:
         self.process.send_signal(signal.SIGCONT)
 
     async def kill(self) -> None:
-        """SIGKILL it, and wait until it is gone; what it said until then is in `said`."""
+        """SIGKILL it, and wait for its end. Its last events are in `said`."""
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
@@ -177,7 +182,7 @@ class Worker:
 
 @asynccontextmanager
 async def worker(task: str, **arguments: Any) -> AsyncIterator[Worker]:
-    """Run the task in another process; it is killed at the end if it still runs."""
+    """Run the task in another process, which is killed at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -1,6 +1,6 @@
 """The other process of a test: `python -m anymq.testing.worker TASK ARGUMENTS`.
 
-It says what happens in JSON lines on stdout, and waits to be killed when it is done.
+It prints events as JSON lines on stdout. When its task is finished it waits to be killed.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from ..middleware import Acknowledge, DeadLetter, Handler, Idempotency, Retry
 from ..topic import Topic
 
 
-def say(event: str, **fields: Any) -> None:
-    """Write one line, at once."""
+def report(event: str, **fields: Any) -> None:
+    """Print one event at once."""
     sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
     sys.stdout.flush()
 
 
 async def publish(url: str, topic: str, count: int, delay: float | None = None) -> None:
-    """Publish `count` messages with four tasks, saying the body of each once it is confirmed."""
+    """Publish `count` messages with four tasks, and report each once it is confirmed."""
     async with connect(url) as broker:
 
         async def some(first: int) -> None:
             for number in range(first, count, 4):
                 await broker.publish(topic, str(number), delay=delay)
-                say("published", body=str(number))
+                report("published", body=str(number))
 
         await asyncio.gather(*(some(first) for first in range(4)))
-        say("done")
+        report("done")
         await asyncio.Event().wait()
 
 
 async def take(
     url: str, topic: str, group: str, count: int, ack: list[str], window: float, deadline: float
 ) -> None:
-    """Take `count` messages, ack those in `ack` in reverse order, and sit on the rest."""
+    """Take `count` messages, ack those in `ack` in reverse order, and hold the rest."""
     async with connect(url) as broker:
         subscription = broker.subscribe(topic, group=group, prefetch=count, ack_deadline=deadline)
         async with subscription:
@@ -53,24 +53,24 @@ async def take(
             for delivery in reversed(held):
                 if delivery.message.body.decode() in ack:
                     await delivery.ack()
-            # What has been here for some time counts as begun.
+            # A delivery held for some time counts as started.
             await asyncio.sleep(max(window, 8 * START_NOTED_AFTER))
-            say("holding", bodies=[delivery.message.body.decode() for delivery in held])
+            report("holding", bodies=[delivery.message.body.decode() for delivery in held])
             await asyncio.Event().wait()
 
 
 async def share(url: str, topic: str, group: str, concurrency: int = 2) -> None:
-    """Handle messages, saying each."""
+    """Handle messages, and report each."""
     async with connect(url) as broker:
 
         async def handle(body: str) -> None:
             await asyncio.sleep(0.02)
-            say("handled", body=body)
+            report("handled", body=body)
 
         async with broker.subscribe(
             topic, group=group, handler=handle, concurrency=concurrency, prefetch=concurrency
         ):
-            say("ready")
+            report("ready")
             await asyncio.Event().wait()
 
 
@@ -83,19 +83,19 @@ async def lanes(
     failing: str = "",
     wait: float = 0.2,
 ) -> None:
-    """Handle messages of an ordered group, saying when each begins and ends.
+    """Handle messages of an ordered group, and report the start and end of each.
 
-    `failing` fails always, and is tried again after `wait` seconds.
+    The body `failing` always fails, and is retried after `wait` seconds.
     """
     async with connect(url) as broker:
 
         async def handle(delivery: Delivery) -> None:
             body, began = delivery.message.body.decode(), time.monotonic()
-            say("handling", body=body, attempt=delivery.attempt, at=began)
+            report("handling", body=body, attempt=delivery.attempt, at=began)
             await asyncio.sleep(0.005)
             if body == failing:
-                raise ValueError(f"{body} is to fail")
-            say("handled", body=body, began=began, at=time.monotonic())
+                raise ValueError(f"{body} fails as planned")
+            report("handled", body=body, began=began, at=time.monotonic())
 
         retry = Retry(attempts=1000, initial=wait, factor=1.0, jitter=False, in_place=0.0)
         async with broker.subscribe(
@@ -107,16 +107,16 @@ async def lanes(
             handler=handle,
             middleware=[Acknowledge(), DeadLetter(), retry],
         ):
-            say("ready")
+            report("ready")
             await asyncio.Event().wait()
 
 
 async def blocking(url: str, topic: str, group: str, ordered: bool, deadline: float) -> None:
-    """Handle messages, of which many wait here, without ever giving way, saying each."""
+    """Handle many buffered messages without ever yielding to the event loop, and report each."""
     async with connect(url) as broker:
 
         async def handle(body: str) -> None:
-            say("handling", body=body)
+            report("handling", body=body)
             time.sleep(0.05)  # noqa: ASYNC251
 
         async with broker.subscribe(
@@ -126,28 +126,28 @@ async def blocking(url: str, topic: str, group: str, ordered: bool, deadline: fl
 
 
 async def wrong_clock(url: str, topic: str, group: str, step: float, deadline: float) -> None:
-    """Handle messages, saying each, by a wall clock that is wrong by `step`; never end "theirs"."""
+    """Handle messages with a wall clock wrong by `step` seconds, and never finish "held there"."""
     time.time = lambda: time.time_ns() / 1e9 + step
     async with connect(url) as broker:
 
         async def handle(body: str) -> None:
-            say("handling", body=body)
-            if body == "theirs":
+            report("handling", body=body)
+            if body == "held there":
                 await asyncio.Event().wait()
 
         async with broker.subscribe(
             topic, group=group, handler=handle, ack_deadline=deadline, concurrency=2, prefetch=2
         ):
-            say("ready")
+            report("ready")
             await asyncio.Event().wait()
 
 
 async def ask(url: str, topic: str) -> None:
-    """Ask one question, and then hang while another is open."""
+    """Complete one request, then hang in another."""
     async with connect(url) as broker:
         await broker.request(topic, {"number": 3}, timeout=30)
-        say("answered")
-        await broker.request(f"{topic}.nobody", b"", timeout=600)
+        report("answered")
+        await broker.request(f"{topic}.unread", b"", timeout=600)
 
 
 async def poison(
@@ -159,7 +159,7 @@ async def poison(
     prefetch: int | None = None,
     ordered: bool = False,
 ) -> None:
-    """Die of every message that says so, at once and without a trace."""
+    """Kill this process with SIGKILL in the handler of every message "poison"."""
     app = App(url)
 
     @app.subscriber(
@@ -171,30 +171,30 @@ async def poison(
         ordered=ordered,
     )
     async def handle(body: str, delivery: Delivery) -> None:
-        say("handling", body=body, attempt=delivery.attempt)
+        report("handling", body=body, attempt=delivery.attempt)
         if body == "poison":
             os.kill(os.getpid(), signal.SIGKILL)
 
     async with app:
-        say("ready")
+        report("ready")
         await asyncio.Event().wait()
 
 
 async def effect(url: str, topic: str, group: str, store: str, file: str, die: bool) -> None:
-    """Handle idempotently, the effect being a line in `file`; `die` between effect and ack."""
+    """Handle idempotently, with a line in `file` as the effect; `die` between effect and ack."""
     app = App(url)
 
     def crash(handler: Handler) -> Handler:
         async def crashing(delivery: Delivery) -> None:
             await handler(delivery)
-            say("handled")
+            report("handled")
             if die:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         return crashing
 
     class Crash(Idempotency):
-        """The idempotent chain, with a crash just outside of it."""
+        """The idempotent chain, with a crash immediately outside it."""
 
         def __call__(self, handler: Handler) -> Handler:
             return crash(super().__call__(handler))
@@ -207,7 +207,7 @@ async def effect(url: str, topic: str, group: str, store: str, file: str, die: b
         os.close(descriptor)
 
     async with app:
-        say("ready")
+        report("ready")
         await asyncio.Event().wait()
 
 

@@ -89,7 +89,7 @@ class Delays:
         assert bodies(await take(source, 1)) == [b"live"]
         assert (await driver.describe_topic(bench.topic())).delayed == 2500
 
-    async def test_a_delay_longer_than_the_retention(
+    async def test_a_delay_may_exceed_the_retention(
         self, bench: Bench[Any], driver: Driver
     ) -> None:
         await driver.declare(bench.topic(retention=0.1))

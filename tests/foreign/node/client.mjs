@@ -1,8 +1,8 @@
-// Programs of others: `node client.mjs BACKEND publish|consume|send|receive URL NAME [COUNT]`.
+// Foreign programs: `node client.mjs BACKEND publish|consume|send|receive URL NAME [COUNT]`.
 //
 // `publish` sends a CloudEvent in binary mode, one in structured mode, and a plain message.
-// `consume` says "ready", then prints what the official SDK makes of the next COUNT messages.
-// `send` and `receive` are the first of RabbitMQ's tutorials, on the queue NAME.
+// `consume` prints "ready", then the next COUNT messages as the official SDK decodes them.
+// `send` and `receive` are the programs of RabbitMQ's first tutorial, on the queue NAME.
 
 import { once } from "node:events";
 import amqplib from "amqplib";
@@ -25,7 +25,7 @@ const event = (id) =>
     data: { number: 7 },
   });
 const messages = () => [HTTP.binary(event("binary")), HTTP.structured(event("structured"))];
-const say = (value) => process.stdout.write(JSON.stringify(value) + "\n");
+const print = (value) => process.stdout.write(JSON.stringify(value) + "\n");
 
 // The SDK has no binding for these brokers: its HTTP one reads the same attributes as headers.
 function read(headers, body, contentType) {
@@ -39,7 +39,7 @@ function read(headers, body, contentType) {
 }
 
 function tell(found) {
-  say({ ...found.toJSON(), valid: found.validate() });
+  print({ ...found.toJSON(), valid: found.validate() });
 }
 
 const clients = {
@@ -51,7 +51,7 @@ const clients = {
       const sent = [KafkaBinding.binary(event("binary")), KafkaBinding.structured(event("structured"))];
       for (const { headers, key, value } of sent) {
         const body = Buffer.isBuffer(value) || typeof value === "string" ? value : JSON.stringify(value);
-        // The SDK leaves undefined ones there, which kafkajs does not take.
+        // The SDK leaves undefined headers, which kafkajs refuses.
         const given = Object.fromEntries(Object.entries(headers).filter(([, text]) => text !== undefined));
         await producer.send({ topic: name, messages: [{ headers: given, key, value: body }] });
       }
@@ -100,12 +100,12 @@ const clients = {
         ({ queue } = await channel.assertQueue("", { exclusive: true }));
         await channel.bindQueue(queue, name, "#");
       }
-      say("ready");
+      print("ready");
       let seen = 0;
       await new Promise((resolve) =>
         channel.consume(queue, (message) => {
           channel.ack(message);
-          if (action === "receive") say(message.content.toString());
+          if (action === "receive") print(message.content.toString());
           else read(message.properties.headers, message.content.toString(), message.properties.contentType);
           if (++seen === wanted) resolve();
         }),
@@ -128,7 +128,7 @@ const clients = {
     } else {
       const subscription = connection.subscribe(name, { max: wanted });
       await connection.flush();
-      say("ready");
+      print("ready");
       for await (const message of subscription) {
         const headers = {};
         for (const [key, values] of message.headers) headers[key] = decodeURIComponent(values[0]);

@@ -1,4 +1,4 @@
-"""The conformance suite, one part a file."""
+"""The conformance suite, one topic per file."""
 
 from .batches import Batches
 from .broadcast import Broadcast, BroadcastLetters, BroadcastTopics
@@ -56,9 +56,9 @@ class Conformance(
     OrderedGroups,
     Trust,
 ):
-    """The contract, as tests. A backend's test class inherits it and names its harness.
+    """The contract as tests. A backend's test class inherits it and names its harness.
 
-    A backend with a server has a second class that inherits `Faults`.
+    A backend with a server has a second test class, which inherits `Faults`.
     """
 
 

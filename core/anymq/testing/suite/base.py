@@ -1,4 +1,4 @@
-"""What every part of the suite stands on: a URL, a broker and a topic for each test."""
+"""The fixtures of the suite: a URL, a broker and a topic for each test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .needs import check_refusal
 
 
 class Base:
-    """Fixtures. Tests run in parallel and share a server: every one has topics of its own."""
+    """The base of every test class. Tests share a server, so each has topics of its own."""
 
     pytestmark = pytest.mark.asyncio
     harness: ClassVar[Harness]
@@ -27,7 +27,7 @@ class Base:
 
     @pytest.fixture
     def killed_url(self, url: str) -> str:
-        """The URL for a process that the test kills."""
+        """The URL of a process that the test kills."""
         return f"{url}{'&' if '?' in url else '?'}{self.harness.quick_death}"
 
     @pytest_asyncio.fixture

@@ -1,4 +1,4 @@
-"""Handlers that take lists: gathering, and every message's own outcome."""
+"""Batch handlers: how batches fill, and the outcome of each message."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ...consuming.delivery import Delivery
 from ...errors import ConfigurationError, Reject, RetryAfter
 from ...middleware import Acknowledge, Deadline, Handler, Middleware, Retry
 from ...wire import dead_letter_headers as why
-from ..tools import PATIENCE, silent, take, take_acked, until
+from ..tools import WAIT_SECONDS, silent, take, take_acked, until
 from .base import Base
 
-PATIENT = 60.0
-"""Seconds that a batch which is to be run for another reason would wait."""
+UNUSED_WAIT = 60.0
+"""Seconds that a batch would wait to fill, in tests where it runs for another reason."""
 
 
 class Item(BaseModel):
@@ -27,7 +27,7 @@ class Item(BaseModel):
 
 
 def noting(here: list[Delivery]) -> Middleware:
-    """Return a middleware that notes what comes by."""
+    """Return a middleware that adds each delivery to `here`."""
 
     def note(handler: Handler) -> Handler:
         async def noted(delivery: Delivery) -> None:
@@ -40,7 +40,7 @@ def noting(here: list[Delivery]) -> Middleware:
 
 
 class Batches(Base):
-    """What `batch=Batch(…)` promises, whatever the backend."""
+    """The contract of `batch=Batch(…)`."""
 
     async def test_a_full_batch_runs_and_the_rest_after_its_wait(
         self, broker: Broker, topic: str
@@ -62,7 +62,7 @@ class Batches(Base):
         async with broker.subscribe(topic, group="g") as deliveries:
             await silent(deliveries, 0.5)
 
-    async def test_as_many_batches_at_a_time_as_the_concurrency(
+    async def test_at_most_concurrency_batches_run_at_a_time(
         self, broker: Broker, topic: str
     ) -> None:
         running = most = done = 0
@@ -82,7 +82,7 @@ class Batches(Base):
             await until(lambda: done == 40)
         assert most == 2
 
-    async def test_what_fails_in_a_batch_fails_alone(self, url: str, topic: str) -> None:
+    async def test_a_failed_message_of_a_batch_fails_alone(self, url: str, topic: str) -> None:
         app = App(url)
         attempts: Counter[str] = Counter()
         done: list[str] = []
@@ -95,14 +95,14 @@ class Batches(Base):
         )
         async def handle(bodies: list[str], deliveries: list[Delivery]) -> None:
             errors: dict[Delivery | int, Exception] = {}
-            for place, (body, delivery) in enumerate(zip(bodies, deliveries, strict=True)):
+            for index, (body, delivery) in enumerate(zip(bodies, deliveries, strict=True)):
                 attempts[body] += 1
                 if body == "never":
                     errors[delivery] = ValueError("no")
                 elif body == "refused":
-                    errors[place] = Reject("not this one")
+                    errors[index] = Reject("not this one")
                 elif body == "later" and delivery.attempt == 1:
-                    errors[place] = RetryAfter(0.1)
+                    errors[index] = RetryAfter(0.1)
                 else:
                     done.append(body)
             if errors:
@@ -120,7 +120,7 @@ class Batches(Base):
         assert reasons["refused"] == "not this one"
         assert "retries exhausted after 3 attempts" in reasons["never"]
 
-    async def test_a_batch_that_raises_has_failed_but_for_what_it_settled(
+    async def test_a_batch_that_raises_fails_all_but_the_messages_it_settled(
         self, url: str, topic: str
     ) -> None:
         app = App(url)
@@ -149,7 +149,7 @@ class Batches(Base):
             await silent(letters, 0.5)
         assert sorted(seen) == [("bad", 1), ("bad", 2), ("by hand", 1), ("by hand", 2), ("good", 1)]
 
-    async def test_a_bad_body_joins_no_batch(self, url: str, topic: str) -> None:
+    async def test_an_invalid_body_joins_no_batch(self, url: str, topic: str) -> None:
         app = App(url)
         batches: list[list[int]] = []
 
@@ -179,7 +179,7 @@ class Batches(Base):
             topic,
             group="g",
             handler=handle,
-            batch=Batch(size=10, wait=PATIENT),
+            batch=Batch(size=10, wait=UNUSED_WAIT),
             middleware=[Acknowledge(), noting(here)],
         ):
             await broker.publish_many(topic, ["a", "b", "c"])
@@ -201,7 +201,7 @@ class Batches(Base):
             topic,
             group="g",
             handler=handle,
-            batch=Batch(size=10, wait=PATIENT),
+            batch=Batch(size=10, wait=UNUSED_WAIT),
             middleware=[Acknowledge(), noting(here)],
         ) as subscription:
             await broker.publish(topic, "a")
@@ -226,14 +226,14 @@ class Batches(Base):
         async with broker.subscribe(
             topic, group="g", handler=handle, batch=Batch(size=3), drain_timeout=0.1
         ):
-            await asyncio.wait_for(started.wait(), PATIENCE)
+            await asyncio.wait_for(started.wait(), WAIT_SECONDS)
         assert ended == ["once"]
         async with broker.subscribe(topic, group="g") as deliveries:
             for again in await take(deliveries, 3):
                 assert again.attempt == 1
                 await again.ack()
 
-    async def test_a_batch_over_its_deadline_has_failed_once(self, url: str, topic: str) -> None:
+    async def test_a_batch_over_its_deadline_fails_once(self, url: str, topic: str) -> None:
         app = App(url)
         attempts: list[list[int]] = []
 
@@ -255,7 +255,9 @@ class Batches(Base):
             await until(lambda: sum(map(len, attempts)) == 6)
         assert sorted(number for batch in attempts for number in batch) == [1, 1, 1, 2, 2, 2]
 
-    async def test_lists_and_batches_belong_together(self, broker: Broker, topic: str) -> None:
+    async def test_a_list_parameter_needs_a_batch_and_a_batch_needs_a_list(
+        self, broker: Broker, topic: str
+    ) -> None:
         async def lists(items: list[Item]) -> None: ...
 
         async def one(item: Item) -> None: ...

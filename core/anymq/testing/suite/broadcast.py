@@ -1,4 +1,4 @@
-"""Broadcast: a reader keeps its place, whatever becomes of its source; its letters stay its own."""
+"""Broadcast: positions that survive a lost source, and dead letters of broadcast readers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ..samples import RecordingListener, contents, nothing, receive
 from ..tools import eventually, until
 from .base import Base
 from .needs import needs
-from .sources import QUIET, reading, samples_of, stored
+from .sources import QUIET_SECONDS, reading, samples_of, stored
 
 
 class Broadcast(Base):
-    """What `group=None` promises beyond what a group does."""
+    """The rules of `group=None` that groups do not have."""
 
-    async def test_a_new_source_begins_where_the_old_one_was(
+    async def test_a_new_source_continues_at_the_position_of_the_old_one(
         self, broker: Broker, topic: str
     ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
@@ -25,14 +25,14 @@ class Broadcast(Base):
         await driver.publish([samples.record(3, key="k")])
         async with reading(driver, samples, place=place) as second:
             assert contents(await receive(second, 2)) == [b"2", b"3"]
-            assert await nothing(second, QUIET)
+            assert await nothing(second, QUIET_SECONDS)
             place = second.place
         for _ in range(2):
             async with reading(driver, samples, place=place) as third:
-                assert await nothing(third, QUIET)
+                assert await nothing(third, QUIET_SECONDS)
                 place = third.place
 
-    async def test_a_reader_from_latest_that_has_read_nothing_keeps_its_place(
+    async def test_a_reader_from_latest_that_has_read_nothing_keeps_its_position(
         self, broker: Broker, topic: str
     ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
@@ -46,9 +46,9 @@ class Broadcast(Base):
 
 @needs("admin")
 class BroadcastTopics(Base):
-    """A reader whose topic is purged, or deleted."""
+    """Broadcast readers whose topic is purged or deleted."""
 
-    async def test_what_was_deleted_unread_is_skipped_and_said_once(
+    async def test_messages_deleted_unread_are_skipped_and_reported_once(
         self, broker: Broker, topic: str
     ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
@@ -62,7 +62,7 @@ class BroadcastTopics(Base):
         try:
             await driver.publish(samples.records(2, key="k"))
             assert contents(await receive(second, 2)) == [b"0", b"1"]
-            assert await nothing(second, QUIET)
+            assert await nothing(second, QUIET_SECONDS)
         finally:
             await second.aclose()
         if self.harness.says_what_was_skipped:
@@ -71,7 +71,7 @@ class BroadcastTopics(Base):
         else:
             assert not listener.gaps
 
-    async def test_a_topic_that_was_made_anew_is_read_from_its_beginning(
+    async def test_a_recreated_topic_is_read_from_its_beginning(
         self, broker: Broker, topic: str
     ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
@@ -83,14 +83,14 @@ class BroadcastTopics(Base):
         await broker.publish(topic, "new", timeout=30)
         async with reading(driver, samples, place=place) as second:
             assert contents(await receive(second, 1)) == [b"new"]
-            assert await nothing(second, QUIET)
+            assert await nothing(second, QUIET_SECONDS)
 
 
 @needs("replay")
 class BroadcastLetters(Base):
     """Dead letters of broadcast readers."""
 
-    async def test_letters_of_broadcast_go_back_to_broadcast_alone(
+    async def test_letters_of_broadcast_are_redriven_to_broadcast_alone(
         self, broker: Broker, topic: str
     ) -> None:
         billed: list[str] = []

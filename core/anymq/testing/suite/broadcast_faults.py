@@ -1,4 +1,4 @@
-"""Broadcast readers, and replies, over servers that die and links that break."""
+"""Broadcast readers and replies while servers are killed and links are cut."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from ..harness import Server
 from ..tools import until
 from .base import Base
 
-AWAY = 12.0
-"""Seconds for which a link is cut: every backend has given up its source by then."""
-PATIENCE = 90.0
+LINK_CUT_SECONDS = 12.0
+"""Seconds for which a link is cut; every backend has lost its source by then."""
+WAIT_SECONDS = 90.0
+"""Seconds after which a waiting test fails."""
 
 
 class Reader:
-    """A broadcast subscription that fails `again` once, and then waits in its handler to be let go.
+    """A broadcast subscription that fails `again` once, and whose handler then waits for `go`.
 
-    So there is something that waits for a retry, something in the handler, and a buffer.
+    So one message waits for a retry, one is in the handler, and the others are buffered.
     """
 
     def __init__(self, broker: Broker, topic: str, start: str) -> None:
@@ -47,16 +48,18 @@ class Reader:
         """Return when the reader holds `count` messages."""
         await until(
             lambda: self.subscription.in_flight >= count and self.attempts == [1],
-            within=PATIENCE,
+            within=WAIT_SECONDS,
             what="the buffer is full",
         )
 
     async def has(self, bodies: Iterable[str]) -> None:
-        """Let the handler go, and return when each of `bodies`, and nothing else, came once."""
+        """Set `go`, and return when exactly `bodies` have been handled, each once."""
         expected = Counter(bodies)
         self.go.set()
         await until(
-            lambda: expected.keys() <= self.got.keys(), within=PATIENCE, what="everything came"
+            lambda: expected.keys() <= self.got.keys(),
+            within=WAIT_SECONDS,
+            what="every message was handled",
         )
         assert self.got == expected
         assert self.attempts == [1, 2]
@@ -64,15 +67,17 @@ class Reader:
 
 async def publish(broker: Broker, topic: str, name: str, count: int) -> list[str]:
     bodies = [f"{name} {number}" for number in range(count)]
-    for receipt in await broker.publish_many(topic, bodies, key="k", timeout=PATIENCE):
+    for receipt in await broker.publish_many(topic, bodies, key="k", timeout=WAIT_SECONDS):
         assert not isinstance(receipt, BaseException), receipt
     return bodies
 
 
 class BroadcastFaults(Base):
-    """Nothing is lost, and nothing comes twice."""
+    """Broadcast under faults: no message is lost or handled twice."""
 
-    async def test_broadcast_over_a_kill_and_a_stop(self, server: Server, topic: str) -> None:
+    async def test_broadcast_loses_and_repeats_nothing_over_a_kill_and_a_stop(
+        self, server: Server, topic: str
+    ) -> None:
         async with connect(server.url) as broker:
             old = await publish(broker, topic, "old", 3)
             early, late = Reader(broker, topic, "earliest"), Reader(broker, topic, "latest")
@@ -97,7 +102,9 @@ class BroadcastFaults(Base):
                 await early.has([*old, *new])
                 await late.has(new)
 
-    async def test_broadcast_and_replies_over_a_cut_link(self, server: Server, topic: str) -> None:
+    async def test_broadcast_and_replies_survive_a_cut_link(
+        self, server: Server, topic: str
+    ) -> None:
         asked, answer = asyncio.Event(), asyncio.Event()
 
         async def respond(body: str, delivery: Delivery) -> None:
@@ -119,13 +126,13 @@ class BroadcastFaults(Base):
                 await early.full(20)
                 await late.full(20)
                 question = asyncio.create_task(
-                    broker.request(f"{topic}.questions", "what", timeout=PATIENCE, response=str)
+                    broker.request(f"{topic}.questions", "what", timeout=WAIT_SECONDS, response=str)
                 )
                 await asked.wait()
                 link.cut()
                 new += await publish(other, topic, "away", 10)
                 answer.set()
-                await asyncio.sleep(AWAY)
+                await asyncio.sleep(LINK_CUT_SECONDS)
                 link.mend()
                 new += await publish(other, topic, "back", 10)
                 await early.has([*old, *new])

@@ -1,4 +1,4 @@
-"""What the interface hides: the driver itself, mapped names, topics that are not to be created."""
+"""Drivers: repeated calls, mapped names, topics that must not be created."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ...errors import NotFound
 from ...ids import new_id
 from ..harness import random_name
 from ..samples import join
-from ..tools import PATIENCE, bodies, silent, take_acked, until
+from ..tools import WAIT_SECONDS, bodies, silent, take_acked, until
 from .base import Base
 
 
 def open_files() -> int:
-    """Return how many files and connections this process has open, where the system tells."""
+    """Return the number of open files and connections of this process; 0 without `/proc`."""
     folder = Path("/proc/self/fd")
     return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
 class Drivers(Base):
-    """Rules of `Driver` and `Source` that a broker in use seldom shows."""
+    """Rules of `Driver` and `Source` that an application seldom meets."""
 
     async def test_a_repeated_publish_is_stored_once(self, broker: Broker, topic: str) -> None:
         await broker.publish(topic, "first")
@@ -50,7 +50,9 @@ class Drivers(Base):
         async with broker.subscribe(topic, group="g") as deliveries:
             assert bodies(await take_acked(deliveries, 1)) == ["kept"]
 
-    async def test_reading_nothing_ends_in_time(self, broker: Broker, topic: str) -> None:
+    async def test_receive_returns_in_time_without_messages(
+        self, broker: Broker, topic: str
+    ) -> None:
         await broker.driver.declare(TopicSpec(name=topic, native=topic))
         source = await join(
             broker.driver,
@@ -73,8 +75,8 @@ class Drivers(Base):
             await source.aclose()
             await source.aclose()
 
-    async def test_a_closed_driver_opens_nothing(self, url: str, topic: str) -> None:
-        """A task that is late by a moment would leave a connection that nothing closes."""
+    async def test_a_closed_driver_opens_no_connection(self, url: str, topic: str) -> None:
+        """Otherwise a call that runs during the close would leave an open connection."""
         spec = TopicSpec(name=topic, native=topic)
         before = open_files()
         async with connect(url) as broker:
@@ -87,11 +89,11 @@ class Drivers(Base):
 
         record = Record(topic=topic, id="1", unique="1", body=b"late")
         calls = (lambda: driver.publish([record]), lambda: driver.declare(spec), driver.ping)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             await asyncio.gather(*map(late, calls))
         await until(lambda: open_files() <= before)
 
-    async def test_a_mapped_topic_is_the_one_it_is_mapped_to(
+    async def test_a_mapped_topic_reads_and_writes_its_native_topic(
         self, url: str, broker: Broker, topic: str
     ) -> None:
         await broker.publish(topic, "old")
@@ -113,14 +115,14 @@ class Drivers(Base):
                 with pytest.raises(NotFound):
                     await mapped.subscribe("orders", group="g").__aenter__()
 
-    async def test_without_declare_a_topic_is_left_to_operators(
+    async def test_without_declare_no_topic_is_created(
         self, url: str, broker: Broker, topic: str
     ) -> None:
         query = "&declare=false" if "?" in url else "?declare=false"
         async with connect(url + query) as user:
             with pytest.raises(NotFound, match=topic):
                 await user.publish(topic, "x", timeout=30)
-            await broker.publish(topic, "made by somebody else")
+            await broker.publish(topic, "made by an operator")
             await user.publish(topic, "x")
         async with broker.subscribe(topic, group="g") as deliveries:
-            assert sorted(bodies(await take_acked(deliveries, 2))) == ["made by somebody else", "x"]
+            assert sorted(bodies(await take_acked(deliveries, 2))) == ["made by an operator", "x"]

@@ -1,4 +1,4 @@
-"""A publish that returned is durable."""
+"""Durability of confirmed publishes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from .base import Base
 
 
 class Durability(Base):
-    """Against the death of the publisher here; against that of the server in `Faults`."""
+    """Confirmed messages survive the publisher. `Faults` tests the death of the server."""
 
-    async def test_what_a_killed_publisher_had_confirmed_is_there(
+    async def test_confirmed_messages_of_a_killed_publisher_are_delivered(
         self, killed_url: str, broker: Broker, topic: str
     ) -> None:
         if not broker.capabilities.processes:
@@ -40,4 +40,6 @@ class Durability(Base):
             await other.publish(topic, "y")
         async with broker.subscribe(topic, group="g") as deliveries:
             (delivery,) = await take_acked(deliveries, 1)
-            assert delivery.message.body == b"y", "the group kept its place with nobody connected"
+            assert delivery.message.body == b"y", (
+                "the group kept its position while no member was connected"
+            )

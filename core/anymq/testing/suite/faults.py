@@ -1,4 +1,4 @@
-"""Servers that die, and come back. Each backend's run in one worker, on a server of their own."""
+"""Tests that kill and pause a server. All tests of a backend run in one worker, on its server."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from ..harness import Server
 from ..tools import take, take_acked, until
 from .broadcast_faults import BroadcastFaults
 
-EARLY = 0.02
+CLOCK_TOLERANCE = 0.02
+"""Seconds by which the clocks of a client and its server may differ on one machine."""
 
 
 class Faults(BroadcastFaults):
-    """What only a backend with a server can be put through."""
+    """Fault tests for backends with a server."""
 
     @pytest_asyncio.fixture
     async def server(self) -> AsyncIterator[Server]:
@@ -57,7 +58,7 @@ class Faults(BroadcastFaults):
                 try:
                     await broker.publish(topic, body, timeout=60)
                 except TransientError:
-                    continue  # ambiguous: it may arrive or not
+                    continue  # ambiguous: it may have been stored
                 confirmed.add(body)
                 await asyncio.sleep(0.005)
 
@@ -79,7 +80,9 @@ class Faults(BroadcastFaults):
             recovered = time.monotonic() - answered
             stop.set()
             await asyncio.gather(*publishers)
-            await until(lambda: confirmed <= set(got), within=60, what="nothing lost")
+            await until(
+                lambda: confirmed <= set(got), within=60, what="every confirmed message is handled"
+            )
         assert recovered < self.harness.recovery
 
     async def test_a_delayed_nack_survives_a_kill(self, server: Server, topic: str) -> None:
@@ -93,7 +96,7 @@ class Faults(BroadcastFaults):
                 await asyncio.to_thread(server.kill)
                 await asyncio.to_thread(server.up)
                 (again,) = await take_acked(deliveries, 1, within=60)
-                assert time.monotonic() - started >= 4.0 - EARLY
+                assert time.monotonic() - started >= 4.0 - CLOCK_TOLERANCE
                 assert again.attempt == 2
                 assert again.message == first.message
 
@@ -128,7 +131,7 @@ class Faults(BroadcastFaults):
         await broker.aclose()
         assert time.monotonic() - started < 30
 
-    async def test_a_stopped_server_delays_and_loses_nothing(
+    async def test_a_stopped_server_delays_messages_and_loses_none(
         self, server: Server, topic: str
     ) -> None:
         async with (
@@ -152,7 +155,7 @@ class Faults(BroadcastFaults):
                 received.add(delivery.message.body.decode())
             assert received <= {"stalled", "after"}
 
-    async def test_a_server_that_is_just_starting_is_waited_for(
+    async def test_connect_waits_for_a_server_that_is_starting(
         self, server: Server, topic: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         await asyncio.to_thread(server.kill)
@@ -166,7 +169,9 @@ class Faults(BroadcastFaults):
         finally:
             await broker.aclose()
 
-    async def test_nobody_at_the_other_end(self) -> None:
+    async def test_connecting_to_a_dead_address_fails_in_time_without_showing_the_password(
+        self,
+    ) -> None:
         started = time.monotonic()
         url = self.harness.dead_url()
         with pytest.raises(ConnectionLost) as caught:

@@ -1,4 +1,4 @@
-"""How much, and whether at all: pausing, credit, the kill switch; and messages that kill."""
+"""Flow control: pausing, credit, the kill switch, poison messages and stopped keys."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from ...broker import Broker
 from ...consuming.delivery import Delivery
 from ...middleware import KillSwitch, Retry
 from ...wire import dead_letter_headers as why
-from ..tools import PATIENCE, silent, take, take_acked, until, worker
+from ..tools import WAIT_SECONDS, silent, take, take_acked, until, worker
 from .base import Base
 
 
 class Flow(Base):
-    """What holds a subscription back, and lets it go again."""
+    """The limits of a subscription, and their end."""
 
-    async def test_paused_nothing_is_handed_out(self, broker: Broker, topic: str) -> None:
+    async def test_a_paused_subscription_dispatches_nothing(
+        self, broker: Broker, topic: str
+    ) -> None:
         done: list[str] = []
 
         async def handle(body: str) -> None:
@@ -49,7 +51,9 @@ class Flow(Base):
             deliveries.resume()
             await silent(deliveries, 1)
 
-    async def test_concurrency_follows_its_setting(self, broker: Broker, topic: str) -> None:
+    async def test_concurrency_can_be_changed_while_it_runs(
+        self, broker: Broker, topic: str
+    ) -> None:
         running: set[str] = set()
         go = asyncio.Semaphore(0)
 
@@ -74,7 +78,9 @@ class Flow(Base):
             await asyncio.sleep(0.2)
             assert len(running) == 1
 
-    async def test_what_is_held_is_bounded_in_bytes(self, broker: Broker, topic: str) -> None:
+    async def test_unsettled_messages_are_bounded_in_bytes(
+        self, broker: Broker, topic: str
+    ) -> None:
         size, most = 10_000, 100_000
         await broker.publish_many(topic, [b"x" * size for _ in range(60)])
         go = asyncio.Event()
@@ -89,7 +95,7 @@ class Flow(Base):
             topic, group="g", handler=handle, concurrency=2, prefetch_bytes=most
         ) as subscription:
             await until(lambda: subscription.in_flight >= 2)
-            # The size of the first messages is not known before they come.
+            # The size of the first messages is unknown until they arrive.
             await asyncio.sleep(1)
             assert subscription.in_flight < 50
             go.set()
@@ -99,7 +105,7 @@ class Flow(Base):
                 await asyncio.sleep(0.01)
         assert peak < 50
 
-    async def test_what_clients_hold_is_bounded_in_bytes(self, broker: Broker, topic: str) -> None:
+    async def test_client_buffers_are_bounded_in_bytes(self, broker: Broker, topic: str) -> None:
         most = 4_000_000
         for _ in range(10):
             await broker.publish_many(topic, [b"x" * 500_000 for _ in range(10)])
@@ -119,8 +125,8 @@ class Flow(Base):
                 prefetch=1000,
                 drain_timeout=0,
             ) as subscription:
-                await asyncio.wait_for(begun.wait(), PATIENCE)
-                # What comes without having been asked for comes now.
+                await asyncio.wait_for(begun.wait(), WAIT_SECONDS)
+                # Messages that a client fetches unasked arrive now.
                 await asyncio.sleep(2)
                 _, peak = tracemalloc.get_traced_memory()
                 held = subscription.in_flight
@@ -158,7 +164,7 @@ class Flow(Base):
             await until(lambda: set(done) == set(sent))
             await silent(letters, 0.5)
 
-    async def test_draining_an_open_switch_gives_back_what_waits(
+    async def test_draining_an_open_kill_switch_releases_its_messages(
         self, url: str, broker: Broker, topic: str
     ) -> None:
         app = App(url)
@@ -181,12 +187,16 @@ class Flow(Base):
         async with app:
             await until(lambda: states == ["open"])
             closing = asyncio.get_running_loop().time()
-        assert asyncio.get_running_loop().time() - closing < 5, "it does not wait for the pause"
+        assert asyncio.get_running_loop().time() - closing < 5, (
+            "draining does not wait for the pause"
+        )
         async with broker.subscribe(topic, group="g") as deliveries:
             left = await take_acked(deliveries, 5)
-            assert {delivery.attempt for delivery in left} == {1}, "no attempt once it is open"
+            assert {delivery.attempt for delivery in left} == {1}, (
+                "an open switch counts no attempt"
+            )
 
-    async def test_a_message_that_kills_ends_in_the_dead_letters(
+    async def test_a_poison_message_is_dead_lettered(
         self, killed_url: str, broker: Broker, topic: str, tmp_path: Path
     ) -> None:
         if not broker.capabilities.processes:
@@ -202,7 +212,7 @@ class Flow(Base):
         }
         starts: Counter[str] = Counter()
         async with broker.subscribe(f"{topic}.g.dlq", group="ops") as letters:
-            taking = asyncio.create_task(take_acked(letters, 1, within=3 * PATIENCE))
+            taking = asyncio.create_task(take_acked(letters, 1, within=3 * WAIT_SECONDS))
             while not taking.done():
                 async with worker("poison", **arguments) as process:
                     process.listen("handling")
@@ -221,12 +231,12 @@ class Flow(Base):
         assert "earlier attempts crashed" in letter.message.headers[why.REASON]
 
     @pytest.mark.anymq_needs("ordered")
-    async def test_a_lane_stops_when_the_attempts_run_out(
+    async def test_a_key_lane_stops_when_retries_are_exhausted(
         self, url: str, broker: Broker, topic: str
     ) -> None:
         app = App(url)
         seen: list[tuple[str, int]] = []
-        mended = False
+        fixed = False
 
         @app.subscriber(
             topic,
@@ -237,7 +247,7 @@ class Flow(Base):
         )
         async def handle(body: str, delivery: Delivery) -> None:
             seen.append((body, delivery.attempt))
-            if body == "a1" and not mended:
+            if body == "a1" and not fixed:
                 raise ValueError("cannot")
 
         async with app, app.broker.subscribe(f"{topic}.g.dlq", group="ops") as letters:
@@ -247,7 +257,7 @@ class Flow(Base):
             await until(lambda: subscription.stopped and len(seen) == 4)
             assert list(subscription.stopped) == ["a"]
             assert "retries exhausted after 2 attempts" in subscription.stopped["a"]
-            mended = True
+            fixed = True
             subscription.restart("a")
             await until(lambda: len(seen) == 6)
             await silent(letters, 0.3)

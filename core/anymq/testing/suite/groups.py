@@ -1,4 +1,4 @@
-"""Who gets what: groups, broadcast, where a group begins."""
+"""Groups and broadcast: distribution of messages, and start positions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...connect import connect
 from ...driver.partitions import partition_of
 from ...topic import Topic
 from ..harness import random_name
-from ..tools import PATIENCE, bodies, silent, take_acked, until, worker
+from ..tools import WAIT_SECONDS, bodies, silent, take_acked, until, worker
 from .base import Base
 
 
@@ -26,7 +26,9 @@ def _evenly(partitions: int) -> Iterator[str]:
 class Groups(Base):
     """Members compete, groups are independent, `group=None` is broadcast."""
 
-    async def test_members_of_a_group_share(self, url: str, broker: Broker, topic: str) -> None:
+    async def test_members_of_a_group_share_its_messages(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
         shares: list[list[str]] = [[], []]
 
         def member(index: int):  # type: ignore[no-untyped-def]
@@ -48,8 +50,8 @@ class Groups(Base):
                 await broker.publish_many(topic, batch, key=lambda body: body)
                 sent.extend(batch)
 
-            # A member may be given its share only some time after it has joined.
-            async with asyncio.timeout(PATIENCE):
+            # A member may get its share only some time after it has joined.
+            async with asyncio.timeout(WAIT_SECONDS):
                 while len(sent) < 100 or not all(shares):
                     await more()
                     await until(lambda: sum(map(len, shares)) >= len(sent))
@@ -86,7 +88,7 @@ class Groups(Base):
             await until(lambda: len(running) == members, what="every member has a message")
             all_run.set()
             await until(lambda: shares.total() == members * each)
-        # One may have had a message of a partition that is another's by now, or be the faster one.
+        # A member may have had a message of a partition that has moved, or be the faster one.
         assert max(shares.values()) <= each + each // 2, shares
 
     async def test_groups_are_independent(self, broker: Broker, topic: str) -> None:
@@ -123,14 +125,16 @@ class Groups(Base):
             assert bodies(await take_acked(first, 1)) == ["after"]
             assert bodies(await take_acked(second, 1)) == ["after"]
 
-    async def test_broadcast_from_the_beginning(self, broker: Broker, topic: str) -> None:
+    async def test_broadcast_from_earliest_reads_the_whole_topic(
+        self, broker: Broker, topic: str
+    ) -> None:
         await broker.publish_many(topic, ["1", "2", "3"], key="k")
         async with broker.subscribe(topic, group=None, start="earliest") as deliveries:
             assert bodies(await take_acked(deliveries, 3)) == ["1", "2", "3"]
             await broker.publish(topic, "4", key="k")
             assert bodies(await take_acked(deliveries, 1)) == ["4"]
 
-    async def test_broadcast_brings_a_failure_back_to_its_subscriber(
+    async def test_broadcast_redelivers_a_failure_to_its_subscriber(
         self, broker: Broker, topic: str
     ) -> None:
         async with broker.subscribe(topic, group=None) as deliveries:
@@ -140,7 +144,7 @@ class Groups(Base):
             (again,) = await take_acked(deliveries, 1)
             assert (again.message.id, again.attempt) == (delivery.message.id, 2)
 
-    async def test_a_new_group_gets_what_came_before_it(self, broker: Broker, topic: str) -> None:
+    async def test_a_new_group_gets_earlier_messages(self, broker: Broker, topic: str) -> None:
         sent = [str(number) for number in range(20)]
         await broker.publish_many(topic, sent)
         async with broker.subscribe(topic, group="late") as deliveries:
@@ -148,7 +152,7 @@ class Groups(Base):
             received = bodies(await take_acked(deliveries, 21))
         assert sorted(received) == sorted([*sent, "live"])
 
-    async def test_a_new_group_from_latest_gets_only_what_comes(
+    async def test_a_new_group_from_latest_gets_only_later_messages(
         self, broker: Broker, topic: str
     ) -> None:
         await broker.publish(topic, "before")
@@ -156,7 +160,7 @@ class Groups(Base):
             await broker.publish(topic, "after")
             assert bodies(await take_acked(deliveries, 1)) == ["after"]
 
-    async def test_a_group_goes_on_where_it_stopped(
+    async def test_a_group_continues_where_it_stopped(
         self, url: str, broker: Broker, topic: str
     ) -> None:
         await broker.publish_many(topic, ["1", "2", "3"], key="k")
@@ -167,7 +171,7 @@ class Groups(Base):
             assert bodies(await take_acked(deliveries, 2)) == ["4", "5"]
             await silent(deliveries, 0.3)
 
-    async def test_many_topics_at_once(self, broker: Broker) -> None:
+    async def test_many_topics_are_created_at_once(self, broker: Broker) -> None:
         topics = [random_name() for _ in range(5)]
         async with AsyncExitStack() as stack:
             subscriptions = [
@@ -178,7 +182,7 @@ class Groups(Base):
             for topic, subscription in zip(topics, subscriptions, strict=True):
                 assert bodies(await take_acked(subscription, 1)) == [topic]
 
-    async def test_processes_of_a_group_share(
+    async def test_processes_of_a_group_share_its_messages(
         self, killed_url: str, broker: Broker, topic: str
     ) -> None:
         if not broker.capabilities.processes:
@@ -191,7 +195,7 @@ class Groups(Base):
             await asyncio.gather(first.hear("ready"), second.hear("ready"))
             shares = [first.listen("handled"), second.listen("handled")]
             sent: list[str] = []
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(WAIT_SECONDS):
                 while len(sent) < 60 or not all(shares):
                     batch = [str(len(sent) + number) for number in range(20)]
                     await broker.publish_many(topic, batch, key=lambda body: body)

@@ -19,7 +19,7 @@ from ...middleware import Acknowledge, DeadLetter, Deadline, Idempotency, Retry
 from ...wire import dead_letter_headers as why
 from ...wire.cloudevents import encode
 from ..harness import random_name
-from ..tools import PATIENCE, silent, take, take_acked, until, worker
+from ..tools import WAIT_SECONDS, silent, take, take_acked, until, worker
 from .base import Base
 
 
@@ -28,7 +28,7 @@ class Order(BaseModel):
 
 
 class Handlers(Base):
-    """Return = ack, raise = retry, then dead-letter; whatever the backend."""
+    """A return acknowledges; an exception retries, and dead-letters in the end."""
 
     async def test_exhausted_retries_end_in_the_dead_letters_once(
         self, url: str, topic: str
@@ -56,7 +56,9 @@ class Handlers(Base):
         assert headers[why.ERROR_MESSAGE] == "cannot do it"
         assert "retries exhausted after 4 attempts" in headers[why.REASON]
 
-    async def test_short_waits_are_retried_in_place_and_counted(self, url: str, topic: str) -> None:
+    async def test_short_backoffs_are_retried_in_process_and_counted(
+        self, url: str, topic: str
+    ) -> None:
         app = App(url)
         attempts: list[int] = []
 
@@ -119,7 +121,7 @@ class Handlers(Base):
         assert reasons["reject"] == "no thanks"
         assert "KeyError" in reasons["give up"]
 
-    async def test_a_dead_letter_topic_of_choice(self, url: str, topic: str) -> None:
+    async def test_the_dead_letter_topic_can_be_chosen(self, url: str, topic: str) -> None:
         app = App(url)
         graveyard = random_name("graveyard")
 
@@ -132,7 +134,7 @@ class Handlers(Base):
             (letter,) = await take_acked(letters, 1)
         assert letter.message.headers[why.TOPIC] == topic
 
-    async def test_idempotent_handler_under_duplicates(self, url: str, topic: str) -> None:
+    async def test_idempotency_applies_duplicates_once(self, url: str, topic: str) -> None:
         app = App(url)
         effects: list[str] = []
         skipped: list[Delivery] = []
@@ -186,7 +188,7 @@ class Handlers(Base):
         assert set(effects.values()) == {1}
 
     async def _publish_copy(self, broker: Broker, topic: str, *bodies: str) -> None:
-        """Publish with the same logical id, past the broker's own deduplication."""
+        """Publish messages with these ids, bypassing the broker's own deduplication."""
         records = [
             encode(
                 Message(id=body, topic=topic, body=body.encode(), source="anymq"),
@@ -217,7 +219,7 @@ class Handlers(Base):
             await first.hear("handled")
             await first.process.wait()
         async with worker("effect", **arguments, die=False) as second:
-            await second.hear("handled", within=2 * PATIENCE)
+            await second.hear("handled", within=2 * WAIT_SECONDS)
         assert file.read_text() == "effect\n"
 
     async def test_a_handler_over_its_deadline_is_retried(self, url: str, topic: str) -> None:
@@ -239,7 +241,7 @@ class Handlers(Base):
             await app.publish(topic, "x")
             await until(lambda: attempts == [1, 2])
 
-    async def test_acknowledge_on_receipt_and_by_hand(self, url: str, topic: str) -> None:
+    async def test_acknowledge_can_be_on_receipt_or_manual(self, url: str, topic: str) -> None:
         app = App(url)
         calls: list[str] = []
 
@@ -248,7 +250,7 @@ class Handlers(Base):
         )
         async def once(delivery: Delivery) -> None:
             calls.append("receipt")
-            raise ValueError("lost, as asked for")
+            raise ValueError("lost, because it was acked on receipt")
 
         @app.subscriber(topic, group="manual", acknowledge=Acknowledge("manual"))
         async def by_hand(delivery: Delivery) -> None:
@@ -270,7 +272,9 @@ class Handlers(Base):
             await silent(first, 0.5)
             await silent(second, 0.1)
 
-    async def test_concurrency_is_the_limit(self, url: str, broker: Broker, topic: str) -> None:
+    async def test_at_most_concurrency_handlers_run(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
         running = most = done = 0
 
         async def handle(body: str) -> None:
@@ -286,7 +290,9 @@ class Handlers(Base):
             await until(lambda: done == 30)
         assert most == 3
 
-    async def test_a_slow_handler_holds_a_bounded_number(self, broker: Broker, topic: str) -> None:
+    async def test_a_slow_handler_holds_at_most_prefetch_messages(
+        self, broker: Broker, topic: str
+    ) -> None:
         go = asyncio.Event()
         done = 0
 
@@ -318,10 +324,10 @@ class Handlers(Base):
         await broker.publish(topic, "x")
         subscription = broker.subscribe(topic, group="g", handler=handle, drain_timeout=0.1)
         async with subscription:
-            await asyncio.wait_for(started.wait(), PATIENCE)
+            await asyncio.wait_for(started.wait(), WAIT_SECONDS)
         async with broker.subscribe(topic, group="g") as deliveries:
             (again,) = await take(deliveries, 1)
-            assert again.attempt == 1, "not an attempt, and never acked"
+            assert again.attempt == 1, "released: not acked, not counted"
             await again.ack()
 
     async def test_draining_lets_handlers_finish(self, broker: Broker, topic: str) -> None:
@@ -334,7 +340,7 @@ class Handlers(Base):
 
         await broker.publish(topic, "x")
         async with broker.subscribe(topic, group="g", handler=handle):
-            await asyncio.wait_for(started.wait(), PATIENCE)
+            await asyncio.wait_for(started.wait(), WAIT_SECONDS)
         assert finished == ["x"]
         async with broker.subscribe(topic, group="g") as deliveries:
             await silent(deliveries, 0.5)

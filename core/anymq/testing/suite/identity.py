@@ -1,4 +1,4 @@
-"""A message is known by its source and id: to the broker, in receipts, and to `Idempotency`."""
+"""Message identity: source and id, for the broker, in receipts, and for `Idempotency`."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ ODD_PAIRS = [
     ("a", "b" * 300),
     ("a", "b" * 301),
 ]
-"""Sources and ids, no two of them alike, that are alike where they are joined carelessly."""
+"""Distinct sources and ids, some of which would be equal if joined without escaping."""
 
 
 class Identity(Base):
-    """Which messages are the same, and what a receipt says of it."""
+    """Duplicates are messages with equal source and id; a receipt reports them."""
 
     async def test_sources_and_ids_are_never_confused(
         self, url: str, broker: Broker, topic: str
@@ -62,9 +62,7 @@ class Identity(Base):
         assert sorted(bodies(received)) == sorted(f"{source} {id}" for source, id in ODD_PAIRS)
         assert {(d.message.source, d.message.id) for d in received} == set(ODD_PAIRS)
 
-    async def test_a_receipt_says_that_the_broker_had_the_message(
-        self, broker: Broker, topic: str
-    ) -> None:
+    async def test_a_receipt_reports_a_duplicate(self, broker: Broker, topic: str) -> None:
         first = await broker.publish(topic, "first", id="o-17")
         again = await broker.publish(topic, "again", id="o-17")
         ids = {"more": "o-17", "new": "n"}
@@ -81,7 +79,7 @@ class Identity(Base):
             await silent(deliveries, 0.3)
 
     @pytest.mark.anymq_needs("delayed_publish")
-    async def test_a_delayed_duplicate_is_said_as_well(self, broker: Broker, topic: str) -> None:
+    async def test_a_receipt_reports_a_delayed_duplicate(self, broker: Broker, topic: str) -> None:
         receipts = [await broker.publish(topic, "x", id="o-17", delay=0.5) for _ in range(2)]
         stored_once = broker.capabilities.publish_dedup.is_native
         assert [receipt.duplicate for receipt in receipts] == [False, stored_once]
@@ -90,27 +88,29 @@ class Identity(Base):
             await take_acked(deliveries, 1 if stored_once else 2)
             await silent(deliveries, 0.5)
 
-    async def test_an_id_of_its_own_is_the_same_when_given(
+    async def test_a_generated_id_published_again_is_a_duplicate(
         self, broker: Broker, topic: str
     ) -> None:
         first = await broker.publish(topic, "x")
         again = await broker.publish(topic, "x", id=first.id)
         assert again.duplicate is broker.capabilities.publish_dedup.is_native
 
-    async def test_idempotency_knows_sources_topics_and_groups_apart(
+    async def test_idempotency_distinguishes_sources_topics_and_groups(
         self, url: str, topic: str
     ) -> None:
         app = App(url)
         store = Idempotency(f"memory://{random_name()}")
         got: Counter[tuple[str, str, str | None, str]] = Counter()
         pairs = [("a", "x|y"), ("a|x", "y"), ("b", "y")]
-        places = [(name, group) for name in (topic, f"{topic}.other") for group in ("g", "h")]
+        subscriptions = [
+            (name, group) for name in (topic, f"{topic}.other") for group in ("g", "h")
+        ]
 
         async def handle(delivery: Delivery) -> None:
             message = delivery.message
             got[delivery.topic, delivery.group or "", message.source, message.id] += 1
 
-        for name, group in places:
+        for name, group in subscriptions:
             app.subscriber(name, group=group, idempotency=store)(handle)
         async with app:
             for source, id in pairs:
@@ -119,7 +119,7 @@ class Identity(Base):
                         for _ in range(2):
                             await publisher.publish(name, "x", id=id)
                             await publisher.publish(name, "x", id=id)
-            await until(lambda: len(got) == len(pairs) * len(places))
+            await until(lambda: len(got) == len(pairs) * len(subscriptions))
             await asyncio.sleep(0.3)
         assert set(got.values()) == {1}
 

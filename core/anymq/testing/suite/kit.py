@@ -1,4 +1,4 @@
-"""`TestBroker` on a real broker: a test of an application says the same on every backend."""
+"""`TestBroker` on real brokers: a test of an application has the same result on each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .needs import needs
 
 @needs("admin")
 class Kit(Base):
-    """Drain, published, dead_letters."""
+    """The methods of `TestBroker`: drain, published, dead_letters."""
 
     @pytest.mark.usefixtures("broker")
     async def test_an_application_is_tested_on_a_real_broker(self, url: str, topic: str) -> None:
@@ -35,7 +35,7 @@ class Kit(Base):
 
         @app.subscriber(bills, group="mail", concurrency=2)
         async def mail(bill: int) -> None:
-            """Nothing to do but to take it."""
+            """Accept the message."""
 
         async with TestBroker(app, url=url) as broker:
             for number in (1, 2, 3):

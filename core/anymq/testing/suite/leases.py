@@ -1,4 +1,4 @@
-"""Leases: what a member may still begin when it has stood still, and what it may not take."""
+"""Leases of members that stall or have wrong clocks, and those of live ones."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from ..tools import until, worker
 from .base import Base
 
 LEASE = 3.0
+"""Seconds of `ack_deadline` in these tests."""
 
 
 class Leases(Base):
-    """A live member is never robbed; one that was stopped begins nothing that others have had."""
+    """A live member keeps its messages; a stalled one handles none that others have handled."""
 
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
-    async def test_a_stopped_member_that_wakes_begins_nothing_of_its_successors(
+    async def test_a_stopped_member_that_resumes_handles_nothing_of_its_successors(
         self, broker: Broker, url: str, topic: str, ordered: bool
     ) -> None:
         if not broker.capabilities.processes or (ordered and not broker.capabilities.ordered):
@@ -52,7 +53,7 @@ class Leases(Base):
             await broker.publish(topic, "last", key="k")
             await until(lambda: any(e["body"] == "last" for e in begun), within=90)
         again = [e["body"] for e in begun[known:] if e["body"] in handled]
-        # One may have been in a handler when the process was stopped, and one on its way to us.
+        # When the process stopped, one message may have been in its handler.
         assert len(again) <= 1, again
 
     async def test_a_handler_that_blocks_the_event_loop_keeps_its_message(
@@ -82,7 +83,7 @@ class Leases(Base):
         assert "leases.py:" in line
 
     @pytest.mark.parametrize("step", [60.0, -60.0])
-    async def test_a_member_whose_wall_clock_is_wrong_neither_robs_nor_is_robbed(
+    async def test_a_wrong_wall_clock_moves_no_message_of_a_live_member(
         self, broker: Broker, url: str, topic: str, step: float
     ) -> None:
         if not (broker.capabilities.processes and broker.capabilities.extend.is_native):
@@ -92,37 +93,37 @@ class Leases(Base):
 
         async def handle(body: str) -> None:
             begun.append(body)
-            if body == "ours":
+            if body == "held here":
                 await free.wait()
 
-        async def both_look(theirs: list[dict[str, Any]]) -> None:
-            """Publish until each has handled a message that came after what is held."""
-            known = len(begun), len(theirs)
+        async def both_receive(handled_there: list[dict[str, Any]]) -> None:
+            """Publish until each member has handled a message later than the held ones."""
+            known = len(begun), len(handled_there)
             for number in range(1000):
                 await broker.publish(topic, f"probe {number}")
-                if len(begun) > known[0] and len(theirs) > known[1]:
+                if len(begun) > known[0] and len(handled_there) > known[1]:
                     return
                 await asyncio.sleep(0.05)
-            raise AssertionError("one of the two gets nothing")
+            raise AssertionError("one of the two members gets no message")
 
         here: dict[str, Any] = {"handler": handle, "ack_deadline": 30, "prefetch": 1}
         there = {"url": url, "topic": topic, "group": "g", "step": step, "deadline": 30}
         async with broker.subscribe(topic, group="g", **here):
-            await broker.publish(topic, "ours")
-            await until(lambda: begun == ["ours"])
+            await broker.publish(topic, "held here")
+            await until(lambda: begun == ["held here"])
             async with worker("wrong_clock", **there) as process:
-                theirs = process.listen("handling")
-                await broker.publish(topic, "theirs")
-                await until(lambda: [e["body"] for e in theirs] == ["theirs"])
+                handled_there = process.listen("handling")
+                await broker.publish(topic, "held there")
+                await until(lambda: [e["body"] for e in handled_there] == ["held there"])
                 async with broker.subscribe(topic, group="g", **here):
-                    await both_look(theirs)
-                    await both_look(theirs)
-                assert "theirs" not in begun
-                assert "ours" not in [e["body"] for e in theirs]
+                    await both_receive(handled_there)
+                    await both_receive(handled_there)
+                assert "held there" not in begun
+                assert "held here" not in [e["body"] for e in handled_there]
             free.set()
 
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
-    async def test_what_is_finished_after_its_lease_is_not_handled_again(
+    async def test_a_message_finished_after_its_lease_is_not_handled_again(
         self, broker: Broker, url: str, topic: str, ordered: bool
     ) -> None:
         if ordered and not broker.capabilities.ordered:
@@ -143,7 +144,7 @@ class Leases(Base):
             )
             async with here:
                 await until(lambda: len(runs) == 3, within=90)
-                # What comes back comes now: the first of all would be handled before this one.
+                # A redelivered message arrives now, before this one.
                 await broker.publish(topic, "last", key="k")
                 await until(lambda: runs["last"] and not here.in_flight, within=90)
                 if not ordered:
@@ -154,11 +155,11 @@ class Leases(Base):
                 await broker.publish(topic, "end", key="k")
                 await until(lambda: runs["end"], within=90)
         assert set(runs) == {"before", "slow", "after", "last", "end"}
-        # What had only been fetched may have been given to another, and back.
+        # A message that had only been fetched may have been handled by another source.
         assert (runs["before"], runs["slow"]) == (1, 1), runs
 
     @pytest.mark.parametrize("first", [1.0, 30.0], ids=["shorter", "longer"])
-    async def test_members_with_other_deadlines_leave_a_live_one_its_message(
+    async def test_members_with_other_deadlines_take_no_message_of_a_live_one(
         self, broker: Broker, url: str, topic: str, first: float
     ) -> None:
         begun: list[tuple[str, int]] = []

@@ -1,4 +1,4 @@
-"""Opening, closing, cancelling."""
+"""Lifecycle: opening, closing and cancelling."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from ...broker import Broker
 from ...connect import connect
 from ...errors import Closed, InvalidURL
-from ..tools import PATIENCE, bodies, silent, take_acked, until
+from ..tools import WAIT_SECONDS, bodies, silent, take_acked, until
 from .base import Base
 
 
 class Lifecycle(Base):
-    """Every end is clean, bounded and repeatable."""
+    """Closing is clean, bounded in time and repeatable."""
 
-    async def test_ping(self, broker: Broker) -> None:
+    async def test_ping_succeeds_while_the_broker_is_open(self, broker: Broker) -> None:
         await broker.ping()
         assert broker.native is not None
         assert broker.capabilities.durability
@@ -32,7 +32,7 @@ class Lifecycle(Base):
                 await reader
         await subscription.aclose()
 
-    async def test_closed_means_closed(self, url: str, topic: str) -> None:
+    async def test_a_closed_broker_refuses_every_call(self, url: str, topic: str) -> None:
         broker = await connect(url)
         await broker.publish(topic, "x")
         subscription = broker.subscribe(topic, group="g")
@@ -48,14 +48,16 @@ class Lifecycle(Base):
         assert [item async for item in subscription] == []
 
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
-    async def test_closing_gives_those_who_iterate_time_to_settle(
+    async def test_closing_gives_an_iterating_task_time_to_settle(
         self, url: str, broker: Broker, topic: str, ordered: bool
     ) -> None:
         if ordered and not broker.capabilities.ordered:
             return
         await broker.publish_many(topic, ["0", "1", "2"], key=lambda _: "a")
         other = await connect(url)
-        deliveries = other.subscribe(topic, group="g", ordered=ordered, drain_timeout=2 * PATIENCE)
+        deliveries = other.subscribe(
+            topic, group="g", ordered=ordered, drain_timeout=2 * WAIT_SECONDS
+        )
         taken, settle = asyncio.Event(), asyncio.Event()
         settled: list[bytes] = []
 
@@ -74,7 +76,7 @@ class Lifecycle(Base):
         await asyncio.wait((closing,), timeout=2.0)
         assert not closing.done()
         settle.set()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             await asyncio.gather(closing, reading)
         assert len(settled) == 1
         async with broker.subscribe(topic, group="g", ordered=ordered) as rest:
@@ -82,7 +84,7 @@ class Lifecycle(Base):
             await silent(rest, 0.3)
         assert {delivery.message.body for delivery in left} == {b"0", b"1", b"2"} - {*settled}
 
-    async def test_nothing_is_left_running(self, url: str, topic: str) -> None:
+    async def test_closing_leaves_no_task_running(self, url: str, topic: str) -> None:
         before = asyncio.all_tasks()
         async with connect(url) as broker, broker.subscribe(topic, group="g") as deliveries:
             await broker.publish(topic, "x")
@@ -123,7 +125,9 @@ class Lifecycle(Base):
             while "last" not in received or "first" not in received:
                 received += bodies(await take_acked(deliveries, 1))
 
-    async def test_opening_and_closing_side_by_side(self, broker: Broker, topic: str) -> None:
+    async def test_connections_open_and_close_concurrently(
+        self, broker: Broker, topic: str
+    ) -> None:
         async def one(number: int) -> None:
             async with broker.subscribe(f"{topic}.{number % 3}", group=f"g{number}"):
                 pass

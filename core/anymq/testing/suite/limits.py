@@ -1,4 +1,4 @@
-"""Bad input is refused before a socket sees it, clearly, and harms nothing."""
+"""Limits: invalid input is refused before it is sent, and the connection stays usable."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ...topic import Topic
 from ..tools import bodies, take, take_acked
 from .base import Base
 
-LARGEST = 1_000_000
-"""The largest body by default, as documented."""
+MAX_BODY_BYTES = 1_000_000
+"""The default maximum size of a body in bytes."""
 HOSTILE_NAMES = [
     "",
     " ",
@@ -60,7 +60,7 @@ HOSTILE_HEADERS: list[dict[Any, Any]] = [
 
 
 class Limits(Base):
-    """Names, headers, keys, sizes, payloads."""
+    """Limits of names, headers, keys, sizes and payloads."""
 
     async def test_hostile_names_are_refused(self, broker: Broker, topic: str) -> None:
         for name in HOSTILE_NAMES:
@@ -89,13 +89,15 @@ class Limits(Base):
 
     async def test_an_oversize_body_is_refused(self, broker: Broker, topic: str) -> None:
         with pytest.raises(MessageTooLarge, match="1000001"):
-            await broker.publish(topic, b"x" * (LARGEST + 1))
+            await broker.publish(topic, b"x" * (MAX_BODY_BYTES + 1))
         with pytest.raises(MessageTooLarge):
-            await broker.publish_many(topic, [b"small", b"x" * (LARGEST + 1)])
+            await broker.publish_many(topic, [b"small", b"x" * (MAX_BODY_BYTES + 1)])
         await self._usable(broker, topic)
 
-    async def test_the_largest_body_goes_every_way(self, broker: Broker, topic: str) -> None:
-        body = os.urandom(LARGEST)
+    async def test_the_largest_body_survives_every_settlement(
+        self, broker: Broker, topic: str
+    ) -> None:
+        body = os.urandom(MAX_BODY_BYTES)
         headers = {f"header-{number}": "v" * 500 for number in range(15)}
         async with broker.subscribe(topic, group="g") as deliveries:
             await broker.publish(topic, body, headers=headers)
@@ -113,7 +115,7 @@ class Limits(Base):
         assert letter.message.body == body
         assert letter.message.headers["header-0"] == "v" * 500
 
-    async def test_payloads_of_the_wrong_kind_are_refused(self, broker: Broker, topic: str) -> None:
+    async def test_payloads_of_the_wrong_type_are_refused(self, broker: Broker, topic: str) -> None:
         with pytest.raises(ConfigurationError):
             await broker.publish(topic, object())
         integers: Topic[Any] = Topic(topic, int)
@@ -121,7 +123,9 @@ class Limits(Base):
             await broker.publish(integers, "one")
         await self._usable(broker, topic)
 
-    async def test_bad_subscriptions_are_refused(self, broker: Broker, topic: str) -> None:
+    async def test_invalid_subscribe_arguments_are_refused(
+        self, broker: Broker, topic: str
+    ) -> None:
         bad: list[dict[str, Any]] = [
             {"start": ""},
             {"start": 3},

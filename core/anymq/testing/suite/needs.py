@@ -1,4 +1,4 @@
-"""Tests of what a backend may declare that it cannot do: then they show that it says so."""
+"""Marks for tests of optional capabilities, which check the refusal where one is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ C = TypeVar("C", bound=type)
 
 
 def needs(capability: str) -> Callable[[C], C]:
-    """Mark every test of the decorated class as one of `capability`."""
+    """Mark every test of the decorated class as one that needs `capability`."""
 
     def mark(cls: C) -> C:
         for name, value in vars(cls).items():
@@ -27,7 +27,7 @@ def needs(capability: str) -> Callable[[C], C]:
 
 
 async def check_refusal(request: pytest.FixtureRequest, broker: Broker) -> None:
-    """Let a test go on if the backend has what it needs; else show the refusal, and skip it."""
+    """Check that the backend refuses a capability it lacks, then skip the test."""
     for marker in request.node.iter_markers("anymq_needs"):
         (capability,) = marker.args
         if not getattr(broker.capabilities, capability):

@@ -1,4 +1,4 @@
-"""`broker.admin`: the same fields on every backend, None where the broker cannot know."""
+"""`broker.admin`: the same fields on every backend, or None for values a broker does not report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def known(value: Any, expected: Any) -> bool:
 
 @needs("admin")
 class Operating(Base):
-    """List, describe, delete, purge."""
+    """Administration: list, describe, declare, delete, purge."""
 
     async def test_admin_lists_topics_and_groups(self, broker: Broker, topic: str) -> None:
         await broker.publish(topic, "x")
@@ -99,7 +99,9 @@ class Operating(Base):
             await self._when(broker, topic, lambda found: known(found.lag, 1))
         info = await self._when(broker, topic, lambda found: found.members in (None, ()))
         assert known(info.in_flight, 0)
-        assert info.lag_seconds is None or 0 < info.lag_seconds < 300  # one waits for a retry
+        assert (
+            info.lag_seconds is None or 0 < info.lag_seconds < 300
+        )  # one message waits for a retry
 
     async def _when(
         self, broker: Broker, topic: str, holds: Callable[[GroupInfo], bool]
@@ -109,7 +111,7 @@ class Operating(Base):
         return found
 
     @pytest.mark.parametrize("ordered", [False, True])
-    async def test_admin_says_how_old_the_oldest_unfinished_message_is(
+    async def test_admin_reports_the_age_of_the_oldest_unsettled_message(
         self, broker: Broker, topic: str, ordered: bool
     ) -> None:
         if ordered and not broker.capabilities.ordered:
@@ -144,7 +146,7 @@ class Operating(Base):
             info = await self._when(broker, topic, lambda found: known(found.lag, 0))
             assert known(info.lag_seconds, 0.0)
 
-    async def test_admin_names_what_fails_again_and_again(self, broker: Broker, topic: str) -> None:
+    async def test_admin_reports_poison_messages(self, broker: Broker, topic: str) -> None:
         await broker.publish(topic, "poison")
         async with broker.subscribe(topic, group="g") as deliveries:
             for _ in range(3):
@@ -158,14 +160,16 @@ class Operating(Base):
                 assert candidate.attempts >= 3
             await delivery.ack()
 
-    async def test_admin_of_what_is_not_there(self, broker: Broker, topic: str) -> None:
+    async def test_admin_raises_not_found_for_absent_topics_and_groups(
+        self, broker: Broker, topic: str
+    ) -> None:
         with pytest.raises(NotFound):
             await broker.admin.describe(topic)
         await broker.publish(topic, "x")
         assert await broker.admin.groups(topic) == []
         with pytest.raises(NotFound):
-            await broker.admin.describe(topic, "nobody")
-        await broker.admin.delete(topic, "nobody")
+            await broker.admin.describe(topic, "absent")
+        await broker.admin.delete(topic, "absent")
         await broker.admin.delete(f"{topic}.absent")
         with pytest.raises(ConfigurationError):
             await broker.admin.describe("*")
@@ -201,7 +205,7 @@ class Operating(Base):
             assert bodies(await take_acked(deliveries, 1)) == ["new"]
             await silent(deliveries, 1.2)
 
-    async def test_admin_purges(self, broker: Broker, topic: str) -> None:
+    async def test_admin_purges_a_topic(self, broker: Broker, topic: str) -> None:
         async with broker.subscribe(topic, group="g"):
             pass
         await broker.publish_many(topic, [str(n) for n in range(20)])
@@ -212,7 +216,7 @@ class Operating(Base):
             assert bodies(await take_acked(deliveries, 1)) == ["new"]
             await silent(deliveries, 1.2)
 
-    async def test_admin_declares_and_partitions_are_fixed(
+    async def test_admin_declares_a_topic_whose_partitions_are_fixed(
         self, url: str, broker: Broker, topic: str
     ) -> None:
         await broker.admin.declare(Topic(topic, partitions=3))

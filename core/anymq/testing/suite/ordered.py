@@ -1,4 +1,4 @@
-"""`ordered=True`: one message of a key at a time, in order, whatever happens to the members."""
+"""Ordered groups: one message per key at a time, in order, also when members join and crash."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from ...middleware import Acknowledge, DeadLetter, Middleware, Retry
 from ...topic import Topic
 from ...wire import dead_letter_headers as why
 from ..history import History
-from ..tools import PATIENCE, bodies, silent, take, take_acked, until, worker
+from ..tools import WAIT_SECONDS, bodies, silent, take, take_acked, until, worker
 from .base import Base
 from .needs import needs
 
 KEYS = [f"k{number}" for number in range(24)]
 LEASE = 3.0
-JOINED = 10.0
-"""Seconds within which a member that joins has its share."""
+"""Seconds of `ack_deadline` in these tests."""
 
 
 def numbered(first: int, last: int) -> list[str]:
@@ -34,14 +33,14 @@ def key_of(body: str) -> str:
 
 
 def retrying(**settings: object) -> list[Middleware]:
-    """Return the default chain with a `Retry` whose waits are those of the broker's redelivery."""
+    """Return the default chain with a `Retry` that always leaves the backoff to redelivery."""
     retry = Retry(jitter=False, factor=1.0, in_place=0.0, **settings)  # type: ignore[arg-type]
     return [Acknowledge(), DeadLetter(), retry]
 
 
 @needs("ordered")
 class Ordered(Base):
-    """Per key, over members, retries, joins, leaves and crashes."""
+    """Per-key order across members, retries, joins, leaves and crashes."""
 
     async def test_order_holds_over_two_members_with_eight_lanes_each(
         self, url: str, broker: Broker, topic: str
@@ -56,7 +55,7 @@ class Ordered(Base):
                     lanes, group="g", ordered=True, concurrency=8, handler=handler
                 ).__aenter__()
             sent = numbered(0, 5)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(WAIT_SECONDS):
                 while len(history.members) < 2 or len(sent) < len(KEYS) * 15:
                     count = len(sent) // len(KEYS)
                     batch = numbered(count, count + 1)
@@ -66,7 +65,7 @@ class Ordered(Base):
             await until(lambda: history.finished >= set(sent))
         history.check(sent)
 
-    async def test_order_of_different_keys_is_not_kept(self, broker: Broker, topic: str) -> None:
+    async def test_order_does_not_apply_across_keys(self, broker: Broker, topic: str) -> None:
         lanes = Topic(topic, partitions=1)
         together = asyncio.Barrier(4)
 
@@ -79,7 +78,7 @@ class Ordered(Base):
             await broker.publish_many(lanes, ["a/0", "b/0", "c/0", "d/0"], key=key_of)
             await until(lambda: together.n_waiting == 0 and subscription.in_flight == 0)
 
-    async def test_order_keeps_a_key_waiting_for_its_retry_and_no_other(
+    async def test_order_a_retry_holds_up_its_key_and_no_other(
         self, broker: Broker, topic: str
     ) -> None:
         lanes = Topic(topic, partitions=1)
@@ -103,7 +102,7 @@ class Ordered(Base):
             *(body for body in sent if key_of(body) != "a"),
         }
 
-    async def test_order_goes_on_behind_a_dead_letter(self, broker: Broker, topic: str) -> None:
+    async def test_order_continues_after_a_dead_letter(self, broker: Broker, topic: str) -> None:
         lanes = Topic(topic, partitions=2)
         history = History(failing={"a/1": 99})
         async with (
@@ -124,7 +123,7 @@ class Ordered(Base):
         assert letter.message.headers[why.ATTEMPTS] == "3"
         assert [body for body, _ in history.started] == ["a/0", "a/1", "a/1", "a/1", "a/2"]
 
-    async def test_order_for_those_who_iterate(self, broker: Broker, topic: str) -> None:
+    async def test_order_holds_for_an_iterating_task(self, broker: Broker, topic: str) -> None:
         lanes = Topic(topic, partitions=4)
         await broker.publish_many(lanes, ["a/0", "a/1", "b/0"], key=key_of)
         async with broker.subscribe(lanes, group="g", ordered=True) as deliveries:
@@ -140,7 +139,7 @@ class Ordered(Base):
             assert bodies(await take_acked(deliveries, 1)) == ["a/1"]
             await silent(deliveries, 0.3)
 
-    async def test_order_goes_on_where_the_group_stopped(
+    async def test_order_continues_where_the_group_stopped(
         self, url: str, broker: Broker, topic: str
     ) -> None:
         lanes = Topic(topic, partitions=2)
@@ -156,11 +155,11 @@ class Ordered(Base):
             connect(url) as other,
             other.subscribe(lanes, group="g", ordered=True) as deliveries,
         ):
-            rest = await take_acked(deliveries, 3, within=PATIENCE + LEASE)
+            rest = await take_acked(deliveries, 3, within=WAIT_SECONDS + LEASE)
             await silent(deliveries, 0.3)
         assert sorted(bodies(rest)) == ["a/1", "a/2", "b/1"]
         assert [body for body in bodies(rest) if body.startswith("a")] == ["a/1", "a/2"]
-        assert {delivery.attempt for delivery in rest} == {1}, "given back, not failed"
+        assert {delivery.attempt for delivery in rest} == {1}, "released, not failed"
 
     async def test_order_holds_while_members_come_and_go(
         self, url: str, broker: Broker, topic: str
@@ -197,11 +196,11 @@ class Ordered(Base):
         members = [await member("m0")]
         for number in (1, 2, 3):
             members.append(await member(f"m{number}"))
-            await until(lambda n=number: f"m{n}" in history.members, within=PATIENCE)  # type: ignore[misc]
+            await until(lambda n=number: f"m{n}" in history.members, within=WAIT_SECONDS)  # type: ignore[misc]
             await members.pop(0).aclose()
         full.set()
         await publishing
-        await until(lambda: history.finished >= set(sent), within=PATIENCE)
+        await until(lambda: history.finished >= set(sent), within=WAIT_SECONDS)
         for stack in members:
             await stack.aclose()
         history.check(sent)
@@ -230,7 +229,7 @@ class Ordered(Base):
         ):
             await process.hear("ready")
             heard = process.listen("handling")
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(WAIT_SECONDS):
                 while len(heard) < 100 or len(history.started) < 100:
                     count = len(sent) // len(KEYS)
                     sent += (batch := numbered(count, count + 1))
@@ -240,10 +239,10 @@ class Ordered(Base):
             await broker.publish_many(lanes, batch, key=key_of)
             await process.kill()
             history.hear("there", process.said)
-            await until(lambda: history.finished >= set(sent), within=2 * PATIENCE)
+            await until(lambda: history.finished >= set(sent), within=2 * WAIT_SECONDS)
         history.check(sent)
 
-    async def test_order_remembers_attempts_over_a_kill(
+    async def test_order_attempts_survive_a_kill(
         self, killed_url: str, broker: Broker, topic: str
     ) -> None:
         if not broker.capabilities.processes:
@@ -267,12 +266,14 @@ class Ordered(Base):
         async with broker.subscribe(
             lanes, group="g", ordered=True, ack_deadline=LEASE
         ) as deliveries:
-            first, second = await take_acked(deliveries, 2, within=2 * PATIENCE)
+            first, second = await take_acked(deliveries, 2, within=2 * WAIT_SECONDS)
         assert bodies([first, second]) == ["a/0", "a/1"]
         assert first.attempt >= (4 if broker.capabilities.ordered_attempts else 1)
-        assert second.attempt <= 2, "never handled before; at most handed to the process"
+        assert second.attempt <= 2, "never handled before; at most delivered to the killed process"
 
-    async def test_order_is_a_groups_choice_for_good(self, broker: Broker, topic: str) -> None:
+    async def test_order_of_a_group_is_changed_or_the_change_is_refused(
+        self, broker: Broker, topic: str
+    ) -> None:
         lanes = Topic(topic, partitions=2)
         for ordered in (True, False):
             group = "ordered" if ordered else "competing"
@@ -294,8 +295,10 @@ class Ordered(Base):
         found = {delivery.message.key: delivery.partition for delivery in taken}
         assert found == {key: partition_of(key, 8) for key in KEYS}
 
-    async def test_order_among_idle_members(self, url: str, broker: Broker, topic: str) -> None:
-        """More members than partitions: some wait, and take over when they are needed."""
+    async def test_order_an_idle_member_takes_over_when_the_owner_leaves(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        """With more members than partitions, the others wait and take over when needed."""
         lanes = Topic(topic, partitions=1)
         history = History()
         async with connect(url) as first, connect(url) as second:

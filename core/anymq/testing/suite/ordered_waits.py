@@ -1,4 +1,4 @@
-"""The delay of an ordered `nack` is kept by whoever owns the partition next."""
+"""Backoff in ordered groups: the next owner of a partition continues the delay of a `nack`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from ...consuming.subscription import Subscription
 from ...driver.records import Due, Nack, Received
 from ...topic import Topic
 from ..samples import Samples, attempt, receive
-from ..tools import PATIENCE, bodies, silent, take, take_acked, worker
+from ..tools import WAIT_SECONDS, bodies, silent, take, take_acked, worker
 from .base import Base
 from .needs import needs
 from .sources import joined_ordered, samples_of, stored
 
-DELAY, FOREVER = 4.0, 3600.0
+DELAY, ONE_HOUR = 4.0, 3600.0
 LEASE = 3.0
-CLOCKS = 0.1
-"""Seconds by which the two clocks that a test looks at may differ, by rounding and slewing."""
+"""Seconds of `ack_deadline` in these tests."""
+CLOCK_TOLERANCE = 0.1
+"""Seconds by which the two clocks of a test may differ, by rounding and slewing."""
 
 
 def key_of(body: str) -> str:
@@ -31,7 +32,7 @@ def key_of(body: str) -> str:
 
 @asynccontextmanager
 async def member(url: str, lanes: Topic) -> AsyncIterator[Subscription]:
-    """Join the group as another connection, for this long."""
+    """A member of the group, over a connection of its own."""
     async with (
         connect(url) as broker,
         broker.subscribe(lanes, group="g", ordered=True, ack_deadline=LEASE) as deliveries,
@@ -50,9 +51,9 @@ async def fail(deliveries: Subscription, delay: float) -> float:
 
 @needs("ordered")
 class OrderedWaits(Base):
-    """The wait of a failed message is durable where attempts are (`ordered_attempts`)."""
+    """The backoff of a failed message is durable where attempts are (`ordered_attempts`)."""
 
-    async def test_order_a_wait_goes_on_with_the_next_owner(
+    async def test_order_a_backoff_continues_with_the_next_owner(
         self, url: str, broker: Broker, topic: str
     ) -> None:
         if not broker.capabilities.ordered_attempts:
@@ -62,14 +63,14 @@ class OrderedWaits(Base):
         async with member(url, lanes) as deliveries:
             due = await fail(deliveries, DELAY)
         async with member(url, lanes) as deliveries:
-            (first,) = await take(deliveries, 1, within=PATIENCE + DELAY)
-            assert time.monotonic() > due - CLOCKS
+            (first,) = await take(deliveries, 1, within=WAIT_SECONDS + DELAY)
+            assert time.monotonic() > due - CLOCK_TOLERANCE
             assert (first.message.body, first.attempt) == (b"a/0", 2)
             await silent(deliveries, 0.2)
             await first.ack()
             assert bodies(await take_acked(deliveries, 1)) == ["a/1"]
 
-    async def test_order_a_wait_that_others_inherit_holds_up_its_key_alone(
+    async def test_order_an_inherited_backoff_holds_up_its_key_alone(
         self, url: str, broker: Broker, topic: str
     ) -> None:
         if not broker.capabilities.ordered_attempts:
@@ -77,14 +78,14 @@ class OrderedWaits(Base):
         lanes = Topic(topic, partitions=1)
         async with member(url, lanes) as deliveries:
             await broker.publish_many(lanes, ["a/0", "a/1", "b/0"], key=key_of)
-            await fail(deliveries, FOREVER)
+            await fail(deliveries, ONE_HOUR)
         for number in (1, 2):
             async with member(url, lanes) as deliveries:
                 await broker.publish(lanes, f"b/{number}", key="b")
                 assert bodies(await take_acked(deliveries, 1)) == [f"b/{number}"]
                 await silent(deliveries, 0.3)
 
-    async def test_order_a_long_retry_survives_a_kill(
+    async def test_order_a_long_backoff_survives_a_kill(
         self, url: str, killed_url: str, broker: Broker, topic: str
     ) -> None:
         if not (broker.capabilities.processes and broker.capabilities.ordered_attempts):
@@ -106,8 +107,8 @@ class OrderedWaits(Base):
             await asyncio.sleep(self.harness.ack_window)
             await process.kill()
         async with member(url, lanes) as deliveries:
-            (first,) = await take(deliveries, 1, within=PATIENCE + 2 * DELAY)
-            assert time.monotonic() > began["a/0"] + 2 * DELAY - CLOCKS
+            (first,) = await take(deliveries, 1, within=WAIT_SECONDS + 2 * DELAY)
+            assert time.monotonic() > began["a/0"] + 2 * DELAY - CLOCK_TOLERANCE
             assert first.message.body == b"a/0"
             assert first.attempt >= 2
             await first.ack()
@@ -120,7 +121,7 @@ class OrderedWaits(Base):
         if not broker.capabilities.ordered_attempts:
             return
         await stored(driver, samples, 3)
-        due = Due(time.time() + FOREVER, FOREVER)
+        due = Due(time.time() + ONE_HOUR, ONE_HOUR)
         async with joined_ordered(driver, samples) as source:
             got = await receive(source, 3)
             assert [record.not_before for record in got] == [None] * 3
@@ -146,7 +147,7 @@ class OrderedWaits(Base):
 
 
 def kept(samples: Samples, record: Received, shown: int, due: Due | None) -> Nack:
-    """What the core makes of a failed attempt in an ordered group."""
+    """The argument that the core passes for a failed attempt in an ordered group."""
     copy = samples.copy(record, shown)
     delay = 0.0 if due is None else due.delay
     return Nack(record, delay, shown, native_attempt=attempt(record) + 1, copy=copy, due=due)

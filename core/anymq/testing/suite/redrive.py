@@ -1,4 +1,4 @@
-"""`admin.dead_letters`: listed, shown, put back, mended, dropped, exported."""
+"""`admin.dead_letters`: list, show, redrive, edit, discard and export dead letters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHAIN = (Acknowledge(), DeadLetter(), Retry(attempts=2, initial=0.01))
 
 
 async def reject(broker: Broker, topic: str, payloads: list[str], group: str = "g") -> None:
-    """Publish `payloads` and let `group` reject them all."""
+    """Publish `payloads`, and reject all of them in `group`."""
     await broker.publish_many(topic, payloads, key=lambda body: body, headers={"tenant": "a"})
     async with broker.subscribe(topic, group=group) as deliveries:
         for _ in payloads:
@@ -30,7 +30,7 @@ async def reject(broker: Broker, topic: str, payloads: list[str], group: str = "
 
 
 async def the_only(letters: DeadLetters) -> Letter:
-    """Return the one letter, once it is there."""
+    """Return the only letter, once it is stored."""
     (letter,) = await eventually(letters.list, bool)
     assert isinstance(letter, Letter)
     return letter
@@ -38,7 +38,7 @@ async def the_only(letters: DeadLetters) -> Letter:
 
 @needs("replay")
 class Redrive(Base):
-    """What was rejected can be seen, and put back."""
+    """Rejected messages can be listed and redriven."""
 
     async def test_letters_are_listed_and_shown(self, broker: Broker, topic: str) -> None:
         letters = broker.admin.dead_letters(topic, "g")
@@ -58,7 +58,7 @@ class Redrive(Base):
         with pytest.raises(NotFound):
             await letters.show("nowhere")
 
-    async def test_letters_put_back_go_to_their_group_alone(
+    async def test_letters_are_redriven_to_their_group_alone(
         self, broker: Broker, topic: str
     ) -> None:
         await reject(broker, topic, ["a", "b"])
@@ -77,7 +77,7 @@ class Redrive(Base):
             assert [item.message.body for item in await letters.list()] == [b"b"]
             await silent(other, 0.5)
 
-    async def test_letters_have_the_traceback(self, broker: Broker, topic: str) -> None:
+    async def test_letters_contain_the_traceback(self, broker: Broker, topic: str) -> None:
         async def call_the_bank(body: str) -> None:
             raise RuntimeError("no bank" if body == "a" else f"no bank {'x' * 50_000}")
 
@@ -114,7 +114,7 @@ class Redrive(Base):
         assert [item["reason"][:8] for item in letter.history] == ["retries ", "failure "]
         assert letter.history[0]["attempts"] == "2"
 
-    async def test_all_letters_or_some_are_put_back(self, broker: Broker, topic: str) -> None:
+    async def test_letters_are_redriven_all_or_selected(self, broker: Broker, topic: str) -> None:
         many = [f"{number}" for number in range(450)]
         await reject(broker, topic, many)
         letters = broker.admin.dead_letters(topic, "g")
@@ -126,21 +126,21 @@ class Redrive(Base):
             assert sorted(received) == sorted(many)
             await silent(deliveries, 0.2)
 
-    async def test_letters_are_mended_and_put_back(self, broker: Broker, topic: str) -> None:
+    async def test_letters_are_edited_and_redriven(self, broker: Broker, topic: str) -> None:
         await reject(broker, topic, ["bad"])
         letters = broker.admin.dead_letters(topic, "g")
         (letter,) = await letters.list()
-        await letters.redrive_edited(letter, {"good": True}, headers={"mended-by": "me"})
+        await letters.redrive_edited(letter, {"good": True}, headers={"edited-by": "me"})
         async with broker.subscribe(topic, group="g") as deliveries:
             (delivery,) = await take_acked(deliveries, 1)
         assert delivery.message.body == b'{"good":true}'
         assert delivery.message.content_type == "application/json"
         assert delivery.message.id == letter.message.id
-        assert delivery.message.headers["mended-by"] == "me"
+        assert delivery.message.headers["edited-by"] == "me"
         assert "tenant" not in delivery.message.headers
         assert await letters.count() == 0
 
-    async def test_letters_are_dropped_and_exported(self, broker: Broker, topic: str) -> None:
+    async def test_letters_are_discarded_and_exported(self, broker: Broker, topic: str) -> None:
         await reject(broker, topic, ["a", "b", "c"])
         letters = broker.admin.dead_letters(topic, "g")
         lines = [json.loads(line) async for line in letters.export()]
@@ -174,7 +174,9 @@ class Redrive(Base):
             again = await take_acked(deliveries, 2)
         assert len({delivery.message.id for delivery in again}) == 1
 
-    async def test_letters_of_another_group_stay(self, broker: Broker, topic: str) -> None:
+    async def test_letters_of_another_group_are_not_discarded(
+        self, broker: Broker, topic: str
+    ) -> None:
         await reject(broker, topic, ["x"], "a")
         async with broker.subscribe(topic, group="b") as deliveries:
             (delivery,) = await take(deliveries, 1)
@@ -183,14 +185,14 @@ class Redrive(Base):
         assert await broker.admin.dead_letters(topic, "b").count() == 1
 
     @pytest.mark.parametrize("named", [False, True])
-    async def test_a_missing_topic_for_letters_is_said_at_once_and_costs_no_message(
+    async def test_letters_whose_topic_is_missing_are_logged_at_once_and_not_lost(
         self, named: bool, url: str, broker: Broker, topic: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         where = f"{topic}.refused" if named else f"{topic}.g.dlq"
         chain = (Acknowledge(), DeadLetter(topic=where if named else None))
         await broker.publish(topic, "bad")
         async with broker.subscribe(topic, group="g"):
-            pass  # the operator makes the group
+            pass  # the operator creates the group
         handled: list[str] = []
 
         async def handle(body: str) -> None:
@@ -203,19 +205,21 @@ class Redrive(Base):
             connect(url + query) as user,
             user.subscribe(topic, group="g", handler=handle, middleware=chain),
         ):
-            said = [r for r in caplog.records if where in r.getMessage()]
-            assert said, "the name of the topic that is needed"
+            logged = [r for r in caplog.records if where in r.getMessage()]
+            assert logged, "a log line names the missing topic"
             await until(lambda: handled == ["bad"])
             await user.publish(topic, "good")
             await until(lambda: handled == ["bad", "good"])
-            await broker.publish(where, "made by the operator")
+            await broker.publish(where, "created by the operator")
             letters = broker.admin.dead_letters(topic, "g", stored_in=where)
             await eventually(
                 lambda: letters.list(where=lambda item: item.reason == "the first reason"), bool
             )
         assert handled == ["bad", "good"]
 
-    async def test_a_damaged_letter_is_in_nobodys_way(self, broker: Broker, topic: str) -> None:
+    async def test_letters_that_are_damaged_do_not_block_others(
+        self, broker: Broker, topic: str
+    ) -> None:
         await reject(broker, topic, ["a", "b", "c"])
         letters = broker.admin.dead_letters(topic, "g")
         damages = {
@@ -231,7 +235,7 @@ class Redrive(Base):
         assert await letters.count() == 12
         lines = [json.loads(line) async for line in letters.export()]
         assert sum(line["body"] == "damaged" for line in lines) == 9
-        # The notes of what is settled may be damaged, too.
+        # The notes of the settlement log may be damaged, too.
         (first,) = await letters.list(where=lambda item: item.message.body == b"a")
         assert await letters.drop(first) == 1
         for note in (b"", b"{", b"7", b"[" * 100_000, b'[7, {"a": 1}]'):
@@ -240,27 +244,27 @@ class Redrive(Base):
         assert await letters.redrive_all() == 11
         assert await letters.drop_all() == 0
 
-    async def test_a_letter_of_another_topic_is_refused_before_anything_is_published(
+    async def test_letters_of_another_topic_are_refused_before_anything_is_published(
         self, broker: Broker, topic: str
     ) -> None:
         other = f"{topic}-other"
         await reject(broker, topic, ["x"])
         await reject(broker, other, ["y"])
         letters = broker.admin.dead_letters(topic, "g")
-        mine, foreign = (
+        own, foreign = (
             await letters.list(),
             await broker.admin.dead_letters(other, "g").list(),
         )
-        for refused in (letters.redrive(*mine, *foreign), letters.drop(*mine, *foreign)):
+        for refused in (letters.redrive(*own, *foreign), letters.drop(*own, *foreign)):
             with pytest.raises(StateError, match=other):
                 await refused
         with pytest.raises(StateError, match=other):
             await letters.redrive_edited(foreign[0], "z")
-        assert await letters.list() == mine
+        assert await letters.list() == own
         async with broker.subscribe(topic, group="g") as deliveries:
             await silent(deliveries, 0.5)
 
-    async def test_a_reduced_letter_is_put_back_only_when_it_has_been_mended(
+    async def test_letters_that_are_reduced_can_only_be_redriven_edited(
         self, broker: Broker, topic: str
     ) -> None:
         await reject(broker, topic, ["x"])
@@ -271,11 +275,11 @@ class Redrive(Base):
         with pytest.raises(StateError, match="redrive_edited"):
             await letters.redrive(short)
         assert await letters.redrive_all() == 1
-        await letters.redrive_edited(short, "mended")
+        await letters.redrive_edited(short, "edited")
         assert await letters.count() == 0
         async with broker.subscribe(topic, group="g") as deliveries:
             again = await take_acked(deliveries, 2)
-        assert sorted(bodies(again)) == ["mended", "x"]
+        assert sorted(bodies(again)) == ["edited", "x"]
 
     async def _forge(
         self, broker: Broker, topic: str, body: bytes, headers: dict[str, str]
@@ -284,7 +288,9 @@ class Redrive(Base):
         (outcome,) = await broker.driver.publish([record])
         assert not isinstance(outcome, BaseException), outcome
 
-    async def test_letters_of_an_ordered_group(self, broker: Broker, topic: str) -> None:
+    async def test_letters_of_an_ordered_group_are_redriven(
+        self, broker: Broker, topic: str
+    ) -> None:
         if not broker.capabilities.ordered:
             with pytest.raises(UnsupportedOperation):
                 broker.subscribe(topic, group="g", ordered=True)

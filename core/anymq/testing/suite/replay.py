@@ -1,4 +1,4 @@
-"""Topics are logs: begin anywhere, go back, look without touching."""
+"""Replay: topics are logs that can be read again from any position."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .base import Base
 from .needs import needs
 
 NUMBERS = [str(number) for number in range(10)]
-GAP = 1.1
-"""Seconds between two messages that a start in time shall tell apart."""
+GAP_SECONDS = 1.1
+"""Seconds between two messages that a start at a time must distinguish."""
 
 
 async def moment_between(broker: Broker, topic: str) -> datetime:
     """Publish NUMBERS with one key, half before and half after the time returned."""
     await broker.publish_many(topic, NUMBERS[:5], key="k")
-    await asyncio.sleep(GAP)
+    await asyncio.sleep(GAP_SECONDS)
     moment = datetime.now(UTC)
     await asyncio.sleep(0.1)
     await broker.publish_many(topic, NUMBERS[5:], key="k")
@@ -41,29 +41,31 @@ async def positions(broker: Broker, topic: str) -> list[str]:
 
 @needs("replay")
 class Replay(Base):
-    """`start` at a place or a time, `admin.seek`, `admin.browse`."""
+    """`start` at a position or a time, `admin.seek`, `admin.browse`."""
 
-    async def test_replay_of_a_new_group_begins_at_a_position(
+    async def test_replay_starts_a_new_group_at_a_position(
         self, broker: Broker, topic: str
     ) -> None:
-        places = await positions(broker, topic)
-        async with broker.subscribe(topic, group="g", start=places[4]) as deliveries:
+        found_at = await positions(broker, topic)
+        async with broker.subscribe(topic, group="g", start=found_at[4]) as deliveries:
             assert bodies(await take_acked(deliveries, 6)) == NUMBERS[4:]
             await silent(deliveries, 0.3)
 
-    async def test_replay_of_a_new_group_begins_at_a_time(self, broker: Broker, topic: str) -> None:
+    async def test_replay_starts_a_new_group_at_a_time(self, broker: Broker, topic: str) -> None:
         moment = await moment_between(broker, topic)
         async with broker.subscribe(topic, group="g", start=moment) as deliveries:
             assert bodies(await take_acked(deliveries, 5)) == NUMBERS[5:]
             await broker.publish(topic, "live", key="k")
             assert bodies(await take_acked(deliveries, 1)) == ["live"]
 
-    async def test_replay_by_a_broadcast_reader(self, broker: Broker, topic: str) -> None:
+    async def test_replay_starts_a_broadcast_reader_at_a_position_or_time(
+        self, broker: Broker, topic: str
+    ) -> None:
         moment = await moment_between(broker, topic)
-        places = [stored.position async for stored in broker.admin.browse(topic)]
+        found_at = [stored.position async for stored in broker.admin.browse(topic)]
         starts: list[tuple[Start, list[str]]] = [
             ("earliest", NUMBERS),
-            (places[3], NUMBERS[3:]),
+            (found_at[3], NUMBERS[3:]),
             (moment, NUMBERS[5:]),
         ]
         for start, expected in starts:
@@ -71,7 +73,9 @@ class Replay(Base):
                 assert bodies(await take_acked(deliveries, len(expected))) == expected
                 await silent(deliveries, 0.2)
 
-    async def test_replay_from_a_delivery(self, broker: Broker, topic: str) -> None:
+    async def test_replay_starts_at_the_position_of_a_delivery(
+        self, broker: Broker, topic: str
+    ) -> None:
         await broker.publish_many(topic, NUMBERS, key="k")
         async with broker.subscribe(topic, group="a") as deliveries:
             taken = await take_acked(deliveries, 10)
@@ -79,18 +83,20 @@ class Replay(Base):
             assert bodies(await take_acked(deliveries, 3)) == NUMBERS[7:]
 
     @pytest.mark.parametrize("ordered", [False, True])
-    async def test_replay_by_seek(self, broker: Broker, topic: str, ordered: bool) -> None:
+    async def test_replay_by_seek_resets_a_group(
+        self, broker: Broker, topic: str, ordered: bool
+    ) -> None:
         if ordered and not broker.capabilities.ordered:
             with pytest.raises(UnsupportedOperation):
                 broker.subscribe(topic, group="g", ordered=True)
             return
-        places = await positions(broker, topic)
+        found_at = await positions(broker, topic)
         moment = datetime.now(UTC)
         async with broker.subscribe(topic, group="g", ordered=ordered) as deliveries:
             assert bodies(await take_acked(deliveries, 10)) == NUMBERS
         targets: list[tuple[Start, list[str]]] = [
             ("earliest", NUMBERS),
-            (places[6], NUMBERS[6:]),
+            (found_at[6], NUMBERS[6:]),
             ("latest", []),
             (moment, []),
         ]
@@ -102,7 +108,7 @@ class Replay(Base):
                 assert {delivery.attempt for delivery in received} <= {1}
                 await silent(deliveries, 0.3)
 
-    async def test_replay_forgets_what_was_pending(self, broker: Broker, topic: str) -> None:
+    async def test_replay_discards_pending_deliveries(self, broker: Broker, topic: str) -> None:
         await broker.publish_many(topic, NUMBERS, key="k")
         async with broker.subscribe(topic, group="g") as deliveries:
             held = await take(deliveries, 10)
@@ -134,18 +140,20 @@ class Replay(Base):
             with pytest.raises(StateError):
                 await broker.admin.seek(topic, "g", to="earliest")
 
-    async def test_replay_of_what_is_not_there(self, broker: Broker, topic: str) -> None:
+    async def test_replay_refuses_absent_groups_and_invalid_positions(
+        self, broker: Broker, topic: str
+    ) -> None:
         await broker.publish(topic, "x")
         with pytest.raises(NotFound):
-            await broker.admin.seek(topic, "nobody", to="earliest")
+            await broker.admin.seek(topic, "absent", to="earliest")
         for wrong in ("not a position", "-1", "9:x", "earliest "):
             with pytest.raises(ConfigurationError):
                 async with broker.subscribe(topic, group="g", start=wrong):
-                    raise AssertionError(f"{wrong!r} is no place to begin")
+                    raise AssertionError(f"{wrong!r} is no start position")
         with pytest.raises(ConfigurationError):
             broker.subscribe(topic, group="g", start=datetime(2020, 1, 1))
 
-    async def test_replay_browses_without_touching(self, broker: Broker, topic: str) -> None:
+    async def test_replay_by_browse_settles_nothing(self, broker: Broker, topic: str) -> None:
         partitioned = Topic[str](topic, partitions=3)
         sent = [str(number) for number in range(60)]
         await broker.publish_many(partitioned, sent, key=lambda body: f"k{int(body) % 7}")
@@ -161,19 +169,21 @@ class Replay(Base):
         with pytest.raises(NotFound):
             await anext(broker.admin.browse(f"{topic}.absent"))
 
-    async def test_replay_over_a_new_connection(self, url: str, broker: Broker, topic: str) -> None:
-        places = await positions(broker, topic)
+    async def test_replay_positions_are_valid_on_another_connection(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        found_at = await positions(broker, topic)
         async with (
             connect(url) as other,
             (other if broker.capabilities.processes else broker).subscribe(
-                topic, group="g", start=places[9]
+                topic, group="g", start=found_at[9]
             ) as deliveries,
         ):
             assert bodies(await take_acked(deliveries, 1)) == NUMBERS[9:]
 
 
 async def _seek(broker: Broker, topic: str, to: Start, *, group: str = "g") -> None:
-    """Seek once the members are gone from the broker's point of view."""
+    """Seek as soon as the broker counts no live member."""
     async with asyncio.timeout(30):
         while True:
             try:

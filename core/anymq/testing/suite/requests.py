@@ -1,4 +1,4 @@
-"""Requests and replies: each finds its way back, or the requester learns that it will not."""
+"""Requests and replies: each request gets its reply, or an error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ...errors import Closed, ConfigurationError, Reject, RequestFailed, Request
 from ...message import Message, Receipt
 from ...middleware import Publish, Retry
 from ..harness import random_name
-from ..tools import PATIENCE, take, until, worker
+from ..tools import WAIT_SECONDS, take, until, worker
 from .base import Base
 
 
@@ -32,7 +32,7 @@ class Answer(BaseModel):
 
 
 class Requests(Base):
-    """What `Broker.request` and `Delivery.reply` promise, whatever the backend."""
+    """The contract of `Broker.request` and `Delivery.reply`."""
 
     @pytest.fixture
     def asking_url(self, url: str) -> str:
@@ -72,7 +72,9 @@ class Requests(Base):
             assert answers == [n**2 for n in range(20) for _ in range(2)]
             assert one.late_replies == other.late_replies == 0
 
-    async def test_a_reply_is_a_message_of_the_same_flow(self, asking_url: str, topic: str) -> None:
+    async def test_a_reply_carries_the_correlation_and_causation_ids(
+        self, asking_url: str, topic: str
+    ) -> None:
         app = App(asking_url)
         inner = random_name()
         seen: list[Message] = []
@@ -97,7 +99,7 @@ class Requests(Base):
         assert reply.causation_id == second.causation_id == first.id
         assert reply.correlation_id == second.correlation_id == first.id
 
-    async def test_a_request_that_is_retried_is_still_one(
+    async def test_a_retried_request_can_be_replied_to(
         self, asking_url: str, asker: Broker, topic: str
     ) -> None:
         app = App(asking_url)
@@ -135,14 +137,14 @@ class Requests(Base):
             with pytest.raises(RequestFailed, match="invalid payload"):
                 await asker.request(topic, {"number": "x"}, timeout=30)
 
-    async def test_a_reply_of_another_kind_fails(
+    async def test_a_reply_of_another_type_fails(
         self, asking_url: str, asker: Broker, topic: str
     ) -> None:
         async with self._squares(asking_url, topic):
             with pytest.raises(RequestFailed, match="number"):
                 await asker.request(topic, Question(number=1), response=Question, timeout=30)
 
-    async def test_nobody_replies_in_time_and_late_replies_are_counted(
+    async def test_a_request_times_out_and_late_replies_are_counted(
         self, asking_url: str, asker: Broker, topic: str
     ) -> None:
         app = App(asking_url)
@@ -176,10 +178,10 @@ class Requests(Base):
         with pytest.raises(ConfigurationError, match="timeout"):
             await broker.request(topic, "x", timeout=0)
 
-    async def test_a_stranger_cannot_choose_where_a_reply_goes(
+    async def test_a_forged_request_cannot_choose_the_reply_topic(
         self, broker: Broker, url: str, topic: str
     ) -> None:
-        """Only what names the configured reply topic is a request; nothing is made for others."""
+        """A request must name the configured reply topic; no other topic is created."""
         target = f"{topic}.victim"
 
         def forge(publish: Publish) -> Publish:
@@ -205,17 +207,17 @@ class Requests(Base):
         if broker.capabilities.admin:
             assert target not in await broker.admin.topics()
 
-    async def test_closing_ends_the_requests(self, asking_url: str, topic: str) -> None:
+    async def test_closing_ends_open_requests(self, asking_url: str, topic: str) -> None:
         async with connect(asking_url) as broker:
             asking = asyncio.create_task(broker.request(topic, "x", timeout=60))
             async with broker.subscribe(topic, group="g") as deliveries:
                 (delivery,) = await take(deliveries, 1)
                 await delivery.ack()
         with pytest.raises(Closed):
-            await asyncio.wait_for(asking, PATIENCE)
+            await asyncio.wait_for(asking, WAIT_SECONDS)
 
     @pytest.mark.anymq_needs("admin")
-    async def test_a_requester_that_dies_leaves_nothing(
+    async def test_a_killed_requester_leaves_no_group(
         self, asking_url: str, asker: Broker, topic: str, broker: Broker
     ) -> None:
         if not broker.capabilities.processes:

@@ -1,4 +1,4 @@
-"""What is published arrives as it was published."""
+"""Round trips: messages arrive as they were published."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...connect import connect
 from ...consuming.delivery import Delivery
 from ...errors import Closed
 from ...message import Receipt
-from ..tools import PATIENCE, bodies, take_acked, until
+from ..tools import WAIT_SECONDS, bodies, take_acked, until
 from .base import Base
 
 
@@ -42,7 +42,7 @@ ODD_HEADERS = {
 
 
 class RoundTrip(Base):
-    """Bodies, headers, attributes; many at once; other people's messages."""
+    """Bodies, headers, attributes, `publish_many`, and messages of other clients."""
 
     async def test_bodies_arrive_unchanged(self, broker: Broker, topic: str) -> None:
         sent = [b"", b"\x00\xff\x00 not text \x80", os.urandom(1_000_000), b"x"]
@@ -74,7 +74,7 @@ class RoundTrip(Base):
         assert (delivery.attempt, delivery.group, delivery.topic) == (1, "g", topic)
         assert message.correlation_id is message.causation_id is None
 
-    async def test_what_the_publisher_states_arrives(self, broker: Broker, topic: str) -> None:
+    async def test_stated_attributes_arrive_unchanged(self, broker: Broker, topic: str) -> None:
         order, cause, xml = "an order, 17", "ключ", "application/xml"
         await broker.publish(
             topic, b"<a/>", content_type=xml, correlation_id=order, causation_id=cause
@@ -109,7 +109,7 @@ class RoundTrip(Base):
             await until(lambda: len(got) == 2)
         assert sorted(got, key=repr) == [Line("sku", 2), Order(number=1, customer="ö")]
 
-    async def test_what_a_handler_publishes_names_its_cause(
+    async def test_messages_published_in_a_handler_name_their_cause(
         self, broker: Broker, topic: str
     ) -> None:
         await broker.publish(topic, "first", id="root")
@@ -154,7 +154,9 @@ class RoundTrip(Base):
         assert set(got) == expected
         assert sum(got.values()) - len(got) == 0, "duplicates without a fault"
 
-    async def test_publish_many_answers_for_each(self, broker: Broker, topic: str) -> None:
+    async def test_publish_many_returns_an_outcome_for_each_message(
+        self, broker: Broker, topic: str
+    ) -> None:
         receipts = await broker.publish_many(
             topic, [f"{n}" for n in range(300)], key="k", id=lambda body: f"{topic}-{body}"
         )
@@ -175,12 +177,12 @@ class RoundTrip(Base):
         raise AssertionError("published on a closed broker")
 
     async def test_foreign_messages_are_delivered(self, broker: Broker, topic: str) -> None:
-        foreign = {b"\xfe plain bytes of somebody else", b"and others"}
+        foreign = {b"\xfe plain bytes of another client", b"and others"}
         for body in foreign:
             await self.harness.publish_foreign(broker, topic, body)
         attempts: dict[str, list[int]] = {}
         async with broker.subscribe(topic, group="g") as deliveries:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(WAIT_SECONDS):
                 async for delivery in deliveries:
                     if delivery.message.body not in foreign:
                         await delivery.ack()
@@ -192,4 +194,6 @@ class RoundTrip(Base):
                     await delivery.ack()
                     if sum(map(len, attempts.values())) == 4:
                         break
-        assert list(attempts.values()) == [[1, 2], [1, 2]], "an identity each, over both attempts"
+        assert list(attempts.values()) == [[1, 2], [1, 2]], (
+            "each has one identity over both attempts"
+        )

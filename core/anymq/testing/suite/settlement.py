@@ -1,4 +1,4 @@
-"""The five verbs mean the same everywhere."""
+"""Settlement: each method has the same effect on every backend."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ...consuming.delivery import Delivery
 from ...errors import AlreadySettled
 from ...middleware import Acknowledge, DeadLetter, Retry
 from ...wire import dead_letter_headers as why
-from ..tools import PATIENCE, bodies, silent, take, take_acked, take_one_of, until, worker
+from ..tools import WAIT_SECONDS, bodies, silent, take, take_acked, take_one_of, until, worker
 from .base import Base
 
-EARLY = 0.02
-"""Clocks of two processes on one machine agree to this many seconds."""
+CLOCK_TOLERANCE = 0.02
+"""Seconds by which the clocks of two processes on one machine may differ."""
 
 
 class Settlement(Base):
-    """ack, nack, reject, release, extend; alone, twice, late, and by those who crashed."""
+    """ack, nack, reject, release, extend: once, repeated, stale, and after a crash."""
 
-    async def test_nack_comes_back_counted_and_not_early(self, broker: Broker, topic: str) -> None:
+    async def test_nack_redelivers_counted_and_not_early(self, broker: Broker, topic: str) -> None:
         await broker.publish(topic, "x", key="k", headers={"h": "v"})
         async with broker.subscribe(topic, group="g") as deliveries:
             (first,) = await take(deliveries, 1)
@@ -31,7 +31,7 @@ class Settlement(Base):
             await first.nack(1.5)
             (second,) = await take(deliveries, 1)
             elapsed = time.monotonic() - started
-            assert elapsed >= 1.5 - EARLY
+            assert elapsed >= 1.5 - CLOCK_TOLERANCE
             assert (first.attempt, second.attempt) == (1, 2)
             assert second.message == first.message
             await second.nack()
@@ -40,7 +40,9 @@ class Settlement(Base):
             await third.ack()
             await silent(deliveries, 0.5)
 
-    async def test_a_waiting_message_blocks_nobody(self, broker: Broker, topic: str) -> None:
+    async def test_a_delayed_redelivery_blocks_no_other_message(
+        self, broker: Broker, topic: str
+    ) -> None:
         async with broker.subscribe(topic, group="g", prefetch=5) as deliveries:
             await broker.publish(topic, "failing", key="k")
             (failing,) = await take(deliveries, 1)
@@ -48,7 +50,7 @@ class Settlement(Base):
             await broker.publish_many(topic, [str(n) for n in range(20)], key="k")
             assert len(await take_acked(deliveries, 20)) == 20
 
-    async def test_different_delays_come_back_each_in_its_time(
+    async def test_each_redelivery_arrives_after_its_own_delay(
         self, broker: Broker, topic: str
     ) -> None:
         delays = {"slow": 3.0, "quick": 0.6, "middle": 1.5}
@@ -64,7 +66,7 @@ class Settlement(Base):
                 (delivery,) = await take_acked(deliveries, 1)
                 back[delivery.message.body.decode()] = time.monotonic()
         for name, delay in delays.items():
-            assert back[name] - started[name] >= delay - EARLY
+            assert back[name] - started[name] >= delay - CLOCK_TOLERANCE
         assert sorted(back, key=back.__getitem__) == ["quick", "middle", "slow"]
 
     async def test_attempts_and_delay_survive_the_process(
@@ -82,10 +84,10 @@ class Settlement(Base):
             await second.nack(2.0)
         async with connect(url) as third, third.subscribe(topic, group="g") as deliveries:
             (again,) = await take_acked(deliveries, 1)
-            assert time.monotonic() - started >= 2.0 - EARLY
+            assert time.monotonic() - started >= 2.0 - CLOCK_TOLERANCE
             assert (again.attempt, again.message) == (3, first.message)
 
-    async def test_reject_goes_to_the_dead_letters_once(self, broker: Broker, topic: str) -> None:
+    async def test_reject_dead_letters_a_message_once(self, broker: Broker, topic: str) -> None:
         await broker.publish(topic, {"n": 1}, key="k", headers={"h": "v"}, type="Odd")
         async with broker.subscribe(topic, group="g") as deliveries:
             (delivery,) = await take(deliveries, 1)
@@ -134,7 +136,7 @@ class Settlement(Base):
             for one in again:
                 await one.ack()
 
-    async def test_a_release_keeps_the_attempts_made_in_place(
+    async def test_a_release_keeps_the_attempts_made_in_process(
         self, url: str, broker: Broker, topic: str
     ) -> None:
         begun: list[int] = []
@@ -163,7 +165,7 @@ class Settlement(Base):
             assert again.attempt == 3
             await silent(deliveries, 0.3)
 
-    async def test_closing_gives_back_what_is_unsettled(
+    async def test_closing_releases_unsettled_messages(
         self, url: str, broker: Broker, topic: str
     ) -> None:
         await broker.publish_many(topic, [str(n) for n in range(10)])
@@ -178,7 +180,9 @@ class Settlement(Base):
             assert {d.attempt for d in rest} == {1}
             assert held[1].message.body.decode() not in bodies(rest)
 
-    async def test_settling_twice(self, broker: Broker, topic: str) -> None:
+    async def test_repeating_a_settlement_does_nothing_and_a_different_one_raises(
+        self, broker: Broker, topic: str
+    ) -> None:
         await broker.publish_many(topic, ["a", "b"])
         async with broker.subscribe(topic, group="g") as deliveries:
             first, second = await take(deliveries, 2)
@@ -203,11 +207,13 @@ class Settlement(Base):
             broker.subscribe(topic, group="g", ack_deadline=1.5) as first,
             other.subscribe(topic, group="g", ack_deadline=1.5) as second,
         ):
-            delivery, mine = await take_one_of(first, second)
-            await silent(second if mine is first else first, 3.5)
+            delivery, owner = await take_one_of(first, second)
+            await silent(second if owner is first else first, 3.5)
             await delivery.ack()
 
-    async def test_extend_by_hand(self, broker: Broker, topic: str) -> None:
+    async def test_extend_renews_a_lease_without_auto_extend(
+        self, broker: Broker, topic: str
+    ) -> None:
         await broker.publish(topic, "x")
         async with broker.subscribe(
             topic, group="g", ack_deadline=2.0, auto_extend=False
@@ -219,7 +225,7 @@ class Settlement(Base):
             await delivery.ack()
             await silent(deliveries, 2.5)
 
-    async def test_an_unextended_lease_goes_to_another_and_a_late_ack_is_dropped(
+    async def test_an_expired_lease_moves_the_message_and_a_stale_ack_is_ignored(
         self, url: str, broker: Broker, topic: str
     ) -> None:
         await broker.publish(topic, "x")
@@ -234,7 +240,7 @@ class Settlement(Base):
                 await late.ack()
                 await again.nack(0.5)
                 third, _ = await take_one_of(first, second)
-                assert third.attempt == 3, "the late ack settled somebody else's delivery"
+                assert third.attempt == 3, "the stale ack settled another member's delivery"
                 await third.ack()
 
     async def test_a_killed_consumer_loses_nothing_and_repeats_nothing_acked(
@@ -260,7 +266,7 @@ class Settlement(Base):
             assert sorted(held["bodies"]) == sorted(sent)
             await process.kill()
         async with broker.subscribe(topic, group="g", ack_deadline=2.0) as deliveries:
-            rest = await take_acked(deliveries, len(sent) - len(odd), within=2 * PATIENCE)
+            rest = await take_acked(deliveries, len(sent) - len(odd), within=2 * WAIT_SECONDS)
             assert sorted(bodies(rest)) == sorted(set(sent) - set(odd))
             counted = broker.capabilities.attempt_count.is_native
             assert {d.attempt for d in rest} == {2 if counted else 1}

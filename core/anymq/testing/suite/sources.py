@@ -1,4 +1,4 @@
-"""The rules of `Driver` and `Source`, asked of the driver itself: no engine stands in between."""
+"""The rules of `Driver` and `Source`, tested on the driver without the core."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from ..tools import eventually
 from .base import Base
 from .needs import needs
 
-QUIET = 0.5
-"""Seconds in which a record that must not come would have come."""
+QUIET_SECONDS = 0.5
+"""Seconds within which an unexpected record would have arrived."""
 LEASE = 5.0
-"""Seconds after which a closed member's records go to the next one, where closing gives none back.
-"""
+"""Seconds after which the next member gets a closed one's records, if closing releases none."""
 
 
 def samples_of(broker: Broker, topic: str) -> Samples:
@@ -38,7 +37,7 @@ def samples_of(broker: Broker, topic: str) -> Samples:
 async def joined(
     driver: Driver, samples: Samples, group: str = "billing", **values: Any
 ) -> AsyncIterator[Source]:
-    """Open a source, and close it at the end."""
+    """A source, which is closed at the end."""
     source = await join(driver, samples.spec(group, **values))
     try:
         yield source
@@ -50,7 +49,7 @@ async def joined(
 async def joined_ordered(
     driver: Driver, samples: Samples, group: str = "billing", **values: Any
 ) -> AsyncIterator[OrderedSource]:
-    """Open a source of an ordered group, and close it at the end."""
+    """A source of an ordered group, which is closed at the end."""
     source = await join_ordered(driver, samples.spec(group, ordered=True, **values))
     try:
         yield source
@@ -60,7 +59,7 @@ async def joined_ordered(
 
 @asynccontextmanager
 async def reading(driver: Driver, samples: Samples, **values: Any) -> AsyncIterator[Reader]:
-    """Open a broadcast reader, and close it at the end."""
+    """A broadcast reader, which is closed at the end."""
     reader = await read(driver, samples.spec(None, **values))
     try:
         yield reader
@@ -69,16 +68,16 @@ async def reading(driver: Driver, samples: Samples, **values: Any) -> AsyncItera
 
 
 async def stored(driver: Driver, samples: Samples, count: int, **values: Any) -> None:
-    """Declare the topic, and publish the numbers from 0 on to it."""
+    """Declare the topic, and publish `count` numbers from 0 to it."""
     await driver.declare(samples.topic())
     outcomes = await driver.publish(samples.records(count, **values))
     assert [one for one in outcomes if isinstance(one, BaseException)] == []
 
 
 class Sources(Base):
-    """Settlement in any order and any mix, by one member and by another."""
+    """Reading, settling and publishing, by one member and by several."""
 
-    async def test_no_more_than_asked_for_and_each_at_its_own_position(
+    async def test_receive_returns_at_most_its_limit_each_at_its_own_position(
         self, broker: Broker, topic: str
     ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
@@ -94,7 +93,7 @@ class Sources(Base):
             assert [attempt(record) for record in got] == [1] * 7
             await source.ack(got)
 
-    async def test_settling_nothing_is_nothing(self, broker: Broker, topic: str) -> None:
+    async def test_settling_no_records_does_nothing(self, broker: Broker, topic: str) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
         await stored(driver, samples, 1)
         async with joined(driver, samples) as source:
@@ -122,9 +121,9 @@ class Sources(Base):
             await source.nack([samples.nack(kept)])
             await source.ack([kept])
             await source.ack([again])
-            assert await nothing(source, QUIET)
+            assert await nothing(source, QUIET_SECONDS)
         async with joined(driver, samples) as source:
-            assert await nothing(source, QUIET)
+            assert await nothing(source, QUIET_SECONDS)
 
     async def test_a_stale_token_settles_nothing_of_the_next_member(
         self, broker: Broker, topic: str
@@ -136,7 +135,7 @@ class Sources(Base):
         await first.aclose()
         second = await join(driver, samples.spec(lease=LEASE))
         (held,) = await receive(second, 1)
-        # As a source may be asked that another has replaced, on one connection.
+        # These calls may also reach the successor of the source that delivered the record.
         await second.ack([stale])
         await second.nack([samples.nack(stale, 3600)])
         await second.extend([stale])
@@ -146,7 +145,7 @@ class Sources(Base):
             assert back.body == held.body
             await third.ack([back])
 
-    async def test_a_nack_waits_shows_its_attempt_and_keeps_the_message(
+    async def test_a_nack_delays_counts_and_keeps_the_message(
         self, broker: Broker, topic: str
     ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
@@ -165,9 +164,9 @@ class Sources(Base):
             assert back.headers["color"] == "blue"
             assert back.headers[samples.id_header] == record.headers[samples.id_header]
             await source.ack([back])
-            assert await nothing(other, QUIET)
+            assert await nothing(other, QUIET_SECONDS)
 
-    async def test_a_release_comes_back_uncounted(self, broker: Broker, topic: str) -> None:
+    async def test_a_release_is_redelivered_uncounted(self, broker: Broker, topic: str) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
         await stored(driver, samples, 1)
         async with joined(driver, samples) as source:
@@ -179,7 +178,7 @@ class Sources(Base):
             assert [attempt(one) for one in (record, second, third)] == [1, 2, 2]
             await source.ack([third])
 
-    async def test_any_mix_at_the_same_time(self, broker: Broker, topic: str) -> None:
+    async def test_settlement_calls_may_run_concurrently(self, broker: Broker, topic: str) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
         letters = f"{topic}.billing.dlq"
         await driver.declare(samples.topic(letters))
@@ -196,14 +195,14 @@ class Sources(Base):
             back = [*back, *await receive(source, 2 - len(back))]
             assert {one.body: attempt(one) for one in back} == {got[6].body: 2, got[2].body: 2}
             await source.ack([*back, got[3], got[4]])
-            assert await nothing(source, QUIET)
+            assert await nothing(source, QUIET_SECONDS)
         dead = Samples(letters)
         async with joined(driver, dead) as source:
             left = await receive(source, 2)
             assert sorted(contents(left)) == sorted([got[7].body, got[1].body])
             await source.ack(left)
 
-    async def test_what_is_unsettled_goes_to_the_next_member(
+    async def test_unsettled_records_go_to_the_next_member(
         self, broker: Broker, topic: str
     ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
@@ -217,7 +216,7 @@ class Sources(Base):
             left = await receive(successor, 2)
             assert sorted(contents(left)) == sorted(contents(got[1:]))
             await successor.ack(left)
-            assert await nothing(successor, QUIET)
+            assert await nothing(successor, QUIET_SECONDS)
 
     async def test_a_broadcast_source_only_reads(self, broker: Broker, topic: str) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
@@ -231,9 +230,11 @@ class Sources(Base):
             for source in (one, two):
                 assert sorted(contents(await receive(source, 3))) == [b"0", b"0", b"1"]
             assert contents(await receive(late, 1)) == [b"0"]
-            assert await nothing(late, QUIET)
+            assert await nothing(late, QUIET_SECONDS)
 
-    async def test_outcomes_are_in_order_and_each_its_own(self, broker: Broker, topic: str) -> None:
+    async def test_publish_returns_one_outcome_per_record_in_order(
+        self, broker: Broker, topic: str
+    ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
         await driver.declare(samples.topic())
         absent = f"{topic}.absent"
@@ -251,7 +252,7 @@ class Sources(Base):
             assert sorted(contents(got)) == [b"0", b"2"]
             await source.ack(got)
 
-    async def test_declared_and_joined_by_many_at_once(
+    async def test_many_may_declare_and_subscribe_at_once(
         self, url: str, broker: Broker, topic: str
     ) -> None:
         samples = samples_of(broker, topic)
@@ -279,9 +280,11 @@ class Sources(Base):
 @needs("ordered")
 @needs("admin")
 class OrderedGroups(Base):
-    """What `describe_group` says of an ordered group: the same on every backend."""
+    """`describe_group` on ordered groups: the same rules on every backend."""
 
-    async def test_an_ordered_group_is_described_alike(self, broker: Broker, topic: str) -> None:
+    async def test_an_ordered_group_is_described_consistently(
+        self, broker: Broker, topic: str
+    ) -> None:
         samples, driver = samples_of(broker, topic), broker.driver
         await driver.declare(samples.topic(partitions=2))
         await stored(driver, samples, 3)
@@ -293,7 +296,7 @@ class OrderedGroups(Base):
             (held,) = await receive(source, 1)
             await source.keep([self._kept(samples, held, shown=2)])
             info = await look()
-            assert info.poison in (None, ())  # Tried once is not more than once.
+            assert info.poison in (None, ())  # One attempt is not repeated yet.
             await source.keep([self._kept(samples, held, shown=3)])
             info = await eventually(look, lambda found: found.poison is None or found.poison)
             self._consistent(info)

@@ -1,4 +1,4 @@
-"""Starts: what a process had fetched when it died is not what it died of."""
+"""Handler starts: the messages that a crashed process had only fetched count no attempt."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 
 from ...broker import Broker
 from ...wire import dead_letter_headers as why
-from ..tools import PATIENCE, take_acked, until, worker
+from ..tools import WAIT_SECONDS, take_acked, until, worker
 from .base import Base
 
 POISON = "poison"
 
 
 class Starts(Base):
-    """Attempts count handlers that have begun, not messages that were fetched."""
+    """Attempts count handlers that started, not messages that were fetched."""
 
     @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
-    async def test_a_message_that_kills_takes_no_neighbours_along(
+    async def test_a_poison_message_counts_no_attempt_of_its_neighbours(
         self, killed_url: str, broker: Broker, topic: str, tmp_path: Path, ordered: bool
     ) -> None:
         if not broker.capabilities.processes or (ordered and not broker.capabilities.ordered):
@@ -40,20 +40,20 @@ class Starts(Base):
         first: dict[str, int] = {}
         await broker.publish_many(topic, [*names[:3], POISON, *names[3:]], key=lambda body: body)
         async with broker.subscribe(f"{topic}.g.dlq", group="ops") as letters:
-            taking = asyncio.create_task(take_acked(letters, 1, within=4 * PATIENCE))
+            taking = asyncio.create_task(take_acked(letters, 1, within=4 * WAIT_SECONDS))
             done = False
             while not done:
                 async with worker("poison", **arguments) as process:
-                    begun = process.listen("handling")
+                    started = process.listen("handling")
 
-                    def all_begun(here: list[dict[str, object]] = begun) -> bool:
+                    def all_started(here: list[dict[str, object]] = started) -> bool:
                         return first.keys() | {event["body"] for event in here} >= {*names, POISON}
 
                     ended = asyncio.create_task(process.process.wait())
                     await asyncio.wait((ended, taking), return_when=asyncio.FIRST_COMPLETED)
                     ended.cancel()
                     if taking.done() and process.process.returncode is None:
-                        await until(all_begun)
+                        await until(all_started)
                         done = True
                     await process.kill()
                     for event in process.said:

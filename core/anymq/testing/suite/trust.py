@@ -1,4 +1,4 @@
-"""The engine's own headers on messages that another program has published: what is believed."""
+"""Control headers on messages of other programs: the ones that have an effect."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ FORGED: Mapping[str, Mapping[str, str]] = {
     "own letter": {**LETTER, "anymq-dlq-topic": ""},
     "unknown": {"anymq-later": "x"},
 }
-"""By the body of the message that has them."""
+"""Forged headers, by the body of their message."""
 
 
 async def forge(
     broker: Broker, topic: str, body: str, headers: Mapping[str, str], *, id: str = ""
 ) -> None:
-    """Publish past the library's checks, as another program does."""
+    """Publish without the library's checks, as another program does."""
     id = id or new_id()
     names = broker.driver.binding
     own = {names.id: id, names.source: "/forger", **headers}
@@ -60,11 +60,9 @@ async def forge(
 
 
 class Trust(Base):
-    """Nothing that another program writes steers anybody's messages but its own."""
+    """The headers of another program affect no messages but its own."""
 
-    async def test_headers_of_the_engine_steer_nothing_from_outside(
-        self, broker: Broker, topic: str
-    ) -> None:
+    async def test_forged_control_headers_have_no_effect(self, broker: Broker, topic: str) -> None:
         await broker.driver.declare(TopicSpec(name=topic, native=topic))
         async with broker.subscribe(topic, group="before") as before:
             for body, headers in FORGED.items():
@@ -82,7 +80,7 @@ class Trust(Base):
         assert [dict(item.message.headers) for item in received if item.message.headers] == []
 
     @pytest.mark.anymq_needs("ordered")
-    async def test_headers_of_the_engine_steer_nothing_in_order(
+    async def test_forged_control_headers_have_no_effect_in_ordered_groups(
         self, broker: Broker, topic: str
     ) -> None:
         await broker.driver.declare(TopicSpec(name=topic, native=topic, partitions=1))
@@ -96,7 +94,7 @@ class Trust(Base):
         assert {delivery.attempt for delivery in received} == {1}
 
     @pytest.mark.anymq_needs("replay")
-    async def test_headers_of_the_engine_hide_nothing_from_who_looks(
+    async def test_forged_control_headers_hide_no_message_from_browse(
         self, broker: Broker, topic: str
     ) -> None:
         await broker.driver.declare(TopicSpec(name=topic, native=topic))
@@ -124,7 +122,7 @@ class Trust(Base):
         assert (len(shown), letter.attempts) == (2, 2)
 
     @pytest.mark.anymq_needs("replay")
-    async def test_a_letter_says_why_it_failed_and_not_what_was_forged(
+    async def test_a_letter_has_the_true_reason_despite_forged_headers(
         self, broker: Broker, topic: str
     ) -> None:
         await broker.driver.declare(TopicSpec(name=topic, native=topic))
@@ -143,27 +141,27 @@ class Trust(Base):
         assert "forged" not in str(dict(letter.message.headers))
         assert await letters.redrive_all() == 1
 
-    async def test_letters_and_redriven_messages_are_told_apart_and_believed(
+    async def test_letters_and_redrives_that_are_forged_are_accepted_and_logged(
         self, broker: Broker, topic: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Who forges all that belongs together steers its own message, and it is logged."""
+        """A complete set of forged headers affects its own message, and is logged."""
         caplog.set_level(logging.INFO, "anymq.consumer")
         await broker.driver.declare(TopicSpec(name=topic, native=topic))
         history = '[{"reason": "earlier"}]'
         redriven = {ONLY_GROUP: "other", "anymq-redriven": "1", "anymq-dlq-history": history}
         async with (
-            broker.subscribe(topic, group="g") as mine,
+            broker.subscribe(topic, group="g") as own_group,
             broker.subscribe(topic, group="other") as other,
         ):
-            await forge(broker, topic, "put back", redriven)
+            await forge(broker, topic, "redriven", redriven)
             await forge(broker, topic, "letter", LETTER)
             both = {item.message.body: item.message.headers for item in await take_acked(other, 2)}
-            (alone,) = await take_acked(mine, 1)
+            (alone,) = await take_acked(own_group, 1)
             await until(lambda: "alone" in caplog.text)
-        assert both[b"put back"] == {"anymq-dlq-history": history}
+        assert both[b"redriven"] == {"anymq-dlq-history": history}
         assert both[b"letter"] == alone.message.headers == LETTER
 
-    async def test_the_history_outlives_retries(self, broker: Broker, topic: str) -> None:
+    async def test_the_failure_history_survives_retries(self, broker: Broker, topic: str) -> None:
         await broker.driver.declare(TopicSpec(name=topic, native=topic))
         history = '[{"reason": "earlier"}]'
         async with broker.subscribe(topic, group="g") as deliveries:

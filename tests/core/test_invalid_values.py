@@ -1,4 +1,4 @@
-"""What a verb, a signal or a header is given that it cannot use."""
+"""Invalid arguments, times and headers, and cancelled workers."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ async def both() -> AsyncIterator[Both]:
 
 
 @pytest.mark.parametrize("bad", [None, b"why", 5, ValueError("x")], ids=repr)
-def test_a_reason_is_text(bad: Any) -> None:
+def test_a_reason_must_be_text(bad: Any) -> None:
     for signal in (Reject, StopLane):
         with pytest.raises(ConfigurationError, match="reason"):
             signal(bad)
 
 
 @pytest.mark.parametrize("bad", ["1", None, float("nan"), float("inf"), 1e12, True], ids=repr)
-def test_a_delay_is_a_number_or_a_timedelta(bad: Any) -> None:
+def test_a_delay_must_be_a_number_or_a_timedelta(bad: Any) -> None:
     with pytest.raises(ConfigurationError, match="delay"):
         RetryAfter(bad)
     assert RetryAfter(timedelta(minutes=1)).delay == 60.0
 
 
-async def test_a_verb_that_refuses_its_argument_leaves_the_delivery_unsettled(both: Both) -> None:
+async def test_an_invalid_argument_leaves_the_delivery_unsettled(both: Both) -> None:
     broker, driver = both
     async with broker.subscribe("t", group="g") as deliveries:
         source = driver.sources[0]
@@ -67,9 +67,7 @@ async def test_a_verb_that_refuses_its_argument_leaves_the_delivery_unsettled(bo
 
 @pytest.mark.parametrize("time", [1.7e15, 1.7e18, -1e15, float("nan"), float("inf")])
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_a_time_no_datetime_can_say_is_no_time(
-    both: Both, time: float, *, ordered: bool
-) -> None:
+async def test_a_time_beyond_datetime_is_none(both: Both, time: float, *, ordered: bool) -> None:
     broker, driver = both
     handled: list[bytes] = []
 
@@ -89,7 +87,7 @@ async def test_a_time_no_datetime_can_say_is_no_time(
 
 
 @pytest.mark.parametrize("text", ["9" * 5000, "-1", "0", "1e3", "²", "٣", ""])
-def test_an_attempt_beyond_reason_is_a_first_one(text: str) -> None:
+def test_an_attempt_header_beyond_its_bound_is_ignored(text: str) -> None:
     received = Received(b"", {ATTEMPT: text}, position="1", token=None)
     assert attempt_of(received) == 1
     assert decode(received, Binding(), "t").body == b""
@@ -106,7 +104,7 @@ async def test_a_pause_lasts_until_all_its_holders_have_resumed(both: Both) -> N
         assert not deliveries.paused
 
 
-async def test_a_worker_that_is_cancelled_by_a_stranger_is_replaced(both: Both) -> None:
+async def test_a_worker_cancelled_from_outside_is_replaced(both: Both) -> None:
     broker, driver = both
     handled: list[bytes] = []
 

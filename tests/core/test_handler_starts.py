@@ -1,4 +1,4 @@
-"""Starts of handlers are counted, not deliveries: what the engine tells a source, and when."""
+"""Handler starts: they are counted instead of deliveries, and the core notes them in time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .scripted import Lost, ScriptedDriver, ScriptedSource, scripted
 
 
 class CountingSource(ScriptedSource):
-    """Counts starts, as the sources of most backends do."""
+    """A source that counts starts, as most backends do."""
 
     counts_starts = True
 
@@ -34,7 +34,7 @@ class CountingSource(ScriptedSource):
         self.begun += [(item.received.position, item.attempt) for item in begun]
 
     def put_orphan(self, body: str, *, known: int, deliveries: int) -> None:
-        """Put what another consumer had, and has not settled."""
+        """Add messages that another consumer had and did not settle."""
         self.known[body] = known
         received = Received(
             body.encode(), {}, position=body, token=body, redeliveries=deliveries - 1
@@ -66,7 +66,7 @@ def source_of(driver: ScriptedDriver) -> CountingSource:
     return source
 
 
-async def test_an_orphan_shows_its_known_starts_and_is_noted_before_its_handler() -> None:
+async def test_a_redelivery_shows_its_known_starts_and_is_noted_before_its_handler() -> None:
     broker, driver = await scripted()
     seen: list[tuple[str, int, list[tuple[str, int]]]] = []
 
@@ -79,7 +79,7 @@ async def test_an_orphan_shows_its_known_starts_and_is_noted_before_its_handler(
         source.put_orphan("unknown", known=1, deliveries=4)
         source.put_orphan("noted", known=3, deliveries=4)
         await until(lambda: len(seen) == 3)
-        # Of what nothing is known, it counts as one more if this start has no end either.
+        # An unknown earlier delivery counts once, if this start has no end either.
         assert seen == [
             ("new", 1, []),
             ("unknown", 1, [("unknown", 3)]),
@@ -87,7 +87,7 @@ async def test_an_orphan_shows_its_known_starts_and_is_noted_before_its_handler(
         ]
 
 
-async def test_what_is_asked_for_its_attempt_early_is_noted_all_the_same() -> None:
+async def test_a_redelivery_whose_attempt_is_read_early_is_still_noted() -> None:
     broker, driver = await scripted()
     async with closing(broker), broker.subscribe("t", group="g", prefetch=2) as deliveries:
         source = source_of(driver)
@@ -100,7 +100,7 @@ async def test_what_is_asked_for_its_attempt_early_is_noted_all_the_same() -> No
         assert source.begun == [("a", 3), ("b", 3)]
 
 
-async def test_an_orphan_whose_start_cannot_be_noted_is_given_back() -> None:
+async def test_a_redelivery_whose_start_cannot_be_noted_is_released() -> None:
     broker, driver = await scripted()
     async with closing(broker), broker.subscribe("t", group="g") as deliveries:
         source = source_of(driver)
@@ -112,7 +112,7 @@ async def test_an_orphan_whose_start_cannot_be_noted_is_given_back() -> None:
         await until(lambda: source.settled("release") == ["a"])
 
 
-async def test_what_stays_in_a_handler_is_noted_and_what_waits_is_not() -> None:
+async def test_a_running_delivery_is_noted_and_a_buffered_one_is_not() -> None:
     broker, driver = await scripted()
     go = asyncio.Event()
 
@@ -129,7 +129,7 @@ async def test_what_stays_in_a_handler_is_noted_and_what_waits_is_not() -> None:
         assert {name for name, _ in source.begun} == {"a", "b"}
 
 
-async def test_what_an_iterating_task_holds_is_noted_once() -> None:
+async def test_a_delivery_of_an_iterating_task_is_noted_once() -> None:
     broker, driver = await scripted()
     async with closing(broker), broker.subscribe("t", group="g", prefetch=3) as deliveries:
         source = source_of(driver)
@@ -146,7 +146,7 @@ async def test_what_an_iterating_task_holds_is_noted_once() -> None:
         assert source.begun == [("a", 2), ("b", 2), ("c", 2)]
 
 
-async def test_what_was_handled_is_settled_before_an_orphan_begins() -> None:
+async def test_handled_deliveries_are_settled_before_a_redelivery_starts() -> None:
     broker, driver = await scripted()
     settled: list[list[str]] = []
 

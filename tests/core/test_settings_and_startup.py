@@ -1,4 +1,4 @@
-"""What users meet on the first day: settings, secrets, what is logged, how a process ends."""
+"""Settings, secrets, logged failures, and the start of a process."""
 
 import asyncio
 import inspect
@@ -21,7 +21,7 @@ from tests.core.scripted import Lost, Refused, ScriptedDriver
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "text"),
     [
         ({"retry": 3}, r"write retry=Retry\("),
         ({"idempotency": "redis://x"}, r"write idempotency=Idempotency\("),
@@ -29,10 +29,8 @@ from tests.core.scripted import Lost, Refused, ScriptedDriver
         ({"rate_limit": 5}, r"write rate_limit=RateLimit\("),
     ],
 )
-def test_a_setting_in_the_place_of_a_middleware_is_refused(
-    setting: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(ConfigurationError, match=said):
+def test_a_setting_instead_of_a_middleware_is_refused(setting: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
         App("memory://").subscriber("t", group="g", **setting)
 
 
@@ -85,29 +83,29 @@ async def test_a_bad_attribute_is_refused(option: str, wrong: Any) -> None:
             await broker.publish_many("t", [b"x"], **{option: wrong})
 
 
-async def test_what_is_stated_goes_before_what_a_handler_carries_on() -> None:
+async def test_stated_attributes_override_inherited_ones() -> None:
     app = App()
     later = anymq.Topic("later", dict[str, int])
 
     @app.subscriber("first", group="g")
     async def pass_on(x: int) -> None:
         await app.publish(later, {"n": 1})
-        await app.publish(later, {"n": 2}, correlation_id="mine", causation_id="other")
+        await app.publish(later, {"n": 2}, correlation_id="stated", causation_id="other")
 
     async with TestBroker(app) as broker:
         await broker.publish("first", 1, id="one", correlation_id="c")
         await broker.drain()
         seen = [(m.correlation_id, m.causation_id) for m in broker.published(later)]
-    assert seen == [("c", "one"), ("mine", "other")]
+    assert seen == [("c", "one"), ("stated", "other")]
 
 
-def test_all_that_pass_publish_on_take_what_it_takes() -> None:
+def test_every_publish_method_takes_the_same_options() -> None:
     parameters = inspect.signature(anymq.Broker.publish).parameters.values()
     keywords = {item.name for item in parameters if item.kind is item.KEYWORD_ONLY}
     assert keywords == PublishOptions.__optional_keys__
 
 
-def test_dir_lists_what_is_imported_later() -> None:
+def test_dir_lists_lazily_imported_names() -> None:
     assert set(anymq.__all__) <= set(dir(anymq))
     assert Batch.__name__ in dir(anymq)
 
@@ -163,7 +161,7 @@ async def test_a_body_that_does_not_validate_is_not_quoted(
     assert "hunter2" not in caplog.text
 
 
-def test_an_app_that_cannot_start_says_so_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_app_that_cannot_start_logs_one_line(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(SystemExit) as caught:
         App("nowhere://").run()
     assert caught.value.code == 2
@@ -175,7 +173,7 @@ def test_an_app_that_cannot_start_says_so_in_one_line(caplog: pytest.LogCaptureF
 # Starting.
 
 
-async def test_a_broker_that_is_not_there_yet_is_waited_for(
+async def test_connect_waits_for_a_broker_that_is_starting(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     register("scripted", "tests.core.scripted:ScriptedDriver")
@@ -189,7 +187,7 @@ async def test_a_broker_that_is_not_there_yet_is_waited_for(
     assert "retrying for 60 s" in line.getMessage()
 
 
-async def test_what_waiting_does_not_mend_is_raised_at_once() -> None:
+async def test_permanent_errors_of_connect_are_raised_at_once() -> None:
     register("scripted", "tests.core.scripted:ScriptedDriver")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ScriptedDriver, "opening", [Lost("later"), Refused("wrong password")])
@@ -221,9 +219,9 @@ STORES = [
 
 
 @pytest.mark.parametrize("marker", [False, True])
-@pytest.mark.parametrize(("store", "said"), STORES)
+@pytest.mark.parametrize(("store", "text"), STORES)
 async def test_an_app_whose_store_cannot_be_used_does_not_start(
-    store: str, said: str, marker: bool
+    store: str, text: str, marker: bool
 ) -> None:
     app = App("memory://?connect_timeout=1")
     chain: dict[str, Any] = (
@@ -235,11 +233,11 @@ async def test_an_app_whose_store_cannot_be_used_does_not_start(
 
     with pytest.raises(anymq.AnymqError, match=r"the store .* cannot be used") as caught:
         await app.start()
-    assert said in str(caught.value)
+    assert text in str(caught.value)
 
 
-async def test_a_store_that_takes_no_notes_is_found_at_start() -> None:
-    register("refusing", "tests.core.test_first_day:RefusingStore", group=STORE_GROUP)
+async def test_a_read_only_store_is_detected_at_start() -> None:
+    register("refusing", "tests.core.test_settings_and_startup:RefusingStore", group=STORE_GROUP)
     app = App("memory://")
 
     @app.subscriber("t", group="g", idempotency=Idempotency("refusing://x"))

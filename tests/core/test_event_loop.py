@@ -1,4 +1,4 @@
-"""A broker belongs to the event loop it was opened in."""
+"""The event loop of a broker: calls from another one are refused."""
 
 from __future__ import annotations
 
