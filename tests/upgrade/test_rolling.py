@@ -14,7 +14,8 @@ from anymq.testing.tools import until
 from tests.upgrade.earlier import Earlier, stop
 
 LEASE = 3.0
-PARTITIONS = 4
+PARTITIONS = 12
+"""Enough for each member to get some where chance decides: on RabbitMQ, the priority of a consumer."""
 KEYS = [f"k{number}" for number in range(12)]
 PATIENCE = 90.0
 
