@@ -64,7 +64,7 @@ async def test_a_redrive_of_many_ends_at_a_lost_connection(
         tried.update(record.id for record in records)
         return [ConnectionLost("gone") for _ in records]
 
-    async with connect("memory://?publish_timeout=0.2") as broker:
+    async with connect("memory://?publish_timeout=2") as broker:
         letters = await dead_letters(broker, *payloads)
         publish = broker.driver.publish
         monkeypatch.setattr(broker.driver, "publish", lost)

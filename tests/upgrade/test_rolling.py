@@ -15,7 +15,7 @@ from tests.upgrade.earlier import Earlier, stop
 
 LEASE = 3.0
 PARTITIONS = 12
-"""Enough for each member to get some where chance decides: on RabbitMQ, the priority of a consumer."""
+"""Enough for each member to get some of them by chance: RabbitMQ spreads them by priorities."""
 KEYS = [f"k{number}" for number in range(12)]
 PATIENCE = 90.0
 
