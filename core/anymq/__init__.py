@@ -10,7 +10,6 @@ from .app import App, Subscriber
 from .broker import Broker
 from .connect import connect
 from .consuming.delivery import Delivery
-from .consuming.subscription import Subscription
 from .driver.capabilities import Capabilities, Level, Support
 from .driver.registry import register
 from .errors import (
@@ -54,6 +53,7 @@ from .url import URL
 
 if TYPE_CHECKING:
     from .consuming.batch import Batch, BatchError
+    from .consuming.subscription import Subscription
     from .driver.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
     from .middleware import Deadline, Idempotency, KillSwitch, RateLimit
     from .operating.admin import Admin
@@ -147,5 +147,6 @@ __getattr__ = lazy_attributes(
         "Idempotency": "middleware.idempotency",
         "KillSwitch": "middleware.kill_switch",
         "RateLimit": "middleware.rate_limit",
+        "Subscription": "consuming.subscription",
     },
 )

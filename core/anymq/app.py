@@ -14,7 +14,6 @@ from .broker import Broker
 from .connect import chosen_url, connect
 from .consuming.handlers import Function, adapt, by_type
 from .consuming.options import SubscribeOptions, Unknown
-from .consuming.subscription import Subscription
 from .driver.clock import REAL, Clock
 from .driver.specs import Start
 from .errors import AnymqError, ConfigurationError, StateError
@@ -34,6 +33,7 @@ from .topic import Topic, as_topic
 
 if TYPE_CHECKING:
     from .consuming.batch import Batch
+    from .consuming.subscription import Subscription
     from .middleware import Idempotency, KillSwitch, RateLimit
 
 log = logger("anymq")

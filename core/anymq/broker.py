@@ -11,11 +11,9 @@ from datetime import datetime, timedelta
 from logging import WARNING
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .consuming.fetcher import OpenSource
+from .consuming.context import ConsumerContext
 from .consuming.handlers import Function, adapt
 from .consuming.options import SubscribeOptions, Unknown, check_start
-from .consuming.settler import ConsumerContext
-from .consuming.subscription import Subscription
 from .driver.base import Driver
 from .driver.capabilities import Capabilities
 from .driver.clock import Clock
@@ -50,6 +48,8 @@ from .url import URL
 
 if TYPE_CHECKING:
     from .consuming.batch import Batch
+    from .consuming.fetcher import OpenSource
+    from .consuming.subscription import Subscription
     from .operating.admin import Admin
 
 log = logger("anymq")
@@ -442,6 +442,8 @@ class Broker:
         wrapped = None
         if handler is not None:
             wrapped = chain.around(adapt(handler, options.topic, options.batch, options.unknown))
+        from .consuming.subscription import Subscription  # a publisher needs none of it
+
         member = new_id()
         return Subscription(
             options,

@@ -13,12 +13,11 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .consuming.delivery import Delivery
 from .consuming.handlers import Function
 from .consuming.options import SubscribeOptions
-from .consuming.subscription import Subscription
 from .errors import (
     AnymqError,
     Closed,
@@ -38,6 +37,9 @@ from .payload import check_annotation, decode_payload
 from .publishing.sender import Sender
 from .topic import Topic, as_topic
 from .wire.dead_letter_headers import text
+
+if TYPE_CHECKING:
+    from .consuming.subscription import Subscription
 
 log = logger("anymq.requests")
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from ..driver.records import Rejected
 from ..driver.source import Reader
+from .context import ConsumerContext
 from .delivery import Consumer, Delivery
-from .settler import BaseSettler, ConsumerContext, Inbox
+from .settler import BaseSettler, Inbox
 
 
 class BroadcastSettler(BaseSettler):

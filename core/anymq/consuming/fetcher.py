@@ -17,12 +17,12 @@ from ..logs import logger
 from ..tasks import fault, supervise
 from .broadcast_settler import BroadcastSettler
 from .buffer import DeliveryBuffer
+from .context import ConsumerContext
 from .delivery import Consumer
 from .group_settler import GroupSettler
 from .listener import SourceListener
 from .options import SubscribeOptions
 from .ordered_settler import OrderedSettler
-from .settler import ConsumerContext
 
 log = logger("anymq.consumer")
 

@@ -13,10 +13,11 @@ from ..driver.source import Source
 from ..errors import TransientError
 from ..logs import logger
 from ..tasks import fault, supervise
+from .context import ConsumerContext
 from .dead_letter_writer import PendingLetter
 from .delivery import Consumer, Delivery
 from .member_settler import MemberSettler
-from .settler import CALL_TIMEOUT, ConsumerContext, Inbox
+from .settler import CALL_TIMEOUT, Inbox
 
 log = logger("anymq.consumer")
 

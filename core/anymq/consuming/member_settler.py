@@ -16,10 +16,11 @@ from ..ids import new_id
 from ..logs import logger
 from ..tasks import fault, supervise
 from ..wire.cloudevents import encode
+from .context import ConsumerContext
 from .dead_letter_writer import PendingLetter
 from .delivery import Consumer, Delivery
 from .late_settlements import DONE
-from .settler import CALL_TIMEOUT, CLOSE_GRACE, BaseSettler, ConsumerContext, Inbox
+from .settler import CALL_TIMEOUT, CLOSE_GRACE, BaseSettler, Inbox
 
 log = logger("anymq.consumer")
 

@@ -8,10 +8,11 @@ from functools import partial
 from ..driver.records import Due, Nack, Received
 from ..driver.source import OrderedSource
 from ..logs import logger
+from .context import ConsumerContext
 from .dead_letter_writer import PendingLetter
 from .delivery import Consumer, Delivery
 from .member_settler import MemberSettler
-from .settler import ConsumerContext, Inbox
+from .settler import Inbox
 
 log = logger("anymq.consumer")
 

@@ -6,19 +6,16 @@ import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..driver.base import Driver
-from ..driver.clock import Clock
 from ..driver.records import Received, Rejected, attempt_of
 from ..errors import ConnectionLost, StateError, TransientError
 from ..logs import logger
-from ..store_pool import StorePool
 from ..tasks import fault, supervise
 from ..wire.dead_letter_headers import letter_for
+from .context import ConsumerContext
 from .dead_letter_writer import DeadLetterWriter, PendingLetter
-from .delivery import Consumer, Delivery, Replies
+from .delivery import Consumer, Delivery
 
 log = logger("anymq.consumer")
 
@@ -32,20 +29,6 @@ MIN_CLOSE_SECONDS = 0.2
 """Seconds that closing a source has in any case."""
 CALL_TIMEOUT = 30.0
 """Seconds after which a settlement call is given up, together with its source."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConsumerContext:
-    """The parts of a broker that a subscription uses."""
-
-    driver: Driver
-    clock: Clock
-    stores: StorePool
-    replies: Replies
-    translate: Callable[[BaseException, str], BaseException]
-    """Maps an error of the client library; its arguments name the operation and the object."""
-    declare: Callable[[str], Awaitable[None]]
-    """Declares a topic."""
 
 
 class Inbox(Protocol):

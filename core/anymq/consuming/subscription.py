@@ -11,12 +11,12 @@ from ..driver.clock import REAL
 from ..errors import Closed, ConfigurationError, StateError
 from ..tasks import supervise
 from .buffer import DeliveryBuffer
+from .context import ConsumerContext
 from .delivery import Delivery, Handler
 from .fetcher import Fetcher, OpenSource
 from .listener import SourceListener
 from .loop_watchdog import LoopWatchdog
 from .options import SubscribeOptions
-from .settler import ConsumerContext
 from .workers import Workers
 
 CLOSE_WITHIN = 5.0

@@ -36,12 +36,8 @@ from ..tasks import fault, supervise
 from ..url import URL
 from .base import Driver
 from .capabilities import Capabilities, Level, Support, emulated, native, unsupported
-from .client_parts import Parts, check_parts, unfit
 from .clock import REAL, Clock, moment, utc
-from .info import MOST_POISON, GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
-from .listener import Listener
 from .options import MAX_BODY, ConnectOptions, split_options
-from .partitions import partition_of
 from .records import (
     NO_HEADERS,
     NO_SHARED_HEADERS,
@@ -83,9 +79,13 @@ from .store import Claim, ClaimState, Store
 if TYPE_CHECKING:
     from ..tls import client_context
     from . import offsets, ordered
+    from .client_parts import Parts, check_parts, unfit
+    from .info import MOST_POISON, GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
     from .lazy_headers import LazyHeaders
+    from .listener import Listener
     from .offsets import OffsetTracker
     from .ordered import Cell, LeasedSource, PartitionedLog, PartitionState
+    from .partitions import partition_of
 
 __all__ = [
     "ATTEMPT",
@@ -187,12 +187,23 @@ __all__ = [
 __getattr__ = lazy_attributes(
     __name__,
     {
+        "MOST_POISON": "info",
         "Cell": "ordered",
+        "GroupInfo": "info",
         "LazyHeaders": "lazy_headers",
         "LeasedSource": "ordered",
+        "Listener": "listener",
+        "MemberInfo": "info",
         "OffsetTracker": "offsets",
+        "PartitionInfo": "info",
         "PartitionState": "ordered",
         "PartitionedLog": "ordered",
+        "Parts": "client_parts",
+        "PoisonInfo": "info",
+        "TopicInfo": "info",
+        "check_parts": "client_parts",
         "client_context": ".tls",
+        "partition_of": "partitions",
+        "unfit": "client_parts",
     },
 )

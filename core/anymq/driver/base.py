@@ -18,18 +18,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..errors import ErrorTable, UnsupportedOperation
 from ..url import URL
 from .capabilities import Capabilities
-from .client_parts import Parts
 from .clock import Clock
-from .info import GroupInfo, TopicInfo
-from .listener import Listener
 from .records import Outcome, Received, Record
 from .source import Reader
 from .specs import Binding, Start, SubscribeSpec, TopicSpec
+
+if TYPE_CHECKING:
+    from .client_parts import Parts
+    from .info import GroupInfo, TopicInfo
+    from .listener import Listener
 
 
 class Driver(ABC):

@@ -1,0 +1,1 @@
+"""Consuming: a subscription, from its source to its handlers and back."""

@@ -1,0 +1,1 @@
+"""Publishing: payloads become records, and records are confirmed."""

@@ -1,0 +1,1 @@
+"""The wire format: headers of events and of dead letters."""
