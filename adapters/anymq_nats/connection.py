@@ -130,7 +130,7 @@ class Connection:
         self.timeout = timeout
         self.prefix = f"$JS.{domain}.API" if domain else "$JS.API"
         self.clock_offset = 0.0
-        """Seconds by which the server's clock is ahead of ours, at most."""
+        """Seconds by which the server's clock is ahead of this process's, at most."""
         self.clock_compared = 0.0
         """Monotonic time at which the clocks were compared."""
         self._target = target
