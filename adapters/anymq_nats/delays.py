@@ -16,7 +16,7 @@ _COMPARE_SECONDS = 600.0
 
 
 async def compare_clocks(connection: Connection, stream: Stream) -> None:
-    """Compare the server's clock with this process's, unless they were compared in the last 600 s."""
+    """Compare the server's clock with this process's, at most every 600 s."""
     if connection.clock_compared + _COMPARE_SECONDS < monotonic():
         await connection.api(f"STREAM.INFO.{stream.name}")
 
