@@ -6,33 +6,19 @@ from collections.abc import Sequence
 
 from ..driver.records import Rejected
 from ..driver.source import Reader
-from .context import ConsumerContext
-from .delivery import Consumer, Delivery
-from .settler import BaseSettler, Inbox
+from .delivery import Delivery
+from .settler import BaseSettler, SettlerSettings
 
 
-class BroadcastSettler(BaseSettler):
+class BroadcastSettler(BaseSettler[Reader]):
     """The settler of a broadcast subscription, for each of its successive readers.
 
     Nothing is settled at the broker, which redelivers nothing. So the deliveries stay when a reader
     is lost, and failed ones are redelivered from memory.
     """
 
-    def __init__(
-        self,
-        source: Reader,
-        context: ConsumerContext,
-        inbox: Inbox,
-        consumer: Consumer,
-        *,
-        ack_deadline: float,
-        auto_extend: bool,
-    ) -> None:
-        super().__init__(
-            context, inbox, consumer, ack_deadline=ack_deadline, auto_extend=auto_extend
-        )
-        self.source = source
-        """The current reader; a lost one is replaced."""
+    def __init__(self, source: Reader, settings: SettlerSettings) -> None:
+        super().__init__(source, settings)
         self._stored: set[int] = set()
         """Stored letters of a call in which other letters failed."""
 
@@ -77,6 +63,3 @@ class BroadcastSettler(BaseSettler):
         for failure in failures:
             raise failure
         self._stored.difference_update(map(id, rejects))
-
-    async def close_source(self, within: float | None = None) -> None:
-        await self._bounded(self.source.aclose(), "closing the source", within)

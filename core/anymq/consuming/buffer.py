@@ -19,7 +19,7 @@ from .delivery import Delivery
 from .key_lanes import KeyLanes
 from .late_settlements import LateSettlements
 from .options import SubscribeOptions
-from .settler import BaseSettler
+from .settler import AnySettler
 
 log = logger("anymq.consumer")
 
@@ -47,7 +47,7 @@ class DeliveryBuffer:
         self.lanes = KeyLanes(Delivery.wait_out) if options.ordered else None
         self.queue: deque[Delivery] | KeyLanes = deque() if self.lanes is None else self.lanes
         """The deliveries to dispatch, the next one in front."""
-        self.settler: BaseSettler | None = None
+        self.settler: AnySettler | None = None
         """The settler of the source in use."""
         self.late = LateSettlements(clock.monotonic)
         self.stopped: dict[Delivery, str] = {}

@@ -23,6 +23,7 @@ from .group_settler import GroupSettler
 from .listener import SourceListener
 from .options import SubscribeOptions
 from .ordered_settler import OrderedSettler
+from .settler import AnySettler, SettlerSettings
 
 log = logger("anymq.consumer")
 
@@ -37,7 +38,6 @@ CANCEL_GRACE = 1.0
 
 OpenSource = Callable[[int, object, Listener], Awaitable[Reader]]
 """Opens the source number N of a subscription, for a broadcast reader at an earlier position."""
-AnySettler = BroadcastSettler | GroupSettler | OrderedSettler
 
 
 class Fetcher:
@@ -63,7 +63,9 @@ class Fetcher:
         self._open_source = open_source
         self._options = options
         self._context = context
-        self._consumer = consumer
+        self._settings = SettlerSettings(
+            options=options, context=context, consumer=consumer, inbox=buffer
+        )
         self._buffer = buffer
         self._listener = listener
         self._topic = options.topic.name
@@ -109,23 +111,17 @@ class Fetcher:
 
     def _settler_of(self, source: Reader) -> AnySettler:
         """Return a settler for `source`; raises `ConfigurationError` if it is of another kind."""
-        deadline, extend = self._options.ack_deadline, self._options.auto_extend
-        context, buffer, consumer = self._context, self._buffer, self._consumer
+        settings, ordered = self._settings, self._options.ordered
         if self._group is None:
-            return BroadcastSettler(
-                source, context, buffer, consumer, ack_deadline=deadline, auto_extend=extend
-            )
-        if self._options.ordered and isinstance(source, OrderedSource):
-            return OrderedSettler(
-                source, context, buffer, consumer, ack_deadline=deadline, auto_extend=extend
-            )
-        if not self._options.ordered and isinstance(source, Source):
-            return GroupSettler(
-                source, context, buffer, consumer, ack_deadline=deadline, auto_extend=extend
-            )
-        wanted = OrderedSource if self._options.ordered else Source
+            return BroadcastSettler(source, settings)
+        if ordered and isinstance(source, OrderedSource):
+            return OrderedSettler(source, settings)
+        if not ordered and isinstance(source, Source):
+            return GroupSettler(source, settings)
+        wanted = OrderedSource if ordered else Source
+        driver = type(settings.context.driver).__name__
         raise ConfigurationError(
-            f"{type(context.driver).__name__}.subscribe returned {source!r}: no {wanted.__name__}"
+            f"{driver}.subscribe returned {source!r}, which is no {wanted.__name__}"
         )
 
     def _translated(self, raw: Exception) -> BaseException:

@@ -13,11 +13,10 @@ from ..driver.source import Source
 from ..errors import TransientError
 from ..logs import logger
 from ..tasks import fault, supervise
-from .context import ConsumerContext
 from .dead_letter_writer import PendingLetter
-from .delivery import Consumer, Delivery
+from .delivery import Delivery
 from .member_settler import MemberSettler
-from .settler import CALL_TIMEOUT, Inbox
+from .settler import CALL_TIMEOUT, SettlerSettings
 
 log = logger("anymq.consumer")
 
@@ -32,25 +31,14 @@ RedeliverCall = Callable[[Sequence[Nack]], Awaitable[None]]
 class GroupSettler(MemberSettler[Source]):
     """The settler of one source of an unordered group."""
 
-    def __init__(
-        self,
-        source: Source,
-        context: ConsumerContext,
-        inbox: Inbox,
-        consumer: Consumer,
-        *,
-        ack_deadline: float,
-        auto_extend: bool,
-    ) -> None:
-        super().__init__(
-            source, context, inbox, consumer, ack_deadline=ack_deadline, auto_extend=auto_extend
-        )
+    def __init__(self, source: Source, settings: SettlerSettings) -> None:
+        super().__init__(source, settings)
         self._has_leases = source.silence is None
         """Whether each delivery has a lease; else all depend on the connection of the source."""
-        self._broker_leases = context.driver.capabilities.extend.is_native
+        self._broker_leases = settings.context.driver.capabilities.extend.is_native
         self._nacks: list[Nack] = []
         self._releases: list[Nack] = []
-        self._apart_from = 0.0 if auto_extend else math.inf
+        self._apart_from = 0.0 if self._auto_extend else math.inf
         """The monotonic time from which leases may be renewed by another thread again."""
         self._tasks.append(supervise(self._keep_leases(), name="anymq-lease", ended=self.end))
 

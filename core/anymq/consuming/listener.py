@@ -13,7 +13,7 @@ from .buffer import DeliveryBuffer
 from .delivery import Delivery
 from .key_lanes import KeyLanes
 from .late_settlements import DONE
-from .settler import BaseSettler
+from .settler import AnySettler
 from .workers import Workers
 
 log = logger("anymq.consumer")
@@ -42,7 +42,7 @@ class SourceListener(Listener):
             patience = 0.0 if gone else self._ack_deadline / 3
             await self._discard(settler, lanes, partitions, patience)
 
-    async def discard_all(self, settler: BaseSettler) -> None:
+    async def discard_all(self, settler: AnySettler) -> None:
         """Discard the buffered deliveries of a lost source: the broker redelivers them.
 
         Handlers of an ordered subscription are cancelled, because their partitions are lost.
@@ -55,7 +55,7 @@ class SourceListener(Listener):
 
     async def _discard(
         self,
-        settler: BaseSettler,
+        settler: AnySettler,
         lanes: KeyLanes,
         partitions: frozenset[int] | None,
         patience: float,

@@ -6,7 +6,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from ..driver.records import Begun, Nack, Received, Record, Rejected, attempt_of
 from ..driver.source import GroupReader
@@ -16,11 +16,10 @@ from ..ids import new_id
 from ..logs import logger
 from ..tasks import fault, supervise
 from ..wire.cloudevents import encode
-from .context import ConsumerContext
 from .dead_letter_writer import PendingLetter
-from .delivery import Consumer, Delivery
+from .delivery import Delivery
 from .late_settlements import DONE
-from .settler import CALL_TIMEOUT, CLOSE_GRACE, BaseSettler, Inbox
+from .settler import CALL_TIMEOUT, CLOSE_GRACE, BaseSettler, SettlerSettings
 
 log = logger("anymq.consumer")
 
@@ -30,26 +29,14 @@ START_NOTED_AFTER = 0.25
 S = TypeVar("S", bound=GroupReader)
 
 
-class MemberSettler(BaseSettler, Generic[S]):
+class MemberSettler(BaseSettler[S]):
     """The settler of one source of a group: what `GroupSettler` and `OrderedSettler` share.
 
     It counts the starts of handlers, and notes settlements of which the broker may not have heard.
     """
 
-    def __init__(
-        self,
-        source: S,
-        context: ConsumerContext,
-        inbox: Inbox,
-        consumer: Consumer,
-        *,
-        ack_deadline: float,
-        auto_extend: bool,
-    ) -> None:
-        super().__init__(
-            context, inbox, consumer, ack_deadline=ack_deadline, auto_extend=auto_extend
-        )
-        self.source = source
+    def __init__(self, source: S, settings: SettlerSettings) -> None:
+        super().__init__(source, settings)
         self._sending: Sequence[Received] = ()
         """The acknowledgements on their way to the broker."""
         self._doubtful: set[Received] = set()
@@ -66,9 +53,6 @@ class MemberSettler(BaseSettler, Generic[S]):
 
     def may_be_again(self, received: Received) -> bool:
         return self.source.may_be_again(received)
-
-    async def close_source(self, within: float | None = None) -> None:
-        await self._bounded(self.source.aclose(), "closing the source", within)
 
     # Starts: they count if this process dies.
 

@@ -8,11 +8,10 @@ from functools import partial
 from ..driver.records import Due, Nack, Received
 from ..driver.source import OrderedSource
 from ..logs import logger
-from .context import ConsumerContext
 from .dead_letter_writer import PendingLetter
-from .delivery import Consumer, Delivery
+from .delivery import Delivery
 from .member_settler import MemberSettler
-from .settler import Inbox
+from .settler import SettlerSettings
 
 log = logger("anymq.consumer")
 
@@ -23,19 +22,8 @@ class OrderedSettler(MemberSettler[OrderedSource]):
     A delivery that failed stays with this member: its next attempt holds the key.
     """
 
-    def __init__(
-        self,
-        source: OrderedSource,
-        context: ConsumerContext,
-        inbox: Inbox,
-        consumer: Consumer,
-        *,
-        ack_deadline: float,
-        auto_extend: bool,
-    ) -> None:
-        super().__init__(
-            source, context, inbox, consumer, ack_deadline=ack_deadline, auto_extend=auto_extend
-        )
+    def __init__(self, source: OrderedSource, settings: SettlerSettings) -> None:
+        super().__init__(source, settings)
         self._keeps: list[Nack] = []
 
     def ack(self, delivery: Delivery) -> None:

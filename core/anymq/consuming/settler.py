@@ -6,9 +6,11 @@ import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 from ..driver.records import Received, Rejected, attempt_of
+from ..driver.source import Reader
 from ..errors import ConnectionLost, StateError, TransientError
 from ..logs import logger
 from ..tasks import fault, supervise
@@ -16,6 +18,7 @@ from ..wire.dead_letter_headers import letter_for
 from .context import ConsumerContext
 from .dead_letter_writer import DeadLetterWriter, PendingLetter
 from .delivery import Consumer, Delivery
+from .options import SubscribeOptions
 
 log = logger("anymq.consumer")
 
@@ -63,7 +66,20 @@ class Inbox(Protocol):
         ...
 
 
-class BaseSettler(ABC):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettlerSettings:
+    """The subscription that a settler serves, and the parts of its broker."""
+
+    options: SubscribeOptions
+    context: ConsumerContext
+    consumer: Consumer
+    inbox: Inbox
+
+
+R = TypeVar("R", bound=Reader)
+
+
+class BaseSettler(ABC, Generic[R]):
     """One source, its in-flight deliveries, and the settlements queued for it.
 
     `Delivery` methods queue a settlement and return. A flusher sends everything queued during its
@@ -71,15 +87,9 @@ class BaseSettler(ABC):
     source is lost, unsettled deliveries are discarded, because the broker redelivers them.
     """
 
-    def __init__(
-        self,
-        context: ConsumerContext,
-        inbox: Inbox,
-        consumer: Consumer,
-        *,
-        ack_deadline: float,
-        auto_extend: bool,
-    ) -> None:
+    def __init__(self, source: R, settings: SettlerSettings) -> None:
+        context, consumer = settings.context, settings.consumer
+        self.source = source
         self.topic = consumer.topic
         self.group = consumer.group
         self.consumer = consumer
@@ -96,9 +106,9 @@ class BaseSettler(ABC):
         """The monotonic time until which everything held here certainly belongs to this member.
         After it, `expired` returns the deliveries that are left."""
         self._context = context
-        self._inbox = inbox
-        self._ack_deadline = ack_deadline
-        self._auto_extend = auto_extend
+        self._inbox = settings.inbox
+        self._ack_deadline = settings.options.ack_deadline
+        self._auto_extend = settings.options.auto_extend
         self._held: dict[Delivery, None] = {}
         self._acks: list[Received] = []
         self._rejects: list[PendingLetter] = []
@@ -243,13 +253,13 @@ class BaseSettler(ABC):
         """Whether the lease, session or connection of `delivery` may have ended by now."""
         return False
 
-    def drop_expired(self, deliveries: Sequence[Delivery]) -> None:  # noqa: B027
+    def drop_expired(self, deliveries: Sequence[Delivery]) -> None:
         """Leave expired deliveries, see `expired`, to the other members."""
 
-    async def extend(self, deliveries: Sequence[Delivery]) -> None:  # noqa: B027
+    async def extend(self, deliveries: Sequence[Delivery]) -> None:
         """Renew the leases of `deliveries`."""
 
-    def extend_apart(self, deliveries: Iterable[Delivery]) -> None:  # noqa: B027
+    def extend_apart(self, deliveries: Iterable[Delivery]) -> None:
         """Renew leases while the event loop is blocked: called from another thread."""
 
     def may_be_again(self, received: Received) -> bool:
@@ -274,9 +284,9 @@ class BaseSettler(ABC):
         left = max(MIN_CLOSE_SECONDS, until - asyncio.get_running_loop().time())
         await self.close_source(min(CLOSE_GRACE, left))
 
-    @abstractmethod
     async def close_source(self, within: float | None = None) -> None:
         """Close the source alone, in `within` seconds (default: `CLOSE_GRACE`)."""
+        await self._bounded(self.source.aclose(), "closing the source", within)
 
     def end(self) -> None:
         """Have the subscription open another source: a task of this one has ended."""
@@ -380,7 +390,7 @@ class BaseSettler(ABC):
     async def _reject(self, rejects: Sequence[Rejected]) -> None:
         """Store dead letters and settle their messages."""
 
-    def _settled_late(self, deliveries: Sequence[Delivery], attempt: int = 0) -> None:  # noqa: B027
+    def _settled_late(self, deliveries: Sequence[Delivery], attempt: int = 0) -> None:
         """Note settlements after the lease, in case the broker delivers these messages here."""
 
     def _forget(self, records: Sequence[Received]) -> None:
@@ -389,7 +399,7 @@ class BaseSettler(ABC):
             size = sum(map(len, [received.body for received in records]))
             self._inbox.settled(len(records), size)
 
-    def _free(self, delivery: Delivery) -> None:  # noqa: B027
+    def _free(self, delivery: Delivery) -> None:
         """Open the key of `delivery`, which is settled."""
 
     def _later(self, work: Coroutine[Any, Any, None], delivery: Delivery | None) -> None:
@@ -409,3 +419,7 @@ class BaseSettler(ABC):
         except BaseException as raw:
             error = self._context.translate(fault(raw, "the client library"), what)
             log.debug("%s of %s: %s", what, self.topic, error)
+
+
+AnySettler = BaseSettler[Any]
+"""A settler, whatever its source."""

@@ -266,7 +266,8 @@ def source_of(deliveries: Subscription) -> Reader:
     """Return the source that the subscription reads from now."""
     settler = deliveries._fetcher.settler
     assert settler is not None
-    return settler.source
+    source: Reader = settler.source
+    return source
 
 
 async def test_a_consumer_that_stalls_although_messages_wait_is_replaced(bench: Bench) -> None:
