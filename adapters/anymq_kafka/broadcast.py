@@ -67,12 +67,12 @@ class BroadcastReader(Reader):
         try:
             async with asyncio.timeout(clients.options.request_timeout):
                 await clients.start(consumer)
-                if isinstance(spec.place, dict):
-                    offsets = dict(spec.place)
+                if isinstance(spec.position, dict):
+                    offsets = dict(spec.position)
                 else:
                     offsets = await start_offsets(clients, consumer, tps, spec.start)
             reader = cls(topic, consumer, offsets, clients, topology, listener)
-            if spec.place is not None:
+            if spec.position is not None:
                 reader._gaps = dict(offsets)
             return reader
         except BaseException:
@@ -80,7 +80,7 @@ class BroadcastReader(Reader):
             raise
 
     @property
-    def place(self) -> object:
+    def position(self) -> object:
         return dict(self._offsets)
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:

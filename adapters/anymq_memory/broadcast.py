@@ -21,14 +21,14 @@ class MemoryBroadcast(Reader):
         self._listener = listener
         self._clock = clock
         self._last = log.sequence_before(spec.start)
-        if isinstance(spec.place, tuple):
-            place_log, last = spec.place
+        if isinstance(spec.position, tuple):
+            place_log, last = spec.position
             self._last = last if place_log is log else 0
         self._changed = asyncio.Event()
         log.readers.add(self._changed)
 
     @property
-    def place(self) -> object:
+    def position(self) -> object:
         return self._log, self._last
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:

@@ -27,32 +27,32 @@ class MemoryPartitions(PartitionedLog):
         if member:
             group.members[member] = self._changed
 
-    async def place(self, partition: int, start: Start) -> str:
+    async def cursor_at(self, partition: int, start: Start) -> str:
         self._check_exists()
         return str(self._log.sequence_before(start))
 
-    async def read(self, behind: Mapping[int, str], limit: int, wait: float) -> Sequence[Received]:
+    async def read(self, after: Mapping[int, str], limit: int, wait: float) -> Sequence[Received]:
         clock = self._clock
         until = clock.monotonic() + wait
         while True:
             self._check_exists()
-            found = self._next(behind, limit)
+            found = self._next(after, limit)
             left = until - clock.monotonic()
             if found or limit == 0 or left <= 0:
                 return [received(stored) for stored in found]
             self._changed.clear()
             await clock.wait(self._changed, self._log.bounded_wait(left))
 
-    def _next(self, behind: Mapping[int, str], limit: int) -> list[StoredRecord]:
+    def _next(self, after: Mapping[int, str], limit: int) -> list[StoredRecord]:
         """Read the partitions in turn, starting each time with another one."""
         self._reads += 1
-        numbers = sorted(behind)
+        numbers = sorted(after)
         first = self._reads % len(numbers) if numbers else 0
         found: list[StoredRecord] = []
         for number in numbers[first:] + numbers[:first]:
             if len(found) >= limit:
                 break
-            found += self._log.partition_after(number, int(behind[number]), limit - len(found))
+            found += self._log.partition_after(number, int(after[number]), limit - len(found))
         return found
 
     async def load(self) -> Mapping[int, Cell]:

@@ -22,7 +22,7 @@ async def open_broadcast(
         stream.name,
         stream.patterns,
         last=first - 1,
-        place=spec.place,
+        position=spec.position,
         skipped=listener.skipped,
     )
     try:
@@ -40,8 +40,8 @@ class BroadcastReader(Reader):
         self._reader = reader
 
     @property
-    def place(self) -> object:
-        return self._reader.place
+    def position(self) -> object:
+        return self._reader.position
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:
         if limit <= 0:

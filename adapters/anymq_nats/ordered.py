@@ -78,13 +78,13 @@ class StreamLog(PartitionedLog):
         self._wake = asyncio.Event()
         self._turn = 0
 
-    async def place(self, partition: int, start: Start) -> str:
+    async def cursor_at(self, partition: int, start: Start) -> str:
         return str(await first_sequence(self._connection, self._stream.name, start) - 1)
 
-    async def read(self, behind: Mapping[int, str], limit: int, wait: float) -> Sequence[Received]:
+    async def read(self, after: Mapping[int, str], limit: int, wait: float) -> Sequence[Received]:
         until = monotonic() + wait
         await self._connection.ready(wait)
-        await self._place_readers(behind)
+        await self._place_readers(after)
         while True:
             self._wake.clear()
             found = await self._take(limit)
@@ -111,16 +111,16 @@ class StreamLog(PartitionedLog):
             reader.close()
         self._readers.clear()
 
-    async def _place_readers(self, behind: Mapping[int, str]) -> None:
+    async def _place_readers(self, after: Mapping[int, str]) -> None:
         """Keep or open a reader at each of these places, and close all others."""
         for number, reader in list(self._readers.items()):
-            if number not in behind or reader.last != int(behind[number]):
+            if number not in after or reader.last != int(after[number]):
                 reader.close()
                 del self._readers[number]
         fresh: list[StreamReader] = []
-        for number in behind.keys() - self._readers.keys():
+        for number in after.keys() - self._readers.keys():
             subject = self._stream.partition(number)
-            last = int(behind[number])
+            last = int(after[number])
             reader = StreamReader(
                 self._connection, self._stream.name, [subject], last=last, wake=self._wake
             )

@@ -44,7 +44,7 @@ class BroadcastReader(Reader):
     async def start(self, start: Start, earlier: object = None) -> None:
         """Fix the start position: on return everything published from then on comes after it.
 
-        `earlier` is the `place` of the reader that this one replaces.
+        `earlier` is the `position` of the reader that this one replaces.
         """
         if isinstance(earlier, int):
             self._next = earlier
@@ -56,7 +56,7 @@ class BroadcastReader(Reader):
         self._fetcher = await self._open("first" if offset == EARLIEST else offset)
 
     @property
-    def place(self) -> object:
+    def position(self) -> object:
         """See `Reader`."""
         return self._next
 

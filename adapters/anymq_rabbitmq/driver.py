@@ -268,7 +268,7 @@ class RabbitMQDriver(Driver):
             skipped=listener.skipped,
         )
         try:
-            await reader.start(spec.start, spec.place)
+            await reader.start(spec.start, spec.position)
         except ChannelNotFoundEntity as error:
             raise no_log(spec.topic, log.stream, "broadcast") from error
         return reader

@@ -49,8 +49,8 @@ class Cursor:
 
 def start_cursors(spec: SubscribeSpec, infos: Sequence[Mapping[bytes, Any]]) -> list[Cursor]:
     """Return the cursors to start with in the streams that `infos` describe."""
-    if isinstance(spec.place, tuple):
-        return list(spec.place)
+    if isinstance(spec.position, tuple):
+        return list(spec.position)
     starts = start_ids(spec.start, len(infos))
     return [_cursor(start, info) for start, info in zip(starts, infos, strict=True)]
 
@@ -87,10 +87,10 @@ class BroadcastReader(Reader):
         self._listener = listener
         self._cursors = list(cursors)
         self._loop = asyncio.get_running_loop()
-        self._last_read = -GAP_CHECK_SECONDS if spec.place is not None else self._loop.time()
+        self._last_read = -GAP_CHECK_SECONDS if spec.position is not None else self._loop.time()
 
     @property
-    def place(self) -> object:
+    def position(self) -> object:
         return tuple(self._cursors)
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:

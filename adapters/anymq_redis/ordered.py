@@ -94,16 +94,16 @@ class RedisLog(PartitionedLog):
         self._keys = topic.keys
         self._group = group
 
-    async def place(self, partition: int, start: Start) -> str:
+    async def cursor_at(self, partition: int, start: Start) -> str:
         after = start_ids(start, self.partitions)[partition]
         if after == AFTER_ALL:
             (after,) = await last_ids(self._commands, [self._keys.streams[partition]])
         return (self._keys.prefix(partition) + after).decode()
 
-    async def read(self, behind: Mapping[int, str], limit: int, wait: float) -> Sequence[Received]:
+    async def read(self, after: Mapping[int, str], limit: int, wait: float) -> Sequence[Received]:
         assert self._reader is not None
-        after = {number: entry_id(position) for number, position in behind.items()}
-        found = await self._reader.read(after, limit, wait)
+        entry_ids = {number: entry_id(position) for number, position in after.items()}
+        found = await self._reader.read(entry_ids, limit, wait)
         return [record for _, records in found for record in records]
 
     async def load(self) -> Mapping[int, Cell]:

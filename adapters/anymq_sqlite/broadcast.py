@@ -45,7 +45,7 @@ class SqliteBroadcast(Reader):
         self._changed = events.add(self._name)
 
     @property
-    def place(self) -> object:
+    def position(self) -> object:
         return self._topic, self._cursor
 
     async def receive(self, limit: int, wait: float) -> Sequence[Received]:

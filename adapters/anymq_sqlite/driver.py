@@ -194,9 +194,9 @@ class SqliteDriver(Driver):
 def _broadcast_cursor(db: sqlite3.Connection, spec: SubscribeSpec) -> tuple[int, int]:
     """Return the topic's id, and the `seq` after which a broadcast reader starts."""
     topic = find_topic(db, spec.topic.native).id
-    if not isinstance(spec.place, tuple):
+    if not isinstance(spec.position, tuple):
         return topic, seq_before(db, topic, spec.start)
-    place_topic, cursor = spec.place
+    place_topic, cursor = spec.position
     # The file may have been replaced by an older one, which ends before the cursor.
     return topic, min(cursor, log.last_seq(db)) if place_topic == topic else 0
 

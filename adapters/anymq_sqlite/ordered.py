@@ -46,15 +46,15 @@ class SqlitePartitions(PartitionedLog):
         self._reads = 0
         self._closed = False
 
-    async def place(self, partition: int, start: Start) -> str:
+    async def cursor_at(self, partition: int, start: Start) -> str:
         return str(await self._database.read(lambda db: seq_before(db, self._topic.id, start)))
 
-    async def read(self, behind: Mapping[int, str], limit: int, wait: float) -> Sequence[Received]:
+    async def read(self, after: Mapping[int, str], limit: int, wait: float) -> Sequence[Received]:
         deadline = time.monotonic() + wait
         while limit > 0:
             self._changed.clear()
             self._reads += 1
-            messages, due = await self._database.read(lambda db: self._read(db, behind, limit))
+            messages, due = await self._database.read(lambda db: self._read(db, after, limit))
             if messages:
                 return [received(message) for message in messages]
             if due is not None and due <= time.time():
@@ -66,11 +66,11 @@ class SqlitePartitions(PartitionedLog):
         return []
 
     def _read(
-        self, db: sqlite3.Connection, behind: Mapping[int, str], limit: int
+        self, db: sqlite3.Connection, after: Mapping[int, str], limit: int
     ) -> tuple[Sequence[log.Message], float | None]:
         """Read the partitions in turn, starting each time with another one."""
         pending.find_cursor(db, self._group)
-        numbers = sorted(behind)
+        numbers = sorted(after)
         first = self._reads % len(numbers) if numbers else 0
         found: list[log.Message] = []
         size = 0
@@ -80,7 +80,7 @@ class SqlitePartitions(PartitionedLog):
             new = log.after(
                 db,
                 self._topic.id,
-                int(behind[number]),
+                int(after[number]),
                 limit=limit - len(found),
                 max_bytes=log.READ_BYTES - size,
                 part=number if self.partitions > 1 else None,

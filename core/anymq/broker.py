@@ -475,7 +475,7 @@ class Broker:
         stores = chain.stores
         letters = chain.letter_topics or [dead_letter_topic(topic, group)]
 
-        async def open_source(generation: int, place: object, listener: Listener) -> Reader:
+        async def open_source(generation: int, position: object, listener: Listener) -> Reader:
             while stores:
                 await self._stores.check(stores[-1])
                 stores.pop()
@@ -495,7 +495,7 @@ class Broker:
                 member=f"{member}-{generation}",
                 create=self._options.declare and f"{topic}.{group}" not in self._names,
                 ordered=options.ordered and group is not None,
-                place=place,
+                position=position,
             )
             if generation == 1:
                 for name in letters:

@@ -71,10 +71,10 @@ class ScriptedSource(Source, OrderedSource):
         """The broker's error for a copy or a letter; None if it stores it."""
         self.asked: list[Record] = []
         self.closed = False
-        self.read: object = spec.place or spec.start
+        self.read: object = spec.position or spec.start
 
     @property
-    def place(self) -> object:
+    def position(self) -> object:
         return self.read
 
     def put(self, *bodies: str) -> None:

@@ -99,16 +99,16 @@ class SimulatedLog(PartitionedLog):
         self.slow: list[str] = []
         """The next calls that take 1 s."""
 
-    async def place(self, partition: int, start: Start) -> str:
+    async def cursor_at(self, partition: int, start: Start) -> str:
         await self._travel("place")
         assert not isinstance(start, datetime)
         return f"{partition}-{len(self.broker.records[partition]) - 1}" if start == "latest" else ""
 
-    async def read(self, behind: Mapping[int, str], limit: int, wait: float) -> Sequence[Received]:
+    async def read(self, after: Mapping[int, str], limit: int, wait: float) -> Sequence[Received]:
         await self._travel("read")
         broker = self.broker
         until = broker.clock.monotonic() + wait
-        while not (found := self._found(behind, limit)):
+        while not (found := self._found(after, limit)):
             left = until - broker.clock.monotonic()
             if left <= 0:
                 break
@@ -116,9 +116,9 @@ class SimulatedLog(PartitionedLog):
         await self.process.running.wait()
         return found
 
-    def _found(self, behind: Mapping[int, str], limit: int) -> list[Received]:
+    def _found(self, after: Mapping[int, str], limit: int) -> list[Received]:
         found: list[Received] = []
-        for partition, place in behind.items():
+        for partition, place in after.items():
             first = int(place.partition("-")[2]) + 1 if place else 0
             first = max(first, self.broker.trimmed[partition])
             names = self.broker.records[partition][first : first + limit - len(found)]

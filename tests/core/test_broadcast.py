@@ -43,7 +43,7 @@ async def test_buffered_messages_stay_and_the_next_source_starts_after_them(
             first.inbox.put_nowait(error)
         await until(lambda: len(driver.sources) == 2)
         assert first.closed
-        assert driver.sources[1].spec.place == "c"
+        assert driver.sources[1].spec.position == "c"
         driver.sources[1].put("d")
         await held.ack()
         assert bodies(await take_acked(deliveries, 3)) == ["b", "c", "d"]
@@ -58,10 +58,10 @@ async def test_an_unread_source_is_followed_by_one_at_the_same_start_position(
         driver.sources[0].read = "the end as of then"
         driver.sources[0].inbox.put_nowait(SourceLost("gone"))
         await until(lambda: len(driver.sources) == 2)
-        assert driver.sources[1].spec.place == "the end as of then"
+        assert driver.sources[1].spec.position == "the end as of then"
         driver.sources[1].inbox.put_nowait(SourceLost("gone again"))
         await until(lambda: len(driver.sources) == 3)
-        assert driver.sources[2].spec.place == "the end as of then"
+        assert driver.sources[2].spec.position == "the end as of then"
 
 
 async def test_a_message_in_backoff_is_redelivered_after_its_source_was_lost(both: Both) -> None:

@@ -74,7 +74,7 @@ class StreamReader(Watcher):
     the number of messages behind it at that time. If the connection breaks or the consumer
     disappears, another consumer starts right after `last`, so no message is skipped or repeated.
 
-    `wake` is set when there may be messages to take. `place` is that of the reader that this one
+    `wake` is set when there may be messages to take. `position` is that of the reader that this one
     replaces. `skipped` is `Listener.skipped`.
     """
 
@@ -86,13 +86,13 @@ class StreamReader(Watcher):
         *,
         last: int = 0,
         wake: asyncio.Event | None = None,
-        place: object = None,
+        position: object = None,
         skipped: Callable[[str, str], None] | None = None,
     ) -> None:
         self._created = ""
         self.last = last
-        if isinstance(place, tuple):
-            self._created, self.last = place
+        if isinstance(position, tuple):
+            self._created, self.last = position
         self.pending = 0
         self._connection = connection
         self._stream = stream
@@ -106,7 +106,7 @@ class StreamReader(Watcher):
         connection.watch(self)
 
     @property
-    def place(self) -> object:
+    def position(self) -> object:
         """The creation time of the stream, and the sequence of the last message returned."""
         return self._created, self.last
 

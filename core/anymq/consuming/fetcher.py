@@ -72,7 +72,7 @@ class Fetcher:
         self._group = options.group
         self._clock: Clock = context.clock
         self._position: object = None
-        """The position of a broadcast reader, see `Reader.place`."""
+        """The position of a broadcast reader, see `Reader.position`."""
         self._generation = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -103,7 +103,7 @@ class Fetcher:
                 raise
             raise translated from translated.__cause__
         if self._group is None:
-            self._position = source.place
+            self._position = source.position
             if isinstance(self.settler, BroadcastSettler):
                 self.settler.source = source
                 return
@@ -206,7 +206,7 @@ class Fetcher:
         deliveries = settler.hold(records, begun if overran else None) if records else ()
         self._buffer.put(deliveries, full=0 < limit <= len(records))
         if records and self._group is None:
-            self._position = settler.source.place
+            self._position = settler.source.position
 
     # Recovery.
 
@@ -230,7 +230,7 @@ class Fetcher:
             return
         if self._group is None:
             if isinstance(raw, SourceLost):
-                self._position = settler.source.place
+                self._position = settler.source.position
             await settler.close_source()
         else:
             await self._listener.discard_all(settler)

@@ -47,14 +47,14 @@ class Reader(ABC):
         """
 
     @property
-    def place(self) -> object:
+    def position(self) -> object:
         """The position of a broadcast reader: after everything that `receive` has returned.
 
         It covers every partition, also those of which nothing has been read: a reader that started
-        at the end of a topic continues from there. The core passes it as `SubscribeSpec.place` to
-        the reader that replaces this one. The core does not look inside, so it may be any object
-        that later reads do not change. It is read when the reader is new, after each `receive`
-        that returned records, and after `SourceLost`. Sources of groups return None.
+        at the end of a topic continues from there. The core passes it as `SubscribeSpec.position`
+        to the reader that replaces this one. The core does not look inside, so it may be any
+        object that later reads do not change. It is read when the reader is new, after each
+        `receive` that returned records, and after `SourceLost`. Sources of groups return None.
         """
         return None
 

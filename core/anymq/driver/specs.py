@@ -106,10 +106,10 @@ class SubscribeSpec:
     handler. Partitions are spread over the members. The first subscription of a group makes it
     ordered or not; the other kind is a `ConfigurationError`, unless the broker can serve both.
 
-    `place` is for broadcast: None for the first reader of a subscription, then `Reader.place` of
-    the earlier one. The new reader starts there and ignores `start`. If the records after it
-    are no longer kept, it starts at the oldest there is, and calls `Listener.skipped`. It reads a
-    topic that was deleted and recreated from its beginning.
+    `position` is for broadcast: None for the first reader of a subscription, then
+    `Reader.position` of the earlier one. The new reader starts there and ignores `start`. If the
+    records after it are no longer kept, it starts at the oldest there is, and calls
+    `Listener.skipped`. It reads a topic that was deleted and recreated from its beginning.
     """
 
     topic: TopicSpec
@@ -123,4 +123,4 @@ class SubscribeSpec:
     prefetch_bytes: int = MAX_BYTES
     create: bool = True
     ordered: bool = False
-    place: object = None
+    position: object = None

@@ -40,7 +40,7 @@ class Samples:
         native_group: str | None = None,
         create: bool = True,
         ordered: bool = False,
-        place: object = None,
+        position: object = None,
     ) -> SubscribeSpec:
         """A subscription of a new member."""
         chosen = topic or self.topic()
@@ -54,7 +54,7 @@ class Samples:
             member=new_id(),
             create=create,
             ordered=ordered,
-            place=place,
+            position=position,
         )
 
     def record(self, body: bytes | int = b"", *, name: str | None = None, **values: Any) -> Record:

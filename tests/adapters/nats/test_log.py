@@ -53,7 +53,7 @@ async def test_partitions_are_read_in_their_order(bench: Bench) -> None:
     driver = await bench.open(declare=False)
     log = await opened(bench, driver, 8)
     stored(await driver.publish([bench.record(n, key=f"k-{n % 20}") for n in range(400)]))
-    start = {number: await log.place(number, "earliest") for number in range(8)}
+    start = {number: await log.cursor_at(number, "earliest") for number in range(8)}
     got = await read(log, start, 400, limit=37)
     for number in range(8):
         expected = [b"%d" % n for n in range(400) if partition_of(f"k-{n % 20}", 8) == number]
@@ -107,7 +107,7 @@ async def test_a_trimmed_place_goes_on_at_the_oldest(bench: Bench, driver: NatsD
     stored(await driver.publish(bench.records(10)))
     await driver.native.jsm().purge_stream(bench.stream, seq=8)
     assert bodies(await read(log, {0: "2"}, 3)) == [b"7", b"8", b"9"]
-    assert await log.place(0, "latest") == "10"
+    assert await log.cursor_at(0, "latest") == "10"
     await log.aclose()
 
 

@@ -68,7 +68,7 @@ async def seek(log: PartitionedLog, to: Start, *, clock: Clock = REAL) -> None:
 
 async def _reset(log: PartitionedLog, number: int, cell: Cell, to: Start) -> str:
     epoch = LeaseRecord.decode(cell.value).epoch + 1
-    return LeaseRecord(cursor=await log.place(number, to), epoch=epoch).encode()
+    return LeaseRecord(cursor=await log.cursor_at(number, to), epoch=epoch).encode()
 
 
 def _is_owned(record: LeaseRecord, clock: Clock) -> bool:

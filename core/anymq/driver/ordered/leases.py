@@ -225,7 +225,7 @@ class LeaseManager:
             raise NotFound(f"group {self._spec.native_group} does not exist")
         if missing:
             start = self._spec.start
-            cursors = await asyncio.gather(*(self._log.place(n, start) for n in missing))
+            cursors = await asyncio.gather(*(self._log.cursor_at(n, start) for n in missing))
             new = zip(missing, cursors, strict=True)
             await self._log.save({n: Cell(LeaseRecord(cursor=c).encode(), 0) for n, c in new})
 

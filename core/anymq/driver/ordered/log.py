@@ -23,15 +23,15 @@ class PartitionedLog(ABC):
 
     An object belongs to one subscription. Calls may overlap each other. Exceptions of the client
     propagate unchanged, and every call ends within a bounded time. A cursor is text: the
-    `Received.position` of the last record read, or a result of `place`. Cursors are compared for
-    equality only.
+    `Received.position` of the last record read, or a result of `cursor_at`. Cursors are compared
+    for equality only.
     """
 
     partitions: int
     """The number of partitions, which never changes while the topic exists."""
 
     @abstractmethod
-    async def place(self, partition: int, start: Start) -> str:
+    async def cursor_at(self, partition: int, start: Start) -> str:
         """Return the cursor after which reading begins for `start`, as of now.
 
         For `earliest` it is the cursor before the oldest record, for `latest` the position of the
@@ -39,8 +39,8 @@ class PartitionedLog(ABC):
         """
 
     @abstractmethod
-    async def read(self, behind: Mapping[int, str], limit: int, wait: float) -> Sequence[Received]:
-        """Return records that follow the cursors `behind`, up to `limit` in all.
+    async def read(self, after: Mapping[int, str], limit: int, wait: float) -> Sequence[Received]:
+        """Return records that follow the cursors `after`, up to `limit` in all.
 
         Return the records of one partition in order and without gaps. Set `partition` and
         `position`; the caller sets `redeliveries` and `token`. Wait at most `wait` seconds (≤ 2)

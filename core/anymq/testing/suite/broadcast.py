@@ -21,16 +21,16 @@ class Broadcast(Base):
         await stored(driver, samples, 3, key="k")
         async with reading(driver, samples) as first:
             assert contents(await receive(first, 2)) == [b"0", b"1"]
-            place = first.place
+            position = first.position
         await driver.publish([samples.record(3, key="k")])
-        async with reading(driver, samples, place=place) as second:
+        async with reading(driver, samples, position=position) as second:
             assert contents(await receive(second, 2)) == [b"2", b"3"]
             assert await nothing(second, QUIET_SECONDS)
-            place = second.place
+            position = second.position
         for _ in range(2):
-            async with reading(driver, samples, place=place) as third:
+            async with reading(driver, samples, position=position) as third:
                 assert await nothing(third, QUIET_SECONDS)
-                place = third.place
+                position = third.position
 
     async def test_a_reader_from_latest_that_has_read_nothing_keeps_its_position(
         self, broker: Broker, topic: str
@@ -38,9 +38,9 @@ class Broadcast(Base):
         samples, driver = samples_of(broker, topic), broker.driver
         await stored(driver, samples, 2)
         async with reading(driver, samples, start="latest") as first:
-            place = first.place
+            position = first.position
         await driver.publish([samples.record(b"meanwhile")])
-        async with reading(driver, samples, start="latest", place=place) as second:
+        async with reading(driver, samples, start="latest", position=position) as second:
             assert contents(await receive(second, 1)) == [b"meanwhile"]
 
 
@@ -56,9 +56,9 @@ class BroadcastTopics(Base):
         await stored(driver, samples, 5, key="k")
         async with reading(driver, samples) as first:
             read = await receive(first, 2)
-            place = first.place
+            position = first.position
         await driver.purge(samples.topic())
-        second = await driver.subscribe(samples.spec(None, place=place), listener)
+        second = await driver.subscribe(samples.spec(None, position=position), listener)
         try:
             await driver.publish(samples.records(2, key="k"))
             assert contents(await receive(second, 2)) == [b"0", b"1"]
@@ -78,10 +78,10 @@ class BroadcastTopics(Base):
         await stored(driver, samples, 5, key="k")
         async with reading(driver, samples) as first:
             await receive(first, 5)
-            place = first.place
+            position = first.position
         await driver.delete_topic(samples.topic())
         await broker.publish(topic, "new", timeout=30)
-        async with reading(driver, samples, place=place) as second:
+        async with reading(driver, samples, position=position) as second:
             assert contents(await receive(second, 1)) == [b"new"]
             assert await nothing(second, QUIET_SECONDS)
 
