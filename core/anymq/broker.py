@@ -106,6 +106,11 @@ class Broker:
             translate=self._translate,
             clock=clock,
         )
+        # Parts of the sender, on the path of every message.
+        self._encoders = self._sender.encoders
+        self._ready = self._declarations.ready
+        self._submit = self._sender.publisher.submit
+        self._has_middleware = self._sender.middleware is not None
         self._subscriptions: set[Subscription] = set()
         self._stores = StorePool()
         self._closed: asyncio.Task[None] | None = None
@@ -223,24 +228,23 @@ class Broker:
         `AccessDenied` and other classes of `BrokerError` for errors of the broker, and `Closed`
         after `aclose`.
         """
-        sender = self._sender
-        encoder = sender.encoders.get(topic if isinstance(topic, str) else _identity(topic))
+        encoder = self._encoders.get(topic if isinstance(topic, str) else _identity(topic))
         if encoder is None or self._closed is not None:
-            encoder = sender.encoder(topic)
+            encoder = self._sender.encoder(topic)
         due = None
         if delay is not None or deliver_at is not None:
-            due = sender.due(delay, deliver_at)
+            due = self._sender.due(delay, deliver_at)
         stated = correlation_id, causation_id, content_type
-        if sender.middleware is not None or stated != NOT_STATED:
+        if self._has_middleware or stated != NOT_STATED:
             message = stating(encoder.message(payload, key, id, headers, type), *stated)
-            return await sender.send(message, timeout, due)
+            return await self._sender.send(message, timeout, due)
         checked = check_headers(headers) if headers else NO_HEADERS
         record = encoder.record(payload, key, id, checked, type)
         record.deliver_at = due
-        seconds = sender.timeout if timeout is None else timeout
-        if record.topic not in sender.declarations.ready:
-            seconds = await sender.declarations.declare_within(record.topic, seconds)
-        position = await sender.publisher.submit(record, seconds)
+        seconds = self._options.publish_timeout if timeout is None else timeout
+        if record.topic not in self._ready:
+            seconds = await self._declarations.declare_within(record.topic, seconds)
+        position = await self._submit(record, seconds)
         if position.__class__ is Duplicate:
             return receipt_of(record.id, record.topic, position)
         return _new(Receipt, (record.id, record.topic, position, False))
