@@ -51,19 +51,19 @@ class URL:
             )
         rest, _, query = rest.partition("?")
         authority, slash, path = rest.partition("/")
-        if authority and ("@" in path or ("@" in query and "@" not in authority)):
+        if authority and ("@" in path or "@" in query):
             # Not quoted: it may be the end of a password.
             raise InvalidURL(
                 f"{scheme}://…: an @ after the host; percent-encode special characters in user "
                 "and password (/ is %2F, ? is %3F), and an @ elsewhere as %40"
             )
-        userinfo, at, hosts = authority.rpartition("@")
+        userinfo, _, hosts = authority.rpartition("@")
         username, colon, password = userinfo.partition(":")
         return cls(
             scheme=scheme,
             hosts=tuple(_host(part, scheme) for part in hosts.split(",")) if hosts else (),
-            username=unquote(username) if at and username else None,
-            password=unquote(password) if colon else None,
+            username=_userinfo(username, scheme) or None,
+            password=_userinfo(password, scheme) if colon else None,
             path=unquote(slash + path),
             query=MappingProxyType(_query(query, scheme)),
         )
@@ -113,18 +113,49 @@ def shown(item: Any) -> str:
     return f"{type(item).__name__}({text})"
 
 
+def _userinfo(text: str, scheme: str) -> str:
+    """Return a user or password with its percent-encoding decoded.
+
+    A % that is not followed by two hexadecimal digits stands for itself.
+    """
+    try:
+        decoded = unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidURL(
+            f"{scheme}://…: user or password is percent-encoded, but not in UTF-8; "
+            "write %25 for a literal %"
+        ) from None
+    if any(ord(char) < 0x20 for char in decoded):
+        raise InvalidURL(f"{scheme}://…: control characters are not allowed in user and password")
+    return decoded
+
+
 def _host(part: str, scheme: str) -> tuple[str, int | None]:
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]@]*))(?::(\d{1,5}))?", part)
-    if match is None or (match[3] and not 0 < int(match[3]) < 65536):
+    if match is None or (match[3] and not 0 < int(match[3]) < 65536) or not _is_ipv6(match[1]):
         # The part is not quoted: with a stray / in the password it would show the password.
         raise InvalidURL(
-            f"{scheme}://…: expected host or host:port, comma-separated; "
-            "percent-encode special characters in user and password (/ is %2F, @ is %40)"
+            f"{scheme}://…: expected host or host:port, comma-separated, an IPv6 address in "
+            "brackets ([::1]:4222); percent-encode special characters in user and password "
+            "(/ is %2F, ? is %3F, # is %23)"
         )
     host = match[1] or match[2] or ""
     if not host:
         raise InvalidURL(f"{scheme}://…: a host is empty")
     return host, int(match[3]) if match[3] else None
+
+
+def _is_ipv6(bracketed: str | None) -> bool:
+    """Whether the text between the brackets, if there are any, is an IPv6 address."""
+    if bracketed is None:
+        return True
+    from ipaddress import AddressValueError, IPv6Address
+
+    try:
+        IPv6Address(bracketed)
+    except AddressValueError:
+        return False
+    return True
 
 
 def _query(query: str, scheme: str) -> dict[str, str]:

@@ -31,6 +31,37 @@ async def test_an_unknown_scheme_lists_what_is_installed() -> None:
         await connect("kafak://h")
 
 
+@pytest.mark.parametrize(
+    ("scheme", "meant"),
+    [
+        ("rabbit", "amqp"),
+        ("rabbitmq", "amqp"),
+        ("rabit", "amqp"),
+        ("rabbitmqs", "amqps"),
+        ("jetstream", "nats"),
+        ("jetsream", "nats"),
+        ("redis+ssl", "rediss"),
+        ("kafka+tls", "kafka+ssl"),
+        ("sqlite3", "sqlite"),
+        ("kafak", "kafka"),
+    ],
+)
+async def test_a_scheme_of_another_tool_names_ours(scheme: str, meant: str) -> None:
+    with pytest.raises(UnknownScheme) as caught:
+        await connect(f"{scheme}://user:hunter2@h")
+    assert str(caught.value).endswith(f"(did you mean {meant}://?)")
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "mysql", "mongodb", "sqs", "http"])
+async def test_a_scheme_without_a_backend_lists_those_that_have_one(scheme: str) -> None:
+    with pytest.raises(UnknownScheme) as caught:
+        await connect(f"{scheme}://user:hunter2@h")
+    text = str(caught.value)
+    assert text.startswith(f"{scheme}:// has no adapter installed; the schemes")
+    assert "did you mean" not in text
+    assert all(f"{known}://" in text for known in schemes())
+
+
 def test_every_scheme_of_the_wheel_is_known() -> None:
     expected = ["amqp", "amqps", "kafka", "kafka+ssl", "memory", "nats", "redis"]
     expected += ["rediss", "sqlite", "tls"]

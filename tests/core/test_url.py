@@ -48,6 +48,18 @@ def test_credentials_and_options_are_parsed() -> None:
         "redis://h?a=1&a=2",
         "redis://user:hunter2/x@h",
         "redis://user:hunter2 x@h y",
+        "redis://user:hunter2?x@h",
+        "redis://user:hunter2#x@h",
+        "redis://us@er:12?hunter2@h",
+        "redis://us@er:12?size=hunter2@h",
+        "redis://user:hunter2%ff@h",
+        "redis://user:hunter2%00@h",
+        "redis://user%0D:hunter2@h",
+        "redis://::1",
+        "redis://[::1",
+        "redis://[1.2.3]:6379",
+        "redis://[::1]:x",
+        "nats://h,[::]],i",
     ],
 )
 def test_an_invalid_url_is_refused_without_its_secrets(text: str) -> None:
@@ -56,6 +68,41 @@ def test_an_invalid_url_is_refused_without_its_secrets(text: str) -> None:
     with pytest.raises(InvalidURL) as caught:
         URL.parse(text)
     assert "hunter2" not in str(caught.value)
+
+
+USERINFO = [
+    ("user:p@ss", "user", "p@ss"),
+    ("user:100%", "user", "100%"),
+    ("user:100%25", "user", "100%"),
+    ("user:50%zz", "user", "50%zz"),
+    ("user:%41", "user", "A"),
+    ("user:%2541", "user", "%41"),
+    ("user:a:b", "user", "a:b"),
+    ("us%3Aer:a%3Ab", "us:er", "a:b"),
+    ("us er:p w", "us er", "p w"),
+    ("us%20er:p%20w", "us er", "p w"),
+    ("a+b:c+d", "a+b", "c+d"),
+    ("üser:pä€ß😀", "üser", "pä€ß😀"),
+    ("%C3%BCser:p%C3%A4", "üser", "pä"),
+    ("user:a%2Fb%3Fc%23d%40e", "user", "a/b?c#d@e"),
+    ("user@corp:p", "user@corp", "p"),
+    ("user:a,b;c=d&e", "user", "a,b;c=d&e"),
+    ("user:", "user", ""),
+    (":secret", None, "secret"),
+    ("token", "token", None),
+    ("", None, None),
+]
+
+
+@pytest.mark.parametrize("hosts", ["h", "h:1,i:2", "[::1]", "[::1]:1,h"])
+@pytest.mark.parametrize(("text", "username", "password"), USERINFO)
+def test_user_and_password_are_percent_encoded_or_not(
+    text: str, username: str | None, password: str | None, hosts: str
+) -> None:
+    url = URL.parse(f"nats://{text}@{hosts}/path?name=x")
+    assert (url.username, url.password) == (username, password)
+    assert (url.path, dict(url.query)) == ("/path", {"name": "x"})
+    assert url.hosts == URL.parse(f"nats://{hosts}").hosts
 
 
 SECRET = st.text(st.characters(min_codepoint=33, max_codepoint=0x24F), min_size=6)

@@ -16,6 +16,31 @@ if TYPE_CHECKING:
 ADAPTERS = "anymq.adapters"
 STORES = "anymq.stores"
 
+_MEANT = {
+    "amqp+ssl": "amqps",
+    "amqp+tls": "amqps",
+    "file": "sqlite",
+    "inmemory": "memory",
+    "jetstream": "nats",
+    "kafka+sasl": "kafka",
+    "kafka+tls": "kafka+ssl",
+    "kafkas": "kafka+ssl",
+    "mem": "memory",
+    "nats+tls": "tls",
+    "natss": "tls",
+    "pyamqp": "amqp",
+    "rabbit": "amqp",
+    "rabbitmq": "amqp",
+    "rabbitmqs": "amqps",
+    "redis+ssl": "rediss",
+    "redis+tls": "rediss",
+    "redpanda": "kafka",
+    "sqlite3": "sqlite",
+    "valkey": "redis",
+    "valkeys": "rediss",
+}
+"""The scheme that is meant by one that other tools use, or that is easily guessed."""
+
 _registered: dict[tuple[str, str], str] = {}
 
 
@@ -108,13 +133,14 @@ def _unknown(scheme: str, group: str) -> str:
     import difflib
 
     known = schemes(group)
-    close = difflib.get_close_matches(scheme, known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(scheme, [*known, *_MEANT], n=1, cutoff=0.6)
+    meant = _MEANT.get(close[0], close[0]) if close else None
     kind = "an adapter" if group == ADAPTERS else "an idempotency store"
     text = (
         f"{scheme}:// has no adapter installed" if group == ADAPTERS else f"{scheme}:// is no store"
     )
     text += f"; the schemes with {kind} are {', '.join(f'{name}://' for name in known)}"
-    return text + (f" (did you mean {close[0]}://?)" if close else "")
+    return text + (f" (did you mean {meant}://?)" if meant in known else "")
 
 
 def _distribution(point: EntryPoint) -> str:
