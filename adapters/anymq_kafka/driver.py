@@ -54,6 +54,7 @@ class KafkaDriver(Driver):
     errors: ClassVar[ErrorTable] = ERRORS
     binding: ClassVar[Binding] = Binding(prefix="ce_", native_key=True)
     options: ClassVar[type[KafkaOptions]] = KafkaOptions
+    name_option = "client_id"
     tls_schemes: ClassVar[frozenset[str]] = frozenset({"kafka+ssl"})
     client_parts = CLIENT_PARTS
     client_loggers = ("aiokafka",)

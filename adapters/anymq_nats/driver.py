@@ -58,6 +58,7 @@ class NatsDriver(Driver):
         prefix="ce-", content_type="ce-datacontenttype", percent=True
     )
     options = NatsOptions
+    name_option = "name"
     max_batch = 1000
     overlap = 4
     max_batch_bytes = 4 * 1024 * 1024

@@ -60,6 +60,7 @@ class RabbitMQDriver(Driver):
     errors: ClassVar[ErrorTable] = ERRORS
     binding: ClassVar[Binding] = Binding(prefix=messages.PREFIX, content_type=None)
     options: ClassVar[type[Any]] = RabbitMQOptions
+    name_option = "connection_name"
     # The server confirms a batch when it is on disk, and accepts others meanwhile.
     overlap: ClassVar[int] = 4
     max_body: ClassVar[float] = 16 * 1024 * 1024

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, ClassVar, Self
 
 from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
 
 from anymq.driver import (
     URL,
@@ -27,6 +28,7 @@ from anymq.driver import (
     SubscribeSpec,
     TopicInfo,
     TopicSpec,
+    logger,
 )
 
 from . import admin
@@ -60,6 +62,8 @@ from .topology import (
     stream_infos,
 )
 
+log = logger("anymq.redis")
+
 
 class RedisDriver(Driver):
     """A pool of connections for commands, and one more for the blocking reads of each source."""
@@ -68,6 +72,7 @@ class RedisDriver(Driver):
     errors = ERRORS
     binding = Binding(prefix="ce-", content_type="content-type")
     options = RedisOptions
+    name_option = "client_name"
     # A value may have 512 MiB, and a delayed copy is one value with all of its headers.
     max_body: ClassVar[float] = 500 * 1024 * 1024
     tls_schemes = frozenset({"rediss"})
@@ -90,11 +95,21 @@ class RedisDriver(Driver):
 
     @classmethod
     async def open(cls, url: URL, options: Any, *, timeout: float, clock: Clock) -> Self:
+        async with asyncio.timeout(timeout):
+            try:
+                return await cls._open(url, options, clock)
+            except NoPermissionError as error:
+                if options.client_name is None or "client" not in str(error):
+                    raise
+                log.debug("%s: this user may not name its connections: %s", url, error)
+                return await cls._open(url, replace(options, client_name=None), clock)
+
+    @classmethod
+    async def _open(cls, url: URL, options: Any, clock: Clock) -> Self:
         connector = Connector(url, options)
         commands = Commands(connector)
         try:
-            async with asyncio.timeout(timeout):
-                await check_server(commands, where=str(url))
+            await check_server(commands, where=str(url))
         except BaseException:
             await commands.aclose()
             raise

@@ -20,9 +20,9 @@ class RedisOptions:
     the most connections that commands open; each subscription has one more. `retention` deletes
     entries that are older, once every group of the topic has settled them; without it a stream
     grows without bound. A publish whose reply was lost is recognised when it is repeated within
-    `dedupe` seconds. `client_name` is shown by CLIENT LIST; the user then needs the right to
-    CLIENT SETNAME. `ca`, `cert` and `key_file` are PEM files for `rediss://`; without `ca` the
-    system's certificates count.
+    `dedupe` seconds. `client_name` (default: `Broker.name`) is shown by CLIENT LIST, if the user
+    has the right to CLIENT SETNAME. `ca`, `cert` and `key_file` are PEM files for `rediss://`;
+    without `ca` the system's certificates count.
 
     `client` is `fast` to take over redis-py's sockets, which needs private parts of redis-py, or
     `plain` for its public interface alone, which is slower. Where the installed release lacks a

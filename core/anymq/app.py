@@ -28,6 +28,7 @@ from .middleware import (
     PublishMiddleware,
     Retry,
 )
+from .names import check_attribute
 from .publishing.options import PublishOptions
 from .topic import Topic, as_topic
 
@@ -79,16 +80,21 @@ class App:
 
         app.run()
 
-    `url` defaults to the environment's `ANYMQ_URL`. `lifespan(app)` returns an async context
-    manager, entered before the first delivery and exited after the last; open resources shared by
-    handlers there. `middleware` wraps every handler and runs inside the whole built-in chain.
-    `drain_timeout` is the time in seconds that running handlers have when the app stops.
+    `url` defaults to the environment's `ANYMQ_URL`. `name` and `version` are the application's. The
+    name is the source of what it publishes, unless `source` or the URL states another; and the
+    names of its members at the broker begin with it, see `Broker.name`. `lifespan(app)` returns an
+    async context manager, entered before the first delivery and exited after the last; open
+    resources shared by handlers there. `middleware` wraps every handler and runs inside the whole
+    built-in chain. `drain_timeout` is the time in seconds that running handlers have when the app
+    stops.
     """
 
     def __init__(
         self,
         url: str | None = None,
         *,
+        name: str | None = None,
+        version: str | None = None,
         source: str | None = None,
         names: Mapping[str, str] | None = None,
         lifespan: Lifespan | None = None,
@@ -97,6 +103,8 @@ class App:
         drain_timeout: float = 20.0,
     ) -> None:
         self._url = url
+        self._name = None if name is None else check_attribute("name", name)
+        self._version = None if version is None else check_attribute("version", version)
         self._source = source
         self._names = names
         self._lifespan = lifespan
@@ -111,6 +119,16 @@ class App:
         self._started = False
         self.state: dict[str, Any] = {}
         """Resources that the lifespan shares with handlers."""
+
+    @property
+    def name(self) -> str | None:
+        """The name of the application, if it has one."""
+        return self._name
+
+    @property
+    def version(self) -> str | None:
+        """The version of the application, if it has one."""
+        return self._version
 
     @property
     def subscribers(self) -> Sequence[Subscriber]:
@@ -273,7 +291,9 @@ class App:
             log.debug("signals cannot be handled here; stop with App.stop()")
         try:
             async with self:
-                log.info("running %d handlers on %s", len(self._subscribers), self.broker.url)
+                broker = self.broker
+                title = " ".join(filter(None, (self._name or "app", self._version)))
+                log.info("%s runs %d handlers as %s", title, len(self._subscribers), broker.name)
                 await stop.wait()
                 log.info("stopping: waiting up to %s s for handlers", self._drain_timeout)
         except asyncio.CancelledError:
@@ -309,6 +329,7 @@ class App:
             self._broker = await stack.enter_async_context(
                 connect(
                     chosen,
+                    name=self._name,
                     source=self._source,
                     names=self._names,
                     publish_middleware=self._publish_middleware,

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from datetime import datetime, timedelta
+from itertools import count
 from logging import WARNING
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -30,7 +31,6 @@ from .errors import (
     UnsupportedOperation,
     translate,
 )
-from .ids import new_id
 from .logs import logger
 from .message import Message, Receipt
 from .middleware.chain import Middleware, PublishMiddleware
@@ -83,6 +83,7 @@ class Broker:
         url: URL,
         *,
         options: ConnectOptions,
+        name: str,
         source: str,
         names: dict[str, str],
         publish_middleware: tuple[PublishMiddleware, ...],
@@ -91,7 +92,10 @@ class Broker:
         self._driver = driver
         self._url = url
         self._options = options
+        self._name = name
+        self._source = source
         self._names = names
+        self._members = count(1)
         self._clock = clock
         self._declarations = Declarations(
             driver, names=names, create=options.declare, translate=self._translate
@@ -137,6 +141,20 @@ class Broker:
     def url(self) -> URL:
         """The URL of this connection; its text never shows the password."""
         return self._url
+
+    @property
+    def name(self) -> str:
+        """The name of this client, `NAME-HOST-PID-RANDOM`, which no other has.
+
+        It begins with the `name` of `connect` or of the app. The members of its groups have names
+        that begin with it, and brokers that show a client's name show it.
+        """
+        return self._name
+
+    @property
+    def source(self) -> str:
+        """The CloudEvents source of the messages that it publishes."""
+        return self._source
 
     @property
     def capabilities(self) -> Capabilities:
@@ -448,7 +466,7 @@ class Broker:
             wrapped = chain.around(adapt(handler, options.topic, options.batch, options.unknown))
         from .consuming.subscription import Subscription  # a publisher needs none of it
 
-        member = new_id()
+        member = f"{self._name}-{next(self._members)}"
         return Subscription(
             options,
             self._context,
@@ -496,7 +514,7 @@ class Broker:
                 prefetch=options.prefetch or max(100, 2 * options.workers),
                 first=options.prefetch or options.workers,
                 prefetch_bytes=options.prefetch_bytes or MAX_BYTES,
-                member=f"{member}-{generation}",
+                member=member if generation == 1 else f"{member}.{generation}",
                 create=self._options.declare and f"{topic}.{group}" not in self._names,
                 ordered=options.ordered and group is not None,
                 position=position,

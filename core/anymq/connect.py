@@ -6,10 +6,12 @@ import asyncio
 import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 
 from .broker import Broker
 from .client_logs import limit_repeats
+from .client_name import DEFAULT_NAME, client_name
 from .credentials import check_credentials
 from .driver.base import Driver
 from .driver.clock import REAL, Clock
@@ -18,7 +20,7 @@ from .driver.registry import load_driver
 from .errors import AccessDenied, ConfigurationError, ConnectionLost, TransientError, translate
 from .logs import logger
 from .middleware import PublishMiddleware
-from .names import check_headers, check_topic
+from .names import check_attribute, check_headers, check_topic
 from .tls import UNVERIFIED, is_unverified
 from .url import URL
 
@@ -33,6 +35,7 @@ MIN_ATTEMPT_SECONDS = 0.5
 def connect(
     url: str | None = None,
     *,
+    name: str | None = None,
     source: str | None = None,
     names: Mapping[str, str] | None = None,
     publish_middleware: Sequence[PublishMiddleware] = (),
@@ -45,9 +48,10 @@ def connect(
         async with anymq.connect("sqlite:///app.db") as broker:
             await broker.publish("orders", {"id": 17})
 
-    Use the result with `async with`, or await it for a `Broker` that you close yourself. `source`
-    is the CloudEvents source of published messages (default `anymq`). `names` maps a topic, or
-    `topic.group`, to a name that exists on the broker; anymq never creates mapped names.
+    Use the result with `async with`, or await it for a `Broker` that you close yourself. `name` is
+    the application's: `Broker.name` begins with it. `source` is the CloudEvents source of published
+    messages (default: the URL's option `source`, then `name`, then `anymq`). `names` maps a topic,
+    or `topic.group`, to a name that exists on the broker; anymq never creates mapped names.
 
     If the broker does not answer, connecting is retried for the URL's `connect_timeout` (10 s).
     Then `ConnectionLost` is raised, at most 1 s later. Permanent errors such as `InvalidURL`,
@@ -55,7 +59,12 @@ def connect(
     password.
     """
     return Connecting(
-        chosen_url(url, "connect()"), source, dict(names or {}), tuple(publish_middleware), clock
+        chosen_url(url, "connect()"),
+        name,
+        source,
+        dict(names or {}),
+        tuple(publish_middleware),
+        clock,
     )
 
 
@@ -75,12 +84,13 @@ class Connecting(AbstractAsyncContextManager["Broker"]):
     def __init__(
         self,
         url: str,
+        name: str | None,
         source: str | None,
         names: dict[str, str],
         publish_middleware: tuple[PublishMiddleware, ...],
         clock: Clock,
     ) -> None:
-        self._arguments = (url, source, names, publish_middleware, clock)
+        self._arguments = (url, name, source, names, publish_middleware, clock)
         self._broker: Broker | None = None
 
     def __await__(self) -> Generator[Any, None, Broker]:
@@ -97,6 +107,7 @@ class Connecting(AbstractAsyncContextManager["Broker"]):
 
 async def _open(
     text: str,
+    name: str | None,
     source: str | None,
     names: dict[str, str],
     publish_middleware: tuple[PublishMiddleware, ...],
@@ -109,19 +120,25 @@ async def _open(
     options, own = split_options(url, driver_type.options)
     if not options.allow_insecure_auth:
         check_credentials(url, driver_type.tls_schemes)
-    for name, native in names.items():
-        check_topic(name)
+    for topic, native in names.items():
+        check_topic(topic)
         if not isinstance(native, str) or not native:
-            raise ConfigurationError(f"names: {name!r} is mapped to {native!r}, not to a name")
+            raise ConfigurationError(f"names: {topic!r} is mapped to {native!r}, not to a name")
+    if name is not None:
+        check_attribute("name", name)
     if source is not None:
         check_headers({"source": source})
+    client = client_name(name)
+    if driver_type.name_option and driver_type.name_option not in url.query:
+        own = replace(own, **{driver_type.name_option: client})
     driver = await _connected(driver_type, url, own, options.connect_timeout, clock)
-    log.info("connected to %s; durability: %s", url, driver.capabilities.durability)
+    log.info("connected to %s as %s; durability: %s", url, client, driver.capabilities.durability)
     return Broker(
         driver,
         url,
         options=options,
-        source=source or options.source,
+        name=client,
+        source=source or options.source or name or DEFAULT_NAME,
         names=names,
         publish_middleware=publish_middleware,
         clock=clock,

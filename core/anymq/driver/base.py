@@ -58,6 +58,9 @@ class Driver(ABC):
     """The largest body that the backend can store, in bytes."""
     overlap: ClassVar[int] = 1
     """The most calls of `publish` that run at a time."""
+    name_option: ClassVar[str | None] = None
+    """The option with the name that the broker shows for this client. Unless the URL sets it, the
+    core does: the application, the host, the process and a random part, in A-Z a-z 0-9 . _ -"""
     tls_schemes: ClassVar[frozenset[str]] = frozenset()
     """The URL schemes that encrypt. Credentials over any other are refused off loopback."""
     client_parts: ClassVar[Parts] = MappingProxyType({})

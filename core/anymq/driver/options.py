@@ -21,13 +21,13 @@ class ConnectOptions:
     """Options that every URL accepts.
 
     `declare=false` leaves topics and groups to the operator. `source` is the CloudEvents source of
-    published messages, and `reply_topic` the topic of replies to their requests. Times are in
-    seconds.
+    published messages (None: the application's name, or `anymq`), and `reply_topic` the topic of
+    replies to their requests. Times are in seconds.
     """
 
     declare: bool = True
     allow_insecure_auth: bool = False
-    source: str = "anymq"
+    source: str | None = None
     reply_topic: str = "anymq.replies"
     connect_timeout: float = 10.0
     publish_timeout: float = 10.0

@@ -88,7 +88,8 @@ class SubscribeSpec:
     `group` is None for broadcast. `native_group` is the group's name on the broker (of a queue,
     durable consumer or consumer group): `f"{topic}.{group}"` unless mapped. `start` applies only
     when the group does not exist yet; a datetime is aware. `create` is False where the operator
-    makes groups. `member` is unique to this subscription.
+    makes groups. `member` is unique to this subscription; it begins with the client's name, and has
+    at most 160 characters, of A-Z a-z 0-9 . _ -
 
     `ack_deadline`, in seconds, is the lease: an unsettled record that is not extended for this
     long is redelivered to another member. A broker without leases redelivers it when its consumer

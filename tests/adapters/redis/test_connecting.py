@@ -19,6 +19,7 @@ import redis.asyncio
 import redis.exceptions
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
+import anymq
 from anymq.driver import REAL, Level, split_options
 from anymq.errors import (
     AccessDenied,
@@ -93,6 +94,35 @@ async def test_wrong_credentials_and_too_few_rights(
         assert "hunter2" not in repr(limited.native) + repr(limited.native.connection_pool)
         await limited.aclose()
     assert "hunter" not in caplog.text
+
+
+async def test_a_user_who_may_not_name_its_connections_connects_without_a_name(
+    bench: Bench, driver: RedisDriver
+) -> None:
+    async with (
+        user(driver, bench, "~*", "+ping", "+command|info") as login,
+        anymq.connect(f"redis://{login}/0", name="orders"),
+    ):
+        listed = _of_user(await driver._commands.call(b"CLIENT", b"LIST"), bench)
+        assert listed
+        assert b"name=orders-" not in listed
+
+
+async def test_connections_have_the_name_of_their_client(bench: Bench, driver: RedisDriver) -> None:
+    for given, expected in (("", "orders-"), ("?client_name=mine", "mine")):
+        async with (
+            user(driver, bench, "~*", "+@all") as login,
+            anymq.connect(f"redis://{login}/0{given}", name="orders") as broker,
+        ):
+            listed = _of_user(await driver._commands.call(b"CLIENT", b"LIST"), bench)
+            shown = f"name={broker.name} " if expected == "orders-" else "name=mine "
+            assert shown.encode() in listed
+
+
+def _of_user(listed: bytes, bench: Bench) -> bytes:
+    """Return the lines of CLIENT LIST about the connections of `user`."""
+    mine = f"user=user-{bench.name}".encode()
+    return b"".join(line for line in listed.splitlines() if mine in line)
 
 
 async def test_the_rights_that_are_said_to_suffice(bench: Bench, driver: RedisDriver) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -102,6 +105,33 @@ class Operating(Base):
         assert (
             info.lag_seconds is None or 0 < info.lag_seconds < 300
         )  # one message waits for a retry
+
+    @pytest.mark.parametrize("ordered", [False, True])
+    @pytest.mark.parametrize("name", [None, "Our shop/1.4: orders"])
+    async def test_members_have_the_name_of_their_client(
+        self, url: str, topic: str, ordered: bool, name: str | None
+    ) -> None:
+        async with connect(url, name=name) as own:
+            if ordered and not own.capabilities.ordered:
+                pytest.skip("no ordered groups")
+            host = re.escape(socket.gethostname().partition(".")[0])
+            begin = "anymq" if name is None else "Our-shop-1.4-orders"
+            assert re.fullmatch(rf"{begin}-{host}-{os.getpid()}-[a-z0-9]{{8}}", own.name)
+            await own.publish(topic, "x", key="k")
+            async with (
+                own.subscribe(topic, group="g", ordered=ordered) as one,
+                own.subscribe(topic, group="g", ordered=ordered) as two,
+            ):
+                assert one.member.startswith(f"{own.name}-")
+                assert one.member != two.member
+                info = await self._when(
+                    own, topic, lambda found: found.members is None or len(found.members) == 2
+                )
+                members = [member.name for member in info.members or ()]
+                assert len(set(members)) == len(members)
+                assert all(member.startswith(f"{own.name}-") for member in members), members
+                for partition in info.partitions or ():
+                    assert partition.owner is None or partition.owner in members
 
     async def _when(
         self, broker: Broker, topic: str, holds: Callable[[GroupInfo], bool]
