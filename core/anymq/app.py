@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from .broker import Broker
-from .connect import chosen_url, connect
+from .connect import Connecting, chosen_url, connect
 from .consuming.handlers import Function, adapt, by_type
 from .consuming.options import SubscribeOptions, Unknown
 from .driver.clock import REAL, Clock
@@ -250,6 +250,23 @@ class App:
         """Publish on the app's broker; as `Broker.publish`."""
         return await self.broker.publish(topic, payload, **options)
 
+    def connect(self) -> Connecting:
+        """Return a connection of its own to the app's broker, as `anymq.connect` does.
+
+        It has the app's URL, names, source and publish middleware, and needs no running app.
+        """
+        return self._connecting(self._url, REAL)
+
+    def _connecting(self, url: str | None, clock: Clock) -> Connecting:
+        return connect(
+            chosen_url(url, "App()"),
+            name=self._name,
+            source=self._source,
+            names=self._names,
+            publish_middleware=self._publish_middleware,
+            clock=clock,
+        )
+
     def run(self) -> None:
         """Run until SIGINT or SIGTERM, then drain and return. A second signal ends the drain.
 
@@ -324,18 +341,9 @@ class App:
         """
         if self._stack is not None:
             raise StateError("the app is running already")
-        chosen = chosen_url(url or self._url, "App()")
+        connecting = self._connecting(url or self._url, clock)
         async with AsyncExitStack() as stack:
-            self._broker = await stack.enter_async_context(
-                connect(
-                    chosen,
-                    name=self._name,
-                    source=self._source,
-                    names=self._names,
-                    publish_middleware=self._publish_middleware,
-                    clock=clock,
-                )
-            )
+            self._broker = await stack.enter_async_context(connecting)
             stack.callback(setattr, self, "_broker", None)
             if self._lifespan is not None:
                 await stack.enter_async_context(self._lifespan(self))

@@ -79,8 +79,7 @@ class URL:
             for host, port in self.hosts
         )
         pairs = "&".join(
-            f"{key}={'***' if _SECRET_KEY.search(key) else value}"
-            for key, value in self.query.items()
+            f"{key}={'***' if is_secret(key) else value}" for key, value in self.query.items()
         )
         return f"{self.scheme}://{user}{hosts}{self.path}" + (f"?{pairs}" if pairs else "")
 
@@ -93,6 +92,11 @@ class URL:
         return all(
             host in ("localhost", "::1", "") or host.startswith("127.") for host, _ in self.hosts
         )
+
+
+def is_secret(option: str) -> bool:
+    """Whether the value of `option` is masked, because its name looks like that of a secret."""
+    return _SECRET_KEY.search(option) is not None
 
 
 def masked(text: str) -> str:

@@ -1,0 +1,17 @@
+"""The command `anymq`: the terminal's way to publish, consume, operate and run.
+
+It stands on the public interface, as an application does; `import anymq` does not load it.
+
+One file holds one command, or one group of commands such as `topic`. `application.py` lists them.
+A command is a function, usually asynchronous, whose parameters are its arguments, whose docstring
+is its help, and whose last parameter is `common: Common`:
+
+- `common.connect()` opens the broker that the options, the environment or a context name;
+- `common.output` writes results: a table or text for people, the documented envelope with `--json`;
+- an `AnymqError` or a `CommandError` that it raises becomes one line and an exit code, see
+  `failures.py`; it returns None, or an exit code.
+"""
+
+from .application import main
+
+__all__ = ["main"]

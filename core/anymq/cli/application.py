@@ -1,0 +1,68 @@
+"""The commands of `anymq`, their parsing, and the process around one command."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from cyclopts import App, CycloptsError
+
+from .. import __version__
+from .common import DEFAULT
+from .failures import EXIT_USAGE, report
+from .process import closed_pipe, run_async
+
+COMMANDS = {
+    "context": ("anymq.cli.context:app", "Named brokers, kept in the user's config folder."),
+}
+"""By name the place of each command, `module:function`, or `module:app` for a group of them.
+
+A module is imported when its command is used, so that every other command starts quickly.
+"""
+
+
+def application() -> App:
+    """Return the parser of the command line, with every command."""
+    root = App(
+        name="anymq",
+        help="One publisher/consumer interface over Kafka, RabbitMQ, NATS, Redis and SQLite.",
+        version=__version__,
+        help_format="markdown",
+        help_epilogue="The broker: --url, --context, --app, $ANYMQ_URL, or the current context.",
+    )
+    for name, (place, summary) in COMMANDS.items():
+        root.command(place, name=name, help=summary)
+    root.register_install_completion_command()
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line, by default the process's, and return its exit code.
+
+    0 is success, 1 a failed operation, 2 wrong usage or configuration, 130 Ctrl-C, 141 a standard
+    output that its reader closed. A command may define others; its help says so.
+    """
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(tokens)
+    except CycloptsError as error:
+        return report(error, tokens, code=EXIT_USAGE)
+    except BrokenPipeError:
+        return closed_pipe()
+    except (KeyboardInterrupt, Exception) as error:
+        return report(error, tokens)
+
+
+def _run(tokens: list[str]) -> int:
+    command, bound, _ = application().parse_args(
+        tokens, exit_on_error=False, print_error=False, help_on_error=False
+    )
+    result: Any
+    with bound.arguments.get("common", DEFAULT).logging():
+        result = command(*bound.args, **bound.kwargs)
+        if inspect.iscoroutine(result):
+            result = run_async(result)
+    sys.stdout.flush()
+    return result if isinstance(result, int) else 0

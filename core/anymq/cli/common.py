@@ -1,0 +1,103 @@
+"""`Common`: the options that every command has."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Group, Parameter
+
+from ..connect import connect
+from .failures import UsageError
+from .output import Output
+
+if TYPE_CHECKING:
+    from ..broker import Broker
+
+SHARED = Group("Common options", sort_key=100)
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+"""An option that is given or not."""
+
+
+@Parameter(name="*", group=SHARED)
+@dataclass(kw_only=True)
+class Common:
+    """The broker to use, and the form of the output."""
+
+    url: Annotated[str | None, Parameter(name=("--url", "-u"))] = None
+    """The broker's URL, for example sqlite:///app.db."""
+    context: Annotated[str | None, Parameter(name=("--context", "-c"))] = None
+    """The context that names the broker, see `anymq context`."""
+    app: Annotated[str | None, Parameter(name=("--app", "-a"))] = None
+    """The app whose broker and names to use, as module:attribute."""
+    json: Flag = False
+    """Write results as lines of JSON: `{"anymq": 1, "kind": …, "data": …}`."""
+    quiet: Annotated[Flag, Parameter(name=("--quiet", "-q"))] = False
+    """Write no remarks to standard error."""
+    verbose: Annotated[Flag, Parameter(name=("--verbose", "-v"))] = False
+    """Write the log to standard error."""
+    traceback: Flag = False
+    """Show the traceback of an error."""
+
+    def __post_init__(self) -> None:
+        chosen = [f"--{name}" for name in ("url", "context", "app") if getattr(self, name)]
+        if len(chosen) > 1:
+            raise UsageError(f"{' and '.join(chosen)} both name a broker; give one of them")
+
+    @cached_property
+    def output(self) -> Output:
+        """The output of the command."""
+        return Output(as_json=self.json, quiet=self.quiet)
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Write the log of anymq to standard error: its errors, or with `--verbose` all of it."""
+        library = logging.getLogger("anymq")
+        level = library.level
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        library.addHandler(handler)
+        library.setLevel(logging.INFO if self.verbose else logging.ERROR)
+        try:
+            yield
+        finally:
+            library.removeHandler(handler)
+            library.setLevel(level)
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Broker]:
+        """Open the broker that the options name, and close it on exit."""
+        if self.app is not None:
+            from .loading import load_app
+
+            connecting = load_app(self.app).connect()
+        else:
+            connecting = connect(self.broker_url)
+        async with connecting as broker:
+            yield broker
+
+    @property
+    def broker_url(self) -> str | None:
+        """The URL by `--url`, the environment or a context; None leaves it to `connect`.
+
+        The environment comes before the current context, because it belongs to this process.
+        """
+        if self.url is not None:
+            return self.url
+        from .contexts import Contexts
+
+        named = self.context or os.environ.get("ANYMQ_CONTEXT")
+        if named:
+            return Contexts.read().url(named)
+        if "ANYMQ_URL" in os.environ:
+            return None
+        return Contexts.read().current_url()
+
+
+DEFAULT = Common()
+"""The options of a command line that has none of them."""

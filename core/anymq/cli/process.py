@@ -1,0 +1,79 @@
+"""The process of one command: its event loop, Ctrl-C, and a pipe that closes early."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Coroutine
+from typing import Any, NoReturn
+
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+EXIT_CLOSED_PIPE = 141
+"""The exit codes that a shell shows for SIGINT, SIGTERM and SIGPIPE."""
+
+CLEANUP_SECONDS = 1.5
+"""Seconds after Ctrl-C in which a command may settle and disconnect."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM, with the exit code for it."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.code = code
+
+
+def run_async(work: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result of `work`. Ctrl-C and SIGTERM cancel it; it then ends at once.
+
+    A command that does not end within `CLEANUP_SECONDS` of the signal, for example because the
+    broker no longer answers, is ended without further cleanup.
+    """
+    with asyncio.Runner() as runner:
+        return runner.run(_interruptible(work))
+
+
+async def _interruptible(work: Coroutine[Any, Any, Any]) -> Any:
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+    received: list[tuple[int, threading.Timer]] = []
+
+    def on_signal(code: int) -> None:
+        if received:
+            _exit(code)
+        # A thread, because the command may keep the loop busy.
+        overdue = threading.Timer(CLEANUP_SECONDS, _exit, (code,))
+        overdue.daemon = True
+        overdue.start()
+        received.append((code, overdue))
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGINT, on_signal, EXIT_INTERRUPTED)
+    loop.add_signal_handler(signal.SIGTERM, on_signal, EXIT_TERMINATED)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if received:
+            raise Interrupted(received[0][0]) from None
+        raise
+    finally:
+        for _, overdue in received:
+            overdue.cancel()
+        loop.remove_signal_handler(signal.SIGINT)
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+def closed_pipe() -> int:
+    """Return the exit code for a closed standard output, which is never written to again."""
+    discard = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(discard, sys.stdout.fileno())
+    os.close(discard)
+    return EXIT_CLOSED_PIPE
+
+
+def _exit(code: int) -> NoReturn:
+    os._exit(code)
