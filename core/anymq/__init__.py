@@ -37,6 +37,7 @@ from .errors import (
     UnknownScheme,
     UnsupportedOperation,
 )
+from .flow import correlation, current_delivery
 from .lazy_import import lazy_attributes
 from .message import Message, Receipt
 from .middleware import (
@@ -121,6 +122,8 @@ __all__ = [
     "UnknownScheme",
     "UnsupportedOperation",
     "connect",
+    "correlation",
+    "current_delivery",
     "register",
 ]
 

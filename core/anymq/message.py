@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from types import UnionType
+from typing import Any, NamedTuple, TypeVar, overload
 
 from .driver.records import NO_HEADERS, Received
+from .payload import check_annotation, decode_payload
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +37,23 @@ class Message:
     causation_id: str | None = None
     original: Received | None = field(default=None, repr=False, compare=False)
     """Internal. The received record, from which a copy takes its bytes unchanged."""
+
+    # `Message.type` hides the builtin in the body of the class.
+    @overload
+    def decode(self, kind: builtins.type[T]) -> T: ...
+    @overload
+    def decode(self, kind: UnionType) -> Any: ...
+
+    def decode(self, kind: Any) -> Any:
+        """Return the body as `kind`, as a handler gets it whose parameter is annotated with `kind`.
+
+        That is `bytes`, `str`, or a type of JSON data: a pydantic model, a dataclass, a TypedDict,
+        `dict`, a union. Of a union of classes, the message's type selects one. Raises `Reject` with
+        the fields and their errors if the body does not validate: in a handler, that moves the
+        message to the dead letters. Raises `ConfigurationError` if `kind` is no payload type.
+        """
+        check_annotation(kind)
+        return decode_payload(self, kind)
 
 
 class Receipt(NamedTuple):

@@ -7,10 +7,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Protocol, Union, get_args, get_origin
 
 from .errors import ConfigurationError, Reject, Unreadable
-from .message import Message
 from .topic import Topic
 
 if TYPE_CHECKING:
@@ -23,6 +22,17 @@ MASKED = b"*****"
 """The text that pydantic writes for a secret."""
 JSON_TYPES = (dict, list, int, float, bool, type(None))
 _INSIDE = {"dict": "values_schema", "list": "items_schema", "set": "items_schema"}
+
+
+class Encoded(Protocol):
+    """The parts of a `Message` that decoding needs."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def type(self) -> str | None: ...
 
 
 def encode_payload(payload: Any) -> tuple[bytes, str]:
@@ -160,7 +170,7 @@ class UnknownType(Reject):
     """Raised if the handler does not accept the message's type."""
 
 
-def decode_payload(message: Message, annotation: Any) -> Any:
+def decode_payload(message: Encoded, annotation: Any) -> Any:
     """Return the body of `message`, decoded as `annotation`.
 
     For a union of classes, the message's type selects the class, and an unknown type raises
@@ -168,8 +178,6 @@ def decode_payload(message: Message, annotation: Any) -> Any:
     `Reject` if the body does not validate, because a retry would fail again. The reason names the
     fields and their errors, without quoting the body.
     """
-    if annotation is Message:
-        return message
     if is_union(annotation):
         annotation = _choose(annotation, message)
     return decode_body(message.body, annotation)
@@ -196,8 +204,12 @@ def decode_body(body: bytes, annotation: Any) -> Any:
 
 def check_annotation(annotation: Any) -> None:
     """Raise `ConfigurationError` if `decode_payload` cannot decode to `annotation`."""
-    if annotation not in (bytes, str, Message):
+    if annotation in (bytes, str):
+        return
+    try:
         _adapter(annotation)
+    except TypeError as error:  # It has no hash.
+        raise ConfigurationError(f"{annotation!r} is not a payload type") from error
 
 
 def fits_by_class(topic: Topic[Any]) -> bool:
@@ -266,7 +278,7 @@ def known_types(annotation: Hashable) -> Mapping[str, Any] | None:
     return {name: kind for kind in kinds for name in names_of(kind)}
 
 
-def is_untyped(message: Message) -> bool:
+def is_untyped(message: Encoded) -> bool:
     """Whether `message` has no type, or the type of plain data, which is the topic's name."""
     kind, topic = message.type, message.topic
     return (
@@ -285,7 +297,7 @@ def _adapter(annotation: Hashable) -> TypeAdapter[Any]:
         raise ConfigurationError(f"{annotation} is not a payload type: {error}") from error
 
 
-def _choose(annotation: Any, message: Message) -> Any:
+def _choose(annotation: Any, message: Encoded) -> Any:
     known = known_types(annotation)
     kind = message.type or ""
     if known is not None and kind in known:

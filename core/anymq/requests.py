@@ -90,7 +90,7 @@ class Requests:
         """Publish `payload` and return the first reply, see `Broker.request`."""
         if timeout <= 0:
             raise ConfigurationError("request: timeout must be positive")
-        if response is not None:
+        if response not in (None, Message):
             check_annotation(response)
         message = self._sender.encoder(as_topic(topic)).message(payload, key, None, headers)
         destination = {REPLY_TO: self._topic.name, INBOX: self._inbox}
@@ -211,7 +211,7 @@ def _result(reply: Message, topic: str, response: Any) -> Any:
     error = reply.headers.get(ERROR)
     if error is not None:
         raise RequestFailed(f"the request to {topic} was rejected: {error}")
-    if response is None:
+    if response in (None, Message):
         return reply
     try:
         return decode_payload(reply, response)

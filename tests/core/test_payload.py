@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel, PlainSerializer
 from typing_extensions import TypedDict
 
-from anymq import ConfigurationError, Delivery, Message, Reject, Topic
+from anymq import ConfigurationError, Delivery, Message, Reject, Topic, connect
 from anymq.consuming.handlers import adapt
 from anymq.payload import check_payload, decode_body, decode_payload, encode_payload, type_name
 
@@ -181,3 +181,53 @@ def test_a_field_of_any_type_survives_unchanged(payload: Any) -> None:
 def test_values_that_json_would_change_are_refused(payload: Any, field: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{field} would be decoded as another type"):
         encode_payload(payload)
+
+
+class Line(BaseModel):
+    article: str
+    count: int
+
+
+class Note(BaseModel):
+    text: str
+
+
+def test_a_message_decodes_its_body() -> None:
+    line = Message(id="1", topic="t", type="Line", body=b'{"article":"tea","count":2}')
+    assert line.decode(Line) == Line(article="tea", count=2)
+    assert line.decode(dict) == {"article": "tea", "count": 2}
+    assert line.decode(Line | Note) == Line(article="tea", count=2)
+    assert line.decode(bytes) == line.body
+    assert line.decode(str) == line.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "reason"),
+    [
+        (b'{"article":"tea"}', Line, "invalid payload: count: Field required"),
+        (b"\xff", str, "invalid payload: not UTF-8 text"),
+        (b"", Line, "invalid payload: body: Invalid JSON"),
+        (b"{}", Model | Note, "unknown type 'Line': the handler takes Model, Note"),
+    ],
+)
+def test_a_body_of_another_kind_is_rejected_with_the_reason(
+    body: bytes, kind: Any, reason: str
+) -> None:
+    with pytest.raises(Reject, match=reason):
+        Message(id="1", topic="t", type="Line", body=body).decode(kind)
+
+
+@pytest.mark.parametrize("kind", [5, [int], object()])
+def test_what_is_no_payload_type_is_refused(kind: Any) -> None:
+    with pytest.raises(ConfigurationError, match="payload type"):
+        Message(id="1", topic="t", body=b"{}").decode(kind)
+
+
+async def test_a_delivery_decodes_its_message() -> None:
+    async with connect("memory://") as broker:
+        await broker.publish("t", Line(article="tea", count=2))
+        async with broker.subscribe("t", group="g") as deliveries:
+            async for delivery in deliveries:
+                assert delivery.decode(Line).count == 2
+                await delivery.ack()
+                break

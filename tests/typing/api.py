@@ -4,7 +4,17 @@ from typing import assert_type
 
 from pydantic import BaseModel
 
-from anymq import App, Broker, Delivery, Message, Receipt, Topic, connect
+from anymq import (
+    App,
+    Broker,
+    Delivery,
+    Message,
+    Receipt,
+    Topic,
+    connect,
+    correlation,
+    current_delivery,
+)
 
 
 class Placed(BaseModel):
@@ -48,7 +58,15 @@ async def consuming(broker: Broker) -> None:
             assert_type(delivery, Delivery)
             assert_type(delivery.message, Message)
             assert_type(delivery.attempt, int)
+            assert_type(delivery.message.decode(Placed), Placed)
+            assert_type(delivery.decode(dict[str, int]), dict[str, int])
+            assert_type(current_delivery(), Delivery | None)
     broker.subscribe(ORDERS)  # type: ignore[call-arg]  # pyright: ignore
+
+
+async def correlating(broker: Broker) -> None:
+    with correlation("c") as id:
+        assert_type(id, str)
 
 
 @app.subscriber(ORDERS, group="g")

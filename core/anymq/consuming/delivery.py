@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, Literal, Protocol
+from types import UnionType
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 from ..driver.clock import Clock
 from ..driver.records import Received
@@ -17,10 +18,33 @@ from ..store_pool import StorePool
 from ..wire.cloudevents import decode
 from ..wire.forged_headers import without_forged
 
+T = TypeVar("T")
+
 Verb = Literal["ack", "nack", "reject", "release", "stop", "expired"]
 
-current: ContextVar[Delivery | None] = ContextVar("anymq-delivery", default=None)
+
+class Flow:
+    """A correlation id that replaces that of the handled message, and the delivery, if any."""
+
+    __slots__ = ("correlation_id", "delivery")
+
+    def __init__(self, correlation_id: str, delivery: Delivery | None) -> None:
+        self.correlation_id = correlation_id
+        self.delivery = delivery
+
+
+current: ContextVar[Delivery | Flow | None] = ContextVar("anymq-delivery", default=None)
 """The delivery that this context handles: the cause of messages published in it."""
+
+
+def current_delivery() -> Delivery | None:
+    """Return the delivery that is being handled, or None outside of a handler.
+
+    Tasks that a handler starts see its delivery as well, also when it has been settled. In a
+    handler of a batch it is None, because the batch has many deliveries.
+    """
+    found = current.get()
+    return found.delivery if isinstance(found, Flow) else found
 
 
 class Consumer(Protocol):
@@ -167,6 +191,15 @@ class Delivery:
                 message = without_forged(message, self.received.headers)
             self._message = message
         return self._message
+
+    @overload
+    def decode(self, kind: type[T]) -> T: ...
+    @overload
+    def decode(self, kind: UnionType) -> Any: ...
+
+    def decode(self, kind: Any) -> Any:
+        """Return the message's body as `kind`, see `Message.decode`."""
+        return self.message.decode(kind)
 
     @property
     def identity(self) -> tuple[str | None, str]:

@@ -44,7 +44,7 @@ class Wants:
         """Return the payload; raises `Reject` if the body does not validate."""
         if self.payload is None:
             return None
-        if self.type is Message or is_union(self.type):
+        if is_union(self.type):
             return decode_payload(delivery.message, self.type)
         body = delivery.received.body
         if STRUCTURED in body:

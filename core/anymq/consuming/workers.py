@@ -10,7 +10,7 @@ from ..driver.clock import Clock
 from ..logs import logger
 from ..tasks import fault, supervise
 from .buffer import DeliveryBuffer
-from .delivery import Delivery, Handler, current
+from .delivery import Delivery, Handler, current, current_delivery
 from .slow_handlers import SAMPLE_SECONDS, SlowHandlers
 
 log = logger("anymq.consumer")
@@ -248,7 +248,7 @@ class Workers:
 
     def handles_caller(self) -> bool:
         """Whether a handler of these workers makes this call."""
-        delivery = current.get()
+        delivery = current_delivery()
         handled_here = delivery is not None and delivery in self._tasks.values()
         return handled_here or asyncio.current_task() in self._tasks
 

@@ -8,7 +8,7 @@ from itertools import repeat
 from types import MappingProxyType
 from typing import Any
 
-from ..consuming.delivery import Delivery, current
+from ..consuming.delivery import Delivery, Flow, current
 from ..driver.records import NO_HEADERS, Record
 from ..driver.specs import Binding
 from ..errors import MessageTooLarge
@@ -201,9 +201,12 @@ class RecordEncoder:
         return envelope_of(self._binding, self._source, type, content_type)
 
 
-def _flow_of(cause: Delivery | None) -> tuple[str | None, str | None]:
+def _flow_of(cause: Delivery | Flow | None) -> tuple[str | None, str | None]:
     """Return the correlation and the causation id of a message published now."""
     if cause is None:
         return None, None
+    if isinstance(cause, Flow):
+        delivery = cause.delivery
+        return cause.correlation_id, None if delivery is None else delivery.message.id
     message = cause.message
     return message.correlation_id or message.id, message.id

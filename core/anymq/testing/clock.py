@@ -6,7 +6,7 @@ import asyncio
 import heapq
 from itertools import count
 
-from ..consuming.delivery import current
+from ..consuming.delivery import current_delivery
 from ..driver.clock import Clock
 
 SETTLE_TURNS = 40
@@ -41,7 +41,7 @@ class VirtualClock(Clock):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self._now + seconds, next(self._serial), future))
-        in_handler = current.get() is not None
+        in_handler = current_delivery() is not None
         self.sleeping += in_handler
         try:
             await future
