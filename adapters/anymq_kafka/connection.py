@@ -15,6 +15,7 @@ from anymq.driver import (
     URL,
     AccessDenied,
     ConfigurationError,
+    Endpoint,
     InvalidURL,
     client_context,
     logger,
@@ -49,12 +50,8 @@ class Clients:
     """Factory of aiokafka's clients, all with the same address, credentials and timeouts."""
 
     def __init__(self, url: URL, options: KafkaOptions) -> None:
-        if url.path not in ("", "/"):
-            raise InvalidURL(f"{url.scheme}://…: a path has no meaning in a Kafka URL")
         self.options = options
-        self.hosts = [(host, port or DEFAULT_PORT) for host, port in url.hosts]
-        if not self.hosts:
-            raise InvalidURL(f"{url.scheme}://…: no host is named")
+        self.hosts = _hosts(url)
         _check_codec(options.compression)
         self._security = _security(url, options)
         self._common: dict[str, Any] = {
@@ -220,6 +217,20 @@ async def _bounded(stop: Coroutine[Any, Any, None], grace: float) -> None:
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.debug("stopping a client failed: %r; it is closed by force", error)
+
+
+def endpoints(url: URL, options: KafkaOptions) -> list[Endpoint]:
+    """Return the addresses of the brokers; raises as `Clients` does."""
+    context = _security(url, options).get("ssl_context")
+    return [Endpoint(host=host, port=port, context=context) for host, port in _hosts(url)]
+
+
+def _hosts(url: URL) -> list[tuple[str, int]]:
+    if url.path not in ("", "/"):
+        raise InvalidURL(f"{url.scheme}://…: a path has no meaning in a Kafka URL")
+    if not url.hosts:
+        raise InvalidURL(f"{url.scheme}://…: no host is named")
+    return [(host, port or DEFAULT_PORT) for host, port in url.hosts]
 
 
 def _check_codec(compression: str | None) -> None:

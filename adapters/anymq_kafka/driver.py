@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from typing import ClassVar, Self
 
 from anymq.driver import (
     URL,
     Binding,
     Capabilities,
+    Check,
     Clock,
     ConfigurationError,
     Driver,
+    Endpoint,
     ErrorTable,
     GroupInfo,
     Listener,
@@ -27,12 +29,12 @@ from anymq.driver import (
     logger,
 )
 
-from . import admin, positions
+from . import admin, checks, positions
 from .broadcast import BroadcastReader
 from .capabilities import CAPABILITIES
 from .client.compat import CLIENT_PARTS, AIOKafkaProducer, kafka
 from .client.internals import hide_logins
-from .connection import Clients
+from .connection import Clients, endpoints
 from .delays import DelayMover, delayed_copy, is_target
 from .errors import ERRORS
 from .messages import now_ms
@@ -58,6 +60,7 @@ class KafkaDriver(Driver):
     tls_schemes: ClassVar[frozenset[str]] = frozenset({"kafka+ssl"})
     client_parts = CLIENT_PARTS
     client_loggers = ("aiokafka",)
+    grants = checks.GRANTS
     max_batch: ClassVar[int] = 1000
     overlap: ClassVar[int] = 2
     max_batch_bytes: ClassVar[int] = 4 * MIB
@@ -193,6 +196,13 @@ class KafkaDriver(Driver):
         return await GroupSource.open(
             spec, listener, self._clients, self._topology, self._publisher
         )
+
+    @classmethod
+    def endpoints(cls, url: URL, options: KafkaOptions) -> Sequence[Endpoint]:
+        return endpoints(url, options)
+
+    def checks(self, scratch: TopicSpec | None) -> AsyncGenerator[Check, None]:
+        return checks.checks(self._clients, self._topology, self._publisher, scratch)
 
     def browse(
         self, topic: TopicSpec, start: Start = "earliest"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, Self
 
 from anymq.driver import (
     URL,
     Binding,
+    Check,
     Clock,
     Closed,
     ConfigurationError,
@@ -27,7 +28,7 @@ from anymq.driver import (
     ordered,
 )
 
-from . import admin
+from . import admin, checks
 from .broadcast import MemoryBroadcast
 from .capabilities import CAPABILITIES
 from .errors import ERRORS
@@ -113,6 +114,10 @@ class MemoryDriver(Driver):
         source = LeasedSource(partitions, spec, listener, self.clock)
         await source.start()
         return source
+
+    def checks(self, scratch: TopicSpec | None) -> AsyncGenerator[Check, None]:
+        self._check_open()
+        return checks.checks()
 
     async def browse(
         self, topic: TopicSpec, start: Start = "earliest"

@@ -9,14 +9,14 @@ import re
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache, partial
 from typing import Any, TypeVar
 
 import nats.errors
 
-from anymq.driver import URL, ConfigurationError, MissingDependency, logger, supervise
+from anymq.driver import URL, ConfigurationError, Endpoint, MissingDependency, logger, supervise
 
 from .client.compat import choose_client
 from .client.transport import ClientFactory, RawClient, Setup, Sink
@@ -65,11 +65,7 @@ class Target:
         """Read `url` and `options`; raises `ConfigurationError`."""
         secure = encrypted(url, options)
         scheme = "tls" if secure else "nats"
-        hosts = url.hosts or (("localhost", None),)
-        servers = [
-            f"{scheme}://{f'[{host}]' if ':' in host else host}:{port or _PORT}"
-            for host, port in hosts
-        ]
+        servers = [f"{scheme}://{one}" for one in _addresses(url)]
         if url.path not in ("", "/"):
             raise ConfigurationError(f"{url}: a NATS URL has no path")
         # The server may ask for TLS although the URL does not: then nats-py encrypts, too. The
@@ -79,6 +75,19 @@ class Target:
             context()
         client = choose_client(options.client, encrypt=secure, tls_first=options.tls_first)
         return cls(servers, secure, context, client, _settings(url, options))
+
+
+def endpoints(url: URL, options: NatsOptions) -> list[Endpoint]:
+    """Return the addresses of the servers; raises `ConfigurationError`."""
+    if not encrypted(url, options):
+        return _addresses(url)
+    context, greets = tls_context(options), not options.tls_first
+    return [replace(one, context=context, greets=greets) for one in _addresses(url)]
+
+
+def _addresses(url: URL) -> list[Endpoint]:
+    hosts = url.hosts or (("localhost", None),)
+    return [Endpoint(host=host, port=port or _PORT) for host, port in hosts]
 
 
 def _settings(url: URL, options: NatsOptions) -> dict[str, Any]:

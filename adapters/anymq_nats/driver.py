@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, ClassVar, Self
@@ -14,10 +14,12 @@ from nats.aio.client import Client
 from anymq.driver import (
     URL,
     Binding,
+    Check,
     Clock,
     ConfigurationError,
     Driver,
     Duplicate,
+    Endpoint,
     GroupInfo,
     Listener,
     Outcome,
@@ -31,12 +33,12 @@ from anymq.driver import (
     UnsupportedOperation,
 )
 
-from . import admin
+from . import admin, checks
 from .admin import browse
 from .broadcast import open_broadcast
 from .capabilities import CAPABILITIES
 from .client.compat import PUBLIC_PARTS
-from .connection import Connection, Target
+from .connection import Connection, Target, endpoints
 from .errors import ERRORS
 from .jetstream.schema import check_subject
 from .options import NatsOptions
@@ -66,6 +68,7 @@ class NatsDriver(Driver):
     # Without the private parts the driver works as well, so `open` checks those itself.
     client_parts = PUBLIC_PARTS
     client_loggers = ("nats",)
+    grants = checks.GRANTS
 
     def __init__(
         self, connection: Connection, publisher: Publisher, options: NatsOptions, clock: Clock
@@ -153,6 +156,13 @@ class NatsDriver(Driver):
             listener=listener,
             clock=self.clock,
         )
+
+    @classmethod
+    def endpoints(cls, url: URL, options: NatsOptions) -> Sequence[Endpoint]:
+        return endpoints(url, options)
+
+    def checks(self, scratch: TopicSpec | None) -> AsyncGenerator[Check, None]:
+        return checks.checks(self._connection, self._options, scratch)
 
     async def browse(
         self, topic: TopicSpec, start: Start = "earliest"

@@ -23,11 +23,11 @@ from aiormq.exceptions import (
 )
 from pamqp.exceptions import PAMQPException
 
-from anymq.driver import URL, ConnectionLost, TransientError
+from anymq.driver import URL, ConnectionLost, Endpoint, TransientError
 
 from .client.internals import CLOSE_TIMEOUT, Channel, ClientConnection, bounded
 from .client.transport import Transport
-from .options import RabbitMQOptions, virtual_host
+from .options import RabbitMQOptions, tls_context, virtual_host
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Connection:
         self._context = context
         self._purpose = purpose
         self._timeout = timeout
-        self._hosts = list(url.hosts) or [("localhost", None)]
+        self._hosts = _hosts(url)
         self._lock = asyncio.Lock()
         self._client: ClientConnection | None = None
         self._closed = False
@@ -206,3 +206,16 @@ class Connection:
             query_string=f"heartbeat={self._options.heartbeat}",
             encoded=True,
         )
+
+
+def endpoints(url: URL, options: RabbitMQOptions) -> list[Endpoint]:
+    """Return the addresses of the server's nodes; raises `ConfigurationError`."""
+    context = tls_context(url, options)
+    return [
+        Endpoint(host=host, port=port or PORTS[url.scheme], context=context)
+        for host, port in _hosts(url)
+    ]
+
+
+def _hosts(url: URL) -> list[tuple[str, int | None]]:
+    return list(url.hosts) or [("localhost", None)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, ClassVar, Self
 
 import aio_pika
@@ -15,8 +15,10 @@ from anymq.driver import (
     Binding,
     BrokerError,
     Capabilities,
+    Check,
     Clock,
     Driver,
+    Endpoint,
     ErrorTable,
     GroupInfo,
     Listener,
@@ -33,13 +35,13 @@ from anymq.driver import (
     UnsupportedOperation,
 )
 
-from . import messages
+from . import checks, messages
 from .admin import Admin
 from .broadcast import BroadcastReader
 from .capabilities import CAPABILITIES
 from .client.compat import CLIENT_LOGGERS, CLIENT_PARTS
 from .client.protocol import require_exchange
-from .connection import Connection
+from .connection import Connection, endpoints
 from .delays import DelayedPublisher, DelayLadder, Destination
 from .errors import ERRORS
 from .groups.catalog import Catalog
@@ -67,6 +69,7 @@ class RabbitMQDriver(Driver):
     tls_schemes: ClassVar[frozenset[str]] = frozenset({"amqps"})
     client_parts = CLIENT_PARTS
     client_loggers = CLIENT_LOGGERS
+    grants = checks.GRANTS
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class RabbitMQDriver(Driver):
         clock: Clock,
     ) -> None:
         self.clock = clock
+        self._options = options
         self._consuming = consuming
         self._publishing = publishing
         settle, timeout = options.settle_time, options.confirm_timeout
@@ -163,6 +167,15 @@ class RabbitMQDriver(Driver):
             # The server closes the connection of a consumer whose quorum queue another member is
             # just making.
             return await self._members.join(spec, listener)
+
+    @classmethod
+    def endpoints(cls, url: URL, options: RabbitMQOptions) -> Sequence[Endpoint]:
+        """See `Driver`."""
+        return endpoints(url, options)
+
+    def checks(self, scratch: TopicSpec | None) -> AsyncGenerator[Check, None]:
+        """See `Driver`."""
+        return checks.checks(self._consuming, self._publisher, self._options, scratch)
 
     async def browse(
         self, topic: TopicSpec, start: Start = "earliest"

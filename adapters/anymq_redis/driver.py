@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -15,8 +15,10 @@ from redis.exceptions import NoPermissionError
 from anymq.driver import (
     URL,
     Binding,
+    Check,
     Clock,
     Driver,
+    Endpoint,
     GroupInfo,
     LeasedSource,
     Listener,
@@ -31,14 +33,14 @@ from anymq.driver import (
     logger,
 )
 
-from . import admin
+from . import admin, checks
 from .broadcast import BroadcastReader, start_cursors
 from .capabilities import CAPABILITIES
 from .client.compat import PUBLIC_PARTS
 from .connection import Commands, Connector, ReadConnection
 from .delays import group_mover, topic_mover
 from .errors import ERRORS
-from .options import RedisOptions
+from .options import RedisOptions, endpoint
 from .ordered import RedisLog, StreamReader
 from .positions import browse, start_ids
 from .publisher import Publisher
@@ -78,6 +80,7 @@ class RedisDriver(Driver):
     tls_schemes = frozenset({"rediss"})
     client_parts = PUBLIC_PARTS
     client_loggers = ("redis",)
+    grants = checks.GRANTS
 
     def __init__(
         self, connector: Connector, commands: Commands, options: RedisOptions, clock: Clock
@@ -143,6 +146,13 @@ class RedisDriver(Driver):
             source = await self._group(spec, topic, starts)
         self._maintain(topic)
         return source
+
+    @classmethod
+    def endpoints(cls, url: URL, options: RedisOptions) -> Sequence[Endpoint]:
+        return [endpoint(url, options)]
+
+    def checks(self, scratch: TopicSpec | None) -> AsyncGenerator[Check, None]:
+        return checks.checks(self._commands)
 
     def browse(
         self, topic: TopicSpec, start: Start = "earliest"

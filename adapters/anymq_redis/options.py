@@ -7,7 +7,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from anymq.driver import URL, ConfigurationError, InvalidURL, client_context
+from anymq.driver import URL, ConfigurationError, Endpoint, InvalidURL, client_context
 
 PORT = 6379
 
@@ -63,6 +63,15 @@ def address(url: URL) -> dict[str, Any]:
         "username": url.username,
         "password": url.password,
     }
+
+
+def endpoint(url: URL, options: RedisOptions) -> Endpoint:
+    """Return the address of the server; raises as `address` and `encryption` do."""
+    encryption(url, options)
+    found, context = address(url), None
+    if url.scheme == "rediss":
+        context = client_context(options.ca, options.cert, options.key_file)
+    return Endpoint(host=found["host"], port=found["port"], context=context)
 
 
 def encryption(url: URL, options: RedisOptions) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import ClassVar, Self
 
 from anymq.driver import (
     URL,
     Binding,
     Capabilities,
+    Check,
     Clock,
     Driver,
     ErrorTable,
@@ -30,7 +31,7 @@ from anymq.driver import (
     ordered,
 )
 
-from . import admin, delays, publisher, topology
+from . import admin, checks, delays, publisher, topology
 from .broadcast import SqliteBroadcast
 from .capabilities import CAPABILITIES
 from .connection import Database
@@ -54,6 +55,7 @@ class SqliteDriver(Driver):
     binding: ClassVar[Binding] = Binding(prefix="ce-", content_type="content-type", native_key=True)
     options: ClassVar[type[SqliteOptions]] = SqliteOptions
     max_body: ClassVar[float] = 256 * 1024 * 1024
+    grants = checks.GRANTS
 
     def __init__(self, database: Database, sweeper: RetentionSweeper, clock: Clock) -> None:
         self.clock = clock
@@ -110,6 +112,9 @@ class SqliteDriver(Driver):
         source = LeasedSource(partitions, spec, listener, self.clock)
         await source.start()
         return source
+
+    def checks(self, scratch: TopicSpec | None) -> AsyncGenerator[Check, None]:
+        return checks.checks(self._database)
 
     async def browse(
         self, topic: TopicSpec, start: Start = "earliest"

@@ -55,6 +55,8 @@ from .url import URL
 if TYPE_CHECKING:
     from .consuming.batch import Batch, BatchError
     from .consuming.subscription import Subscription
+    from .diagnosis import diagnose
+    from .driver.checks import Check
     from .driver.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
     from .middleware import Deadline, Idempotency, KillSwitch, RateLimit
     from .operating.admin import Admin
@@ -76,6 +78,7 @@ __all__ = [
     "Broker",
     "BrokerError",
     "Capabilities",
+    "Check",
     "Closed",
     "ConfigurationError",
     "ConnectionLost",
@@ -124,6 +127,7 @@ __all__ = [
     "connect",
     "correlation",
     "current_delivery",
+    "diagnose",
     "register",
 ]
 
@@ -135,6 +139,8 @@ def __dir__() -> list[str]:
 __getattr__ = lazy_attributes(
     __name__,
     {
+        "Check": "driver.checks",
+        "diagnose": "diagnosis",
         "Admin": "operating.admin",
         "Stored": "operating.topic_access",
         "Batch": "consuming.batch",

@@ -16,6 +16,7 @@ ROOMS = {
     "admin",
     "broadcast",
     "capabilities",
+    "checks",
     "connection",
     "delays",
     "driver",
@@ -39,7 +40,7 @@ NATIVE = {
     "memory": "space",
 }
 """By adapter the one sub-package for the parts that no other backend has."""
-MOST_NAMES = 45
+MOST_NAMES = 46
 
 
 def files(adapter: str) -> Iterator[Path]:

@@ -54,6 +54,7 @@ from aiokafka.coordinator.protocol import (  # type: ignore[import-untyped]
 )
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata as MemberMetadata
 from aiokafka.protocol.admin import (  # type: ignore[import-untyped]
+    ApiVersionRequest,
     DeleteGroupsRequest,
     DescribeGroupsRequest,
     ListGroupsRequest,
@@ -85,6 +86,7 @@ __all__ = [
     "AIOKafkaConnection",
     "AIOKafkaConsumer",
     "AIOKafkaProducer",
+    "ApiVersionRequest",
     "Array",
     "Boolean",
     "ConfigResource",

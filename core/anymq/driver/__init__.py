@@ -79,6 +79,15 @@ from .store import Claim, ClaimState, Store
 if TYPE_CHECKING:
     from ..tls import client_context
     from . import offsets, ordered
+    from .checks import (
+        Check,
+        CheckOutcome,
+        Endpoint,
+        Inspection,
+        clock_check,
+        clock_difference,
+        inspect,
+    )
     from .client_parts import Parts, check_parts, unfit
     from .info import MOST_POISON, GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
     from .lazy_headers import LazyHeaders
@@ -106,6 +115,8 @@ __all__ = [
     "BrokerError",
     "Capabilities",
     "Cell",
+    "Check",
+    "CheckOutcome",
     "Claim",
     "ClaimState",
     "Clock",
@@ -116,9 +127,11 @@ __all__ = [
     "Driver",
     "Due",
     "Duplicate",
+    "Endpoint",
     "ErrorTable",
     "GroupInfo",
     "GroupReader",
+    "Inspection",
     "InvalidURL",
     "LazyHeaders",
     "LeasedSource",
@@ -161,8 +174,11 @@ __all__ = [
     "attempt_of",
     "check_parts",
     "client_context",
+    "clock_check",
+    "clock_difference",
     "emulated",
     "fault",
+    "inspect",
     "is_control_header",
     "load_driver",
     "load_store",
@@ -188,6 +204,13 @@ __getattr__ = lazy_attributes(
     __name__,
     {
         "MOST_POISON": "info",
+        "Inspection": "checks",
+        "inspect": "checks",
+        "clock_difference": "checks",
+        "clock_check": "checks",
+        "Endpoint": "checks",
+        "CheckOutcome": "checks",
+        "Check": "checks",
         "Cell": "ordered",
         "GroupInfo": "info",
         "LazyHeaders": "lazy_headers",

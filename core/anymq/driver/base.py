@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -29,6 +29,7 @@ from .source import Reader
 from .specs import Binding, Start, SubscribeSpec, TopicSpec
 
 if TYPE_CHECKING:
+    from .checks import Check, Endpoint
     from .client_parts import Parts
     from .info import GroupInfo, TopicInfo
     from .listener import Listener
@@ -68,6 +69,8 @@ class Driver(ABC):
     release that lacks one of them."""
     client_loggers: ClassVar[tuple[str, ...]] = ()
     """The client library's loggers. A line that they repeat in an outage is logged every 60 s."""
+    grants: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """The permission that each step of `operating.trial` needs, in the words of this backend."""
     clock: Clock
     """The clock given to `open`. An adapter that keeps timers itself, instead of the broker, reads
     the time from here, so that tests can advance it."""
@@ -126,6 +129,28 @@ class Driver(ABC):
         On return the group and its start position exist durably. Messages published from then on
         are delivered to it, even if this process dies at once.
         """
+
+    # For diagnosis.
+
+    @classmethod
+    def endpoints(cls, url: URL, options: Any) -> Sequence[Endpoint]:
+        """Return the addresses of `url`, with the TLS that `open` would use; none without a server.
+
+        Raises `ConfigurationError` as `open` does, and does no I/O but reading certificates.
+        """
+        return ()
+
+    async def checks(self, scratch: TopicSpec | None) -> AsyncGenerator[Check, None]:
+        """Yield what the server tells of itself: version, durability, limits, clock.
+
+        The names of the checks are unique. The core itself tries the permissions, with `grants`.
+        `scratch` is a topic that does not exist: a check may create it, and then deletes it. It is
+        None where operators create topics. Nothing else on the server changes. Each check ends
+        within a bounded time, and errors of the server become checks (see `inspect`).
+        """
+        nothing: tuple[Check, ...] = ()
+        for check in nothing:
+            yield check
 
     # For `Broker.admin` and replay. `topic` has been declared, or an operator has created it.
 

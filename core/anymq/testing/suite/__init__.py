@@ -3,6 +3,7 @@
 from .batches import Batches
 from .broadcast import Broadcast, BroadcastLetters, BroadcastTopics
 from .delays import Delays
+from .diagnosis import Diagnosis
 from .drivers import Drivers
 from .durability import Durability
 from .faults import Faults
@@ -45,6 +46,7 @@ class Conformance(
     Replay,
     Redrive,
     Operating,
+    Diagnosis,
     Kit,
     Durability,
     Leases,

@@ -1,0 +1,158 @@
+"""`diagnose`: checks everything between this process and a broker, and says how to mend it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from .connect import chosen_url, connect
+from .credentials import check_credentials
+from .driver.base import Driver
+from .driver.checks import Check, Endpoint
+from .driver.options import ConnectOptions, split_options
+from .driver.registry import load_driver
+from .driver.specs import TopicSpec
+from .errors import (
+    AccessDenied,
+    AnymqError,
+    ConfigurationError,
+    MissingDependency,
+    text_of,
+)
+from .names import check_topic
+from .operating.trial import try_topic
+from .reachability import reach, speaks_tls
+from .url import URL
+
+PREFIX = "anymq-doctor-"
+"""The prefix of the names of temporary topics."""
+UNTRIED = Check.unknown(
+    "permissions",
+    "not tried, because declare=false leaves topics to the operator",
+    fix="run without declare=false, as a user who may create topics",
+)
+
+
+async def diagnose(url: str | None = None, *, prefix: str = PREFIX) -> AsyncGenerator[Check, None]:
+    """Yield the checks of `url`, by default the environment's `ANYMQ_URL`, as they are made.
+
+    In this order: the URL and its adapter, name resolution, TCP and TLS of each host, the
+    connection with its credentials, what the server tells of its version, durability, limits and
+    clock, and the permissions. After a failure the checks that depend on it are skipped.
+
+    The permissions are tried on a temporary topic. Its name begins with `prefix`, for users whose
+    rights end with a prefix; it is deleted at the end. With `declare=false` nothing is created.
+    Raises `ConfigurationError` if there is no URL or `prefix` is no beginning of a topic's name.
+    Everything else becomes a check. No text contains the password.
+    """
+    chosen = chosen_url(url, "diagnose()")
+    scratch = f"{prefix}{secrets.token_hex(5)}"
+    check_topic(scratch)
+    async with aclosing(_diagnose(chosen, scratch)) as checks:
+        async for check in checks:
+            yield check
+
+
+async def _diagnose(text: str, scratch: str) -> AsyncGenerator[Check, None]:
+    try:
+        url = URL.parse(text)
+    except AnymqError as error:
+        yield Check.failed("URL", str(error), fix="write it as scheme://user:password@host/…")
+        return
+    yield Check.ok("URL", str(url))
+    try:
+        driver_type = load_driver(url.scheme)
+    except (AnymqError, ImportError) as error:
+        yield Check.failed("adapter", text_of(error), fix=_adapter_fix(error))
+        return
+    yield Check.ok("adapter", f"{driver_type.__module__.partition('.')[0]}")
+    try:
+        options, endpoints = _settings(url, driver_type)
+    except AnymqError as error:
+        yield Check.failed("options", str(error), fix="correct the URL's options")
+        return
+    failed = False
+    for check in await reach(endpoints):
+        failed = failed or check.outcome == "failed"
+        yield check
+    if failed:
+        yield Check.skipped("connection", "needs: a host that can be reached")
+        return
+    async with aclosing(_connected(text, url, options, endpoints, scratch)) as checks:
+        async for check in checks:
+            yield _masked(check, url)
+
+
+def _settings(url: URL, driver_type: type[Driver]) -> tuple[ConnectOptions, Sequence[Endpoint]]:
+    options, own = split_options(url, driver_type.options)
+    if not options.allow_insecure_auth:
+        check_credentials(url, driver_type.tls_schemes)
+    return options, driver_type.endpoints(url, own)
+
+
+async def _connected(
+    text: str, url: URL, options: ConnectOptions, endpoints: Sequence[Endpoint], scratch: str
+) -> AsyncGenerator[Check, None]:
+    try:
+        broker = await connect(text)
+    except AnymqError as error:
+        yield await _refused(error, endpoints)
+        return
+    try:
+        topic = TopicSpec(name=scratch, native=scratch) if options.declare else None
+        given = url.username is not None
+        yield Check.ok("connection", "the credentials were accepted" if given else "accepted")
+        async with aclosing(_told(broker.driver, topic)) as checks:
+            async for check in checks:
+                yield check
+        if topic is None:
+            yield UNTRIED
+            return
+        async with aclosing(try_topic(broker.driver, topic)) as checks:
+            async for check in checks:
+                yield check
+    finally:
+        await broker.aclose()
+
+
+async def _told(driver: Driver, scratch: TopicSpec | None) -> AsyncGenerator[Check, None]:
+    """Yield what the server tells; a defect of the adapter becomes a check."""
+    try:
+        async with aclosing(driver.checks(scratch)) as checks:
+            async for check in checks:
+                yield check
+    except Exception as error:
+        fix = "report this error: an adapter's checks must not raise"
+        yield Check.failed("server", f"{type(error).__name__}: {text_of(error)}", fix=fix)
+
+
+async def _refused(error: AnymqError, endpoints: Sequence[Endpoint]) -> Check:
+    """Return the check of a connection that failed, though a host can be reached."""
+    if isinstance(error, AccessDenied):
+        fix = "check the user, the password and the user's rights on the server"
+    elif isinstance(error, ConfigurationError):
+        fix = "correct the URL, or the server's configuration"
+    else:
+        fix = "check the server's log"
+    for endpoint in endpoints:
+        if endpoint.context is None and await speaks_tls(endpoint):
+            fix = f"{endpoint} speaks TLS: use the scheme with TLS"
+    return Check.failed("connection", str(error), fix=fix)
+
+
+def _adapter_fix(error: BaseException) -> str:
+    if isinstance(error, MissingDependency):
+        return "install what is missing, with the command above"
+    return "use one of the installed schemes, or install an adapter for this one"
+
+
+def _masked(check: Check, url: URL) -> Check:
+    """Return `check` without the URL's password, should a server repeat it."""
+    secret = url.password
+    if not secret or len(secret) < 4 or not (secret in check.detail or secret in check.fix):
+        return check
+    return replace(
+        check, detail=check.detail.replace(secret, "***"), fix=check.fix.replace(secret, "***")
+    )
