@@ -28,11 +28,6 @@ from .url import URL
 
 PREFIX = "anymq-doctor-"
 """The prefix of the names of temporary topics."""
-UNTRIED = Check.unknown(
-    "permissions",
-    "not tried, because declare=false leaves topics to the operator",
-    fix="run without declare=false, as a user who may create topics",
-)
 
 
 async def diagnose(url: str | None = None, *, prefix: str = PREFIX) -> AsyncGenerator[Check, None]:
@@ -101,20 +96,32 @@ async def _connected(
         yield await _refused(error, endpoints)
         return
     try:
-        topic = TopicSpec(name=scratch, native=scratch) if options.declare else None
+        untried = _untried(broker.driver, options)
+        topic = None if untried else TopicSpec(name=scratch, native=scratch)
         given = url.username is not None
         yield Check.ok("connection", "the credentials were accepted" if given else "accepted")
         async with aclosing(_told(broker.driver, topic)) as checks:
             async for check in checks:
                 yield check
-        if topic is None:
-            yield UNTRIED
-            return
-        async with aclosing(try_topic(broker.driver, topic)) as checks:
-            async for check in checks:
-                yield check
+        if untried is not None:
+            yield untried
+        if topic is not None:
+            async with aclosing(try_topic(broker.driver, topic)) as checks:
+                async for check in checks:
+                    yield check
     finally:
         await broker.aclose()
+
+
+def _untried(driver: Driver, options: ConnectOptions) -> Check | None:
+    """Return the check that replaces the trial where no topic may be created for it."""
+    if not options.declare:
+        detail = "not tried, because declare=false leaves topics to the operator"
+        fix = "run without declare=false, as a user who may create topics"
+        return Check.unknown("permissions", detail, fix=fix)
+    if not driver.capabilities.admin:
+        return Check.unknown("permissions", "not tried, because this adapter deletes no topics")
+    return None
 
 
 async def _told(driver: Driver, scratch: TopicSpec | None) -> AsyncGenerator[Check, None]:

@@ -3,7 +3,7 @@
 from .batches import Batches
 from .broadcast import Broadcast, BroadcastLetters, BroadcastTopics
 from .delays import Delays
-from .diagnosis import Diagnosis
+from .diagnosis import Diagnosis, DiagnosisTrial
 from .drivers import Drivers
 from .durability import Durability
 from .faults import Faults
@@ -47,6 +47,7 @@ class Conformance(
     Redrive,
     Operating,
     Diagnosis,
+    DiagnosisTrial,
     Kit,
     Durability,
     Leases,
