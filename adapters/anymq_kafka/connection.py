@@ -30,7 +30,13 @@ from .client.compat import (
     AIOKafkaProducer,
     kafka,
 )
-from .client.internals import abandon_admin, abandon_consumer, abandon_producer, start_client
+from .client.internals import (
+    abandon_admin,
+    abandon_consumer,
+    abandon_producer,
+    renew_login,
+    start_client,
+)
 from .errors import ERRORS
 from .group.assignor import Assignor
 from .options import KafkaOptions
@@ -53,6 +59,7 @@ class Clients:
         self.options = options
         self.hosts = _hosts(url)
         _check_codec(options.compression)
+        self._url = url
         self._security = _security(url, options)
         self._common: dict[str, Any] = {
             **self._security,
@@ -125,6 +132,8 @@ class Clients:
         Each client gets one host. aiokafka would try several in its own order, and spend the whole
         timeout on one that does not answer.
         """
+        if self._url.username is not None:
+            renew_login(client, self._login)
         try:
             await start_client(client)
         except BaseException:
@@ -138,13 +147,25 @@ class Clients:
     def _address(self) -> dict[str, Any]:
         host, port = self.hosts[0]
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return {**self._common, "bootstrap_servers": address}
+        return {**self._common, **self._sasl(), "bootstrap_servers": address}
+
+    def _sasl(self) -> dict[str, str]:
+        """Return the credentials of now, as aiokafka names them; empty if there are none."""
+        if self._url.username is None:
+            return {}
+        user, password = self._login()
+        return {"sasl_plain_username": user, "sasl_plain_password": password}
+
+    def _login(self) -> tuple[str, str]:
+        url = self._url.current()
+        return url.username or "", url.password or ""
 
     async def _try_host(self, host: str, port: int, timeout: float) -> BaseException | None:
         connection = AIOKafkaConnection(
             host,
             port,
             **self._security,
+            **self._sasl(),
             client_id=self.options.client_id,
             request_timeout_ms=_ms(self.options.request_timeout),
         )
@@ -255,8 +276,6 @@ def _security(url: URL, options: KafkaOptions) -> dict[str, Any]:
     if url.username is not None:
         security["security_protocol"] = "SASL_SSL" if encrypted else "SASL_PLAINTEXT"
         security["sasl_mechanism"] = options.sasl_mechanism
-        security["sasl_plain_username"] = url.username
-        security["sasl_plain_password"] = url.password or ""
     return security
 
 

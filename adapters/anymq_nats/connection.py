@@ -103,10 +103,25 @@ def _settings(url: URL, options: NatsOptions) -> dict[str, Any]:
             raise MissingDependency("creds needs nkeys: pip install 'nats-py[nkeys]'") from error
         settings["user_credentials"] = options.creds
     elif url.password is not None:
-        settings |= {"user": url.username or "", "password": url.password}
+        login = _Login(url)
+        settings |= {"user": login.user, "password": login.password}
     elif url.username is not None:
-        settings["token"] = url.username
+        settings["token"] = _Login(url).user
     return settings
+
+
+class _Login:
+    """The credentials that nats-py asks for whenever it connects, the user before the password."""
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+
+    def user(self) -> str:
+        self._url = self._url.current()
+        return self._url.username or ""
+
+    def password(self) -> str:
+        return self._url.password or ""
 
 
 class Watcher:

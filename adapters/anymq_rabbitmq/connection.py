@@ -196,13 +196,14 @@ class Connection:
         self.version = client.server_version
 
     def _address(self, host: str, port: int | None) -> yarl.URL:
+        url = self._url.current()
         return yarl.URL.build(
-            scheme=self._url.scheme,
-            user=quote(self._url.username or "guest", safe=""),
-            password=quote(self._url.password or "guest", safe=""),
+            scheme=url.scheme,
+            user=quote(url.username or "guest", safe=""),
+            password=quote(url.password or "guest", safe=""),
             host=f"[{host}]" if ":" in host else host,
-            port=port or PORTS[self._url.scheme],
-            path="/" + quote(virtual_host(self._url), safe=""),
+            port=port or PORTS[url.scheme],
+            path="/" + quote(virtual_host(url), safe=""),
             query_string=f"heartbeat={self._options.heartbeat}",
             encoded=True,
         )

@@ -17,6 +17,7 @@ from typing import Any
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError
 
 from anymq.driver import URL
@@ -41,7 +42,7 @@ _SAMPLE_ENTRIES = 32
 
 
 class Connector:
-    """Opens connections to one server. Only redis-py keeps the password."""
+    """Opens connections to one server, each with the user and password of now."""
 
     def __init__(self, url: URL, options: RedisOptions) -> None:
         self._connecting: set[asyncio.Future[Transport]] = set()
@@ -53,6 +54,7 @@ class Connector:
         self._settings: dict[str, Any] = {
             **address(url),
             **encryption(url, options),
+            "credential_provider": _Login(url) if url.username or url.password else None,
             # RESP2 replies have one shape on every version of the server and of redis-py.
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
@@ -102,6 +104,21 @@ class Connector:
         if self._connecting:
             await asyncio.wait(set(self._connecting), timeout=_CLOSE_SECONDS)
             await asyncio.sleep(0)
+
+
+class _Login(CredentialProvider):
+    """The credentials that redis-py asks for whenever it opens a connection."""
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        url = self._url.current()
+        password = url.password or ""
+        return (url.username, password) if url.username else (password,)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()
 
 
 def _discard(connecting: asyncio.Future[Transport]) -> None:

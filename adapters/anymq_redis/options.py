@@ -49,20 +49,14 @@ class RedisOptions:
 
 
 def address(url: URL) -> dict[str, Any]:
-    """Return host, port, database and credentials of `url`, as redis-py names them."""
+    """Return host, port and database of `url`, as redis-py names them."""
     if len(url.hosts) != 1:
         raise InvalidURL(f"{url}: expected one host; Redis Cluster and Sentinel are not supported")
     database = url.path.strip("/") or "0"
     if not database.isdecimal():
         raise InvalidURL(f"{url}: the path is the number of the database, for example /0")
     host, port = url.hosts[0]
-    return {
-        "host": host,
-        "port": port or PORT,
-        "db": int(database),
-        "username": url.username,
-        "password": url.password,
-    }
+    return {"host": host, "port": port or PORT, "db": int(database)}
 
 
 def endpoint(url: URL, options: RedisOptions) -> Endpoint:

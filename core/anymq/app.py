@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from .broker import Broker
-from .connect import Connecting, chosen_url, connect
+from .connect import Connecting, connect
 from .consuming.handlers import Function, adapt, by_type
 from .consuming.options import SubscribeOptions, Unknown
 from .driver.clock import REAL, Clock
@@ -80,13 +80,13 @@ class App:
 
         app.run()
 
-    `url` defaults to the environment's `ANYMQ_URL`. `name` and `version` are the application's. The
-    name is the source of what it publishes, unless `source` or the URL states another; and the
-    names of its members at the broker begin with it, see `Broker.name`. `lifespan(app)` returns an
-    async context manager, entered before the first delivery and exited after the last; open
-    resources shared by handlers there. `middleware` wraps every handler and runs inside the whole
-    built-in chain. `drain_timeout` is the time in seconds that running handlers have when the app
-    stops.
+    `url` defaults to that of the environment, as in `connect`. `name` and `version` are the
+    application's. The name is the source of what it publishes, unless `source` or the URL states
+    another; and the names of its members at the broker begin with it, see `Broker.name`.
+    `lifespan(app)` returns an async context manager, entered before the first delivery and exited
+    after the last; open resources shared by handlers there. `middleware` wraps every handler and
+    runs inside the whole built-in chain. `drain_timeout` is the time in seconds that running
+    handlers have when the app stops.
     """
 
     def __init__(
@@ -255,16 +255,17 @@ class App:
 
         It has the app's URL, names, source and publish middleware, and needs no running app.
         """
-        return self._connecting(self._url, REAL)
+        return self._connecting(self._url, REAL, isolated=False)
 
-    def _connecting(self, url: str | None, clock: Clock) -> Connecting:
+    def _connecting(self, url: str | None, clock: Clock, *, isolated: bool) -> Connecting:
         return connect(
-            chosen_url(url, "App()"),
+            url,
             name=self._name,
             source=self._source,
             names=self._names,
             publish_middleware=self._publish_middleware,
             clock=clock,
+            isolated=isolated,
         )
 
     def run(self) -> None:
@@ -333,15 +334,17 @@ class App:
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
-    async def start(self, *, url: str | None = None, clock: Clock = REAL) -> None:
+    async def start(
+        self, *, url: str | None = None, clock: Clock = REAL, isolated: bool = False
+    ) -> None:
         """Connect, enter the lifespan, and start every handler, as `async with app` does.
 
-        `url` replaces the app's own, for tests. Raises the errors of connecting and subscribing,
-        after closing everything.
+        `url` replaces the app's own, for tests. `isolated` is as in `connect`. Raises the errors of
+        connecting and subscribing, after closing everything.
         """
         if self._stack is not None:
             raise StateError("the app is running already")
-        connecting = self._connecting(url or self._url, clock)
+        connecting = self._connecting(url or self._url, clock, isolated=isolated)
         async with AsyncExitStack() as stack:
             self._broker = await stack.enter_async_context(connecting)
             stack.callback(setattr, self, "_broker", None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -15,8 +14,6 @@ from .client_name import DEFAULT_NAME, client_name
 from .credentials import check_credentials
 from .driver.base import Driver
 from .driver.clock import REAL, Clock
-from .driver.options import split_options
-from .driver.registry import load_driver
 from .errors import AccessDenied, ConfigurationError, ConnectionLost, TransientError, translate
 from .logs import logger
 from .middleware import PublishMiddleware
@@ -40,8 +37,9 @@ def connect(
     names: Mapping[str, str] | None = None,
     publish_middleware: Sequence[PublishMiddleware] = (),
     clock: Clock = REAL,
+    isolated: bool = False,
 ) -> Connecting:
-    """Connect to the broker that `url` names, by default the environment's `ANYMQ_URL`.
+    """Connect to the broker that `url` names, by default the URL of the environment.
 
     ::
 
@@ -53,29 +51,31 @@ def connect(
     messages (default: the URL's option `source`, then `name`, then `anymq`). `names` maps a topic,
     or `topic.group`, to a name that exists on the broker; anymq never creates mapped names.
 
+    Without `url`, the URL is that of `ANYMQ_URL`, of the file that `ANYMQ_URL_FILE` names, or of
+    `anymq.toml`. Options that the URL does not set come from there too, also with a `url`.
+    `isolated=True` reads neither environment nor files.
+
     If the broker does not answer, connecting is retried for the URL's `connect_timeout` (10 s).
     Then `ConnectionLost` is raised, at most 1 s later. Permanent errors such as `InvalidURL`,
     `UnknownScheme`, `MissingDependency` and `AccessDenied` are raised at once. No error shows the
     password.
     """
+    if not url:
+        if isolated:
+            raise ConfigurationError("isolated=True needs a URL")
+        from .settings import NO_URL, names_url
+
+        if not names_url():
+            raise ConfigurationError(NO_URL)
     return Connecting(
-        chosen_url(url, "connect()"),
+        url,
         name,
         source,
         dict(names or {}),
         tuple(publish_middleware),
         clock,
+        isolated,
     )
-
-
-def chosen_url(url: str | None, parameter_of: str) -> str:
-    """Return `url`, or the environment's `ANYMQ_URL`; raises `ConfigurationError` without both."""
-    chosen = url or os.environ.get("ANYMQ_URL")
-    if not chosen:
-        raise ConfigurationError(
-            f"no broker URL: pass one to {parameter_of}, or set ANYMQ_URL (for example sqlite:///app.db)"
-        )
-    return chosen
 
 
 class Connecting(AbstractAsyncContextManager["Broker"]):
@@ -83,14 +83,15 @@ class Connecting(AbstractAsyncContextManager["Broker"]):
 
     def __init__(
         self,
-        url: str,
+        url: str | None,
         name: str | None,
         source: str | None,
         names: dict[str, str],
         publish_middleware: tuple[PublishMiddleware, ...],
         clock: Clock,
+        isolated: bool,
     ) -> None:
-        self._arguments = (url, name, source, names, publish_middleware, clock)
+        self._arguments = (url, name, source, names, publish_middleware, clock, isolated)
         self._broker: Broker | None = None
 
     def __await__(self) -> Generator[Any, None, Broker]:
@@ -106,18 +107,20 @@ class Connecting(AbstractAsyncContextManager["Broker"]):
 
 
 async def _open(
-    text: str,
+    text: str | None,
     name: str | None,
     source: str | None,
     names: dict[str, str],
     publish_middleware: tuple[PublishMiddleware, ...],
     clock: Clock,
+    isolated: bool,
 ) -> Broker:
-    url = URL.parse(text)
-    driver_type = load_driver(url.scheme)
+    from .settings import effective
+
+    settings = effective(text, isolated=isolated)
+    url, driver_type, options = settings.url, settings.driver, settings.options
     for library in driver_type.client_loggers:
         limit_repeats(library)
-    options, own = split_options(url, driver_type.options)
     if not options.allow_insecure_auth:
         check_credentials(url, driver_type.tls_schemes)
     for topic, native in names.items():
@@ -128,8 +131,8 @@ async def _open(
         check_attribute("name", name)
     if source is not None:
         check_headers({"source": source})
-    client = client_name(name)
-    if driver_type.name_option and driver_type.name_option not in url.query:
+    client, own = client_name(name), settings.own
+    if driver_type.name_option and not settings.states(driver_type.name_option):
         own = replace(own, **{driver_type.name_option: client})
     driver = await _connected(driver_type, url, own, options.connect_timeout, clock)
     log.info("connected to %s as %s; durability: %s", url, client, driver.capabilities.durability)
@@ -148,14 +151,20 @@ async def _open(
 async def _connected(
     driver_type: type[Driver], url: URL, own: Any, timeout: float, clock: Clock
 ) -> Driver:
-    """Return an open driver; what may pass, as a server that is just starting, is tried again."""
+    """Return an open driver; what may pass, as a server that is just starting, is tried again.
+
+    So are refused credentials that have been replaced in their file since.
+    """
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout
     pause = FIRST_PAUSE
     while True:
+        tried = url.current()
         try:
             return await _connected_once(driver_type, url, own, until - loop.time(), clock)
-        except TransientError as error:
+        except (AccessDenied, TransientError) as error:
+            if isinstance(error, AccessDenied) and url.current() == tried:
+                raise  # Otherwise the password was rotated meanwhile.
             left = until - loop.time() - MIN_ATTEMPT_SECONDS
             if left <= 0:
                 raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
@@ -31,6 +31,17 @@ class URL:
     password: str | None = field(default=None, repr=False)
     path: str = ""
     query: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    renew: Callable[[URL], URL] | None = field(default=None, repr=False, compare=False)
+    """Returns the URL with the credentials of now; None if they do not change. See `current`."""
+
+    def current(self) -> URL:
+        """Return the URL with user and password as they are now; nothing else differs.
+
+        An adapter asks before each connection that it opens, also when it reconnects, because the
+        URL may be the content of a secret file whose password is rotated. Never raises. Callable
+        from any thread.
+        """
+        return self if self.renew is None else self.renew(self)
 
     @classmethod
     def parse(cls, text: str) -> URL:

@@ -83,6 +83,7 @@ from aiokafka.record.util import calc_crc32c  # type: ignore[import-untyped]
 __all__ = [
     "CLIENT_PARTS",
     "AIOKafkaAdminClient",
+    "AIOKafkaClient",
     "AIOKafkaConnection",
     "AIOKafkaConsumer",
     "AIOKafkaProducer",
@@ -126,7 +127,14 @@ __all__ = [
 ]
 
 CLIENT_PARTS: dict[type, tuple[str, ...]] = {
-    AIOKafkaClient: ("_conns", "_topics", "force_metadata_update", "send"),
+    AIOKafkaClient: (
+        "_conns",
+        "_sasl_plain_password",
+        "_sasl_plain_username",
+        "_topics",
+        "force_metadata_update",
+        "send",
+    ),
     AIOKafkaConnection: ("_on_close_cb", "close"),
     AIOKafkaProducer: ("_closed", "_message_accumulator", "_sender", "client", "send_batch"),
     AIOKafkaAdminClient: ("_client", "_closed", "_send_request_to_node"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from traceback import walk_tb
 from typing import Any
 
 from .compat import (
     AIOKafkaAdminClient,
+    AIOKafkaClient,
     AIOKafkaConnection,
     AIOKafkaConsumer,
     AIOKafkaProducer,
@@ -236,6 +237,38 @@ async def start_client(client: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdm
             if isinstance(connection, AIOKafkaConnection):
                 connection.close()
         raise
+
+
+Login = Callable[[], tuple[str, str]]
+"""Returns user and password."""
+
+
+class _RenewingClient(AIOKafkaClient):  # type: ignore[misc]
+    """aiokafka's client, which asks for user and password whenever it opens a connection.
+
+    aiokafka reads its two attributes then, the user before the password.
+    """
+
+    login: Login
+
+    @property
+    def _sasl_plain_username(self) -> str:
+        user, self._password = self.login()
+        return user
+
+    @property
+    def _sasl_plain_password(self) -> str:
+        return self._password
+
+
+def renew_login(
+    owner: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient, login: Login
+) -> None:
+    """Have every connection that `owner` opens from now on use what `login` returns then."""
+    parts: Any = owner
+    client = parts.client if isinstance(owner, AIOKafkaProducer) else parts._client
+    client.login = login
+    client.__class__ = _RenewingClient  # It is made by `owner`, of the class that aiokafka names.
 
 
 def abandon_admin(admin: AIOKafkaAdminClient) -> None:

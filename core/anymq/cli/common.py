@@ -83,9 +83,10 @@ class Common:
 
     @property
     def broker_url(self) -> str | None:
-        """The URL by `--url`, the environment or a context; None leaves it to `connect`.
+        """The URL by `--url` or a context; None leaves it to `connect`.
 
-        The environment comes before the current context, because it belongs to this process.
+        Environment and settings file come before the current context, because they belong to this
+        process.
         """
         if self.url is not None:
             return self.url
@@ -94,7 +95,9 @@ class Common:
         named = self.context or os.environ.get("ANYMQ_CONTEXT")
         if named:
             return Contexts.read().url(named)
-        if "ANYMQ_URL" in os.environ:
+        from ..settings import names_url
+
+        if names_url():
             return None
         return Contexts.read().current_url()
 

@@ -72,7 +72,10 @@ def _build(cls: type[T], values: Mapping[str, str], url: URL) -> T:
     except ValidationError as error:
         # The value is not quoted, because it may be a secret.
         first = error.errors(include_input=False, include_url=False)[0]
-        key = ".".join(map(str, first["loc"])) or "?"
+        key = ".".join(map(str, first["loc"]))
+        if not key:  # From `__post_init__`.
+            text = first["msg"].removeprefix("Value error, ")
+            raise InvalidURL(f"{url.scheme}://…: {text}") from None
         raise InvalidURL(f"option {key!r} of {url.scheme}://…: {first['msg']}") from None
     except ConfigurationError as error:
         raise InvalidURL(f"{url.scheme}://…: {error}") from None

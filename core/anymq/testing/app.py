@@ -36,7 +36,8 @@ class TestBroker:
             await broker.advance(60)              # 60 s of virtual time: backoff, delays
 
     Nothing is patched; the app is started with another URL. With `url`, the same test runs on a
-    real broker, where time is real and `advance(60)` takes a minute.
+    real broker, where time is real and `advance(60)` takes a minute. Options come from that URL
+    alone, and not from the environment or a file, which are about the broker in production.
     """
 
     __test__ = False
@@ -47,7 +48,8 @@ class TestBroker:
         self._clock = None if url else VirtualClock()
 
     async def __aenter__(self) -> Self:
-        await self._app.start(url=self._url or "memory://", clock=self._clock or REAL)
+        url = self._url or "memory://"
+        await self._app.start(url=url, clock=self._clock or REAL, isolated=True)
         return self
 
     async def __aexit__(self, *_: object) -> None:

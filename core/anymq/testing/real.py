@@ -24,7 +24,7 @@ def read(url: str, topic: str, names: Mapping[str, str] | None) -> list[Message]
     """
 
     async def browse() -> list[Message]:
-        async with connect(url, names=names) as broker:
+        async with connect(url, names=names, isolated=True) as broker:
             return [stored.message async for stored in broker.admin.browse(topic)]
 
     with ThreadPoolExecutor(1) as thread:

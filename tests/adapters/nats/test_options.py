@@ -50,8 +50,8 @@ def test_servers_of_a_url() -> None:
 
 def test_credentials_are_kept_out_of_sight() -> None:
     target = Target.of(URL.parse("nats://someone:hunter2@a"), NatsOptions())
-    assert target.settings["user"] == "someone"
-    assert target.settings["password"] == "hunter2"
+    assert target.settings["user"]() == "someone"
+    assert target.settings["password"]() == "hunter2"
     assert "hunter2" not in repr(target)
     assert "hunter2" not in "".join(target.servers)
-    assert Target.of(URL.parse("nats://t0ken@a"), NatsOptions()).settings["token"] == "t0ken"
+    assert Target.of(URL.parse("nats://t0ken@a"), NatsOptions()).settings["token"]() == "t0ken"
