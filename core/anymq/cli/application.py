@@ -15,6 +15,7 @@ from .failures import EXIT_USAGE, report
 from .process import closed_pipe, run_async
 
 COMMANDS = {
+    "demo": ("anymq.cli.demo:demo", "A retry, a dead letter and its redrive, without a server."),
     "context": ("anymq.cli.context:app", "Named brokers, kept in the user's config folder."),
 }
 """By name the place of each command, `module:function`, or `module:app` for a group of them.

@@ -23,6 +23,8 @@ SHARED = Group("Common options", sort_key=100)
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 """An option that is given or not."""
 
+_BROKER_OPTIONS = ("url", "context", "app")
+
 
 @Parameter(name="*", group=SHARED)
 @dataclass(kw_only=True)
@@ -45,9 +47,14 @@ class Common:
     """Show the traceback of an error."""
 
     def __post_init__(self) -> None:
-        chosen = [f"--{name}" for name in ("url", "context", "app") if getattr(self, name)]
+        chosen = [f"--{name}" for name in _BROKER_OPTIONS if getattr(self, name) is not None]
         if len(chosen) > 1:
             raise UsageError(f"{' and '.join(chosen)} both name a broker; give one of them")
+
+    @property
+    def names_a_broker(self) -> bool:
+        """Whether `--url`, `--context` or `--app` is given."""
+        return any(getattr(self, name) is not None for name in _BROKER_OPTIONS)
 
     @cached_property
     def output(self) -> Output:
