@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .consuming.batch import Batch
     from .consuming.subscription import Subscription
     from .middleware import Idempotency, KillSwitch, RateLimit
+    from .settings import Settings
 
 log = logger("anymq")
 
@@ -249,6 +250,12 @@ class App:
     ) -> Receipt:
         """Publish on the app's broker; as `Broker.publish`."""
         return await self.broker.publish(topic, payload, **options)
+
+    def settings(self) -> Settings:
+        """Return the settings with which the app connects, and the origin of each."""
+        from .settings import effective
+
+        return effective(self._url)
 
     def connect(self) -> Connecting:
         """Return a connection of its own to the app's broker, as `anymq.connect` does.

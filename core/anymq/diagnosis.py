@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from .connect import chosen_url, connect
+from .connect import connect
 from .credentials import check_credentials
 from .driver.base import Driver
 from .driver.checks import Check, Endpoint
-from .driver.options import ConnectOptions, split_options
+from .driver.options import ConnectOptions
 from .driver.registry import load_driver
 from .driver.specs import TopicSpec
 from .errors import (
@@ -24,6 +24,7 @@ from .errors import (
 from .names import check_topic
 from .operating.trial import try_topic
 from .reachability import reach, speaks_tls
+from .settings import NO_URL, effective, names_url
 from .url import URL
 
 PREFIX = "anymq-doctor-"
@@ -42,32 +43,41 @@ async def diagnose(url: str | None = None, *, prefix: str = PREFIX) -> AsyncGene
     Raises `ConfigurationError` if there is no URL or `prefix` is no beginning of a topic's name.
     Everything else becomes a check. No text contains the password.
     """
-    chosen = chosen_url(url, "diagnose()")
+    if not url and not names_url():
+        raise ConfigurationError(NO_URL)
     scratch = f"{prefix}{secrets.token_hex(5)}"
     check_topic(scratch)
-    async with aclosing(_diagnose(chosen, scratch)) as checks:
+    async with aclosing(_diagnose(url, scratch)) as checks:
         async for check in checks:
             yield check
 
 
-async def _diagnose(text: str, scratch: str) -> AsyncGenerator[Check, None]:
+async def _diagnose(text: str | None, scratch: str) -> AsyncGenerator[Check, None]:
+    if text:
+        try:
+            url = URL.parse(text)
+        except AnymqError as error:
+            yield Check.failed("URL", str(error), fix="write it as scheme://user:password@host/…")
+            return
+        yield Check.ok("URL", str(url))
+        try:
+            load_driver(url.scheme)
+        except (AnymqError, ImportError) as error:
+            yield Check.failed("adapter", text_of(error), fix=_adapter_fix(error))
+            return
+        yield Check.ok("adapter", _adapter_of(url))
     try:
-        url = URL.parse(text)
+        settings = effective(text)
+        if not settings.options.allow_insecure_auth:
+            check_credentials(settings.url, settings.driver.tls_schemes)
     except AnymqError as error:
-        yield Check.failed("URL", str(error), fix="write it as scheme://user:password@host/…")
+        yield Check.failed("options", str(error), fix="correct the setting that it names")
         return
-    yield Check.ok("URL", str(url))
-    try:
-        driver_type = load_driver(url.scheme)
-    except (AnymqError, ImportError) as error:
-        yield Check.failed("adapter", text_of(error), fix=_adapter_fix(error))
-        return
-    yield Check.ok("adapter", f"{driver_type.__module__.partition('.')[0]}")
-    try:
-        options, endpoints = _settings(url, driver_type)
-    except AnymqError as error:
-        yield Check.failed("options", str(error), fix="correct the URL's options")
-        return
+    url = settings.url
+    if not text:
+        yield Check.ok("URL", str(url))
+        yield Check.ok("adapter", _adapter_of(url))
+    endpoints = settings.driver.endpoints(url, settings.own)
     failed = False
     for check in await reach(endpoints):
         failed = failed or check.outcome == "failed"
@@ -75,20 +85,17 @@ async def _diagnose(text: str, scratch: str) -> AsyncGenerator[Check, None]:
     if failed:
         yield Check.skipped("connection", "needs: a host that can be reached")
         return
-    async with aclosing(_connected(text, url, options, endpoints, scratch)) as checks:
+    async with aclosing(_connected(text, url, settings.options, endpoints, scratch)) as checks:
         async for check in checks:
             yield _masked(check, url)
 
 
-def _settings(url: URL, driver_type: type[Driver]) -> tuple[ConnectOptions, Sequence[Endpoint]]:
-    options, own = split_options(url, driver_type.options)
-    if not options.allow_insecure_auth:
-        check_credentials(url, driver_type.tls_schemes)
-    return options, driver_type.endpoints(url, own)
+def _adapter_of(url: URL) -> str:
+    return load_driver(url.scheme).__module__.partition(".")[0]
 
 
 async def _connected(
-    text: str, url: URL, options: ConnectOptions, endpoints: Sequence[Endpoint], scratch: str
+    text: str | None, url: URL, options: ConnectOptions, endpoints: Sequence[Endpoint], scratch: str
 ) -> AsyncGenerator[Check, None]:
     try:
         broker = await connect(text)

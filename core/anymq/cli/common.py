@@ -18,6 +18,7 @@ from .output import Output
 
 if TYPE_CHECKING:
     from ..broker import Broker
+    from ..settings import Settings
 
 SHARED = Group("Common options", sort_key=100)
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
@@ -87,6 +88,16 @@ class Common:
             connecting = connect(self.broker_url)
         async with connecting as broker:
             yield broker
+
+    def settings(self) -> Settings:
+        """Return the settings that `connect` uses, without connecting."""
+        if self.app is not None:
+            from .loading import load_app
+
+            return load_app(self.app).settings()
+        from ..settings import effective
+
+        return effective(self.broker_url)
 
     @property
     def broker_url(self) -> str | None:
