@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from .broker import Broker
 from .connect import Connecting, connect
-from .consuming.handlers import Function, adapt, by_type
+from .consuming.handlers import Function, adapt, by_type, payload_type
 from .consuming.options import SubscribeOptions, Unknown
 from .driver.clock import REAL, Clock
 from .driver.specs import Start
@@ -31,6 +31,7 @@ from .middleware import (
 from .names import check_attribute
 from .publishing.options import PublishOptions
 from .topic import Topic, as_topic
+from .url import URL
 
 if TYPE_CHECKING:
     from .consuming.batch import Batch
@@ -68,6 +69,11 @@ class Subscriber:
         """The consumer group; None for broadcast."""
         return self.options.group
 
+    @property
+    def payload(self) -> Any:
+        """The annotation of the payload, of one message also in a batch; None if it takes none."""
+        return payload_type(self.function, self.topic, self.options.batch)
+
 
 class App:
     """Handlers bound to topics, with one broker connection.
@@ -86,8 +92,9 @@ class App:
     another; and the names of its members at the broker begin with it, see `Broker.name`.
     `lifespan(app)` returns an async context manager, entered before the first delivery and exited
     after the last; open resources shared by handlers there. `middleware` wraps every handler and
-    runs inside the whole built-in chain. `drain_timeout` is the time in seconds that running
-    handlers have when the app stops.
+    runs inside the whole built-in chain. `publishes` are the topics that the app publishes to:
+    documents and graphs of the app name them, and it limits nothing. `drain_timeout` is the time in
+    seconds that running handlers have when the app stops.
     """
 
     def __init__(
@@ -101,6 +108,7 @@ class App:
         lifespan: Lifespan | None = None,
         middleware: Sequence[Middleware] = (),
         publish_middleware: Sequence[PublishMiddleware] = (),
+        publishes: Sequence[str | Topic[Any]] = (),
         drain_timeout: float = 20.0,
     ) -> None:
         self._url = url
@@ -111,6 +119,7 @@ class App:
         self._lifespan = lifespan
         self._middleware = tuple(middleware)
         self._publish_middleware = tuple(publish_middleware)
+        self._publishes = tuple(as_topic(topic) for topic in publishes)
         self._drain_timeout = drain_timeout
         self._subscribers: list[Subscriber] = []
         self._subscriptions: tuple[Subscription, ...] = ()
@@ -130,6 +139,21 @@ class App:
     def version(self) -> str | None:
         """The version of the application, if it has one."""
         return self._version
+
+    @property
+    def url(self) -> URL | None:
+        """The broker's URL, as it was given to the app; None leaves it to the environment."""
+        return None if self._url is None else URL.parse(self._url)
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The names on the broker that topics and groups are mapped to."""
+        return dict(self._names or {})
+
+    @property
+    def publishes(self) -> Sequence[Topic[Any]]:
+        """The topics that the app says it publishes to."""
+        return self._publishes
 
     @property
     def subscribers(self) -> Sequence[Subscriber]:

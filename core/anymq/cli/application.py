@@ -17,6 +17,7 @@ from .process import closed_pipe, run_async
 COMMANDS = {
     "demo": ("anymq.cli.demo:demo", "A retry, a dead letter and its redrive, without a server."),
     "config": ("anymq.cli.config:app", "The effective settings, and where each comes from."),
+    "docs": ("anymq.cli.docs:app", "Documents of apps: AsyncAPI, and the graph of events."),
     "context": ("anymq.cli.context:app", "Named brokers, kept in the user's config folder."),
 }
 """By name the place of each command, `module:function`, or `module:app` for a group of them.

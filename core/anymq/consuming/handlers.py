@@ -99,6 +99,11 @@ def adapt(
     return handler
 
 
+def payload_type(function: Function, topic: Topic[Any], batch: Batch | None) -> Any:
+    """Return the type that `adapt` decodes payloads to; None if `function` takes none."""
+    return _wants(function, getattr(function, "__qualname__", repr(function)), topic, batch).type
+
+
 def by_type(functions: Sequence[Function], topic: Topic[Any]) -> Function:
     """Return one function for several, each of which gets the messages of its own types.
 
