@@ -44,7 +44,9 @@ NETWORK = frozenset(
 """Types of file systems whose files several hosts may write, on which SQLite's log is not safe."""
 
 _WRITABLE = "chown the file, its folder and the files beside it to the user of the application"
-GRANTS = dict.fromkeys(("can create topics", "can publish", "can create groups"), _WRITABLE)
+GRANTS: dict[str, str] = dict.fromkeys(
+    ("can create topics", "can publish", "can create groups"), _WRITABLE
+)
 _LEVELS = ("OFF", "NORMAL", "FULL", "EXTRA")
 
 
@@ -54,9 +56,9 @@ async def checks(database: Database) -> AsyncGenerator[Check, None]:
         "server version": _version,
         "file": partial(_file, database),
         "forced writes": partial(_forced, database),
-        "free space": partial(asyncio.to_thread, _space, database.path.parent),
-        "access": partial(asyncio.to_thread, _access, database.path),
-        "file system": partial(asyncio.to_thread, _file_system, database.path),
+        "free space": lambda: asyncio.to_thread(_space, database.path.parent),
+        "access": lambda: asyncio.to_thread(_access, database.path),
+        "file system": lambda: asyncio.to_thread(_file_system, database.path),
         "clock": _clock,
     }
     async for check in inspect(inspections, ERRORS):
