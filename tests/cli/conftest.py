@@ -10,6 +10,7 @@ import pytest
 from anymq.testing import random_name
 from anymq_memory.space import Space
 from brokers import server
+from brokers.state import home as installed
 from tests.cli.support import BACKEND_PARAMETERS, SERVERS, Command
 
 # Fewer partitions save time on Kafka; a new queue that is relied on at once saves it on RabbitMQ.
@@ -21,6 +22,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user without contexts and without settings."""
     folder = tmp_path / "home"
     folder.mkdir()
+    monkeypatch.setenv("ANYMQ_BROKERS_HOME", str(installed()))
     for name in ("HOME", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(name, str(folder))
     for name in ("ANYMQ_URL", "ANYMQ_URL_FILE", "ANYMQ_CONTEXT"):
