@@ -13,8 +13,9 @@ from logging import WARNING
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .consuming.context import ConsumerContext
-from .consuming.handlers import Function, adapt
+from .consuming.handlers import adapt
 from .consuming.options import SubscribeOptions, Unknown, check_start
+from .consuming.signature import Function
 from .driver.base import Driver
 from .driver.capabilities import Capabilities
 from .driver.clock import Clock
