@@ -228,9 +228,7 @@ async def test_an_app_whose_store_cannot_be_used_does_not_start(
     app = App("memory://?connect_timeout=1")
     retry = Retry(marker=store if marker else None)
 
-    @app.subscriber(
-        "t", group="g", retry=retry, idempotency=None if marker else Idempotency(store)
-    )
+    @app.subscriber("t", group="g", retry=retry, idempotency=None if marker else Idempotency(store))
     async def handle(x: int) -> None: ...
 
     with pytest.raises(anymq.AnymqError, match=r"the store .* cannot be used") as caught:
