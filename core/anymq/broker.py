@@ -158,6 +158,11 @@ class Broker:
         return self._source
 
     @property
+    def max_body(self) -> float:
+        """The most bytes of a body that it publishes: the URL's `max_body`, or the adapter's."""
+        return self._sender.max_body
+
+    @property
     def capabilities(self) -> Capabilities:
         """The abilities of this backend, with their caveats."""
         return self._driver.capabilities

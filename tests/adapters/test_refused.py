@@ -10,8 +10,9 @@ import pytest
 import redis.asyncio
 from nats.aio.client import Client
 
-from anymq import Broker, Delivery, Letter, MessageTooLarge, connect
+from anymq import Broker, Delivery, MessageTooLarge, connect
 from anymq.middleware import Acknowledge, DeadLetter, Retry
+from anymq.operating.dead_letters import Letter
 from anymq.testing.harness import random_name
 from anymq.testing.tools import eventually, until
 from brokers import server
@@ -91,7 +92,7 @@ async def test_nats_a_body_that_only_just_fits() -> None:
         letter = await letter_of(broker, publish)
         assert letter.reduced == ("body",)
         assert letter.message.headers["anymq-dlq-body-size"] == str(size)
-        limit = int(min(client.max_payload, broker._sender._max_body))
+        limit = int(min(client.max_payload, broker._sender.max_body))
         if limit == client.max_payload:
             with pytest.raises(MessageTooLarge, match="left free"):
                 await broker.publish(letter.topic, b"x" * (limit - 2000))
