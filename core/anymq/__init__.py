@@ -62,7 +62,9 @@ if TYPE_CHECKING:
     from .driver.info import GroupInfo, MemberInfo, PartitionInfo, PoisonInfo, TopicInfo
     from .middleware import Deadline, Idempotency, KillSwitch, RateLimit
     from .operating.admin import Admin
-    from .operating.dead_letters import DeadLetters, Letter
+    from .operating.dead_letters import DeadLetters
+    from .operating.letter import Letter
+    from .operating.letter_filter import LetterFilter
     from .operating.topic_access import Stored
 
 __version__ = "0.1.0"
@@ -94,6 +96,7 @@ __all__ = [
     "InvalidURL",
     "KillSwitch",
     "Letter",
+    "LetterFilter",
     "Level",
     "MemberInfo",
     "Message",
@@ -149,7 +152,8 @@ __getattr__ = lazy_attributes(
         "Batch": "consuming.batch",
         "BatchError": "consuming.batch",
         "DeadLetters": "operating.dead_letters",
-        "Letter": "operating.dead_letters",
+        "Letter": "operating.letter",
+        "LetterFilter": "operating.letter_filter",
         "GroupInfo": "driver.info",
         "MemberInfo": "driver.info",
         "PartitionInfo": "driver.info",

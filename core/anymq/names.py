@@ -57,12 +57,17 @@ def is_topic(name: str) -> bool:
 
 def check_group(name: str) -> str:
     """Return `name` if it is a group name: one segment, no dots. Raises `ConfigurationError`."""
-    if not _GROUP.fullmatch(name) or len(name) > MAX_GROUP:
+    if not is_group(name):
         raise ConfigurationError(
             f"{name[:80]!r} is not a group name: A-Z a-z 0-9 _ -, beginning with a letter or "
             f"digit, no dots, at most {MAX_GROUP} bytes"
         )
     return name
+
+
+def is_group(name: str) -> bool:
+    """Whether `name` is a group name."""
+    return len(name) <= MAX_GROUP and _GROUP.fullmatch(name) is not None
 
 
 def check_key(key: str) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import TransientError, text_of
 from .logs import logger
 
 log = logger("anymq")
+
+T = TypeVar("T")
 
 
 def is_cancelled() -> bool:
@@ -67,3 +69,18 @@ def supervise(
     task = asyncio.get_running_loop().create_task(work, name=name, context=context)
     task.add_done_callback(check)
     return task
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of `work`. If the caller is cancelled, `work` runs to its end before that.
+
+    A second cancellation leaves it to itself.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # retrieved, because the cancellation takes precedence
+        raise

@@ -14,6 +14,11 @@ from .names import check_topic
 
 T = TypeVar("T", default=Any)
 
+DEAD_LETTERS = ".dlq"
+"""The end of the name of a dead-letter topic."""
+BROADCAST = "broadcast"
+"""The name that stands for broadcast subscriptions where groups are named."""
+
 
 # No slots: before Python 3.12 `Topic[str]("orders")` cannot be called on a frozen class with slots.
 @dataclass(frozen=True)
@@ -54,4 +59,11 @@ def as_topic(topic: str | Topic[T]) -> Topic[T]:
 
 def dead_letter_topic(topic: str, group: str | None) -> str:
     """Return the name of the dead-letter topic of `group` on `topic`."""
-    return f"{topic}.{group or 'broadcast'}.dlq"
+    return f"{topic}.{group or BROADCAST}{DEAD_LETTERS}"
+
+
+def dead_letter_origin(name: str) -> tuple[str, str | None] | None:
+    """Return topic and group (None: broadcast) of a dead-letter topic; None for another topic."""
+    topic, _, group = name.removesuffix(DEAD_LETTERS).rpartition(".")
+    found = topic, None if group == BROADCAST else group
+    return found if topic and name == dead_letter_topic(*found) else None

@@ -10,9 +10,8 @@ import pytest
 import redis.asyncio
 from nats.aio.client import Client
 
-from anymq import Broker, Delivery, MessageTooLarge, connect
+from anymq import Broker, Delivery, Letter, MessageTooLarge, connect
 from anymq.middleware import Acknowledge, DeadLetter, Retry
-from anymq.operating.dead_letters import Letter
 from anymq.testing.harness import random_name
 from anymq.testing.tools import eventually, until
 from brokers import server

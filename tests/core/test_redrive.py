@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -83,3 +84,60 @@ async def test_a_letter_is_redriven_with_another_key(broker: Broker) -> None:
         (delivery,) = await take_acked(deliveries, 1)
     assert (delivery.message.body, delivery.message.key) == (b"mended", "k")
     assert delivery.message.id == letter.message.id
+
+
+async def test_a_cancelled_redrive_awaits_the_copies_that_are_on_their_way(
+    monkeypatch: pytest.MonkeyPatch, broker: Broker
+) -> None:
+    letters = await dead_letters(broker, "a", "b")
+    publish, sent, go_on = broker.driver.publish, asyncio.Event(), asyncio.Event()
+
+    async def slow(records: Sequence[Record]) -> Sequence[Outcome]:
+        sent.set()
+        await go_on.wait()
+        return await publish(records)
+
+    monkeypatch.setattr(broker.driver, "publish", slow)
+    redriving = asyncio.ensure_future(letters.redrive_all())
+    await sent.wait()
+    redriving.cancel()
+    await asyncio.sleep(0)
+    assert not redriving.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await redriving
+    assert await letters.count() == 0
+
+
+async def test_a_redrive_cancelled_twice_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch, broker: Broker
+) -> None:
+    letters = await dead_letters(broker, "a")
+    publish, sent, go_on = broker.driver.publish, asyncio.Event(), asyncio.Event()
+
+    async def slow(records: Sequence[Record]) -> Sequence[Outcome]:
+        sent.set()
+        await go_on.wait()
+        return await publish(records)
+
+    monkeypatch.setattr(broker.driver, "publish", slow)
+    redriving = asyncio.ensure_future(letters.redrive_all())
+    await sent.wait()
+    for _ in range(2):
+        redriving.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await redriving
+    go_on.set()
+    assert await eventually(letters.count, lambda count: count == 0) == 0
+
+
+async def test_progress_counts_what_was_redriven_only(
+    monkeypatch: pytest.MonkeyPatch, broker: Broker
+) -> None:
+    letters = await dead_letters(broker, "a", "b", "c")
+    refuse(monkeypatch, broker, b"b", PermanentError("no room for b"))
+    seen: list[int] = []
+    with pytest.raises(PermanentError):
+        await letters.redrive_all(progress=seen.append)
+    assert sum(seen) == 2

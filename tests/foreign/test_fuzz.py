@@ -18,10 +18,19 @@ from random import randrange
 
 import pytest
 
-from anymq import Acknowledge, DeadLetter, Delivery, Idempotency, Message, Retry, connect
+from anymq import (
+    Acknowledge,
+    DeadLetter,
+    DeadLetters,
+    Delivery,
+    Idempotency,
+    Letter,
+    Message,
+    Retry,
+    connect,
+)
 from anymq.broker import Broker
 from anymq.consuming.subscription import Subscription
-from anymq.operating.dead_letters import DeadLetters, Letter
 from anymq.testing.harness import random_name
 from anymq.testing.tools import eventually, until
 from tests.core.faulty import core_tasks

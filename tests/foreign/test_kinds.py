@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from anymq import Acknowledge, Broker, DeadLetter, Delivery, Message, Retry, connect
-from anymq.operating.dead_letters import Letter
+from anymq import Acknowledge, Broker, DeadLetter, Delivery, Letter, Message, Retry, connect
 from anymq.testing.harness import random_name
 from anymq.testing.tools import eventually, until
 from tests.foreign.hostile import Order

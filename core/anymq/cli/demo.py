@@ -14,7 +14,8 @@ from ..broker import Broker
 from ..connect import connect
 from ..consuming.delivery import Delivery
 from ..middleware import Acknowledge, DeadLetter, Middleware, Retry
-from ..operating.dead_letters import DeadLetters, Letter
+from ..operating.dead_letters import DeadLetters
+from ..operating.letter import Letter
 from ..topic import dead_letter_topic
 from .common import DEFAULT, Common
 from .output import Output

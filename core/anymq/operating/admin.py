@@ -13,8 +13,9 @@ from ..driver.specs import Start
 from ..names import check_group, is_topic
 from ..publishing.declarations import Declarations
 from ..publishing.publisher import Publisher
-from ..topic import Topic, as_topic
+from ..topic import Topic, as_topic, dead_letter_origin
 from .dead_letters import DeadLetters, settlement_log_spec
+from .letter import origin_of
 from .topic_access import Stored, TopicAccess
 
 T = TypeVar("T")
@@ -146,6 +147,22 @@ class Admin:
             self._check_start(start)
         async for stored in self._access.browse(self._access.spec(topic), start):
             yield stored
+
+    async def all_dead_letters(self, *, stored_in: str | None = None) -> list[DeadLetters]:
+        """Return the dead letters of every group that has a dead-letter topic, sorted.
+
+        With `stored_in` they are those of each group whose letters are in that topic, which is read
+        to its end.
+        """
+        if stored_in is None:
+            origins = {dead_letter_origin(name) for name in await self.topics()}
+        else:
+            origins = {origin_of(each.message) async for each in self.browse(stored_in)}
+        found = {origin for origin in origins if origin is not None}
+        return [
+            self.dead_letters(*origin, stored_in=stored_in)
+            for origin in sorted(found, key=lambda origin: (origin[0], origin[1] or ""))
+        ]
 
     def dead_letters(
         self, topic: str | Topic[Any], group: str | None, *, stored_in: str | None = None

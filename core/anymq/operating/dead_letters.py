@@ -11,12 +11,11 @@ letter is still listed although its copy was published.
 from __future__ import annotations
 
 import asyncio
-import base64
+import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from itertools import islice
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..driver.clock import Clock
@@ -28,25 +27,14 @@ from ..message import Message
 from ..names import check_headers, check_key
 from ..payload import encode_payload
 from ..publishing.publisher import Publisher
+from ..tasks import uninterrupted
 from ..topic import dead_letter_topic
 from ..wire.cloudevents import encode
-from ..wire.dead_letter_headers import (
-    ATTEMPTS,
-    ERROR_MESSAGE,
-    ERROR_TYPE,
-    FAILED_AT,
-    FIRST_SEEN,
-    GROUP,
-    REASON,
-    REDUCED,
-    TOPIC,
-    history_of,
-    number_of,
-    traceback_in,
-    without_failure,
-)
+from ..wire.dead_letter_headers import FAILED_AT, without_failure
 from ..wire.forged_headers import REDRIVEN
-from .topic_access import TopicAccess
+from .letter import Letter, letter_of
+from .pace import paced
+from .topic_access import Stored, TopicAccess
 
 LETTERS_PER_CALL = 200
 """The most letters that are redriven or noted together."""
@@ -54,63 +42,12 @@ LETTERS_PER_CALL = 200
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
-    """A dead letter: the original message, and how it failed."""
-
-    position: str
-    """The position of the letter in the dead-letter topic."""
-    message: Message
-    topic: str
-    group: str | None
-    reason: str | None = None
-    attempts: int | None = None
-    error_type: str | None = None
-    error_message: str | None = None
-    traceback: str | None = None
-    """The end of the error's traceback, where the letter holds one."""
-    first_seen: datetime | None = None
-    failed_at: datetime | None = None
-    history: tuple[Mapping[str, str], ...] = ()
-    """Its earlier failures, oldest first: it was redriven after each of them."""
-    reduced: tuple[str, ...] = ()
-    """The parts that are missing because the broker refused them: `body` or `headers`.
-
-    Their sizes and digests are in the headers `anymq-dlq-…`.
-    """
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON values; a body that is not text is in `body_base64`."""
-        message = self.message
-        try:
-            body = {"body": message.body.decode()}
-        except UnicodeDecodeError:
-            body = {"body_base64": base64.b64encode(message.body).decode()}
-        return {
-            "position": self.position,
-            "topic": self.topic,
-            "group": self.group,
-            "id": message.id,
-            "key": message.key,
-            "type": message.type,
-            "source": message.source,
-            "time": message.time.isoformat() if message.time else None,
-            "content_type": message.content_type,
-            "headers": dict(message.headers),
-            **body,
-            "reason": self.reason,
-            "attempts": self.attempts,
-            "error_type": self.error_type,
-            "error_message": self.error_message,
-            "traceback": self.traceback,
-            "first_seen": self.first_seen.isoformat() if self.first_seen else None,
-            "failed_at": self.failed_at.isoformat() if self.failed_at else None,
-            "history": [dict(item) for item in self.history],
-            "reduced": list(self.reduced),
-        }
-
-
 Where = Callable[[Letter], bool]
+Progress = Callable[[int], object]
+"""Called with the number of letters that have just been redriven, discarded or restored."""
+Failures = list[BaseException]
+Copy = tuple[Message, Mapping[str, str]]
+"""A message to publish, and its headers that no application may set."""
 
 
 class DeadLetters:
@@ -144,6 +81,11 @@ class DeadLetters:
         """The dead-letter topic; it can be subscribed to like any other."""
         return self._stored_in
 
+    @property
+    def origin(self) -> tuple[str, str | None]:
+        """The topic and the group (None: broadcast) that rejected the messages."""
+        return self._topic, self._group
+
     async def list(self, *, where: Where | None = None, limit: int | None = None) -> list[Letter]:
         """Return the letters, oldest first in each partition: those `where` accepts, to `limit`."""
         found: list[Letter] = []
@@ -163,11 +105,16 @@ class DeadLetters:
             async for stored in self._access.browse(self._access.spec(self._stored_in)):
                 if _mark(stored.position, stored.message.id) in settled:
                     continue
-                letter = self._letter(stored.position, stored.message)
+                letter = self._letter(stored)
                 if (letter.topic, letter.group) == (self._topic, self._group):
                     yield letter
         except NotFound:
             return  # no message was ever rejected
+
+    def _letter(self, stored: Stored) -> Letter:
+        return letter_of(
+            stored.message, position=stored.position, topic=self._topic, group=self._group
+        )
 
     async def count(self) -> int:
         """Return how many letters there are.
@@ -194,28 +141,42 @@ class DeadLetters:
             raise NotFound(f"there is no dead letter {position!r} in {self._stored_in}")
         return found[0]
 
-    async def redrive(self, *letters: Letter | str) -> int:
+    async def redrive(
+        self, *letters: Letter | str, rate: float | None = None, progress: Progress | None = None
+    ) -> int:
         """Redrive `letters` (or those at the positions) to their group; return how many.
 
         Only this group gets them, as first attempts, at the end of the topic: same id, body, key
         and headers, a new deduplication id, and the failures so far in `anymq-dlq-history`.
-        Letters of broadcast go to every broadcast subscriber of that time, and to no group.
+        Letters of broadcast go to every broadcast subscriber of that time, and to no group. `rate`
+        is the most letters each second.
+
         Raises `StateError`, and redrives nothing, if one is of another topic or group, or is
         `reduced`: give the missing part with `redrive_edited`. If the broker refuses some letters,
-        it raises that error after redriving the others, which are no longer listed.
+        it raises that error after redriving the others, which are no longer listed. If it is
+        cancelled, it first awaits the confirmation of the copies that were published, and records
+        it: each letter is then either listed or redriven.
         """
-        return await self._redrive(
-            [(item, item.message) for item in _whole(await self._these(letters))]
-        )
+        pairs = [(item, item.message) for item in _whole(await self._these(letters))]
+        return await self._redrive(pairs, rate=rate, progress=progress)
 
-    async def redrive_all(self, *, where: Where | None = None) -> int:
-        """Redrive all letters, or those `where` accepts; return how many.
+    async def redrive_all(
+        self,
+        *,
+        where: Where | None = None,
+        limit: int | None = None,
+        rate: float | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Redrive all letters, or those `where` accepts, to `limit`; return how many.
 
         Letters that are `reduced` stay.
         """
-        letters = await self.list(where=where)
-        whole = [letter for letter in letters if not letter.reduced]
-        return await self._redrive([(letter, letter.message) for letter in whole])
+        letters = await self.list(
+            where=lambda letter: not letter.reduced and (where is None or where(letter)),
+            limit=limit,
+        )
+        return await self.redrive(*letters, rate=rate, progress=progress)
 
     async def redrive_edited(
         self,
@@ -224,14 +185,16 @@ class DeadLetters:
         *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
+        content_type: str | None = None,
     ) -> None:
         """Redrive `letter` with another payload, and another key or headers where given.
 
-        The id stays, so consumers see the same message, edited.
+        The id stays, so consumers see the same message, edited. `content_type` is that of a payload
+        in bytes, which is binary data otherwise.
         """
         (found,) = await self._these((letter,))
-        body, content_type = encode_payload(payload)
-        edited = replace(found.message, body=body, content_type=content_type)
+        body, its_type = encode_payload(payload)
+        edited = replace(found.message, body=body, content_type=content_type or its_type)
         if key is not None:
             edited = replace(edited, key=check_key(key))
         if headers is not None:
@@ -239,7 +202,7 @@ class DeadLetters:
             edited = replace(edited, headers={**check_headers(headers), **kept})
         await self._redrive([(found, edited)])
 
-    async def drop(self, *letters: Letter | str) -> int:
+    async def drop(self, *letters: Letter | str, progress: Progress | None = None) -> int:
         """Discard `letters` (or those at the positions); return how many.
 
         They are no longer listed. The broker keeps the bytes until the dead-letter topic's
@@ -247,18 +210,49 @@ class DeadLetters:
         """
         found = await self._these(letters)
         self._check(found)
-        await self._note("dropped", found)
+
+        async def drop(chunk: Sequence[Letter]) -> Failures:
+            await self._note("dropped", chunk)
+            return []
+
+        await self._in_chunks(found, drop, progress=progress)
         return len(found)
 
-    async def drop_all(self, *, where: Where | None = None) -> int:
-        """Discard all letters, or those `where` accepts; return how many."""
-        return await self.drop(*await self.list(where=where))
+    async def drop_all(
+        self,
+        *,
+        where: Where | None = None,
+        limit: int | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Discard all letters, or those `where` accepts, to `limit`; return how many."""
+        return await self.drop(*await self.list(where=where, limit=limit), progress=progress)
 
     async def export(self, *, where: Where | None = None) -> AsyncIterator[str]:
-        """Yield the letters, or those `where` accepts, as lines of JSON; see `Letter.as_dict`."""
+        """Yield the letters, or those `where` accepts, as lines of JSON; see `Letter.as_dict`.
+
+        `restore` stores them again, here or on another broker.
+        """
         async for letter in self:
             if where is None or where(letter):
                 yield json.dumps(letter.as_dict(), ensure_ascii=False)
+
+    async def restore(self, letters: Sequence[Letter], *, progress: Progress | None = None) -> int:
+        """Store letters from an export, see `Letter.from_dict`; return how many were stored.
+
+        A letter keeps the id, body, key, headers and failure. One that is listed already is not
+        stored again, so that a restore can be repeated; one that was redriven or discarded is.
+        Raises `StateError`, and stores nothing, if one is of another topic or group. If the broker
+        refuses some letters, it raises that error after storing the others.
+        """
+        self._check(letters)
+        missing = _without(letters, Counter([_identity(letter) async for letter in self]))
+        if progress is not None:
+            progress(len(letters) - len(missing))
+        if missing:
+            await self._access.declarations.redeclare(self._stored_in)
+        await self._in_chunks(missing, self._store, progress=progress)
+        return len(missing)
 
     # Reading.
 
@@ -271,25 +265,6 @@ class DeadLetters:
             if missing := wanted - by_position.keys():
                 raise NotFound(f"no dead letters {sorted(missing)} in {self._stored_in}")
         return [item if isinstance(item, Letter) else by_position[item] for item in letters]
-
-    def _letter(self, position: str, message: Message) -> Letter:
-        headers = message.headers
-        group = headers.get(GROUP)
-        return Letter(
-            position=position,
-            message=message,
-            topic=headers.get(TOPIC, self._topic),
-            group=self._group if group in (None, "broadcast") else group,
-            reason=headers.get(REASON),
-            attempts=number_of(headers.get(ATTEMPTS)),
-            error_type=headers.get(ERROR_TYPE),
-            error_message=headers.get(ERROR_MESSAGE),
-            traceback=traceback_in(headers),
-            first_seen=_time(headers.get(FIRST_SEEN)),
-            failed_at=_time(headers.get(FAILED_AT)),
-            history=tuple(history_of(headers)),
-            reduced=tuple(headers.get(REDUCED, "").split()),
-        )
 
     async def _settled(self) -> set[str]:
         """Return the marks of the letters that were redriven or discarded."""
@@ -311,27 +286,61 @@ class DeadLetters:
 
     # Settling: copy, confirm, then note.
 
-    async def _redrive(self, pairs: Sequence[tuple[Letter, Message]]) -> int:
-        if not pairs:
-            return 0
+    async def _redrive(
+        self,
+        pairs: Sequence[tuple[Letter, Message]],
+        *,
+        rate: float | None = None,
+        progress: Progress | None = None,
+    ) -> int:
         self._check([letter for letter, _ in pairs])
-        await self._access.declarations.redeclare(self._topic)
-        failures: list[BaseException] = []
-        for chunk in _chunks(pairs):
-            sent = [self._publish(self._copy(letter, message)) for letter, message in chunk]
-            outcomes = await asyncio.gather(*sent, return_exceptions=True)
-            done = [
-                letter
-                for (letter, _), outcome in zip(chunk, outcomes, strict=True)
-                if not isinstance(outcome, BaseException)
-            ]
-            await self._note("redriven", done)
-            failures += [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if pairs:
+            await self._access.declarations.redeclare(self._topic)
+        await self._in_chunks(pairs, self._move, rate=rate, progress=progress)
+        return len(pairs)
+
+    async def _in_chunks(
+        self,
+        items: Sequence[T],
+        work: Callable[[Sequence[T]], Coroutine[Any, Any, Failures]],
+        *,
+        rate: float | None = None,
+        progress: Progress | None,
+    ) -> None:
+        """Do `work` on chunks of `items`, each to its end; then raise its first failure.
+
+        A transient failure ends it, because the others would most likely fail as well.
+        """
+        failures: Failures = []
+
+        async def one(chunk: Sequence[T]) -> None:
+            failed = await work(chunk)
+            failures.extend(failed)
+            if progress is not None:
+                progress(len(chunk) - len(failed))
+
+        async for chunk in paced(items, self._clock, rate=rate, largest=LETTERS_PER_CALL):
+            await uninterrupted(one(chunk))
             if any(isinstance(failure, TransientError) for failure in failures):
                 break
         if failures:
             raise failures[0]
-        return len(pairs)
+
+    async def _move(self, pairs: Sequence[tuple[Letter, Message]]) -> Failures:
+        """Publish the copies, and note the letters whose copies are confirmed."""
+        outcomes = await self._publish_all([self._copy(*pair) for pair in pairs])
+        done = [
+            letter
+            for (letter, _), outcome in zip(pairs, outcomes, strict=True)
+            if not isinstance(outcome, BaseException)
+        ]
+        if done:
+            await self._note("redriven", done)
+        return _failures(outcomes)
+
+    async def _store(self, letters: Sequence[Letter]) -> Failures:
+        stored = [replace(letter.message, topic=self._stored_in) for letter in letters]
+        return _failures(await self._publish_all([(message, {}) for message in stored]))
 
     def _check(self, letters: Sequence[Letter]) -> None:
         """Raise `StateError` for letters of another topic or group."""
@@ -342,7 +351,7 @@ class DeadLetters:
                     f"not of {self._topic!r} (group {self._group})"
                 )
 
-    def _copy(self, letter: Letter, message: Message) -> tuple[Message, dict[str, str]]:
+    def _copy(self, letter: Letter, message: Message) -> Copy:
         headers = without_failure(message.headers, letter.as_dict())
         extra = {
             REDRIVEN: str(len(letter.history) + 1),
@@ -351,23 +360,25 @@ class DeadLetters:
         return replace(message, topic=self._topic, headers=headers), extra
 
     async def _note(self, what: str, letters: Sequence[Letter]) -> None:
-        for chunk in _chunks(letters):
-            body = [_mark(letter.position, letter.message.id) for letter in chunk]
-            await self._declare_settlement_log()
-            note = Message(
-                id=new_id(),
-                topic=settlement_log_topic(self._stored_in),
-                body=json.dumps(body).encode(),
-                content_type="application/json",
-                type=f"anymq.dead-letter.{what}",
-            )
-            await self._publish((note, {}))
-
-    async def _publish(self, copy: tuple[Message, dict[str, str]]) -> None:
-        message, extra = copy
-        record = encode(
-            message, self._access.driver.binding, unique=copy_id("redriven", new_id()), extra=extra
+        await self._declare_settlement_log()
+        note = Message(
+            id=new_id(),
+            topic=settlement_log_topic(self._stored_in),
+            body=json.dumps([_mark(each.position, each.message.id) for each in letters]).encode(),
+            content_type="application/json",
+            type=f"anymq.dead-letter.{what}",
         )
+        await self._publish((note, {}))
+
+    async def _publish_all(self, copies: Sequence[Copy]) -> Sequence[BaseException | None]:
+        sent = [self._publish(copy) for copy in copies]
+        return await asyncio.gather(*sent, return_exceptions=True)
+
+    async def _publish(self, copy: Copy) -> None:
+        message, extra = copy
+        # Not the message's own: the broker would take the copy for a repetition.
+        unique = copy_id("redriven", new_id())
+        record = encode(message, self._access.driver.binding, unique=unique, extra=extra)
         await self._publisher.submit(record, self._timeout)
 
 
@@ -406,13 +417,24 @@ def _marks(body: bytes) -> list[str]:
     return [item for item in found if isinstance(item, str)] if isinstance(found, list) else []
 
 
-def _time(text: str | None) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
+def _failures(outcomes: Iterable[BaseException | None]) -> Failures:
+    return [outcome for outcome in outcomes if outcome is not None]
 
 
-def _chunks(items: Sequence[T]) -> list[list[T]]:
-    iterator = iter(items)
-    return list(iter(lambda: list(islice(iterator, LETTERS_PER_CALL)), []))
+def _identity(letter: Letter) -> tuple[str | None, ...]:
+    """Return what is equal for one letter and its restored copy, and for no other failure."""
+    message = letter.message
+    body = hashlib.sha256(message.body).hexdigest()
+    return message.source or "anymq", message.id, message.headers.get(FAILED_AT), body
+
+
+def _without(letters: Iterable[Letter], listed: Counter[tuple[str | None, ...]]) -> list[Letter]:
+    """Return the letters that are not listed; as many of equal ones as are missing."""
+    missing: list[Letter] = []
+    for letter in letters:
+        identity = _identity(letter)
+        if listed[identity]:
+            listed[identity] -= 1
+        else:
+            missing.append(letter)
+    return missing

@@ -13,6 +13,7 @@ from .handlers import Handlers
 from .identity import Identity
 from .kit import Kit
 from .leases import Leases
+from .letters import Letters
 from .lifecycle import Lifecycle
 from .limits import Limits
 from .operating import Operating
@@ -47,6 +48,7 @@ class Conformance(
     Delays,
     Replay,
     Redrive,
+    Letters,
     Operating,
     Diagnosis,
     DiagnosisTrial,

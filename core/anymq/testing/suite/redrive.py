@@ -12,7 +12,8 @@ from ...driver.records import Record
 from ...errors import NotFound, Reject, StateError, UnsupportedOperation
 from ...ids import new_id
 from ...middleware import Acknowledge, DeadLetter, Retry
-from ...operating.dead_letters import DeadLetters, Letter
+from ...operating.dead_letters import DeadLetters
+from ...operating.letter import Letter
 from ..tools import bodies, eventually, silent, take, take_acked, until
 from .base import Base
 from .needs import needs
