@@ -88,12 +88,14 @@ class RabbitMQ(Kind):
         ready.rabbitmq(port, timeout)
 
     def starve(self, program: Program, folder: Path, ports: Ports, *, node: str) -> None:
-        self.control(program, folder, ports, "set_disk_free_limit", "900GB", node=node)
+        self._control(program, folder, ports, node, "set_disk_free_limit", "900GB")
 
     def relieve(self, program: Program, folder: Path, ports: Ports, *, node: str) -> None:
-        self.control(program, folder, ports, "set_disk_free_limit", "50MB", node=node)
+        self._control(program, folder, ports, node, "set_disk_free_limit", "50MB")
 
-    def control(self, program: Program, folder: Path, ports: Ports, *words: str, node: str) -> None:
+    def _control(
+        self, program: Program, folder: Path, ports: Ports, node: str, *words: str
+    ) -> None:
         env = {
             **CLEAN_ENVIRONMENT,
             "HOME": str(folder / "data"),

@@ -6,7 +6,7 @@ the same way on every backend.
 
 from typing import TYPE_CHECKING
 
-from .app import App
+from .app import App, Subscriber
 from .broker import Broker
 from .connect import connect
 from .consuming.delivery import Delivery
@@ -49,8 +49,6 @@ from .middleware import (
     PublishMiddleware,
     Retry,
 )
-from .router import Router
-from .subscriber import Subscriber
 from .topic import Topic
 from .url import URL
 
@@ -117,7 +115,6 @@ __all__ = [
     "RequestTimeout",
     "Retry",
     "RetryAfter",
-    "Router",
     "StateError",
     "StopLane",
     "Stored",

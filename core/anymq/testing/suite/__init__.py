@@ -22,7 +22,6 @@ from .ordered_waits import OrderedWaits
 from .redrive import Redrive
 from .replay import Replay
 from .requests import Requests
-from .returned import Returned
 from .round_trip import RoundTrip
 from .settlement import Settlement
 from .sources import OrderedGroups, Sources
@@ -39,7 +38,6 @@ class Conformance(
     Settlement,
     Handlers,
     Identity,
-    Returned,
     Batches,
     Flow,
     Requests,

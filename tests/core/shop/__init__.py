@@ -1,1 +1,0 @@
-"""An application in several files, for `tests/core/test_router.py`."""
