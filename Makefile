@@ -7,7 +7,7 @@ PY := .venv/bin/python
 SOURCES = $(wildcard core adapters brokers tests examples benchmarks docs) .ci
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long conformance fuzz matrix lowest newest coverage bench check up down build reference lock clean
+.PHONY: help setup demo test test-long conformance fuzz matrix lowest newest coverage bench check up down build docs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,8 +67,8 @@ down: setup ## stop them
 build: setup ## the sdist and the wheel, into dist/
 	@$(PY) -m build --no-isolation --outdir dist .
 
-reference: setup ## the API reference as HTML, into build/reference; a warning is an error
-	@$(PY) docs/reference/build.py
+docs: setup ## the documentation site, into build/site; a warning is an error
+	@$(PY) docs/site.py
 
 lock: ## pin the dependencies anew in requirements.lock; ARGS=--upgrade for their newest versions
 	@$(PYTHON) -m venv .lock-tools && .lock-tools/bin/pip --quiet install uv
@@ -77,5 +77,5 @@ lock: ## pin the dependencies anew in requirements.lock; ARGS=--upgrade for thei
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock $(ARGS)
 
 clean: ## remove the environment, the caches and what was built
-	@rm -rf .venv .lock-tools dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .lock-tools dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache
 	@find core adapters brokers tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -125,6 +125,9 @@ class Container:
     def relieve(self) -> None:
         self.starve()
 
+    def control(self, *words: str) -> None:
+        raise BrokersError("a container's tool is not run: set ANYMQ_BROKERS_ENGINE=native")
+
     @property
     def _folder(self) -> Path:
         return state.states() / self._instance / self._kind.name

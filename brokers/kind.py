@@ -70,6 +70,10 @@ class Kind(ABC):
         """End the alarm set off by `starve`."""
         raise BrokersError(f"{self.name} has no alarm that could be set off")
 
+    def control(self, program: Program, folder: Path, ports: Ports, *words: str, node: str) -> None:
+        """Run the server's own command-line tool with `words`."""
+        raise BrokersError(f"{self.name} has no tool of its own")
+
     @abstractmethod
     def install(self) -> Program:
         """Find or install the program; raise `NotInstallable` if that is impossible."""

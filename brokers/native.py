@@ -80,6 +80,13 @@ class Native:
         with self._locked():
             self._control(self._kind.relieve)
 
+    def control(self, *words: str) -> None:
+        def action(program: Program, folder: Path, ports: Ports, *, node: str) -> None:
+            self._kind.control(program, folder, ports, *words, node=node)
+
+        with self._locked():
+            self._control(action)
+
     def status(self) -> Status:
         known = self._record()
         leader = self._leader()

@@ -88,14 +88,12 @@ class RabbitMQ(Kind):
         ready.rabbitmq(port, timeout)
 
     def starve(self, program: Program, folder: Path, ports: Ports, *, node: str) -> None:
-        self._control(program, folder, ports, node, "set_disk_free_limit", "900GB")
+        self.control(program, folder, ports, "set_disk_free_limit", "900GB", node=node)
 
     def relieve(self, program: Program, folder: Path, ports: Ports, *, node: str) -> None:
-        self._control(program, folder, ports, node, "set_disk_free_limit", "50MB")
+        self.control(program, folder, ports, "set_disk_free_limit", "50MB", node=node)
 
-    def _control(
-        self, program: Program, folder: Path, ports: Ports, node: str, *words: str
-    ) -> None:
+    def control(self, program: Program, folder: Path, ports: Ports, *words: str, node: str) -> None:
         env = {
             **CLEAN_ENVIRONMENT,
             "HOME": str(folder / "data"),

@@ -40,6 +40,7 @@ class Engine(Protocol):
     def ports(self) -> Mapping[str, int]: ...
     def starve(self) -> None: ...
     def relieve(self) -> None: ...
+    def control(self, *words: str) -> None: ...
 
 
 class Server:
@@ -106,6 +107,10 @@ class Server:
     def relieve(self) -> None:
         """End the alarm."""
         self._engine.relieve()
+
+    def control(self, *words: str) -> None:
+        """Run the server's own tool, `rabbitmqctl`; raise if it has none or runs in a container."""
+        self._engine.control(*words)
 
     def restart(self) -> None:
         """Stop gracefully and start with the same data and port."""

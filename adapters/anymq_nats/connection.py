@@ -165,6 +165,8 @@ class Connection:
         self._opening = asyncio.Lock()
         self._watchdog: asyncio.Task[None] | None = None
         self._closed = False
+        self._refusal: str | None = None
+        """The reason for which the server refused the latest try to reconnect."""
 
     def separate(self) -> Connection:
         """Return another connection to the same server, for the event loop of another thread."""
@@ -202,6 +204,8 @@ class Connection:
             return self.client
         await is_set(self._restored, wait)
         if not self.client.is_connected:
+            if self._refusal is not None:
+                raise NotPermitted(self._refusal)
             raise nats.errors.ConnectionReconnectingError
         return self.client
 
@@ -318,6 +322,7 @@ class Connection:
             watcher.lost(error)
 
     def _tell_restored(self) -> None:
+        self._refusal = None
         self._restored.set()
         for watcher in tuple(self._watchers):
             watcher.restored()
@@ -333,6 +338,8 @@ class Connection:
 
     async def _error(self, error: Exception) -> None:
         _log.debug("NATS client reported %s: %s", type(error).__name__, error)
+        if not self.client.is_connected:
+            self._refusal = str(error) if _denies_access(error) else None
         if denied := _DENIED.search(str(error)):
             subject = denied[1].lower()
             for watcher in tuple(self._watchers):

@@ -6,7 +6,7 @@ the same way on every backend.
 
 from typing import TYPE_CHECKING
 
-from .app import App, Subscriber
+from .app import App
 from .broker import Broker
 from .connect import connect
 from .consuming.delivery import Delivery
@@ -49,6 +49,8 @@ from .middleware import (
     PublishMiddleware,
     Retry,
 )
+from .router import Router
+from .subscriber import Subscriber
 from .topic import Topic
 from .url import URL
 
@@ -115,6 +117,7 @@ __all__ = [
     "RequestTimeout",
     "Retry",
     "RetryAfter",
+    "Router",
     "StateError",
     "StopLane",
     "Stored",

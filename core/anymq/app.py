@@ -7,75 +7,38 @@ import importlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from .broker import Broker
 from .connect import Connecting, connect
-from .consuming.handlers import Function, adapt, by_type, payload_type
-from .consuming.options import SubscribeOptions, Unknown
+from .consuming.handlers import adapt, by_type
+from .consuming.options import SubscribeOptions
+from .consuming.signature import Function, name_of
 from .driver.clock import REAL, Clock
-from .driver.specs import Start
 from .errors import AnymqError, ConfigurationError, StateError
 from .logs import logger
 from .message import Receipt
-from .middleware import (
-    Acknowledge,
-    DeadLetter,
-    Deadline,
-    Middleware,
-    NoRetry,
-    PublishMiddleware,
-    Retry,
-)
+from .middleware import Middleware, PublishMiddleware
 from .names import check_attribute
 from .publishing.options import PublishOptions
+from .router import Handlers
+from .subscriber import Declaration, Subscriber
 from .topic import Topic, as_topic
 from .url import URL
 
 if TYPE_CHECKING:
-    from .consuming.batch import Batch
     from .consuming.subscription import Subscription
-    from .middleware import Idempotency, KillSwitch, RateLimit
     from .settings import Settings
 
 log = logger("anymq")
 
-_ACKNOWLEDGE = Acknowledge()
-_DEAD_LETTER = DeadLetter()
-_RETRY = Retry()
-_DEADLINE = Deadline()
-
-F = TypeVar("F", bound=Function)
 T = TypeVar("T")
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subscriber:
-    """A handler and its subscription options, registered by `App.subscriber`."""
-
-    function: Function
-    options: SubscribeOptions
-
-    @property
-    def topic(self) -> Topic[Any]:
-        """The subscribed topic."""
-        return self.options.topic
-
-    @property
-    def group(self) -> str | None:
-        """The consumer group; None for broadcast."""
-        return self.options.group
-
-    @property
-    def payload(self) -> Any:
-        """The annotation of the payload, of one message also in a batch; None if it takes none."""
-        return payload_type(self.function, self.topic, self.options.batch)
-
-
-class App:
+class App(Handlers):
     """Handlers bound to topics, with one broker connection.
 
     ::
@@ -176,98 +139,37 @@ class App:
             raise StateError("the app is not running; use its broker inside `async with app`")
         return self._broker
 
-    def subscriber(
-        self,
-        topic: str | Topic[Any],
-        *,
-        group: str | None,
-        start: Start | None = None,
-        concurrency: int = 1,
-        ordered: bool = False,
-        batch: Batch | None = None,
-        ack_deadline: float = 30.0,
-        prefetch: int | None = None,
-        prefetch_bytes: int | None = None,
-        acknowledge: Acknowledge = _ACKNOWLEDGE,
-        dead_letter: DeadLetter | None = _DEAD_LETTER,
-        kill_switch: KillSwitch | None = None,
-        retry: Retry | None = _RETRY,
-        idempotency: Idempotency | None = None,
-        rate_limit: RateLimit | None = None,
-        deadline: Deadline | None = _DEADLINE,
-        middleware: Sequence[Middleware] = (),
-        unknown: Unknown = "reject",
-    ) -> Callable[[F], F]:
-        """Register the decorated async function as handler of `topic` for `group`.
+    def _add(self, declarations: Sequence[Declaration]) -> None:
+        if self._stack is not None:
+            raise StateError("the app is running: register handlers and routers before it starts")
+        added: list[Subscriber] = []
+        for declaration in declarations:
+            item = declaration.subscriber(self._middleware, self._drain_timeout)
+            self._check_shares(item, [*self._subscribers, *added])
+            added.append(item)
+        self._subscribers += added
 
-        The chain, outermost first: `acknowledge`, `dead_letter`, `kill_switch`, `retry`,
-        `idempotency`, `rate_limit`, `deadline`, then the app's and this handler's `middleware`,
-        then the function. Pass None to omit one. With `retry=None` the first failure dead-letters
-        the message. The annotations of the function select its arguments: the payload, the
-        `Delivery`, the `Message`. The rest is as in `Broker.subscribe`.
-
-        Several handlers of one topic and group share its messages by CloudEvents type. Each handles
-        the types of the classes in its annotation, and all must be registered with equal options.
-
-        Raises `ConfigurationError` at once for a bad topic, group or signature.
-        """
-        target = as_topic(topic)
-        for name, link in (
-            ("acknowledge", acknowledge),
-            ("dead_letter", dead_letter),
-            ("kill_switch", kill_switch),
-            ("retry", retry),
-            ("idempotency", idempotency),
-            ("rate_limit", rate_limit),
-            ("deadline", deadline),
-        ):
-            _check_link(name, link)
-        if retry is not None and retry.exhausted == "stop" and not ordered:
-            raise ConfigurationError("Retry(exhausted='stop') needs ordered=True")
-        links = (
-            acknowledge,
-            dead_letter,
-            kill_switch,
-            NoRetry() if retry is None else retry,
-            idempotency,
-            rate_limit,
-            deadline,
-        )
-        chain = tuple(link for link in links if link is not None)
-
-        options = SubscribeOptions(
-            topic=target,
-            group=group,
-            start=start,
-            concurrency=concurrency,
-            ordered=ordered,
-            batch=batch,
-            ack_deadline=ack_deadline,
-            prefetch=prefetch,
-            prefetch_bytes=prefetch_bytes,
-            middleware=(*chain, *self._middleware, *middleware),
-            unknown=unknown,
-            drain_timeout=self._drain_timeout,
-        )
-
-        def register(function: F) -> F:
-            adapt(function, target, batch, unknown)
-            self._register(Subscriber(function=function, options=options))
-            return function
-
-        return register
-
-    def _register(self, item: Subscriber) -> None:
-        """Add `item`; raises `ConfigurationError` if it cannot share its group's messages."""
-        others = [other for other in self._subscribers if _one_group(other, item)]
-        if others:
-            by_type([*(other.function for other in others), item.function], item.topic)
-            if item.options.batch is not None or item.options != others[0].options:
-                raise ConfigurationError(
-                    f"the handlers of {item.topic.name} for the group {item.group} share one "
-                    "subscription: register them with equal options, and without a batch"
-                )
-        self._subscribers.append(item)
+    def _check_shares(self, item: Subscriber, others: Sequence[Subscriber]) -> None:
+        """Raise `ConfigurationError` if `item` cannot share its group's messages with `others`."""
+        name, topic, group = name_of(item.function), item.topic.name, item.group
+        same = [other for other in others if (other.topic.name, other.group) == (topic, group)]
+        if any(other.function is item.function for other in same):
+            raise ConfigurationError(
+                f"the handler {name} is registered twice for {topic} and the group {group}: has "
+                "its router been included twice?"
+            )
+        if group is None or not same:
+            return
+        by_type({one.function: one.returned(self.publish) for one in (*same, item)}, item.topic)
+        different = _differences(item.options, same[0].options)
+        if item.options.batch is not None and "batch" not in different:
+            different.append("batch")
+        if different:
+            raise ConfigurationError(
+                f"the handlers {name_of(same[0].function)} and {name} of {topic} for the group "
+                f"{group} share one subscription: register them with equal options, and without "
+                f"a batch; they differ in {', '.join(different)}"
+            )
 
     async def publish(
         self, topic: str | Topic[T], payload: T, **options: Unpack[PublishOptions]
@@ -420,9 +322,16 @@ class App:
 
     def _subscribe(self, group: Sequence[Subscriber]) -> Subscription:
         item = group[0]
-        functions = [item.function for item in group]
-        handler = item.function if len(group) == 1 else by_type(functions, item.topic)
-        return self.broker.subscribe_with(item.options, handler=handler)
+        handlers = {one.function: one.returned(self.publish) for one in group}
+        returned = handlers[item.function]
+        function: Function
+        if len(group) > 1:
+            function = by_type(handlers, item.topic)
+        elif returned is not None:
+            function = adapt(item.function, item.topic, returned=returned)
+        else:
+            function = item.function
+        return self.broker.subscribe_with(item.options, handler=function)
 
 
 def _one_group(one: Subscriber, other: Subscriber) -> bool:
@@ -430,14 +339,10 @@ def _one_group(one: Subscriber, other: Subscriber) -> bool:
     return one.group is not None and (one.topic.name, one.group) == (other.topic.name, other.group)
 
 
-def _check_link(name: str, link: object) -> None:
-    """Raise `ConfigurationError` if `link` is a setting instead of a middleware."""
-    if link is None or callable(link):
-        return
-    kind = "".join(word.title() for word in name.split("_"))
-    raise ConfigurationError(
-        f"{name} is a {kind} or None, not {type(link).__name__}; write {name}={kind}(…)"
-    )
+def _differences(one: SubscribeOptions, other: SubscribeOptions) -> list[str]:
+    """Return the names of the options in which both differ."""
+    names = [item.name for item in fields(one)]
+    return [name for name in names if getattr(one, name) != getattr(other, name)]
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

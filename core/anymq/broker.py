@@ -13,8 +13,9 @@ from logging import WARNING
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .consuming.context import ConsumerContext
-from .consuming.handlers import Function, adapt
+from .consuming.handlers import adapt
 from .consuming.options import SubscribeOptions, Unknown, check_start
+from .consuming.signature import Function
 from .driver.base import Driver
 from .driver.capabilities import Capabilities
 from .driver.clock import Clock
@@ -155,6 +156,11 @@ class Broker:
     def source(self) -> str:
         """The CloudEvents source of the messages that it publishes."""
         return self._source
+
+    @property
+    def max_body(self) -> float:
+        """The most bytes of a body that it publishes: the URL's `max_body`, or the adapter's."""
+        return self._sender.max_body
 
     @property
     def capabilities(self) -> Capabilities:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import socket
 
 DEFAULT_NAME = "anymq"
@@ -25,7 +24,7 @@ def client_name(name: str | None) -> str:
     of a container has after each restart.
     """
     host = socket.gethostname().partition(".")[0]
-    random = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_CHARACTERS))
+    random = "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in os.urandom(_RANDOM_CHARACTERS))
     return f"{_safe(name, DEFAULT_NAME)}-{_safe(host, 'host')}-{os.getpid()}-{random}"
 
 

@@ -40,5 +40,15 @@ def copy_id(*parts: str | None) -> str:
     return f"~{_digest(joined(*parts))}"
 
 
+def derived_id(*parts: str | None) -> str:
+    """Return the id of a message that follows from `parts`: a UUIDv8 (RFC 9562 §5.8)."""
+    text = joined(*parts).encode(errors="surrogatepass")
+    digest = bytearray(blake2b(text, digest_size=16).digest())
+    digest[6] = 0x80 | (digest[6] & 0x0F)
+    digest[8] = 0x80 | (digest[8] & 0x3F)
+    found = digest.hex()
+    return f"{found[:8]}-{found[8:12]}-{found[12:16]}-{found[16:20]}-{found[20:]}"
+
+
 def _digest(text: str) -> str:
     return blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()

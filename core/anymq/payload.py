@@ -9,6 +9,8 @@ from functools import cache, lru_cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol, Union, get_args, get_origin
 
+from typing_extensions import is_typeddict
+
 from .errors import ConfigurationError, Reject, Unreadable
 from .topic import Topic
 
@@ -188,6 +190,11 @@ def is_union(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, types.UnionType)
 
 
+def members_of(annotation: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or `annotation` alone."""
+    return get_args(annotation) if is_union(annotation) else (annotation,)
+
+
 def decode_body(body: bytes, annotation: Any) -> Any:
     """Decode `body` as `annotation`, which is not a union; raises `Reject`."""
     if annotation is bytes:
@@ -268,14 +275,19 @@ def names_of(kind: Any) -> tuple[str, ...]:
 def known_types(annotation: Hashable) -> Mapping[str, Any] | None:
     """Return the classes in `annotation` by CloudEvents type; None if it accepts any type.
 
-    Classes of the application and unions of them have types; `dict`, `str`, `Any` and the like
-    accept any type.
+    Classes of the application and unions of them have types; `dict`, `str`, `Any`, TypedDicts and
+    the like accept any type.
     """
-    members = get_args(annotation) if is_union(annotation) else (annotation,)
-    kinds = [member for member in members if member is not type(None)]
-    if not all(isinstance(kind, type) and kind.__module__ != "builtins" for kind in kinds):
+    kinds = [member for member in members_of(annotation) if member is not type(None)]
+    if not all(_has_type(kind) for kind in kinds):
         return None
     return {name: kind for kind in kinds for name in names_of(kind)}
+
+
+def _has_type(kind: Any) -> bool:
+    """Whether messages of the class `kind` have a type of their own: not those of plain data."""
+    is_class = isinstance(kind, type) and kind.__module__ != "builtins"
+    return is_class and not is_typeddict(kind)
 
 
 def is_untyped(message: Encoded) -> bool:

@@ -16,8 +16,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from .consuming.delivery import Delivery
-from .consuming.handlers import Function
 from .consuming.options import SubscribeOptions
+from .consuming.signature import Function
 from .errors import (
     AnymqError,
     Closed,
@@ -123,7 +123,7 @@ class Requests:
 
     async def refuse(self, delivery: Delivery, reason: str) -> None:
         """Reply that `delivery` was rejected, if it is a request; never raises."""
-        if not self._is_request(delivery.message):
+        if not self.is_request(delivery.message):
             return
         try:
             await self._answer(delivery, b"", None, {ERROR: text(reason)}, REFUSAL_TIMEOUT)
@@ -152,7 +152,7 @@ class Requests:
         timeout: float | None,
     ) -> Receipt:
         request = delivery.message
-        if not self._is_request(request):
+        if not self.is_request(request):
             raise StateError(
                 f"message {request.id} from {request.topic} is not a request; it has no reply topic"
             )
@@ -167,7 +167,7 @@ class Requests:
         )
         return await self._sender.send(reply, timeout)
 
-    def _is_request(self, message: Message) -> bool:
+    def is_request(self, message: Message) -> bool:
         """Whether `message` is a request with a reply topic of anymq; others get no reply."""
         own, target = self._topic.name, message.headers.get(REPLY_TO, "")
         return is_request(message) and (target == own or target.startswith(f"{own}."))

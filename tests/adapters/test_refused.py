@@ -91,7 +91,7 @@ async def test_nats_a_body_that_only_just_fits() -> None:
         letter = await letter_of(broker, publish)
         assert letter.reduced == ("body",)
         assert letter.message.headers["anymq-dlq-body-size"] == str(size)
-        limit = int(min(client.max_payload, broker._sender._max_body))
+        limit = int(min(client.max_payload, broker._sender.max_body))
         if limit == client.max_payload:
             with pytest.raises(MessageTooLarge, match="left free"):
                 await broker.publish(letter.topic, b"x" * (limit - 2000))

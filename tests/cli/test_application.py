@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -186,3 +187,14 @@ def test_no_colour_in_a_pipe(anymq: Command) -> None:
     anymq("context", "add", "a", "sqlite:///a.db")
     assert "\x1b" not in run("context", "ls").out
     assert "\x1b" not in run("--help").out
+
+
+def test_what_client_libraries_log_is_shown_on_request(anymq: Command, command: Any) -> None:
+    def probe(*, common: Common = DEFAULT) -> None:
+        logging.getLogger("some.client").warning("retrying")
+        logging.getLogger("anymq").error("lost")
+
+    command(probe)
+    assert anymq("probe").err == "ERROR anymq: lost\n"
+    shown = anymq("probe", "--verbose").err
+    assert shown == "WARNING some.client: retrying\nERROR anymq: lost\n"

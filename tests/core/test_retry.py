@@ -142,8 +142,10 @@ async def test_a_stopped_key_lane_writes_no_dead_letter() -> None:
 
 
 def test_only_ordered_subscriptions_can_stop_key_lanes() -> None:
+    async def handle(body: str) -> None: ...
+
     with pytest.raises(ConfigurationError, match="ordered"):
-        App().subscriber("t", group="g", retry=Retry(exhausted="stop"))
+        App().subscriber("t", group="g", retry=Retry(exhausted="stop"))(handle)
     with pytest.raises(ConfigurationError, match="exhausted"):
         Retry(exhausted="never")  # type: ignore[arg-type]
 

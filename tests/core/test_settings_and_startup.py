@@ -30,15 +30,17 @@ from tests.core.scripted import Lost, Refused, ScriptedDriver
     ],
 )
 def test_a_setting_instead_of_a_middleware_is_refused(setting: dict[str, Any], text: str) -> None:
+    async def handle(body: str) -> None: ...
+
     with pytest.raises(ConfigurationError, match=text):
-        App("memory://").subscriber("t", group="g", **setting)
+        App("memory://").subscriber("t", group="g", **setting)(handle)
 
 
 def test_a_handler_that_returns_a_value_is_refused() -> None:
     async def answer(x: int) -> int:
         return x
 
-    with pytest.raises(ConfigurationError, match=r"delivery\.reply"):
+    with pytest.raises(ConfigurationError, match="reply=True"):
         App("memory://").subscriber("t", group="g")(answer)  # type: ignore[type-var]  # pyright: ignore
 
 
@@ -224,11 +226,9 @@ async def test_an_app_whose_store_cannot_be_used_does_not_start(
     store: str, text: str, marker: bool
 ) -> None:
     app = App("memory://?connect_timeout=1")
-    chain: dict[str, Any] = (
-        {"retry": Retry(marker=store)} if marker else {"idempotency": Idempotency(store)}
-    )
+    retry = Retry(marker=store if marker else None)
 
-    @app.subscriber("t", group="g", **chain)
+    @app.subscriber("t", group="g", retry=retry, idempotency=None if marker else Idempotency(store))
     async def handle(x: int) -> None: ...
 
     with pytest.raises(anymq.AnymqError, match=r"the store .* cannot be used") as caught:

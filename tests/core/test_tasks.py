@@ -21,6 +21,7 @@ ROOT = Path(anymq.__file__).parents[2]
 STARTERS = ("create_task", "ensure_future", "start_soon", "TaskGroup")
 AWAITED = {
     "core/anymq/tasks.py": {"supervise"},
+    "core/anymq/cli/process.py": {"_interruptible"},
     "core/anymq/driver/clock.py": {"wait"},
     "core/anymq/consuming/batch.py": {"_begin"},
     "core/anymq/publishing/sender.py": {"_send_each"},

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field, SecretStr
+from typing_extensions import TypedDict
 
 import anymq
 from anymq import App, ConfigurationError, Delivery, Message, Reject
@@ -29,6 +30,10 @@ class Refunded(BaseModel):
 
 class Foreign(BaseModel):
     __event_type__ = ("com.example.order.placed", "OrderPlaced.v1")
+    number: str
+
+
+class OfDict(TypedDict):
     number: str
 
 
@@ -114,13 +119,18 @@ async def test_handlers_of_one_group_share_its_messages_by_type() -> None:
 def test_handlers_of_one_group_with_one_type_are_refused_at_once() -> None:
     async def placed(event: Placed) -> None: ...
 
+    async def again(event: Refunded | Placed) -> None: ...
+
     async def any_data(event: dict) -> None: ...  # type: ignore[type-arg]
 
-    for second in (placed, any_data):
+    async def typed_dict(event: OfDict) -> None: ...
+
+    for second in (again, any_data, typed_dict):
         app = App()
         app.subscriber("orders", group="view")(placed)
-        with pytest.raises(ConfigurationError, match="same type"):
+        with pytest.raises(ConfigurationError, match="same type") as caught:
             app.subscriber("orders", group="view")(second)
+        assert second.__qualname__ in str(caught.value)
         app.subscriber("orders", group="other")(second)
         app.subscriber("orders", group=None)(second)
 
@@ -132,7 +142,7 @@ def test_handlers_of_one_group_must_have_equal_options() -> None:
 
     app = App()
     app.subscriber("orders", group="view")(placed)
-    with pytest.raises(ConfigurationError, match="equal options"):
+    with pytest.raises(ConfigurationError, match=r"equal options.* differ in concurrency$"):
         app.subscriber("orders", group="view", concurrency=2)(cancelled)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import anymq
 from anymq import URL, Topic
 from anymq.description import asyncapi, service
 from anymq.description.servers import PROTOCOLS
-from anymq.driver.registry import ADAPTERS, load_driver, schemes
+from anymq.driver.registry import ADAPTERS, load_driver
 from tests.description.shop import shop
 
 SCHEMA = Path(__file__).parent / "data" / "asyncapi-3.0.0.json"
@@ -123,7 +124,7 @@ def test_the_parts_of_a_server() -> None:
     assert "servers" not in described(None)
 
 
-@pytest.mark.parametrize("scheme", schemes(ADAPTERS))
+@pytest.mark.parametrize("scheme", sorted(entry_points(group=ADAPTERS).names))
 def test_headers_are_named_as_the_adapter_names_them(scheme: str) -> None:
     binding = load_driver(scheme).binding
     protocol = PROTOCOLS[scheme]

@@ -2,8 +2,8 @@
 
 The `python` blocks of a page are one program, in the order of the page; every block has the line
 numbers it has on the page, so that a traceback points there. In console blocks `python` and
-`anymq` are run, and what is shown below a command is what it prints. `pip`, `make`, `git`, `cd` and
-modules of the checkout are not run.
+`anymq` are run, also in pipes, and what is shown below a command is what it prints. `pip`, `make`,
+`git`, `cd` and modules of the checkout are not run.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from tests.docs.markdown import BadPage, Block, Command, blocks, commands, shows
@@ -22,6 +23,8 @@ PROGRAM, CONSOLE = ("python", "py"), ("console", "sh", "shell", "bash")
 TIMEOUT = 600
 """Seconds that one program or command of a page may run: a limit for what hangs."""
 NOT_RUN = ("pip", "make", "git", "cd")
+IN_PIPES = ("cat", "echo", "sort", "wc")
+"""The commands of the system that a page may join with `anymq`."""
 
 _END = "\x1e"
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*")
@@ -103,6 +106,8 @@ class Page:
     def _try(self, command: Command) -> str | None:
         where = f"line {command.line}"
         words = shlex.split(command.text, comments=True)
+        if "|" in words or "<" in words:
+            return self._pipe(command, words)
         assignments: dict[str, str] = {}
         while words and _ASSIGNMENT.fullmatch(words[0]):
             name, _, assignments[name] = words.pop(0).partition("=")
@@ -120,6 +125,18 @@ class Page:
                 actual = self._run([script, *arguments], assignments)
             case _:
                 raise BadPage(f"{where}: {command.text!r} is nothing to run; skip it with a reason")
+        if command.output:
+            _compare(command.output, actual, where)
+        return actual
+
+    def _pipe(self, command: Command, words: list[str]) -> str:
+        """Run commands that are joined by pipes, or read a file, in a shell."""
+        where = f"line {command.line}"
+        firsts = [words[0], *(word for last, word in pairwise(words) if last == "|")]
+        if "anymq" not in firsts or not set(firsts) <= {"anymq", *IN_PIPES}:
+            raise BadPage(f"{where}: {command.text!r} is nothing to run; skip it with a reason")
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        actual = self._run(["bash", "-o", "pipefail", "-c", command.text], {"PATH": path})
         if command.output:
             _compare(command.output, actual, where)
         return actual

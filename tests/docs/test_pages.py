@@ -57,16 +57,16 @@ def test_extras_and_targets_exist(page: Page) -> None:
 
 def test_the_guide_shows_the_default_retry() -> None:
     """The waits after which a failure is tried again are those of the code."""
-    guide = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/guides/retries.md").read_text(encoding="utf-8")
     retry = Retry()
     longest = [f"{wait:g} s" for wait in retry.waits]
     different = [wait for index, wait in enumerate(longest) if wait not in longest[:index]]
     names = [str(attempt) for attempt in range(2, len(different) + 1)]
     names.append(f"{len(different) + 1} to {retry.attempts}")
-    assert f"| before attempt | {' | '.join(names)} |" in guide
-    assert f"| at most | {' | '.join(different)} |" in guide
+    assert f"| before attempt | {' | '.join(names)} |" in page
+    assert f"| at most | {' | '.join(different)} |" in page
     total = sum(retry.waits)
     assert (
         f"the {retry.attempts}th attempt comes after {total / 120:.0f} minutes on average, "
         f"and after {total / 60:.0f} at most"
-    ) in guide
+    ) in page

@@ -16,9 +16,10 @@ from .process import closed_pipe, run_async
 
 COMMANDS = {
     "demo": ("anymq.cli.demo:demo", "A retry, a dead letter and its redrive, without a server."),
+    "new": ("anymq.cli.new:new", "A small project that runs and passes its test."),
     "config": ("anymq.cli.config:app", "The effective settings, and where each comes from."),
     "docs": ("anymq.cli.docs:app", "Documents of apps: AsyncAPI, and the graph of events."),
-    "topic": ("anymq.cli.topic:app", "List, create and delete topics."),
+    "pub": ("anymq.cli.pub:pub", "Publish a message, or each line of standard input."),
     "context": ("anymq.cli.context:app", "Named brokers, kept in the user's config folder."),
 }
 """By name the place of each command, `module:function`, or `module:app` for a group of them.
@@ -27,8 +28,12 @@ A module is imported when its command is used, so that every other command start
 """
 
 
-def application() -> App:
-    """Return the parser of the command line, with every command."""
+def application(*, listing: bool = False) -> App:
+    """Return the parser of the command line, with every command.
+
+    With `listing`, commands have their summaries, for the list of all of them, and none is imported
+    for it; otherwise their help is that of their functions.
+    """
     root = App(
         name="anymq",
         help="One publisher/consumer interface over Kafka, RabbitMQ, NATS, Redis and SQLite.",
@@ -37,7 +42,7 @@ def application() -> App:
         help_epilogue="The broker: --url, --context, --app, $ANYMQ_URL, or the current context.",
     )
     for name, (place, summary) in COMMANDS.items():
-        root.command(place, name=name, help=summary)
+        root.command(place, name=name, help=summary if listing else None)
     root.register_install_completion_command()
     return root
 
@@ -60,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(tokens: list[str]) -> int:
-    command, bound, _ = application().parse_args(
+    listing = not tokens or tokens[0].startswith("-")
+    command, bound, _ = application(listing=listing).parse_args(
         tokens, exit_on_error=False, print_error=False, help_on_error=False
     )
     result: Any

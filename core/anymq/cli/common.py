@@ -64,17 +64,24 @@ class Common:
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Write the log of anymq to standard error: its errors, or with `--verbose` all of it."""
-        library = logging.getLogger("anymq")
+        """Write the errors that anymq logs to standard error, with `--verbose` every log.
+
+        Client libraries log what anymq reports itself, so their warnings are left out otherwise.
+        """
+        root, library = logging.getLogger(), logging.getLogger("anymq")
         level = library.level
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-        library.addHandler(handler)
+        others = handler if self.verbose else logging.NullHandler()
+        if not self.verbose:
+            library.addHandler(handler)
+        root.addHandler(others)
         library.setLevel(logging.INFO if self.verbose else logging.ERROR)
         try:
             yield
         finally:
             library.removeHandler(handler)
+            root.removeHandler(others)
             library.setLevel(level)
 
     @asynccontextmanager

@@ -112,6 +112,8 @@ class Replies(Protocol):
 
     async def refuse(self, delivery: Delivery, reason: str) -> None: ...
 
+    def is_request(self, message: Message) -> bool: ...
+
 
 class Settler(Protocol):
     """The settlement of the deliveries of one source, as a delivery calls it."""
@@ -349,6 +351,11 @@ class Delivery:
         """
         check_reason(reason)
         self._settle("stop", lambda: self._settler.stop(self, reason))
+
+    @property
+    def is_request(self) -> bool:
+        """Whether the message is a request, which `reply` answers."""
+        return self._settler.replies.is_request(self.message)
 
     async def reply(
         self,

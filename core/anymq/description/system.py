@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args, is_typeddict
 
-from ..app import App, Subscriber
+from ..app import App
 from ..message import Message
 from ..middleware import DeadLetter
 from ..payload import is_union, names_of
+from ..subscriber import Subscriber
 from ..topic import Topic, dead_letter_topic
 from ..url import URL
 
@@ -132,3 +133,7 @@ def _dead_letters(handler: Subscriber) -> str | None:
 def _sends(app: App) -> Iterator[Send]:
     for topic in dict.fromkeys(app.publishes):
         yield Send(topic=topic, types=event_types(topic, None))
+    for handler in app.subscribers:
+        if handler.to is not None:
+            types = event_types(handler.to, handler.result)
+            yield Send(topic=handler.to, types=types, handler=handler)

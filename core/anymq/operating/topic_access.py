@@ -16,7 +16,6 @@ from ..publishing.declarations import Declarations
 from ..tasks import fault
 from ..topic import Topic, as_topic
 from ..wire.cloudevents import decode
-from .settlement_log import SUFFIX, settlement_log_spec
 
 T = TypeVar("T")
 
@@ -47,9 +46,7 @@ class TopicAccess:
         self._translate = translate
 
     def spec(self, topic: str | Topic[Any]) -> TopicSpec:
-        """Return the topic as the driver gets it, or a settlement log by its name."""
-        if isinstance(topic, str) and topic.endswith(SUFFIX):
-            return settlement_log_spec(self.spec(topic.removesuffix(SUFFIX)))
+        """Return the topic as the driver gets it."""
         target = as_topic(topic)
         self.declarations.learn(target)
         return self.declarations.spec(target.name)

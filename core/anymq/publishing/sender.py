@@ -57,6 +57,8 @@ class Sender:
     ) -> None:
         self.timeout = options.publish_timeout
         """Seconds that a publish has, unless it states its own."""
+        self.max_body = min(options.max_body, driver.max_body)
+        """The most bytes of a body."""
         self.declarations = declarations
         self.publisher = Publisher(
             driver, translate=translate, declare=declarations.redeclare, clock=clock
@@ -66,7 +68,6 @@ class Sender:
         self.is_closed = False
         self._driver = driver
         self._url = url
-        self._max_body = min(options.max_body, driver.max_body)
         self._source = source
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -94,7 +95,7 @@ class Sender:
                 named,
                 self._driver.binding,
                 source=self._source,
-                max_body=self._max_body,
+                max_body=self.max_body,
                 where=str(self._url),
             )
         return encoder

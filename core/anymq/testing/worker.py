@@ -18,7 +18,8 @@ from ..app import App
 from ..connect import connect
 from ..consuming.delivery import Delivery
 from ..consuming.member_settler import START_NOTED_AFTER
-from ..middleware import Acknowledge, DeadLetter, Handler, Idempotency, Retry
+from ..message import Message, Receipt
+from ..middleware import Acknowledge, DeadLetter, Handler, Idempotency, Publish, Retry
 from ..topic import Topic
 
 
@@ -180,6 +181,28 @@ async def poison(
         await asyncio.Event().wait()
 
 
+async def result(url: str, topic: str) -> None:
+    """Publish what a handler returns, and hang before its message is acknowledged."""
+
+    def hang(publish: Publish) -> Publish:
+        async def hanging(message: Message) -> Receipt:
+            await publish(message)
+            report("published")
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        return hanging
+
+    app = App(url, publish_middleware=[hang])
+
+    @app.subscriber(topic, group="g", to=f"{topic}.out", ack_deadline=2)
+    async def handle(body: str) -> str:
+        return body
+
+    async with app:
+        await asyncio.Event().wait()
+
+
 async def effect(url: str, topic: str, group: str, store: str, file: str, die: bool) -> None:
     """Handle idempotently, with a line in `file` as the effect; `die` between effect and ack."""
     app = App(url)
@@ -221,6 +244,7 @@ TASKS: dict[str, Callable[..., Awaitable[None]]] = {
     "wrong_clock": wrong_clock,
     "ask": ask,
     "poison": poison,
+    "result": result,
 }
 
 

@@ -19,7 +19,8 @@ PATIENCE = 60.0
 _EXTRA = """
 listeners=PLAINTEXT://127.0.0.1:{client},PASSWORD://127.0.0.1:{password},TLS://127.0.0.1:{tls},\
 CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{client},PASSWORD://{host}:{password},TLS://{host}:{tls}
+advertised.listeners=PLAINTEXT://127.0.0.1:{client},PASSWORD://{host}:{advertised},\
+TLS://{host}:{tls}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,\
 PASSWORD:SASL_PLAINTEXT,TLS:SASL_SSL
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
@@ -41,11 +42,21 @@ class Secure:
     password: int
     tls: int
     ca: Path
+    proxy: int
+    """The port for a proxy to `password`, if clients are to be led to one."""
+    tool: tuple[str, ...]
+    """The command that changes the server's configuration."""
+
+    def set_password(self, user: str, password: str) -> None:
+        """Have SCRAM-SHA-256 accept `password` alone for `user`, from now on."""
+        change = ["--add-config", f"SCRAM-SHA-256=[password={password}]"]
+        entity = ["--entity-type", "users", "--entity-name", user]
+        subprocess.run([*self.tool, "--alter", *change, *entity], check=True, capture_output=True)
 
 
 @contextlib.contextmanager
-def secure_server(folder: Path) -> Iterator[Secure]:
-    """Run one in `folder` until the end."""
+def secure_server(folder: Path, *, proxied: bool = False) -> Iterator[Secure]:
+    """Run one in `folder` until the end; with `proxied`, it leads clients to the port `proxy`."""
     kind = Kafka()
     program = kind.install()
     roles = (*kind.ports, "password", "tls")
@@ -54,7 +65,14 @@ def secure_server(folder: Path) -> Iterator[Secure]:
     properties = folder / "server.properties"
     lines = properties.read_text().splitlines(keepends=True)
     kept = [line for line in lines if "listeners=" not in line and "security.protocol" not in line]
-    kept.append(_EXTRA.format(**ports, host=HOST, folder=folder))
+    kept.append(
+        _EXTRA.format(
+            **ports,
+            host=HOST,
+            folder=folder,
+            advertised=ports["proxy" if proxied else "password"],
+        )
+    )
     properties.write_text("".join(kept) + _logins())
     ca = _certificate(Path(program.path).with_name("keytool"), folder)
     assert launch.first is not None
@@ -68,7 +86,10 @@ def secure_server(folder: Path) -> Iterator[Secure]:
         with subprocess.Popen(launch.argv, stdout=log, stderr=log) as server:
             try:
                 _until_it_listens(server, ports["tls"])
-                yield Secure(ports["password"], ports["tls"], ca)
+                java = launch.argv[: launch.argv.index("kafka.Kafka")]
+                where = ["--bootstrap-server", f"127.0.0.1:{ports['client']}"]
+                tool = (*java, "kafka.admin.ConfigCommand", *where)
+                yield Secure(ports["password"], ports["tls"], ca, ports["proxy"], tool)
             finally:
                 server.kill()
 

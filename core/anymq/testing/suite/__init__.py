@@ -22,6 +22,7 @@ from .ordered_waits import OrderedWaits
 from .redrive import Redrive
 from .replay import Replay
 from .requests import Requests
+from .returned import Returned
 from .round_trip import RoundTrip
 from .settlement import Settlement
 from .sources import OrderedGroups, Sources
@@ -38,6 +39,7 @@ class Conformance(
     Settlement,
     Handlers,
     Identity,
+    Returned,
     Batches,
     Flow,
     Requests,

@@ -1,0 +1,1 @@
+"""An application in several files, for `tests/core/test_router.py`."""
