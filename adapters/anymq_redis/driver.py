@@ -163,7 +163,8 @@ class RedisDriver(Driver):
         return await admin.list_topics(self._commands)
 
     async def groups(self, topic: TopicSpec) -> Sequence[str]:
-        return await admin.list_groups(self._commands, await self._existing(topic))
+        stored = await admin.list_groups(self._commands, await self._existing(topic))
+        return [*stored, *(f"{topic.name}.{name}" for name in stored)]  # Both mean the same group.
 
     async def describe_topic(self, topic: TopicSpec) -> TopicInfo:
         return await admin.describe_topic(

@@ -20,6 +20,7 @@ COMMANDS = {
     "config": ("anymq.cli.config:app", "The effective settings, and where each comes from."),
     "docs": ("anymq.cli.docs:app", "Documents of apps: AsyncAPI, and the graph of events."),
     "pub": ("anymq.cli.pub:pub", "Publish a message, or each line of standard input."),
+    "topic": ("anymq.cli.topic:app", "List, create and delete topics."),
     "context": ("anymq.cli.context:app", "Named brokers, kept in the user's config folder."),
 }
 """By name the place of each command, `module:function`, or `module:app` for a group of them.

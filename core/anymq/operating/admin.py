@@ -10,12 +10,13 @@ from ..driver.base import Driver
 from ..driver.clock import Clock
 from ..driver.info import GroupInfo, TopicInfo, worst
 from ..driver.specs import Start
-from ..names import check_group, is_topic
+from ..names import check_group, is_group, is_topic
 from ..publishing.declarations import Declarations
 from ..publishing.publisher import Publisher
 from ..topic import Topic, as_topic, dead_letter_origin
-from .dead_letters import DeadLetters, settlement_log_spec
+from .dead_letters import DeadLetters
 from .letter import origin_of
+from .settlement_log import settlement_log_spec
 from .topic_access import Stored, TopicAccess
 
 T = TypeVar("T")
@@ -61,13 +62,22 @@ class Admin:
         return sorted(filter(is_topic, map(self._declarations.by_native, natives)))
 
     async def groups(self, topic: str | Topic[Any]) -> list[str]:
-        """Return the names of the topic's groups, sorted."""
+        """Return the names of the topic's groups, sorted.
+
+        They include groups of other programs whose native name is `TOPIC.GROUP`; `connect(names=…)`
+        gives a group name to one of another form.
+        """
         spec = self._access.spec(topic)
         natives = await self._access.call(
             self._driver.groups(spec), f"listing the groups of {spec.name}"
         )
         prefix = f"{spec.name}."
-        return sorted(name.removeprefix(prefix) for name in natives)
+        names = {self._declarations.by_native(native).removeprefix(prefix) for native in natives}
+        return sorted(
+            name
+            for name in names
+            if is_group(name) and self._group_name(spec.name, name) in natives
+        )
 
     @overload
     async def describe(self, topic: str | Topic[Any]) -> TopicInfo: ...

@@ -34,6 +34,7 @@ from ..wire.dead_letter_headers import FAILED_AT, without_failure
 from ..wire.forged_headers import REDRIVEN
 from .letter import Letter, letter_of
 from .pace import paced
+from .settlement_log import settlement_log_spec, settlement_log_topic
 from .topic_access import Stored, TopicAccess
 
 LETTERS_PER_CALL = 200
@@ -85,6 +86,14 @@ class DeadLetters:
     def origin(self) -> tuple[str, str | None]:
         """The topic and the group (None: broadcast) that rejected the messages."""
         return self._topic, self._group
+
+    @property
+    def settlement_log(self) -> str:
+        """The name of the settlement log, which notes the letters redriven and discarded.
+
+        `Admin.topics` does not list it; `Admin.describe` and `Admin.browse` accept it.
+        """
+        return settlement_log_topic(self._stored_in)
 
     async def list(self, *, where: Where | None = None, limit: int | None = None) -> list[Letter]:
         """Return the letters, oldest first in each partition: those `where` accepts, to `limit`."""
@@ -391,17 +400,6 @@ def _whole(letters: Sequence[Letter]) -> Sequence[Letter]:
                 f"{' and '.join(letter.reduced)}, which the broker refused: use redrive_edited"
             )
     return letters
-
-
-def settlement_log_topic(stored_in: str) -> str:
-    """Return the name of the settlement log of the dead letters in `stored_in`."""
-    return f"{stored_in}._settled"
-
-
-def settlement_log_spec(spec: TopicSpec) -> TopicSpec:
-    """Return the settlement log of the dead letters in `spec`."""
-    name = settlement_log_topic(spec.name)
-    return TopicSpec(name=name, native=settlement_log_topic(spec.native), create=spec.create)
 
 
 def _mark(position: str, id: str) -> str:

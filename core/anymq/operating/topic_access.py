@@ -16,6 +16,7 @@ from ..publishing.declarations import Declarations
 from ..tasks import fault
 from ..topic import Topic, as_topic
 from ..wire.cloudevents import decode
+from .settlement_log import SUFFIX, settlement_log_spec
 
 T = TypeVar("T")
 
@@ -46,7 +47,9 @@ class TopicAccess:
         self._translate = translate
 
     def spec(self, topic: str | Topic[Any]) -> TopicSpec:
-        """Return the topic as the driver gets it."""
+        """Return the topic as the driver gets it, or a settlement log by its name."""
+        if isinstance(topic, str) and topic.endswith(SUFFIX):
+            return settlement_log_spec(self.spec(topic.removesuffix(SUFFIX)))
         target = as_topic(topic)
         self.declarations.learn(target)
         return self.declarations.spec(target.name)

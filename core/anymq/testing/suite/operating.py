@@ -19,6 +19,7 @@ from ...driver.info import GroupInfo
 from ...errors import ConfigurationError, NotFound, StateError, UnsupportedOperation
 from ...names import check_topic
 from ...topic import Topic
+from ..harness import random_name
 from ..tools import bodies, eventually, silent, take, take_acked
 from .base import Base
 from .needs import needs
@@ -45,6 +46,27 @@ class Operating(Base):
             [topic, f"{topic}.a.dlq", f"{topic}.b.dlq"]
         )
         assert await broker.admin.groups(topic) == ["a", "b"]
+
+    async def test_admin_lists_the_groups_that_it_can_describe(
+        self, url: str, broker: Broker, topic: str
+    ) -> None:
+        await broker.publish(topic, "x")
+        async with broker.subscribe(topic, group="native") as deliveries:
+            await take_acked(deliveries, 1)
+        native = (await broker.admin.describe(topic, "native")).native
+        logical = random_name("logical")
+        names = {logical: topic, f"{logical}.mapped": native}
+        async with connect(url, names=names) as other:
+            async with other.subscribe(logical, group="own") as deliveries:
+                await take_acked(deliveries, 1)
+            for user, name, expected in (
+                (other, logical, {"mapped", "own"}),
+                (broker, topic, {"native"}),
+            ):
+                listed = await user.admin.groups(name)
+                assert expected <= set(listed)
+                for group in listed:
+                    assert (await user.admin.describe(name, group)).group == group
 
     async def test_admin_describes_every_topic_that_it_lists(
         self, broker: Broker, topic: str

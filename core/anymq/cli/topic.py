@@ -1,0 +1,316 @@
+"""`anymq topic`: topics with their groups, lag and dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from ..broker import Broker
+from ..errors import NotFound, PermanentError
+from ..topic import Topic, dead_letter_origin
+from .common import DEFAULT, Common, Flag
+from .impact import plural, require_yes
+from .output import Output, duration, size
+from .survey import GroupSurvey, TopicSurvey, concurrently, describe_topic, survey_topic
+from .values import Duration, Size
+
+app = App(name="topic", help="List, create and delete topics.")
+
+REPLIES = "anymq.replies"
+"""The topic of replies to requests, unless the URL's `reply_topic` names another."""
+
+
+@app.command
+async def ls(pattern: str = "*", /, *, all: Flag = False, common: Common = DEFAULT) -> None:
+    """List topics: messages, retention, dead letters, and the lag of each group.
+
+    `-` is a value that the backend does not report; `3+` is at least 3. JSON: kind `topics`, a list
+    of topics as `topic show` has them.
+
+    Parameters
+    ----------
+    pattern
+        Only topics that match, such as `orders*`; without `*` or `?`, those that contain it.
+    all
+        Also dead-letter topics, their settlement logs, and the topics of replies.
+    """
+    async with common.connect() as broker:
+        topics = await _topics(broker, pattern, all=all, output=common.output)
+    rows = [
+        [
+            each.info.name,
+            each.info.messages,
+            size(each.info.bytes),
+            each.info.delayed,
+            _retention(each),
+            each.dead_letters,
+            "  ".join(f"{group.info.group}:{_lag(group)}" for group in each.groups),
+        ]
+        for each in topics
+    ]
+    columns = ["TOPIC", "MESSAGES", "BYTES", "DELAYED", "RETENTION", "DEAD", "GROUPS:LAG"]
+    common.output.table("topics", [each.as_dict() for each in topics], columns, rows)
+
+
+@app.command
+async def show(topic: str, /, *, common: Common = DEFAULT) -> None:
+    """Show one topic: its partitions and its groups.
+
+    JSON: kind `topic`: name, native, messages, bytes, oldest, delayed, retention (seconds),
+    retention_bytes, partitions, dead_letters, and groups as `group show` has them.
+
+    Parameters
+    ----------
+    topic
+        The topic's name.
+    """
+    async with common.connect() as broker:
+        found = await survey_topic(broker, topic)
+    output = common.output
+    if output.as_json:
+        output.result("topic", found.as_dict())
+        return
+    output.table("topic", None, ["TOPIC", found.info.name], _facts(found))
+    output.write("")
+    partitions = [
+        [part.number, part.messages, part.first, part.last] for part in found.info.partitions
+    ]
+    output.table("topic", None, ["PARTITION", "MESSAGES", "FIRST", "LAST"], partitions)
+    if found.groups:
+        output.write("")
+        columns = ["GROUP", "LAG", "AGE", "IN FLIGHT", "RETRIES", "MEMBERS", "DEAD"]
+        output.table("topic", None, columns, [group_row(group) for group in found.groups])
+
+
+@app.command
+async def create(
+    topic: str,
+    /,
+    *,
+    partitions: int | None = None,
+    retention: Duration | None = None,
+    retention_bytes: Annotated[Size | None, Parameter(name="--retention-bytes")] = None,
+    common: Common = DEFAULT,
+) -> None:
+    """Create a topic. Publishing and subscribing do so by themselves, with the default settings.
+
+    A topic that exists stays as it is; more partitions than it has are an error. JSON: kind
+    `topic-created`: name, partitions, and created, which is false if it existed.
+
+    Parameters
+    ----------
+    topic
+        The topic's name.
+    partitions
+        The number of partitions, which the members of an ordered group share.
+    retention
+        How long a message is kept, such as 7d.
+    retention_bytes
+        The size of retained messages, such as 1GB.
+    """
+    target = Topic(
+        topic, partitions=partitions, retention=retention, retention_bytes=retention_bytes
+    )
+    async with common.connect() as broker:
+        created = not await _exists(broker, topic)
+        await broker.admin.declare(target)
+        info = await describe_topic(broker, topic)
+    has = plural(len(info.partitions), "partition")
+    text = f"created {topic} with {has}" if created else f"{topic} exists already, with {has}"
+    data = {"name": topic, "partitions": len(info.partitions), "created": created}
+    common.output.result("topic-created", data, text)
+
+
+@app.command
+async def delete(topic: str, /, *, yes: Flag = False, common: Common = DEFAULT) -> None:
+    """Delete a topic with its messages and groups; its dead letters stay.
+
+    Without `--yes` it says how much that is, deletes nothing, and exits with 1. JSON: kind
+    `topic-deleted`: name, and messages, delayed, groups, retries, members and dead_letters as they
+    were.
+
+    Parameters
+    ----------
+    topic
+        The topic's name.
+    yes
+        Do it.
+    """
+    async with common.connect() as broker:
+        impact = await _impact_of(broker, topic, count=not yes)
+        text = f"deletes {impact}{impact.spared}"
+        require_yes(yes, text, ["topic", "delete", topic], common)
+        await broker.admin.delete(topic)
+    common.output.result("topic-deleted", impact.as_dict(), f"deleted {impact}{impact.spared}")
+
+
+@app.command
+async def purge(topic: str, /, *, yes: Flag = False, common: Common = DEFAULT) -> None:
+    """Delete the messages of a topic for every group, also delayed ones and retries.
+
+    Without `--yes` it says how much that is, deletes nothing, and exits with 1. JSON: kind
+    `topic-purged`, as for `delete`.
+
+    Parameters
+    ----------
+    topic
+        The topic's name.
+    yes
+        Do it.
+    """
+    async with common.connect() as broker:
+        impact = await _impact_of(broker, topic, count=not yes)
+        text = f"purges {impact}{impact.spared}"
+        require_yes(yes, text, ["topic", "purge", topic], common)
+        await broker.admin.purge(topic)
+    common.output.result("topic-purged", impact.as_dict(), f"purged {impact}{impact.spared}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Impact:
+    """What a destructive command destroys; None is unknown. Dead letters are not among it."""
+
+    name: str
+    messages: int | None
+    delayed: int | None
+    groups: tuple[str, ...]
+    retries: int | None
+    members: int | None
+    dead_letters: int
+
+    def __str__(self) -> str:
+        parts = [plural(self.messages, "message")]
+        if self.delayed:
+            parts.append(plural(self.delayed, "delayed message"))
+        if self.retries:
+            parts.append(f"{self.retries:,} waiting for a retry")
+        parts.append(plural(len(self.groups), "group"))
+        text = f"{self.name}: {', '.join(parts)}"
+        if self.groups:
+            live = "possibly live members" if self.members is None else None
+            text += f" with {live or plural(self.members, 'live member')}"
+        return text
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self) | {"groups": list(self.groups)}
+
+    @property
+    def spared(self) -> str:
+        """What stays, for people."""
+        if not self.dead_letters:
+            return ""
+        stays = "stays" if self.dead_letters == 1 else "stay"
+        return f"; {plural(self.dead_letters, 'dead letter')} {stays}"
+
+
+async def _impact_of(broker: Broker, topic: str, *, count: bool) -> Impact:
+    """Return the impact. With `count`, messages that the backend does not count are read."""
+    found = await survey_topic(broker, topic)
+    messages = found.info.messages
+    if messages is None and count:
+        messages = 0
+        async for _ in broker.admin.browse(topic):
+            messages += 1
+    infos = [group.info for group in found.groups]
+    return Impact(
+        name=topic,
+        messages=messages,
+        delayed=found.info.delayed,
+        groups=tuple(info.group for info in infos),
+        retries=_sum(info.waiting for info in infos),
+        members=_sum(None if info.members is None else len(info.members) for info in infos),
+        dead_letters=found.dead_letters,
+    )
+
+
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    """Return the sum, or None if one of the numbers is unknown."""
+    total = 0
+    for number in numbers:
+        if number is None:
+            return None
+        total += number
+    return total
+
+
+async def _topics(broker: Broker, pattern: str, *, all: bool, output: Output) -> list[TopicSurvey]:
+    known = await broker.admin.topics()
+    names = known if all else [name for name in known if not _is_internal(name, known, broker)]
+    if all:
+        logs = [
+            broker.admin.dead_letters(*origin).settlement_log
+            for origin in map(dead_letter_origin, known)
+            if origin
+        ]
+        names = sorted([*names, *logs])
+    glob = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
+    everything = frozenset(known)
+
+    async def survey(name: str) -> TopicSurvey | None:
+        try:
+            return await survey_topic(broker, name, known=everything)
+        except NotFound:
+            return None  # a log that nothing was noted in, or a topic deleted meanwhile
+        except PermanentError as error:
+            output.warn(f"{name}: {error}")
+            return None
+
+    found = await concurrently(survey, [name for name in names if fnmatchcase(name, glob)])
+    return [each for each in found if each is not None]
+
+
+def _is_internal(name: str, known: list[str], broker: Broker) -> bool:
+    """Whether a topic is shown with `--all` only: replies, and dead letters of a topic shown."""
+    if name.startswith("anymq.") or name == broker.url.query.get("reply_topic", REPLIES):
+        return True
+    origin = dead_letter_origin(name)
+    return origin is not None and origin[0] in known
+
+
+async def _exists(broker: Broker, topic: str) -> bool:
+    try:
+        await broker.admin.describe(topic)
+    except NotFound:
+        return False
+    return True
+
+
+def group_row(group: GroupSurvey) -> list[object]:
+    """Return a group as cells: name, lag, age, in flight, retries, members, dead letters."""
+    info = group.info
+    return [
+        info.group,
+        group.lag,
+        duration(info.lag_seconds),
+        info.in_flight,
+        info.waiting,
+        None if info.members is None else len(info.members),
+        group.dead_letters,
+    ]
+
+
+def _facts(found: TopicSurvey) -> list[list[object]]:
+    info = found.info
+    return [
+        ["native name", info.native],
+        ["messages", info.messages],
+        ["bytes", size(info.bytes)],
+        ["oldest", info.oldest],
+        ["delayed", info.delayed],
+        ["retention", _retention(found)],
+        ["dead letters", found.dead_letters],
+    ]
+
+
+def _retention(found: TopicSurvey) -> str | None:
+    bounds = [duration(found.info.retention), size(found.info.retention_bytes)]
+    return ", ".join(bound for bound in bounds if bound is not None) or None
+
+
+def _lag(group: GroupSurvey) -> str:
+    return "-" if group.lag is None else str(group.lag)
