@@ -28,6 +28,7 @@ COPIED = {".md", ".svg", ".html", ".json"}
 MODULES = {
     "anymq": "everything that an application imports",
     "anymq.errors": "all exceptions",
+    "anymq.health": "the report of `App.health`, and its endpoint",
     "anymq.middleware": "the functions that wrap a handler",
     "anymq.testing": "test doubles, and the conformance suite for adapters",
     "anymq.driver": "the interface that an adapter implements",

@@ -6,8 +6,8 @@ import asyncio
 import importlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import fields
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from .broker import Broker
@@ -29,6 +29,9 @@ from .url import URL
 
 if TYPE_CHECKING:
     from .consuming.subscription import Subscription
+    from .health import Health
+    from .health.app_reporter import AppReporter, Snapshot
+    from .health.report import State
     from .settings import Settings
 
 log = logger("anymq")
@@ -90,6 +93,8 @@ class App(Handlers):
         self._stack: AsyncExitStack | None = None
         self._stop: asyncio.Event | None = None
         self._started = False
+        self._state: State = "stopped"
+        self._reporter: AppReporter | None = None
         self.state: dict[str, Any] = {}
         """Resources that the lifespan shares with handlers."""
 
@@ -201,23 +206,59 @@ class App(Handlers):
             isolated=isolated,
         )
 
-    def run(self) -> None:
+    async def health(self) -> Health:
+        """Return the state of the app: whether it is live and ready, and the reasons if not.
+
+        It asks the broker for an answer, at most every 2 s, and returns within a second.
+        """
+        return await self._health_reporter.health()
+
+    async def metrics(self) -> str:
+        """Return the metrics of the app in the text format of Prometheus, within a second."""
+        return await self._health_reporter.metrics()
+
+    @property
+    def _health_reporter(self) -> AppReporter:
+        if self._reporter is None:
+            from .health.app_reporter import AppReporter
+
+            self._reporter = AppReporter(name=self._name, version=self._version, look=self._look)
+        return self._reporter
+
+    def _look(self) -> Snapshot:
+        from .health.app_reporter import Snapshot
+
+        stopping = self._stop is not None and self._stop.is_set()
+        state: State = "draining" if stopping and self._state == "running" else self._state
+        return Snapshot(state, self._broker, self._subscriptions)
+
+    def run(self, *, health: str | None = None) -> None:
         """Run until SIGINT or SIGTERM, then drain and return. A second signal ends the drain.
 
-        An error that prevents the start is logged in one line, and the process exits with code 2.
-        uvloop is used if it is installed.
+        `health` is the address of an endpoint for probes and metrics, such as `:8080`; see
+        `anymq.health`. An error that prevents the start is logged in one line, and the process
+        exits with code 2. uvloop is used if it is installed.
         """
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                runner.run(self.serve())
+                runner.run(self.serve(health=health))
         except AnymqError as error:
             if self._started:
                 raise
             log.critical("cannot start: %s", error)
             raise SystemExit(2) from error
 
-    async def serve(self) -> None:
-        """Run as `run` does, on the running event loop."""
+    async def serve(
+        self,
+        *,
+        health: str | None = None,
+        drain_timeout: float | None = None,
+        started: Callable[[], None] | None = None,
+    ) -> None:
+        """Run as `run` does, on the running event loop.
+
+        `drain_timeout` replaces that of the app. `started` is called once every handler listens.
+        """
         loop = asyncio.get_running_loop()
         self._stop = stop = asyncio.Event()
         task = asyncio.current_task()
@@ -241,17 +282,23 @@ class App(Handlers):
         except (NotImplementedError, RuntimeError, ValueError):
             log.debug("signals cannot be handled here; stop with App.stop()")
         try:
-            async with self:
+            async with _serving(self, health), AsyncExitStack() as stack:
+                await self.start(drain_timeout=drain_timeout)
+                stack.push_async_callback(self.aclose)
+                if started is not None:
+                    started()
                 broker = self.broker
                 title = " ".join(filter(None, (self._name or "app", self._version)))
                 log.info("%s runs %d handlers as %s", title, len(self._subscribers), broker.name)
                 await stop.wait()
-                log.info("stopping: waiting up to %s s for handlers", self._drain_timeout)
+                seconds = self._drain_timeout if drain_timeout is None else drain_timeout
+                log.info("stopping: waiting up to %g s for handlers", seconds)
         except asyncio.CancelledError:
             # Suppress only the cancellation by a second signal.
             if not cut_short or task.uncancel():
                 raise
         finally:
+            self._stop = None
             for number in installed:
                 loop.remove_signal_handler(number)
 
@@ -268,22 +315,31 @@ class App(Handlers):
         await self.aclose()
 
     async def start(
-        self, *, url: str | None = None, clock: Clock = REAL, isolated: bool = False
+        self,
+        *,
+        url: str | None = None,
+        clock: Clock = REAL,
+        isolated: bool = False,
+        drain_timeout: float | None = None,
     ) -> None:
         """Connect, enter the lifespan, and start every handler, as `async with app` does.
 
-        `url` replaces the app's own, for tests. `isolated` is as in `connect`. Raises the errors of
-        connecting and subscribing, after closing everything.
+        `url` replaces the app's own, for tests, and `drain_timeout` that of the app. `isolated` is
+        as in `connect`. Raises the errors of connecting and subscribing, after closing everything.
         """
         if self._stack is not None:
             raise StateError("the app is running already")
         connecting = self._connecting(url or self._url, clock, isolated=isolated)
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._stopped)
+            self._state = "starting"
             self._broker = await stack.enter_async_context(connecting)
             stack.callback(setattr, self, "_broker", None)
             if self._lifespan is not None:
                 await stack.enter_async_context(self._lifespan(self))
-            self._subscriptions = tuple(self._subscribe(group) for group in self._groups())
+            self._subscriptions = tuple(
+                self._subscribe(group, drain_timeout) for group in self._groups()
+            )
             stack.callback(setattr, self, "_subscriptions", ())
             stack.push_async_callback(_close_all, self._subscriptions)
             entering = (_enter(subscription) for subscription in self._subscriptions)
@@ -292,6 +348,7 @@ class App(Handlers):
                     raise outcome
             self._stack = stack.pop_all()
         self._started = True
+        self._state = "running"
         for item in self._subscribers:
             log.info(
                 "%s listens to %s (group %s, concurrency %d%s)",
@@ -306,7 +363,13 @@ class App(Handlers):
         """Drain the handlers, exit the lifespan, and disconnect; a second call does nothing."""
         stack, self._stack = self._stack, None
         if stack is not None:
+            self._state = "draining"
             await stack.aclose()
+
+    async def _stopped(self) -> None:
+        self._state = "stopped"
+        if self._reporter is not None:
+            await self._reporter.aclose()
 
     def _groups(self) -> list[list[Subscriber]]:
         """Return the handlers, grouped if they share one group's messages."""
@@ -320,7 +383,7 @@ class App(Handlers):
                 groups.append([item])
         return groups
 
-    def _subscribe(self, group: Sequence[Subscriber]) -> Subscription:
+    def _subscribe(self, group: Sequence[Subscriber], drain_timeout: float | None) -> Subscription:
         item = group[0]
         handlers = {one.function: one.returned(self.publish) for one in group}
         returned = handlers[item.function]
@@ -331,7 +394,10 @@ class App(Handlers):
             function = adapt(item.function, item.topic, returned=returned)
         else:
             function = item.function
-        return self.broker.subscribe_with(item.options, handler=function)
+        options = item.options
+        if drain_timeout is not None:
+            options = replace(options, drain_timeout=drain_timeout)
+        return self.broker.subscribe_with(options, handler=function)
 
 
 def _one_group(one: Subscriber, other: Subscriber) -> bool:
@@ -343,6 +409,15 @@ def _differences(one: SubscribeOptions, other: SubscribeOptions) -> list[str]:
     """Return the names of the options in which both differ."""
     names = [item.name for item in fields(one)]
     return [name for name in names if getattr(one, name) != getattr(other, name)]
+
+
+def _serving(app: App, health: str | None) -> AbstractAsyncContextManager[None]:
+    """Return a context in which the health of `app` is served at the address `health`, if any."""
+    if health is None:
+        return nullcontext()
+    from .health.server import serving
+
+    return serving(app, health)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -481,6 +481,7 @@ class Broker:
             open_timeout=self._options.connect_timeout,
             handler=wrapped,
             deadline=chain.deadline,
+            limit=chain.limit,
             on_close=self._subscriptions.discard,
         )
 

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 FILE = Path(__file__).with_name("surface.txt")
-MODULES = ("anymq", "anymq.middleware", "anymq.settings", "anymq.testing", "anymq.driver")
+MODULES = (
+    "anymq",
+    "anymq.health",
+    "anymq.middleware",
+    "anymq.settings",
+    "anymq.testing",
+    "anymq.driver",
+)
 
 
 def surface() -> str:

@@ -58,6 +58,8 @@ class DeliveryBuffer:
         """Set when more may be fetched, or something was settled."""
         self.key_freed = asyncio.Event()
         """Set when a delivery of an ordered subscription was settled."""
+        self.entered = 0
+        """The deliveries that were queued so far, and not dropped from the queue."""
         self.settled_count = 0
         """The deliveries that were settled so far."""
         self.is_open = False
@@ -121,6 +123,7 @@ class DeliveryBuffer:
             self.credit.take(len(deliveries), size)
             kept = self.late.drop_settled(deliveries) if self.late.notes else deliveries
             self.queue.extend(kept)
+            self.entered += len(kept)
             self.wake(len(deliveries))
         now = self.clock.monotonic()
         oldest = now - self.queue[0].fetched if self.queue else 0.0
@@ -217,10 +220,21 @@ class DeliveryBuffer:
     def drop(self, unwanted: Callable[[Delivery], bool]) -> list[Delivery]:
         """Remove `unwanted` deliveries that are not dispatched, and return them."""
         if self.lanes is not None:
-            return self.lanes.drop(unwanted)
-        dropped = [item for item in self.queue if unwanted(item)]
-        self.queue = deque(item for item in self.queue if not unwanted(item))
+            dropped = self.lanes.drop(unwanted)
+        else:
+            dropped = [item for item in self.queue if unwanted(item)]
+            self.queue = deque(item for item in self.queue if not unwanted(item))
+        self.entered -= len(dropped)
         return dropped
+
+    def waiting(self) -> int:
+        """Return the number of deliveries that wait for a taker, or for others of their keys."""
+        return sum(1 for _ in self.queue)
+
+    def taken(self) -> int:
+        """Return the number of deliveries that were taken so far; another attempt counts again."""
+        early = 0 if self.lanes is None else self.lanes.early
+        return self.entered - early - self.waiting()
 
     def dispatched(self) -> Iterable[Delivery]:
         """Return the deliveries in handlers, or with the task that iterates."""
@@ -243,6 +257,7 @@ class DeliveryBuffer:
         """Dispatch a delivery that is redelivered from this process's memory."""
         self.credit.take(1, len(delivery.received.body))
         self.queue.extend((delivery,))
+        self.entered += 1
         self.wake(1)
 
     def freed(self, delivery: Delivery) -> None:
@@ -262,6 +277,7 @@ class DeliveryBuffer:
         assert self.lanes is not None
         if delivery in self.lanes.out:
             self.lanes.again(delivery)
+            self.entered += 1
             self.wake(1)
 
     def stop_key(self, delivery: Delivery, reason: str) -> None:

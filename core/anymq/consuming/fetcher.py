@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ..driver.clock import Clock
 from ..driver.listener import Listener
-from ..driver.progress import Progress
+from ..driver.progress import Progress, Stalled
 from ..driver.records import Received
 from ..driver.source import OrderedSource, Reader, Source, SourceLost
 from ..errors import ConfigurationError, TransientError
@@ -58,6 +58,10 @@ class Fetcher:
     ) -> None:
         self.failed: BaseException | None = None
         """The error of the last read, while reads fail."""
+        self.failed_since = 0.0
+        """The time of the first of these failed reads."""
+        self.stalled_since: float | None = None
+        """The time since which the broker has delivered none of the messages that it has."""
         self.settler: AnySettler | None = None
         """The settler of the source in use."""
         self._open_source = open_source
@@ -133,6 +137,16 @@ class Fetcher:
         """Fetch from now on, in a task."""
         self._task = supervise(self._run(), name=f"anymq-fetch-{self._topic}")
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether fetching has ended while the subscription is open, as it never should."""
+        return self._buffer.is_open and self._task is not None and self._task.done()
+
+    def _note_failure(self, error: BaseException) -> None:
+        if self.failed is None:
+            self.failed_since = self._clock.monotonic()
+        self.failed = error
+
     async def stop(self) -> None:
         """Return when fetching has ended."""
         assert self._task is not None
@@ -158,7 +172,7 @@ class Fetcher:
                 )
                 assert self.settler is not None
                 self.settler.broken = True
-                self.failed = error
+                self._note_failure(error)
                 await self._pause(_backoff(failures))
 
     async def _fetch(self) -> None:
@@ -182,8 +196,9 @@ class Fetcher:
                     records = await settler.source.receive(limit, poll if limit else 0.0)
                 if records or not limit:
                     progress.moved(self._clock.monotonic())
-                else:
-                    await progress.look(self._clock.monotonic())
+                    self.stalled_since = None
+                elif await progress.look(self._clock.monotonic()):
+                    self.stalled_since = None
             except BaseException as raw:
                 failures += 1
                 error = fault(raw, "the client library")
@@ -214,7 +229,9 @@ class Fetcher:
         self, settler: AnySettler, raw: Exception, failures: int, *, hung: bool
     ) -> None:
         error = self._read_error(raw, hung=hung)
-        self.failed = error
+        self._note_failure(error)
+        if isinstance(raw, Stalled) and self.stalled_since is None:
+            self.stalled_since = self._clock.monotonic()
         log.rarely(
             (self._topic, self._group, "lost"),
             logging.WARNING,
@@ -252,7 +269,7 @@ class Fetcher:
             try:
                 await self._open()
             except BaseException as again:
-                self.failed = self._translated(fault(again, "the client library"))
+                self._note_failure(self._translated(fault(again, "the client library")))
                 log.rarely(
                     (self._topic, self._group, "again"),
                     logging.WARNING,

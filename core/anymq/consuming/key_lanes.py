@@ -21,6 +21,8 @@ class KeyLanes:
         self._early = early
         self._ready: deque[Delivery] = deque()
         self._behind: dict[str, deque[Delivery]] = {}
+        self.early = 0
+        """The deliveries so far that had to wait for their time, and entered `again`."""
         self.out: dict[Delivery, None] = {}
         """Dispatched and not settled, or waiting for their next attempt."""
 
@@ -98,5 +100,6 @@ class KeyLanes:
         return False
 
     def _wait(self, delivery: Delivery) -> None:
+        self.early += 1
         self.out[delivery] = None
         self._early(delivery)

@@ -64,6 +64,10 @@ class SlowHandlers:
         now = self._looked or 0.0
         return [delivery for delivery, since in self._since.items() if now - since >= limit]
 
+    def seconds(self, delivery: Delivery, now: float) -> float:
+        """Return the seconds since `delivery` was first sampled; 0 if it was not yet."""
+        return now - self._since.get(delivery, now)
+
     @property
     def usual(self) -> float | None:
         """The usual seconds for a message; None if not known yet."""

@@ -8,12 +8,14 @@ from contextvars import Context
 from typing import Any, Self
 
 from ..driver.clock import REAL
-from ..errors import Closed, ConfigurationError, StateError
+from ..errors import Closed, ConfigurationError, StateError, text_of
+from ..logs import shown
 from ..tasks import supervise
 from .buffer import DeliveryBuffer
 from .context import ConsumerContext
 from .delivery import Delivery, Handler
 from .fetcher import Fetcher, OpenSource
+from .health import SubscriptionHealth
 from .listener import SourceListener
 from .loop_watchdog import LoopWatchdog
 from .options import SubscribeOptions
@@ -54,6 +56,7 @@ class Subscription(AsyncIterator[Delivery]):
         open_timeout: float,
         handler: Handler | None,
         deadline: float | None,
+        limit: float | None,
         on_close: Callable[[Subscription], None],
     ) -> None:
         self._options = options
@@ -69,6 +72,7 @@ class Subscription(AsyncIterator[Delivery]):
             handler,
             batch_size=options.batch_size,
             deadline=deadline,
+            limit=limit,
         )
         listener = SourceListener(self._buffer, self._workers, self._clock, options.ack_deadline)
         self._fetcher = Fetcher(open_source, options, context, self, self._buffer, listener)
@@ -109,6 +113,36 @@ class Subscription(AsyncIterator[Delivery]):
         anymq keeps retrying: it is None again after the first read that succeeds.
         """
         return self._fetcher.failed
+
+    def health(self) -> SubscriptionHealth:
+        """Return its state now, for probes and metrics."""
+        buffer, fetcher, now = self._buffer, self._fetcher, self._clock.monotonic()
+        error, stalled = fetcher.failed, fetcher.stalled_since
+        ended = fetcher.has_ended
+        return SubscriptionHealth(
+            topic=self.topic,
+            group=self.group,
+            member=self._member,
+            has_source=self._state == "open" and error is None and not ended,
+            closed=self.closing,
+            failed=ended,
+            error=None if error is None else shown(text_of(error)),
+            error_seconds=None if error is None else now - fetcher.failed_since,
+            stalled_seconds=None if stalled is None else now - stalled,
+            paused=buffer.is_paused,
+            stopped_keys=len(buffer.stopped),
+            in_flight=buffer.credit.held,
+            buffered=buffer.waiting(),
+            consumed=buffer.taken(),
+            settled=buffer.settled_count,
+            handlers=self._workers.running(),
+            deadline=self._workers.limit,
+        )
+
+    @property
+    def cut_short(self) -> int:
+        """The number of handlers that were cancelled because they outlasted the drain."""
+        return self._workers.cut_short
 
     @property
     def closing(self) -> bool:

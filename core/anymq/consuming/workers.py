@@ -11,6 +11,7 @@ from ..logs import logger
 from ..tasks import fault, supervise
 from .buffer import DeliveryBuffer
 from .delivery import Delivery, Handler, current, current_delivery
+from .health import STUCK_AFTER, RunningHandlers
 from .slow_handlers import SAMPLE_SECONDS, SlowHandlers
 
 log = logger("anymq.consumer")
@@ -29,7 +30,7 @@ class Workers:
     """Up to `count` tasks, each of which takes deliveries from the buffer and handles them.
 
     Without a handler there are none. `deadline` is the `Deadline` of the chain that the
-    subscription enforces, in seconds.
+    subscription enforces, in seconds; `limit` the shortest of the chain, whoever enforces it.
     """
 
     def __init__(
@@ -40,9 +41,13 @@ class Workers:
         *,
         batch_size: int,
         deadline: float | None,
+        limit: float | None = None,
     ) -> None:
         self.handler = handler
+        self.limit = limit
         self.count = 0
+        self.cut_short = 0
+        """Handlers that were cancelled because they outlasted the drain."""
         self._buffer = buffer
         self._tasks = buffer.handling
         self._clock = clock
@@ -51,8 +56,8 @@ class Workers:
         self._deadline = deadline
         self._batches: dict[asyncio.Task[None], list[Delivery]] = {}
         self._yield_at = 0.0
-        self._cancelled: set[asyncio.Task[None]] = set()
-        """Workers whose handler was cancelled, and which continue."""
+        self._cancelled: dict[asyncio.Task[None], float] = {}
+        """Workers whose handler was cancelled, and which continue, with the time of that."""
         self._timed_out: set[asyncio.Task[None]] = set()
         """Workers whose handler was cancelled for its `Deadline`."""
         self._slow = SlowHandlers(buffer.topic, buffer.group)
@@ -120,7 +125,7 @@ class Workers:
             except BaseException as error:
                 await self._chain_raised(delivery, error, me)
             if self._cancelled and me in self._cancelled:
-                self._cancelled.discard(me)
+                del self._cancelled[me]
                 self._timed_out.discard(me)
                 me.uncancel()
         self._remove(me)
@@ -144,7 +149,7 @@ class Workers:
             if not delivery.settled:
                 await delivery.release()
             if worker.cancelling() > (worker in self._cancelled):
-                self._cancelled.discard(worker)
+                self._cancelled.pop(worker, None)
                 raise error
             return
         fault(error, "the handler chain")
@@ -182,9 +187,12 @@ class Workers:
         for task, delivery in list(self._tasks.items()):
             if delivery in late:
                 self._slow.restart(delivery)
-                self._cancelled.add(task)
+                self._note_cancelled(task)
                 self._timed_out.add(task)
                 task.cancel()
+
+    def _note_cancelled(self, worker: asyncio.Task[None]) -> None:
+        self._cancelled.setdefault(worker, self._clock.monotonic())
 
     def begin_attempt(self, delivery: Delivery) -> None:
         """Restart the time that is measured for `delivery`."""
@@ -196,7 +204,7 @@ class Workers:
         if task is None or task not in self._timed_out:
             return False
         self._timed_out.discard(task)
-        self._cancelled.discard(task)
+        self._cancelled.pop(task, None)
         return task.uncancel() == 0
 
     # Ending handlers.
@@ -205,7 +213,7 @@ class Workers:
         """Cancel the handlers of `deliveries`. Their workers continue with others."""
         for task, item in list(self._tasks.items()):
             if item in deliveries:
-                self._cancelled.add(task)
+                self._note_cancelled(task)
                 task.cancel()
         until = self._clock.monotonic() + CANCEL_GRACE
         while any(item in deliveries for item in self._tasks.values()):
@@ -230,6 +238,7 @@ class Workers:
         running = set(self._tasks)
         if drain_timeout > 0:
             _, running = await asyncio.wait(running, timeout=drain_timeout)
+        self.cut_short = sum(self._tasks.get(task) is not None for task in running)
         for task in running:
             task.cancel()
         if running:
@@ -255,6 +264,26 @@ class Workers:
     def handled_by(self, task: asyncio.Task[Any]) -> Delivery | None:
         """Return a delivery that `task` handles, if it does. Safe from other threads."""
         return self._tasks.get(task) or next(iter(self._batches.get(task, ())), None)
+
+    def running(self) -> RunningHandlers:
+        """Return what is known of the handlers that run now."""
+        now, limit = self._clock.monotonic(), self.limit
+        handled: list[tuple[asyncio.Task[None], Delivery]] = (
+            [(task, items[0]) for task, items in self._batches.items() if items]
+            if self._batch_size > 1
+            else [(task, item) for task, item in self._tasks.items() if item is not None]
+        )
+        oldest, overdue, stuck = 0.0, 0, 0
+        for task, delivery in handled:
+            seconds = self._slow.seconds(delivery, now)
+            late = None if limit is None else seconds - limit
+            if (cancelled := self._cancelled.get(task)) is not None:
+                late = now - cancelled
+                seconds = late + (limit or 0.0)
+            oldest = max(oldest, seconds)
+            overdue += late is not None and late > 0
+            stuck += late is not None and late > STUCK_AFTER
+        return RunningHandlers(count=len(handled), oldest=oldest, overdue=overdue, stuck=stuck)
 
     def handled(self) -> Iterable[Delivery]:
         """Return the deliveries in handlers. Safe from other threads."""

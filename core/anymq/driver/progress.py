@@ -16,6 +16,10 @@ MAX_INTERVAL = 300.0
 """The most seconds between two checks of an idle source."""
 
 
+class Stalled(SourceLost):
+    """Raised if the broker has undelivered messages and delivers none."""
+
+
 class Progress:
     """The watchdog of one source.
 
@@ -37,23 +41,27 @@ class Progress:
         self._next = now + self._pause
         self._seen = None
 
-    async def look(self, now: float) -> None:
-        """Check the source if the interval has passed. Raises `SourceLost` if it has stalled.
+    async def look(self, now: float) -> bool:
+        """Check the source if the interval has passed. Raises `Stalled` if it has stalled.
 
-        If the broker does not answer, the check is repeated after the next interval.
+        Return True if the broker has answered that it has no undelivered message. If it does not
+        answer, the check is repeated after the next interval.
         """
         if now < self._next:
-            return
+            return False
+        answered = False
         seen: object = None
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 seen = await self.source.undelivered()
+                answered = True
         except SourceLost:
             raise
         except Exception as error:
             log.debug("checking for undelivered messages failed: %s; retrying", text_of(error))
         if seen is not None and seen == self._seen:
-            raise SourceLost(f"the broker has undelivered messages and delivers none: {seen}")
+            raise Stalled(f"the broker has undelivered messages and delivers none: {seen}")
         self._seen = seen
         self._pause = self.source.stall if seen is not None else min(2 * self._pause, MAX_INTERVAL)
         self._next = now + self._pause
+        return answered and seen is None

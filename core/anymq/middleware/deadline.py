@@ -42,8 +42,10 @@ class Deadline:
             try:
                 async with limit:
                     await handler(delivery)
-            except TimeoutError:
-                if limit.expired():
+            except BaseException as error:
+                # The handler has ended; a backoff that follows is not part of its time.
+                delivery.subscription.begin_attempt(delivery)
+                if isinstance(error, TimeoutError) and limit.expired():
                     raise self._timeout_error() from None
                 raise
 

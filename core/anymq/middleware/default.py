@@ -41,6 +41,12 @@ class Chain:
         ]
         return min(found, default=None)
 
+    @property
+    def limit(self) -> float | None:
+        """The shortest `Deadline`, in seconds."""
+        found = [link.seconds for link in self.links if isinstance(link, Deadline)]
+        return min(found, default=None)
+
     def around(self, handler: Handler) -> Handler:
         """Return `handler` wrapped by the links, with a fast path for deliveries that succeed."""
         return fast_path(self.links, handler)
