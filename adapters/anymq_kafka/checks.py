@@ -84,6 +84,13 @@ async def _replication(topology: Topology, options: KafkaOptions) -> Sequence[Ch
     ((code, _, _, _, entries),) = answer.resources
     check(code)
     settings = {name: value for name, value, *_ in entries if value is not None}
+    return replication(brokers, settings, options)
+
+
+def replication(
+    brokers: int, settings: Mapping[str, str], options: KafkaOptions
+) -> Sequence[Check]:
+    """Return the checks of a broker's `settings`, in a cluster of so many `brokers`."""
     default = int(settings.get("default.replication.factor", "1"))
     copies = default if options.replication == -1 else options.replication
     return [

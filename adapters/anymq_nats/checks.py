@@ -88,15 +88,19 @@ def _use(name: str, used: int, most: int, *, unit: int = 1, of: str = "") -> Che
 
 async def _replicas(connection: Connection, options: NatsOptions) -> Sequence[Check]:
     info: Mapping[str, Any] = connection.client.server_info
-    cluster, name = info.get("cluster"), "replicas"
+    return [replicas(info.get("cluster"), options.replicas)]
+
+
+def replicas(cluster: str | None, count: int) -> Check:
+    """Return the check of the copies that the `cluster`, if it is one, keeps of a new stream."""
+    name = "replicas"
     if not cluster:
-        return [Check.ok(name, "a single server: the loss of its disk loses messages")]
-    detail = f"replicas={options.replicas} in the cluster {cluster}"
-    if options.replicas > 1:
-        return [Check.ok(name, detail)]
+        return Check.ok(name, "a single server: the loss of its disk loses messages")
+    detail = f"replicas={count} in the cluster {cluster}"
+    if count > 1:
+        return Check.ok(name, detail)
     fix = "add replicas=3 to the URL, and nats stream edit --replicas 3 for existing topics"
-    text = f"{detail}: the loss of one server loses the topics on it"
-    return [Check.failed(name, text, fix=fix)]
+    return Check.failed(name, f"{detail}: the loss of one server loses the topics on it", fix=fix)
 
 
 async def _forced_writes() -> Sequence[Check]:

@@ -66,8 +66,6 @@ class Target:
         secure = encrypted(url, options)
         scheme = "tls" if secure else "nats"
         servers = [f"{scheme}://{one}" for one in _addresses(url)]
-        if url.path not in ("", "/"):
-            raise ConfigurationError(f"{url}: a NATS URL has no path")
         # The server may ask for TLS although the URL does not: then nats-py encrypts, too. The
         # context is made only then, because reading the system's certificates is slow.
         context = cache(partial(tls_context, options))
@@ -86,6 +84,8 @@ def endpoints(url: URL, options: NatsOptions) -> list[Endpoint]:
 
 
 def _addresses(url: URL) -> list[Endpoint]:
+    if url.path not in ("", "/"):
+        raise ConfigurationError(f"{url}: a NATS URL has no path")
     hosts = url.hosts or (("localhost", None),)
     return [Endpoint(host=host, port=port or _PORT) for host, port in hosts]
 

@@ -52,13 +52,18 @@ async def checks(
 
 
 async def _version(connection: Connection) -> Sequence[Check]:
-    name, detail = "server version", f"RabbitMQ {'.'.join(map(str, connection.version))}"
-    if connection.version[:2] < OLDEST:
-        return [Check.failed(name, detail, fix="upgrade to RabbitMQ 4.0 or newer")]
-    if connection.version[:2] < SHARED_ORDER:
+    return [version_check(connection.version)]
+
+
+def version_check(version: tuple[int, ...]) -> Check:
+    """Return the check of the server's version."""
+    name, detail = "server version", f"RabbitMQ {'.'.join(map(str, version))}"
+    if version[:2] < OLDEST:
+        return Check.failed(name, detail, fix="upgrade to RabbitMQ 4.0 or newer")
+    if version[:2] < SHARED_ORDER:
         text = f"{detail}: the partitions of an ordered group are not shared by its members"
-        return [Check.warning(name, text, fix="upgrade to RabbitMQ 4.0 or newer")]
-    return [Check.ok(name, detail)]
+        return Check.warning(name, text, fix="upgrade to RabbitMQ 4.0 or newer")
+    return Check.ok(name, detail)
 
 
 async def _clock(

@@ -42,6 +42,7 @@ _BY_CODE: dict[str, type[AnymqError]] = {
 
 _BY_WORDS: tuple[tuple[str, type[AnymqError]], ...] = (
     ("unknown command", UnsupportedOperation),
+    ("ACL failure in script", AccessDenied),
     ("exceeds maximum allowed size", MessageTooLarge),
     ("too large to be stored", MessageTooLarge),
     ("DB index is out of range", ConfigurationError),

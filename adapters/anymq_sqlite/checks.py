@@ -23,6 +23,7 @@ LEAST_FREE, LITTLE_FREE = 64 * 1024 * 1024, 1024 * 1024 * 1024
 LARGEST_CHECKED = 256 * 1024 * 1024
 """Bytes up to which a file is read as a whole to find damage."""
 WAL_RESET_FIXED = (3, 51, 3)
+MOUNTS = Path("/proc/self/mounts")
 NETWORK = frozenset(
     {
         "9p",
@@ -58,7 +59,7 @@ async def checks(database: Database) -> AsyncGenerator[Check, None]:
         "forced writes": partial(_forced, database),
         "free space": lambda: asyncio.to_thread(_space, database.path.parent),
         "access": lambda: asyncio.to_thread(_access, database.path),
-        "file system": lambda: asyncio.to_thread(_file_system, database.path),
+        "file system": partial(_file_system, database.path),
         "clock": _clock,
     }
     async for check in inspect(inspections, ERRORS):
@@ -141,23 +142,27 @@ def _access(path: Path) -> Sequence[Check]:
     return [Check.ok("access", detail)]
 
 
-def _file_system(path: Path) -> Sequence[Check]:
+async def _file_system(path: Path) -> Sequence[Check]:
+    return [await asyncio.to_thread(file_system_check, path)]
+
+
+def file_system_check(path: Path) -> Check:
+    """Return the check of the file system that holds `path`."""
     name, kind = "file system", _type_of(path)
     if kind is None:
-        return [Check.unknown(name, "this system does not tell")]
+        return Check.unknown(name, "this system does not tell")
     if kind not in NETWORK:
-        return [Check.ok(name, kind)]
+        return Check.ok(name, kind)
     fix = "move the file to a local disk: SQLite's write-ahead log does not work over a network"
-    return [Check.failed(name, f"{kind}, a network file system", fix=fix)]
+    return Check.failed(name, f"{kind}, a network file system", fix=fix)
 
 
 def _type_of(path: Path) -> str | None:
     """Return the type of the file system that holds `path`, by Linux's table of mounts."""
-    mounts = Path("/proc/self/mounts")
-    if not mounts.exists():
+    if not MOUNTS.exists():
         return None
     best, kind = Path(), None
-    for line in mounts.read_text(errors="backslashreplace").splitlines():
+    for line in MOUNTS.read_text(errors="backslashreplace").splitlines():
         _, at, found, *_ = line.split(" ")
         mounted = Path(at.replace("\\040", " "))
         if path.is_relative_to(mounted) and len(mounted.parts) >= len(best.parts):

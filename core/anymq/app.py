@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
@@ -29,6 +29,7 @@ from .url import URL
 
 if TYPE_CHECKING:
     from .consuming.subscription import Subscription
+    from .driver.checks import Check
     from .health import Health
     from .health.app_reporter import AppReporter, Snapshot
     from .health.report import State
@@ -187,6 +188,12 @@ class App(Handlers):
         from .settings import effective
 
         return effective(self._url)
+
+    def diagnose(self, *, prefix: str | None = None) -> AsyncGenerator[Check, None]:
+        """Yield the checks of the app's broker, as `anymq.diagnose` does."""
+        from .diagnosis import PREFIX, diagnose
+
+        return diagnose(self._url, prefix=prefix or PREFIX)
 
     def connect(self) -> Connecting:
         """Return a connection of its own to the app's broker, as `anymq.connect` does.

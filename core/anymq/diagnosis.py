@@ -12,18 +12,20 @@ from .credentials import check_credentials
 from .driver.base import Driver
 from .driver.checks import Check, Endpoint
 from .driver.options import ConnectOptions
-from .driver.registry import load_driver
 from .driver.specs import TopicSpec
 from .errors import (
     AccessDenied,
     AnymqError,
     ConfigurationError,
+    ConnectionLost,
+    InvalidURL,
     MissingDependency,
+    UnknownScheme,
     text_of,
 )
 from .names import check_topic
 from .operating.trial import try_topic
-from .reachability import reach, speaks_tls
+from .reachability import CLIENT_CERTIFICATE, reach, speaks_tls
 from .settings import NO_URL, effective, names_url
 from .url import URL
 
@@ -53,31 +55,17 @@ async def diagnose(url: str | None = None, *, prefix: str = PREFIX) -> AsyncGene
 
 
 async def _diagnose(text: str | None, scratch: str) -> AsyncGenerator[Check, None]:
-    if text:
-        try:
-            url = URL.parse(text)
-        except AnymqError as error:
-            yield Check.failed("URL", str(error), fix="write it as scheme://user:password@host/…")
-            return
-        yield Check.ok("URL", str(url))
-        try:
-            load_driver(url.scheme)
-        except (AnymqError, ImportError) as error:
-            yield Check.failed("adapter", text_of(error), fix=_adapter_fix(error))
-            return
-        yield Check.ok("adapter", _adapter_of(url))
     try:
         settings = effective(text)
         if not settings.options.allow_insecure_auth:
             check_credentials(settings.url, settings.driver.tls_schemes)
-    except AnymqError as error:
-        yield Check.failed("options", str(error), fix="correct the setting that it names")
+        endpoints = settings.driver.endpoints(settings.url, settings.own)
+    except (AnymqError, ImportError) as error:
+        yield _misconfigured(error)
         return
     url = settings.url
-    if not text:
-        yield Check.ok("URL", str(url))
-        yield Check.ok("adapter", _adapter_of(url))
-    endpoints = settings.driver.endpoints(url, settings.own)
+    yield Check.ok("URL", str(url))
+    yield Check.ok("adapter", settings.driver.__module__.partition(".")[0])
     failed = False
     for check in await reach(endpoints):
         failed = failed or check.outcome == "failed"
@@ -88,10 +76,6 @@ async def _diagnose(text: str | None, scratch: str) -> AsyncGenerator[Check, Non
     async with aclosing(_connected(text, url, settings.options, endpoints, scratch)) as checks:
         async for check in checks:
             yield _masked(check, url)
-
-
-def _adapter_of(url: URL) -> str:
-    return load_driver(url.scheme).__module__.partition(".")[0]
 
 
 async def _connected(
@@ -151,15 +135,28 @@ async def _refused(error: AnymqError, endpoints: Sequence[Endpoint]) -> Check:
     else:
         fix = "check the server's log"
     for endpoint in endpoints:
-        if endpoint.context is None and await speaks_tls(endpoint):
+        if endpoint.context is not None:
+            if isinstance(error, ConnectionLost):
+                fix = f"check the server's log; {CLIENT_CERTIFICATE}"
+        elif await speaks_tls(endpoint):
             fix = f"{endpoint} speaks TLS: use the scheme with TLS"
     return Check.failed("connection", str(error), fix=fix)
 
 
-def _adapter_fix(error: BaseException) -> str:
+def _misconfigured(error: BaseException) -> Check:
+    """Return the check of settings with which no connection is tried."""
+    if isinstance(error, InvalidURL):
+        fix = "correct the URL: scheme://user:password@host:port/path?option=value"
+        return Check.failed("URL", str(error), fix=fix)
+    if isinstance(error, UnknownScheme):
+        fix = "use one of the installed schemes, or install an adapter for this one"
+        return Check.failed("adapter", str(error), fix=fix)
     if isinstance(error, MissingDependency):
-        return "install what is missing, with the command above"
-    return "use one of the installed schemes, or install an adapter for this one"
+        fix = "install what is missing, with the command above"
+        return Check.failed("adapter", str(error), fix=fix)
+    if isinstance(error, ImportError):
+        return Check.failed("adapter", text_of(error), fix="reinstall the adapter and its client")
+    return Check.failed("options", str(error), fix="correct the URL or the setting that it names")
 
 
 def _masked(check: Check, url: URL) -> Check:

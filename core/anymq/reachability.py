@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import time
@@ -23,6 +24,7 @@ CLOSE_SECONDS = 1.0
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 NO_TLS = "the server speaks no TLS on this port: name its TLS port, or use the scheme without TLS"
+CLIENT_CERTIFICATE = "if it asks for a client certificate, name one with cert= and key_file="
 _CERTIFICATE_FIXES = {
     "self-signed": "name the authority that signed it with ca=",
     "self signed": "name the authority that signed it with ca=",
@@ -37,9 +39,11 @@ _CERTIFICATE_FIXES = {
 async def reach(endpoints: Sequence[Endpoint]) -> list[Check]:
     """Return the checks of all `endpoints`, which are tried at the same time.
 
-    If at least one can be reached, failures of the others are warnings.
+    If there are several, their names contain the address. If at least one can be reached, failures
+    of the others are warnings.
     """
-    found = await asyncio.gather(*map(_reach, endpoints))
+    suffixes = [f" {endpoint}" if len(endpoints) > 1 else "" for endpoint in endpoints]
+    found = await asyncio.gather(*map(_reach, endpoints, suffixes))
     checks = [check for checks in found for check in checks]
     if not any(all(check.outcome != "failed" for check in checks) for checks in found):
         return checks
@@ -63,12 +67,10 @@ async def speaks_tls(endpoint: Endpoint) -> bool:
     return True
 
 
-async def _reach(endpoint: Endpoint) -> list[Check]:
-    steps = [
-        f"name resolution {endpoint}",
-        f"TCP {endpoint}",
-        *([f"TLS {endpoint}"] if endpoint.context else []),
-    ]
+async def _reach(endpoint: Endpoint, suffix: str) -> list[Check]:
+    steps = [f"{step}{suffix}" for step in ("name resolution", "TCP", "TLS")]
+    if endpoint.context is None:
+        del steps[2]
     checks = [await _resolve(endpoint, steps[0])]
     if checks[-1].outcome == "ok":
         check, connection = await _connect(endpoint, steps[1])
@@ -92,7 +94,8 @@ async def _resolve(endpoint: Endpoint, name: str) -> Check:
         fix = "check the host in the URL, and this machine's name servers"
         return Check.failed(name, f"{endpoint.host} has no address: {text_of(error)}", fix=fix)
     addresses = sorted({str(address[0]) for *_, address in found})
-    return Check.ok(name, ", ".join(addresses))
+    text = ", ".join(addresses)
+    return Check.ok(name, text if text == endpoint.host else f"{endpoint.host} is {text}")
 
 
 async def _connect(endpoint: Endpoint, name: str) -> tuple[Check, Connection | None]:
@@ -102,11 +105,12 @@ async def _connect(endpoint: Endpoint, name: str) -> tuple[Check, Connection | N
             connection = await asyncio.open_connection(endpoint.host, endpoint.port)
     except TimeoutError:
         fix = "check the host, the routes to it, and firewalls that drop packets"
-        return Check.failed(name, _late(), fix=fix), None
+        return Check.failed(name, f"{endpoint}: {_late()}", fix=fix), None
     except OSError as error:
         fix = "check that the server is running, and that it listens on this address and port"
-        return Check.failed(name, text_of(error), fix=fix), None
-    return Check.ok(name, f"{(time.monotonic() - started) * 1000:.0f} ms"), connection
+        return Check.failed(name, f"{endpoint}: {_reason(error)}", fix=fix), None
+    took = (time.monotonic() - started) * 1000
+    return Check.ok(name, f"{endpoint}, {took:.0f} ms"), connection
 
 
 async def _encrypt(
@@ -124,12 +128,11 @@ async def _encrypt(
         return Check.failed(name, f"{_late()} to the handshake", fix=NO_TLS)
     except ssl.SSLError as error:
         refused = "certificate required" in str(error) or "alert" in str(error).lower()
-        fix = "give the client certificate that the server asks for with cert= and key_file="
-        return Check.failed(name, text_of(error), fix=fix if refused else NO_TLS)
-    except (OSError, EOFError) as error:
-        return Check.failed(
-            name, f"the server closed the connection ({text_of(error)})", fix=NO_TLS
-        )
+        fix = CLIENT_CERTIFICATE if refused else NO_TLS
+        return Check.failed(name, text_of(error), fix=fix)
+    except (OSError, EOFError, ValueError) as error:
+        detail = f"the server closed the connection ({text_of(error)})"
+        return Check.failed(name, detail, fix=f"{NO_TLS}; {CLIENT_CERTIFICATE}")
     return _certificate(name, writer)
 
 
@@ -162,6 +165,11 @@ def _fix(reason: str) -> str:
         if text in reason:
             return fix
     return "check the server's certificate, and ca= in the URL"
+
+
+def _reason(error: OSError) -> str:
+    """Return the reason without asyncio's own words around it."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else text_of(error)
 
 
 def _late() -> str:

@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError
 from .. import __version__
 from .common import DEFAULT
 from .failures import EXIT_USAGE, report
-from .process import closed_pipe, run_async
+from .process import closed_pipe, run_async, write_any_character
 
 COMMANDS = {
     "demo": ("anymq.cli.demo:demo", "A retry, a dead letter and its redrive, without a server."),
@@ -22,6 +22,7 @@ COMMANDS = {
     "pub": ("anymq.cli.pub:pub", "Publish a message, or each line of standard input."),
     "topic": ("anymq.cli.topic:app", "List, create and delete topics."),
     "context": ("anymq.cli.context:app", "Named brokers, kept in the user's config folder."),
+    "doctor": ("anymq.cli.doctor:doctor", "Check the way to the broker and your permissions."),
 }
 """By name the place of each command, `module:function`, or `module:app` for a group of them.
 
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output that its reader closed. A command may define others; its help says so.
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
+    write_any_character()
     try:
         return _run(tokens)
     except CycloptsError as error:

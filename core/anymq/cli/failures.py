@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
 from collections.abc import Sequence
 
 from ..errors import AnymqError, ConfigurationError, text_of
 from ..logs import shown
+from .output import envelope
 from .process import EXIT_INTERRUPTED, Interrupted
 
 EXIT_FAILED = 1
@@ -49,7 +49,7 @@ def report(error: BaseException, tokens: Sequence[str], *, code: int | None = No
     chosen = _code(error) if code is None else code
     if "--json" in options:
         failed = {"type": type(error).__name__, "message": text, "hint": hint, "exit": chosen}
-        print(json.dumps({"anymq": 1, "kind": "error", "data": failed}, ensure_ascii=False))
+        print(envelope("error", failed))
     return chosen
 
 

@@ -18,6 +18,8 @@ from ..logs import shown
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
+    from rich.text import Text
 
 UNKNOWN = "-"
 """The cell of a value that the backend cannot know."""
@@ -35,8 +37,7 @@ class Output:
     def result(self, kind: str, data: Any, text: str | None = None) -> None:
         """Write one result: the envelope with `--json`, otherwise `text`, if there is any."""
         if self.as_json:
-            envelope = {"anymq": 1, "kind": kind, "data": data}
-            self.write(json.dumps(envelope, ensure_ascii=False, default=_json))
+            self.write(envelope(kind, data))
         elif text is not None:
             self.write(text)
 
@@ -58,10 +59,11 @@ class Output:
             table.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in rows:
             table.add_row(*(_cell(value) for value in row))
-        console = self.console()
-        with console.capture() as written:
-            console.print(table, markup=False, highlight=False)
-        self.write("\n".join(line.rstrip() for line in written.get().splitlines()))
+        self.write("\n".join(line.rstrip() for line in self._rendered(table).splitlines()))
+
+    def styled(self, text: Text) -> None:
+        """Write `text`, on a terminal with its styles."""
+        self.write(self._rendered(text, soft_wrap=True).removesuffix("\n"))
 
     def write(self, line: str) -> None:
         """Write `line` to standard output at once, so that a reader of a pipe sees it."""
@@ -89,6 +91,13 @@ class Output:
 
         return Console(soft_wrap=False, width=None if sys.stdout.isatty() else WIDE)
 
+    def _rendered(self, item: Table | Text, *, soft_wrap: bool = False) -> str:
+        """Return what is to be written, because rich's own writing ends the process in a pipe."""
+        console = self.console()
+        with console.capture() as written:
+            console.print(item, markup=False, highlight=False, soft_wrap=soft_wrap)
+        return written.get()
+
     def progress(self, doing: str, total: int | None) -> Progress:
         """Return a progress bar on standard error, to be entered; shown only on a terminal."""
         from rich.console import Console
@@ -105,6 +114,21 @@ class Output:
         )
         progress.add_task(doing, total=total)
         return progress
+
+
+def envelope(kind: str, data: Any) -> str:
+    """Return one result as a line of JSON, in characters that standard output can express."""
+    content = {"anymq": 1, "kind": kind, "data": data}
+    return json.dumps(content, ensure_ascii=not can_write("✓"), default=_json)
+
+
+def can_write(text: str) -> bool:
+    """Whether standard output can express `text` without escapes."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def duration(seconds: float | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import sys
@@ -65,6 +66,12 @@ async def _interruptible(work: Coroutine[Any, Any, Any]) -> Any:
             overdue.cancel()
         loop.remove_signal_handler(signal.SIGINT)
         loop.remove_signal_handler(signal.SIGTERM)
+
+
+def write_any_character() -> None:
+    """Let standard output escape what its encoding cannot express, as standard error does."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def closed_pipe() -> int:

@@ -12,7 +12,7 @@ from ..driver.listener import Listener
 from ..driver.records import Nack, Received, Record
 from ..driver.source import Source
 from ..driver.specs import ATTEMPT, SubscribeSpec, TopicSpec
-from ..errors import AccessDenied, NotFound, UnsupportedOperation, text_of, translate
+from ..errors import AccessDenied, NotFound, Throttled, UnsupportedOperation, text_of, translate
 from ..ids import new_id
 
 STEP_SECONDS = 20.0
@@ -114,8 +114,10 @@ class _Trial:
         error = translate(raw, self._driver.errors, doing=name, where="")
         cause = self._driver.obstacle
         detail = text_of(raw) + (f" ({text_of(cause)})" if cause is not None else "")
-        fix = "see the server's log, or run with --traceback"
-        if isinstance(error, AccessDenied | NotFound):
+        fix = "see the server's log"
+        if isinstance(error, Throttled):
+            fix = "free memory, disk or quota on the server"
+        elif isinstance(error, AccessDenied | NotFound):
             fix = self._driver.grants.get(name, "give this user the right to do so")
         return Check.failed(name, detail, fix=fix)
 

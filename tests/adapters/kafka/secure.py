@@ -13,6 +13,8 @@ from pathlib import Path
 from brokers.kafka import Kafka
 
 USER, PASSWORD = "alice", "s3cr3t-and:odd@/?#"
+LIMITED = "bob"
+"""A user with the same password and no rights."""
 HOST = "localhost"
 PATIENCE = 60.0
 
@@ -28,6 +30,8 @@ connection.failed.authentication.delay.ms=0
 ssl.keystore.location={folder}/server.p12
 ssl.keystore.type=PKCS12
 ssl.keystore.password=changeit
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:{user}
 """
 _LOGIN = (
     "listener.name.{listener}.{mechanism}.sasl.jaas.config="
@@ -70,6 +74,7 @@ def secure_server(folder: Path, *, proxied: bool = False) -> Iterator[Secure]:
             **ports,
             host=HOST,
             folder=folder,
+            user=USER,
             advertised=ports["proxy" if proxied else "password"],
         )
     )
@@ -95,7 +100,7 @@ def secure_server(folder: Path, *, proxied: bool = False) -> Iterator[Secure]:
 
 
 def _logins() -> str:
-    plain = f'user_{USER}="{PASSWORD}"'
+    plain = " ".join(f'user_{user}="{PASSWORD}"' for user in (USER, LIMITED))
     text = ""
     for listener in ("password", "tls"):
         text += _LOGIN.format(

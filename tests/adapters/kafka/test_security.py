@@ -19,7 +19,8 @@ from anymq_kafka.client.codec import CODECS
 from anymq_kafka.connection import Clients
 from anymq_kafka.errors import ERRORS
 from brokers.errors import NotInstallable
-from tests.adapters.kafka.secure import HOST, PASSWORD, USER, Secure, secure_server
+from tests.adapters.diagnosing import diagnosis
+from tests.adapters.kafka.secure import HOST, LIMITED, PASSWORD, USER, Secure, secure_server
 from tests.adapters.kafka.support import Bench, numbers
 from tests.adapters.support import take
 
@@ -163,3 +164,35 @@ async def test_no_log_line_of_the_client_shows_a_login(
     lines = [record.getMessage() for record in caplog.records if record.name == "aiokafka.conn"]
     assert any("SaslAuthenticate" in line for line in lines)
     assert not any(PASSWORD in line for line in lines)
+
+
+async def test_a_diagnosis_of_a_user_with_all_rights(secure: Secure) -> None:
+    found = await diagnosis(f"kafka+ssl://{LOGIN}{HOST}:{secure.tls}?ca={secure.ca}&partitions=1")
+    assert [check for check in found.values() if check.outcome in ("failed", "skipped")] == []
+    assert found["TLS"].outcome == "ok"
+    assert f", {HOST}, valid until" in found["TLS"].detail
+    assert found["connection"].detail == "the credentials were accepted"
+
+
+async def test_a_diagnosis_of_a_user_without_rights(secure: Secure) -> None:
+    login = LOGIN.replace(USER, LIMITED)
+    found = await diagnosis(f"kafka://{login}{HOST}:{secure.password}?partitions=1")
+    assert found["connection"].outcome == "ok"
+    assert found["replication"].outcome == "unknown"
+    assert "--operation DescribeConfigs --cluster" in found["replication"].fix
+    assert found["can create topics"].outcome == "failed"
+    assert "--operation Create" in found["can create topics"].fix
+    assert found["can publish"].outcome == "skipped"
+    assert PASSWORD not in str(found)
+
+
+async def test_a_diagnosis_of_a_wrong_scheme(secure: Secure) -> None:
+    plain = await diagnosis(f"kafka://{LOGIN}{HOST}:{secure.tls}?connect_timeout=2")
+    assert plain["connection"].outcome == "failed"
+    assert "speaks TLS" in plain["connection"].fix
+    encrypted = await diagnosis(f"kafka+ssl://{LOGIN}{HOST}:{secure.password}?ca={secure.ca}")
+    assert encrypted["TLS"].outcome == "failed"
+    assert "scheme without TLS" in encrypted["TLS"].fix
+    wrong = await diagnosis(f"kafka://{USER}:hunter2@{HOST}:{secure.password}")
+    assert wrong["connection"].outcome == "failed"
+    assert "password" in wrong["connection"].fix
