@@ -83,20 +83,19 @@ def journaling_idempotency(journal: Journal) -> type[Idempotency]:
 async def consume(settings: ConsumerSettings, journal: Journal) -> None:
     """Consume until a signal ends the app."""
     app = JournalingApp(settings, journal)
-    options: dict[str, Any] = {"ordered": True} if settings.ordered else {}
-    inbox = None
+    inbox = idempotency = None
     if settings.store is not None:
         inbox = await Inbox.at(Path(settings.store))
-        options["idempotency"] = journaling_idempotency(journal)(inbox, lease=settings.ack_deadline)
-    retry: dict[str, Any] = {"marker": settings.marker} if settings.marker else {}
+        idempotency = journaling_idempotency(journal)(inbox, lease=settings.ack_deadline)
 
     @app.subscriber(
         Topic[Any](settings.topic, partitions=settings.partitions),
         group=settings.group,
         concurrency=settings.concurrency,
         ack_deadline=settings.ack_deadline,
-        retry=Retry(attempts=settings.attempts, **retry),
-        **options,
+        retry=Retry(attempts=settings.attempts, marker=settings.marker or None),
+        ordered=settings.ordered,
+        idempotency=idempotency,
     )
     async def handle(body: dict[str, Any], delivery: Delivery) -> None:
         message = {"id": body["id"], "key": body["key"], "number": body["number"]}
