@@ -11,7 +11,8 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from anymq import Batch, Broker, Deadline, Idempotency, KillSwitch, Retry
+from anymq import App, Batch, Broker, Deadline, Idempotency, KillSwitch, Retry
+from anymq.testing.tools import eventually
 from anymq_kafka import KafkaOptions
 from anymq_memory import MemoryOptions
 from anymq_nats import NatsOptions
@@ -75,6 +76,20 @@ def test_a_backends_page_lists_its_options(backend: str) -> None:
 
 def test_the_guide_lists_the_options_of_every_url() -> None:
     assert table_of(DOCS / "guides" / "connecting.md") == options_of(COMMON)
+
+
+async def test_the_page_of_metrics_lists_what_an_app_exposes() -> None:
+    app = App("memory://", name="orders")
+
+    async def handle(order: str) -> None: ...
+
+    app.subscriber("orders", group="billing")(handle)
+    async with app:
+        await app.publish("orders", "o-1")
+        text = await eventually(app.metrics, lambda text: "anymq_consumer_lag_time" in text)
+    page = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8")
+    exposed = set(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
+    assert set(re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE)) == exposed
 
 
 def test_the_guarantees_show_the_defaults() -> None:
