@@ -7,14 +7,13 @@ import importlib
 import signal
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from .broker import Broker
 from .connect import Connecting, connect
 from .consuming.handlers import adapt, by_type
-from .consuming.options import SubscribeOptions
-from .consuming.signature import Function, name_of
+from .consuming.signature import Function, is_same, name_of
 from .driver.clock import REAL, Clock
 from .errors import AnymqError, ConfigurationError, StateError
 from .logs import logger
@@ -23,7 +22,7 @@ from .middleware import Middleware, PublishMiddleware
 from .names import check_attribute
 from .publishing.options import PublishOptions
 from .router import Handlers
-from .subscriber import Declaration, Subscriber
+from .subscriber import Declaration, Subscriber, differences
 from .topic import Topic, as_topic
 from .url import URL
 
@@ -159,22 +158,21 @@ class App(Handlers):
         """Raise `ConfigurationError` if `item` cannot share its group's messages with `others`."""
         name, topic, group = name_of(item.function), item.topic.name, item.group
         same = [other for other in others if (other.topic.name, other.group) == (topic, group)]
-        if any(other.function is item.function for other in same):
+        if any(is_same(other.function, item.function) for other in same):
             raise ConfigurationError(
                 f"the handler {name} is registered twice for {topic} and the group {group}: has "
                 "its router been included twice?"
             )
         if group is None or not same:
             return
-        by_type({one.function: one.returned(self.publish) for one in (*same, item)}, item.topic)
-        different = _differences(item.options, same[0].options)
-        if item.options.batch is not None and "batch" not in different:
-            different.append("batch")
-        if different:
+        by_type([(one.function, one.returned(self.publish)) for one in (*same, item)], item.topic)
+        different = differences(item.options, same[0].options)
+        if different or item.options.batch is not None:
+            they = f"they differ in {', '.join(different)}" if different else "they have one"
             raise ConfigurationError(
                 f"the handlers {name_of(same[0].function)} and {name} of {topic} for the group "
                 f"{group} share one subscription: register them with equal options, and without "
-                f"a batch; they differ in {', '.join(different)}"
+                f"a batch; {they}"
             )
 
     async def publish(
@@ -392,8 +390,8 @@ class App(Handlers):
 
     def _subscribe(self, group: Sequence[Subscriber], drain_timeout: float | None) -> Subscription:
         item = group[0]
-        handlers = {one.function: one.returned(self.publish) for one in group}
-        returned = handlers[item.function]
+        handlers = [(one.function, one.returned(self.publish)) for one in group]
+        returned = handlers[0][1]
         function: Function
         if len(group) > 1:
             function = by_type(handlers, item.topic)
@@ -410,12 +408,6 @@ class App(Handlers):
 def _one_group(one: Subscriber, other: Subscriber) -> bool:
     """Whether both receive messages of the same group."""
     return one.group is not None and (one.topic.name, one.group) == (other.topic.name, other.group)
-
-
-def _differences(one: SubscribeOptions, other: SubscribeOptions) -> list[str]:
-    """Return the names of the options in which both differ."""
-    names = [item.name for item in fields(one)]
-    return [name for name in names if getattr(one, name) != getattr(other, name)]
 
 
 def _serving(app: App, health: str | None) -> AbstractAsyncContextManager[None]:

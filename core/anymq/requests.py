@@ -115,18 +115,19 @@ class Requests:
         delivery: Delivery,
         payload: Any,
         *,
+        id: str | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Receipt:
         """Publish `payload` as the reply to `delivery`, see `Delivery.reply`."""
-        return await self._answer(delivery, payload, headers, {}, timeout)
+        return await self._answer(delivery, payload, id, headers, {}, timeout)
 
     async def refuse(self, delivery: Delivery, reason: str) -> None:
         """Reply that `delivery` was rejected, if it is a request; never raises."""
         if not self.is_request(delivery.message):
             return
         try:
-            await self._answer(delivery, b"", None, {ERROR: text(reason)}, REFUSAL_TIMEOUT)
+            await self._answer(delivery, b"", None, None, {ERROR: text(reason)}, REFUSAL_TIMEOUT)
         except AnymqError as error:
             log.warning(
                 "publishing the refusal of request %s from %s failed: %s; its requester times out",
@@ -147,6 +148,7 @@ class Requests:
         self,
         delivery: Delivery,
         payload: Any,
+        id: str | None,
         headers: Mapping[str, str] | None,
         extra: Mapping[str, str],
         timeout: float | None,
@@ -158,7 +160,7 @@ class Requests:
             )
         target = Topic(request.headers[REPLY_TO])
         self._sender.declarations.learn_existing(target.name)
-        message = self._sender.encoder(target).message(payload, None, None, headers)
+        message = self._sender.encoder(target).message(payload, None, id, headers)
         reply = replace(
             message,
             headers={**message.headers, INBOX: request.headers[INBOX], **extra},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypedDict, TypeVar, overload
 
 from .consuming.delivery import Delivery
@@ -119,22 +119,22 @@ class Subscriber:
 
         async def returned(delivery: Delivery, value: Any) -> None:
             if to is not None and value is not None:
-                await publish(to, value, key=delivery.message.key, id=result_id(delivery, to.name))
+                id = _id_of("result", delivery, to.name)
+                await publish(to, value, key=delivery.message.key, id=id)
             if reply and delivery.is_request:
-                await delivery.reply(value)
+                await delivery.reply(value, id=_id_of("reply", delivery))
 
         return returned
 
 
-def result_id(delivery: Delivery, to: str) -> str:
-    """Return the id of the message that the handler of `delivery` publishes to `to`.
+def _id_of(kind: str, delivery: Delivery, *to: str) -> str:
+    """Return the id of what the handler of `delivery` sends, as a reply or to another topic.
 
     A redelivery, a retry or a redrive of the message has the same.
     """
-    source, id = delivery.identity
     group = delivery.group
     reader = None if group is not None else delivery.subscription.member
-    return derived_id("result", source, id, delivery.topic, group, reader, to)
+    return derived_id(kind, *delivery.identity, delivery.topic, group, reader, *to)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +201,31 @@ def merged(outer: SubscriberSettings, inner: SubscriberSettings) -> SubscriberSe
     return {**both, "middleware": links} if links else both
 
 
+def differences(one: SubscribeOptions, other: SubscribeOptions) -> list[str]:
+    """Return the names of the settings in which both differ."""
+    names = [item.name for item in fields(one)]
+    found = [name for name in names if getattr(one, name) != getattr(other, name)]
+    if "middleware" not in found:
+        return found
+    links, others = one.middleware or (), other.middleware or ()
+    unlike = [link for link in (*links, *others) if link not in links or link not in others]
+    found.remove("middleware")
+    return [*found, *(dict.fromkeys(map(_setting_of, unlike)) or ["middleware"])]
+
+
+def _setting_of(link: Middleware) -> str:
+    """Return the name of the setting that `link` is."""
+    if isinstance(link, NoRetry):
+        return "retry"
+    kind = type(link).__name__
+    return next((name for name in _LINKS if _class_of(name) == kind), "middleware")
+
+
+def _class_of(name: str) -> str:
+    """Return the name of the class of a setting that is a middleware."""
+    return "".join(word.title() for word in name.split("_"))
+
+
 def check_settings(settings: SubscriberSettings, what: str) -> SubscriberSettings:
     """Return `settings`; raises `TypeError` for a name that is none, as a wrong argument does."""
     known = sorted(SubscriberSettings.__optional_keys__)
@@ -229,7 +254,7 @@ def _check_link(name: str, link: object) -> None:
     """Raise `ConfigurationError` if `link` is a setting instead of a middleware."""
     if link is None or callable(link):
         return
-    kind = "".join(word.title() for word in name.split("_"))
+    kind = _class_of(name)
     raise ConfigurationError(
         f"{name} is a {kind} or None, not {type(link).__name__}; write {name}={kind}(…)"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -372,3 +373,52 @@ def test_results_that_only_running_shows_are_accepted() -> None:
     for number, (function, settings) in enumerate(cases):
         app.subscriber("orders", group=f"g{number}", **settings)(function)
     assert len(app.subscribers) == len(cases)
+
+
+@dataclass
+class Counter:
+    """A handler that is an object, and has no hash."""
+
+    count: int = 0
+
+    async def __call__(self, order: Order) -> dict[str, int]:
+        self.count += 1
+        return {"count": self.count}
+
+    async def note(self, order: Order, delivery: Delivery) -> str:
+        return f"{delivery.group} {self.count}"
+
+
+async def test_objects_and_their_methods_are_handlers() -> None:
+    app, counter = App(), Counter()
+    app.subscriber("orders", group="objects", to="counts")(counter)
+    app.subscriber("orders", group="others", to="counts")(Counter(5))
+    app.subscriber("orders", group="methods", to="notes")(Counter().note)
+    app.subscriber("orders", group="others-methods", to="notes")(counter.note)
+    for twice, group in ((counter, "objects"), (counter.note, "others-methods")):
+        with pytest.raises(ConfigurationError, match="is registered twice"):
+            app.subscriber("orders", group=group, to="out")(twice)
+    async with TestBroker(app) as broker:
+        await broker.publish("orders", Order(number=1))
+        await broker.drain()
+        assert sorted(m.body for m in broker.published("counts")) == [
+            b'{"count":1}',
+            b'{"count":6}',
+        ]
+        assert len(broker.published("notes")) == 2
+
+
+async def test_what_a_handler_settles_itself_is_published_all_the_same() -> None:
+    app = App()
+
+    @app.subscriber("orders", group="g", to="out")
+    async def settle(order: Order, delivery: Delivery) -> int:
+        await (delivery.ack() if order.number else delivery.reject("nothing ordered"))
+        return order.number
+
+    async with TestBroker(app) as broker:
+        for number in (0, 1):
+            await broker.publish("orders", Order(number=number))
+        await broker.drain()
+        assert [message.body for message in broker.published("out")] == [b"0", b"1"]
+        assert len(broker.dead_letters("orders", group="g")) == 1

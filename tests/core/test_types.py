@@ -142,8 +142,27 @@ def test_handlers_of_one_group_must_have_equal_options() -> None:
 
     app = App()
     app.subscriber("orders", group="view")(placed)
-    with pytest.raises(ConfigurationError, match=r"equal options.* differ in concurrency$"):
-        app.subscriber("orders", group="view", concurrency=2)(cancelled)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"concurrency": 2}, "differ in concurrency"),
+        ({"retry": None}, "differ in retry"),
+        ({"retry": anymq.Retry(attempts=2), "deadline": None}, "differ in retry, deadline"),
+        ({"idempotency": anymq.Idempotency("memory://"), "prefetch": 1}, "prefetch, idempotency"),
+        ({"middleware": [lambda handler: handler]}, "differ in middleware"),
+    ]
+    for settings, reason in wrong:
+        with pytest.raises(ConfigurationError, match=rf"equal options.* {reason}$"):
+            app.subscriber("orders", group="view", **settings)(cancelled)
+
+
+def test_handlers_of_one_group_have_no_batch() -> None:
+    async def placed(events: list[Placed]) -> None: ...
+
+    async def cancelled(events: list[Cancelled]) -> None: ...
+
+    app = App()
+    app.subscriber("orders", group="view", batch=anymq.Batch())(placed)
+    with pytest.raises(ConfigurationError, match="batch"):
+        app.subscriber("orders", group="view", batch=anymq.Batch())(cancelled)
 
 
 def test_unknown_accepts_reject_and_ignore_only() -> None:

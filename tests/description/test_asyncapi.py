@@ -171,6 +171,32 @@ def test_what_a_message_says() -> None:
     assert channels["audit"]["messages"]["audit"]["payload"] == {}
 
 
+class Invoice(BaseModel):
+    number: int
+
+
+def test_what_a_handler_returns() -> None:
+    app, router = anymq.App(name="parts"), anymq.Router(prefix="shop.")
+
+    @router.subscriber("orders", group="billing", to="invoices")
+    async def bill(order: dict[str, int]) -> Invoice | None: ...
+
+    @router.subscriber("orders", group="rating", to=Topic("ratings", float), reply=True)
+    async def rate(order: dict[str, int]) -> Any: ...
+
+    app.include(router)
+    document = described("nats://n", app)
+    assert problems(document) == []
+    operations, channels = document["operations"], document["channels"]
+    invoices = operations["parts.send.shop.invoices"]
+    assert invoices["x-anymq"] == {"service": "parts", "handler": "bill"}
+    assert invoices["messages"] == [{"$ref": "#/channels/shop.invoices/messages/Invoice"}]
+    (message,) = channels["shop.ratings"]["messages"].values()
+    assert message["payload"] == {"type": "number"}
+    assert operations["parts.receive.shop.orders.rating"]["x-anymq"]["answersRequests"] is True
+    assert "answersRequests" not in operations["parts.receive.shop.orders.billing"]["x-anymq"]
+
+
 def test_dead_letters_are_channels_of_their_own() -> None:
     document = described("memory://")
     letters = document["channels"]["orders.billing.dlq"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -25,11 +26,20 @@ NASTY = [
 ]
 
 
+@dataclass
+class Mail:
+    text: str
+
+
+MAILS = anymq.Topic("mails", Mail)
+
+
 def services() -> list[Service]:
     mailer = anymq.App(name="mailer")
 
-    @mailer.subscriber("payments.captured", group="mails")
-    async def thank(payment: dict[str, Any]) -> None: ...
+    @mailer.subscriber("payments.captured", group="mails", to=MAILS)
+    async def thank(payment: dict[str, Any]) -> Mail | None:
+        return Mail("thank you")
 
     feed = anymq.App(name="feed", publishes=["orders"])
     return [service(each, name="unused") for each in (shop(), mailer, feed)]
@@ -57,8 +67,10 @@ def test_services_meet_at_topics() -> None:
         ("feed", "publishes", "orders"),
         ("payments.captured", "consumes", "thank"),
         ("thank", "dead letters", "payments.captured.mails.dlq"),
+        ("thank", "publishes", "mails"),
     }
     topics = {each.name: each for each in found.topics}
+    assert topics["mails"].types == ("Mail",)
     assert topics["orders"].types == ("OrderPlaced", "shop/order.cancelled")
     assert topics["orders.billing.dlq"].dead_letters
     assert not topics["orders"].dead_letters

@@ -106,6 +106,7 @@ class Replies(Protocol):
         delivery: Delivery,
         payload: Any,
         *,
+        id: str | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Receipt: ...
@@ -361,16 +362,18 @@ class Delivery:
         self,
         payload: Any,
         *,
+        id: str | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Receipt:
         """Reply to a request: `Broker.request` returns `payload` to its caller.
 
         Replying is not settling. A request that is delivered again may be answered again; the
-        first reply wins. Raises `StateError` for a message that is not a request, and what
-        `Broker.publish` raises.
+        first reply wins. `id` is that of the reply, by default a new one. Raises `StateError` for a
+        message that is not a request, and what `Broker.publish` raises.
         """
-        return await self._settler.replies.reply(self, payload, headers=headers, timeout=timeout)
+        replies = self._settler.replies
+        return await replies.reply(self, payload, id=id, headers=headers, timeout=timeout)
 
     async def refuse(self, reason: str) -> None:
         """Internal, for middleware. If this is a request, reply that it was rejected."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
@@ -65,7 +65,7 @@ def adapt(
     return handler
 
 
-def by_type(handlers: Mapping[AnyFunction, Returned | None], topic: Topic[Any]) -> Function:
+def by_type(handlers: Sequence[tuple[AnyFunction, Returned | None]], topic: Topic[Any]) -> Function:
     """Return one function for several, each of which gets the messages of its own types.
 
     A message without a type, or of a type that no function takes, raises `UnknownType`. Raises
@@ -73,7 +73,7 @@ def by_type(handlers: Mapping[AnyFunction, Returned | None], topic: Topic[Any]) 
     """
     table: dict[str, Handler] = {}
     takers: dict[str, str] = {}
-    for function, returned in handlers.items():
+    for function, returned in handlers:
         name = f"{function.__module__}.{name_of(function)}"
         types = known_types(wants(function, topic).type)
         if types is None:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import NoneType
-from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Never, NoReturn, get_args, get_origin, get_type_hints
 
 from ..errors import ConfigurationError
 from ..message import Message
@@ -23,7 +23,7 @@ Function = Callable[..., Awaitable[None]]
 AnyFunction = Callable[..., Awaitable[Any]]
 """A handler."""
 
-_NOTHING = (inspect.Parameter.empty, None, NoneType, "None", Any, "Any", object, NoReturn)
+_NOTHING = (inspect.Parameter.empty, None, NoneType, "None", Any, "Any", object, NoReturn, Never)
 """The annotations of a handler whose return value nobody uses."""
 
 
@@ -59,6 +59,13 @@ class Wants:
 def name_of(function: AnyFunction) -> str:
     """Return the name of a handler, for errors and logs."""
     return getattr(function, "__qualname__", repr(function))
+
+
+def is_same(one: AnyFunction, other: AnyFunction) -> bool:
+    """Whether both are one function, or one method of the same object."""
+    if inspect.ismethod(one) and inspect.ismethod(other):
+        return one.__self__ is other.__self__ and one.__func__ is other.__func__
+    return one is other
 
 
 def wants(function: AnyFunction, topic: Topic[Any], batch: Batch | None = None) -> Wants:
@@ -134,7 +141,7 @@ def check_returns(function: AnyFunction, to: Topic[Any] | None, *, reply: bool) 
         return
     if to is None or returned is inspect.Parameter.empty:
         return
-    if returned in (None, NoneType, NoReturn) and not reply:
+    if returned in (None, NoneType, NoReturn, Never) and not reply:
         raise ConfigurationError(
             f"the handler {name} returns nothing that could be published to {to.name}"
         )

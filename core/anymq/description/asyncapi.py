@@ -130,6 +130,8 @@ class _Writer:
             about["ordered"] = True
         if options.batch is not None:
             about["batch"] = options.batch.size
+        if any(each.reply for each in receive.handlers):
+            about["answersRequests"] = True
         if receive.takes_all:
             about["unknownTypes"] = "accepted"
         if receive.dead_letters is not None:

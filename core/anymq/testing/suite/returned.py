@@ -122,6 +122,41 @@ class Returned(Base):
             assert await app.broker.request(topic, 7, timeout=30, response=int) == 49
         assert handled == [2, 7]
 
+    async def test_a_reply_that_was_not_confirmed_is_sent_again_with_its_id(
+        self, url: str, topic: str
+    ) -> None:
+        sent: list[str] = []
+
+        def lose_a_confirmation(publish: Publish) -> Publish:
+            async def losing(message: Message) -> Receipt:
+                receipt = await publish(message)
+                if message.topic == f"{topic}.replies":
+                    sent.append(message.id)
+                    if len(sent) == 1:
+                        raise PublishTimeout("stored, but not confirmed")
+                return receipt
+
+            return losing
+
+        separator = "&" if "?" in url else "?"
+        app = App(
+            f"{url}{separator}reply_topic={topic}.replies", publish_middleware=[lose_a_confirmation]
+        )
+
+        @app.subscriber(topic, group="g", reply=True, retry=Retry(initial=0.1, in_place=0))
+        async def square(number: int) -> int:
+            return number * number
+
+        @app.subscriber(topic, group="other", reply=True)
+        async def other(number: int) -> int:
+            return number * number
+
+        async with app:
+            assert await app.broker.request(topic, 7, timeout=30, response=int) == 49
+            await until(lambda: len(sent) == 3)
+            await until(lambda: all(item.in_flight == 0 for item in app.subscriptions))
+        assert len(set(sent)) == 2
+
     async def test_a_killed_member_publishes_the_result_again_with_its_id(
         self, broker: Broker, killed_url: str, topic: str
     ) -> None:
