@@ -15,6 +15,7 @@ from anymq.driver import (
     Check,
     Clock,
     Driver,
+    Endpoint,
     ErrorTable,
     GroupInfo,
     LeasedSource,
@@ -40,7 +41,7 @@ from .file import log, presence
 from .file.maintenance import RetentionSweeper
 from .file.notifications import TopicEvents
 from .messages import EntryEncoder
-from .options import SqliteOptions, database_path
+from .options import SqliteOptions, database_path, file_name
 from .ordered import SqlitePartitions
 from .positions import browse, seq_before
 from .source import SqliteSource
@@ -74,6 +75,11 @@ class SqliteDriver(Driver):
                 poll=options.poll,
             )
         return cls(database, RetentionSweeper(database, options.retention, options.sweep), clock)
+
+    @classmethod
+    def endpoints(cls, url: URL, options: SqliteOptions) -> Sequence[Endpoint]:
+        file_name(url)
+        return ()
 
     @property
     def native(self) -> Database:

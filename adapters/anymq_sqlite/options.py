@@ -53,6 +53,11 @@ def database_path(url: URL) -> Path:
 
     Links are resolved, because all processes must find the same files beside the database.
     """
+    return Path(file_name(url)).resolve()
+
+
+def file_name(url: URL) -> str:
+    """Return the path in `url` as it is written; raises `InvalidURL`."""
     if url.hosts or url.username is not None:
         raise InvalidURL(
             f"{url}: a file needs three slashes (sqlite:///relative.db) or four "
@@ -66,4 +71,4 @@ def database_path(url: URL) -> Path:
         )
     if "\0" in name:
         raise InvalidURL("the path of a sqlite URL contains a NUL character")
-    return Path(name).resolve()
+    return name

@@ -190,7 +190,7 @@ async def _connected_once(
             raise AccessDenied(f"connecting failed on {url}: {UNVERIFIED} ({raw})") from raw
         error = translate(raw, driver_type.errors, doing="connecting", where=str(url))
         hint = ""
-        if isinstance(error, AccessDenied):
+        if isinstance(error, AccessDenied) and url.hosts:
             hint = "; check the user and password in the URL"
         elif isinstance(error, ConnectionLost):
             hint = "; check that the server is running, and the host and port in the URL"

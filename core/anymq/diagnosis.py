@@ -84,7 +84,7 @@ async def _connected(
     try:
         broker = await connect(text)
     except AnymqError as error:
-        yield await _refused(error, endpoints)
+        yield await _refused(error, url, endpoints)
         return
     try:
         untried = _untried(broker.driver, options)
@@ -126,9 +126,11 @@ async def _told(driver: Driver, scratch: TopicSpec | None) -> AsyncGenerator[Che
         yield Check.failed("server", f"{type(error).__name__}: {text_of(error)}", fix=fix)
 
 
-async def _refused(error: AnymqError, endpoints: Sequence[Endpoint]) -> Check:
+async def _refused(error: AnymqError, url: URL, endpoints: Sequence[Endpoint]) -> Check:
     """Return the check of a connection that failed, though a host can be reached."""
-    if isinstance(error, AccessDenied):
+    if not endpoints and not url.hosts:
+        fix = "check the path, and this user's rights on the file and its folder"
+    elif isinstance(error, AccessDenied):
         fix = "check the user, the password and the user's rights on the server"
     elif isinstance(error, ConfigurationError):
         fix = "correct the URL, or the server's configuration"

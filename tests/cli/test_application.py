@@ -72,6 +72,24 @@ def test_a_mistyped_option_is_one_line_with_a_proposal(anymq: Command) -> None:
     assert "--json" in failed.err
 
 
+def test_help_is_a_command_too(anymq: Command) -> None:
+    assert anymq("help").out == anymq("--help").out
+    assert anymq("help", "context", "ls").out == anymq("context", "ls", "--help").out
+
+
+def test_an_option_before_the_command(anymq: Command) -> None:
+    failed = anymq("--json", "context", "ls", code=2)
+    assert "hint: options come after the command" in failed.err
+
+
+@pytest.mark.parametrize("option", ["--url", "--context", "--app"])
+def test_an_option_whose_variable_is_not_set(
+    anymq: Command, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANYMQ_URL", "memory://")
+    assert f"{option} is empty" in anymq("config", "show", option, "", code=2).err
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [

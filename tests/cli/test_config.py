@@ -73,7 +73,9 @@ def test_a_context_and_an_app(
 
 
 def test_mistakes_are_one_line(anymq: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "no broker URL" in anymq("config", "show", code=2).err
+    failed = anymq("config", "show", code=2).err
+    assert "no broker URL" in failed
+    assert "hint: give --url" in failed
     monkeypatch.setenv("ANYMQ_PUBLISH_TIMEUOT", "4")
     failed = anymq("config", "show", "--url", "memory://", code=2).err
     assert "ANYMQ_PUBLISH_TIMEUOT" in failed

@@ -28,6 +28,12 @@ def test_add_use_list_and_remove(anymq: Command) -> None:
     assert "*  dev" in shown
 
 
+def test_a_user_without_contexts_is_told_how_to_add_one(anymq: Command) -> None:
+    listed = anymq("context", "ls")
+    assert "anymq context add NAME URL" in listed.err
+    assert anymq("context", "ls", "--json").data == []
+
+
 def test_only_the_user_reads_the_file(anymq: Command, home: Path) -> None:
     anymq("context", "add", "dev", "sqlite:///dev.db")
     (file,) = (home / "anymq").iterdir()

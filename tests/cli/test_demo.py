@@ -26,6 +26,12 @@ def test_it_needs_no_server_and_says_what_happened_and_what_is_next(tmp_path: Pa
     assert os.path.exists(url.removeprefix("sqlite:///"))
 
 
+def test_the_settings_of_a_project_do_not_touch_it(tmp_path: Path) -> None:
+    (tmp_path / "anymq.toml").write_text("declare = false\npublish_timeuot = 5\n")
+    done = run("demo", env={"TMPDIR": str(tmp_path)}, cwd=tmp_path)
+    assert done.code == 0, done
+
+
 def test_each_failure_takes_its_way(anymq: Command, url: str) -> None:
     found = anymq("demo", "--json", "--url", url).data
     assert found["attempts"] == {"o-1": 1, "o-2": 3, "o-3": 1}

@@ -122,6 +122,7 @@ def test_two_apps_of_one_name_are_refused(anymq: Command, folder: Path) -> None:
     ("place", "line"),
     [
         ("nowhere:app", "there is no module 'nowhere'"),
+        ("nowhere.py:app", "write its module, nowhere:app"),
         ("tests.description.shop:ap", "did you mean tests.description.shop:app?"),
         ("tests.description.shop:ORDERS", "is no App but a Topic"),
         ("no place", "names no app; write module:attribute"),

@@ -120,6 +120,24 @@ def test_the_broker_of_the_environment_and_of_an_app(
     assert f"{tmp_path}/dev.db" in anymq("doctor").out
 
 
+@pytest.mark.parametrize("url", ["sqlite:///", "sqlite://app.db", "sqlite:///:memory:"])
+def test_a_url_that_names_no_file(anymq: Command, url: str) -> None:
+    shown = anymq("doctor", url, code=2)
+    assert shown.out.startswith("✗ URL")
+
+
+def test_a_file_that_cannot_be_used(anymq: Command, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no database " * 100)
+    for url in (f"sqlite:///{tmp_path}/text", f"sqlite:///{tmp_path}/nosuch/a.db"):
+        shown = anymq("doctor", url, code=1)
+        assert "fix: check the path" in shown.out
+        assert "password" not in shown.out
+
+
+def test_a_url_whose_variable_is_not_set(anymq: Command) -> None:
+    assert "the URL is empty" in anymq("doctor", "", code=2).err
+
+
 def test_a_prefix_for_the_temporary_topic(anymq: Command) -> None:
     assert "✓ can publish" in anymq("doctor", "memory://", "--prefix", "orders.").out
     assert "topic name" in anymq("doctor", "memory://", "--prefix", "#", code=2).err
@@ -177,7 +195,7 @@ def test_ctrl_c_ends_it() -> None:
 
 
 def test_a_terminal_has_colours_unless_the_user_wants_none(tmp_path: Path) -> None:
-    assert "\x1b[32m✓" in in_terminal(f"sqlite:///{tmp_path}/a.db")
+    assert "\x1b[32m✓\x1b[0m URL " in in_terminal(f"sqlite:///{tmp_path}/a.db")
     assert "\x1b[" not in in_terminal(f"sqlite:///{tmp_path}/a.db", NO_COLOR="1")
 
 

@@ -12,6 +12,23 @@ is its help, and whose last parameter is `common: Common`:
   `failures.py`; it returns None, or an exit code.
 """
 
-from .application import main
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 __all__ = ["main"]
+
+_EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line, by default the process's, and return its exit code.
+
+    0 is success, 1 a failed operation, 2 wrong usage or configuration, 130 Ctrl-C, 141 a standard
+    output that its reader closed. A command may define others; its help says so.
+    """
+    try:
+        from .application import run
+    except KeyboardInterrupt:
+        return _EXIT_INTERRUPTED
+    return run(arguments)

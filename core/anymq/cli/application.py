@@ -11,8 +11,8 @@ from cyclopts import App, CycloptsError
 
 from .. import __version__
 from .common import DEFAULT
-from .failures import EXIT_USAGE, report
-from .process import closed_pipe, run_async, write_any_character
+from .failures import EXIT_USAGE, UsageError, report
+from .process import EXIT_CLOSED_PIPE, finish_process, finish_streams, prepare_streams, run_async
 
 COMMANDS = {
     "demo": ("anymq.cli.demo:demo", "A retry, a dead letter and its redrive, without a server."),
@@ -49,25 +49,38 @@ def application(*, listing: bool = False) -> App:
     return root
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line, by default the process's, and return its exit code.
-
-    0 is success, 1 a failed operation, 2 wrong usage or configuration, 130 Ctrl-C, 141 a standard
-    output that its reader closed. A command may define others; its help says so.
-    """
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; see `main`."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
-    write_any_character()
+    prepare_streams()
+    try:
+        return _outcome(tokens)
+    finally:
+        finish_streams()
+        if arguments is None:
+            finish_process()
+
+
+def _outcome(tokens: list[str]) -> int:
     try:
         return _run(tokens)
     except CycloptsError as error:
-        return report(error, tokens, code=EXIT_USAGE)
+        first = tokens[:1] != [] and tokens[0].startswith("-")
+        text = UsageError(str(error), hint="options come after the command") if first else error
+        return report(text, tokens, code=EXIT_USAGE)
     except BrokenPipeError:
-        return closed_pipe()
+        return EXIT_CLOSED_PIPE
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # rich ends the process for it
+            return EXIT_CLOSED_PIPE
+        raise
     except (KeyboardInterrupt, Exception) as error:
         return report(error, tokens)
 
 
 def _run(tokens: list[str]) -> int:
+    if tokens[:1] == ["help"]:
+        tokens = [*tokens[1:], "--help"]
     listing = not tokens or tokens[0].startswith("-")
     command, bound, _ = application(listing=listing).parse_args(
         tokens, exit_on_error=False, print_error=False, help_on_error=False

@@ -39,7 +39,7 @@ class Common:
     app: Annotated[str | None, Parameter(name=("--app", "-a"))] = None
     """The app whose broker and names to use, as module:attribute."""
     json: Flag = False
-    """Write results as lines of JSON: `{"anymq": 1, "kind": …, "data": …}`."""
+    """Write results as lines of JSON: `{"anymq": 1, "kind": ..., "data": ...}`."""
     quiet: Annotated[Flag, Parameter(name=("--quiet", "-q"))] = False
     """Write no remarks to standard error."""
     verbose: Annotated[Flag, Parameter(name=("--verbose", "-v"))] = False
@@ -49,6 +49,9 @@ class Common:
 
     def __post_init__(self) -> None:
         chosen = [f"--{name}" for name in _BROKER_OPTIONS if getattr(self, name) is not None]
+        empty = [name for name in chosen if not getattr(self, name.removeprefix("--"))]
+        if empty:
+            raise UsageError(f"{empty[0]} is empty: is the variable in it set?")
         if len(chosen) > 1:
             raise UsageError(f"{' and '.join(chosen)} both name a broker; give one of them")
 
@@ -92,7 +95,7 @@ class Common:
 
             connecting = load_app(self.app).connect()
         else:
-            connecting = connect(self.broker_url)
+            connecting = connect(self.needed_url)
         async with connecting as broker:
             yield broker
 
@@ -104,7 +107,7 @@ class Common:
             return load_app(self.app).settings()
         from ..settings import effective
 
-        return effective(self.broker_url)
+        return effective(self.needed_url)
 
     @property
     def broker_url(self) -> str | None:
@@ -125,6 +128,20 @@ class Common:
         if names_url():
             return None
         return Contexts.read().current_url()
+
+    @property
+    def needed_url(self) -> str | None:
+        """As `broker_url`; raises `UsageError` if nothing names a broker."""
+        from ..settings import names_url
+
+        url = self.broker_url
+        if url is None and not names_url():
+            hint = (
+                "give --url sqlite:///app.db, set ANYMQ_URL, write url into anymq.toml, or keep a "
+                "broker: anymq context add NAME URL"
+            )
+            raise UsageError("no broker URL", hint=hint)
+        return url
 
 
 DEFAULT = Common()

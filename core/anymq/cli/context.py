@@ -52,6 +52,8 @@ def ls(*, common: Common = DEFAULT) -> None:
     entries = [_entry(contexts, name) for name in sorted(contexts.urls)]
     rows = [["*" if entry["current"] else "", entry["name"], entry["url"]] for entry in entries]
     common.output.table("contexts", entries, ["", "CONTEXT", "URL"], rows)
+    if not entries:
+        common.output.note("there is no context yet: anymq context add NAME URL")
 
 
 @app.command

@@ -49,7 +49,7 @@ async def demo(*, common: Common = DEFAULT) -> None:
             next_steps = ""
         else:
             url = f"sqlite:///{tempfile.mkdtemp(prefix='anymq-demo-')}/shop.db"
-            broker = await stack.enter_async_context(connect(url))
+            broker = await stack.enter_async_context(connect(url, isolated=True))
             topic = "orders"
             next_steps = _next_steps(url)
         story = _Story(output)

@@ -53,6 +53,8 @@ async def doctor(
     prefix
         The beginning of the temporary topic's name, for a user whose rights end with a prefix.
     """
+    if url == "":
+        raise UsageError("the URL is empty: is the variable in it set?")
     if url is not None and common.names_a_broker:
         raise UsageError("the broker is named twice; give the URL alone")
     checks: list[Check] = []
@@ -69,7 +71,7 @@ async def doctor(
 
 def _diagnosis(url: str | None, prefix: str, common: Common) -> AsyncGenerator[Check, None]:
     if common.app is None:
-        return diagnose(url or common.broker_url, prefix=prefix)
+        return diagnose(url or common.needed_url, prefix=prefix)
     from .loading import load_app
 
     return load_app(common.app).diagnose(prefix=prefix)
@@ -78,11 +80,11 @@ def _diagnosis(url: str | None, prefix: str, common: Common) -> AsyncGenerator[C
 def _write(check: Check, common: Common) -> None:
     """Write one check, and its fix on a line of its own."""
     mark, plain, style = MARKS[check.outcome]
-    text = Text(mark if can_write(mark) else plain, style=style)
+    text = Text().append(mark if can_write(mark) else plain, style=style)
     margin = " " * (len(text) + NAME_WIDTH + 2)
-    text.append(f" {check.name:{NAME_WIDTH}} {_line(check.detail)}".rstrip(), style="none")
+    text.append(f" {check.name:{NAME_WIDTH}} {_line(check.detail)}".rstrip())
     if check.fix:
-        text.append(f"\n{margin}fix: {_line(check.fix)}", style="none")
+        text.append(f"\n{margin}fix: {_line(check.fix)}")
     common.output.styled(text)
 
 

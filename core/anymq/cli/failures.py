@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -49,7 +50,8 @@ def report(error: BaseException, tokens: Sequence[str], *, code: int | None = No
     chosen = _code(error) if code is None else code
     if "--json" in options:
         failed = {"type": type(error).__name__, "message": text, "hint": hint, "exit": chosen}
-        print(envelope("error", failed))
+        with contextlib.suppress(OSError):  # standard error says what happened
+            print(envelope("error", failed))
     return chosen
 
 

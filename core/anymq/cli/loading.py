@@ -19,6 +19,9 @@ def load_app(place: str) -> App:
     """
     module_name, _, attribute = place.partition(":")
     attribute = attribute or "app"
+    if module_name.endswith(".py"):
+        meant = module_name.removesuffix(".py").replace("/", ".")
+        raise ConfigurationError(f"{module_name} is a file: write its module, {meant}:{attribute}")
     if not module_name or not all(part.isidentifier() for part in module_name.split(".")):
         raise ConfigurationError(f"{place!r} names no app; write module:attribute")
     folder = os.getcwd()

@@ -68,18 +68,31 @@ async def _interruptible(work: Coroutine[Any, Any, Any]) -> Any:
         loop.remove_signal_handler(signal.SIGTERM)
 
 
-def write_any_character() -> None:
-    """Let standard output escape what its encoding cannot express, as standard error does."""
+def prepare_streams() -> None:
+    """Let standard output escape what its encoding cannot express, as standard error does.
+
+    A standard stream that was closed before the start becomes an empty one.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def closed_pipe() -> int:
-    """Return the exit code for a closed standard output, which is never written to again."""
-    discard = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(discard, sys.stdout.fileno())
-    os.close(discard)
-    return EXIT_CLOSED_PIPE
+def finish_streams() -> None:
+    """Write what is buffered; if that fails, as was reported before, Python must not try again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        discard = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(discard, sys.stdout.fileno())
+        os.close(discard)
+
+
+def finish_process() -> None:
+    """Ignore Ctrl-C from now on, because the exit code is known and Python only cleans up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _exit(code: int) -> NoReturn:

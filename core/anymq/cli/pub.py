@@ -53,7 +53,9 @@ async def pub(
     /,
     *,
     key: Annotated[str | None, Parameter(name=("--key", "-k"))] = None,
-    header: Annotated[tuple[str, ...], Parameter(name=("--header", "-H"), negative="")] = (),
+    header: Annotated[
+        tuple[str, ...], Parameter(name=("--header", "-H"), negative="", show_default=False)
+    ] = (),
     id: str | None = None,
     type: str | None = None,
     delay: Duration | None = None,
