@@ -21,6 +21,7 @@ COMMANDS = {
     "docs": ("anymq.cli.docs:app", "Documents of apps: AsyncAPI, and the graph of events."),
     "pub": ("anymq.cli.pub:pub", "Publish a message, or each line of standard input."),
     "topic": ("anymq.cli.topic:app", "List, create and delete topics."),
+    "trace": ("anymq.cli.trace:trace", "The messages of one flow, as a tree by cause."),
     "context": ("anymq.cli.context:app", "Named brokers, kept in the user's config folder."),
     "doctor": ("anymq.cli.doctor:doctor", "Check the way to the broker and your permissions."),
 }

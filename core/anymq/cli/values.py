@@ -83,6 +83,11 @@ def time_of(text: str) -> datetime:
         ) from None
 
 
+def since_of(text: str) -> datetime:
+    """Return the time `text` as `time_of` does, or the time that is the duration `text` ago."""
+    return time_of(f"-{text}" if _DURATION.fullmatch(text) else text)
+
+
 def start_of(text: str) -> Start:
     """Return the start position `text`: `start`, `end`, `@TIME`, or the position of a message."""
     if text.startswith("@"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, TypeVar, overload
 
@@ -148,15 +149,16 @@ class Admin:
 
     async def browse(
         self, topic: str | Topic[Any], *, start: Start = "earliest"
-    ) -> AsyncIterator[Stored]:
+    ) -> AsyncGenerator[Stored, None]:
         """Yield the messages of the topic from `start` to its end as of now; settle nothing.
 
         Messages of one partition come in order. Delayed messages that are not due are left out.
         """
         if start not in ("earliest", "latest"):
             self._check_start(start)
-        async for stored in self._access.browse(self._access.spec(topic), start):
-            yield stored
+        async with aclosing(self._access.browse(self._access.spec(topic), start)) as messages:
+            async for stored in messages:
+                yield stored
 
     async def all_dead_letters(self, *, stored_in: str | None = None) -> list[DeadLetters]:
         """Return the dead letters of every group that has a dead-letter topic, sorted.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -74,7 +74,9 @@ class TopicAccess:
         found = await self.call(self.driver.describe_topic(spec), f"describing {spec.name}")
         return replace(found, name=spec.name)
 
-    async def browse(self, spec: TopicSpec, start: Start = "earliest") -> AsyncIterator[Stored]:
+    async def browse(
+        self, spec: TopicSpec, start: Start = "earliest"
+    ) -> AsyncGenerator[Stored, None]:
         """Yield the messages of a topic from `start` to its end as of now; settle nothing."""
         doing = f"browsing {spec.name}"
         batches = self.driver.browse(spec, start)
