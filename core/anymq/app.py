@@ -20,6 +20,7 @@ from .logs import logger
 from .message import Receipt
 from .middleware import Middleware, PublishMiddleware
 from .names import check_attribute
+from .native_names import NativeNames
 from .publishing.options import PublishOptions
 from .router import Handlers
 from .subscriber import Declaration, Subscriber, differences
@@ -39,6 +40,10 @@ log = logger("anymq")
 T = TypeVar("T")
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
+
+
+Watch = Callable[[Subscriber], Subscriber]
+"""A function that returns what an app starts instead of a handler, see `App.start`."""
 
 
 class App(Handlers):
@@ -200,12 +205,14 @@ class App(Handlers):
         """
         return self._connecting(self._url, REAL, isolated=False)
 
-    def _connecting(self, url: str | None, clock: Clock, *, isolated: bool) -> Connecting:
+    def _connecting(
+        self, url: str | None, clock: Clock, *, isolated: bool, names: NativeNames | None = None
+    ) -> Connecting:
         return connect(
             url,
             name=self._name,
             source=self._source,
-            names=self._names,
+            names=self._names if names is None else names,
             publish_middleware=self._publish_middleware,
             clock=clock,
             isolated=isolated,
@@ -326,15 +333,21 @@ class App(Handlers):
         clock: Clock = REAL,
         isolated: bool = False,
         drain_timeout: float | None = None,
+        names: NativeNames | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """Connect, enter the lifespan, and start every handler, as `async with app` does.
 
-        `url` replaces the app's own, for tests, and `drain_timeout` that of the app. `isolated` is
-        as in `connect`. Raises the errors of connecting and subscribing, after closing everything.
+        `drain_timeout` replaces that of the app; `isolated` is as in `connect`. The others are for
+        tests: `url` and `names` replace the app's own, and `watch` returns what is started instead
+        of a handler: the same topic and group, with more middleware or another function.
+
+        Raises the errors of connecting and subscribing, after closing everything.
         """
         if self._stack is not None:
             raise StateError("the app is running already")
-        connecting = self._connecting(url or self._url, clock, isolated=isolated)
+        connecting = self._connecting(url or self._url, clock, isolated=isolated, names=names)
+        handlers = [item if watch is None else watch(item) for item in self._subscribers]
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._stopped)
             self._state = "starting"
@@ -343,7 +356,7 @@ class App(Handlers):
             if self._lifespan is not None:
                 await stack.enter_async_context(self._lifespan(self))
             self._subscriptions = tuple(
-                self._subscribe(group, drain_timeout) for group in self._groups()
+                self._subscribe(group, drain_timeout) for group in _by_group(handlers)
             )
             stack.callback(setattr, self, "_subscriptions", ())
             stack.push_async_callback(_close_all, self._subscriptions)
@@ -376,18 +389,6 @@ class App(Handlers):
         if self._reporter is not None:
             await self._reporter.aclose()
 
-    def _groups(self) -> list[list[Subscriber]]:
-        """Return the handlers, grouped if they share one group's messages."""
-        groups: list[list[Subscriber]] = []
-        for item in self._subscribers:
-            for group in groups:
-                if _one_group(group[0], item):
-                    group.append(item)
-                    break
-            else:
-                groups.append([item])
-        return groups
-
     def _subscribe(self, group: Sequence[Subscriber], drain_timeout: float | None) -> Subscription:
         item = group[0]
         handlers = [(one.function, one.returned(self.publish)) for one in group]
@@ -403,6 +404,19 @@ class App(Handlers):
         if drain_timeout is not None:
             options = replace(options, drain_timeout=drain_timeout)
         return self.broker.subscribe_with(options, handler=function)
+
+
+def _by_group(handlers: Sequence[Subscriber]) -> list[list[Subscriber]]:
+    """Return the handlers, grouped if they share one group's messages."""
+    groups: list[list[Subscriber]] = []
+    for item in handlers:
+        for group in groups:
+            if _one_group(group[0], item):
+                group.append(item)
+                break
+        else:
+            groups.append([item])
+    return groups
 
 
 def _one_group(one: Subscriber, other: Subscriber) -> bool:

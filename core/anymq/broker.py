@@ -37,6 +37,7 @@ from .message import Message, Receipt
 from .middleware.chain import Middleware, PublishMiddleware
 from .middleware.default import DEFAULT_CHAIN, Chain
 from .names import check_headers
+from .native_names import NativeNames
 from .publishing.declarations import Declarations
 from .publishing.options import NOT_STATED, stating
 from .publishing.publisher import check_loop, receipt_of
@@ -86,7 +87,7 @@ class Broker:
         options: ConnectOptions,
         name: str,
         source: str,
-        names: dict[str, str],
+        names: NativeNames,
         publish_middleware: tuple[PublishMiddleware, ...],
         clock: Clock,
     ) -> None:
@@ -602,7 +603,7 @@ class Broker:
                 log.debug("%s", error)
 
     def _native_group(self, topic: str, group: str | None) -> str:
-        return self._names.get(f"{topic}.{group}", f"{topic}.{group}")
+        return self._names.group(topic, group)
 
     def _translate(self, error: BaseException, doing: str) -> BaseException:
         return translate(error, self._driver.errors, doing=doing, where=str(self._url))

@@ -18,6 +18,7 @@ from .errors import AccessDenied, ConfigurationError, ConnectionLost, TransientE
 from .logs import logger
 from .middleware import PublishMiddleware
 from .names import check_attribute, check_headers, check_topic
+from .native_names import NativeNames
 from .tls import UNVERIFIED, is_unverified
 from .url import URL
 
@@ -71,7 +72,7 @@ def connect(
         url,
         name,
         source,
-        dict(names or {}),
+        names if isinstance(names, NativeNames) else NativeNames(names),
         tuple(publish_middleware),
         clock,
         isolated,
@@ -86,7 +87,7 @@ class Connecting(AbstractAsyncContextManager["Broker"]):
         url: str | None,
         name: str | None,
         source: str | None,
-        names: dict[str, str],
+        names: NativeNames,
         publish_middleware: tuple[PublishMiddleware, ...],
         clock: Clock,
         isolated: bool,
@@ -110,7 +111,7 @@ async def _open(
     text: str | None,
     name: str | None,
     source: str | None,
-    names: dict[str, str],
+    names: NativeNames,
     publish_middleware: tuple[PublishMiddleware, ...],
     clock: Clock,
     isolated: bool,

@@ -50,6 +50,7 @@ async def test_on_change_that_raises_leaves_no_subscription_paused(
     application.down = True
     bodies = [str(n) for n in range(20)]
     async with TestBroker(application.app) as broker:
+        broker.expect_errors()
         await broker.broker.publish_many("t", bodies)
         await broker.advance(30)
         assert (

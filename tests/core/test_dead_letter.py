@@ -25,6 +25,7 @@ async def test_a_rejected_delivery_that_is_settled_is_not_dead_lettered(
         raise ValueError("too late")
 
     async with TestBroker(app) as broker:
+        broker.expect_errors()
         await broker.publish("too-late", "x")
         await broker.drain()
         assert not broker.dead_letters("too-late", group="g")

@@ -49,6 +49,7 @@ async def test_an_outage_does_not_fill_the_dead_letters(caplog: pytest.LogCaptur
     caplog.set_level(logging.INFO, "anymq.kill_switch")
     bodies = [str(n) for n in range(50)]
     async with TestBroker(outage.app) as broker:
+        broker.expect_errors()
         await broker.broker.publish_many("t", bodies)
         await broker.advance(30)
         assert outage.states == ["open"]
@@ -74,6 +75,7 @@ async def test_an_outage_does_not_fill_the_dead_letters(caplog: pytest.LogCaptur
 async def test_the_probe_is_fetched_if_no_delivery_is_buffered() -> None:
     outage = Outage(retry=Retry(attempts=5, initial=1000, cap=1000, jitter=False, in_place=0))
     async with TestBroker(outage.app) as broker:
+        broker.expect_errors()
         for n in range(4):
             await broker.publish("t", str(n))
         await broker.advance(1)
@@ -100,6 +102,7 @@ async def test_invalid_messages_do_not_open_the_switch(error: Exception) -> None
 async def test_failures_below_the_ratio_do_not_open_the_switch() -> None:
     outage = Outage()
     async with TestBroker(outage.app) as broker:
+        broker.expect_errors()
         for n in range(30):
             outage.down = n % 3 == 2
             await broker.publish("t", str(n))
@@ -117,6 +120,7 @@ async def test_failures_below_the_ratio_do_not_open_the_switch() -> None:
 async def test_an_invalid_message_as_probe_decides_nothing() -> None:
     outage = Outage()
     async with TestBroker(outage.app) as broker:
+        broker.expect_errors()
         await broker.broker.publish_many("t", [str(n) for n in range(10)])
         await broker.advance(30)
         assert outage.states == ["open"]
@@ -130,6 +134,7 @@ async def test_an_invalid_message_as_probe_decides_nothing() -> None:
 async def test_draining_does_not_wait_for_the_pause() -> None:
     outage = Outage()
     async with TestBroker(outage.app) as broker:
+        broker.expect_errors()
         await broker.broker.publish_many("t", [str(n) for n in range(20)])
         await broker.advance(5)
         assert outage.states == ["open"]
@@ -143,6 +148,7 @@ async def test_draining_does_not_wait_for_the_pause() -> None:
 async def test_batches_open_and_probe_the_switch() -> None:
     outage = Outage(batch=Batch(size=5, wait=1))
     async with TestBroker(outage.app) as broker:
+        broker.expect_errors()
         await broker.broker.publish_many("t", [str(n) for n in range(20)])
         await broker.advance(10)
         assert outage.states == ["open"]

@@ -58,11 +58,12 @@ async def attempts_seen(store: Store, *errors: Exception | None) -> tuple[list[i
             raise error
 
     async with TestBroker(app) as broker:
+        broker.expect_errors(ValueError)
         await broker.publish("t", "x")
         for _ in range(2):
             await broker.advance(500)
         letters = broker.dead_letters("t", group="g")
-        return seen, [letter.headers["anymq-dlq-reason"] for letter in letters]
+        return seen, [str(letter.reason) for letter in letters]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +126,7 @@ async def test_a_stopped_key_lane_writes_no_dead_letter() -> None:
             raise StopLane("by hand")
 
     async with TestBroker(app) as broker:
+        broker.expect_errors()
         for body, key in (("bad", "a"), ("behind", "a"), ("stop", "b"), ("free", "c")):
             await broker.publish("t", body, key=key)
         await broker.broker.ping()
@@ -205,6 +207,7 @@ async def test_an_outage_of_a_minute_fills_no_dead_letters() -> None:
         handled.append(number)
 
     async with TestBroker(app) as broker:
+        broker.expect_errors()
         await broker.broker.publish_many("t", range(5))
         await broker.advance(60)
         assert not broker.dead_letters("t", group="g")
@@ -247,12 +250,13 @@ async def test_without_a_retry_the_first_failure_is_the_last() -> None:
         raise RuntimeError("no")
 
     async with TestBroker(app) as broker:
+        broker.expect_errors()
         await broker.publish("t", {})
         await broker.advance(300)
         (letter,) = broker.dead_letters("t", group="g")
     assert seen == [1, 2]  # `RetryAfter` still gets another attempt
-    assert letter.headers["anymq-dlq-reason"] == "failed without a retry: RuntimeError: no"
-    assert letter.headers["anymq-dlq-error-type"] == "builtins.RuntimeError"
+    assert letter.reason == "failed without a retry: RuntimeError: no"
+    assert letter.error_type == "builtins.RuntimeError"
 
 
 async def test_asking_for_another_attempt_at_the_last_one_gives_up() -> None:
@@ -264,14 +268,12 @@ async def test_asking_for_another_attempt_at_the_last_one_gives_up() -> None:
         raise RetryAfter(5, "the bank is closed")
 
     async with TestBroker(app) as broker:
+        broker.expect_errors()
         await broker.publish("t", {})
         await broker.advance(300)
         (letter,) = broker.dead_letters("t", group="g")
     assert seen == [1, 2]
-    assert (
-        letter.headers["anymq-dlq-reason"]
-        == "retries exhausted after 2 attempts: the bank is closed"
-    )
+    assert letter.reason == "retries exhausted after 2 attempts: the bank is closed"
 
 
 async def test_a_handler_of_a_broker_is_retried_like_one_of_an_app() -> None:

@@ -116,6 +116,7 @@ async def test_a_publish_that_fails_is_a_failed_attempt_and_repeats_the_id() -> 
         used.append(delivery.message.id)
 
     async with TestBroker(app) as broker:
+        broker.expect_errors()
         await broker.publish("orders", Order(number=1), key="k")
         await broker.drain()
         info = await app.broker.admin.describe("orders", "g")
@@ -139,10 +140,11 @@ async def test_a_payload_that_cannot_be_published_ends_in_the_dead_letters() -> 
         return Other(number=order.number)
 
     async with TestBroker(app) as broker:
+        broker.expect_errors()
         await broker.publish("orders", Order(number=1))
         await broker.advance(60)
         (letter,) = broker.dead_letters("orders", group="g")
-        assert "topic 'invoices' carries Invoice, not Other" in letter.headers["anymq-dlq-reason"]
+        assert "topic 'invoices' carries Invoice, not Other" in str(letter.reason)
         assert broker.published(INVOICES) == []
 
 
@@ -165,6 +167,7 @@ async def test_a_large_result_is_refused_before_it_is_sent() -> None:
         return b"x" * 2_000_000
 
     async with TestBroker(app) as broker:
+        broker.expect_errors()
         await broker.publish("orders", Order(number=1))
         await broker.drain()
         assert len(broker.dead_letters("orders", group="g")) == 1

@@ -140,6 +140,7 @@ async def test_the_last_failure_is_logged_with_its_traceback(
 
     with caplog.at_level(logging.INFO, logger="anymq"):
         async with TestBroker(app) as broker:
+            broker.expect_errors()
             await broker.publish("failing", 1)
             await broker.advance(60)
     shown = [record for record in caplog.records if record.exc_info]

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ADAPTERS = sorted(path.name for path in (ROOT / "adapters").iterdir() if path.is_dir())
-PACKAGES = ["anymq", *ADAPTERS]
+CORE = ["anymq", "anymq_pytest"]
+PACKAGES = [*CORE, *ADAPTERS]
 
 # One worker runs all tests of what was built, so that it is built and installed once.
 built_once = pytest.mark.xdist_group("built")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.packaging.conftest import ADAPTERS, ROOT, built_once, run
+from tests.packaging.conftest import ADAPTERS, CORE, ROOT, built_once, run
 
 pytestmark = built_once
 
-SOURCES = [ROOT / "core" / "anymq", *(ROOT / "adapters" / name for name in ADAPTERS)]
+SOURCES = [
+    *(ROOT / "core" / name for name in CORE),
+    *(ROOT / "adapters" / name for name in ADAPTERS),
+]
 
 
 def test_an_index_accepts_the_metadata_of_both_files(sdist: Path, wheel: Path) -> None:

@@ -63,7 +63,7 @@ def test_every_adapter_is_found_by_a_scheme(
     assert adapter in {target.partition(":")[0] for target in targets}
 
 
-@pytest.mark.parametrize("group", ["anymq.adapters", "anymq.stores"])
+@pytest.mark.parametrize("group", ["anymq.adapters", "anymq.stores", "pytest11"])
 def test_every_entry_point_names_a_package_of_the_wheel(
     group: str, entry_points: configparser.ConfigParser
 ) -> None:

@@ -133,6 +133,10 @@ class Settler(Protocol):
     def replies(self) -> Replies: ...
     @property
     def consumer(self) -> Consumer: ...
+    @property
+    def owner(self) -> Settler:
+        """The settler of the source: this one, unless it stands in front of another."""
+        ...
 
     def attempt_of(self, delivery: Delivery) -> int: ...
     async def begin(self, delivery: Delivery) -> bool: ...
@@ -283,7 +287,11 @@ class Delivery:
 
     def belongs_to(self, settler: Settler) -> bool:
         """Whether this delivery came from the source of `settler`."""
-        return self._settler is settler
+        return self._settler.owner is settler
+
+    def settle_through(self, front: Callable[[Settler], Settler]) -> None:
+        """Internal, for the testing kit. Put what `front` returns in front of the settler."""
+        self._settler = front(self._settler.owner)
 
     def set_attempt(self, attempt: int) -> None:
         """Set the number of this attempt: the handler is called again without a redelivery."""

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from ..driver.records import Received, Rejected, attempt_of
 from ..driver.source import Reader
@@ -124,6 +124,11 @@ class BaseSettler(ABC, Generic[R]):
             supervise(self._flusher(), name="anymq-settle", ended=self.end),
             supervise(self._letters.run(), name="anymq-letters", ended=self.end),
         ]
+
+    @property
+    def owner(self) -> Self:
+        """See `Settler`."""
+        return self
 
     def hold(self, records: Sequence[Received], since: float | None = None) -> list[Delivery]:
         """Return deliveries for `records`. Each is held until it is settled.

@@ -9,7 +9,7 @@ subscribing. The same shape wraps publishing. Middleware with settings is a froz
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from ..consuming.delivery import Delivery, Handler
 from ..driver.store import Store
@@ -32,6 +32,19 @@ class Passthrough(Protocol):
 
     @property
     def passthrough(self) -> bool: ...
+
+    def __call__(self, handler: Handler, /) -> Handler: ...
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Middleware that observes deliveries, and changes nothing for the links inside.
+
+    As the outermost links, observers stay outside of the fast path, which is taken as without them.
+    """
+
+    @property
+    def observes(self) -> Literal[True]: ...
 
     def __call__(self, handler: Handler, /) -> Handler: ...
 
@@ -63,6 +76,8 @@ def fast_path(middleware: Sequence[Middleware], inner: Handler) -> Handler:
     raises, the exception is raised again inside the full chain. If `Acknowledge` is skipped, the
     fast path acknowledges on success, or the next link does so if it has the form `SplitAck`.
     """
+    if middleware and isinstance(middleware[0], Observer):
+        return middleware[0](fast_path(middleware[1:], inner))
     count = 0
     while count < len(middleware) and _passes_through(middleware[count]):
         count += 1

@@ -112,7 +112,7 @@ class DeadLetters:
     async def _unsettled(self, settled: set[str]) -> AsyncIterator[Letter]:
         try:
             async for stored in self._access.browse(self._access.spec(self._stored_in)):
-                if _mark(stored.position, stored.message.id) in settled:
+                if mark_of(stored) in settled:
                     continue
                 letter = self._letter(stored)
                 if (letter.topic, letter.group) == (self._topic, self._group):
@@ -280,7 +280,7 @@ class DeadLetters:
         settled: set[str] = set()
         try:
             async for stored in self._access.browse(self._settlement_log()):
-                settled.update(_marks(stored.message.body))
+                settled.update(marks_in(stored.message.body))
         except NotFound:
             return settled  # no letter was ever settled
         return settled
@@ -373,7 +373,7 @@ class DeadLetters:
         note = Message(
             id=new_id(),
             topic=settlement_log_topic(self._stored_in),
-            body=json.dumps([_mark(each.position, each.message.id) for each in letters]).encode(),
+            body=json.dumps([mark_of(each) for each in letters]).encode(),
             content_type="application/json",
             type=f"anymq.dead-letter.{what}",
         )
@@ -402,12 +402,13 @@ def _whole(letters: Sequence[Letter]) -> Sequence[Letter]:
     return letters
 
 
-def _mark(position: str, id: str) -> str:
-    return f"{position}|{id}"
+def mark_of(letter: Stored | Letter) -> str:
+    """Return the mark of a letter in the settlement log."""
+    return f"{letter.position}|{letter.message.id}"
 
 
-def _marks(body: bytes) -> list[str]:
-    """Return the marks in a note; none if it is no note."""
+def marks_in(body: bytes) -> list[str]:
+    """Return the marks in a note of the settlement log; none if it is no note."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from ..driver.base import Driver
 from ..driver.specs import TopicSpec
 from ..errors import PublishTimeout, TransientError
+from ..native_names import NativeNames
 from ..tasks import fault
 from ..topic import Topic
 
@@ -23,7 +24,7 @@ class Declarations:
         self,
         driver: Driver,
         *,
-        names: Mapping[str, str],
+        names: NativeNames,
         create: bool,
         translate: Callable[[BaseException, str], BaseException],
     ) -> None:
@@ -42,11 +43,10 @@ class Declarations:
         plain = (topic.partitions, topic.retention, topic.retention_bytes) == (None,) * 3
         if name in self._specs and plain:
             return
-        mapped = self._names.get(name)
         self._specs[name] = TopicSpec(
             name=name,
-            native=mapped or name,
-            create=self._create and mapped is None,
+            native=self._names.topic(name),
+            create=self._create and name not in self._names,
             partitions=topic.partitions,
             retention=topic.retention.total_seconds() if topic.retention else None,
             retention_bytes=topic.retention_bytes,
@@ -58,12 +58,11 @@ class Declarations:
 
     def learn_existing(self, name: str) -> None:
         """Remember a topic that is used if it exists, and never created here."""
-        native = self._names.get(name, name)
-        self.learn_spec(TopicSpec(name=name, native=native, create=False))
+        self.learn_spec(TopicSpec(name=name, native=self._names.topic(name), create=False))
 
     def by_native(self, native: str) -> str:
         """Return the topic whose native name is `native`."""
-        return next((name for name, mapped in self._names.items() if mapped == native), native)
+        return self._names.by_native(native)
 
     def forget(self, name: str) -> None:
         """Declare the topic again on its next use: it has been deleted."""

@@ -4,7 +4,8 @@ The suite needs `pytest` and `pytest-asyncio` (`pip install 'anymq[testing]'`); 
 """
 
 from .app import TestBroker
+from .attempts import Attempt
 from .clock import VirtualClock
 from .harness import Harness, Link, Server, random_name
 
-__all__ = ["Harness", "Link", "Server", "TestBroker", "VirtualClock", "random_name"]
+__all__ = ["Attempt", "Harness", "Link", "Server", "TestBroker", "VirtualClock", "random_name"]
