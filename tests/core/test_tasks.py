@@ -20,8 +20,10 @@ from anymq_memory import MemoryStore
 ROOT = Path(anymq.__file__).parents[2]
 STARTERS = ("create_task", "ensure_future", "start_soon", "TaskGroup")
 AWAITED = {
-    "core/anymq/tasks.py": {"supervise"},
+    "core/anymq/tasks.py": {"supervise", "uninterrupted"},
     "core/anymq/cli/process.py": {"_interruptible"},
+    "core/anymq/cli/sending.py": {"run", "_send"},
+    "core/anymq/cli/survey.py": {"concurrently"},
     "core/anymq/driver/clock.py": {"wait"},
     "core/anymq/consuming/batch.py": {"_begin"},
     "core/anymq/publishing/sender.py": {"_send_each"},
