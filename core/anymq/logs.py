@@ -33,6 +33,11 @@ def shown(text: str) -> str:
     """Return `text` for a log line: without control characters, cut after `MAX_ARGUMENT`."""
     if len(text) > MAX_ARGUMENT:
         text = f"{text[:MAX_ARGUMENT]}… ({len(text)} characters)"
+    return escaped(text)
+
+
+def escaped(text: str) -> str:
+    """Return `text` with its control characters escaped."""
     return _UNSAFE.sub(_escaped, text)
 
 

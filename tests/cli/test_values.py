@@ -20,13 +20,14 @@ from anymq.cli.values import (
     Time,
     duration_of,
     rate_of,
+    since_of,
     size_of,
     start_of,
     time_of,
 )
 
 Parser = Callable[[str], object]
-PARSERS: tuple[Parser, ...] = (duration_of, size_of, rate_of, time_of, start_of)
+PARSERS: tuple[Parser, ...] = (duration_of, size_of, rate_of, time_of, start_of, since_of)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,13 @@ def test_times_before_now() -> None:
         assert before <= time_of(text) + timedelta(seconds=ago) <= datetime.now(UTC)
 
 
+def test_since_is_a_time_or_a_duration() -> None:
+    for text, ago in (("1h", 3600), ("1h30m", 5400), ("@-1h", 3600), ("@now", 0)):
+        before = datetime.now(UTC)
+        assert before <= since_of(text) + timedelta(seconds=ago) <= datetime.now(UTC)
+    assert since_of("2026-11-28T10:00Z") == datetime(2026, 11, 28, 10, tzinfo=UTC)
+
+
 def test_starts() -> None:
     assert start_of("start") == "earliest"
     assert start_of("end") == "latest"
@@ -87,6 +95,7 @@ def test_starts() -> None:
     + [(size_of, text) for text in ("", "GB", "1XB", "-1GB", "1e3")]
     + [(rate_of, text) for text in ("", "0/s", "-1/s", "5/x", "/s")]
     + [(time_of, text) for text in ("", "@", "@-", "@-5", "@tomorrow", "@2026-13-01", "@1")]
+    + [(since_of, text) for text in ("", "5", "-5", "yesterday")]
     + [(start_of, text) for text in ("", "@", "-5", "@x")],
 )
 def test_refused(parse: Parser, text: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from ..logs import shown
+from ..logs import escaped, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -129,6 +129,11 @@ def can_write(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def lines_shown(text: str) -> str:
+    """Return `text`, of several lines, with the control characters of each line escaped."""
+    return "\n".join(escaped(line.replace("\t", "    ")) for line in text.splitlines())
 
 
 def duration(seconds: float | None) -> str | None:

@@ -40,6 +40,14 @@ async def input_lines(limit: int) -> AsyncIterator[bytes]:
         yield bytes(begun)
 
 
+async def input_bytes() -> bytes:
+    """Return all of standard input."""
+    chunks: list[bytes] = []
+    while chunk := await _read():
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
 async def _read() -> bytes:
     stream = sys.stdin.buffer
     try:

@@ -25,6 +25,8 @@ UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 60480
 SIZES = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 SIZES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 """The units of a size, in bytes."""
+STANDARD_INPUT = "-"
+"""The name that stands for standard input."""
 LONGEST = 366 * 100
 """The longest duration, in days."""
 
@@ -97,6 +99,13 @@ def start_of(text: str) -> Start:
     return {"start": "earliest", "end": "latest"}.get(text, text)
 
 
+def input_file_of(text: str) -> str:
+    """Return the file name `text`, or `-` for standard input; not a mistyped option."""
+    if text.startswith("-") and text != STANDARD_INPUT:
+        raise ValueError(f"there is no option {text!r}; write ./{text} for a file of that name")
+    return text
+
+
 def converter(parse: Callable[[str], T]) -> Parameter:
     """Return the annotation of a parameter whose text `parse` reads."""
 
@@ -114,5 +123,7 @@ Rate = Annotated[float, converter(rate_of)]
 """A number for each second, such as `50/s`."""
 Time = Annotated[datetime, converter(time_of)]
 """A time, such as `@-1h` or `@2026-11-28T10:00Z`."""
+InputFile = Annotated[str, converter(input_file_of), Parameter(allow_leading_hyphen=True)]
+"""A file to read, or `-` for standard input."""
 StartAt = Annotated[Start, converter(start_of)]
 """A start position: `start`, `end`, `@TIME`, or the position of a message."""

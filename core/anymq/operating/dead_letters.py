@@ -254,14 +254,18 @@ class DeadLetters:
         Raises `StateError`, and stores nothing, if one is of another topic or group. If the broker
         refuses some letters, it raises that error after storing the others.
         """
-        self._check(letters)
-        missing = _without(letters, Counter([_identity(letter) async for letter in self]))
+        missing = await self.missing(letters)
         if progress is not None:
             progress(len(letters) - len(missing))
         if missing:
             await self._access.declarations.redeclare(self._stored_in)
         await self._in_chunks(missing, self._store, progress=progress)
         return len(missing)
+
+    async def missing(self, letters: Sequence[Letter]) -> Sequence[Letter]:
+        """Return those of `letters` that are not listed, which `restore` would store."""
+        self._check(letters)
+        return _without(letters, Counter([_identity(letter) async for letter in self]))
 
     # Reading.
 

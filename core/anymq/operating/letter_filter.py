@@ -44,7 +44,8 @@ class LetterFilter:
     @property
     def selects_all(self) -> bool:
         """Whether it selects every letter, because nothing is given."""
-        return self == LetterFilter()
+        texts = (self.reason, self.error_type, self.since)
+        return texts == (None, None, None) and not self.ids and not self.keys
 
 
 def _failed_since(letter: Letter, since: datetime) -> bool:

@@ -92,6 +92,8 @@ class Letters(Base):
         ):
             listed = await letters.list(where=where)
             assert "".join(sorted(bodies_of(listed))) == selected, where
+            assert where.selects_all is (where == LetterFilter())
+        assert LetterFilter(ids=set(), keys=[]).selects_all
         with pytest.raises(ConfigurationError, match="zone"):
             LetterFilter(since=datetime(2026, 1, 1))
 
@@ -158,6 +160,7 @@ class Letters(Base):
         assert await letters.drop_all() == 3
         seen: list[int] = []
         assert await letters.restore(again[:2]) == 2
+        assert await letters.missing(again) == again[2:]
         assert await letters.restore(again, progress=seen.append) == 1
         assert sum(seen) == 3
         restored = await exported(letters)
