@@ -10,19 +10,8 @@ import pytest
 
 import anymq as library
 from anymq.testing import random_name
-from anymq.testing.tools import take, take_acked
+from tests.cli.groups import reject_one
 from tests.cli.support import Command, column
-
-
-async def reject_one(url: str, topic: str, group: str = "billing") -> None:
-    """Publish three messages; the group acknowledges one and rejects one."""
-    async with library.connect(url) as broker:
-        await broker.publish_many(topic, ["a", "b", "c"], key="k")
-        async with broker.subscribe(topic, group=group, prefetch=1) as deliveries:
-            (first,) = await take_acked(deliveries, 1)
-            assert first.message.body == b"a"
-            (second,) = await take(deliveries, 1)
-            await second.reject("no b")
 
 
 def listed(anymq: Command, url: str, topic: str, *options: str) -> list[Any]:

@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError
 
 from .. import __version__
 from .common import DEFAULT
-from .failures import EXIT_USAGE, UsageError, report
+from .failures import EXIT_UNKNOWN, EXIT_USAGE, UsageError, report
 from .process import EXIT_CLOSED_PIPE, finish_process, finish_streams, prepare_streams, run_async
 
 COMMANDS = {
@@ -22,6 +22,8 @@ COMMANDS = {
     "docs": ("anymq.cli.docs:app", "Documents of apps: AsyncAPI, and the graph of events."),
     "pub": ("anymq.cli.pub:pub", "Publish a message, or each line of standard input."),
     "topic": ("anymq.cli.topic:app", "List, create and delete topics."),
+    "group": ("anymq.cli.group:app", "List, reset and delete groups."),
+    "check": ("anymq.cli.check:app", "One line and an exit code, for cron, probes and monitoring."),
     "trace": ("anymq.cli.trace:trace", "The messages of one flow, as a tree by cause."),
     "context": ("anymq.cli.context:app", "Named brokers, kept in the user's config folder."),
     "doctor": ("anymq.cli.doctor:doctor", "Check the way to the broker and your permissions."),
@@ -64,12 +66,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _outcome(tokens: list[str]) -> int:
+    unknown = EXIT_UNKNOWN if tokens[:1] == ["check"] else None
     try:
         return _run(tokens)
     except CycloptsError as error:
         first = tokens[:1] != [] and tokens[0].startswith("-")
         text = UsageError(str(error), hint="options come after the command") if first else error
-        return report(text, tokens, code=EXIT_USAGE)
+        return report(text, tokens, code=unknown or EXIT_USAGE)
     except BrokenPipeError:
         return EXIT_CLOSED_PIPE
     except SystemExit as error:
@@ -77,7 +80,7 @@ def _outcome(tokens: list[str]) -> int:
             return EXIT_CLOSED_PIPE
         raise
     except (KeyboardInterrupt, Exception) as error:
-        return report(error, tokens)
+        return report(error, tokens, code=unknown)
 
 
 def _run(tokens: list[str]) -> int:

@@ -14,6 +14,8 @@ from .process import EXIT_INTERRUPTED, Interrupted
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_UNKNOWN = 3
+"""The exit code of `anymq check` for wrong usage: its 2 means that something is critical."""
 
 
 class CommandError(Exception):

@@ -65,6 +65,11 @@ class Output:
         """Write `text`, on a terminal with its styles."""
         self.write(self._rendered(text, soft_wrap=True).removesuffix("\n"))
 
+    def facts(self, kind: str, name: str, facts: Sequence[tuple[str, object]]) -> None:
+        """Write a table of names and values about the thing `name` of this kind, for people."""
+        rows = [[fact, None if value is None else str(value)] for fact, value in facts]
+        self.table("", None, [kind.upper(), name], rows)
+
     def write(self, line: str) -> None:
         """Write `line` to standard output at once, so that a reader of a pipe sees it."""
         sys.stdout.write(line + "\n")

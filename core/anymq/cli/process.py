@@ -45,9 +45,9 @@ async def _interruptible(work: Coroutine[Any, Any, Any]) -> Any:
 
     def on_signal(code: int) -> None:
         if received:
-            _exit(code)
+            leave(code)
         # A thread, because the command may keep the loop busy.
-        overdue = threading.Timer(CLEANUP_SECONDS, _exit, (code,))
+        overdue = threading.Timer(CLEANUP_SECONDS, leave, (code,))
         overdue.daemon = True
         overdue.start()
         received.append((code, overdue))
@@ -95,5 +95,6 @@ def finish_process() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _exit(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
+    """End the process at once, without cleanup."""
     os._exit(code)

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Set
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from ..broker import Broker
 from ..driver.info import GroupInfo, TopicInfo
 from ..errors import NotFound
-from ..topic import dead_letter_topic
+from ..topic import BROADCAST, dead_letter_origin
+from .output import duration
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 AT_ONCE = 16
 """The most calls to the broker at one time."""
+REPLIES = "anymq.replies"
+"""The topic of replies to requests, unless the URL's `reply_topic` names another."""
+
+Origins = Mapping[str, Set[str | None]]
+"""By topic the groups (None: broadcast) that have a dead-letter topic."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +74,24 @@ class TopicSurvey:
         return data | {"dead_letters": self.dead_letters, "groups": groups}
 
 
+GROUP_COLUMNS = ("GROUP", "LAG", "AGE", "IN FLIGHT", "RETRIES", "MEMBERS", "DEAD")
+"""The columns of a table of groups."""
+
+
+def group_row(group: GroupSurvey) -> list[object]:
+    """Return a group as cells of a table with `GROUP_COLUMNS`."""
+    info = group.info
+    return [
+        info.group,
+        group.lag,
+        duration(info.lag_seconds),
+        info.in_flight,
+        info.waiting,
+        None if info.members is None else len(info.members),
+        group.dead_letters,
+    ]
+
+
 async def concurrently(work: Callable[[T], Awaitable[R]], items: Iterable[T]) -> list[R]:
     """Return the results of `work` for `items`, in order, with `AT_ONCE` of them at one time.
 
@@ -106,41 +132,66 @@ async def describe_group(broker: Broker, topic: str, group: str) -> GroupInfo:
 
 
 async def survey_group(
-    broker: Broker, topic: str, group: str, *, known: Collection[str] | None = None
+    broker: Broker, topic: str, group: str, *, origins: Origins | None = None
 ) -> GroupSurvey:
     """Return the survey of one group; raises `NotFound`.
 
-    `known` are the names of all topics: with them no absent dead-letter topic is looked for.
+    With the `origins` of all dead letters, no absent dead-letter topic is looked for.
     """
     info = await describe_group(broker, topic, group)
-    dead = await count_letters(broker, topic, group, known=known)
+    rejected = origins is None or group in {each or BROADCAST for each in origins.get(topic, ())}
+    dead = await broker.admin.dead_letters(topic, group).count() if rejected else 0
     return GroupSurvey(info=info, dead_letters=dead)
 
 
-async def survey_topic(
-    broker: Broker, topic: str, *, known: Collection[str] | None = None
-) -> TopicSurvey:
-    """Return the survey of one topic; raises `NotFound`. `known` is as in `survey_group`."""
-    info = await describe_topic(broker, topic)
-    groups = []
+async def survey_groups(broker: Broker, topic: str, *, origins: Origins) -> list[GroupSurvey]:
+    """Return the surveys of a topic's groups; raises `NotFound`."""
+    found: list[GroupSurvey] = []
     for name in await broker.admin.groups(topic):
-        try:
-            groups.append(await survey_group(broker, topic, name, known=known))
-        except NotFound:
-            continue  # it was deleted meanwhile
+        with suppress(NotFound):  # it was deleted meanwhile
+            found.append(await survey_group(broker, topic, name, origins=origins))
+    return found
+
+
+async def survey_topic(
+    broker: Broker, topic: str, *, origins: Origins | None = None
+) -> TopicSurvey:
+    """Return the survey of one topic; raises `NotFound`. `origins` are looked up if not given."""
+    info = await describe_topic(broker, topic)
+    if origins is None:
+        origins = origins_of(await broker.admin.topics())
+    groups = await survey_groups(broker, topic, origins=origins)
     dead = sum(group.dead_letters for group in groups)
-    if "broadcast" not in {group.info.group for group in groups}:
-        dead += await count_letters(broker, topic, None, known=known)
+    present = {group.info.group for group in groups}
+    for origin in origins.get(topic, ()):
+        if (origin or BROADCAST) not in present:
+            dead += await broker.admin.dead_letters(topic, origin).count()
     return TopicSurvey(info=info, groups=tuple(groups), dead_letters=dead)
 
 
-async def count_letters(
-    broker: Broker, topic: str, group: str | None, *, known: Collection[str] | None = None
-) -> int:
-    """Return the number of dead letters of a group, in its own dead-letter topic."""
-    if known is not None and dead_letter_topic(topic, group) not in known:
-        return 0
-    return await broker.admin.dead_letters(topic, group).count()
+def origins_of(topics: Iterable[str]) -> Origins:
+    """Return for each topic the groups that have a dead-letter topic among `topics`."""
+    found: dict[str, set[str | None]] = {}
+    for topic, group in filter(None, map(dead_letter_origin, topics)):
+        found.setdefault(topic, set()).add(group)
+    return found
+
+
+def matching(names: Iterable[str], pattern: str) -> list[str]:
+    """Return the names that match `pattern`, or contain it if it has no `*`, `?` or `[`."""
+    glob = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
+    return [name for name in names if fnmatchcase(name, glob)]
+
+
+def without_internal(topics: Collection[str], broker: Broker) -> list[str]:
+    """Return the topics of applications: neither dead letters of such a topic, nor replies."""
+    known, replies = set(topics), broker.url.query.get("reply_topic", REPLIES)
+
+    def internal(name: str) -> bool:
+        origin = dead_letter_origin(name)
+        return name.startswith("anymq.") or name == replies or bool(origin and origin[0] in known)
+
+    return [name for name in topics if not internal(name)]
 
 
 def _similar(name: str, known: Iterable[str]) -> str:

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
+from datetime import UTC
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from ..broker import Broker
 from ..errors import NotFound, PermanentError
-from ..topic import Topic, dead_letter_origin
+from ..topic import Topic
 from .common import DEFAULT, Common, Flag
 from .impact import plural, require_yes
 from .output import Output, duration, size
-from .survey import GroupSurvey, TopicSurvey, concurrently, describe_topic, survey_topic
+from .survey import (
+    GROUP_COLUMNS,
+    GroupSurvey,
+    TopicSurvey,
+    concurrently,
+    describe_topic,
+    group_row,
+    matching,
+    origins_of,
+    survey_topic,
+    without_internal,
+)
 from .values import Duration, Size
 
 app = App(name="topic", help="List, create and delete topics.")
-
-REPLIES = "anymq.replies"
-"""The topic of replies to requests, unless the URL's `reply_topic` names another."""
 
 
 @app.command
@@ -74,7 +82,7 @@ async def show(topic: str, /, *, common: Common = DEFAULT) -> None:
     if output.as_json:
         output.result("topic", found.as_dict())
         return
-    output.table("topic", None, ["TOPIC", found.info.name], _facts(found))
+    output.facts("topic", found.info.name, _facts(found))
     output.write("")
     partitions = [
         [part.number, part.messages, part.first, part.last] for part in found.info.partitions
@@ -82,8 +90,7 @@ async def show(topic: str, /, *, common: Common = DEFAULT) -> None:
     output.table("topic", None, ["PARTITION", "MESSAGES", "FIRST", "LAST"], partitions)
     if found.groups:
         output.write("")
-        columns = ["GROUP", "LAG", "AGE", "IN FLIGHT", "RETRIES", "MEMBERS", "DEAD"]
-        output.table("topic", None, columns, [group_row(group) for group in found.groups])
+        output.table("topic", None, GROUP_COLUMNS, [group_row(group) for group in found.groups])
 
 
 @app.command
@@ -240,36 +247,27 @@ def _sum(numbers: Iterable[int | None]) -> int | None:
 
 async def _topics(broker: Broker, pattern: str, *, all: bool, output: Output) -> list[TopicSurvey]:
     known = await broker.admin.topics()
-    names = known if all else [name for name in known if not _is_internal(name, known, broker)]
+    origins = origins_of(known)
+    names = known if all else without_internal(known, broker)
     if all:
-        logs = [
-            broker.admin.dead_letters(*origin).settlement_log
-            for origin in map(dead_letter_origin, known)
-            if origin
+        letters = [
+            broker.admin.dead_letters(topic, group)
+            for topic, groups in origins.items()
+            for group in groups
         ]
-        names = sorted([*names, *logs])
-    glob = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
-    everything = frozenset(known)
+        names = sorted([*names, *(each.settlement_log for each in letters)])
 
     async def survey(name: str) -> TopicSurvey | None:
         try:
-            return await survey_topic(broker, name, known=everything)
+            return await survey_topic(broker, name, origins=origins)
         except NotFound:
             return None  # a log that nothing was noted in, or a topic deleted meanwhile
         except PermanentError as error:
             output.warn(f"{name}: {error}")
             return None
 
-    found = await concurrently(survey, [name for name in names if fnmatchcase(name, glob)])
+    found = await concurrently(survey, matching(names, pattern))
     return [each for each in found if each is not None]
-
-
-def _is_internal(name: str, known: list[str], broker: Broker) -> bool:
-    """Whether a topic is shown with `--all` only: replies, and dead letters of a topic shown."""
-    if name.startswith("anymq.") or name == broker.url.query.get("reply_topic", REPLIES):
-        return True
-    origin = dead_letter_origin(name)
-    return origin is not None and origin[0] in known
 
 
 async def _exists(broker: Broker, topic: str) -> bool:
@@ -280,30 +278,17 @@ async def _exists(broker: Broker, topic: str) -> bool:
     return True
 
 
-def group_row(group: GroupSurvey) -> list[object]:
-    """Return a group as cells: name, lag, age, in flight, retries, members, dead letters."""
-    info = group.info
-    return [
-        info.group,
-        group.lag,
-        duration(info.lag_seconds),
-        info.in_flight,
-        info.waiting,
-        None if info.members is None else len(info.members),
-        group.dead_letters,
-    ]
-
-
-def _facts(found: TopicSurvey) -> list[list[object]]:
+def _facts(found: TopicSurvey) -> list[tuple[str, object]]:
     info = found.info
+    oldest = info.oldest.astimezone(UTC) if info.oldest else None
     return [
-        ["native name", info.native],
-        ["messages", info.messages],
-        ["bytes", size(info.bytes)],
-        ["oldest", info.oldest],
-        ["delayed", info.delayed],
-        ["retention", _retention(found)],
-        ["dead letters", found.dead_letters],
+        ("native name", info.native),
+        ("messages", info.messages),
+        ("bytes", size(info.bytes)),
+        ("oldest", oldest and f"{oldest:%Y-%m-%dT%H:%M:%SZ}"),
+        ("delayed", info.delayed),
+        ("retention", _retention(found)),
+        ("dead letters", found.dead_letters),
     ]
 
 
