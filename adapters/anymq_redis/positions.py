@@ -29,9 +29,12 @@ _PAGE_ENTRIES = 1000
 def start_ids(start: Start, partitions: int) -> list[bytes]:
     """Return for each partition the id after which reading starts.
 
-    Raises `ConfigurationError` for a text that is no position in so many partitions.
+    A time in the future is the end. Raises `ConfigurationError` for a text that is no position in
+    so many partitions.
     """
     if isinstance(start, datetime):
+        if start > datetime.now(UTC):
+            return [AFTER_ALL] * partitions
         milliseconds = max(0, (start - _EPOCH) // timedelta(milliseconds=1))
         return [_previous(milliseconds, 0)] * partitions
     if start == "earliest":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -72,6 +72,25 @@ class Replay(Base):
             async with broker.subscribe(topic, group=None, start=start) as deliveries:
                 assert bodies(await take_acked(deliveries, len(expected))) == expected
                 await silent(deliveries, 0.2)
+
+    @pytest.mark.parametrize("kind", ["group", "ordered", "broadcast", "seek"])
+    async def test_replay_from_a_time_in_the_future_begins_at_the_end(
+        self, broker: Broker, topic: str, kind: str
+    ) -> None:
+        ordered = kind == "ordered"
+        if ordered and not broker.capabilities.ordered:
+            pytest.skip("no ordered groups")
+        future = datetime.now(UTC) + timedelta(days=365)
+        await broker.publish(topic, "old", key="k")
+        group = None if kind == "broadcast" else "g"
+        if kind == "seek":
+            async with broker.subscribe(topic, group=group):
+                pass
+            await _seek(broker, topic, future)
+        start: Start | None = None if kind == "seek" else future
+        async with broker.subscribe(topic, group=group, start=start, ordered=ordered) as deliveries:
+            await broker.publish(topic, "new", key="k")
+            assert bodies(await take_acked(deliveries, 1)) == ["new"]
 
     async def test_replay_starts_at_the_position_of_a_delivery(
         self, broker: Broker, topic: str
