@@ -131,15 +131,15 @@ class Operating(Base):
     @pytest.mark.parametrize("ordered", [False, True])
     @pytest.mark.parametrize("name", [None, "Our shop/1.4: orders"])
     async def test_members_have_the_name_of_their_client(
-        self, url: str, topic: str, ordered: bool, name: str | None
+        self, broker: Broker, url: str, topic: str, ordered: bool, name: str | None
     ) -> None:
+        await broker.publish(topic, "x", key="k")
         async with connect(url, name=name) as own:
             if ordered and not own.capabilities.ordered:
                 pytest.skip("no ordered groups")
             host = re.escape(socket.gethostname().partition(".")[0])
             begin = "anymq" if name is None else "Our-shop-1.4-orders"
             assert re.fullmatch(rf"{begin}-{host}-{os.getpid()}-[a-z0-9]{{8}}", own.name)
-            await own.publish(topic, "x", key="k")
             async with (
                 own.subscribe(topic, group="g", ordered=ordered) as one,
                 own.subscribe(topic, group="g", ordered=ordered) as two,
