@@ -37,6 +37,17 @@ async def test_draining_raises_the_error_itself_once_with_the_message_and_the_wa
         await broker.advance(60)
 
 
+async def test_the_traceback_begins_in_the_handler() -> None:
+    async with TestBroker(failing(ValueError("no bank today"))) as broker:
+        await broker.publish("orders", "o-1")
+        with pytest.raises(ValueError, match="no bank today") as raised:
+            await broker.drain()
+        names = [entry.name for entry in raised.traceback.filter(raised)]
+        assert names[-1] == "bill"
+        assert "attempt" not in names
+        await broker.advance(60)
+
+
 async def test_only_the_first_error_of_a_message_is_raised() -> None:
     async with TestBroker(failing(ValueError("first"), KeyError("second"))) as broker:
         await broker.publish("orders", "o-1")

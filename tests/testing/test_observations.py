@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from anymq import App, DeadLetter, Delivery, NotFound, Reject, Retry, StateError, Topic
@@ -42,6 +44,21 @@ async def test_a_delayed_message_is_published_when_it_is_due() -> None:
         (reminder,) = broker.published(REMINDERS)
         assert (reminder.key, reminder.decode(str)) == ("o-1", "o-1")
         assert [item.outcome for item in broker.deliveries(REMINDERS)] == ["ack"]
+
+
+async def test_a_time_of_delivery_is_computed_from_the_real_clock() -> None:
+    app = App()
+
+    @app.subscriber(ORDERS, group="billing")
+    async def bill(order: str) -> None:
+        await app.publish(REMINDERS, order, deliver_at=datetime.now(UTC) + timedelta(hours=1))
+
+    async with TestBroker(app) as broker:
+        await broker.publish(ORDERS, "o-1")
+        await broker.advance(3500)
+        assert broker.published(REMINDERS) == []
+        await broker.advance(200)
+        assert len(broker.published(REMINDERS)) == 1
 
 
 async def test_dead_letters_are_those_of_all_groups_or_of_one() -> None:
@@ -100,6 +117,15 @@ async def test_deliveries_are_selected_by_message_and_group() -> None:
         for part in ("attempt 1 at one", "of orders by billing", "nack for 60 s", "no such cust"):
             assert part in text
         assert broker.deliveries(ORDERS, id="three") == []
+
+
+async def test_a_failed_assertion_shows_that_messages_are_due() -> None:
+    async with TestBroker(shop()) as broker:
+        await broker.publish(ORDERS, "o-1")
+        assert "call drain()" in repr(broker)
+        await broker.drain()
+        assert repr(broker) == "<TestBroker on memory://>"
+    assert "hunter2" not in repr(TestBroker(shop(), url="redis://me:hunter2@localhost"))
 
 
 async def test_names_that_nothing_reads_are_refused() -> None:

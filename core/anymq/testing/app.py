@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Sequence
 from typing import Any, Self, TypeVar, Unpack
 
@@ -19,6 +20,7 @@ from ..operating.letter import Letter
 from ..publishing.options import PublishOptions
 from ..subscriber import Subscriber
 from ..topic import Topic, as_topic, dead_letter_topic
+from ..url import masked
 from . import memory, real
 from .attempts import Attempt
 from .calls import Calls, HandlerName
@@ -61,7 +63,8 @@ class TestBroker:
     def __init__(self, app: App, *, url: str | None = None, isolate: bool = True) -> None:
         self._app = app
         self._url = url
-        self._clock = None if url else VirtualClock()
+        # It begins at the real time, because handlers compute times of delivery from that.
+        self._clock = None if url else VirtualClock(time.time())
         self._prefix = f"test-{secrets.token_hex(5)}." if url and isolate else ""
         self._names = NativeNames(app.names, prefix=self._prefix)
         self._errors = HandlerErrors()
@@ -105,6 +108,13 @@ class TestBroker:
                 raise
             log.warning("the topics %s* of a failed test remain: %s", self._prefix, error)
 
+    def __repr__(self) -> str:
+        where = self._url or "memory://"
+        if self._clock is None or not self._app.subscriptions:
+            return f"<TestBroker on {masked(where)}>"
+        busy = memory.is_busy(self.broker, self._app.subscriptions, self._clock)
+        return f"<TestBroker on {where}{': messages are due, call drain()' if busy else ''}>"
+
     def _watch(self, item: Subscriber) -> Subscriber:
         return self._recorder.watch(self._calls.watch(item))
 
@@ -133,6 +143,7 @@ class TestBroker:
         the test expects (`expect_errors`) or causes (`fail_next`) are not raised, nor are
         `Reject`, `RetryAfter` and `StopLane`.
         """
+        __tracebackhide__ = True
         try:
             async with asyncio.timeout(timeout):
                 await self._idle()
@@ -144,6 +155,7 @@ class TestBroker:
 
     async def advance(self, seconds: float, *, timeout: float = 10.0) -> None:
         """Let `seconds` of the app's time pass, then `drain` within `timeout` real seconds."""
+        __tracebackhide__ = True
         if self._clock is None:
             await asyncio.sleep(seconds)
         else:
@@ -172,15 +184,15 @@ class TestBroker:
     def fail_next(
         self,
         handler: HandlerName,
-        error: Exception | type[Exception] = RuntimeError,
+        error: Exception | type[Exception] | None = None,
         *,
         times: int = 1,
     ) -> None:
         """Have the next `times` calls of `handler` raise `error` before the function runs.
 
-        `handler` is the function, its name, or its topic and group. `drain` does not raise these
-        errors; they are retried, or dead-lettered, as any other. Raises `ConfigurationError` for a
-        handler that the app does not have.
+        The error is a `RuntimeError` by default. `handler` is the function, its name, or its topic
+        and group. `drain` does not raise these errors; they are retried, or dead-lettered, as any
+        other. Raises `ConfigurationError` for a handler that the app does not have.
         """
         self._calls.fail_next(handler, error, times)
 

@@ -61,8 +61,8 @@ class Attempt:
         self._verb, self.delay, self.reason = verb, delay, reason
 
     def __repr__(self) -> str:
-        parts = [f"attempt {self.number} at {self.message.id}", f"of {self.topic} by {self.group}"]
-        parts.append(f": {self.outcome or 'running'}")
+        parts = [f"attempt {self.number} at {self.message.id} of {self.topic} by {self.group}:"]
+        parts.append(self.outcome or "running")
         if self.delay is not None:
             parts.append(f"for {self.delay:g} s")
         if self.reason is not None:

@@ -60,9 +60,11 @@ class Calls:
         return [payload for payloads in found for payload in payloads]
 
     def fail_next(
-        self, handler: HandlerName, error: Exception | type[Exception], times: int
+        self, handler: HandlerName, error: Exception | type[Exception] | None, times: int
     ) -> None:
         """Have the next `times` calls of `handler` fail with `error`."""
+        if error is None:
+            error = RuntimeError("injected by fail_next")
         if times < 1:
             raise ConfigurationError("fail_next: times must be at least 1")
         if isinstance(error, type) and issubclass(error, Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ..consuming.delivery import Delivery
 from ..errors import Reject, RetryAfter, StopLane
@@ -49,12 +49,25 @@ class HandlerErrors:
 
     def raise_unexpected(self) -> None:
         """Raise the error that was not expected and not raised yet; a group of several."""
-        errors = list(self._unexpected.values())
+        __tracebackhide__ = True  # Pytest shows the handler instead of this function.
+        errors = [_from_application(error) for error in self._unexpected.values()]
         self._unexpected.clear()
         if len(errors) == 1:
             raise errors[0]
         if errors:
             raise ExceptionGroup(f"handlers failed for {len(errors)} messages", errors)
+
+
+def _from_application(error: Exception) -> Exception:
+    """Return `error` with a traceback that begins in the application, if it was raised there."""
+    found = error.__traceback__
+    while found is not None and _is_of_anymq(found.tb_frame.f_globals):
+        found = found.tb_next
+    return error if found is None else error.with_traceback(found)
+
+
+def _is_of_anymq(names: Mapping[str, object]) -> bool:
+    return str(names.get("__name__")).partition(".")[0] == "anymq"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def read(url: str, topic: str, names: Mapping[str, str]) -> list[Message] | None:
+def read(url: str, topic: str, names: NativeNames) -> list[Message] | None:
     """Return the messages of `topic`; None if it does not exist."""
 
     async def browse(broker: Broker) -> list[Message]:
@@ -38,7 +38,7 @@ def read(url: str, topic: str, names: Mapping[str, str]) -> list[Message] | None
 
 
 def letters(
-    url: str, topic: str, group: str | None, stored_in: str, names: Mapping[str, str]
+    url: str, topic: str, group: str | None, stored_in: str, names: NativeNames
 ) -> list[Letter]:
     """Return the dead letters of `group` on `topic`, which are in the topic `stored_in`."""
     return _ask(
@@ -48,17 +48,18 @@ def letters(
     )
 
 
-def _ask(
-    url: str, names: Mapping[str, str], question: Callable[[Broker], Coroutine[Any, Any, T]]
-) -> T:
+def _ask(url: str, names: NativeNames, question: Callable[[Broker], Coroutine[Any, Any, T]]) -> T:
     """Return the answer to `question`.
 
     It is asked in a thread, over a connection of its own, and this call blocks until the result is
     there. So it needs no `await`, as on the memory broker.
     """
 
+    # Names of its own, because a topic that is looked at is not one that was used.
+    own = NativeNames(names, prefix=names.prefix)
+
     async def ask() -> T:
-        async with connect(url, names=names, isolated=True) as broker:
+        async with connect(url, names=own, isolated=True) as broker:
             return await question(broker)
 
     with ThreadPoolExecutor(1) as thread:
