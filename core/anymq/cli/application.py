@@ -21,6 +21,7 @@ COMMANDS = {
     "config": ("anymq.cli.config:app", "The effective settings, and where each comes from."),
     "docs": ("anymq.cli.docs:app", "Documents of apps: AsyncAPI, and the graph of events."),
     "pub": ("anymq.cli.pub:pub", "Publish a message, or each line of standard input."),
+    "sub": ("anymq.cli.sub:sub", "Look at a topic, or consume it as a member of a group."),
     "topic": ("anymq.cli.topic:app", "List, create and delete topics."),
     "group": ("anymq.cli.group:app", "List, reset and delete groups."),
     "check": ("anymq.cli.check:app", "One line and an exit code, for cron, probes and monitoring."),

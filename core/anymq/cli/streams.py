@@ -11,7 +11,10 @@ import os
 import select
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 READ_BYTES = 64 * 1024
 WRITE_BYTES = 4096
@@ -65,13 +68,15 @@ class Writer:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._descriptor: int | None = None
+        self._is_pipe = self._may_block = False
         try:
             descriptor = sys.stdout.fileno()
         except OSError:  # A test has replaced it.
             return
         self._descriptor = descriptor
         mode = os.fstat(descriptor).st_mode
-        self._may_block = stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
+        self._is_pipe = stat.S_ISFIFO(mode)
+        self._may_block = self._is_pipe or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
 
     async def write(self, data: bytes) -> None:
         """Return when standard output has taken `data`; raises `BrokenPipeError` if closed."""
@@ -87,6 +92,30 @@ class Writer:
                 await self._until_writable(descriptor)
             part = left[:WRITE_BYTES] if self._may_block else left
             left = left[os.write(descriptor, part) :]
+
+    async def while_read(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return the result of `work`; cancel it when the reader of the pipe closes it.
+
+        Raises `BrokenPipeError` then, also if `work` has nothing to write at that time.
+        """
+        if self._descriptor is None or not self._is_pipe:
+            return await work
+        running = asyncio.ensure_future(work)
+        closed = asyncio.ensure_future(self._until_closed(self._descriptor))
+        try:
+            await asyncio.wait((running, closed), return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                return running.result()
+            raise BrokenPipeError
+        finally:
+            closed.cancel()
+            running.cancel()
+            await asyncio.wait((running, closed))
+
+    async def _until_closed(self, descriptor: int) -> None:
+        # The writing end of a pipe becomes "readable" when the reading end is closed.
+        loop = self._loop
+        await _ready(lambda call: loop.add_reader(descriptor, call), loop.remove_reader, descriptor)
 
     async def _until_writable(self, descriptor: int) -> None:
         loop = self._loop

@@ -21,6 +21,8 @@ R = TypeVar("R")
 
 AT_ONCE = 16
 """The most calls to the broker at one time."""
+PROPOSAL_SECONDS = 3.0
+"""Seconds that the search for a similar name may take: there may be thousands of topics."""
 REPLIES = "anymq.replies"
 """The topic of replies to requests, unless the URL's `reply_topic` names another."""
 
@@ -116,7 +118,10 @@ async def describe_topic(broker: Broker, topic: str) -> TopicInfo:
     try:
         return await broker.admin.describe(topic)
     except NotFound as error:
-        known = await broker.admin.topics()
+        known: list[str] = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PROPOSAL_SECONDS):
+                known = await broker.admin.topics()
         raise NotFound(f"there is no topic {topic!r}{_similar(topic, known)}") from error
 
 

@@ -34,6 +34,7 @@ _AMOUNT = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
 _PART = re.compile(rf"({_AMOUNT})(ms|[smhdw])")
 _DURATION = re.compile(rf"(?:{_AMOUNT}(?:ms|[smhdw]))+")
 _SIZE = re.compile(rf"({_AMOUNT}) ?([A-Za-z]*)")
+_LAST = re.compile(r"-[1-9][0-9]{0,8}")
 _RATE = re.compile(rf"({_AMOUNT})(?:/(ms|[smhdw]))?")
 
 
@@ -106,6 +107,19 @@ def input_file_of(text: str) -> str:
     return text
 
 
+class Last(int):
+    """The start position of so many messages before the end."""
+
+
+def from_of(text: str) -> Start | Last:
+    """Return the start position `text`: as in `start_of`, or `-N` for the last N messages."""
+    if _LAST.fullmatch(text):
+        return Last(text[1:])
+    if not text or text.startswith("-"):
+        raise ValueError(f"{text!r} is no start; write start, end, -10, @-1h, @TIME or a position")
+    return start_of(text)
+
+
 def converter(parse: Callable[[str], T]) -> Parameter:
     """Return the annotation of a parameter whose text `parse` reads."""
 
@@ -127,3 +141,5 @@ InputFile = Annotated[str, converter(input_file_of), Parameter(allow_leading_hyp
 """A file to read, or `-` for standard input."""
 StartAt = Annotated[Start, converter(start_of)]
 """A start position: `start`, `end`, `@TIME`, or the position of a message."""
+From = Annotated[Start | Last, converter(from_of), Parameter(allow_leading_hyphen=True)]
+"""A start position of reading: as `StartAt`, or `-10` for the last ten messages."""
