@@ -56,10 +56,10 @@ class JournalingApp(App):
         await super().start(**options)
         self._journal.note("ready")
 
-    async def aclose(self) -> None:
+    async def aclose(self, *, drain_timeout: float | None = None) -> None:
         """Close as `App.aclose` does."""
         started = now()
-        await super().aclose()
+        await super().aclose(drain_timeout=drain_timeout)
         limit = self._settings.drain_timeout + CLOSE_GRACE
         self._journal.note("call", what="aclose", took=now() - started, limit=limit)
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import signal
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from .broker import Broker
@@ -16,6 +13,7 @@ from .consuming.handlers import adapt, by_type
 from .consuming.signature import Function, is_same, name_of
 from .driver.clock import REAL, Clock
 from .errors import AnymqError, ConfigurationError, StateError
+from .event_loop import loop_factory
 from .logs import logger
 from .message import Receipt
 from .middleware import Middleware, PublishMiddleware
@@ -23,6 +21,7 @@ from .names import check_attribute
 from .native_names import NativeNames
 from .publishing.options import PublishOptions
 from .router import Handlers
+from .serving import Serving
 from .subscriber import Declaration, Subscriber, differences
 from .topic import Topic, as_topic
 from .url import URL
@@ -96,7 +95,8 @@ class App(Handlers):
         self._subscriptions: tuple[Subscription, ...] = ()
         self._broker: Broker | None = None
         self._stack: AsyncExitStack | None = None
-        self._stop: asyncio.Event | None = None
+        self._serving: Serving | None = None
+        self._closes_within: float | None = None
         self._started = False
         self._state: State = "stopped"
         self._reporter: AppReporter | None = None
@@ -240,7 +240,7 @@ class App(Handlers):
     def _look(self) -> Snapshot:
         from .health.app_reporter import Snapshot
 
-        stopping = self._stop is not None and self._stop.is_set()
+        stopping = self._serving is not None and self._serving.stopping
         state: State = "draining" if stopping and self._state == "running" else self._state
         return Snapshot(state, self._broker, self._subscriptions)
 
@@ -252,7 +252,7 @@ class App(Handlers):
         exits with code 2. uvloop is used if it is installed.
         """
         try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 runner.run(self.serve(health=health))
         except AnymqError as error:
             if self._started:
@@ -263,61 +263,51 @@ class App(Handlers):
     async def serve(
         self,
         *,
+        url: str | None = None,
         health: str | None = None,
-        drain_timeout: float | None = None,
+        signals: bool = True,
         started: Callable[[], None] | None = None,
     ) -> None:
         """Run as `run` does, on the running event loop.
 
-        `drain_timeout` replaces that of the app. `started` is called once every handler listens.
+        `url` replaces the app's own. Without `signals` only `stop` stops it. `started` is called
+        once every handler listens.
         """
-        loop = asyncio.get_running_loop()
-        self._stop = stop = asyncio.Event()
-        task = asyncio.current_task()
-        assert task is not None
-
-        cut_short = False
-
-        def on_signal() -> None:
-            nonlocal cut_short
-            if stop.is_set() and not cut_short:
-                log.warning("second signal received: stopping without waiting for handlers")
-                cut_short = True
-                task.cancel()
-            stop.set()
-
-        installed: list[signal.Signals] = []
+        self._serving = serving = Serving()
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, on_signal)
-                installed.append(number)
-        except (NotImplementedError, RuntimeError, ValueError):
-            log.debug("signals cannot be handled here; stop with App.stop()")
-        try:
-            async with _serving(self, health), AsyncExitStack() as stack:
-                await self.start(drain_timeout=drain_timeout)
-                stack.push_async_callback(self.aclose)
-                if started is not None:
-                    started()
-                broker = self.broker
-                title = " ".join(filter(None, (self._name or "app", self._version)))
-                log.info("%s runs %d handlers as %s", title, len(self._subscribers), broker.name)
-                await stop.wait()
-                seconds = self._drain_timeout if drain_timeout is None else drain_timeout
-                log.info("stopping: waiting up to %g s for handlers", seconds)
+            with serving.signals() if signals else nullcontext():
+                async with _health_endpoint(self, health), AsyncExitStack() as stack:
+                    await self.start(url=url)
+                    stack.push_async_callback(self._drain, serving)
+                    if started is not None:
+                        started()
+                    title = " ".join(filter(None, (self._name or "app", self._version)))
+                    handlers = len(self._subscribers)
+                    log.info("%s runs %d handlers as %s", title, handlers, self.broker.name)
+                    await serving.wait()
         except asyncio.CancelledError:
             # Suppress only the cancellation by a second signal.
-            if not cut_short or task.uncancel():
+            task = asyncio.current_task()
+            if not serving.cut_short or task is None or task.uncancel():
                 raise
         finally:
-            self._stop = None
-            for number in installed:
-                loop.remove_signal_handler(number)
+            self._serving = None
 
-    def stop(self) -> None:
-        """Have `run` or `serve` drain and return."""
-        if self._stop is not None:
-            self._stop.set()
+    async def _drain(self, serving: Serving) -> None:
+        seconds = serving.drain_timeout
+        if serving.stopping and not serving.cut_short:
+            waits = self._drain_timeout if seconds is None else seconds
+            log.info("stopping: waiting up to %g s for handlers", waits)
+        await self.aclose(drain_timeout=seconds)
+
+    def stop(self, *, drain_timeout: float | None = None) -> None:
+        """Have `run` or `serve` drain and return.
+
+        `drain_timeout` replaces that of the app. With 0 handlers are cancelled, also if the app
+        drains already.
+        """
+        if self._serving is not None:
+            self._serving.stop(drain_timeout)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -332,15 +322,14 @@ class App(Handlers):
         url: str | None = None,
         clock: Clock = REAL,
         isolated: bool = False,
-        drain_timeout: float | None = None,
         names: NativeNames | None = None,
         watch: Watch | None = None,
     ) -> None:
         """Connect, enter the lifespan, and start every handler, as `async with app` does.
 
-        `drain_timeout` replaces that of the app; `isolated` is as in `connect`. The others are for
-        tests: `url` and `names` replace the app's own, and `watch` returns what is started instead
-        of a handler: the same topic and group, with more middleware or another function.
+        `isolated` is as in `connect`. The others are for tests: `url` and `names` replace the app's
+        own, and `watch` returns what is started instead of a handler: the same topic and group,
+        with more middleware or another function.
 
         Raises the errors of connecting and subscribing, after closing everything.
         """
@@ -355,11 +344,9 @@ class App(Handlers):
             stack.callback(setattr, self, "_broker", None)
             if self._lifespan is not None:
                 await stack.enter_async_context(self._lifespan(self))
-            self._subscriptions = tuple(
-                self._subscribe(group, drain_timeout) for group in _by_group(handlers)
-            )
+            self._subscriptions = tuple(self._subscribe(group) for group in _by_group(handlers))
             stack.callback(setattr, self, "_subscriptions", ())
-            stack.push_async_callback(_close_all, self._subscriptions)
+            stack.push_async_callback(self._close_subscriptions)
             entering = (_enter(subscription) for subscription in self._subscriptions)
             for outcome in await asyncio.gather(*entering, return_exceptions=True):
                 if outcome is not None:
@@ -377,19 +364,27 @@ class App(Handlers):
                 ", ordered" if item.options.ordered else "",
             )
 
-    async def aclose(self) -> None:
-        """Drain the handlers, exit the lifespan, and disconnect; a second call does nothing."""
+    async def aclose(self, *, drain_timeout: float | None = None) -> None:
+        """Drain the handlers, exit the lifespan, and disconnect; a second call does nothing.
+
+        `drain_timeout` replaces that of the app.
+        """
         stack, self._stack = self._stack, None
         if stack is not None:
             self._state = "draining"
+            self._closes_within = drain_timeout
             await stack.aclose()
+
+    async def _close_subscriptions(self) -> None:
+        seconds = self._closes_within
+        await asyncio.gather(*(item.aclose(drain_timeout=seconds) for item in self._subscriptions))
 
     async def _stopped(self) -> None:
         self._state = "stopped"
         if self._reporter is not None:
             await self._reporter.aclose()
 
-    def _subscribe(self, group: Sequence[Subscriber], drain_timeout: float | None) -> Subscription:
+    def _subscribe(self, group: Sequence[Subscriber]) -> Subscription:
         item = group[0]
         handlers = [(one.function, one.returned(self.publish)) for one in group]
         returned = handlers[0][1]
@@ -400,10 +395,7 @@ class App(Handlers):
             function = adapt(item.function, item.topic, returned=returned)
         else:
             function = item.function
-        options = item.options
-        if drain_timeout is not None:
-            options = replace(options, drain_timeout=drain_timeout)
-        return self.broker.subscribe_with(options, handler=function)
+        return self.broker.subscribe_with(item.options, handler=function)
 
 
 def _by_group(handlers: Sequence[Subscriber]) -> list[list[Subscriber]]:
@@ -424,7 +416,7 @@ def _one_group(one: Subscriber, other: Subscriber) -> bool:
     return one.group is not None and (one.topic.name, one.group) == (other.topic.name, other.group)
 
 
-def _serving(app: App, health: str | None) -> AbstractAsyncContextManager[None]:
+def _health_endpoint(app: App, health: str | None) -> AbstractAsyncContextManager[None]:
     """Return a context in which the health of `app` is served at the address `health`, if any."""
     if health is None:
         return nullcontext()
@@ -433,18 +425,5 @@ def _serving(app: App, health: str | None) -> AbstractAsyncContextManager[None]:
     return serving(app, health)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        uvloop = importlib.import_module("uvloop")
-    except ImportError:
-        return asyncio.new_event_loop
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
 async def _enter(subscription: Subscription) -> None:
     await subscription.__aenter__()
-
-
-async def _close_all(subscriptions: Sequence[Subscription]) -> None:
-    await asyncio.gather(*(subscription.aclose() for subscription in subscriptions))

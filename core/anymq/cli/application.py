@@ -17,6 +17,7 @@ from .process import EXIT_CLOSED_PIPE, finish_process, finish_streams, prepare_s
 COMMANDS = {
     "demo": ("anymq.cli.demo:demo", "A retry, a dead letter and its redrive, without a server."),
     "new": ("anymq.cli.new:new", "A small project that runs and passes its test."),
+    "run": ("anymq.cli.run:run", "Run an app in worker processes, and restart those that die."),
     "dlq": ("anymq.cli.dlq:app", "Dead letters: list, redrive, edit, drop, export, import."),
     "config": ("anymq.cli.config:app", "The effective settings, and where each comes from."),
     "docs": ("anymq.cli.docs:app", "Documents of apps: AsyncAPI, and the graph of events."),

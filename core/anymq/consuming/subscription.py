@@ -314,18 +314,21 @@ class Subscription(AsyncIterator[Delivery]):
         """Return when the subscription has been closed."""
         await self._closed.wait()
 
-    async def aclose(self) -> None:
+    async def aclose(self, *, drain_timeout: float | None = None) -> None:
         """Drain and close, see the class. A second call, or one from another task, waits for it.
 
-        Called by its own handler it starts to drain and returns: it cannot wait for its caller.
+        `drain_timeout` replaces that of the subscription. Called by its own handler it starts to
+        drain and returns: it cannot wait for its caller.
         """
-        await self.close_for(asyncio.current_task())
+        await self.close_for(asyncio.current_task(), drain_timeout=drain_timeout)
 
     def is_handling_caller(self) -> bool:
         """Internal. Whether a handler of this subscription makes this call."""
         return self._workers.handles_caller()
 
-    async def close_for(self, caller: asyncio.Task[Any] | None) -> None:
+    async def close_for(
+        self, caller: asyncio.Task[Any] | None, *, drain_timeout: float | None = None
+    ) -> None:
         """Internal. `aclose`, called by `caller`."""
         if self._state == "new":
             self._finish()
@@ -339,8 +342,9 @@ class Subscription(AsyncIterator[Delivery]):
             return
         self._state = "closing"
         self._buffer.set_open(False)
+        timeout = self._options.drain_timeout if drain_timeout is None else drain_timeout
         self._closing = closing = supervise(
-            self._drain(patient=caller is not self._reader),
+            self._drain(timeout, patient=caller is not self._reader),
             name=f"anymq-drain-{self.topic}",
             context=Context(),
         )
@@ -353,10 +357,10 @@ class Subscription(AsyncIterator[Delivery]):
             await asyncio.wait((closing,))
             raise
 
-    async def _drain(self, *, patient: bool) -> None:
+    async def _drain(self, timeout: float, *, patient: bool) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        buffer, settler, timeout = self._buffer, self._buffer.settler, self._options.drain_timeout
+        buffer, settler = self._buffer, self._buffer.settler
         try:
             buffer.room.set()
             await self._fetcher.stop()
