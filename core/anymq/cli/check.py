@@ -18,7 +18,6 @@ from .impact import plural
 from .output import duration
 from .survey import (
     GroupSurvey,
-    Origins,
     concurrently,
     describe_group,
     describe_topic,
@@ -198,20 +197,17 @@ async def _lag(broker: Broker, topic: str, group: str, limits: Limits) -> Findin
 
 async def _letters(broker: Broker, topic: str | None, group: str | None) -> dict[str, int]:
     """Return the number of letters by group and topic; raises `NotFound`."""
-    origins = origins_of(await broker.admin.topics())
-    chosen: Origins = origins if topic is None else {topic: origins.get(topic, frozenset())}
     if topic is not None and group is not None:
-        rejected = {each or BROADCAST for each in chosen[topic]}
-        if group not in rejected:
-            if group != BROADCAST:
-                await describe_group(broker, topic, group)
-            return {}
-        chosen = {topic: {None if group == BROADCAST else group}}
-    elif topic is not None and not chosen[topic]:
-        await describe_topic(broker, topic)
-    pairs = [(of, each) for of, groups in chosen.items() for each in sorted(groups, key=str)]
-    counts = await concurrently(
-        lambda pair: broker.admin.dead_letters(pair[0], pair[1]).count(), pairs
-    )
+        pairs = [(topic, None if group == BROADCAST else group)]
+    else:
+        origins = origins_of(await broker.admin.topics())
+        chosen = origins if topic is None else {topic: origins.get(topic, frozenset())}
+        pairs = [(of, each) for of, groups in chosen.items() for each in sorted(groups, key=str)]
+    counts = await concurrently(lambda pair: broker.admin.dead_letters(*pair).count(), pairs)
+    if topic is not None and not any(counts):
+        if group is None or group == BROADCAST:
+            await describe_topic(broker, topic)
+        else:
+            await describe_group(broker, topic, group)
     names = [f"{each or BROADCAST} of {of}" for of, each in pairs]
     return dict(zip(names, counts, strict=True))
