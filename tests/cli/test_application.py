@@ -80,6 +80,7 @@ def test_help_is_a_command_too(anymq: Command) -> None:
 def test_an_option_before_the_command(anymq: Command) -> None:
     failed = anymq("--json", "context", "ls", code=2)
     assert "hint: options come after the command" in failed.err
+    assert "hint:" not in anymq("--install-completion", "nosuch", code=2).err
 
 
 @pytest.mark.parametrize("option", ["--url", "--context", "--app"])

@@ -101,6 +101,24 @@ def test_ctrl_c_while_the_command_is_loaded() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+def test_ctrl_c_while_an_error_is_written() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from anymq.cli import main\n"
+        "class Interrupt:\n"
+        "    def write(self, text):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "error, sys.stderr = sys.stderr, Interrupt()\n"
+        "code = main(['nosuch'])\n"
+        "sys.stderr = error\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_ctrl_c_while_python_cleans_up() -> None:
     script = (
         "import atexit, os, signal, sys\n"

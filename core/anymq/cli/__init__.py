@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         from .application import run
-    except KeyboardInterrupt:
+
+        return run(arguments)
+    except KeyboardInterrupt:  # before or after the command, which has its own answer to it
         return _EXIT_INTERRUPTED
-    return run(arguments)

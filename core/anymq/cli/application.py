@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnknownCommandError
 
 from .. import __version__
 from .common import DEFAULT
@@ -72,9 +72,10 @@ def _outcome(tokens: list[str]) -> int:
     try:
         return _run(tokens)
     except CycloptsError as error:
-        first = tokens[:1] != [] and tokens[0].startswith("-")
-        text = UsageError(str(error), hint="options come after the command") if first else error
-        return report(text, tokens, code=unknown or EXIT_USAGE)
+        if isinstance(error, UnknownCommandError) and tokens[0].startswith("-"):
+            misplaced = UsageError(str(error), hint="options come after the command")
+            return report(misplaced, tokens)
+        return report(error, tokens, code=unknown or EXIT_USAGE)
     except BrokenPipeError:
         return EXIT_CLOSED_PIPE
     except SystemExit as error:

@@ -46,7 +46,8 @@ class Output:
     ) -> None:
         """Write one result: `data` in an envelope with `--json`, otherwise a table.
 
-        None in a row is shown as `-`, a number to the right. Control characters are escaped.
+        None in a row is shown as `-`. A column of numbers is set to the right. Control characters
+        are escaped.
         """
         if self.as_json:
             self.result(kind, data)
@@ -55,7 +56,8 @@ class Output:
 
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         for index, name in enumerate(columns):
-            numeric = any(isinstance(row[index], int | float) for row in rows)
+            given = [row[index] for row in rows if row[index] is not None]
+            numeric = bool(given) and all(isinstance(value, int | float) for value in given)
             table.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in rows:
             table.add_row(*(_cell(value) for value in row))
