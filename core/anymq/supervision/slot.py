@@ -81,7 +81,7 @@ class Slot:
 
     async def _run_one(self) -> Ending:
         self.state = "starting"
-        self._reloading = False
+        self.killed = self._reloading = False
         self._wake.clear()
         process = self._process = await WorkerProcess.start(self._spec)
         self._reports = Refreshed(process.ask, None, max_age=ANSWER_AGE, wait=ANSWER_WAIT)
