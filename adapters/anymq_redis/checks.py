@@ -20,14 +20,14 @@ MOST_USED = 0.9
 _CONFIG = ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy")
 _RULE = "ACL SETUSER NAME {} on the topic's key and on those that begin with {{TOPIC}}"
 GRANTS = {
-    "can create topics": _RULE.format("+@read +@write +eval +evalsha"),
-    "can publish": _RULE.format("+@write +eval +evalsha +time"),
-    "can create groups": _RULE.format("+@write +eval +evalsha"),
+    "can create topics": _RULE.format("+@read +@write -@dangerous +eval +evalsha"),
+    "can publish": _RULE.format("+@write -@dangerous +eval +evalsha +time"),
+    "can create groups": _RULE.format("+@write -@dangerous +eval +evalsha"),
     "can receive": _RULE.format("+xreadgroup"),
-    "can retry": _RULE.format("+@write +eval +evalsha +time"),
+    "can retry": _RULE.format("+@write -@dangerous +eval +evalsha +time"),
     "can acknowledge": _RULE.format("+xack"),
     "can describe": _RULE.format("+@read"),
-    "can delete": _RULE.format("+@write +del +unlink"),
+    "can delete": _RULE.format("+@write -@dangerous"),
 }
 _FIXES = {
     "append-only file": "allow this user +config|get or +info, or ask the server's operator",
