@@ -23,7 +23,7 @@ _API = _PUBLISH.format("$JS.API.>")
 GRANTS = {
     "can create topics": f"{_API}, and subscribe to _INBOX.>",
     "can publish": _PUBLISH.format("the topic's subject, and TOPIC.>"),
-    "can create groups": f"{_API} and _anymq.>, subscribe to _anymq.> and _INBOX.>, allow_responses",
+    "can create groups": f"{_API}, _anymq.>; subscribe to _anymq.>, _INBOX.>; allow_responses",
     "can receive": f"{_API}, and subscribe to _INBOX.>",
     "can retry": _PUBLISH.format("$JS.ACK.>, TOPIC._retry.> and TOPIC._later.>"),
     "can acknowledge": _PUBLISH.format("$JS.ACK.>"),
