@@ -13,7 +13,7 @@ from anymq.driver import Reader, Received, SourceLost, Start, TransientError
 from . import messages
 from .client.fetcher import ConsumerCancelled, Delivery, Fetcher
 from .connection import Connection
-from .positions import EARLIEST, Log
+from .positions import EARLIEST, Log, open_stream
 
 
 class BroadcastReader(Reader):
@@ -96,11 +96,8 @@ class BroadcastReader(Reader):
         return messages.received_from_log(delivery)
 
     async def _open(self, offset: str | int) -> Fetcher:
-        return await Fetcher.open(
-            self._connection,
-            self._log.stream,
-            prefetch=self._prefetch,
-            arguments={"x-stream-offset": offset},
+        return await open_stream(
+            self._connection, self._log.stream, prefetch=self._prefetch, offset=offset
         )
 
     async def _restart_if_log_is_new(self) -> None:

@@ -72,6 +72,18 @@ class Connection:
         self.version: tuple[int, ...] = ()
         """The server's version, as of the last connection."""
 
+    def another(self, purpose: str) -> Connection:
+        """Return a connection to the same hosts, this one's first; the next call opens it."""
+        made = Connection(
+            self._url,
+            self._options,
+            context=self._context,
+            purpose=purpose,
+            timeout=self._timeout,
+        )
+        made._hosts = list(self._hosts)
+        return made
+
     @property
     def native(self) -> aio_pika.Connection | None:
         """The client library's connection, None before the first."""

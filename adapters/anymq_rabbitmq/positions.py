@@ -12,12 +12,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
+from aiormq.exceptions import ConnectionInternalError, ConnectionNotAllowed
+
 from anymq.driver import ConfigurationError, ConnectionLost, Received, Start, new_id
 
 from . import messages
 from .client.fetcher import Delivery, Fetcher
-from .client.protocol import when_up
-from .connection import Connection
+from .client.protocol import queue_counts, when_up
+from .connection import Connection, QueueDown
 from .publisher import Publisher
 
 EARLIEST = -1
@@ -78,7 +80,7 @@ class Log:
 
         `begin` is as in the server's argument `x-stream-offset`.
         """
-        fetcher = await self._open(begin)
+        fetcher = await open_stream(self._connection, self.stream, prefetch=WINDOW, offset=begin)
         try:
             marker = new_id()
             await self._publisher.publish_all([messages.marker_message(marker, self.stream)])
@@ -121,13 +123,47 @@ class Log:
                         return messages.offset(one)
         return None
 
-    async def _open(self, begin: str | int | datetime) -> Fetcher:
-        arguments = {"x-stream-offset": begin}
-        return await when_up(
-            lambda: Fetcher.open(
-                self._connection, self.stream, prefetch=WINDOW, arguments=arguments
-            )
-        )
+
+async def open_stream(
+    connection: Connection, stream: str, *, prefetch: int, offset: str | int | datetime
+) -> Fetcher:
+    """Start to read a stream; wait for one that another connection is just making.
+
+    The server lists a new stream some milliseconds before its coordinator of streams knows it. To a
+    consumer that comes in between it answers with INTERNAL_ERROR, and closes the whole connection.
+    A stream that contains messages is known. For any other, a connection of its own asks first, so
+    that no other user of the connection is disturbed. `offset` is as in the server's argument
+    `x-stream-offset`.
+    """
+
+    async def attempt() -> Fetcher:
+        await _require_started(connection, stream)
+        return await _open(connection, stream, prefetch, offset)
+
+    return await when_up(attempt)
+
+
+async def _open(
+    connection: Connection, stream: str, prefetch: int, offset: str | int | datetime
+) -> Fetcher:
+    arguments = {"x-stream-offset": offset}
+    return await Fetcher.open(connection, stream, prefetch=prefetch, arguments=arguments)
+
+
+async def _require_started(connection: Connection, stream: str) -> None:
+    """Raise `QueueDown` if the server would close the connection of a consumer."""
+    stored, _ = await queue_counts(connection, stream)
+    if stored:
+        return
+    probe = connection.another("probe")
+    try:
+        await (await _open(probe, stream, 1, "next")).aclose()
+    except ConnectionInternalError as error:
+        raise QueueDown(f"the stream {stream!r} is just being made") from error
+    except ConnectionNotAllowed:
+        return  # The server's limit of connections is reached.
+    finally:
+        await probe.aclose()
 
 
 def _not_before(moment: float) -> Callable[[Delivery], bool]:

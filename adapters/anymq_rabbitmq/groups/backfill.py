@@ -33,7 +33,7 @@ from .. import messages
 from ..client import protocol
 from ..client.fetcher import ConsumerCancelled, Delivery, Fetcher
 from ..connection import Connection
-from ..positions import EARLIEST
+from ..positions import EARLIEST, open_stream
 from ..publisher import Publisher
 from .group import Group
 
@@ -366,11 +366,8 @@ class LogReader:
     async def open(self) -> None:
         """Start consuming."""
         self._read = 0
-        self._fetcher = await Fetcher.open(
-            self._connection,
-            self._stream,
-            prefetch=self._window,
-            arguments={"x-stream-offset": self._offset},
+        self._fetcher = await open_stream(
+            self._connection, self._stream, prefetch=self._window, offset=self._offset
         )
 
     async def take(self, wait: float) -> list[Delivery]:

@@ -17,7 +17,7 @@ from .. import messages
 from ..client.fetcher import Delivery, Fetcher
 from ..client.protocol import ensure_queue
 from ..connection import Connection
-from ..positions import WINDOW, Log
+from ..positions import WINDOW, Log, open_stream
 from ..publisher import Publisher
 
 STREAM = "anymq._names"
@@ -84,11 +84,8 @@ class Catalog:
 
     async def follow(self, entries: CatalogEntries) -> Fetcher:
         """Read the entries written after `entries`, without end."""
-        return await Fetcher.open(
-            self._connection,
-            STREAM,
-            prefetch=WINDOW,
-            arguments={"x-stream-offset": entries.next_offset},
+        return await open_stream(
+            self._connection, STREAM, prefetch=WINDOW, offset=entries.next_offset
         )
 
     async def _write(self, entry: dict[str, Any]) -> None:
