@@ -367,6 +367,8 @@ def test_wrong_usage(anymq: Command, url: str, topic: str, tmp_path: Path) -> No
         (["ls", "--max", "-1"], "--max", 2),
         (["redrive", "--reason", ""], "--reason is empty", 2),
         (["drop", "--yes", "--topic="], "--topic is empty", 2),
+        (["drop", "--yes", "orders", ""], "--group is empty", 2),
+        (["ls", "orders", "--topic", "o"], "the topic is given twice: orders and --topic o", 2),
         (["redrive", "--id", "o-1", "--id", ""], "--id is empty", 2),
         (["redrive", "--max", "0"], "--max", 2),
         (["redrive", "--rate", "fast"], "--rate", 2),
@@ -385,6 +387,7 @@ def test_wrong_usage(anymq: Command, url: str, topic: str, tmp_path: Path) -> No
     assert (
         f"did you mean '{topic}'?" in anymq("dlq", "ls", "-t", f"{topic}x", "-u", url, code=1).err
     )
+    assert "has no group" in anymq("dlq", "ls", topic, "none", "-u", url, code=1).err
     assert "has no group" in anymq("dlq", "ls", "-t", topic, "-g", "none", "-u", url, code=1).err
     assert anymq("dlq", "ls", "--topic", topic, "--json", "-u", url).data["total"] == 0
 

@@ -13,7 +13,19 @@ from .common import DEFAULT, Common, Flag
 from .dlq_edit import edit
 from .dlq_transfer import export, import_
 from .impact import plural, require_yes
-from .letters import ALL, ANYWHERE, Place, Selection, Tally, cut, letters_with, select, when
+from .letters import (
+    ALL,
+    ANYWHERE,
+    GroupName,
+    Place,
+    Selection,
+    Tally,
+    TopicName,
+    cut,
+    letters_with,
+    select,
+    when,
+)
 from .output import Output, lines_shown, size
 from .settling import Chosen, Settling
 from .values import Rate
@@ -31,6 +43,9 @@ CONTENT = ("body", "body_base64", "headers", "history", "traceback")
 
 @app.command
 async def ls(
+    topic: TopicName = None,
+    group: GroupName = None,
+    /,
     *,
     limit: Annotated[int, Parameter(name="--max", validator=validators.Number(gte=0))] = 20,
     selection: Selection = ALL,
@@ -47,6 +62,7 @@ async def ls(
         The most letters to list after the counts; 0 for the counts alone.
     """
     tally, listed = Tally(), list[Letter]()
+    selection = selection.at(topic, group)
     async with common.connect() as broker:
         async for _, letter in select(await selection.find(broker), selection.where):
             tally.add(letter)
@@ -87,6 +103,9 @@ async def show(id: str, /, *, place: Place = ANYWHERE, common: Common = DEFAULT)
 
 @app.command
 async def redrive(
+    topic: TopicName = None,
+    group: GroupName = None,
+    /,
     *,
     limit: Max = None,
     rate: Rate | None = None,
@@ -114,6 +133,7 @@ async def redrive(
     yes
         Redrive everything.
     """
+    selection = selection.at(topic, group)
     async with common.connect() as broker:
         chosen = await Chosen.of(broker, selection, limit=limit, reduced=False)
         if not dry_run and selection.where.selects_all and chosen.is_all and chosen.tally.total:
@@ -136,6 +156,9 @@ async def redrive(
 
 @app.command
 async def drop(
+    topic: TopicName = None,
+    group: GroupName = None,
+    /,
     *,
     limit: Max = None,
     dry_run: DryRun = False,
@@ -158,6 +181,7 @@ async def drop(
     yes
         Do it.
     """
+    selection = selection.at(topic, group)
     async with common.connect() as broker:
         chosen = await Chosen.of(broker, selection, limit=limit)
         if not dry_run and chosen.tally.total:

@@ -19,7 +19,7 @@ from ..operating.dead_letters import DeadLetters, Progress
 from ..operating.letter import Letter
 from .common import DEFAULT, Common, Flag
 from .impact import plural
-from .letters import ALL, Selection, select
+from .letters import ALL, GroupName, Selection, TopicName, select
 from .output import envelope
 from .settling import Chosen, Settling
 from .streams import Writer, input_lines
@@ -31,6 +31,9 @@ LONGEST_LINE = 1 << 30
 
 
 async def export(
+    topic: TopicName = None,
+    group: GroupName = None,
+    /,
     *,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
     selection: Selection = ALL,
@@ -48,6 +51,7 @@ async def export(
         The file to write to instead of standard output. It is replaced when all are written.
     """
     count = 0
+    selection = selection.at(topic, group)
     async with common.connect() as broker:
         letters = select(await selection.find(broker), selection.where)
         if output is None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from cyclopts import Group, Parameter
 
@@ -21,6 +21,8 @@ from .survey import describe_group, describe_topic
 from .values import converter, since_of
 
 Since = Annotated[datetime, converter(since_of)]
+TopicName = Annotated[str | None, Parameter(help="As --topic.")]
+GroupName = Annotated[str | None, Parameter(help="As --group.")]
 Repeated = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 
 REASON_CHARACTERS = 80
@@ -54,6 +56,17 @@ class Place:
         if not chosen and self.topic is not None and self.stored_in is None:
             await self._check(broker, self.topic)
         return chosen
+
+    def at(self, topic: str | None, group: str | None) -> Self:
+        """Return this with the topic and the group that arguments without an option name."""
+        for name, argument, option in (("topic", topic, self.topic), ("group", group, self.group)):
+            if argument is not None and option is not None:
+                raise UsageError(f"the {name} is given twice: {argument} and --{name} {option}")
+        return replace(
+            self,
+            topic=self.topic if topic is None else topic,
+            group=self.group if group is None else group,
+        )
 
     def arguments(self) -> list[str]:
         """Return the options as they are typed."""
