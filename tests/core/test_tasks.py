@@ -22,6 +22,10 @@ STARTERS = ("create_task", "ensure_future", "start_soon", "TaskGroup")
 AWAITED = {
     "core/anymq/tasks.py": {"supervise", "uninterrupted"},
     "core/anymq/cli/process.py": {"_interruptible"},
+    "core/anymq/cli/findings.py": {"run_check"},
+    "core/anymq/cli/following.py": {"drained"},
+    "core/anymq/cli/streams.py": {"while_read"},
+    "core/anymq/supervision/supervisor.py": {"_run"},
     "core/anymq/cli/sending.py": {"run", "_send"},
     "core/anymq/cli/survey.py": {"concurrently"},
     "core/anymq/driver/clock.py": {"wait"},

@@ -20,6 +20,7 @@ from itertools import count
 from typing import Any, Literal
 
 from ..logs import logger
+from ..tasks import supervise
 
 log = logger("anymq.run")
 
@@ -144,7 +145,7 @@ class WorkerProcess:
 
     async def wait(self) -> Ending:
         """Return when it has ended."""
-        reading = asyncio.ensure_future(self._read())
+        reading = supervise(self._read(), name="messages of a worker")
         try:
             code = await self._process.wait()
             # A process that the app has forked may keep the channel open.

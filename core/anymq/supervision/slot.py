@@ -9,6 +9,7 @@ from typing import Literal
 from ..errors import AnymqError
 from ..health.refreshed import Refreshed
 from ..logs import logger
+from ..tasks import supervise
 from .process import Answer, Ending, WorkerProcess
 from .report import SILENT_AFTER, WorkerHealth
 from .settings import RunSettings
@@ -85,7 +86,7 @@ class Slot:
         self._wake.clear()
         process = self._process = await WorkerProcess.start(self._spec)
         self._reports = Refreshed(process.ask, None, max_age=ANSWER_AGE, wait=ANSWER_WAIT)
-        announcing = asyncio.create_task(self._announce(process))
+        announcing = supervise(self._announce(process), name="start of a worker")
         try:
             if self._stopping:
                 process.stop(0)

@@ -21,6 +21,7 @@ from ..cli.loading import load_app
 from ..errors import AnymqError, ConfigurationError, TransientError, text_of
 from ..event_loop import loop_factory
 from ..logs import logger
+from ..tasks import supervise
 from .logs import configure
 from .settings import LogSettings
 
@@ -103,7 +104,7 @@ class Worker:
             case {"stop": seconds}:
                 self._stop(seconds)
             case {"ask": number}:
-                task = asyncio.ensure_future(self._answer(number))
+                task = supervise(self._answer(number), name="answer to the supervisor")
                 self._answers.add(task)
                 task.add_done_callback(self._answers.discard)
             case _:

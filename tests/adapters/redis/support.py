@@ -99,3 +99,12 @@ class Proxy(support.Proxy):
                 await gate.wait()
                 client.write(data)
             client.close()
+
+
+async def groups(bench: Bench, driver: RedisDriver) -> list[str]:
+    """Return the groups by their names on the server; `driver.groups` has each twice."""
+    topic = bench.topic()
+    both = await driver.groups(topic)
+    stored = [name for name in both if not name.startswith(f"{topic.name}.")]
+    assert set(both) == {*stored, *(f"{topic.name}.{name}" for name in stored)}
+    return stored

@@ -14,7 +14,7 @@ from anymq.errors import ConfigurationError, NotFound, StateError
 from anymq.testing.samples import join_ordered
 from anymq_redis import RedisDriver
 from anymq_redis.scripts.keys import topic_keys
-from tests.adapters.redis.support import Bench
+from tests.adapters.redis.support import Bench, groups
 from tests.adapters.redis.test_delays import later
 from tests.adapters.support import bodies, eventually, nothing, take
 
@@ -87,7 +87,7 @@ async def test_a_text_that_is_no_position_is_refused(
     ):
         with pytest.raises(ConfigurationError):
             await call
-    assert await driver.groups(bench.topic()) == ["there"]
+    assert await groups(bench, driver) == ["there"]
 
 
 async def test_a_position_of_a_partition_that_is_not_there_is_refused(bench: Bench) -> None:
@@ -250,7 +250,7 @@ async def test_an_ordered_group_is_described(bench: Bench) -> None:
     assert [member.partitions for member in info.members] == [(0, 1)]
     assert info.partitions is not None
     assert sorted(item.lag or 0 for item in info.partitions) == [0, 8]
-    assert await driver.groups(bench.topic()) == ["billing"]
+    assert await groups(bench, driver) == ["billing"]
 
 
 async def keys_left(driver: RedisDriver, name: str) -> list[bytes]:
@@ -273,7 +273,7 @@ async def test_a_deleted_group_leaves_nothing(bench: Bench, kind: str) -> None:
     await source.aclose()
     await driver.delete_group(bench.topic(), native(bench))
     await driver.delete_group(bench.topic(), native(bench))
-    assert await driver.groups(bench.topic()) == []
+    assert await groups(bench, driver) == []
     streams = topic_keys(bench.name, 2).streams
     assert sorted(await keys_left(driver, bench.name)) == sorted({*before, *streams})
     # The group may be created again, also in the other mode.
@@ -310,7 +310,7 @@ async def test_purging_deletes_messages_for_everybody_and_leaves_the_groups(
     await orderly.ack(held)
     info = await driver.describe_topic(bench.topic())
     assert (info.messages, info.delayed) == (0, 0)
-    assert await driver.groups(bench.topic()) == ["billing", "idle", "ordered"]
+    assert await groups(bench, driver) == ["billing", "idle", "ordered"]
     assert await nothing(source, 1.0)
     await driver.publish([bench.record(b"new")])
     assert bodies(await take(source, 1)) == [b"new"]

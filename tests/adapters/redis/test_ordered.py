@@ -19,7 +19,7 @@ from anymq.testing.samples import join_ordered
 from anymq_redis import RedisDriver
 from anymq_redis.scripts.keys import topic_keys
 from brokers import Server
-from tests.adapters.redis.support import Bench, Proxy
+from tests.adapters.redis.support import Bench, Proxy, groups
 from tests.adapters.support import attempt, bodies, eventually, nothing, take, take_through
 
 pytestmark = pytest.mark.redis
@@ -63,7 +63,7 @@ async def test_a_group_is_ordered_or_not(bench: Bench, driver: RedisDriver) -> N
     await join(bench, driver, "ordered")
     with pytest.raises(ConfigurationError, match="is ordered"):
         await bench.join(driver, "ordered")
-    assert await driver.groups(bench.topic()) == ["ordered", "plain"]
+    assert await groups(bench, driver) == ["ordered", "plain"]
     with pytest.raises(NotFound):
         await join(bench, driver, "missing", create=False)
 
