@@ -50,7 +50,7 @@ def test_outputs_are_those_of_something(page: Page) -> None:
 
 def test_extras_and_targets_exist(page: Page) -> None:
     extras = set(PROJECT["optional-dependencies"])
-    for named in re.findall(r"anymq\[([^\]]*)\]", page.text):
+    for named in re.findall(r"anymq\[([a-z][\w,-]*)\]", page.text):
         assert set(named.split(",")) <= extras
     assert set(re.findall(r"(?:`|\$ )make ([a-z][\w-]*)", page.text)) <= set(TARGETS)
 
