@@ -52,7 +52,7 @@ def test_the_first_message_comes_within_a_minute(
     url = f"sqlite:///{tmp_path}/shop.db"
 
     reading = subprocess.Popen(
-        [anymq, "sub", "orders", "-g", "billing", "-n", "1", "-f", "raw", "-u", url],
+        [anymq, "sub", "orders", "-g", "billing", "-n", "1", "-f", "raw", "--follow", "-u", url],
         env=environment,
         cwd=tmp_path,
         stdout=subprocess.PIPE,
