@@ -357,7 +357,7 @@ class App(Handlers):
         for item in self._subscribers:
             log.info(
                 "%s listens to %s (group %s, concurrency %d%s)",
-                getattr(item.function, "__qualname__", repr(item.function)),
+                name_of(item.function),
                 item.topic.name,
                 item.group or "none: broadcast",
                 item.options.concurrency,

@@ -159,6 +159,11 @@ class Broker:
         return self._source
 
     @property
+    def reply_topic(self) -> str:
+        """The topic of the replies to its requests."""
+        return self._options.reply_topic
+
+    @property
     def max_body(self) -> float:
         """The most bytes of a body that it publishes: the URL's `max_body`, or the adapter's."""
         return self._sender.max_body

@@ -47,7 +47,7 @@ class URLFile:
 
     def _parsed(self) -> URL:
         try:
-            # A pipe would block the process until somebody writes to it.
+            # A pipe would block the process until another one writes to it.
             if not stat.S_ISREG(os.stat(self.path).st_mode):
                 raise ConfigurationError("it is no regular file")
             with self.path.open("rb") as file:

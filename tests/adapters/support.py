@@ -9,6 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Generic, Self, TypeVar
 
+import pytest
+from _pytest.mark import ParameterSet
+
 import anymq
 from anymq import Acknowledge, DeadLetter, DeadLetters, Delivery, Middleware, Reject
 from anymq.driver import Driver, Listener, Reader, Received
@@ -27,6 +30,7 @@ __all__ = [
     "bodies",
     "drain",
     "eventually",
+    "faulty_servers",
     "nothing",
     "over_every_hop",
     "take",
@@ -34,6 +38,17 @@ __all__ = [
 ]
 
 D = TypeVar("D", bound=Driver)
+
+
+def faulty_servers() -> list[ParameterSet]:
+    """Return the names of the real servers as parameters of tests that kill them."""
+    return [
+        pytest.param(
+            name,
+            marks=[getattr(pytest.mark, name), pytest.mark.xdist_group(f"{name}-faults")],
+        )
+        for name in ("kafka", "rabbitmq", "nats", "redis")
+    ]
 
 
 async def over_every_hop(

@@ -10,25 +10,15 @@ import pytest
 import anymq
 from anymq.testing.harness import random_name
 from brokers import server
-from tests.adapters.support import eventually
+from tests.adapters.support import eventually, faulty_servers
 
-BACKENDS = ("kafka", "rabbitmq", "nats", "redis")
 SUBSCRIPTIONS = 3
 SECONDS = 6.0
 MOST = 30
 """Lines: without care Kafka's client alone writes hundreds a second."""
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [
-        pytest.param(
-            name,
-            marks=[getattr(pytest.mark, name), pytest.mark.xdist_group(f"{name}-faults")],
-        )
-        for name in BACKENDS
-    ],
-)
+@pytest.mark.parametrize("backend", faulty_servers())
 async def test_an_outage_is_said_in_few_lines(
     backend: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,9 +12,8 @@ import anymq
 from anymq.health import Health
 from anymq.testing.harness import random_name
 from brokers import server
-from tests.adapters.support import eventually
+from tests.adapters.support import eventually, faulty_servers
 
-BACKENDS = ("kafka", "rabbitmq", "nats", "redis")
 NOTICED = 60.0
 """Seconds within which a dead server is noticed, and one that is back."""
 ANSWERS = 1.0
@@ -35,16 +34,7 @@ async def reported(app: anymq.App, holds: Callable[[Health], bool]) -> Health:
             await asyncio.sleep(0.1)
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [
-        pytest.param(
-            name,
-            marks=[getattr(pytest.mark, name), pytest.mark.xdist_group(f"{name}-faults")],
-        )
-        for name in BACKENDS
-    ],
-)
+@pytest.mark.parametrize("backend", faulty_servers())
 async def test_a_killed_server_turns_readiness_off_until_it_is_back(backend: str) -> None:
     faulty = server(backend, instance="faults")
     faulty.up()

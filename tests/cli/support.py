@@ -106,6 +106,16 @@ def start(
     )
 
 
+def ends_with_its_pipe(process: subprocess.Popen[str]) -> None:
+    """Read a line of a process, close the pipe, and check that it ends without a word."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(60) == 141
+    assert process.stderr.read() == ""
+
+
 def column(text: str, name: str) -> Sequence[str]:
     """Return the cells of one column of a table that a command wrote."""
     head, *rows = text.splitlines()

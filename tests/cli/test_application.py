@@ -19,7 +19,7 @@ from anymq.cli import main
 from anymq.cli.application import COMMANDS
 from anymq.cli.common import DEFAULT, Common
 from anymq.cli.process import CLEANUP_SECONDS
-from tests.cli.support import Command, arguments_of, run
+from tests.cli.support import Command, arguments_of, ends_with_its_pipe, run
 
 
 @pytest.fixture
@@ -194,12 +194,7 @@ def test_a_signal_ends_a_command_whose_cleanup_hangs(tmp_path: Path) -> None:
 
 def test_a_pipe_that_is_closed_early(tmp_path: Path) -> None:
     with started(tmp_path, "while True:", "    Output().write('x' * 100)") as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.readline()
-        process.stdout.close()
-        assert process.wait(60) == 141
-        assert process.stderr.read() == ""
+        ends_with_its_pipe(process)
 
 
 def test_no_colour_in_a_pipe(anymq: Command) -> None:

@@ -24,6 +24,13 @@ def shell(line: str, *arguments: str) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
+def python(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["config", "show", "--url", "memory://"]])
 def test_a_pipe_without_a_reader(arguments: list[str]) -> None:
     ours, its = os.pipe()
@@ -95,9 +102,7 @@ def test_ctrl_c_while_the_command_is_loaded() -> None:
         "from anymq.cli import main\n"
         "sys.exit(main(['--help']))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = python(script)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
@@ -113,9 +118,7 @@ def test_ctrl_c_while_an_error_is_written() -> None:
         "sys.stderr = error\n"
         "sys.exit(code)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = python(script)
     assert (done.returncode, done.stderr) == (130, "")
 
 
@@ -127,9 +130,7 @@ def test_ctrl_c_while_python_cleans_up() -> None:
         "sys.argv = ['anymq', '--version']\n"
         "sys.exit(main())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = python(script)
     assert (done.returncode, done.stderr) == (0, "")
 
 

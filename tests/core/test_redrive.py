@@ -86,10 +86,8 @@ async def test_a_letter_is_redriven_with_another_key(broker: Broker) -> None:
     assert delivery.message.id == letter.message.id
 
 
-async def test_a_cancelled_redrive_awaits_the_copies_that_are_on_their_way(
-    monkeypatch: pytest.MonkeyPatch, broker: Broker
-) -> None:
-    letters = await dead_letters(broker, "a", "b")
+def hold(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> tuple[asyncio.Event, asyncio.Event]:
+    """Let the broker store nothing before the second event is set; it sets the first by itself."""
     publish, sent, go_on = broker.driver.publish, asyncio.Event(), asyncio.Event()
 
     async def slow(records: Sequence[Record]) -> Sequence[Outcome]:
@@ -98,6 +96,14 @@ async def test_a_cancelled_redrive_awaits_the_copies_that_are_on_their_way(
         return await publish(records)
 
     monkeypatch.setattr(broker.driver, "publish", slow)
+    return sent, go_on
+
+
+async def test_a_cancelled_redrive_awaits_the_copies_that_are_on_their_way(
+    monkeypatch: pytest.MonkeyPatch, broker: Broker
+) -> None:
+    letters = await dead_letters(broker, "a", "b")
+    sent, go_on = hold(monkeypatch, broker)
     redriving = asyncio.ensure_future(letters.redrive_all())
     await sent.wait()
     redriving.cancel()
@@ -113,14 +119,7 @@ async def test_a_redrive_cancelled_twice_ends_at_once(
     monkeypatch: pytest.MonkeyPatch, broker: Broker
 ) -> None:
     letters = await dead_letters(broker, "a")
-    publish, sent, go_on = broker.driver.publish, asyncio.Event(), asyncio.Event()
-
-    async def slow(records: Sequence[Record]) -> Sequence[Outcome]:
-        sent.set()
-        await go_on.wait()
-        return await publish(records)
-
-    monkeypatch.setattr(broker.driver, "publish", slow)
+    sent, go_on = hold(monkeypatch, broker)
     redriving = asyncio.ensure_future(letters.redrive_all())
     await sent.wait()
     for _ in range(2):

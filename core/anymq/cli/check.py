@@ -18,6 +18,7 @@ from .impact import plural
 from .output import duration
 from .survey import (
     GroupSurvey,
+    check_origin,
     concurrently,
     describe_group,
     describe_topic,
@@ -205,9 +206,6 @@ async def _letters(broker: Broker, topic: str | None, group: str | None) -> dict
         pairs = [(of, each) for of, groups in chosen.items() for each in sorted(groups, key=str)]
     counts = await concurrently(lambda pair: broker.admin.dead_letters(*pair).count(), pairs)
     if topic is not None and not any(counts):
-        if group is None or group == BROADCAST:
-            await describe_topic(broker, topic)
-        else:
-            await describe_group(broker, topic, group)
+        await check_origin(broker, topic, group)
     names = [f"{each or BROADCAST} of {of}" for of, each in pairs]
     return dict(zip(names, counts, strict=True))

@@ -1,4 +1,4 @@
-"""`FlowSearch`: the messages of one flow, looked for in topics that nobody consumes from."""
+"""`FlowSearch`: the messages of one flow, found by reading topics without settling anything."""
 
 from __future__ import annotations
 

@@ -8,19 +8,18 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from ..broker import Broker
-from ..errors import NotFound, PermanentError
 from .common import DEFAULT, Common, Flag
 from .failures import UsageError
-from .impact import plural, require_yes
+from .impact import plural, require_yes, spared
 from .output import Output, duration
 from .seeking import plan_seek
 from .survey import (
     GROUP_COLUMNS,
     GroupSurvey,
-    concurrently,
     group_row,
     matching,
     origins_of,
+    survey_each,
     survey_group,
     survey_groups,
     without_internal,
@@ -185,18 +184,11 @@ async def _groups(broker: Broker, pattern: str, *, all: bool, output: Output) ->
     origins = origins_of(known)
 
     async def survey(topic: str) -> list[GroupSurvey]:
-        try:
-            return await survey_groups(broker, topic, origins=origins)
-        except NotFound:
-            return []  # the topic was deleted meanwhile
-        except PermanentError as error:
-            output.warn(f"{topic}: {error}")
-            return []
+        return await survey_groups(broker, topic, origins=origins)
 
     names = known if all else without_internal(known, broker)
-    return [
-        group for found in await concurrently(survey, matching(names, pattern)) for group in found
-    ]
+    found = await survey_each(survey, matching(names, pattern), warn=output.warn)
+    return [group for groups in found for group in groups]
 
 
 def _impact(found: GroupSurvey) -> str:
@@ -206,10 +198,7 @@ def _impact(found: GroupSurvey) -> str:
     text += f"{least}{plural(found.lag_at_least, 'unsettled message')}"
     if info.waiting:
         text += f", {info.waiting:,} of them waiting for a retry"
-    if found.dead_letters:
-        stays = "stays" if found.dead_letters == 1 else "stay"
-        text += f"; {plural(found.dead_letters, 'dead letter')} {stays}"
-    return text
+    return text + spared(found.dead_letters)
 
 
 def _show(found: GroupSurvey, output: Output) -> None:

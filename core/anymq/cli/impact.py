@@ -24,6 +24,13 @@ def plural(count: int | None, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def spared(dead_letters: int) -> str:
+    """Return that dead letters stay, as the end of a sentence; empty if there are none."""
+    if not dead_letters:
+        return ""
+    return f"; {plural(dead_letters, 'dead letter')} {'stays' if dead_letters == 1 else 'stay'}"
+
+
 def _broker_options(common: Common) -> list[str]:
     if common.url is not None:
         return ["--url", str(URL.parse(common.url))]

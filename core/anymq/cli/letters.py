@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 from cyclopts import Group, Parameter
 
 from ..broker import Broker
+from ..driver.clock import aware
 from ..errors import NotFound
 from ..operating.dead_letters import DeadLetters
 from ..operating.letter import Letter
@@ -17,7 +18,7 @@ from ..operating.letter_filter import LetterFilter
 from ..topic import BROADCAST
 from .failures import UsageError
 from .output import Output
-from .survey import describe_group, describe_topic
+from .survey import check_origin, describe_topic
 from .values import converter, since_of
 
 Since = Annotated[datetime, converter(since_of)]
@@ -54,7 +55,7 @@ class Place:
         found = await broker.admin.all_dead_letters(stored_in=self.stored_in)
         chosen = [each for each in found if self._includes(*each.origin)]
         if not chosen and self.topic is not None and self.stored_in is None:
-            await self._check(broker, self.topic)
+            await check_origin(broker, self.topic, self.group)
         return chosen
 
     def at(self, topic: str | None, group: str | None) -> Self:
@@ -75,12 +76,6 @@ class Place:
 
     def _includes(self, topic: str, group: str | None) -> bool:
         return self.topic in (None, topic) and self.group in (None, group or BROADCAST)
-
-    async def _check(self, broker: Broker, topic: str) -> None:
-        if self.group in (None, BROADCAST):
-            await describe_topic(broker, topic)
-        else:
-            await describe_group(broker, topic, self.group or "")
 
 
 ANYWHERE = Place()
@@ -164,8 +159,8 @@ class Kind:
     def add(self, letter: Letter) -> None:
         """Count `letter`."""
         self.letters += 1
-        failed = aware(letter.failed_at)
-        if failed is not None:
+        if letter.failed_at is not None:
+            failed = aware(letter.failed_at)
             self.oldest = min(self.oldest or failed, failed)
             self.newest = max(self.newest or failed, failed)
 
@@ -222,15 +217,10 @@ def cut(text: str | None) -> str | None:
 
 def when(time: datetime | None) -> str | None:
     """Return `time` in UTC, to the second."""
-    found = aware(time)
-    if found is None:
+    if time is None:
         return None
+    found = aware(time)
     try:
         return f"{found.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
     except OverflowError:  # at the end of the calendar, where any program may put it
         return found.isoformat()
-
-
-def aware(time: datetime | None) -> datetime | None:
-    """Return `time` with a zone, UTC if it has none: any program may have written it."""
-    return time if time is None or time.tzinfo else time.replace(tzinfo=UTC)

@@ -77,12 +77,6 @@ class Output:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
-    def write_bytes(self, body: bytes) -> None:
-        """Write `body` and a line end to standard output, unchanged."""
-        sys.stdout.flush()
-        sys.stdout.buffer.write(body + b"\n")
-        sys.stdout.buffer.flush()
-
     def note(self, text: str) -> None:
         """Write a remark to standard error, unless `--quiet`."""
         if not self.quiet:

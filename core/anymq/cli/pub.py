@@ -200,7 +200,7 @@ class Publishing:
         """Publish `messages`; write their number, and with `--json` every receipt."""
         output = self._output
         progress = output.progress("publishing", total)
-        # A bar would disturb somebody who types the lines.
+        # A bar would disturb a user who types the lines.
         progress.disable = progress.disable or (unit == "line" and sys.stdin.isatty())
 
         def confirmed(receipt: Receipt) -> None:

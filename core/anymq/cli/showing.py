@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
@@ -15,6 +14,7 @@ from typing import Any
 
 from ..consuming.delivery import Delivery
 from ..message import Message
+from ..operating.message_values import attributes_of, body_of
 from ..operating.topic_access import Stored
 from .failures import UsageError
 from .output import envelope
@@ -76,22 +76,11 @@ class Shown:
             "topic": message.topic,
             "position": self.position,
             "partition": self.partition,
-            "id": message.id,
-            "key": message.key,
-            "type": message.type,
-            "source": message.source,
-            "time": None if message.time is None else message.time.isoformat(),
-            "content_type": message.content_type,
-            "correlation_id": message.correlation_id,
-            "causation_id": message.causation_id,
-            "headers": dict(message.headers),
+            **attributes_of(message),
         }
         if self.group is not None:
             data |= {"group": self.group, "attempt": self.attempt}
-        try:
-            return data | {"body": message.body.decode()}
-        except UnicodeDecodeError:
-            return data | {"body_base64": b64encode(message.body).decode()}
+        return data | body_of(message)
 
 
 def format_of(text: str) -> Format:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ..broker import Broker
 from ..driver.info import GroupInfo, TopicInfo
-from ..errors import NotFound
+from ..errors import NotFound, PermanentError
 from ..topic import BROADCAST, dead_letter_origin
 from .output import duration
 
@@ -23,8 +23,6 @@ AT_ONCE = 16
 """The most calls to the broker at one time."""
 PROPOSAL_SECONDS = 3.0
 """Seconds that the search for a similar name may take: there may be thousands of topics."""
-REPLIES = "anymq.replies"
-"""The topic of replies to requests, unless the URL's `reply_topic` names another."""
 
 Origins = Mapping[str, Set[str | None]]
 """By topic the groups (None: broadcast) that have a dead-letter topic."""
@@ -113,6 +111,26 @@ async def concurrently(work: Callable[[T], Awaitable[R]], items: Iterable[T]) ->
     return [task.result() for task in running]
 
 
+async def survey_each(
+    survey: Callable[[str], Awaitable[R]], topics: Iterable[str], *, warn: Callable[[str], None]
+) -> list[R]:
+    """Return the surveys of `topics`; those deleted meanwhile are left out.
+
+    So are topics that cannot be described: `warn` is called with the name and the reason.
+    """
+
+    async def one(topic: str) -> list[R]:
+        try:
+            return [await survey(topic)]
+        except NotFound:
+            return []
+        except PermanentError as error:
+            warn(f"{topic}: {error}")
+            return []
+
+    return [found for each in await concurrently(one, topics) for found in each]
+
+
 async def describe_topic(broker: Broker, topic: str) -> TopicInfo:
     """Return the statistics of `topic`; raises `NotFound` with a similar name, if there is one."""
     try:
@@ -134,6 +152,14 @@ async def describe_group(broker: Broker, topic: str, group: str) -> GroupInfo:
         known = await broker.admin.groups(topic)
         similar = _similar(group, known)
         raise NotFound(f"topic {topic!r} has no group {group!r}{similar}") from error
+
+
+async def check_origin(broker: Broker, topic: str, group: str | None) -> None:
+    """Raise `NotFound` if dead letters cannot be of `topic` and `group`, as both do not exist."""
+    if group is None or group == BROADCAST:
+        await describe_topic(broker, topic)
+    else:
+        await describe_group(broker, topic, group)
 
 
 async def survey_group(
@@ -190,7 +216,7 @@ def matching(names: Iterable[str], pattern: str) -> list[str]:
 
 def without_internal(topics: Collection[str], broker: Broker) -> list[str]:
     """Return the topics of applications: neither dead letters of such a topic, nor replies."""
-    known, replies = set(topics), broker.url.query.get("reply_topic", REPLIES)
+    known, replies = set(topics), broker.reply_topic
 
     def internal(name: str) -> bool:
         origin = dead_letter_origin(name)

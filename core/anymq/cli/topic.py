@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
 from ..broker import Broker
-from ..errors import NotFound, PermanentError
+from ..errors import NotFound
 from ..topic import Topic
 from .common import DEFAULT, Common, Flag
-from .impact import plural, require_yes
+from .impact import plural, require_yes, spared
 from .output import Output, duration, size
 from .survey import (
     GROUP_COLUMNS,
     GroupSurvey,
     TopicSurvey,
-    concurrently,
     describe_topic,
     group_row,
     matching,
     origins_of,
+    survey_each,
     survey_topic,
     without_internal,
 )
@@ -147,12 +147,7 @@ async def delete(topic: str, /, *, yes: Flag = False, common: Common = DEFAULT) 
     yes
         Do it.
     """
-    async with common.connect() as broker:
-        impact = await _impact_of(broker, topic, count=not yes)
-        text = f"deletes {impact}{impact.spared}"
-        require_yes(yes, text, ["topic", "delete", topic], common)
-        await broker.admin.delete(topic)
-    common.output.result("topic-deleted", impact.as_dict(), f"deleted {impact}{impact.spared}")
+    await _destroy(topic, "delete", yes=yes, common=common)
 
 
 @app.command
@@ -169,12 +164,19 @@ async def purge(topic: str, /, *, yes: Flag = False, common: Common = DEFAULT) -
     yes
         Do it.
     """
+    await _destroy(topic, "purge", yes=yes, common=common)
+
+
+async def _destroy(
+    topic: str, verb: Literal["delete", "purge"], *, yes: bool, common: Common
+) -> None:
+    """Delete or purge `topic`, and write what that was; raises `CommandError` without `yes`."""
     async with common.connect() as broker:
         impact = await _impact_of(broker, topic, count=not yes)
-        text = f"purges {impact}{impact.spared}"
-        require_yes(yes, text, ["topic", "purge", topic], common)
-        await broker.admin.purge(topic)
-    common.output.result("topic-purged", impact.as_dict(), f"purged {impact}{impact.spared}")
+        text = f"{impact}{spared(impact.dead_letters)}"
+        require_yes(yes, f"{verb}s {text}", ["topic", verb, topic], common)
+        await (broker.admin.delete if verb == "delete" else broker.admin.purge)(topic)
+    common.output.result(f"topic-{verb}d", impact.as_dict(), f"{verb}d {text}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,14 +207,6 @@ class Impact:
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
         return asdict(self) | {"groups": list(self.groups)}
-
-    @property
-    def spared(self) -> str:
-        """What stays, for people."""
-        if not self.dead_letters:
-            return ""
-        stays = "stays" if self.dead_letters == 1 else "stay"
-        return f"; {plural(self.dead_letters, 'dead letter')} {stays}"
 
 
 async def _impact_of(broker: Broker, topic: str, *, count: bool) -> Impact:
@@ -257,17 +251,11 @@ async def _topics(broker: Broker, pattern: str, *, all: bool, output: Output) ->
         ]
         names = sorted([*names, *(each.settlement_log for each in letters)])
 
-    async def survey(name: str) -> TopicSurvey | None:
-        try:
-            return await survey_topic(broker, name, origins=origins)
-        except NotFound:
-            return None  # a log that nothing was noted in, or a topic deleted meanwhile
-        except PermanentError as error:
-            output.warn(f"{name}: {error}")
-            return None
+    async def survey(name: str) -> TopicSurvey:
+        return await survey_topic(broker, name, origins=origins)
 
-    found = await concurrently(survey, matching(names, pattern))
-    return [each for each in found if each is not None]
+    # Not found is also a log that nothing was noted in.
+    return await survey_each(survey, matching(names, pattern), warn=output.warn)
 
 
 async def _exists(broker: Broker, topic: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from cyclopts import Parameter
 
 from ..broker import Broker
 from ..driver.specs import Start
+from ..operating.message_values import attributes_of, body_of
 from ..topic import dead_letter_topic
 from .common import DEFAULT, Common, Flag
 from .failures import CommandError, UsageError
@@ -144,15 +144,7 @@ def _as_dict(step: Step, *, body: bool) -> dict[str, Any]:
     data: dict[str, Any] = {
         "depth": step.depth,
         "topic": step.topic,
-        "id": message.id,
-        "source": message.source,
-        "type": message.type,
-        "key": message.key,
-        "time": message.time,
-        "content_type": message.content_type,
-        "correlation_id": message.correlation_id,
-        "causation_id": message.causation_id,
-        "headers": dict(message.headers),
+        **attributes_of(message),
         "size": step.size,
         "stored": [
             {"partition": partition, "position": position} for partition, position in step.positions
@@ -160,12 +152,7 @@ def _as_dict(step: Step, *, body: bool) -> dict[str, Any]:
         "dead_letters": [_failure_as_dict(failure) for failure in step.failures],
         "pending": [asdict(each) for each in step.pending],
     }
-    if body:
-        try:
-            data["body"] = message.body.decode()
-        except UnicodeDecodeError:
-            data["body_base64"] = base64.b64encode(message.body).decode()
-    return data
+    return data | body_of(message) if body else data
 
 
 def _failure_as_dict(failure: Failure) -> dict[str, Any]:

@@ -24,7 +24,7 @@ AnyFunction = Callable[..., Awaitable[Any]]
 """A handler."""
 
 _NOTHING = (inspect.Parameter.empty, None, NoneType, "None", Any, "Any", object, NoReturn, Never)
-"""The annotations of a handler whose return value nobody uses."""
+"""The annotations of a handler that returns nothing to use."""
 
 
 @dataclass(frozen=True, slots=True)

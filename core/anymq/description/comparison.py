@@ -22,7 +22,7 @@ WHO = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A difference between two versions; `breaks` says for whom, None if for nobody."""
+    """A difference between two versions; `breaks` is the side that it breaks, None for neither."""
 
     topic: str
     type: str | None

@@ -63,6 +63,11 @@ def utc(timestamp: float) -> datetime:
     return datetime.fromtimestamp(timestamp, UTC)
 
 
+def aware(time: datetime) -> datetime:
+    """Return `time` with a zone, UTC if it has none: any program may have written it."""
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
 def moment(timestamp: float | None) -> datetime | None:
     """Return `timestamp` as an aware UTC datetime; None without one, or if it is out of range.
 

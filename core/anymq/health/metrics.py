@@ -24,6 +24,7 @@ SYSTEMS = {
 """The value of `messaging_system` by scheme; other schemes are their own."""
 
 Labels = Mapping[str, str]
+Kind = Literal["counter", "gauge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Metric:
     """One metric: its samples are pairs of labels and value."""
 
     name: str
-    kind: Literal["counter", "gauge"]
+    kind: Kind
     help: str
     samples: Sequence[tuple[Labels, float]]
 
@@ -71,9 +72,7 @@ def _of_app(health: Health) -> Iterable[Metric]:
 
 
 def _of_subscriptions(items: Sequence[SubscriptionHealth], system: str) -> Iterable[Metric]:
-    def metric(
-        name: str, kind: Literal["counter", "gauge"], text: str, values: Iterable[float]
-    ) -> Metric:
+    def metric(name: str, kind: Kind, text: str, values: Iterable[float]) -> Metric:
         labels = [_labels(system, item.topic, item.group) for item in items]
         return Metric(name, kind, text, list(zip(labels, values, strict=True)))
 

@@ -104,7 +104,7 @@ class HealthServer:
             with contextlib.suppress(OSError, TimeoutError):
                 await self._respond(reader, writer)
         except asyncio.CancelledError:
-            writer.transport.abort()  # The server closes: nobody waits for this task.
+            writer.transport.abort()  # The server closes, and does not wait for this task.
         finally:
             self._connections.discard(task)
             writer.close()

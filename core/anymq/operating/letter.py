@@ -28,6 +28,7 @@ from ..wire.dead_letter_headers import (
     number_of,
     traceback_in,
 )
+from .message_values import attributes_of, body_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,26 +58,13 @@ class Letter:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values; a body that is not text is in `body_base64`."""
-        message = self.message
-        try:
-            body = {"body": message.body.decode()}
-        except UnicodeDecodeError:
-            body = {"body_base64": base64.b64encode(message.body).decode()}
         return {
             "position": self.position,
-            "stored_in": message.topic,
+            "stored_in": self.message.topic,
             "topic": self.topic,
             "group": self.group,
-            "id": message.id,
-            "key": message.key,
-            "type": message.type,
-            "source": message.source,
-            "time": _text(message.time),
-            "content_type": message.content_type,
-            "correlation_id": message.correlation_id,
-            "causation_id": message.causation_id,
-            "headers": dict(message.headers),
-            **body,
+            **attributes_of(self.message),
+            **body_of(self.message),
             "reason": self.reason,
             "attempts": self.attempts,
             "error_type": self.error_type,

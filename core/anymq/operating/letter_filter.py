@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
+from ..driver.clock import aware
 from ..errors import ConfigurationError
 from .letter import Letter
 
@@ -49,10 +50,7 @@ class LetterFilter:
 
 
 def _failed_since(letter: Letter, since: datetime) -> bool:
-    failed = letter.failed_at
-    if failed is None:
-        return False
-    return failed >= since if failed.tzinfo else failed.replace(tzinfo=UTC) >= since
+    return letter.failed_at is not None and aware(letter.failed_at) >= since
 
 
 def _has_reason(letter: Letter, wanted: str) -> bool:

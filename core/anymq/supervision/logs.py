@@ -60,7 +60,7 @@ class LineHandler(logging.Handler):
         except Exception:
             self.handleError(record)
             return
-        with contextlib.suppress(OSError), self._alone():  # Nobody may read it any more.
+        with contextlib.suppress(OSError), self._alone():  # Its reader may have ended.
             while data:
                 data = data[os.write(2, data) :]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..health.metrics import Metric, exposition
+from ..health.metrics import Kind, Metric, exposition
 from .report import WorkersHealth
 
 SHARED = ("anymq_consumer_lag", "anymq_consumer_lag_time_seconds")
@@ -35,11 +35,10 @@ def metrics_of(health: WorkersHealth) -> str:
 
 
 def _metric(
-    name: str, kind: str, text: str, labels: Sequence[dict[str, str]], values: Sequence[float]
+    name: str, kind: Kind, text: str, labels: Sequence[dict[str, str]], values: Sequence[float]
 ) -> Metric:
-    assert kind in ("counter", "gauge")
     samples = [(one, float(value)) for one, value in zip(labels, values, strict=True)]
-    return Metric(name, "counter" if kind == "counter" else "gauge", text, samples)
+    return Metric(name, kind, text, samples)
 
 
 def _add(families: dict[str, list[str]], text: str, worker: int) -> None:

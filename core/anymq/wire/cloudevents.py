@@ -13,13 +13,13 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
-from ..driver.clock import moment
+from ..driver.clock import aware, moment
 from ..driver.records import Received, Record, SharedHeaders
 from ..driver.specs import Binding
 from ..message import Message
@@ -228,7 +228,7 @@ def _parse_time(text: str | None, fallback: float | None) -> datetime | None:
         except ValueError:
             parsed = None
         if parsed is not None:
-            return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+            return aware(parsed)
     return moment(fallback)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from anymq_kafka import KafkaOptions, checks
 from anymq_kafka.checks import replication
 from brokers import server
-from tests.adapters.diagnosing import diagnosis
+from tests.adapters.diagnosing import diagnosis, set_clock
 
 SAFE = {
     "default.replication.factor": "3",
@@ -65,12 +63,7 @@ def test_topics_that_outlive_the_offsets_of_idle_groups() -> None:
 @pytest.mark.kafka
 @pytest.mark.parametrize("ahead", [-30.0, 30.0])
 async def test_clocks_that_differ(monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
-    class Clock:
-        @staticmethod
-        def time() -> float:
-            return time.time() - ahead
-
-    monkeypatch.setattr(checks, "time", Clock)
+    set_clock(monkeypatch, checks, ahead)
     clock = (await diagnosis(f"{server('kafka').url}?partitions=1"))["clock"]
     assert clock.outcome == "warning"
     assert f"{'ahead of' if ahead > 0 else 'behind'} this machine's" in clock.detail

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +11,8 @@ import anymq
 from anymq_rabbitmq import checks
 from anymq_rabbitmq.checks import version_check
 from brokers import server
-from brokers.rabbitmq import RabbitMQ
-from tests.adapters.diagnosing import diagnosis
-from tests.adapters.private import private_server
+from tests.adapters.diagnosing import diagnosis, set_clock
+from tests.adapters.rabbitmq.users import private_rabbitmq
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.xdist_group("rabbitmq-private")]
 
@@ -32,37 +27,10 @@ USERS = {
 """By user the rights to configure, write and read."""
 
 
-def definitions() -> dict[str, object]:
-    """Return users and rights as the server imports them at its start."""
-    salt = b"salt"
-    secret = base64.b64encode(salt + hashlib.sha256(salt + b"guest").digest()).decode()
-    return {
-        "vhosts": [{"name": "/"}],
-        "users": [
-            {
-                "name": name,
-                "password_hash": secret,
-                "hashing_algorithm": "rabbit_password_hashing_sha256",
-                "tags": "",
-            }
-            for name in USERS
-        ],
-        "permissions": [
-            {"user": name, "vhost": "/", "configure": configure, "write": write, "read": read}
-            for name, (configure, write, read) in USERS.items()
-        ],
-    }
-
-
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder = tmp_path_factory.mktemp("rabbitmq")
-    (folder / "definitions.json").write_text(json.dumps(definitions()))
-
-    def with_users(text: str) -> str:
-        return f"{text}load_definitions = {folder}/definitions.json\n"
-
-    with private_server(RabbitMQ(), folder, with_users) as found:
+    with private_rabbitmq(folder, USERS, password="guest") as found:
         yield found
 
 
@@ -110,13 +78,7 @@ async def test_a_plaintext_server_behind_the_tls_scheme(port: int) -> None:
 @pytest.mark.parametrize("ahead", [-86400.0, -90.0, -5.0, 0.0, 5.0, 90.0, 86400.0])
 async def test_clocks_that_differ(monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
     """This machine's clock is set, which is the same as if the server's were set back."""
-
-    class Clock:
-        @staticmethod
-        def time() -> float:
-            return time.time() - ahead
-
-    monkeypatch.setattr(checks, "time", Clock)
+    set_clock(monkeypatch, checks, ahead)
     found = (await diagnosis(f"{server('rabbitmq').url}?settle_time=0"))["clock"]
     if not ahead:
         assert found.outcome == "ok"

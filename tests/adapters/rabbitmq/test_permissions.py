@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import shlex
 from collections.abc import Iterator
 
 import pytest
 
-from brokers.rabbitmq import RabbitMQ
 from tests.adapters.permissions import (
     CONSUMER,
     PUBLISHER,
@@ -20,7 +16,7 @@ from tests.adapters.permissions import (
     exercise,
     prepare,
 )
-from tests.adapters.private import private_server
+from tests.adapters.rabbitmq.users import private_rabbitmq
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.xdist_group("rabbitmq-private")]
 
@@ -38,39 +34,10 @@ def rights() -> dict[str, list[str]]:
     return found
 
 
-def definitions() -> dict[str, object]:
-    """Return users and rights as the server imports them at its start."""
-    salt = b"salt"
-    secret = base64.b64encode(salt + hashlib.sha256(salt + b"SECRET").digest()).decode()
-    named = rights()
-    return {
-        "vhosts": [{"name": name} for name in ("/", *VHOSTS)],
-        "users": [
-            {
-                "name": name,
-                "password_hash": secret,
-                "hashing_algorithm": "rabbit_password_hashing_sha256",
-                "tags": "",
-            }
-            for name in named
-        ],
-        "permissions": [
-            {"user": name, "vhost": vhost, "configure": configure, "write": write, "read": read}
-            for name, (configure, write, read) in named.items()
-            for vhost in VHOSTS
-        ],
-    }
-
-
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder = tmp_path_factory.mktemp("rabbitmq")
-    (folder / "definitions.json").write_text(json.dumps(definitions()))
-
-    def with_users(text: str) -> str:
-        return f"{text}load_definitions = {folder}/definitions.json\n"
-
-    with private_server(RabbitMQ(), folder, with_users, ready=False) as found:
+    with private_rabbitmq(folder, rights(), password="SECRET", vhosts=VHOSTS, ready=False) as found:
         yield found
 
 
